@@ -1,0 +1,80 @@
+"""A backend without a model: logits that are a fixed function of the token ids, for tests of everything around it."""
+
+import json
+from pathlib import Path
+from typing import Any, Mapping, Sequence, Tuple
+
+import numpy as np
+
+from neuronbert.backends import Batch, ExportResult, ExportSource, Logits, ThroughputPlan
+from neuronbert.errors import BackendFailed, BackendUnavailable
+
+PRECISIONS: Tuple[str, ...] = ("fp32",)
+STATIC_SHAPES = False
+FILE_NAME = "echo.json"
+
+# A multiplicative hash: the prime keeps neighbouring ids apart, the modulus (also prime) bounds the logits.
+MULTIPLIER = 7919
+MODULUS = 1009
+LOGIT_RANGE = 10.0
+
+
+def check_available(precision: str) -> None:
+    """Raise BackendUnavailable for a precision other than fp32: there is no engine that could be missing."""
+    if precision not in PRECISIONS:
+        raise BackendUnavailable(f"echo has no precision {precision!r}", hint="--precision fp32")
+
+
+def batch_invariant(precision: str) -> bool:
+    """True: every token is hashed by itself."""
+    return True
+
+
+def throughput_plan(threads: int) -> ThroughputPlan:
+    """One stream per thread, and batches small enough that tests see several of them."""
+    return ThroughputPlan(streams=threads, rows=8, tokens=4096)
+
+
+def recipes(precision: str) -> Sequence[Mapping[str, Any]]:
+    """One way to make nothing."""
+    return [{}]
+
+
+def export(source: ExportSource, precision: str, recipe: Mapping[str, Any], folder: Path) -> ExportResult:
+    """Write the two numbers of the hash, so that an artifact has a file to check."""
+    (folder / FILE_NAME).write_text(json.dumps({"multiplier": MULTIPLIER, "modulus": MODULUS}) + "\n", encoding="utf-8")
+    return ExportResult(batch_invariant=True, requires={"device": "cpu"}, versions={}, recipe=dict(recipe))
+
+
+def load(folder: Path, variant: Mapping[str, Any], *, threads: int, streams: int) -> "EchoSession":
+    """Read the hash back. Raises BackendFailed when its file is not what ``export`` wrote."""
+    try:
+        hash_of = json.loads((folder / FILE_NAME).read_text(encoding="utf-8"))
+        return EchoSession(int(hash_of["multiplier"]), int(hash_of["modulus"]), streams)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise BackendFailed(f"cannot read {folder / FILE_NAME}: {error}", hint="compile the artifact again") from error
+
+
+class EchoSession:
+    """Hashes token ids into logits; rows are independent, and padding gets 0."""
+
+    precision = "fp32"
+
+    def __init__(self, multiplier: int, modulus: int, concurrency: int):
+        self.concurrency = concurrency
+        self._multiplier = multiplier
+        self._modulus = modulus
+
+    def run(self, batch: Batch) -> Logits:
+        """Logits in [-LOGIT_RANGE, LOGIT_RANGE), float32 of the batch's shape."""
+        keys = batch.input_ids * 2 + batch.token_type_ids + np.arange(batch.input_ids.shape[1])
+        return Logits(
+            self._hash(keys, batch.attention_mask), self._hash(keys + self._modulus // 2, batch.attention_mask)
+        )
+
+    def _hash(self, keys: np.ndarray, mask: np.ndarray) -> np.ndarray:
+        fractions = (keys * self._multiplier % self._modulus) / self._modulus
+        return ((fractions * 2.0 - 1.0) * LOGIT_RANGE * mask).astype(np.float32)
+
+    def close(self) -> None:
+        """Nothing is held."""

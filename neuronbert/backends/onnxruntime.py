@@ -1,0 +1,283 @@
+"""ONNX Runtime on the CPU: exported by torch, fused by its transformer optimizer, int8 quantised dynamically."""
+
+import contextlib
+import logging
+import mmap
+import os
+import tempfile
+from pathlib import Path
+from typing import Any, Dict, Iterator, Mapping, Sequence, Set, Tuple
+
+import numpy as np
+
+from neuronbert.architectures import family_of, size_of
+from neuronbert.backends import Batch, ExportResult, ExportSource, Logits, ThroughputPlan
+from neuronbert.backends.tracing import disk_errors, model_bytes, traceable
+from neuronbert.errors import BackendFailed, BackendUnavailable
+from neuronbert.machine import VNNI, has_vnni, library_version, library_versions
+
+PRECISIONS: Tuple[str, ...] = ("fp32", "int8")
+STATIC_SHAPES = False
+FILE_NAME = "model.onnx"
+OUTPUTS = ("start_logits", "end_logits")
+OPSET = 17  # the first with LayerNormalization
+# The optimizer's name for the layout that BERT, RoBERTa, ELECTRA and DistilBERT share.
+GRAPH_FAMILY = "bert"
+_NO_TELEMETRY = "ORT_DISABLE_TELEMETRY"
+_INT8_PRODUCTS = ("MatMulInteger", "DynamicQuantizeMatMul", "MatMulIntegerToFloat", "QAttention")
+_MIN_LIBRARIES = {"onnxruntime": ">=1.17"}
+
+
+def check_available(precision: str) -> None:
+    """Raise BackendUnavailable unless onnxruntime is installed and has ``precision``."""
+    if precision not in PRECISIONS:
+        raise BackendUnavailable(
+            f"onnxruntime has no precision {precision!r} on a CPU", hint=f"--precision {' or '.join(PRECISIONS)}"
+        )
+    if library_version("onnxruntime") is None:
+        raise BackendUnavailable("onnxruntime is not installed", hint='python -m pip install "neuronbert[onnxruntime]"')
+
+
+def batch_invariant(precision: str) -> bool:
+    """int8 is quantised with one scale for the whole batch, found as it runs: a row's logits depend on its company."""
+    return precision != "int8"
+
+
+def throughput_plan(threads: int) -> ThroughputPlan:
+    """One batch at a time on all threads."""
+    return ThroughputPlan(streams=1, rows=8, tokens=2048)
+
+
+def recipes(precision: str) -> Sequence[Mapping[str, Any]]:
+    """For int8, all products, then all but the QA head's.
+
+    ``reduce_range`` keeps weights to 7 bits where the CPU adds u8 x s8 products in 16 bits, which overflow
+    (onnxruntime.ai/docs/performance/model-optimizations/quantization.html).
+    """
+    if precision != "int8":
+        return [{}]
+    shared = {"method": "dynamic", "per_channel": True, "reduce_range": not has_vnni()}
+    return [{**shared, "keep_head": False}, {**shared, "keep_head": True}]
+
+
+def export(source: ExportSource, precision: str, recipe: Mapping[str, Any], folder: Path) -> ExportResult:
+    """Export, fuse and, for int8, quantise.
+
+    Raises BackendUnavailable without torch or onnx, OSError on a full disk, else BackendFailed.
+    """
+    for library in ("torch", "onnx"):
+        if library_version(library) is None:
+            raise BackendUnavailable(f"{library} is not installed", hint='python -m pip install "neuronbert[compile]"')
+    import_quietly()
+    # Intermediate files are larger than the result and must not stay in the variant's folder.
+    size = model_bytes(source.torch_model())
+    with tempfile.TemporaryDirectory(dir=str(folder)) as scratch, _quiet(), disk_errors(folder, size):
+        plain = Path(scratch) / "plain.onnx"
+        _export_plain(source, plain)
+        fused = _fuse(plain, source.config)
+        if precision == "int8":
+            _quantize(fused, recipe, Path(scratch), folder / FILE_NAME)
+        else:
+            fused.save_model_to_file(str(folder / FILE_NAME))
+    overflows = precision == "int8" and not recipe["reduce_range"]
+    return ExportResult(
+        batch_invariant=batch_invariant(precision),
+        requires={"cpu_flags": [VNNI] if overflows else [], "libraries": dict(_MIN_LIBRARIES), "device": "cpu"},
+        versions=library_versions(("torch", "transformers", "onnx", "onnxruntime")),
+        recipe={**recipe, "opset": OPSET, "fusions": _fusions(fused)},
+    )
+
+
+def _export_plain(source: ExportSource, path: Path) -> None:
+    import torch
+
+    model, inputs = traceable(source)
+    sizes = {0: "rows", 1: "tokens"}
+    options: Dict[str, Any] = {} if _before_dynamo(torch) else {"dynamo": False}
+    try:
+        with torch.no_grad():
+            # The tracing exporter: its graphs are the ones that ONNX Runtime's fusions recognise (the newer one's
+            # attention is left in small operators: onnxruntime 1.31, torch 2.13).
+            torch.onnx.export(
+                model, inputs, str(path), input_names=list(source.input_names), output_names=list(OUTPUTS),
+                dynamic_axes=dict.fromkeys((*source.input_names, *OUTPUTS), sizes), opset_version=OPSET, **options,
+            )  # fmt: skip
+    except (RuntimeError, ValueError, TypeError) as error:
+        raise BackendFailed(f"torch cannot export this model to ONNX: {error}", hint="--backend openvino") from error
+    _divide_scores(path)
+
+
+def _divide_scores(path: Path) -> None:
+    """Write scores * c + mask as scores / (1/c) + mask, as BERT was first written.
+
+    ONNX Runtime's attention fusion looks for the mask behind the first Mul it meets, and that is this one.
+    """
+    import onnx
+
+    model = onnx.load(str(path))
+    makers = {output: node for node in model.graph.node for output in node.output}
+    sums = [
+        node
+        for node in model.graph.node
+        if node.op_type == "Add" and all(_is(makers.get(name), "Mul") for name in node.input)
+    ]
+    for scale in {id(node): node for add in sums for node in (makers[add.input[0]],)}.values():
+        if not (_is(makers.get(scale.input[0]), "MatMul") and _is(makers.get(scale.input[1]), "Constant")):
+            continue
+        constant = makers[scale.input[1]].attribute[0].t
+        factor = onnx.numpy_helper.to_array(constant)
+        divisor = onnx.numpy_helper.from_array(np.asarray(1 / factor, dtype=factor.dtype), name=f"{scale.name}/divisor")
+        model.graph.initializer.append(divisor)
+        scale.op_type, scale.input[1] = "Div", divisor.name
+    onnx.save(model, str(path))
+
+
+def _is(node: Any, op_type: str) -> bool:
+    return node is not None and node.op_type == op_type
+
+
+def _before_dynamo(torch: Any) -> bool:
+    return tuple(int(part) for part in torch.__version__.split(".")[:2]) < (2, 5)
+
+
+def _fuse(path: Path, config: Mapping[str, Any]) -> Any:
+    from onnxruntime.transformers import optimizer
+    from onnxruntime.transformers.fusion_options import FusionOptions
+
+    # opt_level 0: the session applies ONNX Runtime's own optimisations when it loads, for the CPU it then finds.
+    family = family_of(config, "config.json")
+    return optimizer.optimize_model(
+        str(path),
+        model_type=GRAPH_FAMILY,
+        num_heads=size_of(config, family, "num_attention_heads"),
+        hidden_size=size_of(config, family, "hidden_size"),
+        opt_level=0,
+        use_gpu=False,
+        optimization_options=FusionOptions(GRAPH_FAMILY),
+    )
+
+
+def _fusions(fused: Any) -> Dict[str, int]:
+    return {name: count for name, count in fused.get_fused_operator_statistics().items() if count}
+
+
+def _quantize(fused: Any, recipe: Mapping[str, Any], scratch: Path, path: Path) -> None:
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    source = scratch / "fused.onnx"
+    fused.save_model_to_file(str(source))
+    excluded = _head_nodes(fused.model.graph) if recipe["keep_head"] else []
+    quantize_dynamic(
+        str(source),
+        str(path),
+        per_channel=recipe["per_channel"],
+        reduce_range=recipe["reduce_range"],
+        weight_type=QuantType.QInt8,
+        nodes_to_exclude=excluded,
+        op_types_to_quantize=["MatMul", "Attention"],
+        # ONNX's shape inference does not know the fused operators; all their outputs are float32.
+        extra_options={"DefaultTensorType": 1},
+    )
+
+
+def _head_nodes(graph: Any) -> Sequence[str]:
+    """The last product of the graph is the QA head's."""
+    return [node.name for node in graph.node if node.op_type == "MatMul"][-1:]
+
+
+def import_quietly() -> Any:
+    """Import onnxruntime without its telemetry, which by 1.31 writes to the home folder and reports from Linux too.
+
+    The variable is read once, as the library is loaded; what a caller's own import did before is switched off.
+    """
+    import importlib
+
+    previous = os.environ.get(_NO_TELEMETRY)
+    os.environ[_NO_TELEMETRY] = "1"
+    try:
+        onnxruntime = importlib.import_module("onnxruntime")
+    finally:
+        if previous is None:
+            del os.environ[_NO_TELEMETRY]
+        else:
+            os.environ[_NO_TELEMETRY] = previous
+    onnxruntime.disable_telemetry_events()
+    return onnxruntime
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the exporters' notes about their own deprecations and skipped fusions off the user's screen."""
+    import warnings
+
+    previous = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(previous)
+
+
+def load(folder: Path, variant: Mapping[str, Any], *, threads: int, streams: int) -> "OnnxRuntimeSession":
+    """Open the model. Raises BackendUnavailable without onnxruntime, BackendFailed when it refuses the file."""
+    check_available("fp32")
+    onnxruntime = import_quietly()
+    options = onnxruntime.SessionOptions()
+    # The calling threads compute too, and the pool's threads are shared by all calls: together they are ``threads``.
+    options.intra_op_num_threads = max(1, threads - streams + 1)
+    options.inter_op_num_threads = 1
+    # A waiting worker that spins takes the core that another stream, or another process, could compute on.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "1" if streams == 1 else "0")
+    options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
+    options.log_severity_level = 3
+    try:
+        session = onnxruntime.InferenceSession(str(folder / FILE_NAME), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime's exceptions share no base class of their own
+        raise BackendFailed(
+            f"onnxruntime {onnxruntime.__version__} cannot load {folder / FILE_NAME}: {error}",
+            hint="compile the artifact again",
+        ) from error
+    return OnnxRuntimeSession(session, streams, _precision(session, folder / FILE_NAME))
+
+
+def _precision(session: Any, path: Path) -> str:
+    """int8 when ONNX Runtime was given an integer product to run, fp32 when it was given none."""
+    if hasattr(session, "get_provider_graph_assignment_info"):  # 1.24
+        operators = {node.op_type for part in session.get_provider_graph_assignment_info() for node in part.get_nodes()}
+    else:
+        operators = _named_in(path)
+    return "int8" if operators & set(_INT8_PRODUCTS) else "fp32"
+
+
+def _named_in(path: Path) -> Set[str]:
+    """Which integer products an ONNX file names: the runtime runs what the file says, and reading it needs no onnx."""
+    with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        return {name for name in _INT8_PRODUCTS if data.find(name.encode()) >= 0}
+
+
+class OnnxRuntimeSession:
+    """An ONNX Runtime session; calls from several threads share its weights and its pool."""
+
+    def __init__(self, session: Any, concurrency: int, precision: str):
+        self.concurrency = concurrency
+        self.precision = precision
+        self._session = session
+        self._inputs = [argument.name for argument in session.get_inputs()]
+
+    def run(self, batch: Batch) -> Logits:
+        """Logits of the batch, float32 [rows, tokens]. Raises BackendFailed when the engine refuses the batch."""
+        session = self._session
+        if session is None:
+            raise BackendFailed("this session is closed")
+        fields = batch._asdict()
+        try:
+            start, end = session.run(OUTPUTS, {name: np.ascontiguousarray(fields[name]) for name in self._inputs})
+        except Exception as error:  # onnxruntime's exceptions share no base class of their own
+            raise BackendFailed(f"onnxruntime failed on a batch of shape {batch.input_ids.shape}: {error}") from error
+        return Logits(start, end)
+
+    def close(self) -> None:
+        """Release the weights; runs that are under way end as usual."""
+        self._session = None

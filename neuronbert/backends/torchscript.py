@@ -1,0 +1,131 @@
+"""TorchScript on the CPU: the FP32 model traced and frozen by torch, for machines that have torch and nothing else."""
+
+import io
+from pathlib import Path
+from typing import Any, Mapping, Sequence, Tuple
+
+import numpy as np
+
+from neuronbert.backends import Batch, ExportResult, ExportSource, Logits, ThroughputPlan
+from neuronbert.backends.tracing import traceable
+from neuronbert.errors import BackendFailed, BackendUnavailable
+from neuronbert.machine import library_version, library_versions
+
+PRECISIONS: Tuple[str, ...] = ("fp32",)
+STATIC_SHAPES = False
+FILE_NAME = "model.pt"
+
+
+def check_available(precision: str) -> None:
+    """Raise BackendUnavailable unless torch is installed and ``precision`` is fp32."""
+    if precision not in PRECISIONS:
+        raise BackendUnavailable(
+            f"torchscript has no precision {precision!r}", hint="--precision fp32, or --backend openvino"
+        )
+    if library_version("torch") is None:
+        raise BackendUnavailable("torch is not installed", hint="python -m pip install torch")
+
+
+def batch_invariant(precision: str) -> bool:
+    """True: FP32 matrix products treat rows alike."""
+    return True
+
+
+def throughput_plan(threads: int) -> ThroughputPlan:
+    """One batch at a time on all threads: torch's intra-op pool is one per process, streams would only queue on it."""
+    return ThroughputPlan(streams=1, rows=8, tokens=2048)
+
+
+def recipes(precision: str) -> Sequence[Mapping[str, Any]]:
+    """Tracing has no options."""
+    return [{}]
+
+
+def export(source: ExportSource, precision: str, recipe: Mapping[str, Any], folder: Path) -> ExportResult:
+    """Trace, freeze and save. Raises BackendFailed when torch cannot trace the model, OSError on a full disk."""
+    import torch
+
+    model, inputs = traceable(source)
+    # Given a path, torch's own writer ends the process when the disk is full.
+    saved = io.BytesIO()
+    try:
+        with torch.inference_mode(False), torch.no_grad():
+            traced = torch.jit.freeze(torch.jit.trace(model, inputs, check_trace=False))
+        torch.jit.save(traced, saved)
+    except RuntimeError as error:
+        raise BackendFailed(f"torch cannot trace this model: {error}", hint="--backend openvino") from error
+    (folder / FILE_NAME).write_bytes(saved.getbuffer())
+    return ExportResult(
+        batch_invariant=True,
+        requires={"libraries": {"torch": ">=" + ".".join(torch.__version__.split(".")[:2])}, "device": "cpu"},
+        versions=library_versions(("torch", "transformers")),
+        recipe=dict(recipe),
+    )
+
+
+def load(folder: Path, variant: Mapping[str, Any], *, threads: int, streams: int) -> "TorchScriptSession":
+    """Load the traced model.
+
+    Sets torch's intra-op threads to ``threads // streams``, and that is a setting of the whole process: a second
+    session, or the caller's own torch code, runs with the last value set. Raises BackendUnavailable without torch.
+    """
+    check_available("fp32")
+    import torch
+
+    torch.set_num_threads(max(1, threads // streams))
+    try:
+        model = torch.jit.load(str(folder / FILE_NAME), map_location="cpu").eval()
+    except (RuntimeError, ValueError) as error:
+        raise BackendFailed(
+            f"torch {torch.__version__} cannot load {folder / FILE_NAME}: {error}", hint="compile the artifact again"
+        ) from error
+    return TorchScriptSession(model, len(list(model.graph.inputs())) - 1, streams)
+
+
+class TorchScriptSession:
+    """A frozen TorchScript module; every call runs on the process's intra-op threads."""
+
+    def __init__(self, model: Any, inputs: int, concurrency: int):
+        self.concurrency = concurrency
+        self.precision = _precision(model)
+        self._model = model
+        self._inputs = inputs
+
+    def run(self, batch: Batch) -> Logits:
+        """Logits of the batch, float32 [rows, tokens]. Raises BackendFailed when torch refuses the batch."""
+        import torch
+
+        model = self._model
+        if model is None:
+            raise BackendFailed("this session is closed")
+        tensors = [torch.from_numpy(np.ascontiguousarray(field)) for field in batch[: self._inputs]]
+        try:
+            with torch.inference_mode():
+                start, end = model(*tensors)
+        except (RuntimeError, IndexError) as error:
+            raise BackendFailed(f"torch failed on a batch of shape {batch.input_ids.shape}: {error}") from error
+        return Logits(start.numpy(), end.numpy())
+
+    def close(self) -> None:
+        """Release the module."""
+        self._model = None
+
+
+def _precision(model: Any) -> str:
+    """The type of the floating-point constants that freezing left in the graph."""
+    constants = [
+        node.t("value")
+        for node in model.graph.findAllNodes("prim::Constant")
+        if node.hasAttribute("value") and node.kindOf("value") == "t"
+    ]
+    types = {
+        str(tensor.dtype).replace("torch.", "")
+        for tensor in constants
+        if tensor.is_floating_point() and tensor.dim() > 0
+    }
+    names = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}
+    if len(types) != 1 or not types <= set(names):
+        raise BackendFailed(
+            f"the traced model holds {', '.join(sorted(types)) or 'no'} weights", hint="compile the artifact again"
+        )
+    return names[types.pop()]

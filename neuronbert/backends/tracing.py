@@ -1,0 +1,71 @@
+"""What the backends that trace the torch model share: the module, example inputs for it, and room for its files."""
+
+import contextlib
+import os
+import tempfile
+from pathlib import Path
+from typing import Any, Dict, Iterator, Tuple
+
+import numpy as np
+
+from neuronbert.architectures import family_of, size_of
+from neuronbert.backends import ExportSource
+
+# Unequal and above 1, so that no tracer takes a size for a constant or for the other one.
+EXAMPLE_ROWS = 2
+EXAMPLE_TOKENS = 12
+EXAMPLE_PADDING = 3
+# Of a model's file, the graph around the weights takes a few megabytes at most.
+GRAPH_BYTES = 4 << 20
+PROBE_BYTES = 1 << 20
+
+
+def traceable(source: ExportSource) -> Tuple[Any, Tuple[Any, ...]]:
+    """The FP32 module and a tuple of example tensors, one for each of ``source.input_names``, in that order.
+
+    The last row of the examples ends in padding, so that no tracer finds a mask that is all ones and drops it.
+    A model without token_type_ids has forward(input_ids, attention_mask) and is traced with two.
+    """
+    import torch
+
+    family = family_of(source.config, "config.json")
+    examples = example_inputs(size_of(source.config, family, "vocab_size"))
+    return source.torch_model(), tuple(torch.from_numpy(examples[name]) for name in source.input_names)
+
+
+def example_inputs(vocabulary: int, rows: int = EXAMPLE_ROWS, tokens: int = EXAMPLE_TOKENS) -> Dict[str, np.ndarray]:
+    """Three int64 arrays of shape [rows, tokens] with token ids below ``vocabulary``, always the same ones."""
+    shape = (rows, tokens)
+    mask = np.ones(shape, dtype=np.int64)
+    mask[-1, -EXAMPLE_PADDING:] = 0
+    ids = np.random.default_rng(0).integers(min(5, vocabulary - 1), vocabulary, size=shape, dtype=np.int64)
+    return {"input_ids": ids, "attention_mask": mask, "token_type_ids": np.zeros(shape, dtype=np.int64)}
+
+
+def model_bytes(model: Any) -> int:
+    """Most bytes that a file of the FP32 torch ``model`` takes."""
+    return sum(parameter.numel() * 4 for parameter in model.parameters()) + GRAPH_BYTES
+
+
+@contextlib.contextmanager
+def disk_errors(folder: Path, size: int) -> Iterator[None]:
+    """Raise the file system's own OSError where a native writer failed and ``folder`` has no room for ``size`` bytes.
+
+    OpenVINO and torch say of a full disk what they say of a broken model: RuntimeError.
+    """
+    try:
+        yield
+    except OSError:
+        raise
+    except Exception:  # whatever the library makes of it
+        require_room(folder, size)
+        raise
+
+
+def require_room(folder: Path, size: int) -> None:
+    """Write ``size`` bytes into ``folder`` and remove them: OSError on a full disk, a used up quota, or a limit."""
+    # Random, for file systems that compress.
+    block = os.urandom(PROBE_BYTES)
+    with tempfile.TemporaryFile(dir=str(folder), buffering=0) as file:
+        while size > 0:
+            size -= file.write(block[:size])

@@ -1,0 +1,78 @@
+"""Every error a person can meet: one root, each class carrying its exit code and its HTTP status."""
+
+from typing import Any, Optional, Tuple, Type
+
+
+class NeuronBertError(Exception):
+    """Root of all errors raised on purpose.
+
+    ``message`` says what was wrong and with which value; ``hint`` says what to do next and is
+    printed by the command line after ``try:``.
+    """
+
+    exit_code = 1
+    http_status = 500
+
+    def __init__(self, message: str, *, hint: Optional[str] = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return self.message if self.hint is None else f"{self.message}\n  try: {self.hint}"
+
+    def __reduce__(self) -> Tuple[Any, ...]:
+        return _rebuild, (type(self), self.message, self.hint)
+
+
+def _rebuild(kind: Type[NeuronBertError], message: str, hint: Optional[str]) -> NeuronBertError:
+    return kind(message, hint=hint)
+
+
+class UsageError(NeuronBertError, ValueError):
+    """Options that contradict each other or name something that does not exist."""
+
+    exit_code = 2
+    http_status = 400
+
+
+class CheckpointError(NeuronBertError, ValueError):
+    """A checkpoint that cannot be found, read or served."""
+
+    http_status = 400
+
+
+class ArtifactError(NeuronBertError, ValueError):
+    """An artifact that is missing, damaged, too new, or not made for this machine."""
+
+
+class InputError(NeuronBertError, ValueError):
+    """A question, context or data file that cannot be answered as it is."""
+
+    http_status = 400
+
+
+class OutputError(NeuronBertError, OSError):
+    """A place to write to that is taken, read-only or full."""
+
+
+class BackendUnavailable(NeuronBertError, RuntimeError):
+    """A backend whose libraries or hardware are not on this machine."""
+
+    http_status = 503
+
+
+class BackendFailed(NeuronBertError, RuntimeError):
+    """A backend that was there and broke: export, load, self-test or inference."""
+
+
+class GateRefused(NeuronBertError, RuntimeError):
+    """A compiled variant that does not agree with the FP32 reference."""
+
+    exit_code = 4
+
+
+class NoConfiguration(NeuronBertError, RuntimeError):
+    """No configuration satisfies the constraints asked for."""
+
+    exit_code = 5

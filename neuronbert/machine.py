@@ -1,0 +1,367 @@
+"""What this machine is and may use (cores, CPU flags, memory, versions); no library is imported to find out."""
+
+import os
+import platform
+import re
+import subprocess
+import sys
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Callable, Dict, FrozenSet, Iterable, Iterator, List, Mapping, Optional, Set, Tuple
+
+# Flags that decide which precision pays: the rest of /proc/cpuinfo says nothing about our speed.
+FLAGS_OF_INTEREST = (
+    "avx2",
+    "avx512f",
+    "avx512bw",
+    "avx512_vnni",
+    "avx_vnni",
+    "avx512_bf16",
+    "avx512_fp16",
+    "amx_int8",
+    "amx_bf16",
+    "amx_tile",
+    "asimd",
+    "asimddp",
+    "i8mm",
+    "bf16",
+    "sve",
+)
+VNNI = "avx512_vnni|avx_vnni"
+BF16 = "avx512_bf16|amx_bf16|bf16"
+
+LIBRARIES_OF_INTEREST = (
+    "numpy",
+    "tokenizers",
+    "safetensors",
+    "huggingface-hub",
+    "openvino",
+    "nncf",
+    "onnxruntime",
+    "onnx",
+    "onnxscript",
+    "torch",
+    "transformers",
+    "torch-neuron",
+    "neuron-cc",
+)
+
+# How macOS names what Linux calls otherwise; a name that is not here is only lowered ("AVX2" is avx2).
+_DARWIN_FLAGS = {
+    "avx512vnni": "avx512_vnni",
+    "avx512bf16": "avx512_bf16",
+    "hw.optional.neon": "asimd",
+    "hw.optional.arm.feat_dotprod": "asimddp",
+    "hw.optional.arm.feat_i8mm": "i8mm",
+    "hw.optional.arm.feat_bf16": "bf16",
+}
+# cgroup v1 writes "no limit" as the largest page-aligned 63-bit number.
+_UNLIMITED_BYTES = 1 << 60
+
+
+def usable_cpus() -> int:
+    """Logical CPUs this process may keep busy: its affinity mask, cut to the cgroup's CPU quota, at least 1.
+
+    A quota is rounded down: compute threads wait for each other, so one throttled thread stalls them all.
+    """
+    quota = cpu_quota()
+    cpus = affinity_cpus()
+    return cpus if quota is None else max(1, min(cpus, int(quota)))
+
+
+def physical_cores() -> int:
+    """Physical cores behind ``usable_cpus``: SMT siblings count once."""
+    cores = _core_ids(Path("/sys/devices/system/cpu"), _affinity())
+    if cores is None:
+        cores = _darwin_cores() if sys.platform == "darwin" else None
+    return usable_cpus() if cores is None else max(1, min(cores, usable_cpus()))
+
+
+def affinity_cpus() -> int:
+    """Logical CPUs in this process's affinity mask, whatever its quota."""
+    return len(_affinity())
+
+
+def cpu_quota(proc: Path = Path("/proc"), cgroup: Path = Path("/sys/fs/cgroup")) -> Optional[float]:
+    """The CPUs per second of the tightest cgroup (v1 or v2) around this process; None when unlimited."""
+    quotas = [_quota_v2(folder / "cpu.max") for folder in _cgroup_folders("", proc, cgroup)]
+    quotas += [_quota_v1(folder) for folder in _cgroup_folders("cpu", proc, cgroup)]
+    return min((quota for quota in quotas if quota is not None), default=None)
+
+
+def memory_bytes(proc: Path = Path("/proc"), cgroup: Path = Path("/sys/fs/cgroup")) -> int:
+    """Bytes of memory this process may use: the machine's, cut to the cgroup's limit; 0 when it cannot be told."""
+    limits = [_number(_read(folder / "memory.max")) for folder in _cgroup_folders("", proc, cgroup)]
+    limits += [_number(_read(folder / "memory.limit_in_bytes")) for folder in _cgroup_folders("memory", proc, cgroup)]
+    total = _installed_memory_bytes()
+    finite = [limit for limit in limits if limit is not None and limit < _UNLIMITED_BYTES]
+    return min([total, *finite]) if total else min(finite, default=0)
+
+
+def available_memory_bytes(proc: Path = Path("/proc")) -> Optional[int]:
+    """Bytes the kernel could hand out now without swapping (MemAvailable); None where it does not say."""
+    found = re.search(r"^MemAvailable:\s+(\d+) kB", _read(proc / "meminfo"), re.MULTILINE)
+    return int(found.group(1)) * 1024 if found else None
+
+
+@lru_cache(maxsize=1)
+def cpu_flags() -> FrozenSet[str]:
+    """The CPU's features as Linux names them (x86 ``flags``, ARM ``Features``); empty where they cannot be read."""
+    if sys.platform == "darwin":
+        return frozenset(parse_darwin_flags(_sysctl("machdep.cpu", "hw.optional")))
+    return parse_cpu_flags(_read(Path("/proc/cpuinfo")))
+
+
+def cpu_model() -> str:
+    """The processor's name, e.g. ``AMD EPYC 9B14``; the architecture where no name is given."""
+    if sys.platform == "darwin":
+        text = _sysctl("machdep.cpu.brand_string")
+    else:
+        text = _read(Path("/proc/cpuinfo"))
+    found = re.search(r"^(?:model name|Model|machdep\.cpu\.brand_string)\s*:\s*(.+)$", text, re.MULTILINE)
+    return found.group(1).strip() if found else platform.processor() or platform.machine()
+
+
+def has_vnni() -> bool:
+    """Whether int8 products add up in 32 bits in one instruction (AVX512-VNNI or AVX-VNNI)."""
+    return has_flag(cpu_flags(), VNNI)
+
+
+def has_bf16() -> bool:
+    """Whether the CPU multiplies bfloat16 itself (AVX512-BF16, AMX-BF16 or ARM BF16)."""
+    return has_flag(cpu_flags(), BF16)
+
+
+def has_flag(flags: Iterable[str], alternatives: str) -> bool:
+    """Whether one of the ``|``-separated flags is among ``flags``."""
+    return not set(alternatives.split("|")).isdisjoint(flags)
+
+
+def has_inferentia() -> bool:
+    """Whether the Neuron driver shows a device."""
+    return os.path.exists("/dev/neuron0")
+
+
+def library_version(name: str) -> Optional[str]:
+    """The installed version of a distribution, read from its metadata without importing it; None if absent."""
+    from importlib import metadata  # 20 ms of email parsing that most commands never need
+
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def library_versions(names: Iterable[str] = LIBRARIES_OF_INTEREST) -> Dict[str, str]:
+    """The versions of those of ``names`` that are installed."""
+    found = ((name, library_version(name)) for name in names)
+    return {name: version for name, version in found if version is not None}
+
+
+def environment() -> Dict[str, Any]:
+    """The fingerprint that manifests and reports carry: JSON-able, a few tens of ms, nothing heavy imported."""
+    from neuronbert import __version__
+
+    return {
+        "neuronbert": __version__,
+        "python": platform.python_version(),
+        "os": f"{platform.system()} {platform.release()}",
+        "machine": platform.machine(),
+        "cpu_model": cpu_model(),
+        "cpu_flags": [flag for flag in FLAGS_OF_INTEREST if flag in cpu_flags()],
+        "usable_cpus": usable_cpus(),
+        "physical_cores": physical_cores(),
+        "memory_bytes": memory_bytes(),
+        "libraries": library_versions(),
+    }
+
+
+def unmet_requirements(requires: Mapping[str, Any]) -> List[str]:
+    """What ``requires`` asks for and this machine lacks, in words; empty when all is met.
+
+    ``requires`` is a manifest's ``{"cpu_flags": ["avx512_vnni|avx_vnni"], "libraries": {"openvino": ">=2024.4"},
+    "device": "cpu"}``: every flag entry must be met by one of its ``|`` alternatives.
+    """
+    known: Dict[str, Callable[[Any], List[str]]] = {
+        "cpu_flags": _unmet_flags,
+        "libraries": _unmet_libraries,
+        "device": _unmet_device,
+    }
+    unmet: List[str] = []
+    for key, wanted in requires.items():
+        if key not in known:
+            unmet.append(f"a requirement this version does not know: {key} = {wanted!r}")
+        else:
+            unmet += known[key](wanted)
+    return unmet
+
+
+def version_meets(version: str, specifier: str) -> bool:
+    """Whether a release satisfies a comma-separated specifier such as ``>=2024.4,<2027`` or ``==1.13.*``.
+
+    Only the numeric release counts (PEP 440 without epochs, pre-releases and local parts): the bounds that
+    manifests record are plain releases.
+    """
+    return all(_clause_met(_release(version), clause.strip()) for clause in specifier.split(",") if clause.strip())
+
+
+def parse_cpu_flags(cpuinfo: str) -> FrozenSet[str]:
+    """The flags that every processor of a ``/proc/cpuinfo`` text has: a thread may run on any of them."""
+    lines = re.findall(r"^(?:flags|Features)\s*:\s*(.*)$", cpuinfo, re.MULTILINE)
+    sets = [frozenset(line.split()) for line in lines]
+    return frozenset.intersection(*sets) if sets else frozenset()
+
+
+def parse_darwin_flags(sysctl: str) -> Set[str]:
+    """Linux names of the features in the output of ``sysctl machdep.cpu hw.optional``."""
+    flags: Set[str] = set()
+    for line in sysctl.splitlines():
+        key, _, value = (part.strip() for part in line.partition(":"))
+        if key in ("machdep.cpu.features", "machdep.cpu.leaf7_features"):
+            names = [name.lower() for name in value.split()]
+            flags.update(_DARWIN_FLAGS.get(name, name) for name in names)
+        elif value == "1" and key.lower() in _DARWIN_FLAGS:
+            flags.add(_DARWIN_FLAGS[key.lower()])
+        elif value == "1" and key.startswith("hw.optional.avx"):
+            name = key[len("hw.optional.") :]
+            flags.add(_DARWIN_FLAGS.get(name, name))
+    return flags
+
+
+def _affinity() -> Set[int]:
+    if hasattr(os, "sched_getaffinity"):
+        return set(os.sched_getaffinity(0))
+    return set(range(os.cpu_count() or 1))
+
+
+def _core_ids(cpus: Path, wanted: Set[int]) -> Optional[int]:
+    """How many cores the CPUs ``wanted`` are threads of; None where the kernel gives no topology."""
+    cores = set()
+    for cpu in wanted:
+        topology = cpus / f"cpu{cpu}" / "topology"
+        core = _read(topology / "core_id").strip()
+        if not core:
+            return None
+        cores.add((_read(topology / "physical_package_id").strip(), core))
+    return len(cores)
+
+
+def _darwin_cores() -> Optional[int]:
+    found = re.search(r":\s*(\d+)", _sysctl("hw.physicalcpu"))
+    return int(found.group(1)) if found else None
+
+
+def _cgroup_folders(controller: str, proc: Path, cgroup: Path) -> Iterator[Path]:
+    """The folder of this process under ``controller`` ("" is the v2 tree) and every folder above it.
+
+    In a container /proc names the path on the host while /sys shows the container's own tree at the
+    root, so a folder that does not exist is no surprise and the walk goes on upwards.
+    """
+    for line in _read(proc / "self" / "cgroup").splitlines():
+        _, controllers, path = (line.split(":", 2) + ["", ""])[:3]
+        if controller not in controllers.split(","):
+            continue
+        folder = Path(path.lstrip("/"))
+        roots = [cgroup, cgroup / "unified"] if not controller else [cgroup / controllers, cgroup / controller]
+        for root in roots:
+            for part in [folder, *folder.parents]:
+                yield root / part
+
+
+def _quota_v2(path: Path) -> Optional[float]:
+    fields = _read(path).split()
+    if len(fields) != 2 or not all(field.isdecimal() for field in fields) or fields[1] == "0":
+        return None
+    return int(fields[0]) / int(fields[1])
+
+
+def _quota_v1(folder: Path) -> Optional[float]:
+    quota, period = _number(_read(folder / "cpu.cfs_quota_us")), _number(_read(folder / "cpu.cfs_period_us"))
+    return quota / period if quota and period else None
+
+
+def _number(text: str) -> Optional[int]:
+    text = text.strip()
+    return int(text) if text.isdecimal() else None
+
+
+def _installed_memory_bytes() -> int:
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):  # Windows has no sysconf
+        return 0
+
+
+def _read(path: Path) -> str:
+    """A small system file as text; empty where the kernel does not offer or allow it."""
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
+
+
+def _sysctl(*names: str) -> str:
+    try:
+        command = ["/usr/sbin/sysctl", *names]
+        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, timeout=5)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout.decode("utf-8", errors="replace")
+
+
+def _unmet_flags(wanted: Iterable[str]) -> List[str]:
+    return [
+        f"a CPU with {alternatives.replace('|', ' or ')}"
+        for alternatives in wanted
+        if not has_flag(cpu_flags(), alternatives)
+    ]
+
+
+def _unmet_libraries(wanted: Mapping[str, str]) -> List[str]:
+    unmet = []
+    for name, specifier in wanted.items():
+        version = library_version(name)
+        if version is None:
+            unmet.append(f"{name} {specifier}".strip() + " (not installed)")
+        elif not version_meets(version, specifier):
+            unmet.append(f"{name} {specifier} (installed: {version})")
+    return unmet
+
+
+def _unmet_device(wanted: str) -> List[str]:
+    if wanted == "cpu":
+        return []
+    emulated = os.environ.get("NEURONBERT_EMULATE")
+    if wanted == "neuron" and emulated:
+        return [f"a real Inferentia device (NEURONBERT_EMULATE={emulated} stands in for it)"]
+    if wanted == "neuron":
+        return [] if has_inferentia() else ["an Inferentia device (/dev/neuron0 does not exist)"]
+    if wanted == "neuron-emulated":
+        return [] if emulated else ["the emulated device it was compiled on (NEURONBERT_EMULATE=inf1.xlarge)"]
+    return [f"a device of kind {wanted!r}, which this version does not know"]
+
+
+def _release(version: str) -> Tuple[int, ...]:
+    found = re.match(r"v?(\d+(?:\.\d+)*)", version.strip())
+    return tuple(int(part) for part in found.group(1).split(".")) if found else ()
+
+
+def _clause_met(release: Tuple[int, ...], clause: str) -> bool:
+    found = re.match(r"(>=|<=|==|!=|~=|>|<)\s*v?(\d+(?:\.\d+)*)(\.\*)?$", clause)
+    if not found:
+        raise ValueError(f"not a version requirement: {clause!r}")
+    operator, bound, prefix = found.group(1), _release(found.group(2)), bool(found.group(3))
+    width = max(len(release), len(bound))
+    here, there = _padded(release, width), _padded(bound, width)
+    if prefix or operator == "~=":
+        stem = bound if prefix else bound[:-1]
+        same_series = here[: len(stem)] == stem
+        return {"==": same_series, "!=": not same_series, "~=": same_series and here >= there}.get(operator, False)
+    order = (here > there) - (here < there)
+    return {">=": order >= 0, "<=": order <= 0, "==": order == 0, "!=": order != 0, ">": order > 0, "<": order < 0}[
+        operator
+    ]
+
+
+def _padded(release: Tuple[int, ...], width: int) -> Tuple[int, ...]:
+    return release + (0,) * (width - len(release))

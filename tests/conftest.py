@@ -1,0 +1,41 @@
+"""What many tests share: checkpoints and artifacts, made once for the whole run."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+from tiny_checkpoints import write_checkpoint
+
+from neuronbert.artifact import Artifact
+from neuronbert.compiler import compile_checkpoint
+
+# A deadline times a test, and a busy machine makes it fail for nothing.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
+
+
+@pytest.fixture(scope="session")
+def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random BERT that the gate's 500 questions pass through in seconds."""
+    return write_checkpoint(tmp_path_factory.mktemp("tiny"), "bert", max_position_embeddings=512)
+
+
+@pytest.fixture(scope="session")
+def echo_artifact(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
+    """The demo checkpoint's tokenizer and the echo backend: quick to load, answers that mean nothing."""
+    output = tmp_path_factory.mktemp("echo") / "artifact"
+    return compile_checkpoint("demo", output, backend="echo", precision="fp32", skip_gate=True)
+
+
+@pytest.fixture(scope="session")
+def demo_artifact(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
+    """The demo checkpoint compiled with OpenVINO in FP32 and int8, through the gate."""
+    output = tmp_path_factory.mktemp("demo") / "artifact"
+    return compile_checkpoint("demo", output, backend="openvino", precision=["fp32", "int8"])
+
+
+@pytest.fixture()
+def echo_copy(echo_artifact: Artifact, tmp_path: Path) -> Path:
+    """A copy of the echo artifact to damage."""
+    return Path(shutil.copytree(echo_artifact.folder, tmp_path / "artifact"))
