@@ -1,0 +1,232 @@
+"""The model families that are served: for checkpoint.py, the name and shape of every weight a config promises."""
+
+import re
+from typing import Any, Dict, Iterable, List, Mapping, NamedTuple, Optional, Tuple
+
+from neuronbert.errors import CheckpointError
+
+Shape = Tuple[int, ...]
+
+
+class Family(NamedTuple):
+    """One model type: the transformers class that serves it and how its weights are named."""
+
+    model_type: str
+    architecture: str
+    config_class: str
+    prefix: str
+    has_token_types: bool
+    # Defaults of config.json keys, as transformers documents them for each config class.
+    defaults: Mapping[str, int]
+
+
+_BERT_SIZES = {
+    "vocab_size": 30522,
+    "hidden_size": 768,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 12,
+    "intermediate_size": 3072,
+    "max_position_embeddings": 512,
+    "type_vocab_size": 2,
+    "pad_token_id": 0,
+}
+
+FAMILIES: Dict[str, Family] = {
+    "bert": Family("bert", "BertForQuestionAnswering", "BertConfig", "bert.", True, _BERT_SIZES),
+    "distilbert": Family(
+        "distilbert",
+        "DistilBertForQuestionAnswering",
+        "DistilBertConfig",
+        "distilbert.",
+        False,
+        {**_BERT_SIZES, "num_hidden_layers": 6, "type_vocab_size": 0},
+    ),
+    "roberta": Family(
+        "roberta",
+        "RobertaForQuestionAnswering",
+        "RobertaConfig",
+        "roberta.",
+        False,  # its one token type is 0 for every token
+        {**_BERT_SIZES, "vocab_size": 50265, "pad_token_id": 1},
+    ),
+    "electra": Family(
+        "electra",
+        "ElectraForQuestionAnswering",
+        "ElectraConfig",
+        "electra.",
+        True,
+        {**_BERT_SIZES, "hidden_size": 256, "num_attention_heads": 4, "intermediate_size": 1024, "embedding_size": 128},
+    ),
+}
+
+_DISTILBERT_SPELLINGS = {
+    "hidden_size": "dim",
+    "intermediate_size": "hidden_dim",
+    "num_hidden_layers": "n_layers",
+    "num_attention_heads": "n_heads",
+}
+
+
+def family_of(config: Mapping[str, Any], where: str) -> Family:
+    """The family that serves ``config`` (a config.json's content found at ``where``).
+
+    Raises CheckpointError for a model type that is not served, or a variant of it that BERT kernels cannot run.
+    """
+    model_type = config.get("model_type") or _model_type_of_class(named_classes(config))
+    if model_type is None:
+        raise CheckpointError(
+            f'{where} names neither a "model_type" nor a class in "architectures"',
+            hint='add "model_type": one of ' + ", ".join(FAMILIES),
+        )
+    if not isinstance(model_type, str) or model_type not in FAMILIES:
+        raise CheckpointError(
+            f"{where}: model type {model_type!r} is not served",
+            hint=f"choose a question-answering checkpoint of type {', '.join(FAMILIES)}",
+        )
+    _refuse_variants(config, where)
+    return FAMILIES[model_type]
+
+
+def named_classes(config: Mapping[str, Any]) -> List[str]:
+    """The class names under ``architectures``; empty where that is no list of strings."""
+    given = config.get("architectures")
+    return [name for name in given if isinstance(name, str)] if isinstance(given, list) else []
+
+
+def _model_type_of_class(names: Iterable[str]) -> Optional[str]:
+    """Configs written before transformers 2.10 have no model_type; the class name tells it."""
+    for name in names:
+        for family in FAMILIES.values():
+            if name.startswith(family.architecture.split("For")[0] + "For"):
+                return family.model_type
+    return None
+
+
+def _refuse_variants(config: Mapping[str, Any], where: str) -> None:
+    positions = config.get("position_embedding_type") or "absolute"
+    if positions != "absolute":
+        raise CheckpointError(
+            f"{where}: position_embedding_type {positions!r} is not served",
+            hint="choose a checkpoint with absolute position embeddings",
+        )
+    if config.get("is_decoder"):
+        raise CheckpointError(
+            f"{where}: is_decoder is true; a decoder does not see the whole context",
+            hint="choose an encoder checkpoint (is_decoder false)",
+        )
+
+
+def size_of(config: Mapping[str, Any], family: Family, key: str, where: str = "config.json") -> int:
+    """One size from the config under transformers' common spelling, or the family's default."""
+    own = _DISTILBERT_SPELLINGS.get(key, key) if family.model_type == "distilbert" else key
+    value = config.get(own, config.get(key, family.defaults[key]))
+    if value is None and key == "pad_token_id":
+        value = family.defaults[key]
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise CheckpointError(
+            f"{where}: {own} is {value!r}, not a whole number",
+            hint="fetch config.json again from where the checkpoint came from",
+        )
+    return value
+
+
+def usable_positions(config: Mapping[str, Any], family: Family) -> int:
+    """Most tokens one row may have. RoBERTa counts positions from pad_token_id + 1, so 514 positions hold 512."""
+    positions = size_of(config, family, "max_position_embeddings")
+    if family.model_type == "roberta":
+        return positions - size_of(config, family, "pad_token_id") - 1
+    return positions
+
+
+def expected_shapes(config: Mapping[str, Any], family: Family, where: str = "config.json") -> Dict[str, Shape]:
+    """Name → shape of every weight of the question-answering model that ``config`` describes."""
+
+    def size(key: str) -> int:
+        return size_of(config, family, key, where)
+
+    hidden, heads = size("hidden_size"), size("num_attention_heads")
+    if heads < 1 or hidden % heads:
+        raise CheckpointError(
+            f"{where}: hidden size {hidden} cannot be split over {heads} attention heads",
+            hint="fetch config.json again from where the checkpoint came from",
+        )
+    shapes: Dict[str, Shape] = {}
+    _add_embeddings(shapes, family, size)
+    for layer in range(size("num_hidden_layers")):
+        _add_layer(shapes, family, layer, hidden, size("intermediate_size"))
+    _add_linear(shapes, "qa_outputs", 2, hidden)
+    return shapes
+
+
+def _add_embeddings(shapes: Dict[str, Shape], family: Family, size: Any) -> None:
+    hidden = size("hidden_size")
+    width = size("embedding_size") if family.model_type == "electra" else hidden
+    root = family.prefix + "embeddings."
+    shapes[root + "word_embeddings.weight"] = (size("vocab_size"), width)
+    shapes[root + "position_embeddings.weight"] = (size("max_position_embeddings"), width)
+    if family.model_type != "distilbert":
+        shapes[root + "token_type_embeddings.weight"] = (size("type_vocab_size"), width)
+    _add_norm(shapes, root + "LayerNorm", width)
+    if width != hidden:
+        _add_linear(shapes, family.prefix + "embeddings_project", hidden, width)
+
+
+def _add_layer(shapes: Dict[str, Shape], family: Family, layer: int, hidden: int, intermediate: int) -> None:
+    if family.model_type == "distilbert":
+        root = f"{family.prefix}transformer.layer.{layer}."
+        square = ["attention.q_lin", "attention.k_lin", "attention.v_lin", "attention.out_lin"]
+        norms, widen, narrow = ["sa_layer_norm", "output_layer_norm"], "ffn.lin1", "ffn.lin2"
+    else:
+        root = f"{family.prefix}encoder.layer.{layer}."
+        square = ["attention.self.query", "attention.self.key", "attention.self.value", "attention.output.dense"]
+        norms = ["attention.output.LayerNorm", "output.LayerNorm"]
+        widen, narrow = "intermediate.dense", "output.dense"
+    for name in square:
+        _add_linear(shapes, root + name, hidden, hidden)
+    for name in norms:
+        _add_norm(shapes, root + name, hidden)
+    _add_linear(shapes, root + widen, intermediate, hidden)
+    _add_linear(shapes, root + narrow, hidden, intermediate)
+
+
+def _add_linear(shapes: Dict[str, Shape], name: str, outputs: int, inputs: int) -> None:
+    shapes[name + ".weight"] = (outputs, inputs)
+    shapes[name + ".bias"] = (outputs,)
+
+
+def _add_norm(shapes: Dict[str, Shape], name: str, width: int) -> None:
+    shapes[name + ".weight"] = (width,)
+    shapes[name + ".bias"] = (width,)
+
+
+def is_encoder_weight(name: str) -> bool:
+    """Whether a weight lies in the transformer layers, the part that runs on an accelerator."""
+    return ".layer." in name
+
+
+_BODY = ("embeddings.", "embeddings_project.", "encoder.", "transformer.", "pooler.")
+_LEGACY_NORM = re.compile(r"LayerNorm\.(gamma|beta)$")
+_BUFFER = re.compile(r"(^|\.)(position_ids|token_type_ids)$")
+# Heads of other tasks that ride along in some checkpoints; question answering never reads them.
+_OTHER_HEADS = re.compile(
+    r"(^|\.)pooler\.|^(cls|lm_head|classifier|pre_classifier|generator_predictions|generator_lm_head"
+    r"|discriminator_predictions|vocab_transform|vocab_layer_norm|vocab_projector|sequence_summary)\."
+)
+
+
+def canonical_name(name: str, family: Family) -> str:
+    """``name`` as transformers writes it today: LayerNorm.weight, with the family's prefix, without ``module.``."""
+    if name.startswith("module."):  # saved from torch.nn.DataParallel
+        name = name[len("module.") :]
+    name = _LEGACY_NORM.sub(lambda m: "LayerNorm." + ("weight" if m.group(1) == "gamma" else "bias"), name)
+    return family.prefix + name if name.startswith(_BODY) else name
+
+
+def is_ignored(name: str) -> bool:
+    """Whether a weight of this canonical name may be in the file without being served."""
+    return bool(_BUFFER.search(name) or _OTHER_HEADS.search(name))
+
+
+def heads_in(names: Iterable[str], family: Family) -> List[str]:
+    """First parts of the names outside the encoder: what a checkpoint has instead of ``qa_outputs``."""
+    return sorted({name.split(".")[0] for name in names if not name.startswith(family.prefix)})

@@ -1,0 +1,241 @@
+"""Collects a checkpoint's tokenizer for checkpoint.py, building tokenizer.json where only a vocabulary was saved.
+
+Needs the ``tokenizers`` library, neither torch nor transformers.
+"""
+
+import json
+from pathlib import Path
+from typing import Any, Dict, List, Mapping, Tuple
+
+from neuronbert.errors import CheckpointError
+
+# Everything a tokenizer of the served families may consist of; what is there travels along into an artifact.
+FILE_NAMES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.txt",
+    "vocab.json",
+    "merges.txt",
+)
+
+_BERT_TOKENS = {
+    "unk_token": "[UNK]",
+    "sep_token": "[SEP]",
+    "pad_token": "[PAD]",
+    "cls_token": "[CLS]",
+    "mask_token": "[MASK]",
+}
+_ROBERTA_TOKENS = {
+    "bos_token": "<s>",
+    "eos_token": "</s>",
+    "sep_token": "</s>",
+    "cls_token": "<s>",
+    "unk_token": "<unk>",
+    "pad_token": "<pad>",
+    "mask_token": "<mask>",
+}
+_FETCH_AGAIN = "fetch the tokenizer files again from where the checkpoint came from"
+_NO_TRUNCATION = 1_000_000  # transformers writes 1e30 for "no limit known"
+
+
+def read_tokenizer(folder: Path, model_type: str, usable_positions: int) -> Dict[str, bytes]:
+    """File name → content of the tokenizer in ``folder``; always with tokenizer.json and tokenizer_config.json.
+
+    ``usable_positions`` (tokens) limits model_max_length. Raises CheckpointError for a missing or damaged tokenizer.
+    """
+    files = {name: (folder / name).read_bytes() for name in FILE_NAMES if (folder / name).is_file()}
+    settings = _settings(folder, files, model_type)
+    if "tokenizer.json" in files:
+        files["tokenizer.json"] = _checked(folder / "tokenizer.json", files["tokenizer.json"], settings)
+    elif "vocab.txt" in files and model_type != "roberta":
+        files["tokenizer.json"] = _build_wordpiece(folder, files, settings)
+    elif "vocab.json" in files and "merges.txt" in files and model_type == "roberta":
+        files["tokenizer.json"] = _build_byte_level(folder, files, settings)
+    else:
+        wanted = "vocab.json and merges.txt" if model_type == "roberta" else "vocab.txt"
+        raise CheckpointError(
+            f"{folder} has no tokenizer: neither tokenizer.json nor {wanted}",
+            hint="copy tokenizer.json from the model it was fine-tuned from, or tokenizer.save_pretrained(folder)",
+        )
+    settings["model_max_length"] = _sane_length(settings.get("model_max_length"), usable_positions)
+    files["tokenizer_config.json"] = json.dumps(settings, indent=2, ensure_ascii=False, sort_keys=True).encode() + b"\n"
+    return files
+
+
+def uses_token_types(files: Mapping[str, bytes]) -> bool:
+    """Whether this tokenizer hands token types to a model that could take them, as transformers decides it."""
+    settings = json.loads(files["tokenizer_config.json"])
+    names = settings.get("model_input_names")
+    if names is not None:
+        return "token_type_ids" in names
+    return not str(settings.get("tokenizer_class")).startswith(("DistilBert", "Roberta"))
+
+
+def largest_id(files: Mapping[str, bytes]) -> Tuple[int, str]:
+    """The largest id that this tokenizer gives, and the token that has it; (-1, "") without a token."""
+    from tokenizers import Tokenizer
+
+    vocabulary = Tokenizer.from_str(files["tokenizer.json"].decode("utf-8")).get_vocab(with_added_tokens=True)
+    return max(((number, token) for token, number in vocabulary.items()), default=(-1, ""))
+
+
+def _settings(folder: Path, files: Mapping[str, bytes], model_type: str) -> Dict[str, Any]:
+    """tokenizer_config.json, completed by special_tokens_map.json and the family's own special tokens."""
+    defaults = _ROBERTA_TOKENS if model_type == "roberta" else _BERT_TOKENS
+    settings: Dict[str, Any] = dict(defaults)
+    for name in ("special_tokens_map.json", "tokenizer_config.json"):
+        if name in files:
+            settings.update(_json_object(folder / name, files[name]))
+    return {key: value for key, value in settings.items() if value is not None or key not in defaults}
+
+
+def _json_object(path: Path, raw: bytes) -> Dict[str, Any]:
+    try:
+        value = json.loads(raw.decode("utf-8"))
+    except ValueError as error:
+        raise CheckpointError(f"{path} is not valid JSON: {error}", hint=_FETCH_AGAIN) from error
+    if not isinstance(value, dict):
+        raise CheckpointError(f"{path} holds a {type(value).__name__}, not a JSON object", hint=_FETCH_AGAIN)
+    return value
+
+
+def _sane_length(given: Any, usable_positions: int) -> int:
+    if isinstance(given, (int, float)) and not isinstance(given, bool) and 0 < given < _NO_TRUNCATION:
+        return min(int(given), usable_positions)
+    return usable_positions
+
+
+def _checked(path: Path, raw: bytes, settings: Mapping[str, Any]) -> bytes:
+    """tokenizer.json as it is, unless tokenizer_config.json overrules its normaliser, which transformers lets it do."""
+    from tokenizers import Tokenizer, __version__
+
+    described = _json_object(path, raw)
+    if _overrule_normalizer(described, settings):
+        raw = json.dumps(described, ensure_ascii=False).encode()
+    try:
+        Tokenizer.from_str(raw.decode("utf-8"))
+    except Exception as error:  # the Rust library raises plain Exception
+        raise CheckpointError(
+            f"{path} cannot be read by tokenizers {__version__}: {error}",
+            hint=f"{_FETCH_AGAIN}, or python -m pip install --upgrade tokenizers if it was saved by a newer release",
+        ) from error
+    return raw
+
+
+_NORMALIZER_KEYS = (
+    ("do_lower_case", "lowercase"),
+    ("strip_accents", "strip_accents"),
+    ("tokenize_chinese_chars", "handle_chinese_chars"),
+)
+
+
+def _overrule_normalizer(described: Dict[str, Any], settings: Mapping[str, Any]) -> bool:
+    normalizer = described.get("normalizer")
+    if not isinstance(normalizer, dict) or normalizer.get("type") != "BertNormalizer":
+        return False
+    wanted = {inner: settings[outer] for outer, inner in _NORMALIZER_KEYS if outer in settings}
+    changed = any(normalizer.get(key) != value for key, value in wanted.items())
+    normalizer.update(wanted)
+    return changed
+
+
+def _token(settings: Mapping[str, Any], key: str) -> str:
+    """A special token, which transformers writes as a string or as a description of an AddedToken."""
+    value = settings[key]
+    return value["content"] if isinstance(value, dict) else value
+
+
+def _build_wordpiece(folder: Path, files: Mapping[str, bytes], settings: Mapping[str, Any]) -> bytes:
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+
+    # Split at newlines only: str.splitlines would also cut at rarer separators, which are tokens in some vocabularies.
+    lines = _text(folder / "vocab.txt", files["vocab.txt"]).split("\n")
+    vocab = {line.rstrip("\r"): number for number, line in enumerate(lines[:-1] if lines[-1] == "" else lines)}
+    special = _special_ids(folder / "vocab.txt", vocab, settings, _BERT_TOKENS)
+    tokenizer = Tokenizer(models.WordPiece(vocab, unk_token=_token(settings, "unk_token")))
+    tokenizer.normalizer = normalizers.BertNormalizer(
+        clean_text=True,
+        handle_chinese_chars=settings.get("tokenize_chinese_chars", True),
+        strip_accents=settings.get("strip_accents"),
+        lowercase=settings.get("do_lower_case", True),
+    )
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    cls, sep = _token(settings, "cls_token"), _token(settings, "sep_token")
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"{cls}:0 $A:0 {sep}:0",
+        pair=f"{cls}:0 $A:0 {sep}:0 $B:1 {sep}:1",
+        special_tokens=[(cls, special[cls]), (sep, special[sep])],
+    )
+    tokenizer.decoder = decoders.WordPiece(prefix="##")
+    return _finished(folder, tokenizer, files, settings, sorted(special, key=special.__getitem__))
+
+
+def _build_byte_level(folder: Path, files: Mapping[str, bytes], settings: Mapping[str, Any]) -> bytes:
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
+
+    vocab = _json_object(folder / "vocab.json", files["vocab.json"])
+    special = _special_ids(folder / "vocab.json", vocab, settings, _ROBERTA_TOKENS)
+    prefix_space = bool(settings.get("add_prefix_space", False))
+    tokenizer = Tokenizer(models.BPE(vocab, _merges(folder / "merges.txt", files["merges.txt"])))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=prefix_space)
+    tokenizer.decoder = decoders.ByteLevel()
+    cls, sep = _token(settings, "cls_token"), _token(settings, "sep_token")
+    tokenizer.post_processor = processors.RobertaProcessing(
+        (sep, special[sep]), (cls, special[cls]), trim_offsets=True, add_prefix_space=prefix_space
+    )
+    return _finished(folder, tokenizer, files, settings, sorted(special, key=special.__getitem__))
+
+
+def _text(path: Path, raw: bytes) -> str:
+    try:
+        return raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise CheckpointError(f"{path} is not UTF-8 text: {error}", hint=_FETCH_AGAIN) from error
+
+
+def _merges(path: Path, raw: bytes) -> List[Tuple[str, str]]:
+    merges = []
+    for number, line in enumerate(_text(path, raw).split("\n"), start=1):
+        if not line.strip() or (number == 1 and line.startswith("#version")):
+            continue
+        parts = line.rstrip("\r").split(" ")
+        if len(parts) != 2:
+            raise CheckpointError(f"{path} line {number} is not a pair of tokens: {line!r}", hint=_FETCH_AGAIN)
+        merges.append((parts[0], parts[1]))
+    return merges
+
+
+def _special_ids(
+    path: Path, vocab: Mapping[str, int], settings: Mapping[str, Any], kinds: Mapping[str, str]
+) -> Dict[str, int]:
+    ids = {}
+    for kind in kinds:
+        token = _token(settings, kind) if kind in settings else ""
+        if token in vocab:
+            ids[token] = vocab[token]
+        elif kind in ("cls_token", "sep_token", "unk_token", "pad_token"):
+            raise CheckpointError(f"{path} has no {kind} {token!r}", hint=_FETCH_AGAIN)
+    return ids
+
+
+def _finished(
+    folder: Path, tokenizer: Any, files: Mapping[str, bytes], settings: Mapping[str, Any], special: List[str]
+) -> bytes:
+    from tokenizers import AddedToken
+
+    # RoBERTa's mask swallows the space before it (transformers' AddedToken(lstrip=True)).
+    mask = _token(settings, "mask_token") if "mask_token" in settings else None
+    lstrips = mask if "eos_token" in settings else None
+    tokenizer.add_special_tokens([AddedToken(t, lstrip=t == lstrips, normalized=False) for t in special])
+    tokenizer.add_tokens([token for token in _added_tokens(folder, files, settings) if token not in special])
+    return tokenizer.to_str().encode("utf-8")
+
+
+def _added_tokens(folder: Path, files: Mapping[str, bytes], settings: Mapping[str, Any]) -> List[str]:
+    """Tokens added after training, by number: transformers < 4.34 kept them in a file of their own."""
+    numbers = {entry["content"]: int(number) for number, entry in settings.get("added_tokens_decoder", {}).items()}
+    if "added_tokens.json" in files:
+        numbers.update(_json_object(folder / "added_tokens.json", files["added_tokens.json"]))
+    return sorted(numbers, key=numbers.__getitem__)

@@ -1,0 +1,270 @@
+"""Reads weights as raw bytes, without torch, so that checkpoint.py can count, check and fingerprint them."""
+
+import hashlib
+import json
+import mmap
+import os
+import struct
+from pathlib import Path
+from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Tuple
+
+import numpy as np
+
+from neuronbert.errors import CheckpointError
+
+# safetensors' names for the floating types: the numpy type that holds their bits, and the bits all set in NaN and Inf.
+_FLOATS: Dict[str, Tuple[Any, int]] = {
+    "F64": (np.dtype("<u8"), 0x7FF0000000000000),
+    "F32": (np.dtype("<u4"), 0x7F800000),
+    "F16": (np.dtype("<u2"), 0x7C00),
+    "BF16": (np.dtype("<u2"), 0x7F80),
+}
+_FETCH_AGAIN = "fetch the checkpoint again: the file is damaged"
+_MAX_HEADER_BYTES = 100_000_000  # the limit of the safetensors format
+
+SINGLE_FILE = "model.safetensors"
+INDEX_FILE = "model.safetensors.index.json"
+PICKLE_FILES = ("pytorch_model.bin", "pytorch_model.bin.index.json")
+
+
+class StoredTensor(NamedTuple):
+    """One weight as stored: safetensors' dtype name, shape, its little-endian bytes, and the file they are in."""
+
+    dtype: str
+    shape: Tuple[int, ...]
+    data: np.ndarray  # uint8, 1-D
+    file: str
+
+    @property
+    def size(self) -> int:
+        return int(np.prod(self.shape, dtype=np.int64))
+
+    def is_finite(self) -> bool:
+        """Whether no element is NaN or Inf, judged by the exponent bits."""
+        bits, exponent = _FLOATS[self.dtype]
+        mask = bits.type(exponent)
+        return not bool(np.any((self.data.view(bits) & mask) == mask))
+
+    def float32(self) -> np.ndarray:
+        """A new float32 array of ``shape``; exact for F16 and BF16, rounded for F64."""
+        bits, _ = _FLOATS[self.dtype]
+        raw = self.data.view(bits)
+        if self.dtype == "BF16":  # bfloat16 is the upper half of a float32
+            values = (raw.astype(np.uint32) << np.uint32(16)).view(np.float32)
+        else:
+            values = raw.view(f"<f{bits.itemsize}").astype(np.float32)
+        return values.reshape(self.shape)
+
+
+Tensors = Dict[str, StoredTensor]
+
+
+def fingerprint(tensors: Mapping[str, StoredTensor]) -> str:
+    """sha256 (hex) over the tensors sorted by name: name, dtype, shape and bytes of each.
+
+    How the weights are spread over files does not matter; a changed bit, name or dtype does.
+    """
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        digest.update(json.dumps([name, tensor.dtype, list(tensor.shape)]).encode() + b"\n")
+        digest.update(np.ascontiguousarray(tensor.data).data)
+    return digest.hexdigest()
+
+
+def read_folder(folder: Path, allow_pickle: bool) -> Tensors:
+    """All tensors of a checkpoint folder: one safetensors file, a sharded set, or (if allowed) a pickle."""
+    if (folder / SINGLE_FILE).is_file():
+        return read_safetensors(folder / SINGLE_FILE)
+    if (folder / INDEX_FILE).is_file():
+        return _read_shards(folder / INDEX_FILE, lambda path: read_safetensors(path))
+    return _read_pickles(folder, allow_pickle)
+
+
+def read_safetensors(path: Path) -> Tensors:
+    """Map one safetensors file; nothing but the header is read until a tensor is used.
+
+    Raises CheckpointError naming the file, with expected and actual size if it was cut short.
+    """
+    actual = path.stat().st_size
+    if actual < 8:
+        raise CheckpointError(f"{path} is truncated: it has {actual} bytes, a header takes 8", hint=_FETCH_AGAIN)
+    with open(path, "rb") as file:
+        prefix = file.read(8)
+        _refuse_pointer(path, prefix)
+        length = struct.unpack("<Q", prefix)[0]
+        if length > _MAX_HEADER_BYTES:
+            raise CheckpointError(f"{path} is no safetensors file: it does not start with a header", hint=_FETCH_AGAIN)
+        if actual < 8 + length:
+            raise CheckpointError(
+                f"{path} is truncated: its header alone takes {8 + length} bytes, the file has {actual}",
+                hint=_FETCH_AGAIN,
+            )
+        header = _parse_header(path, file.read(length))
+        mapped = np.frombuffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), dtype=np.uint8)
+    body = mapped[8 + length :]
+    expected = 8 + length + max([entry["data_offsets"][1] for entry in header.values()] or [0])
+    if actual != expected:
+        what = "is truncated" if actual < expected else "has bytes behind its last tensor"
+        raise CheckpointError(f"{path} {what}: expected {expected} bytes, found {actual}", hint=_FETCH_AGAIN)
+    return {name: _stored(path, name, entry, body) for name, entry in header.items()}
+
+
+def _refuse_pointer(path: Path, start: bytes) -> None:
+    if start == b"version ":
+        raise CheckpointError(
+            f"{path} is a Git LFS pointer, not the weights themselves", hint=f"git -C {path.parent} lfs pull"
+        )
+
+
+def _parse_header(path: Path, raw: bytes) -> Dict[str, Any]:
+    try:
+        header = json.loads(raw)
+        header.pop("__metadata__", None)
+        for entry in header.values():
+            begin, end = entry["data_offsets"]
+            if not (isinstance(entry["dtype"], str) and all(isinstance(n, int) for n in [begin, end, *entry["shape"]])):
+                raise ValueError("wrong types")
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise CheckpointError(f"{path} has a damaged safetensors header ({error})", hint=_FETCH_AGAIN) from error
+    return header
+
+
+def _stored(path: Path, name: str, entry: Mapping[str, Any], body: np.ndarray) -> StoredTensor:
+    begin, end = entry["data_offsets"]
+    shape = tuple(entry["shape"])
+    tensor = StoredTensor(entry["dtype"], shape, body[begin:end], str(path))
+    if tensor.dtype not in _FLOATS:
+        # A buffer of integers (position_ids) is dropped by its name later; a quantised weight is refused there.
+        return tensor
+    bytes_expected = tensor.size * _FLOATS[tensor.dtype][0].itemsize
+    if not 0 <= begin <= end <= len(body) or end - begin != bytes_expected:
+        raise CheckpointError(
+            f"{path}: {name} of shape {list(shape)} takes {bytes_expected} bytes, its header says {end - begin}",
+            hint=_FETCH_AGAIN,
+        )
+    return tensor
+
+
+def check_values(tensors: Mapping[str, StoredTensor]) -> None:
+    """Raise CheckpointError for a weight that is not floating point, or holds NaN or Inf."""
+    for name, tensor in tensors.items():
+        if tensor.dtype not in _FLOATS:
+            raise CheckpointError(
+                f"{tensor.file}: weight {name} is of type {tensor.dtype}, not floating point",
+                hint="take the checkpoint from before it was quantised; neuronbert quantises by itself",
+            )
+        if not tensor.is_finite():
+            raise CheckpointError(
+                f"{tensor.file}: weight {name} holds NaN or Inf", hint="take another checkpoint of the training run"
+            )
+
+
+def _read_shards(index_path: Path, read: Any) -> Tensors:
+    try:
+        weight_map = json.loads(index_path.read_text(encoding="utf-8"))["weight_map"]
+        shards = sorted(set(weight_map.values()))
+        escapes = [name for name in shards if Path(name).name != name]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{index_path} is not a weights index ({error!r})", hint=_FETCH_AGAIN) from error
+    if escapes:
+        raise CheckpointError(f"{index_path} names {escapes[0]!r}, which is not in its own folder", hint=_FETCH_AGAIN)
+    missing = [name for name in shards if not (index_path.parent / name).is_file()]
+    if missing:
+        raise CheckpointError(
+            f"{index_path.parent} lacks {', '.join(missing)}, which {index_path.name} names",
+            hint="fetch the missing files",
+        )
+    found: Tensors = {}
+    for shard in shards:
+        found.update(read(index_path.parent / shard))
+    absent = sorted(set(weight_map) - set(found))
+    if absent:
+        raise CheckpointError(f"{index_path} promises {absent[0]}, which none of its files holds", hint=_FETCH_AGAIN)
+    return {name: found[name] for name in weight_map}
+
+
+def _read_pickles(folder: Path, allow_pickle: bool) -> Tensors:
+    single, index = (folder / name for name in PICKLE_FILES)
+    path = single if single.is_file() else index
+    if not path.is_file():
+        present = sorted(item.name for item in folder.iterdir()) if folder.is_dir() else []
+        raise CheckpointError(
+            f"{folder} has no weights, neither {SINGLE_FILE} nor {PICKLE_FILES[0]}; it has {_listed(present)}",
+            hint=_other_framework(present) or "put model.safetensors into the folder",
+        )
+    if not allow_pickle:
+        raise CheckpointError(
+            f"{path} is a pickle, which can run code when it is read, and there is no {SINGLE_FILE}",
+            hint=f"--allow-pickle if you trust it, or convert it once: {conversion_command(folder)}",
+        )
+    _require_safe_torch(path)
+    return _read_shards(index, _read_pickle) if path == index else _read_pickle(path)
+
+
+def _listed(names: List[str]) -> str:
+    return ", ".join(names[:8]) + (", …" if len(names) > 8 else "") if names else "no files"
+
+
+def _other_framework(names: List[str]) -> Optional[str]:
+    if "tf_model.h5" in names or "flax_model.msgpack" in names:
+        return "convert TensorFlow or Flax weights with transformers 4.x: from_pretrained(…, from_tf=True)"
+    return None
+
+
+def conversion_command(folder: Path) -> str:
+    """A shell command that turns ``folder``'s pickle into model.safetensors (torch >= 2.6)."""
+    code = (
+        "import glob, torch, safetensors.torch as s; "
+        f"d = {str(folder)!r}; "
+        "files = sorted(glob.glob(d + '/pytorch_model*.bin')); "
+        "w = {k: v for p in files for k, v in torch.load(p, weights_only=True).items()}; "
+        "s.save_file({k: v.clone().contiguous() for k, v in w.items()}, d + '/model.safetensors', {'format': 'pt'})"
+    )
+    return f'python -c "{code}"'
+
+
+def _require_safe_torch(path: Path) -> None:
+    """weights_only=True could be tricked into running code before torch 2.6 (CVE-2025-32434)."""
+    import torch
+
+    version = tuple(int(part) for part in torch.__version__.split("+")[0].split(".")[:2])
+    if version < (2, 6):
+        raise CheckpointError(
+            f"{path} is a pickle, and torch {torch.__version__} cannot read one safely (2.6 and later can)",
+            hint=f"convert it once on a machine with torch >= 2.6: {conversion_command(path.parent)}",
+        )
+
+
+def _read_pickle(path: Path) -> Tensors:
+    import torch
+
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises RuntimeError, UnpicklingError, EOFError, … for a damaged or hostile file
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise CheckpointError(
+            f"{path} ({os.path.getsize(path)} bytes) is not a file of plain weights: {reason}", hint=_FETCH_AGAIN
+        ) from error
+    if not isinstance(state, dict):
+        raise CheckpointError(f"{path} holds a {type(state).__name__}, not a dictionary of weights", hint=_FETCH_AGAIN)
+    return from_state_dict(state, str(path))
+
+
+def from_state_dict(state: Mapping[str, Any], where: str) -> Tensors:
+    """Copies of torch tensors as StoredTensor, from any device; ``where`` is named in later errors."""
+    import torch
+
+    names = {torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}
+    stored: Tensors = {}
+    for name, tensor in state.items():
+        if not isinstance(tensor, torch.Tensor):
+            raise CheckpointError(
+                f"{where}: {name} is a {type(tensor).__name__}, not a weight",
+                hint="pass the model as it was before it was quantised or scripted",
+            )
+        flat = tensor.detach().cpu().contiguous().reshape(-1)
+        dtype = names.get(flat.dtype, str(flat.dtype))
+        data = flat.view(torch.uint8).numpy().copy() if dtype in _FLOATS else np.zeros(0, np.uint8)
+        stored[name] = StoredTensor(dtype, tuple(tensor.shape), data, where)
+    return stored
