@@ -1,0 +1,84 @@
+"""Tiny random models of every family, as the compiler hands them to a backend; shared by the tests of this folder."""
+
+from typing import Any, Dict, List, Tuple
+
+import numpy as np
+
+from neuronbert.architectures import FAMILIES, Family
+from neuronbert.backends import Batch, Logits
+
+# Small enough that exporting one takes seconds; 80 positions, so that longer rows fail.
+SIZES: Dict[str, int] = {
+    "vocab_size": 120,
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "intermediate_size": 64,
+    "max_position_embeddings": 80,
+}
+DISTILBERT_SIZES = {
+    "vocab_size": 120, "dim": 32, "n_layers": 2, "n_heads": 4, "hidden_dim": 64, "max_position_embeddings": 80,
+}  # fmt: skip
+
+
+class TinySource:
+    """An ExportSource with random weights, large enough that logits differ by more than rounding."""
+
+    def __init__(self, model_type: str = "bert"):
+        self.family: Family = FAMILIES[model_type]
+        self.config: Dict[str, Any] = {
+            "model_type": model_type,
+            **(DISTILBERT_SIZES if model_type == "distilbert" else SIZES),
+        }
+        if model_type == "electra":
+            self.config["embedding_size"] = 16
+        names = ("input_ids", "attention_mask", "token_type_ids")
+        self.input_names: Tuple[str, ...] = names if self.family.has_token_types else names[:2]
+        self._model = self._build()
+
+    def _build(self) -> Any:
+        import torch
+
+        from neuronbert.reference_model import ReferenceModel, new_transformers_model
+
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(7)
+            model = new_transformers_model(self.family, self.config).eval()
+            with torch.no_grad():
+                for name, parameter in model.named_parameters():
+                    parameter.copy_(torch.randn_like(parameter) * 0.25 + (1.0 if "orm.weight" in name else 0.0))
+        return ReferenceModel(model, self.family.prefix, self.family.has_token_types).eval()
+
+    def torch_model(self) -> Any:
+        return self._model
+
+    def calibration(self) -> List[Batch]:
+        return [random_batch(1, tokens, seed=tokens) for tokens in range(5, 45)]
+
+    def logits(self, batch: Batch) -> Logits:
+        """What torch says."""
+        import torch
+
+        with torch.no_grad():
+            start, end = self._model(*[torch.from_numpy(batch._asdict()[name]) for name in self.input_names])
+        return Logits(start.numpy(), end.numpy())
+
+
+def random_batch(rows: int, tokens: int, seed: int = 0, padding: int = 0) -> Batch:
+    """Random ids; row r ends in ``r * padding`` tokens of padding (id 1, RoBERTa's)."""
+    random = np.random.default_rng(seed)
+    ids = random.integers(5, SIZES["vocab_size"], size=(rows, tokens))
+    mask = np.ones((rows, tokens), dtype=np.int64)
+    for row in range(rows):
+        length = tokens - row * padding
+        mask[row, length:] = 0
+        ids[row, length:] = 1
+    types = (np.arange(tokens)[None, :] >= tokens // 3).astype(np.int64) * mask
+    return Batch(ids, mask, types)
+
+
+def difference(actual: Logits, expected: Logits, mask: np.ndarray) -> float:
+    """The largest difference over real tokens, as a share of the spread of the expected logits."""
+    kept = mask.astype(bool)
+    spread = max(float(np.ptp(side[kept])) for side in expected)
+    return max(float(np.abs(a - b)[kept].max()) for a, b in zip(actual, expected)) / spread
