@@ -1,0 +1,110 @@
+"""The functions that ``torch.neuron`` offers, with the documented arguments."""
+
+import enum
+import importlib
+import logging
+from pathlib import Path
+from typing import Any, Callable, List, Optional, Sequence, Tuple, Union
+
+import torch
+
+from neuronbert.emulator import calls, ops
+from neuronbert.emulator.graph import program_of
+from neuronbert.emulator.operators import SUPPORTED, supported_operations
+from neuronbert.emulator.partition import NodeView
+from neuronbert.emulator.runtime import Runtime
+from neuronbert.emulator.tracing import TraceOptions, trace_module
+
+log = logging.getLogger("Neuron")
+
+_runtime: Any = None
+
+
+class Optimization(enum.Enum):
+    """Members of ``optimizations``; the documentation names one."""
+
+    FLOAT32_TO_FLOAT16 = "FLOAT32_TO_FLOAT16"
+
+
+def set_runtime(runtime: Runtime) -> None:
+    """The machine that the functions of this module speak for."""
+    global _runtime
+    _runtime = runtime
+    ops.register(runtime)
+    calls.intercept(runtime.interceptor())
+
+
+def trace(
+    model: Union[torch.nn.Module, Callable[..., Any]],
+    example_inputs: Union[torch.Tensor, Tuple[Any, ...]],
+    fallback: bool = True,
+    minimum_segment_size: int = 2,
+    subgraph_builder_function: Optional[Callable[[NodeView], bool]] = None,
+    skip_compiler: bool = False,
+    compiler_workdir: Optional[str] = None,
+    dynamic_batch_size: bool = False,
+    compiler_timeout: Optional[int] = None,
+    single_fusion_ratio_threshold: float = 0.6,
+    compiler_args: Optional[Sequence[str]] = None,
+    optimizations: Optional[Sequence[Optimization]] = None,
+    separate_weights: bool = False,
+    verbose: Union[int, str, None] = None,
+    **named: Any,
+) -> torch.jit.ScriptModule:
+    """Compiles the parts of a model that the device can run (reference §1.1).
+
+    ``named`` goes on to ``torch.jit.trace``. ``separate_weights`` is accepted: the twin has no 2 GB limit.
+    """
+    arguments = list(compiler_args or [])
+    if optimizations and Optimization.FLOAT32_TO_FLOAT16 in optimizations:
+        arguments += ["--fp32-cast", "all-fp16"]
+    options = TraceOptions(
+        arguments if not isinstance(compiler_args, str) else compiler_args,
+        compiler_timeout,
+        None if compiler_workdir is None else Path(compiler_workdir),
+        (lambda node: False) if skip_compiler else subgraph_builder_function,
+        minimum_segment_size,
+        single_fusion_ratio_threshold,
+        fallback,
+        dynamic_batch_size,
+    )
+    if not logging.getLogger().handlers and not log.handlers:
+        logging.basicConfig(level=logging.INFO)
+        log.setLevel(logging.INFO)
+    return trace_module(model, example_inputs, options, _runtime.faults, named)
+
+
+def analyze_model(model: Any, example_inputs: Union[torch.Tensor, Tuple[Any, ...]], **named: Any) -> None:
+    """Logs which operators of a model are supported (reference §1.7)."""
+    inputs = (example_inputs,) if isinstance(example_inputs, torch.Tensor) else tuple(example_inputs)
+    program = program_of(torch.jit.trace(model, inputs, check_trace=False, **named), inputs)
+    kinds = [node.kind for node in program.nodes]
+    supported = [kind for kind in kinds if kind in SUPPORTED]
+    log.info("The following operations are currently supported in torch-neuron for this model:")
+    for kind in sorted(set(supported)):
+        log.info(kind)
+    log.info("The following operations are currently not supported in torch-neuron for this model:")
+    for kind in sorted(set(kinds) - set(supported)):
+        log.info(kind)
+    primitives = len(program.tensors) + len(program.inputs)
+    log.info(_percentage("all operations (including primitives)", len(supported) + primitives, len(kinds) + primitives))
+    log.info(_percentage("arithmetic operations", len(supported), len(kinds)))
+
+
+def _percentage(what: str, part: int, whole: int) -> str:
+    return f"{100 * part / max(1, whole):.2f}% of {what} ({part} of {whole}) are supported"
+
+
+def get_supported_operations() -> List[str]:
+    """Operators and primitives that can be compiled."""
+    return supported_operations()
+
+
+def is_available() -> bool:
+    """True when the device can be used by this process."""
+    try:
+        importlib.import_module("torch_neuron")
+        _runtime.initialize()
+    except RuntimeError:
+        return False
+    return True

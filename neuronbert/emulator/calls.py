@@ -1,0 +1,52 @@
+"""Stands between a caller and a compiled module: records its answers, or gives recorded ones in modelled time.
+
+A recording is of whole modules, embeddings included, because timed mode must not spend this host's time on them.
+"""
+
+import weakref
+from typing import Any, Callable, Optional, Tuple
+
+import torch
+
+from neuronbert.emulator import ops
+
+Payloads = Tuple[torch.Tensor, ...]
+Interceptor = Callable[[torch.jit.ScriptModule, Payloads, Tuple[Any, ...]], Any]
+
+_interceptor: Optional[Interceptor] = None
+_payloads: "weakref.WeakKeyDictionary[torch.nn.Module, Payloads]" = weakref.WeakKeyDictionary()
+
+
+def intercept(interceptor: Optional[Interceptor]) -> Optional[Interceptor]:
+    """From now on ``interceptor`` answers calls of compiled modules; returns the one before."""
+    global _interceptor
+    before, _interceptor = _interceptor, interceptor
+    if torch.jit.ScriptModule.__dict__.get("__call__") is not _call:
+        torch.jit.ScriptModule.__call__ = _call
+    return before
+
+
+def plain_call(module: torch.jit.ScriptModule, *arguments: Any, **named: Any) -> Any:
+    """The call as torch makes it, with an operator's message put back where torch < 2 loses it.
+
+    That TorchScript interpreter reports a Python operator's exception as "RuntimeError: " and nothing; the real
+    operator, written in C++, does not have this problem.
+    """
+    ops.last_failure.error = None
+    try:
+        return torch.nn.Module.__call__(module, *arguments, **named)
+    except RuntimeError as error:
+        lost = ops.last_failure.error
+        if lost is None or str(lost) in str(error):
+            raise
+        raise RuntimeError(f"{str(error).rstrip()} {type(lost).__name__}: {lost}") from lost
+
+
+def _call(self: torch.jit.ScriptModule, *arguments: Any, **named: Any) -> Any:
+    if _interceptor is not None and not ops.is_compiling():
+        payloads = _payloads.get(self)
+        if payloads is None:
+            payloads = _payloads[self] = tuple(ops.payloads_of(self).values())
+        if payloads:
+            return _interceptor(self, payloads, arguments)
+    return plain_call(self, *arguments, **named)

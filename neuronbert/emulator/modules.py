@@ -1,0 +1,94 @@
+"""Puts torch_neuron, torch.neuron and neuron_cc where import finds them; built at the first import, not before."""
+
+import importlib
+import importlib.abc
+import importlib.machinery
+import sys
+from types import ModuleType
+from typing import Any, Callable, Dict, Optional, Sequence
+
+TORCH_NEURON_VERSION = "1.13.1.2.11.13.0+emulated"
+NEURON_CC_VERSION = "1.24.0.0+emulated"
+PUBLIC = ("trace", "analyze_model", "get_supported_operations", "is_available", "Optimization")
+
+
+def _fill_torch_neuron(module: ModuleType) -> None:
+    from neuronbert.emulator import api
+    from neuronbert.emulator.activation import runtime
+
+    api.set_runtime(runtime())
+    _fill_public(module)
+    module.experimental = importlib.import_module("torch_neuron.experimental")  # type: ignore[attr-defined]
+    # As the real package does: after this import, torch.neuron is there.
+    importlib.import_module("torch").neuron = importlib.import_module("torch.neuron")  # type: ignore[attr-defined]
+
+
+def _fill_torch_dot_neuron(module: ModuleType) -> None:
+    importlib.import_module("torch_neuron")
+    _fill_public(module)
+
+
+def _fill_public(module: ModuleType) -> None:
+    from neuronbert.emulator import api, data_parallel
+
+    module.__version__ = TORCH_NEURON_VERSION  # type: ignore[attr-defined]
+    for name in PUBLIC:
+        setattr(module, name, getattr(api, name))
+    module.DataParallel = data_parallel.DataParallel  # type: ignore[attr-defined]
+
+
+def _fill_experimental(module: ModuleType) -> None:
+    from neuronbert.emulator import experimental
+
+    for name in ("set_neuron_cores", "set_multicore", "neuron_cores_context", "multicore_context"):
+        setattr(module, name, getattr(experimental, name))
+
+
+def _fill_neuron_cc(module: ModuleType) -> None:
+    module.__version__ = NEURON_CC_VERSION  # type: ignore[attr-defined]
+
+
+FILLERS: Dict[str, Callable[[ModuleType], None]] = {
+    "torch_neuron": _fill_torch_neuron,
+    "torch_neuron.experimental": _fill_experimental,
+    "torch.neuron": _fill_torch_dot_neuron,
+    "neuron_cc": _fill_neuron_cc,
+}
+
+
+class TwinFinder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+    """Answers the imports of FILLERS' names, before any real package or PyPI placeholder could."""
+
+    def find_spec(
+        self, name: str, path: Optional[Sequence[str]], target: Optional[ModuleType] = None
+    ) -> Optional[importlib.machinery.ModuleSpec]:
+        if name not in FILLERS:
+            return None
+        return importlib.machinery.ModuleSpec(
+            name, self, is_package=name == "torch_neuron", origin="neuronbert.emulator"
+        )
+
+    def create_module(self, spec: Any) -> Optional[ModuleType]:
+        return None
+
+    def exec_module(self, module: ModuleType) -> None:
+        FILLERS[module.__name__](module)
+
+
+def install() -> None:
+    """Makes the twin's modules importable; RuntimeError when the real torch_neuron is already imported."""
+    loaded = sys.modules.get("torch_neuron")
+    if loaded is not None and not str(getattr(loaded, "__version__", "")).endswith("+emulated"):
+        raise RuntimeError("the real torch_neuron is imported already; the twin must be asked for before that")
+    if not any(isinstance(finder, TwinFinder) for finder in sys.meta_path):
+        sys.meta_path.insert(0, TwinFinder())
+
+
+def uninstall() -> None:
+    """Takes the twin's modules away again."""
+    sys.meta_path[:] = [finder for finder in sys.meta_path if not isinstance(finder, TwinFinder)]
+    for name in FILLERS:
+        sys.modules.pop(name, None)
+    torch = sys.modules.get("torch")
+    if torch is not None and hasattr(torch, "neuron"):
+        del torch.neuron

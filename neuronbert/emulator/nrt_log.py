@@ -1,0 +1,69 @@
+"""The runtime's log lines and error texts, as users and AWS's troubleshooting guide show them."""
+
+import os
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import NoReturn, Optional, TextIO
+
+NOT_INITIALIZED = (
+    "The PyTorch Neuron Runtime could not be initialized. Neuron Driver issues are logged to your system logs. "
+    "See the Neuron Runtime's troubleshooting guide for help on this topic."
+)
+NO_DRIVER = "Unable to determine Neuron Driver version. Please check aws-neuron-dkms package is installed."
+OLD_DRIVER = "This runtime requires Neuron Driver version 2.0 or greater. Please upgrade aws-neuron-dkms package."
+DEAD_RUNTIME = (
+    "[W neuron_op_v2.cpp:133] Warning: Neuron runtime could not be initialized. Model was not sent to NeuronCore "
+    "(function load)"
+)
+
+# NRT_STATUS, from nrt_status.h
+MESSAGES = {
+    2: "Invalid",
+    4: "Allocation Failure",
+    5: "Timeout Exceeded",
+    10: "Unsupported NEFF Version",
+    1002: "Incorrect Input",
+    1003: "Numerical Error",
+}
+
+
+def load_error(status: int) -> RuntimeError:
+    """A load that the runtime refused."""
+    return RuntimeError(f"Could not load the model status={status} message={MESSAGES[status]}")
+
+
+def execute_error(status: int, detail: str = "") -> RuntimeError:
+    """An inference that the runtime refused or gave up."""
+    return RuntimeError(f"Failed to execute the model status={status} message={MESSAGES[status]}{detail}")
+
+
+class NrtLog:
+    """Writes ERROR lines where NEURON_RT_LOG_LOCATION says, and the driver's lines to the twin's system log."""
+
+    def __init__(self, syslog: Path, to_console: bool = True, stream: Optional[TextIO] = None):
+        self.syslog = syslog
+        self._to_console = to_console
+        self._stream = stream
+
+    def error(self, source: str, message: str) -> None:
+        """One line of the runtime."""
+        now = time.time()
+        stamp = time.strftime("%Y-%b-%d %H:%M:%S", time.localtime(now)) + f".{int(now % 1 * 10000):04d}"
+        line = f"{stamp} {os.getpid()}:{threading.get_native_id()} {'ERROR':<8}{source:<40}{message}"
+        if self._to_console:
+            print(line, file=self._stream or sys.stderr, flush=True)
+        else:
+            self.driver(line)
+
+    def driver(self, line: str) -> None:
+        """One line of the kernel driver, which only ever goes to the system log."""
+        self.syslog.parent.mkdir(parents=True, exist_ok=True)
+        with open(self.syslog, "a", encoding="utf-8") as file:
+            file.write(line + "\n")
+
+    def refuse_to_initialize(self, source: str, message: str) -> NoReturn:
+        """The line, then torch-neuron's error."""
+        self.error(source, message)
+        raise RuntimeError(NOT_INITIALIZED)

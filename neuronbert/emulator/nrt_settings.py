@@ -1,0 +1,91 @@
+"""The runtime's environment variables: what they ask for, and which combinations are refused. Pure."""
+
+import re
+from typing import Mapping, NamedTuple, Optional, Tuple
+
+from neuronbert.cores import GROUP_SIZES, NUM_CORES, VISIBLE_CORES
+
+EXEC_TIMEOUT = "NEURON_RT_EXEC_TIMEOUT"
+LOG_LEVEL = "NEURON_RT_LOG_LEVEL"
+LOG_LOCATION = "NEURON_RT_LOG_LOCATION"
+PROCESS_TAG = "NEURON_PROCESS_TAG"
+DEFAULT_EXEC_TIMEOUT_S = 30.0
+
+_RUN = re.compile(r"(\d+)(?:-(\d+))?$")
+
+
+class SettingsRefused(ValueError):
+    """Variables that the documentation forbids or that make no sense."""
+
+
+class NrtSettings(NamedTuple):
+    """The variables as the runtime reads them, once, at its first use in the process."""
+
+    visible: Optional[range]  # these cores of the instance
+    number: Optional[int]  # or that many free ones; None and None: all
+    groups: Optional[Tuple[int, ...]]
+    exec_timeout_s: float
+    log_to_console: bool
+    log_level: str
+    process_tag: str
+
+
+def read_settings(environ: Mapping[str, str], cores: int) -> NrtSettings:
+    """What ``environ`` asks of an instance with ``cores`` cores; SettingsRefused names the variable."""
+    visible = _visible(environ.get(VISIBLE_CORES, "").strip(), cores)
+    asked = _whole(NUM_CORES, environ.get(NUM_CORES, "0").strip() or "0")
+    groups = _groups(environ.get(GROUP_SIZES, "").strip())
+    if groups and visible is None and asked:
+        raise SettingsRefused(f"{GROUP_SIZES} must be unset when {NUM_CORES} is set")
+    if groups and visible is not None and sum(groups) > len(visible):
+        raise SettingsRefused(f"{GROUP_SIZES}={environ[GROUP_SIZES]} asks for more cores than {VISIBLE_CORES} shows")
+    # Visible cores win over a number; with neither, group sizes reserve what they add up to, as they used to.
+    number = None if visible is not None else (asked or (sum(groups) if groups else None))
+    return NrtSettings(
+        visible,
+        number,
+        groups,
+        _timeout(environ.get(EXEC_TIMEOUT, "")),
+        "syslog" not in environ.get(LOG_LOCATION, "console").lower(),
+        environ.get(LOG_LEVEL, "ERROR").upper(),
+        environ.get(PROCESS_TAG, ""),
+    )
+
+
+def _visible(text: str, cores: int) -> Optional[range]:
+    if not text:
+        return None
+    found = []
+    for part in text.split(","):
+        match = _RUN.match(part.strip())
+        if match is None:
+            raise SettingsRefused(f"{VISIBLE_CORES}={text!r} is neither an index nor a range")
+        first = int(match[1])
+        found += list(range(first, int(match[2] or first) + 1))
+    if not found or found != list(range(found[0], found[0] + len(found))):
+        raise SettingsRefused(f"{VISIBLE_CORES}={text!r} is not contiguous and increasing")
+    if found[-1] >= cores:
+        raise SettingsRefused(f"{VISIBLE_CORES}={text!r} goes beyond nc{cores - 1}")
+    return range(found[0], found[-1] + 1)
+
+
+def _groups(text: str) -> Optional[Tuple[int, ...]]:
+    if not text:
+        return None
+    sizes = tuple(_whole(GROUP_SIZES, part.strip()) for part in text.split(","))
+    if min(sizes) < 1:
+        raise SettingsRefused(f"{GROUP_SIZES}={text!r} has an empty group")
+    return sizes
+
+
+def _whole(name: str, text: str) -> int:
+    if not text.isdigit():
+        raise SettingsRefused(f"{name}={text!r} is not a whole number")
+    return int(text)
+
+
+def _timeout(text: str) -> float:
+    try:
+        return float(text) if text.strip() else DEFAULT_EXEC_TIMEOUT_S
+    except ValueError:
+        raise SettingsRefused(f"{EXEC_TIMEOUT}={text!r} is not a number of seconds") from None

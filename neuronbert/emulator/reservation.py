@@ -1,0 +1,146 @@
+"""Which process holds which core of the emulated instance: one locked file per core, freed when its process dies."""
+
+import contextlib
+import fcntl
+import json
+import os
+import threading
+from pathlib import Path
+from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Sequence, Set
+
+
+class CoresTaken(RuntimeError):
+    """The cores asked for are held by other processes."""
+
+    def __init__(self, first: int, last: int, available: int):
+        super().__init__(taken_text(first, last, available))
+
+
+def taken_text(first: int, last: int, available: int) -> str:
+    """As AWS's troubleshooting guide shows it."""
+    return f"NeuronCore(s) not available - Requested:nc{first}-nc{last} Available:{available}"
+
+
+class CoreState(NamedTuple):
+    """One core: held or free, and what its holder wrote about itself."""
+
+    core: int
+    held: bool
+    info: Dict[str, Any]
+
+
+class CoreRegistry:
+    """The cores of one emulated instance, shared by all processes that use ``directory``."""
+
+    def __init__(self, directory: Path, cores: int):
+        self._directory = directory
+        self._cores = cores
+        self._held: Dict[int, int] = {}  # core → file descriptor whose lock is the reservation
+        self._thread_lock = threading.RLock()
+        # A forked child shares its parent's open files: it must let go, or the core outlives its owner.
+        os.register_at_fork(after_in_child=self._forget)
+
+    def reserve(self, cores: Sequence[int]) -> List[int]:
+        """Takes exactly these cores, or none: CoresTaken says how many of them were free."""
+        with self._alone():
+            free = [core for core in cores if self._is_free(core)]
+            if len(free) < len(cores):
+                raise CoresTaken(cores[0], cores[-1], len(free))
+            return self._take(cores)
+
+    def reserve_free(self, count: int) -> List[int]:
+        """Takes the first ``count`` free neighbouring cores."""
+        with self._alone():
+            free = {core for core in range(self._cores) if self._is_free(core)}
+            for start in range(self._cores - count + 1):
+                run = range(start, start + count)
+                if free.issuperset(run):
+                    return self._take(run)
+            raise CoresTaken(0, count - 1, len(free))
+
+    def release(self) -> None:
+        """Gives all of this process's cores back."""
+        with self._alone():
+            self._forget()
+
+    def annotate(self, info_by_core: Dict[int, Dict[str, Any]]) -> None:
+        """What others may read about the cores this process holds."""
+        with self._alone():
+            self._write(info_by_core)
+
+    def states(self) -> List[CoreState]:
+        """All cores of the instance, as any process sees them."""
+        with self._alone():
+            return self._states()
+
+    @contextlib.contextmanager
+    def update(self) -> Iterator["RegistryView"]:
+        """Read and annotate without another process in between."""
+        with self._alone():
+            yield RegistryView(self._states(), self._write)
+
+    def _states(self) -> List[CoreState]:
+        found = []
+        for core in range(self._cores):
+            held = core in self._held or not self._is_free(core)
+            found.append(CoreState(core, held, self._read(core) if held else {}))
+        return found
+
+    def _take(self, cores: Sequence[int]) -> List[int]:
+        for core in cores:
+            descriptor = os.open(self._file(core), os.O_RDWR | os.O_CREAT, 0o600)
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._held[core] = descriptor
+        return list(cores)
+
+    def _is_free(self, core: int) -> bool:
+        if core in self._held:
+            return False
+        descriptor = os.open(self._file(core), os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        finally:
+            os.close(descriptor)
+        return True
+
+    def _write(self, info_by_core: Dict[int, Dict[str, Any]]) -> None:
+        for core in set(info_by_core) & set(self._held):
+            self._file(core).write_text(json.dumps(info_by_core[core]), encoding="utf-8")
+
+    def _read(self, core: int) -> Dict[str, Any]:
+        text = self._file(core).read_text(encoding="utf-8")
+        return dict(json.loads(text)) if text else {}
+
+    def _forget(self) -> None:
+        for descriptor in self._held.values():
+            os.close(descriptor)
+        self._held.clear()
+
+    def _file(self, core: int) -> Path:
+        return self._directory / f"nc{core}.lock"
+
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Only one process at a time looks at the locks: a look must not make another's reservation fail."""
+        self._directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with self._thread_lock:
+            descriptor = os.open(self._directory / "registry.lock", os.O_RDWR | os.O_CREAT, 0o600)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+                yield
+            finally:
+                os.close(descriptor)
+
+
+class RegistryView:
+    """The registry while nobody else can change it."""
+
+    def __init__(self, states: List[CoreState], write: Any):
+        self.states = states
+        self.annotate = write
+
+    def held(self, cores: Optional[Set[int]] = None) -> List[CoreState]:
+        """The states of the held cores, of ``cores`` only if given."""
+        return [state for state in self.states if state.held and (cores is None or state.core in cores)]

@@ -1,0 +1,96 @@
+"""What the twin was asked to be: instance, faults, timing, where it keeps its locks. Read from the environment."""
+
+import getpass
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Dict, Mapping, Optional, Tuple
+
+from neuronbert.cores import instance_type
+from neuronbert.emulator.device_model import LATEST_RELEASE, RELEASES
+from neuronbert.emulator.faults import Fault, parse_faults
+from neuronbert.errors import UsageError
+
+INSTANCE = "NEURONBERT_EMULATE"
+FAULTS = "NEURONBERT_EMULATE_FAULTS"
+DIRECTORY = "NEURONBERT_EMULATE_DIR"
+TIMED = "NEURONBERT_EMULATE_TIMED"  # an SDK release, or 1 for the latest
+RECORDED = "NEURONBERT_EMULATE_RECORDED"
+RECORD = "NEURONBERT_EMULATE_RECORD"
+ALL_VARIABLES = (INSTANCE, FAULTS, DIRECTORY, TIMED, RECORDED, RECORD)
+
+
+@dataclass(frozen=True)
+class TwinSettings:
+    """One emulated machine. Processes that share ``directory`` share its cores."""
+
+    instance: str
+    directory: Path
+    faults: Tuple[Fault, ...] = ()
+    release: Optional[str] = None  # the SDK whose speed is imitated; None: answers are computed, time is not imitated
+    recorded: Optional[Path] = None  # logits that timed mode answers with
+    record: Optional[Path] = None  # where to record them
+
+    def __post_init__(self) -> None:
+        instance_type(self.instance)
+        if self.release is not None and self.release not in RELEASES:
+            raise UsageError(
+                f"there is no timing for SDK release {self.release!r}", hint=f"{TIMED}={' or '.join(RELEASES)}"
+            )
+        if self.timed and self.recorded is None:
+            raise UsageError(
+                "timed mode answers with recorded logits, and was given none",
+                hint=f"record them first ({RECORD}=FILE, untimed), then {RECORDED}=FILE",
+            )
+
+    @property
+    def timed(self) -> bool:
+        return self.release is not None
+
+    def as_environment(self) -> Dict[str, str]:
+        """The variables that make a child process the same twin."""
+        values = {
+            INSTANCE: self.instance,
+            DIRECTORY: str(self.directory),
+            FAULTS: ",".join(str(fault) for fault in self.faults),
+            TIMED: self.release or "",
+            RECORDED: str(self.recorded or ""),
+            RECORD: str(self.record or ""),
+        }
+        return {name: value for name, value in values.items() if value}
+
+
+def settings_from(environ: Mapping[str, str]) -> Optional[TwinSettings]:
+    """What the environment asks for; None when it asks for no twin. UsageError names the variable that is wrong."""
+    instance = environ.get(INSTANCE, "").strip()
+    if not instance:
+        return None
+    return TwinSettings(
+        instance=instance,
+        directory=_path(environ, DIRECTORY) or default_directory(),
+        faults=parse_faults(environ.get(FAULTS, "")),
+        release=_release(environ.get(TIMED, "")),
+        recorded=_path(environ, RECORDED),
+        record=_path(environ, RECORD),
+    )
+
+
+def default_directory() -> Path:
+    """One per user: the cores of an emulated machine are shared by all processes of the same user."""
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # a container user without a name
+        user = str(os.getuid())
+    return Path(tempfile.gettempdir()) / f"neuronbert-twin-{user}"
+
+
+def _release(value: str) -> Optional[str]:
+    cleaned = value.strip()
+    if cleaned in ("", "0"):
+        return None
+    return LATEST_RELEASE if cleaned == "1" else cleaned
+
+
+def _path(environ: Mapping[str, str], name: str) -> Optional[Path]:
+    return Path(environ[name]) if environ.get(name) else None

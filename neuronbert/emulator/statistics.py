@@ -1,0 +1,52 @@
+"""Counts what a process's inferences did, in the words of neuron-monitor."""
+
+import threading
+from collections import deque
+from typing import Any, Deque, Dict, Iterable
+
+PERCENTILES = (0, 1, 25, 50, 75, 99, 100)
+SUMMARY = (
+    "completed",
+    "completed_with_err",
+    "completed_with_num_err",
+    "timed_out",
+    "incorrect_input",
+    "failed_to_queue",
+)
+
+
+class Statistics:
+    """Thread-safe counters since the process began."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._summary = dict.fromkeys(SUMMARY, 0)
+        self._latencies: Deque[float] = deque(maxlen=1000)
+        self._per_core: Dict[int, int] = {}
+
+    def completed(self, latency_s: float, numerical_error: bool) -> None:
+        with self._lock:
+            self._summary["completed_with_num_err" if numerical_error else "completed"] += 1
+            self._latencies.append(latency_s)
+
+    def failed(self, how: str) -> None:
+        with self._lock:
+            self._summary[how] += 1
+
+    def busy(self, cores: Iterable[int]) -> None:
+        """A batch went through these cores of the process."""
+        with self._lock:
+            for core in cores:
+                self._per_core[core] = self._per_core.get(core, 0) + 1
+
+    def per_core(self, core: int) -> int:
+        with self._lock:
+            return self._per_core.get(core, 0)
+
+    def snapshot(self) -> Dict[str, Any]:
+        """{"execution_summary": …, "latency": {"p50": seconds, …} or None}"""
+        with self._lock:
+            ordered = sorted(self._latencies)
+            summary = dict(self._summary)
+        latency = {f"p{p}": ordered[round(p / 100 * (len(ordered) - 1))] for p in PERCENTILES} if ordered else None
+        return {"execution_summary": summary, "latency": latency}

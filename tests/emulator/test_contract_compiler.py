@@ -1,0 +1,177 @@
+"""Reference §1.9: what neuron-cc takes, and what --fast-math does to numbers."""
+
+import subprocess
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from contract import contract  # noqa: E402
+from models import Dense, TinyBert, largest_difference, tiny_inputs  # noqa: E402
+
+
+def options(*arguments):
+    from neuronbert.emulator.neuron_cc import parse_arguments
+
+    return parse_arguments(arguments)
+
+
+def refused(*arguments):
+    from neuronbert.emulator.neuron_cc import CompilerFailed
+
+    with pytest.raises(CompilerFailed) as error:
+        options(*arguments)
+    assert error.value.returncode > 0
+    return str(error.value)
+
+
+def outputs(*arguments, model=None, inputs=None):
+    compiled = torch.neuron.trace((model or TinyBert()).eval(), inputs or tiny_inputs(), compiler_args=list(arguments))
+    return compiled(*(inputs or tiny_inputs()))
+
+
+@contract("§1.9", "prefixes-taken")
+def test_an_unknown_option_is_refused():
+    assert "--neuroncore-pipe" in refused("--neuroncore-pipe", "4")
+
+
+@contract("§1.9", "joined-values-taken")
+def test_fast_math_values_are_separate_arguments():
+    assert options("--fast-math", "fp32-cast-matmult", "no-fast-relayout").policy.fast_relayout is False
+    assert "invalid choice" in refused("--fast-math", "fp32-cast-matmult no-fast-relayout")
+    assert "--fast-math" in refused("--fast-math fp32-cast-matmult")
+
+
+@contract("§1.9", "exclusives-taken")
+@pytest.mark.parametrize(
+    "values",
+    [("all", "none"), ("fp32-cast-all", "fp32-cast-matmult"), ("fast-relayout", "no-fast-relayout")],
+)
+def test_presets_casts_and_relayouts_exclude_each_other(values):
+    assert "exclude each other" in refused("--fast-math", *values)
+
+
+@contract("§1.9", "default-none")
+def test_the_default_casts_everything_to_bf16_with_fast_relayout():
+    assert options() == options("--fast-math", "all") == options("--fast-math", "fp32-cast-all", "fast-relayout")
+    policy = options().policy
+    assert (policy.everything, policy.dtype, policy.fast_relayout, policy.saturate_infinity) == (
+        True,
+        "bf16",
+        True,
+        False,
+    )
+
+
+def test_none_is_bf16_matrix_products_without_fast_relayout():
+    assert options("--fast-math", "none") == options("--fast-math", "fp32-cast-matmult-bf16", "no-fast-relayout")
+
+
+@contract("§1.9", "specific-loses")
+def test_specific_options_override_a_preset():
+    policy = options("--fast-math", "none", "fp32-cast-all-fp16").policy
+    assert (policy.everything, policy.dtype, policy.fast_relayout) == (True, "fp16", False)
+
+
+@contract("§1.9", "fp32-cast-loses")
+def test_fp32_cast_wins_over_fast_math():
+    policy = options("--fast-math", "all", "--fp32-cast", "matmult-fp16").policy
+    assert (policy.everything, policy.dtype) == (False, "fp16")
+    assert options("--fp32-cast=matmult", "--fast-math", "no-fast-relayout").policy.fast_relayout is False
+
+
+@contract("§1.9", "legacy-refused")
+def test_old_spellings_are_still_accepted():
+    assert options("--num-neuroncores", "4", "--static-weights", "-O2").pipeline_cores == 4
+
+
+@pytest.mark.parametrize("arguments", ["--fast-math all", [1], [None]])
+def test_compiler_args_that_are_no_list_of_strings_are_a_type_error(twin, arguments):
+    with pytest.raises(TypeError, match="compiler_args must be a list of strings"):
+        torch.neuron.trace(Dense().eval(), torch.rand(2, 8), compiler_args=arguments)
+
+
+@pytest.mark.parametrize("cores", ["0", "65", "-4", "four"])
+def test_impossible_pipeline_sizes_are_refused(cores):
+    assert "--neuroncore-pipeline-cores" in refused("--neuroncore-pipeline-cores", cores)
+
+
+def test_a_refused_argument_is_a_failed_compile(twin):
+    with pytest.raises(subprocess.SubprocessError, match="invalid choice"):
+        torch.neuron.trace(Dense().eval(), torch.rand(2, 8), fallback=False, compiler_args=["--fast-math", "fastest"])
+
+
+# ---------------------------------------------------------------------------- numbers
+
+
+class Product(torch.nn.Module):
+    """A product of two activations: no weight that the compiler could have rounded beforehand."""
+
+    def forward(self, state):
+        return torch.matmul(torch.relu(state), torch.tanh(state).reshape(8, 4))
+
+
+@contract("§1.9", "fp32-products")
+def test_there_is_no_32_bit_matrix_product(twin):
+    state = torch.rand(4, 8, generator=torch.Generator().manual_seed(6))
+    exact = Product()(state)
+    assert (outputs("--fast-math", "none", model=Product(), inputs=(state,)) - exact).abs().max() > 1e-4
+
+
+@contract("§1.9", "cast-all-casts-less")
+def test_casting_everything_costs_more_accuracy_than_casting_products(twin):
+    model, inputs = TinyBert(layers=4), tiny_inputs()
+    exact = model(*inputs)
+    everything = largest_difference(outputs(model=model), exact)
+    products = largest_difference(outputs("--fast-math", "none", model=model), exact)
+    assert everything > 1.5 * products
+
+
+def test_fp16_products_are_the_most_accurate(twin):
+    exact = TinyBert()(*tiny_inputs())
+    fp16 = largest_difference(outputs("--fast-math", "fp32-cast-matmult-fp16", "no-fast-relayout"), exact)
+    bf16 = largest_difference(outputs("--fast-math", "fp32-cast-matmult-bf16", "no-fast-relayout"), exact)
+    assert 0 < fp16 < bf16 / 3
+
+
+class Relayout(torch.nn.Module):
+    """A transposition on the device, and nothing after it that would cast."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm = torch.nn.LayerNorm(8)
+
+    def forward(self, state):
+        return self.norm(state).transpose(0, 1).contiguous()
+
+
+@contract("§1.9", "relayout-exact")
+def test_fast_relayout_casts_what_it_moves(twin):
+    state = torch.rand(4, 8, generator=torch.Generator().manual_seed(5))
+    exact = Relayout()(state)
+    slow = outputs("--fast-math", "fp32-cast-matmult", "no-fast-relayout", model=Relayout(), inputs=(state,))
+    fast = outputs("--fast-math", "fp32-cast-matmult", "fast-relayout", model=Relayout(), inputs=(state,))
+    assert torch.equal(slow, exact) and not torch.equal(fast, exact)
+
+
+class Masked(torch.nn.Module):
+    """Attention whose mask is the most negative 32 bit number, as transformers made it from 4.20 on."""
+
+    def forward(self, scores, mask):
+        return torch.softmax(scores, -1) * torch.softmax(torch.relu(scores) + mask, -1)
+
+
+@contract("§5.1", "never-infinite")
+def test_a_fully_masked_row_is_nan_in_16_bits(twin):
+    scores = torch.rand(2, 4)
+    mask = torch.tensor([[0.0, 0.0, 0.0, 0.0], [torch.finfo(torch.float32).min] * 4])
+    result = outputs(model=Masked(), inputs=(scores, mask))
+    assert not torch.isnan(result[0]).any() and torch.isnan(result[1]).all()
+
+
+@contract("§1.9", "never-saturates")
+def test_enable_saturate_infinity_keeps_numbers_finite(twin):
+    scores = torch.rand(2, 4)
+    mask = torch.full((2, 4), torch.finfo(torch.float32).min)
+    result = outputs("--enable-saturate-infinity", model=Masked(), inputs=(scores, mask))
+    assert torch.isfinite(result).all()

@@ -1,0 +1,106 @@
+"""Reference §5.5: neuron-ls and neuron-monitor."""
+
+import json
+import os
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from contract import contract  # noqa: E402
+from models import Dense  # noqa: E402
+
+from neuronbert import emulator  # noqa: E402
+from neuronbert.emulator import __main__ as command  # noqa: E402
+from neuronbert.emulator import tools  # noqa: E402
+
+
+def infer(times=1):
+    module = torch.neuron.trace(Dense().eval(), torch.rand(2, 8))
+    for _ in range(times):
+        module(torch.rand(2, 8))
+    emulator.activation.runtime()._publish()
+
+
+@contract("§5.5", "no-holders")
+def test_neuron_ls_shows_who_holds_the_cores(twin):
+    assert tools.neuron_ls(emulator.settings())[0]["neuron_processes"] == []
+    infer()
+    (process,) = tools.neuron_ls(emulator.settings())[0]["neuron_processes"]
+    assert process["pid"] == os.getpid() and process["command"] and process["neuron_runtime_version"]
+
+
+@contract("§5.5", "no-chain")
+def test_neuron_ls_shows_the_chain_of_chips(start_twin):
+    start_twin("inf1.6xlarge")
+    devices = tools.neuron_ls(emulator.settings())
+    assert [device["connected_to"] for device in devices] == [[1], [0, 2], [1, 3], [2]]
+    assert [device["bdf"] for device in devices] == [f"0000:00:1{end}.0" for end in "cdef"]
+
+
+@contract("§5.5", "wrong-memory")
+def test_neuron_ls_shows_eight_gibibytes_and_four_cores_a_chip(twin):
+    (device,) = tools.neuron_ls(emulator.settings())
+    assert (device["memory_size"], device["nc_count"], device["neuroncore_ids"]) == (8589934592, 4, [0, 1, 2, 3])
+
+
+def runtime_data():
+    (data,) = tools.neuron_monitor(emulator.settings())["neuron_runtime_data"]
+    return data
+
+
+@contract("§5.5", "all-cores-in-use")
+def test_neuron_monitor_shows_the_cores_of_each_process(twin, monkeypatch):
+    monkeypatch.setenv("NEURON_RT_VISIBLE_CORES", "1-2")
+    infer()
+    assert set(runtime_data()["report"]["neuroncore_counters"]["neuroncores_in_use"]) == {"1", "2"}
+
+
+@contract("§5.5", "executions-uncounted")
+def test_neuron_monitor_counts_executions(twin):
+    infer(3)
+    stats = runtime_data()["report"]["execution_stats"]
+    assert stats["execution_summary"]["completed"] == 3
+    assert stats["latency_stats"]["total_latency"]["p50"] > 0
+
+
+@contract("§5.5", "nan-uncounted")
+def test_neuron_monitor_counts_numerical_errors(start_twin):
+    start_twin(faults="nan")
+    infer(2)
+    stats = runtime_data()["report"]["execution_stats"]
+    assert stats["error_summary"]["numerical"] == 2
+    assert stats["execution_summary"]["completed_with_num_err"] == 2
+
+
+@contract("§5.5", "untagged")
+def test_neuron_monitor_shows_the_process_tag(twin, monkeypatch):
+    monkeypatch.setenv("NEURON_PROCESS_TAG", "reader")
+    infer()
+    assert runtime_data()["neuron_runtime_tag"] == "reader"
+
+
+@contract("§5.5", "other-instance")
+def test_neuron_monitor_names_the_instance_and_its_hardware(start_twin):
+    start_twin("inf1.24xlarge")
+    report = tools.neuron_monitor(emulator.settings())
+    assert report["instance_info"]["instance_type"] == "inf1.24xlarge"
+    hardware = report["neuron_hardware_info"]
+    assert (hardware["neuron_device_count"], hardware["neuroncore_per_device_count"]) == (16, 4)
+    assert set(report["system_data"]) == {"neuron_hw_counters", "vcpu_usage", "memory_info"}
+
+
+def test_the_tools_are_commands_of_the_package(twin, capsys):
+    assert command.main(["neuron-ls", "-j"]) == 0
+    assert json.loads(capsys.readouterr().out)[0]["nc_count"] == 4
+    assert command.main(["neuron-monitor"]) == 0
+    assert json.loads(capsys.readouterr().out)["neuron_runtime_data"] == []
+    assert command.main(["neuron-ls"]) == 0
+    assert "device 0" in capsys.readouterr().out
+    assert command.main(["neuron-top"]) == 2
+
+
+def test_no_tool_is_put_on_path(twin):
+    import shutil
+
+    assert shutil.which("neuron-ls") is None and shutil.which("neuron-cc") is None
