@@ -1,0 +1,169 @@
+"""A session in a child process, whose device is free again when it is closed; compiler asks it what a variant answers.
+
+A NeuronCore belongs to the process that used it until that ends. Compiling in a notebook or a service must not keep
+the cores that the workers started afterwards need.
+"""
+
+import contextlib
+import io
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any, Dict, List, Mapping, Sequence
+
+import numpy as np
+
+from neuronbert import errors
+from neuronbert.backends import Batch, Logits, load_backend
+from neuronbert.backends.neuron_target import Bucket
+from neuronbert.buckets import BucketedSession
+
+
+class DeviceProcess:
+    """A child that loads variants and answers batches, one at a time. Errors arrive as the classes they were."""
+
+    def __init__(self, folders: Sequence[Path], variants: Sequence[Mapping[str, Any]], threads: int):
+        self._lock = threading.Lock()
+        mine, its = socket.socketpair()
+        root = str(Path(__file__).resolve().parents[2])
+        path = os.pathsep.join(part for part in (root, os.environ.get("PYTHONPATH")) if part)
+        with its:
+            self._child = subprocess.Popen(
+                [sys.executable, "-m", "neuronbert.backends.isolated", str(its.fileno())],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,  # stdout is for a command's result
+                env={**os.environ, "PYTHONPATH": path},
+                pass_fds=[its.fileno()],
+            )
+        self._connection = Connection(mine.detach())
+        job = {
+            "folders": [str(folder) for folder in folders],
+            "variants": [dict(variant) for variant in variants],
+            "threads": threads,
+        }
+        try:
+            self.precision = str(self.ask(json.dumps(job).encode())["precision"])
+        except BaseException:
+            self.close()
+            raise
+
+    def ask(self, message: bytes) -> Mapping[str, Any]:
+        """The child's answer; what it raised, or BackendFailed when it died."""
+        with self._lock:
+            try:
+                self._connection.send_bytes(message)
+                answer = self._connection.recv_bytes()
+            except (EOFError, OSError) as error:
+                code = self._child.wait()
+                how = f"by signal {-code}" if code < 0 else f"with exit code {code}"
+                raise errors.BackendFailed(
+                    f"the process that held the device ended {how}", hint="neuronbert doctor"
+                ) from error
+        return _raised_or_facts(json.loads(answer)) if answer[:1] == b"{" else _unpacked(answer)
+
+    def close(self) -> None:
+        """End the child: its cores are free when this returns."""
+        self._connection.close()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._child.wait(10)
+        if self._child.poll() is None:
+            self._child.kill()
+            self._child.wait()
+
+
+class IsolatedSession:
+    """One of the static-shape variants that a DeviceProcess has loaded."""
+
+    concurrency = 1
+    copies = 1
+
+    def __init__(self, process: DeviceProcess, number: int, variant: Mapping[str, Any]):
+        self.name = str(variant["name"])
+        self.shape = Bucket(variant["batch_size"], variant["sequence_length"], variant["pipeline_cores"])
+        self.precision = process.precision
+        self._process = process
+        self._number = number
+
+    def run(self, batch: Batch, copy: Any = None) -> Logits:
+        """Logits of a batch of the variant's shape."""
+        arrays = self._process.ask(_packed({**batch._asdict(), "number": np.array(self._number)}))
+        return Logits(arrays["start"], arrays["end"])
+
+    def close(self) -> None:
+        """Ends the process, and with it the sessions beside this one."""
+        self._process.close()
+
+
+def load_isolated(folders: Sequence[Path], variants: Sequence[Mapping[str, Any]], *, threads: int) -> BucketedSession:
+    """Static-shape variants in a child process, taking batches of any size up to the longest."""
+    process = DeviceProcess(folders, variants, threads)
+    sessions = [IsolatedSession(process, number, variant) for number, variant in enumerate(variants)]
+    return BucketedSession(sessions, variants)
+
+
+def _packed(arrays: Mapping[str, Any]) -> bytes:
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays)
+    return buffer.getvalue()
+
+
+def _unpacked(message: bytes) -> Dict[str, np.ndarray]:
+    with np.load(io.BytesIO(message), allow_pickle=False) as stored:
+        return {name: stored[name] for name in stored.files}
+
+
+def _raised_or_facts(facts: Dict[str, Any]) -> Dict[str, Any]:
+    if "error" not in facts:
+        return facts
+    raise _error_class(facts["kind"])(facts["error"], hint=facts["hint"])
+
+
+def _error_class(name: str) -> Any:
+    from neuronbert.backends import neuron_errors
+
+    return getattr(neuron_errors, name, None) or getattr(errors, name, errors.BackendFailed)
+
+
+# ---------------------------------------------------------------------------- the child
+
+
+def main(arguments: List[str]) -> None:
+    """Load what the first message names, then answer batches until the parent closes."""
+    connection = Connection(int(arguments[0]))
+    with contextlib.suppress(EOFError, OSError):
+        job = json.loads(connection.recv_bytes())
+        try:
+            sessions = _load_all(job)
+        except errors.NeuronBertError as error:
+            connection.send_bytes(_described(error))
+            return
+        connection.send_bytes(json.dumps({"precision": sessions[0].precision}).encode())
+        while True:
+            arrays = _unpacked(connection.recv_bytes())
+            try:
+                session = sessions[int(arrays.pop("number"))]
+                answer = _packed(session.run(Batch(**arrays))._asdict())
+            except errors.NeuronBertError as error:
+                answer = _described(error)
+            connection.send_bytes(answer)
+
+
+def _load_all(job: Mapping[str, Any]) -> List[Any]:
+    backend = load_backend(job["variants"][0]["backend"])
+    return [
+        backend.load(Path(folder), variant, threads=job["threads"], streams=1)
+        for folder, variant in zip(job["folders"], job["variants"])
+    ]
+
+
+def _described(error: errors.NeuronBertError) -> bytes:
+    return json.dumps({"error": error.message, "hint": error.hint, "kind": type(error).__name__}).encode()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

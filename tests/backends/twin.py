@@ -1,0 +1,23 @@
+"""Compiles on an emulated inf1 instance that is there only meanwhile."""
+
+from pathlib import Path
+
+import pytest
+
+from neuronbert.artifact import Artifact
+
+
+def compile_on_twin(
+    checkpoint: Path, folder: Path, instance: str = "inf1.xlarge", faults: str = "", **options
+) -> Artifact:
+    """Weights that mean nothing, so no gate; the twin is off again afterwards."""
+    pytest.importorskip("torch")
+    from neuronbert import emulator
+    from neuronbert.compiler import compile_checkpoint
+
+    emulator.stop()
+    emulator.use(instance, directory=str(folder / "twin"), faults=faults)
+    try:
+        return compile_checkpoint(checkpoint, folder / "artifact", backend="neuron", skip_gate=True, **options)
+    finally:
+        emulator.stop()
