@@ -1,0 +1,353 @@
+"""The command line: every verb, every exit code, every bad input, as a person types them."""
+
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+import neuronbert
+from neuronbert.artifact import Artifact
+from neuronbert.cli import cli, run, without_token
+
+CONTEXT = "Jim Henson built the first Kermit in 1955 from his mother's old coat."
+QUESTION = "Who built the first Kermit?"
+
+
+def invoke(capsys, *arguments):
+    """(exit code, stdout, stderr) of one command line."""
+    code = run([str(argument) for argument in arguments])
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+def refused(capsys, *arguments, code=1):
+    """The error line of a command that must fail with one message, a try: line and nothing on stdout."""
+    actual, out, err = invoke(capsys, *arguments)
+    lines = err.strip().splitlines()
+    assert (actual, out) == (code, "")
+    assert [line.split(":")[0].strip() for line in lines[-2:]] == ["error", "try"], err
+    return lines[-2]
+
+
+def lines_file(folder: Path, *lines) -> Path:
+    path = folder / "questions.jsonl"
+    path.write_text("".join((line if isinstance(line, str) else json.dumps(line)) + "\n" for line in lines))
+    return path
+
+
+def ask(**more):
+    return {"question": QUESTION, "context": CONTEXT, **more}
+
+
+# What works.
+
+
+@pytest.mark.parametrize("verb", sorted(cli.commands))
+def test_every_verb_has_help_and_json(capsys, verb):
+    code, out, _ = invoke(capsys, verb, "--help")
+    assert code == 0
+    assert "--json" in out
+    assert cli.commands[verb].help.strip()
+
+
+def test_help_and_inspect_load_no_backend(echo_artifact):
+    code = (
+        "import sys; from neuronbert.cli import run; run(['--help']); "
+        f"run(['inspect', {str(echo_artifact.folder)!r}]); "
+        "sys.exit(len({'torch', 'transformers', 'openvino', 'onnxruntime'} & set(sys.modules)))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], stdout=subprocess.DEVNULL).returncode == 0
+
+
+def test_version(capsys):
+    assert invoke(capsys, "--version")[1].strip() == f"neuronbert, version {neuronbert.__version__}"
+
+
+def test_a_module_run_is_the_command_line():
+    done = subprocess.run([sys.executable, "-m", "neuronbert", "--version"], capture_output=True, text=True)
+    assert done.stdout.strip() == f"neuronbert, version {neuronbert.__version__}"
+
+
+def test_compile_inspect_answer_evaluate(capsys, tmp_path):
+    output = tmp_path / "artifact"
+    code, out, err = invoke(
+        capsys, "compile", "demo", output, "--backend", "echo", "--precision", "fp32", "--skip-gate"
+    )
+    assert (code, out.splitlines()[-1]) == (0, f"{output}: echo-fp32")
+    assert "echo-fp32: compiling" in err
+    code, out, _ = invoke(capsys, "inspect", output)
+    assert code == 0
+    assert "SKIPPED" in out
+    assert "all 6 files verified" in out
+    code, out, _ = invoke(capsys, "answer", output, "--question", QUESTION, "--context", CONTEXT)
+    assert code == 0
+    assert "characters" in out
+
+
+@pytest.mark.parametrize("flag", ["--top-k", "--top_k"])
+def test_both_spellings_of_an_option(capsys, echo_artifact, flag):
+    code, out, _ = invoke(
+        capsys, "answer", echo_artifact.folder, "--question", QUESTION, "--context", CONTEXT, flag, 3, "--json"
+    )
+    assert code == 0
+    assert len(json.loads(out)["answers"]) == 3
+
+
+def test_answer_prints_what_the_old_pipeline_returned(capsys, demo_artifact):
+    code, out, _ = invoke(
+        capsys, "answer", demo_artifact.folder, "--question", QUESTION, "--context", CONTEXT, "--json"
+    )
+    answer = json.loads(out)
+    assert code == 0
+    assert set(answer) == {"score", "start", "end", "answer"}
+    assert CONTEXT[answer["start"] : answer["end"]] == answer["answer"] == "Jim Henson"
+
+
+def test_a_file_is_answered_line_by_line(capsys, tmp_path, echo_artifact):
+    path = lines_file(tmp_path, ask(id="a"), "", ask(top_k=2))
+    code, out, _ = invoke(capsys, "answer", echo_artifact.folder, "--input", path)
+    first, second = map(json.loads, out.splitlines())
+    assert code == 0
+    assert (first["line"], first["id"]) == (1, "a")
+    assert (second["line"], len(second["answers"])) == (3, 2)
+
+
+def test_stdin_is_answered(echo_artifact):
+    done = subprocess.run(
+        [sys.executable, "-m", "neuronbert", "answer", str(echo_artifact.folder), "--input", "-", "--json"],
+        input=json.dumps(ask()), capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0
+    assert [result["line"] for result in json.loads(done.stdout)["results"]] == [1]
+
+
+def test_skip_answers_the_good_lines_and_lists_the_bad(capsys, tmp_path, echo_artifact):
+    path = lines_file(
+        tmp_path, ask(id=1), "{broken", ask(question=""), ask(question="why " * 500), ask(doc_stride=9999), ask(id=5)
+    )
+    code, out, err = invoke(capsys, "answer", echo_artifact.folder, "--input", path, "--on-error", "skip")
+    assert code == 0
+    assert [json.loads(line)["id"] for line in out.splitlines()] == [1, 5]
+    assert [line.split(":")[0] for line in err.splitlines()] == [f"skipped line {number}" for number in (2, 3, 4, 5)]
+
+
+def test_doctor_says_what_this_machine_can_run(capsys):
+    code, out, _ = invoke(capsys, "doctor", "--json")
+    assert code == 0
+    assert {"name", "found"} <= set(json.loads(out)[0])
+
+
+# What is refused: one line with the value, a try: line, nothing written.
+
+
+@pytest.fixture()
+def nothing_written(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    yield tmp_path
+    assert not (tmp_path / "out").exists()
+    assert [name for name in os.listdir(tmp_path) if "partial" in name] == []
+
+
+def test_compile_refuses_an_unknown_checkpoint(capsys, nothing_written):
+    assert "no-such-folder" in refused(capsys, "compile", "./no-such-folder", "out")
+
+
+def test_compile_refuses_a_folder_without_config(capsys, nothing_written):
+    (nothing_written / "empty").mkdir()
+    assert "config.json" in refused(capsys, "compile", "empty", "out")
+
+
+def test_compile_refuses_a_model_that_is_not_cached_without_network(capsys, nothing_written, monkeypatch):
+    monkeypatch.setenv("HF_HOME", str(nothing_written / "cache"))
+    assert "someone/model" in refused(capsys, "compile", "someone/model", "out", "--local-files-only")
+
+
+def test_compile_refuses_the_wrong_architecture(capsys, nothing_written):
+    (nothing_written / "gpt").mkdir()
+    (nothing_written / "gpt" / "config.json").write_text('{"model_type": "gpt2", "architectures": ["GPT2LMHeadModel"]}')
+    assert "gpt2" in refused(capsys, "compile", "gpt", "out")
+
+
+def test_compile_refuses_an_output_that_exists(capsys, tmp_path):
+    (tmp_path / "there").mkdir()
+    assert "exists already" in refused(capsys, "compile", "demo", tmp_path / "there")
+
+
+def test_the_gate_has_its_own_exit_code(capsys, nothing_written, tiny_checkpoint):
+    options = ["--backend", "echo", "--precision", "fp32", "--threads", "1"]
+    assert "the gate refuses echo-fp32" in refused(capsys, "compile", tiny_checkpoint, "out", *options, code=4)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_compile_refuses_a_read_only_place(capsys, tmp_path):
+    (tmp_path / "locked").mkdir(mode=0o500)
+    assert "permission denied" in refused(capsys, "compile", "demo", tmp_path / "locked" / "out")
+
+
+def test_compile_says_that_the_disk_is_full(capsys, nothing_written, monkeypatch):
+    def full(self, *_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self))
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    assert "the disk is full" in refused(
+        capsys, "compile", "demo", "out", "--backend", "echo", "--precision", "fp32", "--skip-gate"
+    )
+
+
+@pytest.mark.parametrize("verb", [["inspect"], ["answer", "--question", "q", "--context", "c"]])
+def test_a_damaged_artifact_is_refused_by_every_verb(capsys, echo_copy, verb):
+    (echo_copy / "tokenizer.json").write_bytes(b"{}")
+    assert "tokenizer.json was changed" in refused(capsys, verb[0], echo_copy, *verb[1:])
+
+
+@pytest.mark.parametrize(
+    ("question", "context", "words"),
+    [("", CONTEXT, "question"), (QUESTION, "", "context"), ("why " * 500, CONTEXT, "500 tokens")],
+    ids=["no question", "no context", "long question"],
+)
+def test_answer_refuses_what_cannot_be_asked(capsys, echo_artifact, question, context, words):
+    assert words in refused(capsys, "answer", echo_artifact.folder, "--question", question, "--context", context)
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["{broken", '"text"', '{"question": "q"}', '{"question": "", "context": "c"}', '{"question": 1, "context": "c"}'],
+)
+def test_a_broken_line_is_named_and_nothing_is_answered(capsys, tmp_path, echo_artifact, line):
+    path = lines_file(tmp_path, ask(), ask(), line, ask())
+    assert "line 3" in refused(capsys, "answer", echo_artifact.folder, "--input", path)
+
+
+def test_a_question_too_long_is_named_by_its_line(capsys, tmp_path, echo_artifact):
+    path = lines_file(tmp_path, ask(), ask(question="why " * 500))
+    assert "line 2" in refused(capsys, "answer", echo_artifact.folder, "--input", path)
+
+
+def test_binary_input_is_refused(capsys, tmp_path, echo_artifact):
+    (tmp_path / "binary").write_bytes(bytes(range(256)) * 20)
+    for arguments in (["answer", echo_artifact.folder, "--input"], ["evaluate", echo_artifact.folder]):
+        refused(capsys, *arguments, tmp_path / "binary")
+
+
+def test_a_missing_input_file_is_named(capsys, echo_artifact):
+    assert "nothing.jsonl" in refused(capsys, "answer", echo_artifact.folder, "--input", "nothing.jsonl")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["answer"], ["answer", "x", "--top-k", "0"], ["answer", "x", "--nonsense"], ["nonsense"], ["compile", "demo"]],
+)
+def test_usage_errors(capsys, arguments):
+    code, out, err = invoke(capsys, *arguments)
+    assert (code, out) == (2, "")
+    assert "Usage:" in err
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--question", "q"],
+        ["--context", "c"],
+        ["--question", "q", "--context", "c", "--input", "-"],
+        ["--question", "q", "--context", "c", "--doc-stride", "9999"],
+    ],
+)
+def test_contradictory_options(capsys, echo_artifact, options):
+    refused(capsys, "answer", echo_artifact.folder, *options, code=2)
+
+
+def test_compile_knows_its_backends(capsys, nothing_written):
+    assert "tensorrt" in refused(capsys, "compile", "demo", "out", "--backend", "tensorrt", code=2)
+
+
+def test_errors_under_json_are_one_document_too(capsys):
+    code, out, _ = invoke(capsys, "inspect", "nothing", "--json")
+    assert code == 1
+    assert json.loads(out)["exit_code"] == 1
+
+
+def test_a_bug_keeps_its_traceback(capsys, monkeypatch, echo_artifact):
+    monkeypatch.setattr("neuronbert.artifact.load_artifact", lambda folder: 1 / 0)
+    code, _, err = invoke(capsys, "inspect", echo_artifact.folder)
+    path = Path(err.split("report it with ")[1].split(",")[0])
+    assert code == 3
+    assert "ZeroDivisionError" in path.read_text()
+    path.unlink()
+
+
+def test_a_token_is_not_in_the_log():
+    arguments = ["compile", "--token", "hf_secret", "--token=hf_secret", "a", "b"]
+    assert without_token(arguments) == ["compile", "--token", "***", "--token=***", "a", "b"]
+
+
+@pytest.mark.parametrize("arguments", [["inspect", "nothing"], ["inspect", "--nope"], ["answer", "x", "--top-k", "0"]])
+def test_under_json_every_ending_is_one_document(capsys, arguments):
+    code, out, _ = invoke(capsys, *arguments, "--json")
+    assert json.loads(out)["exit_code"] == code != 0
+
+
+def inspect_into(artifact: Artifact, stdout: str):
+    command = f"{sys.executable} -m neuronbert inspect {artifact.folder} {stdout}"
+    return subprocess.run(["bash", "-c", command], capture_output=True, text=True)
+
+
+def test_a_result_that_cannot_be_written_is_no_bug(echo_artifact):
+    done = inspect_into(echo_artifact, ">/dev/full")
+    assert (done.returncode, done.stderr.splitlines()[0]) == (
+        1,
+        "error: cannot write the result: No space left on device",
+    )
+
+
+def test_nobody_needs_to_listen(echo_artifact):
+    assert (inspect_into(echo_artifact, ">&-").returncode, inspect_into(echo_artifact, ">&-").stderr) == (0, "")
+
+
+def test_a_run_may_be_in_any_thread(echo_artifact, capsys):
+    codes = []
+    thread = threading.Thread(target=lambda: codes.append(run(["inspect", str(echo_artifact.folder)])))
+    thread.start()
+    thread.join()
+    assert codes == [0]
+
+
+def test_the_command_s_own_options_are_no_line_s_fault(capsys, tmp_path, echo_artifact):
+    arguments = ["answer", echo_artifact.folder, "--input", lines_file(tmp_path, ask()), "--doc-stride", 9999]
+    refused(capsys, *arguments, "--on-error", "skip", code=2)
+
+
+def test_a_file_without_a_question_is_refused(capsys, tmp_path, echo_artifact):
+    assert "no question" in refused(capsys, "answer", echo_artifact.folder, "--input", lines_file(tmp_path, ""))
+
+
+def test_a_reader_that_leaves_is_no_error(echo_artifact):
+    command = f"{sys.executable} -m neuronbert inspect {echo_artifact.folder} --json | head -1; exit ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_during_compile_leaves_nothing(tmp_path, sign):
+    command = [sys.executable, "-m", "neuronbert", "compile", "demo", str(tmp_path / "out"), "--backend", "torchscript"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        next(line for line in process.stderr if "answering" in line)
+        assert any("partial" in name for name in os.listdir(tmp_path))
+        process.send_signal(sign)
+        assert process.wait(timeout=120) == 130
+    assert os.listdir(tmp_path) == []
+
+
+def test_an_artifact_for_another_machine_says_what_it_needs(echo_artifact):
+    from neuronbert.engine import Engine
+    from neuronbert.errors import ArtifactError
+
+    variant = {**echo_artifact.variants[0], "requires": {"cpu_flags": ["amx_int8"], "libraries": {"nolib": ">=9"}}}
+    with pytest.raises(ArtifactError, match="amx_int8.*nolib"):
+        Engine(Artifact(echo_artifact.folder, {**echo_artifact.manifest, "variants": [variant]}))

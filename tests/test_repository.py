@@ -1,0 +1,222 @@
+"""What a clone promises: its names, its documented commands, its versions, its licences."""
+
+import ast
+import configparser
+import re
+import shlex
+import shutil
+import sys
+from pathlib import Path
+from typing import Dict, Iterator, List, Set
+
+import click
+import pytest
+from packaging.requirements import Requirement
+from packaging.version import Version
+
+import neuronbert
+from neuronbert import cli
+from neuronbert.artifact import Artifact
+
+ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+PUBLIC_NAMES = {
+    "__version__",
+    "AnswerOptions",
+    "Engine",
+    "NeuronBertForQuestionAnswering",
+    "WindowOptions",
+    "compile_checkpoint",
+    "cores",
+    "emulator",
+    "errors",
+    "evaluate_artifact",
+    "load_artifact",
+    "load_checkpoint",
+    "pipeline",
+}
+# Distributions whose import name differs from theirs.
+IMPORT_NAMES = {"neuron-cc": "neuron_cc", "torch-neuron": "torch_neuron"}
+
+
+def read_setup() -> configparser.ConfigParser:
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "setup.cfg")
+    return setup
+
+
+def requirements_of(text: str) -> List[Requirement]:
+    lines = (line.strip() for line in text.splitlines())
+    return [Requirement(line) for line in lines if line and not line.startswith("#")]
+
+
+def base_requirements() -> List[Requirement]:
+    return requirements_of(read_setup()["options"]["install_requires"])
+
+
+def extra_requirements() -> Dict[str, List[Requirement]]:
+    extras = read_setup()["options.extras_require"]
+    return {name: [one for one in requirements_of(text) if one.name != "neuronbert"] for name, text in extras.items()}
+
+
+def pinned_versions(stack: str) -> Dict[str, Version]:
+    lines = (ROOT / "tools" / f"constraints-{stack}.txt").read_text(encoding="utf-8").splitlines()
+    pins = [line.split("==") for line in lines if line and not line.startswith("#")]
+    return {name.lower().replace("-", "_"): Version(version) for name, version in pins}
+
+
+def code_blocks(language: str) -> List[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", README, flags=re.MULTILINE | re.DOTALL)
+
+
+def documented_commands() -> List[List[str]]:
+    """The arguments of every `neuronbert ...` line in the README's console blocks."""
+    text = "".join(code_blocks("console")).replace("\\\n", " ")
+    lines = [line[2:] for line in text.splitlines() if line.startswith("$ neuronbert ")]
+    return [shlex.split(line)[1:] for line in lines]
+
+
+def third_party_imports() -> Set[str]:
+    """Top-level modules that the package imports anywhere, its own and the standard library's left out."""
+    found = set()
+    for path in (ROOT / "neuronbert").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_bytes())):
+            if isinstance(node, ast.Import):
+                found |= {alias.name.partition(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and not node.level:
+                found.add(str(node.module).partition(".")[0])
+    return found - set(sys.stdlib_module_names) - {"neuronbert"}
+
+
+def test_the_public_names_are_these() -> None:
+    assert set(neuronbert.__all__) == PUBLIC_NAMES
+
+
+@pytest.mark.parametrize("name", sorted(PUBLIC_NAMES - {"__version__"}))
+def test_every_public_name_is_there_and_described(name: str) -> None:
+    assert (getattr(neuronbert, name).__doc__ or "").strip()
+    assert name in dir(neuronbert)
+
+
+def test_an_unknown_name_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="no attribute 'compile_chekpoint'"):
+        neuronbert.compile_chekpoint  # noqa: B018
+
+
+@pytest.mark.parametrize("verb", sorted(cli.cli.commands))
+def test_every_verb_has_json_and_every_option_has_help(verb: str) -> None:
+    command = cli.cli.commands[verb]
+    assert command.help
+    assert "--json" in {spelling for option in command.params for spelling in option.opts}
+    assert [option.name for option in command.params if isinstance(option, click.Option) and not option.help] == []
+
+
+def test_the_readme_shows_and_tabulates_every_verb() -> None:
+    verbs = set(cli.cli.commands)
+    assert {arguments[0] for arguments in documented_commands()} == verbs
+    assert set(re.findall(r"^\| `(\w+)` \|", README, flags=re.MULTILINE)) == verbs
+
+
+@pytest.mark.parametrize("arguments", documented_commands(), ids=" ".join)
+def test_every_documented_command_parses(arguments: List[str]) -> None:
+    verb, *rest = arguments
+    cli.cli.commands[verb].make_context(verb, rest)  # raises click.UsageError for an option that does not exist
+
+
+@pytest.fixture()
+def documented_folder(demo_artifact: Artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder in which qa-artifact is what the README's first command makes."""
+    shutil.copytree(demo_artifact.folder, tmp_path / "qa-artifact")
+    monkeypatch.chdir(tmp_path)
+    yield tmp_path
+
+
+def test_the_documented_question_is_answered(documented_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    question = next(arguments for arguments in documented_commands() if "--question" in arguments)
+    assert cli.run(question) == 0
+    assert "Jim Henson" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("verb", ["inspect", "doctor"])
+def test_the_documented_verbs_without_input_run(
+    verb: str, documented_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = next(arguments for arguments in documented_commands() if arguments[0] == verb)
+    assert cli.run(arguments) == 0
+    assert capsys.readouterr().out.strip()
+
+
+def test_the_documented_python_runs(documented_folder: Path) -> None:
+    (block,) = code_blocks("python")
+    lines = [line for line in block.splitlines() if "compile_checkpoint" not in line]
+    assert len(lines) == len(block.splitlines()) - 1
+    call = next(line for line in lines if line.startswith("qa("))
+    namespace: Dict[str, object] = {}
+    exec("\n".join(lines).replace(call, f"result = {call}"), namespace)
+    result = namespace["result"]
+    assert isinstance(result, dict) and set(result) == {"score", "start", "end", "answer"}
+
+
+def test_quickstart_asks_the_question_of_the_readme() -> None:
+    script = (ROOT / "tools" / "quickstart").read_text(encoding="utf-8")
+    question, context = re.findall(r'^(?:QUESTION|CONTEXT)="(.*)"$', script, flags=re.MULTILINE)
+    assert f'--question "{question}"' in README
+    assert f'--context "{context}"' in README
+
+
+def test_the_readme_links_to_files_that_exist() -> None:
+    links = re.findall(r"\]\((?!https?:)([^)#]+)\)", README)
+    assert links and [link for link in links if not (ROOT / link).exists()] == []
+
+
+def test_continuous_integration_runs_the_readmes_commands() -> None:
+    ci = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+    for command in ("tools/quickstart", "tools/test"):
+        assert command in README.split("##")[0]
+        assert re.search(rf"^{command}$", ci, flags=re.MULTILINE)
+
+
+def test_only_lower_bounds_are_declared() -> None:
+    declared = [*base_requirements(), *(one for extra in extra_requirements().values() for one in extra)]
+    for requirement in declared:
+        assert [bound.operator for bound in requirement.specifier] == [">="], requirement
+
+
+@pytest.mark.parametrize("extra", sorted(extra_requirements()))
+def test_the_tested_versions_satisfy_the_bounds(extra: str) -> None:
+    pins = pinned_versions("inf1" if extra == "inf1" else "current")
+    for requirement in [*base_requirements(), *extra_requirements()[extra]]:
+        pin = pins[requirement.name.lower().replace("-", "_")]
+        assert requirement.specifier.contains(pin), f"{requirement} against {pin}"
+
+
+def test_every_import_of_the_package_is_declared() -> None:
+    declared = [*base_requirements(), *(one for extra in extra_requirements().values() for one in extra)]
+    names = {IMPORT_NAMES.get(requirement.name, requirement.name) for requirement in declared}
+    assert third_party_imports() - names == set()
+
+
+def test_the_base_installs_nothing_that_is_not_imported() -> None:
+    assert {requirement.name for requirement in base_requirements()} - third_party_imports() == set()
+
+
+def test_the_changelog_begins_with_this_version() -> None:
+    changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    versions = re.findall(r"^## (\d\S*)", changelog, flags=re.MULTILINE)
+    assert versions[0] == neuronbert.__version__
+    assert versions == sorted(versions, key=Version, reverse=True)
+
+
+def test_the_package_carries_its_data() -> None:
+    package = ROOT / "neuronbert"
+    patterns = read_setup()["options.package_data"]["neuronbert"].split()
+    files = {str(path.relative_to(package)) for pattern in patterns for path in package.glob(pattern)}
+    samples = {"samples/gate.json", "samples/calibration.json"}
+    assert {"py.typed", "demo/model.safetensors", "demo/tokenizer.json", *samples} <= files
+
+
+def test_the_licence_is_apache_2() -> None:
+    text = (ROOT / "LICENSE").read_text(encoding="utf-8")
+    assert "Apache License" in text and "Version 2.0, January 2004" in text
+    assert read_setup()["metadata"]["license"] == "Apache-2.0"
