@@ -12,6 +12,7 @@ _PUBLIC = {
     "load_checkpoint": "neuronbert.checkpoint",
     "pipeline": "neuronbert.question_answering",
     "Engine": "neuronbert.engine",
+    "Runner": "neuronbert.runner",
     "WindowOptions": "neuronbert.windows",
     "AnswerOptions": "neuronbert.answers",
     "NeuronBertForQuestionAnswering": "neuronbert.modeling",

@@ -76,3 +76,29 @@ class NoConfiguration(NeuronBertError, RuntimeError):
     """No configuration satisfies the constraints asked for."""
 
     exit_code = 5
+
+
+class Overloaded(NeuronBertError, RuntimeError):
+    """A runner whose queue is full, or too long for the deadline; ``wait_s`` is the predicted wait, None if unknown."""
+
+    http_status = 503
+
+    def __init__(self, message: str, *, hint: Optional[str] = None, wait_s: Optional[float] = None) -> None:
+        super().__init__(message, hint=hint)
+        self.wait_s = wait_s
+
+
+class DeadlineExceeded(NeuronBertError, TimeoutError):
+    """A request that was dropped because it could only have been late."""
+
+    http_status = 504
+
+
+class PoisonRequest(NeuronBertError, RuntimeError):
+    """A request with which two workers died."""
+
+
+class RunnerClosed(NeuronBertError, RuntimeError):
+    """A runner that takes no requests any more."""
+
+    http_status = 503

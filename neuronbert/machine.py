@@ -104,6 +104,16 @@ def available_memory_bytes(proc: Path = Path("/proc")) -> Optional[int]:
     return int(found.group(1)) * 1024 if found else None
 
 
+def oom_kills(proc: Path = Path("/proc"), cgroup: Path = Path("/sys/fs/cgroup")) -> int:
+    """Processes that the kernel killed for want of memory, in this cgroup (v2) or else on the machine; 0 if untold."""
+    events = [_read(folder / "memory.events") for folder in _cgroup_folders("", proc, cgroup)]
+    for text in [*filter(None, events), _read(proc / "vmstat")]:
+        found = re.search(r"^oom_kill (\d+)$", text, re.MULTILINE)
+        if found:
+            return int(found.group(1))
+    return 0
+
+
 @lru_cache(maxsize=1)
 def cpu_flags() -> FrozenSet[str]:
     """The CPU's features as Linux names them (x86 ``flags``, ARM ``Features``); empty where they cannot be read."""

@@ -1,7 +1,7 @@
 """The model's own interface over an artifact: token ids in, logits out, with neither windows nor answers."""
 
 import json
-from typing import Any, NamedTuple, Optional, Union
+from typing import Any, Mapping, NamedTuple, Optional, Union
 
 import numpy as np
 
@@ -39,29 +39,10 @@ class NeuronBertForQuestionAnswering:
 
         Without a mask every token counts; without token types all are 0. Raises InputError for shapes that differ.
         """
-        ids = _matrix("input_ids", input_ids)
-        mask = np.ones_like(ids) if attention_mask is None else _matrix("attention_mask", attention_mask)
-        types = np.zeros_like(ids) if token_type_ids is None else _matrix("token_type_ids", token_type_ids)
-        if not ids.shape == mask.shape == types.shape:
-            raise InputError(
-                f"input_ids {ids.shape}, attention_mask {mask.shape} and token_type_ids {types.shape} differ in shape",
-                hint="pad all three to one [rows, tokens]",
-            )
-        self._check(ids, mask, types)
-        logits = self.engine.session.run(Batch(ids, mask, types))
+        batch = encoded_batch(input_ids, attention_mask, token_type_ids)
+        refuse_foreign_tokens(batch, self.config, self.engine.tokenizer.max_length)
+        logits = self.engine.session.run(batch)
         return QuestionAnsweringOutput(*(_like(input_ids, side) for side in logits))
-
-    def _check(self, ids: np.ndarray, mask: np.ndarray, types: np.ndarray) -> None:
-        """InputError for what no tokenizer of this checkpoint gives: an engine would answer it with numbers."""
-        _in_range("input_ids", ids, int(self.config["vocab_size"]))
-        _in_range("attention_mask", mask, 2)
-        _in_range("token_type_ids", types, max(1, int(self.config.get("type_vocab_size", 1))))
-        longest = self.engine.tokenizer.max_length
-        if longest is not None and ids.shape[1] > longest:
-            raise InputError(
-                f"{ids.shape[1]} tokens are more than the {longest} that this artifact takes",
-                hint="cut the text into windows, as pipeline() does",
-            )
 
     def close(self) -> None:
         """Release the loaded model."""
@@ -74,9 +55,38 @@ class NeuronBertForQuestionAnswering:
         self.close()
 
 
+def encoded_batch(input_ids: Any, attention_mask: Any = None, token_type_ids: Any = None) -> Batch:
+    """A Batch of what the caller tokenised, int [rows, tokens] each; InputError for shapes that differ.
+
+    Without a mask every token counts; without token types all are 0.
+    """
+    ids = _matrix("input_ids", input_ids)
+    mask = np.ones_like(ids) if attention_mask is None else _matrix("attention_mask", attention_mask)
+    types = np.zeros_like(ids) if token_type_ids is None else _matrix("token_type_ids", token_type_ids)
+    if not ids.shape == mask.shape == types.shape:
+        raise InputError(
+            f"input_ids {ids.shape}, attention_mask {mask.shape} and token_type_ids {types.shape} differ in shape",
+            hint="pad all three to one [rows, tokens]",
+        )
+    return Batch(ids, mask, types)
+
+
+def refuse_foreign_tokens(batch: Batch, config: Mapping[str, Any], longest: Optional[int]) -> None:
+    """InputError for what no tokenizer of the checkpoint gives: an engine would answer it with numbers."""
+    _in_range("input_ids", batch.input_ids, int(config["vocab_size"]))
+    _in_range("attention_mask", batch.attention_mask, 2)
+    _in_range("token_type_ids", batch.token_type_ids, max(1, int(config.get("type_vocab_size", 1))))
+    tokens = batch.input_ids.shape[1]
+    if longest is not None and tokens > longest:
+        raise InputError(
+            f"{tokens} tokens are more than the {longest} that this artifact takes",
+            hint="cut the text into windows, as pipeline() does",
+        )
+
+
 def _in_range(name: str, array: np.ndarray, count: int) -> None:
-    wrong = array[(array < 0) | (array >= count)]
-    if wrong.size:
+    if array.min() < 0 or array.max() >= count:
+        wrong = array[(array < 0) | (array >= count)]
         raise InputError(
             f"{name} holds {wrong[0]}, and this model has 0 to {count - 1}", hint="the checkpoint's tokenizer"
         )

@@ -26,7 +26,9 @@ _EMPTY_HINTS = {
     "question": "ask something: a question of one character or more",
     "context": "pass the text that may hold the answer, or leave this question out",
 }
-FEW_TEXTS = 4  # below this, starting tokenizers' thread pool costs more than it saves
+# Below this, tokenizers' own threads cost more than they save. But only they leave Python's lock to other threads,
+# which is why the runner sets Tokenizer.few_texts to 0.
+FEW_TEXTS = 4
 
 
 @dataclass(frozen=True)
@@ -109,6 +111,7 @@ class Tokenizer:
         backend.no_truncation()
         backend.no_padding()
         self.backend = backend
+        self.few_texts = FEW_TEXTS
         self.template = _derive_template(backend)
         self.question_first = tokenizer_config.get("padding_side", "right") == "right"
         self.cls_id = _special_id(backend, tokenizer_config, "cls_token", int(self.template.before[0]))
@@ -155,7 +158,7 @@ class Tokenizer:
     def encode(self, texts: Sequence[str]) -> List[tokenizers.Encoding]:
         """Encode each text by itself, without special tokens; offsets count characters of the text given."""
         texts = [_encodable(text) for text in texts]
-        if len(texts) < FEW_TEXTS:
+        if len(texts) < self.few_texts:
             return [self.backend.encode(text, add_special_tokens=False) for text in texts]
         return self.backend.encode_batch(texts, add_special_tokens=False)
 

@@ -1,0 +1,120 @@
+"""Where the workers go: a group of NeuronCores each, or a share of the CPUs that never oversubscribes them."""
+
+import os
+from typing import Dict, List, NamedTuple, Optional, Sequence
+
+from neuronbert.artifact import Artifact, Variant, choose_variants
+from neuronbert.backends import load_backend
+from neuronbert.backends.neuron_target import recorded_layout
+from neuronbert.cores import CoreLayout, layout_for
+from neuronbert.errors import ArtifactError, UsageError
+from neuronbert.machine import usable_cpus
+from neuronbert.runner.supervision import Place
+
+
+class Placement(NamedTuple):
+    """The workers' places, and what follows from them."""
+
+    places: List[Place]
+    variants: List[Variant]
+    streams: Optional[int]  # of each worker's engine; None: as its cores allow
+    in_flight: Optional[int]  # batches a worker holds; None: one more than it runs at once
+    layout: Optional[CoreLayout]
+
+
+def place_workers(
+    artifact: Artifact,
+    *,
+    variant: Optional[str] = None,
+    workers: Optional[int] = None,
+    threads: Optional[int] = None,
+    streams: Optional[int] = None,
+    layout: Optional[CoreLayout] = None,
+    instance_type: Optional[str] = None,
+    mode: Optional[str] = None,
+) -> Placement:
+    """Places for ``workers`` processes (None: all core groups; on CPUs one process with a stream for each thread).
+
+    ``threads`` are each worker's. UsageError for more workers than there are groups or CPUs, for a layout that the
+    artifact was not compiled for, and for a layout of NeuronCores where the variant runs on a CPU.
+    """
+    if workers is not None and (isinstance(workers, bool) or not isinstance(workers, int) or workers < 1):
+        raise UsageError(f"workers must be a whole number of at least 1, not {workers!r}", hint="workers=1")
+    variants = choose_variants(artifact, variant)
+    if load_backend(variants[0]["backend"]).STATIC_SHAPES:
+        chosen = layout or _layout(artifact, variants[0], instance_type, mode)
+        return _on_cores(variants, _checked(chosen, variants[0]), workers, streams)
+    if layout is not None or instance_type is not None or mode is not None:
+        raise UsageError(
+            f"{variants[0]['name']} runs on the CPU and has no layout of NeuronCores",
+            hint="workers=N, or an artifact compiled with --backend neuron",
+        )
+    return _on_cpus(variants, workers, threads, streams)
+
+
+def _layout(artifact: Artifact, variant: Variant, instance_type: Optional[str], mode: Optional[str]) -> CoreLayout:
+    recorded = recorded_layout(variant)
+    if mode not in (None, recorded.mode):
+        raise ArtifactError(
+            f"{artifact.folder} was compiled for {recorded.mode}, not for {mode}",
+            hint=f"neuronbert compile CHECKPOINT OUTPUT --backend neuron --mode {mode}",
+        )
+    return layout_for(instance_type or recorded.instance, recorded.mode, recorded.cores_per_model)
+
+
+def _checked(layout: CoreLayout, variant: Variant) -> CoreLayout:
+    if layout.cores_per_model != variant["pipeline_cores"]:
+        raise UsageError(
+            f"{variant['name']} was compiled for {variant['pipeline_cores']} core(s) per model, and the layout has "
+            f"{layout.cores_per_model}",
+            hint=f"a layout with cores_per_model={variant['pipeline_cores']}, or compile with "
+            f"--neuroncore-pipeline-cores {layout.cores_per_model}",
+        )
+    return layout
+
+
+def _on_cores(
+    variants: Sequence[Variant], layout: CoreLayout, workers: Optional[int], streams: Optional[int]
+) -> Placement:
+    count = layout.replicas if workers is None else workers
+    if count > layout.replicas:
+        raise UsageError(
+            f"{count} workers over {layout.cores_per_model} core(s) each need {count * layout.cores_per_model} cores; "
+            f"{layout.instance} has room for {layout.replicas}",
+            hint=f"workers={layout.replicas}, or a larger instance_type",
+        )
+    places = [
+        Place(environment, None, layout.threads_per_worker, f"NeuronCore {environment['NEURON_RT_VISIBLE_CORES']}")
+        for environment in map(layout.worker_environment, range(count))
+    ]
+    return Placement(places, list(variants), streams, layout.in_flight_per_group, layout)
+
+
+def _on_cpus(
+    variants: Sequence[Variant], workers: Optional[int], threads: Optional[int], streams: Optional[int]
+) -> Placement:
+    available = usable_cpus()
+    count = workers or 1
+    if count > available:
+        raise UsageError(
+            f"{count} workers are more than the {available} CPU(s) that this process may use: they would take turns",
+            hint=f"workers={available}",
+        )
+    share = available // count if threads is None else threads
+    if share * count > available:
+        raise UsageError(
+            f"{count} workers of {share} threads oversubscribe the {available} CPU(s) that this process may use",
+            hint=f"threads={available // count}",
+        )
+    plan = load_backend(variants[0]["backend"]).throughput_plan(share)
+    places = [_cpu_place(number, share, pinned=count > 1) for number in range(count)]
+    return Placement(places, list(variants), streams or plan.streams, None, None)
+
+
+def _cpu_place(number: int, share: int, pinned: bool) -> Place:
+    cpus: Optional[List[int]] = None
+    if pinned and hasattr(os, "sched_getaffinity"):
+        cpus = sorted(os.sched_getaffinity(0))[number * share : (number + 1) * share]
+    variables: Dict[str, str] = {"OMP_NUM_THREADS": str(share), "TOKENIZERS_PARALLELISM": "false"}
+    cores = f"CPU {','.join(map(str, cpus))}" if cpus else f"{share} CPU thread(s)"
+    return Place(variables, cpus, share, cores)

@@ -1,0 +1,78 @@
+"""What was asked of the runner: rows for the model, the future that waits for them, and when what happened to it."""
+
+import math
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence
+
+import numpy as np
+
+from neuronbert.backends import Batch, Logits
+
+
+class Row(NamedTuple):
+    """One row for the model, unpadded: int64 arrays of shape [tokens]. No mask means that every token counts."""
+
+    input_ids: np.ndarray
+    token_type_ids: np.ndarray
+    attention_mask: Optional[np.ndarray] = None
+
+
+class Answered(NamedTuple):
+    """What ``submit(..., breakdown=True)`` gives: the result, and where its time went."""
+
+    result: Any
+    breakdown: Dict[str, Any]
+
+
+@dataclass(eq=False)
+class Request:
+    """One accepted request. Times are of ``time.perf_counter``, in seconds."""
+
+    id: int
+    rows: Sequence[Row]
+    finish: Callable[[List[Logits]], Any]  # the rows' logits, un-padded → the result
+    submitted: float
+    accepted: float = 0.0  # tokenised and queued
+    deadline: float = math.inf
+    batch: Optional[Batch] = None  # rows that stay together, in a batch of their own: nothing is put beside them
+    wants_breakdown: bool = False
+    future: "Future[Any]" = field(default_factory=Future)
+
+    deaths: int = 0  # workers that died with it
+    alone: bool = False  # a suspect, or in a batch that failed: from now on nothing is put beside it
+    queued: int = 0  # rows in the queue
+    over: bool = False  # has its outcome
+    admitted: bool = True  # holds its place in the queue
+    sent_first: float = 0.0
+    batch_wait_s: float = 0.0  # of the time in the queue: while a worker had room, for others to share its batch
+    trips: List[Dict[str, Any]] = field(default_factory=list)  # the batches its rows went in
+    logits: List[Optional[Logits]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.logits = [None] * (1 if self.batch is not None else len(self.rows))
+
+    @property
+    def size(self) -> int:
+        """Rows, which is what a place in the queue is counted in."""
+        return len(self.batch.input_ids) if self.batch is not None else len(self.rows)
+
+    def breakdown(self, done: float, decode_s: float) -> Dict[str, Any]:
+        """Where the time went, in milliseconds, and with whom."""
+        last = self.trips[-1]
+        milliseconds = {
+            "tokenise_ms": self.accepted - self.submitted,
+            "queue_ms": self.sent_first - self.accepted - self.batch_wait_s,
+            "batch_wait_ms": self.batch_wait_s,
+            "worker_wait_ms": max(0.0, last["done"] - last["sent"] - last["device_s"]),
+            "device_ms": last["device_s"],
+            "decode_ms": decode_s,
+            "total_ms": done - self.submitted,
+        }
+        facts = {name: last[name] for name in ("worker", "cores", "reason", "rows", "fill", "padding")}
+        return {
+            **{name: seconds * 1000 for name, seconds in milliseconds.items()},
+            **facts,
+            "batches": len(self.trips),
+            "deaths": self.deaths,
+        }

@@ -1,0 +1,411 @@
+"""The multi-worker runner: one process per core group or CPU share, and requests that all get exactly one outcome."""
+
+import asyncio
+import functools
+import itertools
+import json
+import os
+import signal
+import threading
+from collections import deque
+from concurrent.futures import CancelledError, Future
+from dataclasses import fields
+from typing import Any, Deque, Dict, Iterable, Iterator, List, Optional, Sequence, Tuple, Union
+
+import numpy as np
+
+from neuronbert.answers import AnswerOptions, rank_answers
+from neuronbert.artifact import Artifact, PathLike, load_artifact
+from neuronbert.backends import Batch, Logits
+from neuronbert.cores import CoreLayout
+from neuronbert.errors import InputError, NeuronBertError, Overloaded, RunnerClosed, UsageError
+from neuronbert.modeling import QuestionAnsweringOutput, encoded_batch, refuse_foreign_tokens
+from neuronbert.runner.dispatcher import Dispatcher, Settings
+from neuronbert.runner.events import Events, Listener
+from neuronbert.runner.placement import place_workers
+from neuronbert.runner.requests import Request, Row
+from neuronbert.runner.statistics import Statistics
+from neuronbert.runner.supervision import Job, now_s
+from neuronbert.windows import Example, Tokenizer, WindowOptions, encode_examples
+
+Pair = Tuple[str, str]  # question, context
+
+WINDOW_KEYWORDS = frozenset(field.name for field in fields(WindowOptions))
+ANSWER_KEYWORDS = frozenset(field.name for field in fields(AnswerOptions))
+
+MAP_CHUNK = 32  # pairs tokenised together
+
+
+class Runner:
+    """Answers from many processes: ``with Runner("qa-artifact", workers=4) as runner: runner.submit(...)``.
+
+    workers: processes (default: one for each core group; on CPUs one, with as many streams as it has threads).
+    variant, threads, streams: each worker's, as for Engine. layout, or instance_type and mode: the NeuronCores.
+    in_flight_per_group: batches that a worker holds at once (default: 2 in data-parallel mode, p over p cores, one
+        more than run at once on CPUs). More keep the device busy, 1 answers soonest.
+    max_queue: rows (windows) that may wait; beyond it ``submit`` raises Overloaded. max_windows_per_request: a longer
+        context is refused, so that one document cannot hold everybody up.
+    max_wait_ms: the longest that a row waits for others to share its batch while every worker is busy.
+    hang_timeout_s: without a word from a busy worker it is killed; must be longer than the slowest batch.
+    start_timeout_s: for loading and self-test of a worker. drain_timeout_s: how long ``close`` and SIGTERM let
+        accepted requests finish.
+    on_event: called with each event (a dictionary) in the runner's thread; they are also logged to "neuronbert.runner".
+    drain_on_sigterm: inside ``with``, in the main thread and where nobody else handles it, SIGTERM finishes what was
+        accepted and then ends the process as it would have.
+
+    Results and callbacks of futures are delivered in the runner's thread: a callback must be quick.
+    Raises what keeps a worker from starting (ArtifactError, BackendUnavailable, ...), and UsageError for options.
+    """
+
+    def __init__(
+        self,
+        artifact: Union[Artifact, PathLike],
+        *,
+        workers: Optional[int] = None,
+        variant: Optional[str] = None,
+        threads: Optional[int] = None,
+        streams: Optional[int] = None,
+        layout: Optional[CoreLayout] = None,
+        instance_type: Optional[str] = None,
+        mode: Optional[str] = None,
+        in_flight_per_group: Optional[int] = None,
+        max_queue: int = 1024,
+        max_windows_per_request: int = 256,
+        max_wait_ms: float = 5.0,
+        hang_timeout_s: float = 60.0,
+        start_timeout_s: float = 600.0,
+        drain_timeout_s: float = 30.0,
+        on_event: Optional[Listener] = None,
+        drain_on_sigterm: bool = True,
+    ):
+        limits = {
+            "max_queue": max_queue,
+            "max_windows_per_request": max_windows_per_request,
+            "hang_timeout_s": hang_timeout_s,
+            "start_timeout_s": start_timeout_s,
+            "in_flight_per_group": 1 if in_flight_per_group is None else in_flight_per_group,
+        }
+        for name, value in limits.items():
+            if not value > 0:
+                raise UsageError(f"{name} must be above 0, not {value!r}")
+        self.artifact = artifact if isinstance(artifact, Artifact) else load_artifact(artifact)
+        placement = place_workers(
+            self.artifact,
+            variant=variant,
+            workers=workers,
+            threads=threads,
+            streams=streams,
+            layout=layout,
+            instance_type=instance_type,
+            mode=mode,
+        )
+        self.layout = placement.layout
+        self.variants = placement.variants
+        self.tokenizer = Tokenizer.from_files(self.artifact.folder)
+        self.tokenizer.few_texts = 0  # batches are encoded without holding up the runner's thread
+        lengths = [one["sequence_length"] for one in self.variants if one["sequence_length"]]
+        if lengths:
+            self.tokenizer.limit_length(max(lengths))
+        self.events = Events(on_event)
+        self.drain_timeout_s = drain_timeout_s
+        self.max_windows_per_request = min(max_windows_per_request, max_queue)
+        self._config = json.loads((self.artifact.folder / "config.json").read_text(encoding="utf-8"))
+        self._statistics = Statistics(max_queue)
+        self._ids = itertools.count(1)
+        self._closing = False
+        self._handles_sigterm = drain_on_sigterm
+        self._sigterm_before: Any = None
+        self._sigterm_count = 0
+        job = Job(str(self.artifact.folder), variant, placement.streams)
+        self._dispatcher = Dispatcher(
+            Settings(
+                job=job,
+                places=placement.places,
+                in_flight=in_flight_per_group or placement.in_flight,
+                max_wait_s=max_wait_ms / 1000,
+                hang_timeout_s=hang_timeout_s,
+                start_timeout_s=start_timeout_s,
+                pad_id=self.tokenizer.pad_id,
+            ),
+            self._statistics,
+            self.events.happened,
+        )
+        self._start()
+
+    def _start(self) -> None:
+        self._dispatcher.start()
+        try:
+            self._dispatcher.started.wait()
+        except BaseException:  # Ctrl-C while the workers load
+            self._dispatcher.stop(0)
+            self._dispatcher.join()
+            raise
+        if self._dispatcher.broken is not None:
+            self._dispatcher.join()
+            raise self._dispatcher.broken
+
+    # ------------------------------------------------------------------ asking
+
+    def submit(
+        self,
+        question: str,
+        context: str,
+        *,
+        timeout_s: Optional[float] = None,
+        breakdown: bool = False,
+        **keywords: Any,
+    ) -> "Future[Any]":
+        """Ask one question; the future's result is what ``pipeline`` gives: one answer, or a list with ``top_k``.
+
+        keywords: those of WindowOptions and AnswerOptions. ``timeout_s``: from now; a request that could only be late
+        fails with DeadlineExceeded before it costs device time. ``breakdown``: the result is an Answered, with where
+        its time went. Raises InputError and UsageError for what cannot be asked, Overloaded (at once) when the queue
+        is full or too long for ``timeout_s``, RunnerClosed.
+        """
+        submitted = now_s()
+        self._refuse_early(timeout_s)
+        windows, answers = self._options(keywords)
+        example = encode_examples(self.tokenizer, [(question, context)], windows)[0]
+        request = self._request(example, answers, submitted, breakdown)
+        self._admit(request, timeout_s)
+        return request.future
+
+    def submit_encoded(
+        self,
+        input_ids: Any,
+        attention_mask: Any = None,
+        token_type_ids: Any = None,
+        *,
+        timeout_s: Optional[float] = None,
+        breakdown: bool = False,
+    ) -> "Future[Any]":
+        """Ask with tokens that the caller made: int [rows, tokens] each, as for NeuronBertForQuestionAnswering.
+
+        The future's result has ``start_logits`` and ``end_logits``, float32 [rows, tokens]. Errors as for ``submit``.
+        """
+        submitted = now_s()
+        self._refuse_early(timeout_s)
+        batch = encoded_batch(input_ids, attention_mask, token_type_ids)
+        refuse_foreign_tokens(batch, self._config, self.tokenizer.max_length)
+        request = self._encoded_request(batch, submitted, breakdown)
+        self._admit(request, timeout_s)
+        return request.future
+
+    def submit_together(self, batch: Batch) -> "Future[Logits]":
+        """Rows that go to one worker in one batch, nothing beside them: the same numbers whatever else is running.
+
+        Waits while the queue is full. The future's result is the batch's Logits.
+        """
+        request = Request(next(self._ids), (), lambda logits: logits[0], now_s(), batch=batch)
+        self._admit(request, None, wait=True)
+        return request.future
+
+    async def answer(self, question: str, context: str, **keywords: Any) -> Any:
+        """``submit`` for asyncio: tokenises in another thread, and cancelling the task cancels the request."""
+        submit = functools.partial(self.submit, question, context, **keywords)
+        future = await asyncio.get_running_loop().run_in_executor(None, submit)
+        return await asyncio.wrap_future(future)
+
+    def map(self, pairs: Iterable[Pair], *, on_error: str = "raise", **keywords: Any) -> Iterator[Any]:
+        """The results for each (question, context), in order, over any number of pairs in bounded memory.
+
+        Where the queue is full it waits. ``on_error="yield"`` gives a pair's error in its place instead of raising it.
+        """
+        if on_error not in ("raise", "yield"):
+            raise UsageError(f"on_error is {on_error!r}", hint="raise or yield")
+        windows, answers = self._options(keywords)
+        source = iter(pairs)
+        waiting: Deque[Future[Any]] = deque()
+        try:
+            for chunk in iter(lambda: list(itertools.islice(source, MAP_CHUNK)), []):
+                for future in self._submit_all(chunk, windows, answers):
+                    waiting.append(future)
+                    # As many as may wait: more would only be kept here instead of in the queue.
+                    while len(waiting) > self._statistics.max_queue or (waiting and waiting[0].done()):
+                        yield _outcome(waiting.popleft(), on_error)
+            while waiting:
+                yield _outcome(waiting.popleft(), on_error)
+        finally:
+            for future in waiting:
+                future.cancel()
+
+    def _submit_all(
+        self, pairs: Sequence[Pair], windows: WindowOptions, answers: AnswerOptions
+    ) -> Iterator["Future[Any]"]:
+        submitted = now_s()
+        for outcome in self._encode_all(pairs, windows):
+            if isinstance(outcome, NeuronBertError):
+                failed: Future[Any] = Future()
+                failed.set_exception(outcome)
+                yield failed
+                continue
+            request = self._request(outcome, answers, submitted, False)
+            try:
+                self._admit(request, None, wait=True)
+            except InputError as error:
+                request.future.set_exception(error)
+            yield request.future
+
+    def _encode_all(self, pairs: Sequence[Pair], windows: WindowOptions) -> List[Union[Example, NeuronBertError]]:
+        """Together if all are well, else each by itself: what is wrong with one is its own affair."""
+        try:
+            return list(encode_examples(self.tokenizer, pairs, windows))
+        except InputError as error:
+            if len(pairs) == 1:
+                return [error]
+        return [outcome for pair in pairs for outcome in self._encode_all([pair], windows)]
+
+    # ------------------------------------------------------------------ requests
+
+    @staticmethod
+    @functools.lru_cache(maxsize=64)
+    def _made_options(items: Tuple[Tuple[str, Any], ...]) -> Tuple[WindowOptions, AnswerOptions]:
+        keywords = dict(items)
+        unknown = sorted(set(keywords) - WINDOW_KEYWORDS - ANSWER_KEYWORDS)
+        if unknown:
+            known = ", ".join(sorted(WINDOW_KEYWORDS | ANSWER_KEYWORDS))
+            raise UsageError(f"there is no keyword {unknown[0]!r}", hint=f"one of {known}")
+        return (
+            WindowOptions(**{name: value for name, value in items if name in WINDOW_KEYWORDS}),
+            AnswerOptions(**{name: value for name, value in items if name in ANSWER_KEYWORDS}),
+        )
+
+    def _options(self, keywords: Dict[str, Any]) -> Tuple[WindowOptions, AnswerOptions]:
+        return self._made_options(tuple(sorted(keywords.items())))
+
+    def _request(self, example: Example, options: AnswerOptions, submitted: float, breakdown: bool) -> Request:
+        def finish(logits: List[Logits]) -> Any:
+            ranked = rank_answers(example, [one.start for one in logits], [one.end for one in logits], options)
+            return ranked[0] if len(ranked) == 1 else ranked
+
+        rows = [Row(window.input_ids, window.token_type_ids) for window in example.windows]
+        return Request(next(self._ids), rows, finish, submitted, wants_breakdown=breakdown)
+
+    def _encoded_request(self, batch: Batch, submitted: float, breakdown: bool) -> Request:
+        number = next(self._ids)
+        plan = self._dispatcher.plan
+        assert plan is not None
+        if len(batch.input_ids) == plan.rows:  # a full batch as it is
+            return Request(number, (), _output, submitted, batch=batch, wants_breakdown=breakdown)
+        rows = [Row(ids, types, mask) for ids, mask, types in zip(*batch)]
+        return Request(number, rows, _output, submitted, wants_breakdown=breakdown)
+
+    def _refuse_early(self, timeout_s: Optional[float]) -> None:
+        """Before any work is spent on a request that cannot be let in."""
+        if self._closing:
+            raise RunnerClosed("this runner is closed, or closing", hint="make a new one, or ask inside its with block")
+        if timeout_s is not None and not timeout_s > 0:
+            raise UsageError(f"timeout_s must be above 0, not {timeout_s!r}")
+        statistics = self._statistics
+        if statistics.queued_rows >= statistics.max_queue:
+            raise self._overloaded("the queue is full")
+        wait_s = statistics.predicted_wait_s()
+        if timeout_s is not None and wait_s is not None and wait_s + (statistics.service_s or 0.0) > timeout_s:
+            raise self._overloaded(f"the queue is too long for timeout_s={timeout_s:.3g}")
+
+    def _overloaded(self, what: str) -> Overloaded:
+        statistics = self._statistics
+        statistics.refused()
+        wait_s = statistics.predicted_wait_s()
+        wait = "" if wait_s is None else f", which take about {wait_s:.3g} s"
+        return Overloaded(
+            f"{what}: {statistics.queued_rows} of {statistics.max_queue} rows wait{wait}",
+            hint="ask again later, or more workers",
+            wait_s=wait_s,
+        )
+
+    def _admit(self, request: Request, timeout_s: Optional[float], wait: bool = False) -> None:
+        if self._dispatcher.unable is not None:
+            raise self._dispatcher.unable
+        if request.size > self.max_windows_per_request:
+            raise InputError(
+                f"this request needs {request.size} windows, and the runner takes {self.max_windows_per_request}",
+                hint="a shorter context, a smaller doc_stride, or Runner(..., max_windows_per_request=N, max_queue=N)",
+            )
+        while not self._statistics.try_enter(request.size):
+            if not wait:
+                raise self._overloaded("the queue is full")
+            self._statistics.wait_for_room(request.size, timeout_s=0.5)
+            if self._closing or not self._dispatcher.is_running:
+                raise RunnerClosed("the runner was closed while this request waited for its place in the queue")
+        request.accepted = now_s()
+        if timeout_s is not None:
+            request.deadline = request.submitted + timeout_s
+        request.future.add_done_callback(functools.partial(self._cancelled, request))
+        self._statistics.accepted()
+        self._dispatcher.put(self._dispatcher.accept, request)
+
+    def _cancelled(self, request: Request, future: "Future[Any]") -> None:
+        if future.cancelled():
+            self._dispatcher.put(self._dispatcher.cancel, request)
+
+    # ------------------------------------------------------------------ watching
+
+    def stats(self) -> Dict[str, Any]:
+        """Queue, fill, padding, counters, and every worker's state, as plain JSON data."""
+        return {**self._statistics.snapshot(), "workers": self._dispatcher.describe_workers()}
+
+    # ------------------------------------------------------------------ the end
+
+    def close(self, timeout_s: Optional[float] = None) -> None:
+        """Refuse what is new, finish what was accepted within ``timeout_s`` (drain_timeout_s), and end the workers.
+
+        What is not finished by then fails with RunnerClosed. May be called again, from any thread but the runner's.
+        """
+        self._closing = True
+        self._dispatcher.stop(self.drain_timeout_s if timeout_s is None else timeout_s)
+        self._dispatcher.join()
+
+    def __enter__(self) -> "Runner":
+        if (
+            self._handles_sigterm
+            and threading.current_thread() is threading.main_thread()
+            and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+        ):
+            self._sigterm_before = signal.signal(signal.SIGTERM, self._on_sigterm)
+        return self
+
+    def __exit__(self, kind: Any, *_: Any) -> None:
+        if self._sigterm_count:
+            self._dispatcher.join()
+            self._end_by_sigterm()
+        # Nobody will look at the results if the block was left by an exception.
+        self.close(0 if kind is not None else None)
+        if self._sigterm_before is not None:
+            signal.signal(signal.SIGTERM, self._sigterm_before)
+            self._sigterm_before = None
+
+    def _on_sigterm(self, number: int, frame: Any) -> None:
+        """The first one drains; the second one, ours or the impatient sender's, ends the process."""
+        self._sigterm_count += 1
+        if self._sigterm_count > 1:
+            self._end_by_sigterm()
+        self._closing = True
+        threading.Thread(target=self._drain_and_signal, name="neuronbert-sigterm", daemon=True).start()
+
+    def _drain_and_signal(self) -> None:
+        self.close()
+        os.kill(
+            os.getpid(), signal.SIGTERM
+        )  # handlers are only changed, and so the process only ended, in its main thread
+
+    @staticmethod
+    def _end_by_sigterm() -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _output(logits: List[Logits]) -> QuestionAnsweringOutput:
+    """The rows' logits as one array of each side; a whole batch is one already."""
+    if len(logits) == 1 and logits[0].start.ndim == 2:
+        return QuestionAnsweringOutput(*logits[0])
+    return QuestionAnsweringOutput(*(np.stack(side) for side in zip(*logits)))
+
+
+def _outcome(future: "Future[Any]", on_error: str) -> Any:
+    try:
+        return future.result()
+    except (NeuronBertError, CancelledError) as error:
+        if on_error == "raise":
+            raise
+        return error

@@ -1,0 +1,130 @@
+"""What the runner counts. The runner's thread writes; others read snapshots, and ask for places in the queue."""
+
+import threading
+from collections import Counter, deque
+from typing import Any, Deque, Dict, Optional
+
+from neuronbert.runner.batching import REASONS
+from neuronbert.runner.requests import Request
+
+# Weight of the newest measurement in a moving average: some ten batches are remembered.
+SMOOTHING = 0.1
+RECENT = 1000  # latencies that are kept
+
+COUNTS = (
+    "submitted",
+    "completed",
+    "failed",
+    "refused",
+    "expired",
+    "cancelled",
+    "poisoned",
+    "retried",
+    "deaths",
+    "restarts",
+)
+
+
+class Statistics:
+    """Counters since the start, moving averages, and the queue's places (in rows)."""
+
+    def __init__(self, max_queue: int):
+        self.max_queue = max_queue
+        self.queued_rows = 0
+        self.counts: Counter = Counter(dict.fromkeys(COUNTS, 0))
+        self.batches: Counter = Counter(dict.fromkeys(REASONS, 0))
+        self.rows = self.capacity = self.tokens = self.computed_tokens = 0
+        self.service_s: Optional[float] = None  # of a batch on the device
+        self.row_s: Optional[float] = None  # between two rows coming out while others wait
+        self.latencies_s: Deque[float] = deque(maxlen=RECENT)
+        self._last_done: Optional[float] = None
+        self.room = threading.Condition()
+
+    # ---- the queue's places: any thread
+
+    def try_enter(self, rows: int) -> bool:
+        """Take ``rows`` places if there are as many."""
+        with self.room:
+            if self.queued_rows + rows > self.max_queue:
+                return False
+            self.queued_rows += rows
+            return True
+
+    def wait_for_room(self, rows: int, timeout_s: float) -> None:
+        """Until there are ``rows`` places, or ``timeout_s`` is over."""
+        with self.room:
+            self.room.wait_for(lambda: self.queued_rows + rows <= self.max_queue, timeout_s)
+
+    def accepted(self) -> None:
+        """A request was let in."""
+        with self.room:
+            self.counts["submitted"] += 1
+
+    def refused(self) -> None:
+        """A request was not let in."""
+        with self.room:
+            self.counts["refused"] += 1
+
+    def left_queue(self, request: Request) -> None:
+        """A request gives its places back."""
+        with self.room:
+            self.queued_rows -= request.size
+            self.room.notify_all()
+
+    def predicted_wait_s(self) -> Optional[float]:
+        """How long a row that came now would wait for its turn; None before anything was measured."""
+        return None if self.row_s is None else self.queued_rows * self.row_s
+
+    # ---- the runner's thread
+
+    def count(self, name: str) -> None:
+        """One more of ``COUNTS``."""
+        self.counts[name] += 1
+
+    def batch_sent(self, reason: str, rows: int, capacity: int, tokens: int, computed_tokens: int) -> None:
+        """A batch left."""
+        self.batches[reason] += 1
+        self.rows += rows
+        self.capacity += capacity
+        self.tokens += tokens
+        self.computed_tokens += computed_tokens
+
+    def batch_done(self, now: float, rows: int, device_s: float, backlog: bool) -> None:
+        """A batch came back; ``backlog``: rows were waiting, so that it tells how fast they can go."""
+        self.service_s = _smoothed(self.service_s, device_s)
+        if self._last_done is not None:
+            self.row_s = _smoothed(self.row_s, (now - self._last_done) / rows)
+        elif self.row_s is None:
+            self.row_s = device_s / rows
+        self._last_done = now if backlog else None
+
+    def request_done(self, latency_s: float) -> None:
+        """A request has its result."""
+        self.counts["completed"] += 1
+        self.latencies_s.append(latency_s)
+
+    def snapshot(self) -> Dict[str, Any]:
+        """All of it as plain JSON data."""
+        latencies = sorted(self.latencies_s)
+        return {
+            "queue": {
+                "rows": self.queued_rows,
+                "max_rows": self.max_queue,
+                "predicted_wait_s": self.predicted_wait_s(),
+            },
+            "requests": dict(self.counts),
+            "batches": dict(self.batches),
+            "rows": self.rows,
+            "fill": self.rows / self.capacity if self.capacity else None,
+            "padding": 1 - self.tokens / self.computed_tokens if self.computed_tokens else None,
+            "batch_service_ms": None if self.service_s is None else self.service_s * 1000,
+            "latency_ms": {
+                f"p{share}": latencies[min(len(latencies) - 1, len(latencies) * share // 100)] * 1000
+                for share in (50, 95, 99)
+                if latencies
+            },
+        }
+
+
+def _smoothed(before: Optional[float], new: float) -> float:
+    return new if before is None else before + SMOOTHING * (new - before)

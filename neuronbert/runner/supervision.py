@@ -1,0 +1,195 @@
+"""One worker as the runner sees it: starting its process, what it holds, how it ended and when to start it again."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from typing import Any, Dict, List, Mapping, NamedTuple, Optional
+
+from neuronbert.cores import merged_environment
+from neuronbert.errors import BackendFailed, NeuronBertError
+from neuronbert.machine import oom_kills
+from neuronbert.runner.batching import Item
+from neuronbert.runner.frames import Channel
+
+# A worker's states. It is "starting" from the fork to its first message, "waiting" between a death and the next start.
+STARTING, READY, WAITING, STOPPED = "starting", "ready", "waiting", "stopped"
+
+FIRST_BACKOFF_S = 0.1
+LONGEST_BACKOFF_S = 30.0
+# A worker that lived this long died of something new: the back-off begins again.
+SOUND_AFTER_S = 10.0
+
+
+class Place(NamedTuple):
+    """What one worker gets: its variables, its CPUs and threads, and its cores in words."""
+
+    variables: Mapping[str, str]
+    cpus: Optional[List[int]]  # to which it is pinned; None: all of the runner's
+    threads: int
+    cores: str
+
+
+class Job(NamedTuple):
+    """What every worker loads."""
+
+    artifact: str
+    variant: Optional[str]
+    streams: Optional[int]
+
+
+@dataclass(eq=False)
+class Sent:
+    """A batch that a worker holds."""
+
+    number: int
+    items: List[Item]
+    reason: str
+    sent: float
+    rows: int
+    fill: float
+    padding: float
+
+
+@dataclass(eq=False)
+class Worker:
+    """The process with this number, whichever incarnation of it. Times are of ``time.perf_counter``."""
+
+    number: int
+    place: Place
+    state: str = WAITING
+    process: Optional["subprocess.Popen[bytes]"] = None
+    channel: Optional[Channel] = None
+    facts: Dict[str, Any] = field(default_factory=dict)  # of its first message
+    held: Dict[int, Sent] = field(default_factory=dict)  # by batch number, oldest first
+    started: float = 0.0
+    ready_since: float = 0.0
+    progress: float = 0.0  # when it last said something, or was given work while it had none
+    start_at: float = 0.0
+    failures: int = 0  # deaths and failed starts in a row
+    failed_batches: int = 0  # in a row
+    unable: Optional[NeuronBertError] = None  # why it last could not start
+    starts: int = 0
+    rows_done: int = 0
+    busy_s: float = 0.0
+    oom_kills: int = 0  # of the machine, when it was started
+
+    @property
+    def concurrency(self) -> int:
+        """Batches that it runs at once."""
+        return int(self.facts.get("concurrency", 1))
+
+    @property
+    def parallel(self) -> int:
+        """Batches that make progress at once: more only wait for the device without a way over the socket."""
+        return int(self.facts.get("parallel", 1))
+
+    def describe(self, now: float) -> Dict[str, Any]:
+        """For ``stats``."""
+        up_s = now - self.ready_since if self.state == READY else 0.0
+        return {
+            "worker": self.number,
+            "state": self.state,
+            "pid": self.process.pid if self.process is not None and self.state in (STARTING, READY) else None,
+            "cores": self.place.cores,
+            "in_flight": len(self.held),
+            "rows": self.rows_done,
+            "busy_s": self.busy_s,
+            "up_s": up_s,
+            "restarts": max(0, self.starts - 1),
+            "unable": None if self.unable is None else self.unable.message,
+        }
+
+    def start(self, job: Job, now: float) -> None:
+        """Start its process: environment first, then Python."""
+        mine, its = socket.socketpair()
+        with its:
+            self.process = subprocess.Popen(
+                [sys.executable, "-c", _CODE, json.dumps(sys.path), str(its.fileno()), str(os.getpid())],
+                stdin=subprocess.DEVNULL,
+                stdout=2,  # stdout is for a command's result
+                env=merged_environment(self.place.variables),
+                pass_fds=[its.fileno()],
+            )
+        self.channel = Channel(mine)
+        self.channel.send({**job._asdict(), "threads": self.place.threads, "cpus": self.place.cpus})
+        self.state, self.started, self.progress = STARTING, now, now
+        self.facts, self.failed_batches = {}, 0
+        self.starts += 1
+        self.oom_kills = oom_kills()
+
+    def is_ready(self, facts: Dict[str, Any], now: float) -> None:
+        """Its first message came."""
+        self.state, self.facts, self.ready_since, self.unable = READY, facts, now, None
+
+    def end(self) -> int:
+        """Make sure that its process is gone; how it ended, as subprocess counts it (negative: a signal)."""
+        assert self.process is not None
+        try:
+            code = self.process.wait(0.2)  # the socket closes a moment before the process is gone
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            code = self.process.wait()
+        if self.channel is not None:
+            self.channel.close()
+            self.channel = None
+        return code
+
+    def schedule_restart(self, now: float) -> float:
+        """Seconds until it is started again: more after each failure in a row."""
+        if self.state == READY and now - self.ready_since >= SOUND_AFTER_S:
+            self.failures = 0
+        self.failures += 1
+        wait_s = backoff_s(self.failures)
+        self.state, self.start_at = WAITING, now + wait_s
+        return wait_s
+
+    def stalled_s(self, now: float) -> float:
+        """Seconds without a word although it has something to do."""
+        return now - self.progress if self.held or self.state == STARTING else 0.0
+
+
+# The runner's own import path, so that the worker finds the same package however the runner's process was started.
+_CODE = (
+    "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
+    "from neuronbert.runner.worker import main; main(sys.argv[2:])"
+)
+
+
+def backoff_s(failures: int) -> float:
+    """0.1 s after the first failure, twice as long after each further one, 30 s at most."""
+    return min(LONGEST_BACKOFF_S, FIRST_BACKOFF_S * 2.0 ** min(failures - 1, 30))
+
+
+def cause_of_death(code: int, oom_kills_before: int, stalled: bool) -> str:
+    """How a process ended, in words, and the likely reason."""
+    if stalled:
+        return "hung, and was killed by the runner"
+    if code >= 0:
+        return f"exited with code {code}"
+    try:
+        name = signal.Signals(-code).name
+    except ValueError:
+        name = f"signal {-code}"
+    if code == -signal.SIGKILL:
+        if oom_kills() > oom_kills_before:
+            return f"died of {name}: the kernel ran out of memory (see dmesg)"
+        return f"died of {name}: killed from outside"
+    return f"died of {name}"
+
+
+def died_before_ready(worker: Worker, cause: str) -> NeuronBertError:
+    """What to tell whoever waits for a worker that never became one."""
+    return BackendFailed(
+        f"worker {worker.number} {cause} while it was loading",
+        hint="its own words are on stderr; neuronbert doctor; fewer workers if memory is short",
+    )
+
+
+def now_s() -> float:
+    """The clock of everything here."""
+    return time.perf_counter()
