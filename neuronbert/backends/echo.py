@@ -1,6 +1,12 @@
-"""A backend without a model: logits that are a fixed function of the token ids, for tests of everything around it."""
+"""A backend without a model: logits that are a fixed function of the token ids, for tests of everything around it.
+
+Its file may also name ``faults``, {token id: "exit" | "abort" | "hang" | "raise"}, which a batch with that token
+provokes, and ``batch_s``, seconds that every batch takes: what the runner has to survive, and a device to measure it by.
+"""
 
 import json
+import os
+import time
 from pathlib import Path
 from typing import Any, Mapping, Sequence, Tuple
 
@@ -50,7 +56,9 @@ def load(folder: Path, variant: Mapping[str, Any], *, threads: int, streams: int
     """Read the hash back. Raises BackendFailed when its file is not what ``export`` wrote."""
     try:
         hash_of = json.loads((folder / FILE_NAME).read_text(encoding="utf-8"))
-        return EchoSession(int(hash_of["multiplier"]), int(hash_of["modulus"]), streams)
+        faults = {int(token): str(kind) for token, kind in hash_of.get("faults", {}).items()}
+        batch_s = float(hash_of.get("batch_s", 0.0))
+        return EchoSession(int(hash_of["multiplier"]), int(hash_of["modulus"]), streams, faults, batch_s)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise BackendFailed(f"cannot read {folder / FILE_NAME}: {error}", hint="compile the artifact again") from error
 
@@ -60,13 +68,22 @@ class EchoSession:
 
     precision = "fp32"
 
-    def __init__(self, multiplier: int, modulus: int, concurrency: int):
+    def __init__(
+        self, multiplier: int, modulus: int, concurrency: int, faults: Mapping[int, str], batch_s: float = 0.0
+    ):
         self.concurrency = concurrency
+        self._faults = faults
+        self._batch_s = batch_s
         self._multiplier = multiplier
         self._modulus = modulus
 
     def run(self, batch: Batch) -> Logits:
         """Logits in [-LOGIT_RANGE, LOGIT_RANGE), float32 of the batch's shape."""
+        for token, kind in self._faults.items():
+            if (batch.input_ids == token).any():
+                _break(kind)
+        if self._batch_s:
+            time.sleep(self._batch_s)
         keys = batch.input_ids * 2 + batch.token_type_ids + np.arange(batch.input_ids.shape[1])
         return Logits(
             self._hash(keys, batch.attention_mask), self._hash(keys + self._modulus // 2, batch.attention_mask)
@@ -78,3 +95,13 @@ class EchoSession:
 
     def close(self) -> None:
         """Nothing is held."""
+
+
+def _break(kind: str) -> None:
+    if kind == "exit":
+        os._exit(9)
+    elif kind == "abort":
+        os.abort()
+    elif kind == "hang":
+        time.sleep(3600)
+    raise BackendFailed(f"the echo backend was told to fail ({kind})")

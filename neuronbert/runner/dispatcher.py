@@ -74,6 +74,7 @@ class Dispatcher:
         self._slots_free_since: Optional[float] = None
         self._drain_until = math.inf
         self._draining = False
+        self.has_ended = False
         self._thread = threading.Thread(target=self._run, name="neuronbert-runner", daemon=True)
 
     # ------------------------------------------------------------------ called from other threads
@@ -92,6 +93,17 @@ class Dispatcher:
             except (BlockingIOError, OSError):
                 pass  # full: it is awake already; closed: nobody is there any more
 
+    def sweep(self) -> None:
+        """After the end: what was put into the inbox too late gets its outcome all the same."""
+        while self.has_ended and self._inbox:
+            try:
+                _, arguments = self._inbox.popleft()
+            except IndexError:
+                return
+            for request in arguments:
+                if isinstance(request, Request):
+                    self._fail(request, self.broken or _closed())
+
     def stop(self, drain_s: float) -> None:
         """Finish what was accepted, for ``drain_s`` at most, then end."""
         self.put(self._drain, drain_s)
@@ -100,11 +112,6 @@ class Dispatcher:
         """Wait for the end; whether it came."""
         self._thread.join(timeout_s)
         return not self._thread.is_alive()
-
-    @property
-    def is_running(self) -> bool:
-        """Whether anything put into the inbox will still be looked at."""
-        return self._thread.is_alive()
 
     def describe_workers(self) -> List[Dict[str, Any]]:
         """Every worker's state, as plain JSON data."""
@@ -143,8 +150,8 @@ class Dispatcher:
             self._end_everything()
 
     def _turn(self) -> None:
-        self._asleep = not self._inbox
-        events = self._selector.select(self._patience_s() if self._asleep else 0)
+        self._asleep = True  # before the look at the inbox: whoever fills it afterwards wakes this thread
+        events = self._selector.select(0 if self._inbox else self._patience_s())
         self._asleep = False
         for key, mask in events:
             if key.data is None:
@@ -211,7 +218,7 @@ class Dispatcher:
     def _on_done(self, worker: Worker, message: Dict[str, Any]) -> None:
         sent = worker.held.pop(message["batch"])
         now = now_s()
-        worker.failed_batches = 0
+        worker.failed_batches, worker.was_useful = 0, True
         worker.rows_done += sent.rows
         worker.busy_s += message["device_s"]
         self.statistics.batch_done(
@@ -230,6 +237,8 @@ class Dispatcher:
         }
         for index, item in enumerate(sent.items):
             request = item.request
+            if request.over:
+                continue
             if item.row == WHOLE_BATCH:
                 request.logits = [Logits(message["start"], message["end"])]
             else:
@@ -263,12 +272,25 @@ class Dispatcher:
     # ---- workers: life and death
 
     def _start(self, worker: Worker, now: float) -> None:
-        worker.start(self._settings.job, now)
+        try:
+            worker.start(self._settings.job, now)
+        except OSError as error:  # no process, no file descriptor, no memory
+            self._cannot_start(worker, BackendFailed(f"worker {worker.number} cannot be started: {error}"), now)
+            return
         assert worker.channel is not None and worker.process is not None
         self._selector.register(worker.channel.sock, selectors.EVENT_READ, worker)
         self._event("start", worker=worker.number, pid=worker.process.pid, cores=worker.place.cores)
         if worker.starts > 1:
             self.statistics.count("restarts")
+
+    def _cannot_start(self, worker: Worker, reason: NeuronBertError, now: float) -> None:
+        worker.unable = reason
+        wait_s = worker.schedule_restart(now)
+        self._event("unable", worker=worker.number, cause=str(reason), held=[], restart_in_s=wait_s)
+        if not self.started.is_set():
+            self.broken = reason
+            self.started.set()
+        self._give_up_waiting()
 
     def _died(self, worker: Worker, stalled: bool = False) -> None:
         """The process is gone, or must go: what it held goes elsewhere, and another takes its place."""
@@ -398,7 +420,7 @@ class Dispatcher:
         self._open_requests.pop(request.id, None)
         if self._batcher is not None:
             self._batcher.drop(request)
-        request.rows, request.batch = (), None
+        request.forget()
 
     def _leave_queue(self, request: Request) -> None:
         """Its place in the queue is somebody else's."""
@@ -514,10 +536,8 @@ class Dispatcher:
 
     def _end_everything(self) -> None:
         left = list(self._open_requests.values())
-        for _, arguments in self._inbox:
-            left += [one for one in arguments if isinstance(one, Request) and not one.over]
         for request in left:
-            self._fail(request, self.broken or RunnerClosed("the runner was closed before this request was answered"))
+            self._fail(request, self.broken or _closed())
         for worker in self.workers:
             if worker.channel is not None:
                 worker.channel.close()
@@ -530,8 +550,14 @@ class Dispatcher:
         self._selector.close()
         os.close(self._wake_reading)
         os.close(self._wake_writing)
+        self.has_ended = True
+        self.sweep()
         self._event("drained", left=len(left))
         self.started.set()
+
+
+def _closed() -> NeuronBertError:
+    return RunnerClosed("the runner was closed before this request was answered")
 
 
 def _poison(request: Request) -> NeuronBertError:

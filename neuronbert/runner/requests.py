@@ -52,6 +52,10 @@ class Request:
     def __post_init__(self) -> None:
         self.logits = [None] * (1 if self.batch is not None else len(self.rows))
 
+    def forget(self) -> None:
+        """Drop what is large: somebody may keep the future, and a deadline may be long."""
+        self.rows, self.batch, self.logits, self.finish = (), None, [], _forgotten
+
     @property
     def size(self) -> int:
         """Rows, which is what a place in the queue is counted in."""
@@ -76,3 +80,7 @@ class Request:
             "batches": len(self.trips),
             "deaths": self.deaths,
         }
+
+
+def _forgotten(logits: List[Logits]) -> Any:
+    raise AssertionError("a request has one outcome")

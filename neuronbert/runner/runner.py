@@ -326,7 +326,7 @@ class Runner:
             if not wait:
                 raise self._overloaded("the queue is full")
             self._statistics.wait_for_room(request.size, timeout_s=0.5)
-            if self._closing or not self._dispatcher.is_running:
+            if self._closing or self._dispatcher.has_ended:
                 raise RunnerClosed("the runner was closed while this request waited for its place in the queue")
         request.accepted = now_s()
         if timeout_s is not None:
@@ -334,6 +334,7 @@ class Runner:
         request.future.add_done_callback(functools.partial(self._cancelled, request))
         self._statistics.accepted()
         self._dispatcher.put(self._dispatcher.accept, request)
+        self._dispatcher.sweep()
 
     def _cancelled(self, request: Request, future: "Future[Any]") -> None:
         if future.cancelled():

@@ -21,8 +21,6 @@ STARTING, READY, WAITING, STOPPED = "starting", "ready", "waiting", "stopped"
 
 FIRST_BACKOFF_S = 0.1
 LONGEST_BACKOFF_S = 30.0
-# A worker that lived this long died of something new: the back-off begins again.
-SOUND_AFTER_S = 10.0
 
 
 class Place(NamedTuple):
@@ -72,6 +70,7 @@ class Worker:
     start_at: float = 0.0
     failures: int = 0  # deaths and failed starts in a row
     failed_batches: int = 0  # in a row
+    was_useful: bool = False  # since its start: then it died of something new, and the back-off begins again
     unable: Optional[NeuronBertError] = None  # why it last could not start
     starts: int = 0
     rows_done: int = 0
@@ -118,7 +117,7 @@ class Worker:
         self.channel = Channel(mine)
         self.channel.send({**job._asdict(), "threads": self.place.threads, "cpus": self.place.cpus})
         self.state, self.started, self.progress = STARTING, now, now
-        self.facts, self.failed_batches = {}, 0
+        self.facts, self.failed_batches, self.was_useful = {}, 0, False
         self.starts += 1
         self.oom_kills = oom_kills()
 
@@ -141,7 +140,7 @@ class Worker:
 
     def schedule_restart(self, now: float) -> float:
         """Seconds until it is started again: more after each failure in a row."""
-        if self.state == READY and now - self.ready_since >= SOUND_AFTER_S:
+        if self.was_useful:
             self.failures = 0
         self.failures += 1
         wait_s = backoff_s(self.failures)

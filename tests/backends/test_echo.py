@@ -14,7 +14,7 @@ from neuronbert.errors import BackendFailed
 
 
 def session(streams: int = 1) -> echo.EchoSession:
-    return echo.EchoSession(echo.MULTIPLIER, echo.MODULUS, streams)
+    return echo.EchoSession(echo.MULTIPLIER, echo.MODULUS, streams, faults={})
 
 
 @given(st.integers(1, 4), st.integers(1, 50), st.integers(0, 9))

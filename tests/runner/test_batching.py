@@ -1,0 +1,167 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from neuronbert.backends import Batch, ThroughputPlan
+from neuronbert.runner.batching import (
+    FULL,
+    IDLE,
+    SHORTEST_BESIDE,
+    SUSPECT,
+    WAITED,
+    WHOLE,
+    Batcher,
+    adaptive_wait_s,
+    fill_of,
+    padding_of,
+)
+from neuronbert.runner.requests import Request, Row
+
+DYNAMIC = ThroughputPlan(streams=2, rows=8, tokens=2048)
+BUCKETS = ThroughputPlan(streams=2, rows=6, tokens=6 * 384, lengths=(128, 384))
+
+
+def request(number, *lengths):
+    rows = [Row(np.arange(length), np.zeros(length, np.int64)) for length in lengths]
+    return Request(number, rows, len, submitted=0.0)
+
+
+def whole(number, rows=8, tokens=16):
+    array = np.ones((rows, tokens), np.int64)
+    return Request(number, (), len, submitted=0.0, batch=Batch(array, array, array))
+
+
+def drained(batcher, now=100.0):
+    leaving = []
+    while True:
+        one = batcher.take(now, idle=True, wait_s=0.0)
+        if one is None:
+            return leaving
+        leaving.append(one)
+
+
+@given(
+    st.lists(st.lists(st.integers(1, 384), min_size=1, max_size=5), min_size=1, max_size=30),
+    st.sampled_from([DYNAMIC, BUCKETS]),
+)
+def test_every_row_leaves_exactly_once_and_no_batch_is_too_large(requests, plan):
+    batcher = Batcher(plan)
+    for number, lengths in enumerate(requests):
+        batcher.add(request(number, *lengths), now=float(number))
+    assert batcher.rows == sum(map(len, requests))
+    left = drained(batcher)
+    seen = sorted((item.request.id, item.row) for one in left for item in one.items)
+    assert seen == [(number, row) for number, lengths in enumerate(requests) for row in range(len(lengths))]
+    assert batcher.rows == 0
+    for one in left:
+        longest = max(item.length for item in one.items)
+        assert len(one.items) <= plan.rows
+        assert len(one.items) == 1 or len(one.items) * batcher.class_of(longest) <= plan.tokens
+
+
+@given(st.lists(st.integers(1, 384), min_size=1, max_size=60))
+def test_little_is_padded_where_shapes_are_dynamic(lengths):
+    batcher = Batcher(DYNAMIC)
+    for number, length in enumerate(lengths):
+        batcher.add(request(number, length), now=0.0)
+    for one in drained(batcher):
+        own = [item.length for item in one.items]
+        assert min(own) >= SHORTEST_BESIDE * max(own) * (7 / 8) or max(own) <= 16
+
+
+@given(st.lists(st.integers(1, 384), min_size=1, max_size=60))
+def test_a_batch_has_windows_of_one_bucket_only(lengths):
+    batcher = Batcher(BUCKETS)
+    for number, length in enumerate(lengths):
+        batcher.add(request(number, length), now=0.0)
+    for one in drained(batcher):
+        assert len({item.length <= 128 for item in one.items}) == 1
+
+
+@given(st.integers(1, 1024))
+def test_a_class_holds_its_lengths(length):
+    top = Batcher(DYNAMIC).class_of(length)
+    assert length <= top <= max(length * 9 / 8, length + 1)
+    assert Batcher(DYNAMIC).class_of(top) == top
+
+
+def test_full_leaves_at_once_and_the_rest_waits():
+    batcher = Batcher(BUCKETS)
+    for number in range(7):
+        batcher.add(request(number, 100), now=0.0)
+    full = batcher.take(0.0, idle=False, wait_s=1.0)
+    assert (full.reason, [item.request.id for item in full.items]) == (FULL, [0, 1, 2, 3, 4, 5])
+    assert batcher.take(0.5, idle=False, wait_s=1.0) is None
+    assert batcher.due_in(0.25, wait_s=1.0) == pytest.approx(0.75)
+    assert batcher.take(1.0, idle=False, wait_s=1.0).reason == WAITED
+    assert batcher.due_in(1.0, wait_s=1.0) is None
+
+
+def test_an_idle_worker_takes_what_there_is():
+    batcher = Batcher(BUCKETS)
+    batcher.add(request(1, 100), now=0.0)
+    assert batcher.take(0.0, idle=True, wait_s=1.0).reason == IDLE
+
+
+def test_the_oldest_class_goes_first():
+    batcher = Batcher(BUCKETS)
+    batcher.add(request(1, 300), now=0.0)
+    batcher.add(request(2, 100), now=0.1)
+    assert [item.request.id for item in batcher.take(0.2, idle=True, wait_s=1.0).items] == [1]
+
+
+def test_rows_of_a_dead_worker_go_to_the_front():
+    batcher = Batcher(BUCKETS)
+    again = request(1, 100, 101)
+    batcher.add(request(2, 100), now=0.0)
+    batcher.add(again, now=1.0, missing=[1])
+    items = batcher.take(2.0, idle=True, wait_s=1.0).items
+    assert [(item.request.id, item.row) for item in items] == [(1, 1), (2, 0)]
+
+
+def test_a_suspect_goes_alone_and_only_to_an_idle_worker():
+    batcher = Batcher(BUCKETS)
+    suspect = request(1, *[100] * 8)
+    suspect.alone = True
+    batcher.add(suspect, now=0.0)
+    batcher.add(request(2, 100), now=0.0)
+    assert batcher.take(0.0, idle=False, wait_s=1.0) is None
+    first, second, third = (batcher.take(0.0, idle=True, wait_s=1.0) for _ in range(3))
+    assert (first.reason, second.reason, third.reason) == (SUSPECT, SUSPECT, IDLE)
+    assert [len(first.items), len(second.items)] == [6, 2]
+    assert {item.request.id for item in first.items + second.items} == {1}
+
+
+def test_a_whole_batch_takes_its_turn_and_nothing_beside_it():
+    batcher = Batcher(DYNAMIC)
+    batcher.add(request(1, 16), now=0.0)
+    late = whole(2)
+    late.accepted = 1.0
+    batcher.add(late, now=1.0)
+    batcher.add(request(3, 16), now=2.0)
+    reasons = [(one.reason, [item.request.id for item in one.items]) for one in drained(batcher)]
+    assert reasons == [(WAITED, [1, 3]), (WHOLE, [2])]
+
+
+def test_what_is_over_is_passed_over():
+    batcher = Batcher(DYNAMIC)
+    cancelled, kept = request(1, 16, 16), request(2, 16)
+    for one in (cancelled, kept, whole(3)):
+        batcher.add(one, now=0.0)
+    cancelled.over = True
+    batcher.drop(cancelled)
+    assert batcher.rows == 1 + 8
+    assert [item.request.id for one in drained(batcher) for item in one.items] == [3, 2]
+
+
+def test_the_wait_follows_the_service_time():
+    assert adaptive_wait_s(0.005, None) == 0.005
+    assert adaptive_wait_s(0.005, 0.004) == 0.002
+    assert adaptive_wait_s(0.005, 1.0) == 0.005
+
+
+def test_fill_and_padding():
+    assert fill_of(3, 6) == 0.5
+    assert padding_of([64, 64], 128, 6) == pytest.approx(1 - 128 / (6 * 128))
+    assert padding_of([], 0, 0) == 0.0

@@ -1,0 +1,268 @@
+"""The runner with real worker processes, on a backend whose answers are a hash of the text."""
+
+import asyncio
+import threading
+import time
+from concurrent.futures import CancelledError, ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from echo_files import with_echo
+from processes import is_running, open_descriptors, wait_until
+
+from neuronbert import NeuronBertForQuestionAnswering, Runner
+from neuronbert.backends import Batch
+from neuronbert.errors import (
+    ArtifactError,
+    DeadlineExceeded,
+    InputError,
+    Overloaded,
+    RunnerClosed,
+    UsageError,
+)
+from neuronbert.runner import Answered
+
+ENCODED = np.array([[101, 2040, 102, 3958, 27227, 102], [101, 2043, 102, 1999, 3982, 102]])
+
+
+@pytest.fixture(scope="module")
+def runner(echo_artifact):
+    with Runner(echo_artifact, workers=2) as runner:
+        yield runner
+
+
+@pytest.fixture()
+def slow_artifact(echo_copy):
+    """Every batch takes 0.2 s."""
+    return with_echo(echo_copy, batch_s=0.2)
+
+
+def test_a_question_has_the_answer_of_the_pipeline(runner, texts, expected):
+    futures = [runner.submit(*pair) for pair in texts[:20]]
+    assert [future.result(30) for future in futures] == expected[:20]
+
+
+def test_map_keeps_the_order_over_many_windows(runner, texts, expected):
+    assert list(runner.map(texts)) == expected
+
+
+def test_map_takes_no_more_than_fits_the_queue(echo_artifact, texts):
+    taken = []
+    with Runner(echo_artifact, workers=1, max_queue=16, max_windows_per_request=16) as runner:
+        results = runner.map(taken.append(number) or texts[number % 50 + 1] for number in range(10_000))
+        next(results)
+        assert len(taken) <= 16 + 2 * 32
+        results.close()
+
+
+def test_several_answers_and_options(runner, texts, echo_artifact):
+    found = runner.submit(*texts[1], top_k=3, max_answer_len=4, breakdown=False).result(30)
+    assert len(found) == 3
+    with pytest.raises(UsageError, match="no keyword 'top_kk'"):
+        runner.submit(*texts[1], top_kk=3)
+    with pytest.raises(UsageError, match="top_k"):
+        runner.submit(*texts[1], top_k=0)
+
+
+def test_asyncio(runner, texts, expected):
+    async def ask():
+        return await asyncio.gather(*(runner.answer(*pair) for pair in texts[:10]))
+
+    assert asyncio.run(ask()) == expected[:10]
+
+
+@pytest.mark.parametrize("rows", [1, 2, 8, 11])
+def test_tokens_in_logits_out(runner, echo_artifact, rows):
+    ids = np.concatenate([ENCODED] * 6)[:rows]
+    mask = np.ones_like(ids)
+    mask[0, 4:] = 0
+    types = (ids > 2000).astype(int)
+    with NeuronBertForQuestionAnswering.from_pretrained(echo_artifact) as model:
+        wanted = model(ids, mask, types)
+    found = runner.submit_encoded(ids, mask, types).result(30)
+    assert np.array_equal(found.start_logits, wanted.start_logits)
+    assert np.array_equal(found.end_logits, wanted.end_logits)
+    assert found.start_logits.shape == ids.shape
+
+
+def test_tokens_that_cannot_be(runner):
+    with pytest.raises(InputError, match="input_ids holds 99999"):
+        runner.submit_encoded(ENCODED + 99999 - 101)
+    with pytest.raises(InputError, match="differ in shape"):
+        runner.submit_encoded(ENCODED, ENCODED[:1])
+
+
+def test_rows_that_stay_together(runner):
+    batch = Batch(ENCODED, np.ones_like(ENCODED), np.zeros_like(ENCODED))
+    before = runner.stats()["batches"]["whole"]
+    assert runner.submit_together(batch).result(30).start.shape == ENCODED.shape
+    assert runner.stats()["batches"]["whole"] == before + 1
+
+
+def test_where_the_time_went(runner, texts, expected):
+    answered = runner.submit(*texts[0], breakdown=True).result(30)
+    assert isinstance(answered, Answered)
+    assert answered.result == expected[0]
+    parts = answered.breakdown
+    named = ("tokenise_ms", "queue_ms", "batch_wait_ms", "worker_wait_ms", "device_ms", "decode_ms")
+    assert all(parts[name] >= 0 for name in named)
+    assert parts["total_ms"] >= parts["tokenise_ms"] + parts["device_ms"] + parts["decode_ms"]
+    assert {"worker", "cores", "rows", "fill", "padding", "reason", "batches"} <= set(parts)
+
+
+def test_statistics(runner, texts):
+    runner.submit(*texts[1]).result(30)
+    stats = runner.stats()
+    assert stats["requests"]["completed"] >= 1
+    assert stats["queue"]["rows"] == 0
+    assert [(one["worker"], one["state"]) for one in stats["workers"]] == [(0, "ready"), (1, "ready")]
+    assert 0 < stats["fill"] <= 1
+
+
+def test_one_bad_request_between_good_ones(runner, texts, expected):
+    pairs = [texts[0], ("", "x"), texts[1], ("Who?", 5), texts[2]]
+    found = list(runner.map(pairs, on_error="yield"))
+    assert [found[0], found[2], found[4]] == expected[:3]
+    assert all(isinstance(found[place], InputError) for place in (1, 3))
+    with pytest.raises(InputError):
+        list(runner.map(pairs))
+    with pytest.raises(InputError, match="cannot be empty"):
+        runner.submit("Who?", "")
+
+
+def test_a_document_that_is_too_long_is_refused_by_itself(runner, texts, expected):
+    with pytest.raises(InputError, match=r"needs \d+ windows, and the runner takes 256"):
+        runner.submit("Who?", "word " * 200_000)
+    assert runner.submit(*texts[0]).result(30) == expected[0]
+
+
+def test_a_callback_that_raises_hurts_nobody(runner, texts, expected, caplog):
+    future = runner.submit(*texts[0])
+    future.add_done_callback(lambda _: 1 / 0)
+    assert future.result(30) == expected[0]
+    assert runner.submit(*texts[1]).result(30) == expected[1]
+
+
+def test_a_full_queue_refuses_at_once_and_says_how_long(slow_artifact, texts):
+    with Runner(slow_artifact, workers=1, max_queue=8, max_windows_per_request=8) as runner:
+        outcomes = []
+        futures = []
+        for number in range(200):
+            try:
+                futures.append(runner.submit("Who?", f"It was number {number}."))
+            except Overloaded as error:
+                outcomes.append(error)
+        assert outcomes and futures
+        assert "of 8 rows wait" in str(outcomes[-1])
+        assert all(future.result(60)["answer"] for future in futures)
+        stats = runner.stats()["requests"]
+        assert (stats["refused"], stats["completed"]) == (len(outcomes), len(futures))
+        runner.submit("Who?", "It was me.").result(30)
+        assert runner.stats()["queue"]["predicted_wait_s"] is not None
+
+
+def test_too_late_is_dropped_before_it_costs_device_time(slow_artifact):
+    with Runner(slow_artifact, workers=1, in_flight_per_group=1) as runner:
+        runner.submit("Who?", "It was me.").result(30)
+        rows = runner.stats()["rows"]
+        busy = runner.submit("Who?", "It was me.")
+        wait_until(lambda: runner.stats()["rows"] == rows + 1)
+        with pytest.raises((DeadlineExceeded, Overloaded)):
+            runner.submit("Who?", "It was he.", timeout_s=0.05).result(30)
+        assert busy.result(30)
+        time.sleep(0.3)
+        assert runner.stats()["rows"] == rows + 1
+        with pytest.raises(UsageError, match="timeout_s"):
+            runner.submit("Who?", "It was he.", timeout_s=0)
+
+
+def test_a_cancelled_future_frees_its_place(slow_artifact):
+    with Runner(slow_artifact, workers=1, in_flight_per_group=1, max_queue=4, max_windows_per_request=4) as runner:
+        first = runner.submit("Who?", "It was me.")
+        wait_until(first.running)
+        waiting = [runner.submit("Who?", f"It was number {number}.") for number in range(4)]
+        with pytest.raises(Overloaded):
+            runner.submit("Who?", "It was he.")
+        assert waiting[0].cancel()
+        wait_until(lambda: runner.stats()["queue"]["rows"] == 3)
+        last = runner.submit("Who?", "It was he.")
+        assert last.result(30) and all(one.result(30) for one in waiting[1:])
+        with pytest.raises(CancelledError):
+            waiting[0].result(30)
+
+
+def test_many_threads_and_a_hundred_thousand_requests_at_once(echo_artifact):
+    with Runner(echo_artifact, workers=2) as runner:
+        outcomes = []
+
+        def ask(number):
+            refused = 0
+            futures = []
+            for each in range(5_000):
+                try:
+                    futures.append(runner.submit("Who?", f"It was {number} and {each}."))
+                except Overloaded:
+                    refused += 1
+            outcomes.append((refused, [future.result(60)["answer"] for future in futures]))
+
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(ask, range(4)))
+        answered = sum(len(answers) for _, answers in outcomes)
+        assert answered + sum(refused for refused, _ in outcomes) == 20_000
+        assert runner.stats()["requests"]["completed"] == answered
+        assert all(answer for _, answers in outcomes for answer in answers)
+
+
+def test_closing_finishes_what_was_accepted_and_leaves_nothing(echo_artifact, texts, expected):
+    before = open_descriptors()
+    runner = Runner(echo_artifact, workers=2)
+    pids = [one["pid"] for one in runner.stats()["workers"]]
+    futures = [runner.submit(*pair) for pair in texts[:30]]
+    runner.close()
+    assert [future.result(0) for future in futures] == expected[:30]
+    assert not any(map(is_running, pids))
+    with pytest.raises(RunnerClosed):
+        runner.submit(*texts[0])
+    with pytest.raises(RunnerClosed):
+        list(runner.map(texts[:2]))
+    runner.close()
+    assert open_descriptors() == before
+
+
+def test_closing_does_not_wait_longer_than_it_is_told(slow_artifact):
+    runner = Runner(slow_artifact, workers=1)
+    futures = [runner.submit("Who?", f"It was number {number}.") for number in range(60)]
+    runner.close(0.3)
+    outcomes = [future.exception(0) for future in futures]
+    assert any(isinstance(error, RunnerClosed) for error in outcomes)
+    assert all(error is None or isinstance(error, RunnerClosed) for error in outcomes)
+
+
+def test_closing_while_others_ask(echo_artifact):
+    runner = Runner(echo_artifact, workers=1)
+    outcomes = []
+
+    def ask():
+        try:
+            while True:
+                outcomes.append(runner.submit("Who?", "It was me."))
+        except (RunnerClosed, Overloaded) as error:
+            outcomes.append(error)
+
+    threads = [threading.Thread(target=ask) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    runner.close()
+    for thread in threads:
+        thread.join()
+    assert all(isinstance(one, Exception) or one.result(10)["answer"] for one in outcomes)
+
+
+def test_options_that_cannot_be(echo_artifact):
+    for name in ("max_queue", "hang_timeout_s", "in_flight_per_group"):
+        with pytest.raises(UsageError, match=name):
+            Runner(echo_artifact, **{name: 0})
+    with pytest.raises(UsageError, match="more than the"):
+        Runner(echo_artifact, workers=1000)
+    with pytest.raises(ArtifactError):
+        Runner(echo_artifact, variant="nothing")

@@ -1,0 +1,59 @@
+import json
+import threading
+
+import numpy as np
+import pytest
+
+from neuronbert.runner.requests import Request, Row
+from neuronbert.runner.statistics import Statistics
+
+
+def request(rows):
+    return Request(1, [Row(np.ones(4, np.int64), np.zeros(4, np.int64))] * rows, len, submitted=0.0)
+
+
+def test_places_in_the_queue_are_counted_in_rows():
+    statistics = Statistics(max_queue=4)
+    assert statistics.try_enter(3)
+    assert not statistics.try_enter(2)
+    statistics.left_queue(request(3))
+    assert statistics.try_enter(4)
+
+
+def test_waiting_for_room_ends_when_there_is_some():
+    statistics = Statistics(max_queue=1)
+    assert statistics.try_enter(1)
+    waiting = threading.Thread(target=statistics.wait_for_room, args=(1, 30.0))
+    waiting.start()
+    statistics.left_queue(request(1))
+    waiting.join(30.0)
+    assert not waiting.is_alive()
+
+
+def test_the_predicted_wait_is_the_queue_at_the_pace_of_a_backlog():
+    statistics = Statistics(max_queue=100)
+    assert statistics.predicted_wait_s() is None
+    for number in range(200):
+        statistics.batch_done(number * 0.01, rows=5, device_s=0.02, backlog=True)
+    statistics.try_enter(50)
+    assert statistics.predicted_wait_s() == pytest.approx(50 * 0.01 / 5, rel=0.01)
+
+
+def test_a_pause_without_work_is_no_pace():
+    statistics = Statistics(max_queue=100)
+    for number in range(100):
+        statistics.batch_done(number * 10.0, rows=1, device_s=0.02, backlog=False)
+    statistics.try_enter(1)
+    assert statistics.predicted_wait_s() == pytest.approx(0.02)
+
+
+def test_a_snapshot_is_json():
+    statistics = Statistics(max_queue=10)
+    assert json.loads(json.dumps(statistics.snapshot()))["fill"] is None
+    statistics.batch_sent("full", rows=6, capacity=8, tokens=300, computed_tokens=400)
+    for latency in (0.1, 0.2, 0.3):
+        statistics.request_done(latency)
+    snapshot = json.loads(json.dumps(statistics.snapshot()))
+    assert (snapshot["fill"], snapshot["padding"]) == (0.75, 0.25)
+    assert snapshot["requests"]["completed"] == 3
+    assert snapshot["latency_ms"]["p50"] == pytest.approx(200)
