@@ -1,7 +1,7 @@
 """A backend without a model: logits that are a fixed function of the token ids, for tests of everything around it.
 
 Its file may also name ``faults``, {token id: "exit" | "abort" | "hang" | "raise"}, which a batch with that token
-provokes, and ``batch_s``, seconds that every batch takes: what the runner has to survive, and a device to measure it by.
+provokes, and ``batch_s``, seconds that a batch takes: what the runner has to survive, and a device to measure it by.
 """
 
 import json
