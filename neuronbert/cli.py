@@ -9,9 +9,8 @@ import tempfile
 import threading
 import traceback
 from contextlib import contextmanager, suppress
-from dataclasses import fields
 from datetime import datetime
-from typing import Any, BinaryIO, Callable, Dict, Iterator, List, Optional, Sequence, Tuple
+from typing import Any, BinaryIO, Callable, Iterator, List, Optional, Sequence
 
 import click
 
@@ -108,9 +107,6 @@ window_options = together(
 )
 
 answer_options = together(
-    click.option(
-        "--top-k", type=click.IntRange(min=1), default=1, show_default=True, help="Answers for each question."
-    ),
     click.option(
         "--max-answer-len", type=click.IntRange(min=1), default=15, show_default=True, help="Tokens in an answer."
     ),
@@ -234,12 +230,14 @@ def inspect_(artifact: str, as_json: bool) -> None:
     help="What a broken line does.",
 )
 @window_options
+@click.option("--top-k", type=click.IntRange(min=1), default=1, show_default=True, help="Answers for each question.")
 @answer_options
+@click.option("--details", is_flag=True, help='Add each answer\'s window and by how much "no answer" leads the best.')
 @variant_option
 @threads_option
 @json_option
 def answer(
-    artifact: str, question: Optional[str], context: Optional[str], input_: Optional[str], **options: Any
+    artifact: str, question: Optional[str], context: Optional[str], input_: Optional[str], on_error: str, **options: Any
 ) -> None:
     """Answer one question, or a file of them, with ARTIFACT.
 
@@ -248,7 +246,7 @@ def answer(
     if input_ is not None:
         if question is not None or context is not None:
             raise UsageError("--input takes the place of --question and --context", hint="one or the other")
-        _answer_file(artifact, input_, **options)
+        _answer_file(artifact, input_, on_error, **options)
     elif question is None or context is None:
         missing = "--question" if question is None else "--context"
         raise UsageError(f"{missing} is missing", hint="--question Q --context C, or --input FILE.jsonl")
@@ -260,22 +258,24 @@ def _answer_one(
     artifact: str, question: str, context: str, variant: str, threads: int, as_json: bool, **options: Any
 ) -> None:
     from neuronbert.answering import flat
+    from neuronbert.answers import options_of
     from neuronbert.engine import Engine
     from neuronbert.rendering import answers_text
 
-    window, ranking = _split_options(options)
+    window, ranking = options_of(options)
     with Engine(artifact, variant=variant, threads=threads, streams=1) as engine:
         ranked = engine.answer([(question, context)], window, ranking)[0]
     show(as_json, flat(ranked, ranking.top_k), lambda: answers_text(ranked))
 
 
 def _answer_file(
-    artifact: str, input_: str, variant: str, threads: int, on_error: str, as_json: bool, **options: Any
+    artifact: str, input_: str, on_error: str, variant: str, threads: int, as_json: bool, **options: Any
 ) -> None:
     from neuronbert.answering import answer_lines, prepare_lines
+    from neuronbert.answers import options_of
     from neuronbert.engine import Engine
 
-    window, ranking = _split_options(options)
+    window, ranking = options_of(options)
     with open_input(input_) as lines, Engine.for_many(artifact, variant=variant, threads=threads) as engine:
         prepared, skipped = prepare_lines(engine, lines, window, ranking, on_error)
         results = answer_lines(engine, prepared)
@@ -287,17 +287,6 @@ def _answer_file(
                 click.echo(json.dumps(result, ensure_ascii=False))
     for line in skipped:
         note(f"skipped line {line.line_number}: {line.reason}")
-
-
-def _split_options(options: Dict[str, Any]) -> Tuple[Any, Any]:
-    """The options of windows and of answers among a verb's options; those not given keep their defaults."""
-    from neuronbert.answers import AnswerOptions
-    from neuronbert.windows import WindowOptions
-
-    given = {name: value for name, value in options.items() if value is not None}
-    window = {field.name: given[field.name] for field in fields(WindowOptions) if field.name in given}
-    ranking = {field.name: given[field.name] for field in fields(AnswerOptions) if field.name in given}
-    return WindowOptions(**window), AnswerOptions(**ranking)
 
 
 @contextmanager
@@ -318,7 +307,10 @@ def open_input(path: str) -> Iterator[BinaryIO]:
 @click.argument("artifact", type=click.Path())
 @click.argument("data", type=click.Path())
 @click.option("--against", help="Another artifact, or a checkpoint: list the answers that changed.")
+@click.option("--against-variant", help="Its variant, where --against is an artifact.  [default: its fastest]")
 @click.option("--limit", type=click.IntRange(min=1), help="The first so many questions only.")
+@window_options
+@answer_options
 @variant_option
 @threads_option
 @hub_options

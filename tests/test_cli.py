@@ -1,6 +1,8 @@
 """The command line: every verb, every exit code, every bad input, as a person types them."""
 
+import dataclasses
 import errno
+import inspect
 import json
 import os
 import signal
@@ -9,11 +11,17 @@ import sys
 import threading
 from pathlib import Path
 
+import click
 import pytest
 
 import neuronbert
+from neuronbert.answers import AnswerOptions
 from neuronbert.artifact import Artifact
 from neuronbert.cli import cli, run, without_token
+from neuronbert.doctor import examine
+from neuronbert.environment import core_environment
+from neuronbert.squad import SquadQuestion, squad_document
+from neuronbert.windows import WindowOptions
 
 CONTEXT = "Jim Henson built the first Kermit in 1955 from his mother's old coat."
 QUESTION = "Who built the first Kermit?"
@@ -97,6 +105,66 @@ def test_both_spellings_of_an_option(capsys, echo_artifact, flag):
     )
     assert code == 0
     assert len(json.loads(out)["answers"]) == 3
+
+
+# Each verb's function, and the classes whose fields its **options are.
+FUNCTIONS = {
+    "compile": (neuronbert.compile_checkpoint, ()),
+    "inspect": (neuronbert.load_artifact, ()),
+    "answer": (neuronbert.pipeline, (WindowOptions, AnswerOptions)),
+    "evaluate": (neuronbert.evaluate_artifact, (WindowOptions, AnswerOptions)),
+    "env": (core_environment, ()),
+    "doctor": (examine, ()),
+}
+# What only one of the two has: how the command line reads and prints, and what has no meaning beside it.
+ONLY_PYTHON = {"progress", "facts", "model", "task"}
+ONLY_COMMAND_LINE = {"as_json", "input_", "on_error", "question", "context"}
+WITHOUT_MEANING = {"evaluate": {"top_k", "details"}}
+
+
+@pytest.mark.parametrize("verb", sorted(cli.commands))
+def test_a_verb_has_the_options_of_its_function_and_their_defaults(verb, monkeypatch):
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+    function, classes = FUNCTIONS[verb]
+    expected = {
+        parameter.name: parameter.default
+        for parameter in inspect.signature(function).parameters.values()
+        if parameter.kind is not parameter.VAR_KEYWORD and parameter.name not in ONLY_PYTHON
+    }
+    expected.update({field.name: field.default for kind in classes for field in dataclasses.fields(kind)})
+    for name in WITHOUT_MEANING.get(verb, ()):
+        del expected[name]
+    command = cli.commands[verb]
+    arguments = [option.name for option in command.params if isinstance(option, click.Argument)]
+    given = command.make_context(verb, list(arguments)).params
+    options = {name: value for name, value in given.items() if name not in {*arguments, *ONLY_COMMAND_LINE}}
+    assert set(options) == set(expected) - {*arguments, "folder"}
+    for name, value in options.items():
+        value = ",".join(value) if isinstance(value, tuple) else value
+        assert str(value) == str(expected[name]), name
+
+
+def test_evaluate_reads_as_it_is_told(capsys, tmp_path, echo_artifact):
+    question = SquadQuestion("a", QUESTION, CONTEXT, ("Jim Henson",), False, (0,))
+    (tmp_path / "data.json").write_text(json.dumps(squad_document([question], "1.1")))
+    arguments = ["evaluate", echo_artifact.folder, tmp_path / "data.json", "--json"]
+
+    def answered(*options):
+        code, out, _ = invoke(capsys, *arguments, *options)
+        assert code == 0
+        return json.loads(out)["predictions"]["a"]
+
+    assert len(answered("--max-answer-len", 1, "--max-seq-len", 20, "--doc-stride", 4).split()) == 1
+    assert answered("--null-threshold", "-1e9") == ""
+    assert refused(capsys, *arguments[:-1], "--max-seq-len", 3)
+
+
+def test_details_are_json_even_where_no_answer_is_infinitely_better(capsys, echo_artifact):
+    arguments = ["answer", echo_artifact.folder, "--question", QUESTION, "--details"]
+    code, out, _ = invoke(capsys, *arguments, "--context", " ", "--json")
+    assert (code, json.loads(out, parse_constant=pytest.fail)["null_difference"]) == (0, None)
+    assert "window 0, null difference" in invoke(capsys, *arguments, "--context", CONTEXT)[1]
+    assert "null difference inf" in invoke(capsys, *arguments, "--context", " ")[1]
 
 
 def test_answer_prints_what_the_old_pipeline_returned(capsys, demo_artifact):
