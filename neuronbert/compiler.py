@@ -3,7 +3,7 @@
 import json
 import shutil
 import time
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Sequence, Union
 
@@ -155,8 +155,9 @@ def compile_checkpoint(
             target if static else None,
             data_entry(gate_data, calibration_data, questions, skip_gate),
         )
-        trials = [bench.build(candidate) for candidate in candidates]
-        kept = bench.choose(trials)
+        with bench:
+            trials = [bench.build(candidate) for candidate in candidates]
+            kept = bench.choose(trials)
         save_selftest(folder / SELFTEST_NAME, bench.selftest)
         write_manifest(folder, bench.manifest(kept, trials))
     return load_artifact(output)
@@ -214,7 +215,10 @@ def _file_entry(path: Path) -> Dict[str, str]:
 
 
 class Bench:
-    """One compilation under way: the checkpoint, its FP32 reference, the gates, and the folder being filled."""
+    """One compilation under way: the checkpoint, its FP32 reference, the gates, and the folder being filled.
+
+    As a context manager it closes every session that is still open when the block ends, however that happens.
+    """
 
     def __init__(
         self,
@@ -246,10 +250,21 @@ class Bench:
         self._model = checkpoint.torch_model()
         self._reference = ReferenceSession(self._model, threads=threads)
         self._gates: Dict[Optional[int], Gate] = {}
+        self._trials: List[Trial] = []
         # The shipped questions, whatever the gate's and calibration's are: the same text in every artifact.
         self._shipped = load_squad(gate_path())
         shortest = self._encode(self._shipped, min(target.sequence_lengths) if target else None)
         self.selftest = selftest_arrays(shortest, self._reference, self.tokenizer.pad_id)
+
+    def __enter__(self) -> "Bench":
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        with ExitStack() as stack:
+            stack.callback(self._reference.close)
+            for trial in self._trials:
+                if trial.session is not None:
+                    stack.callback(trial.session.close)
 
     def _refuse_long_buckets(self) -> None:
         positions = self.tokenizer.max_positions
@@ -317,6 +332,7 @@ class Bench:
     def build(self, candidate: Candidate) -> Trial:
         """Export a candidate with its backend's first recipe and load it."""
         trial = Trial(candidate)
+        self._trials.append(trial)
         with self._guarded(trial):
             backend = load_backend(candidate.backend)
             backend.check_available(candidate.precision)
@@ -426,9 +442,6 @@ class Bench:
                     waiting.append(trial)
         if not kept:
             raise _nothing_left(trials)
-        for trial in kept:
-            if trial.session is not None:
-                trial.session.close()
         return kept
 
     def _passes(self, trial: Trial) -> bool:

@@ -1,6 +1,7 @@
 """One process, one loaded variant: windows of many questions, cut into batches by length, and the answers in order."""
 
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from itertools import islice
 from pathlib import Path
 from threading import Lock
@@ -74,10 +75,12 @@ def load_variants(
     """The session of one variant, or of several buckets behind one, and how to keep it busy."""
     backend = load_backend(variants[0]["backend"])
     plan: ThroughputPlan = backend.throughput_plan(threads)
-    sessions = [
-        backend.load(folder, variant, threads=threads, streams=streams or plan.streams)
-        for folder, variant in zip(folders, variants)
-    ]
+    sessions: List[Any] = []
+    with ExitStack() as opened:
+        for folder, variant in zip(folders, variants):
+            sessions.append(backend.load(folder, variant, threads=threads, streams=streams or plan.streams))
+            opened.callback(sessions[-1].close)
+        opened.pop_all()  # all are loaded: whoever asked for them closes them
     if not backend.STATIC_SHAPES:
         return sessions[0], plan._replace(streams=streams or plan.streams)
     bucketed = BucketedSession(sessions, variants)
