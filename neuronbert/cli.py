@@ -43,7 +43,7 @@ def together(*decorators: Decorator) -> Decorator:
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
 threads_option = click.option(
-    "--threads", type=click.IntRange(min=1), help="CPU threads.  [default: all this process may use]"
+    "--threads", type=click.IntRange(min=1), help="CPU threads.  [default: OMP_NUM_THREADS, or one for each core]"
 )
 variant_option = click.option("--variant", help="A variant by name.  [default: the fastest this machine can run]")
 

@@ -61,7 +61,7 @@ from neuronbert.gate import (
     selftest_batch,
     selftest_tolerance,
 )
-from neuronbert.machine import environment, usable_cpus
+from neuronbert.machine import compute_threads, environment
 from neuronbert.reference import ReferenceSession, quietly_walked
 from neuronbert.samples import calibration_path, gate_path
 from neuronbert.selection import Candidate, Names, Trial, choose_candidates, names, time_trials
@@ -109,7 +109,7 @@ def compile_checkpoint(
 
     The gate compares each variant with the FP32 reference over ``gate_data`` (SQuAD format, filled up to 500 questions
     from the shipped sample); a variant asked for by name that fails it raises GateRefused. ``calibration_data`` (SQuAD
-    format) feeds int8 quantisation. ``threads`` are CPU threads, by default all that this process may use.
+    format) feeds int8 quantisation. ``threads`` are CPU threads, by default machine.compute_threads.
 
     From ``batch_size`` to ``compiler_timeout`` (seconds) the options are those of ``backend="neuron"``, whose compiled
     models take one shape each: every batch size with every sequence length (tokens) is a bucket, for the layout that
@@ -120,7 +120,7 @@ def compile_checkpoint(
     """
     refuse_existing(Path(output))
     limits = GateLimits(min_f1_ratio, min_answer_f1)
-    threads = _positive("threads", threads) or usable_cpus()
+    threads = _positive("threads", threads) or compute_threads()
     target = NeuronTarget.of(
         batch_size,
         sequence_length,

@@ -14,7 +14,7 @@ from neuronbert.artifact import SELFTEST_NAME, Artifact, PathLike, Variant, choo
 from neuronbert.backends import Batch, Logits, Session, ThroughputPlan, load_backend
 from neuronbert.buckets import BucketedSession
 from neuronbert.errors import BackendFailed, UsageError
-from neuronbert.machine import usable_cpus
+from neuronbert.machine import compute_threads
 from neuronbert.windows import Example, Tokenizer, Window, WindowOptions, collate, encode_examples
 
 Pair = Tuple[str, str]  # question, context
@@ -103,7 +103,7 @@ class Loaded(NamedTuple):
 class Engine:
     """A verified artifact with one of its variants loaded and self-tested; calls may come from several threads.
 
-    ``threads`` is the number of CPU threads to use (default: all that this process may use). ``streams`` is how many
+    ``threads`` is the number of CPU threads to use (default: machine.compute_threads). ``streams`` is how many
     batches run at once on them. 1 answers a single question soonest, more answer many questions fastest; without it
     a call of one batch has all threads, and the first call of several loads the model a second time, as the backend
     runs many fastest. ``variants`` are the loaded ones: all buckets of the first, or only the one called ``variant``.
@@ -120,7 +120,7 @@ class Engine:
         self.artifact = artifact if isinstance(artifact, Artifact) else load_artifact(artifact)
         self.variants = choose_variants(self.artifact, variant)
         self.variant = self.variants[0]
-        self.threads = _positive("threads", threads) or usable_cpus()
+        self.threads = _positive("threads", threads) or compute_threads()
         self.tokenizer = Tokenizer.from_files(self.artifact.folder)
         self._lock = Lock()
         self._closed = False
@@ -140,7 +140,7 @@ class Engine:
         """An engine for many questions at a time: loaded once, with as many streams as its backend runs fastest."""
         artifact = artifact if isinstance(artifact, Artifact) else load_artifact(artifact)
         chosen = choose_variants(artifact, variant)[0]
-        streams = _throughput_streams(chosen, _positive("threads", threads) or usable_cpus())
+        streams = _throughput_streams(chosen, _positive("threads", threads) or compute_threads())
         return cls(artifact, variant=variant, threads=threads, streams=streams)
 
     @property

@@ -104,6 +104,14 @@ def test_nonsense_options_are_refused(echo_artifact, option):
         Engine(echo_artifact, **option)
 
 
+def test_threads_are_by_default_what_computes_best(echo_artifact, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    with Engine(echo_artifact) as default, Engine.for_many(echo_artifact) as many, Engine(
+        echo_artifact, threads=2
+    ) as two:
+        assert (default.threads, many.threads, many.streams, two.threads) == (3, 3, 3, 2)
+
+
 class Rows:
     """A session that answers each token with its own id, to see where logits end up."""
 
