@@ -37,7 +37,7 @@ from neuronbert.backends.neuron_target import (
 from neuronbert.buckets import BucketedSession
 from neuronbert.checkpoint import Checkpoint, load_checkpoint
 from neuronbert.cores import DATA_PARALLEL
-from neuronbert.engine import _positive, load_variants
+from neuronbert.engine import load_variants
 from neuronbert.errors import (
     BackendFailed,
     BackendUnavailable,
@@ -45,6 +45,7 @@ from neuronbert.errors import (
     InputError,
     NeuronBertError,
     UsageError,
+    positive,
 )
 from neuronbert.gate import (
     DEFAULT_MIN_ANSWER_F1,
@@ -120,7 +121,7 @@ def compile_checkpoint(
     """
     refuse_existing(Path(output))
     limits = GateLimits(min_f1_ratio, min_answer_f1)
-    threads = _positive("threads", threads) or compute_threads()
+    threads = positive("threads", threads) or compute_threads()
     target = NeuronTarget.of(
         batch_size,
         sequence_length,

@@ -12,7 +12,7 @@ from neuronbert.artifact import MANIFEST_NAME, Artifact
 from neuronbert.backends import Logits, ThroughputPlan
 from neuronbert.checkpoint import load_checkpoint
 from neuronbert.engine import Engine, infer_windows
-from neuronbert.errors import InputError, UsageError
+from neuronbert.errors import InputError, positive
 from neuronbert.machine import environment
 from neuronbert.metrics import (
     Number,
@@ -207,9 +207,7 @@ def compare_answers(
 
 
 def _choose_questions(data: SquadData, limit: Optional[int]) -> SquadData:
-    if limit is not None and limit < 1:
-        raise UsageError(f"limit must be at least 1, not {limit}")
-    return data._replace(questions=data.questions[:limit])
+    return data._replace(questions=data.questions[: positive("limit", limit)])
 
 
 def _metrics(data: SquadData, answered: Sequence[Answered]) -> Dict[str, Number]:
