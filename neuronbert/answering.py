@@ -44,7 +44,10 @@ def prepare_lines(
             if isinstance(outcome, PreparedLine):
                 prepared.append(outcome)
             elif on_error == "fail":
-                raise InputError(f"line {line.line_number}: {outcome.message}", hint=outcome.hint)
+                raise InputError(
+                    f"line {line.line_number}: {outcome.message}",
+                    hint=outcome.hint or "mend the line, or --on-error skip",
+                )
             else:
                 refused.append(SkippedLine(line.line_number, outcome.message))
     skipped = sorted([*reader.skipped, *refused])

@@ -362,6 +362,7 @@ def main(arguments: Optional[Sequence[str]] = None) -> None:
 def run(arguments: Sequence[str]) -> int:
     """Run the command line; its exit code. Every error becomes text here and nowhere else."""
     as_json = "--json" in arguments
+    manual = f"neuronbert {arguments[0]} --help" if arguments and arguments[0] in cli.commands else "neuronbert --help"
     try:
         with signals_as_interrupts():
             cli.main(args=list(arguments), prog_name="neuronbert", standalone_mode=False)
@@ -369,7 +370,7 @@ def run(arguments: Sequence[str]) -> int:
                 sys.stdout.flush()
         return 0
     except NeuronBertError as error:
-        return report_error(error.message, error.hint, error.exit_code, as_json)
+        return report_error(error.message, error.hint or manual, error.exit_code, as_json)
     except click.UsageError as error:
         error.show()
         return end(error.format_message(), None, UsageError.exit_code, as_json)
@@ -417,10 +418,10 @@ def discard_stdout() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def report_error(message: str, hint: Optional[str], code: int, as_json: bool) -> int:
+def report_error(message: str, hint: str, code: int, as_json: bool) -> int:
     """What was wrong, then what to do; the exit code."""
     note(f"error: {message}")
-    note(f"  try: {hint or 'neuronbert --help'}")
+    note(f"  try: {hint}")
     return end(message, hint, code, as_json)
 
 

@@ -292,9 +292,19 @@ def test_a_broken_line_is_named_and_nothing_is_answered(capsys, tmp_path, echo_a
     assert "line 3" in refused(capsys, "answer", echo_artifact.folder, "--input", path)
 
 
-def test_a_question_too_long_is_named_by_its_line(capsys, tmp_path, echo_artifact):
-    path = lines_file(tmp_path, ask(), ask(question="why " * 500))
+@pytest.mark.parametrize("fault", [{"question": "why " * 500}, {"top_k": 0}, {"doc_stride": 9999}])
+def test_what_cannot_be_asked_is_named_by_its_line(capsys, tmp_path, echo_artifact, fault):
+    path = lines_file(tmp_path, ask(), ask(**fault))
     assert "line 2" in refused(capsys, "answer", echo_artifact.folder, "--input", path)
+
+
+def test_hints_are_for_whoever_typed_the_command(capsys, tmp_path, echo_artifact):
+    arguments = ["answer", echo_artifact.folder, "--context", CONTEXT, "--question"]
+    _, _, err = invoke(capsys, *arguments, "why " * 500)
+    assert err.splitlines()[1] == "  try: a shorter question, a max_question_len of 190, or a larger max_seq_len"
+    _, out, err = invoke(capsys, *arguments, QUESTION, "--doc-stride", 9999, "--json")
+    assert err.splitlines()[1] == "  try: neuronbert answer --help"
+    assert json.loads(out)["try"] == "neuronbert answer --help"
 
 
 def test_binary_input_is_refused(capsys, tmp_path, echo_artifact):
