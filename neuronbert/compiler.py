@@ -331,7 +331,7 @@ class Bench:
             trial.variants, trial.agreements, trial.windows_per_s = [], [], []
 
     def build(self, candidate: Candidate) -> Trial:
-        """Export a candidate with its backend's first recipe and load it."""
+        """Export a candidate with the first of its backend's recipes that does not break, and load it."""
         trial = Trial(candidate)
         self._trials.append(trial)
         with self._guarded(trial):
@@ -347,8 +347,19 @@ class Bench:
         return trial
 
     def _export(self, trial: Trial) -> None:
-        """Build and load the trial with the next of its recipes."""
-        recipe = trial.recipes.pop(0)
+        """Build and load the trial with the next of its recipes that does not break; what the last one raises."""
+        while True:
+            recipe = trial.recipes.pop(0)
+            try:
+                self._export_recipe(trial, recipe)
+                return
+            except BackendFailed as error:
+                if not trial.recipes:
+                    raise
+                self.progress(f"{trial.candidate.name}: {error.message}; trying the next recipe")
+                self._discard(trial)
+
+    def _export_recipe(self, trial: Trial, recipe: Mapping[str, Any]) -> None:
         trial.variants, trial.agreements = [], []
         if load_backend(trial.candidate.backend).STATIC_SHAPES:
             trial.session = self._export_buckets(trial, recipe)

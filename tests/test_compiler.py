@@ -275,6 +275,22 @@ def test_the_sessions_of_a_good_end_are_closed_too(compile_beside):
     assert INSTANTS and all(one.closed for one in INSTANTS)
 
 
+def first_export_fails(source, precision, recipe, folder):
+    (folder / "half").write_text("made")
+    if recipe["number"] == 1:
+        raise BackendFailed("recipe 1 cannot be made")
+    return torchscript.export(source, precision, recipe, folder)
+
+
+def test_a_recipe_that_breaks_gives_way_to_the_next(compile_beside):
+    numbers = [{"number": 1}, {"number": 2}]
+    artifact = compile_beside(export=first_export_fails, recipes=lambda precision: list(numbers))
+    broken = next(trial for trial in artifact.manifest["selection"] if trial["name"] == "broken-fp32")
+    assert broken["outcome"] in ("kept", "slower") and broken["windows_per_s"]
+    assert all(variant["recipe"] in ({}, {"number": 2}) for variant in artifact.variants)
+    assert "broken-fp32: recipe 1 cannot be made; trying the next recipe" in PROGRESS
+
+
 def test_tracing_says_nothing_of_transformers_own(tmp_path, tiny_checkpoint):
     pytest.importorskip("torch")
     with warnings.catch_warnings(record=True) as caught:
