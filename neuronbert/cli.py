@@ -142,7 +142,27 @@ def progress_bar(label: str) -> Iterator[Callable[[int, int], None]]:
 
 def show(as_json: bool, document: Any, text: Callable[[], str]) -> None:
     """A verb's result on stdout: one JSON document, or text for a person."""
-    click.echo(json.dumps(document, indent=2, ensure_ascii=False) if as_json else text())
+    put(to_json(document, indent=2) if as_json else text())
+
+
+def put(text: str) -> None:
+    """A result on stdout; a character that its encoding does not have (half a surrogate pair) is escaped."""
+    encoding = stdout_encoding()
+    click.echo(text.encode(encoding, "backslashreplace").decode(encoding))
+
+
+def to_json(document: Any, indent: Optional[int] = None) -> str:
+    """JSON with its characters as they are, or escaped where stdout does not have one of them."""
+    text = json.dumps(document, indent=indent, ensure_ascii=False)
+    try:
+        text.encode(stdout_encoding())
+    except UnicodeEncodeError:
+        return json.dumps(document, indent=indent)
+    return text
+
+
+def stdout_encoding() -> str:
+    return getattr(sys.stdout, "encoding", None) or "utf-8"
 
 
 @click.group(context_settings=CONTEXT_SETTINGS)
@@ -281,10 +301,10 @@ def _answer_file(
         results = answer_lines(engine, prepared)
         if as_json:
             document = {"results": list(results), "skipped": [line._asdict() for line in skipped]}
-            click.echo(json.dumps(document, indent=2, ensure_ascii=False))
+            put(to_json(document, indent=2))
         else:
             for result in results:
-                click.echo(json.dumps(result, ensure_ascii=False))
+                put(to_json(result))
     for line in skipped:
         note(f"skipped line {line.line_number}: {line.reason}")
 

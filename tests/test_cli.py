@@ -195,6 +195,29 @@ def test_stdin_is_answered(echo_artifact):
     assert [result["line"] for result in json.loads(done.stdout)["results"]] == [1]
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii", "latin-1"])
+@pytest.mark.parametrize("as_json", [["--json"], []])
+def test_results_can_always_be_printed(tmp_path, echo_artifact, encoding, as_json):
+    identity = "half \ud83d, whole \U0001f600, \u4e2d"
+    path = lines_file(tmp_path, json.dumps(ask(id=identity)))
+    command = [sys.executable, "-m", "neuronbert", "answer", str(echo_artifact.folder), "--input", str(path), *as_json]
+    done = subprocess.run(command, env={**os.environ, "PYTHONIOENCODING": encoding}, capture_output=True)
+    assert (done.returncode, done.stderr) == (0, b"")
+    document = json.loads(done.stdout.decode(encoding))
+    assert (document["results"][0] if as_json else document)["id"] == identity
+
+
+def test_half_a_surrogate_pair_is_refused_in_a_line_and_escaped_from_an_argument(capsys, tmp_path, echo_artifact):
+    path = lines_file(tmp_path, ask(), json.dumps(ask(context="Jim \udc00Henson")))
+    assert "line 2: context holds half of a surrogate pair" in refused(
+        capsys, "answer", echo_artifact.folder, "--input", path
+    )
+    command = [sys.executable, "-m", "neuronbert", "answer", echo_artifact.folder, "--question", "Who?", "--context"]
+    done = subprocess.run([*command, b"a\xffb"], env={**os.environ, "PYTHONIOENCODING": "utf-8"}, capture_output=True)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert done.stdout.decode("utf-8").startswith("a\\udcffb  (score")
+
+
 def test_skip_answers_the_good_lines_and_lists_the_bad(capsys, tmp_path, echo_artifact):
     path = lines_file(
         tmp_path, ask(id=1), "{broken", ask(question=""), ask(question="why " * 500), ask(doc_stride=9999), ask(id=5)
