@@ -144,7 +144,8 @@ class QuestionAnsweringPipeline:
 
         One input gives its result, several a list of results, a generator gives a generator. A result is a
         dictionary of score, start, end (characters of the context) and answer when there is exactly one answer,
-        else a list of them, best first.
+        else a list of them, best first. The answers of score 0 with which the old pipeline filled up top_k are left
+        out.
         """
         given = {name: keywords.pop(name) for name in INPUT_KEYWORDS if name in keywords}
         chosen = {**self._keywords, **_known(keywords)}
