@@ -1,5 +1,6 @@
 """Answers files of questions: JSON lines in, a result a line out, and the line's number on whatever is wrong."""
 
+import math
 from dataclasses import replace
 from itertools import islice
 from typing import Any, Dict, Iterable, Iterator, List, Mapping, NamedTuple, Sequence, Tuple, TypeVar, Union
@@ -43,7 +44,10 @@ def prepare_lines(
             if isinstance(outcome, PreparedLine):
                 prepared.append(outcome)
             elif on_error == "fail":
-                raise InputError(f"line {line.line_number}: {outcome.message}", hint=outcome.hint)
+                raise InputError(
+                    f"line {line.line_number}: {outcome.message}",
+                    hint=outcome.hint or "mend the line, or --on-error skip",
+                )
             else:
                 refused.append(SkippedLine(line.line_number, outcome.message))
     skipped = sorted([*reader.skipped, *refused])
@@ -91,5 +95,6 @@ def answer_lines(engine: Engine, prepared: Sequence[PreparedLine]) -> Iterator[D
 
 
 def flat(ranked: List[Dict[str, Any]], top_k: int) -> Dict[str, Any]:
-    """One answer's own keys where one was asked for, else a list under ``answers``."""
-    return dict(ranked[0]) if top_k == 1 and ranked else {"answers": ranked}
+    """For JSON: one answer's own keys where one was asked for, else a list under ``answers``; null for infinity."""
+    ranked = [{name: None if value == math.inf else value for name, value in answer.items()} for answer in ranked]
+    return ranked[0] if top_k == 1 and ranked else {"answers": ranked}

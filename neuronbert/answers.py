@@ -5,15 +5,15 @@ per window, answers with the same text (whatever its case) are one answer whose 
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from numbers import Integral, Real
-from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
 import tokenizers
 
 from neuronbert.errors import UsageError
-from neuronbert.windows import Example, Window
+from neuronbert.windows import Example, Window, WindowOptions
 
 RANKINGS = ("window", "document")
 MASKED_LOGIT = -10000.0  # what the transformers pipeline gives to a token that no answer may touch
@@ -61,6 +61,13 @@ class AnswerOptions:
     def candidates_per_window(self) -> int:
         # Candidates may become one answer when they are moved to words, so more are kept: the old pipeline's rule.
         return 2 * self.top_k + 10 if self.align_to_words else self.top_k
+
+
+def options_of(keywords: Mapping[str, Any]) -> Tuple[WindowOptions, AnswerOptions]:
+    """Keywords of both kinds as what they are; one that is None keeps its default. TypeError for another name."""
+    given = {name: value for name, value in keywords.items() if value is not None}
+    window = {field.name: given.pop(field.name) for field in fields(WindowOptions) if field.name in given}
+    return WindowOptions(**window), AnswerOptions(**given)
 
 
 class Softmax(NamedTuple):

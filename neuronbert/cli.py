@@ -9,9 +9,8 @@ import tempfile
 import threading
 import traceback
 from contextlib import contextmanager, suppress
-from dataclasses import fields
 from datetime import datetime
-from typing import Any, BinaryIO, Callable, Dict, Iterator, List, Optional, Sequence, Tuple
+from typing import Any, BinaryIO, Callable, Iterator, List, Optional, Sequence
 
 import click
 
@@ -44,7 +43,7 @@ def together(*decorators: Decorator) -> Decorator:
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
 threads_option = click.option(
-    "--threads", type=click.IntRange(min=1), help="CPU threads.  [default: all this process may use]"
+    "--threads", type=click.IntRange(min=1), help="CPU threads.  [default: OMP_NUM_THREADS, or one for each core]"
 )
 variant_option = click.option("--variant", help="A variant by name.  [default: the fastest this machine can run]")
 
@@ -109,9 +108,6 @@ window_options = together(
 
 answer_options = together(
     click.option(
-        "--top-k", type=click.IntRange(min=1), default=1, show_default=True, help="Answers for each question."
-    ),
-    click.option(
         "--max-answer-len", type=click.IntRange(min=1), default=15, show_default=True, help="Tokens in an answer."
     ),
     click.option("--handle-impossible-answer", is_flag=True, help="Allow the empty answer."),
@@ -146,7 +142,27 @@ def progress_bar(label: str) -> Iterator[Callable[[int, int], None]]:
 
 def show(as_json: bool, document: Any, text: Callable[[], str]) -> None:
     """A verb's result on stdout: one JSON document, or text for a person."""
-    click.echo(json.dumps(document, indent=2, ensure_ascii=False) if as_json else text())
+    put(to_json(document, indent=2) if as_json else text())
+
+
+def put(text: str) -> None:
+    """A result on stdout; a character that its encoding does not have (half a surrogate pair) is escaped."""
+    encoding = stdout_encoding()
+    click.echo(text.encode(encoding, "backslashreplace").decode(encoding))
+
+
+def to_json(document: Any, indent: Optional[int] = None) -> str:
+    """JSON with its characters as they are, or escaped where stdout does not have one of them."""
+    text = json.dumps(document, indent=indent, ensure_ascii=False)
+    try:
+        text.encode(stdout_encoding())
+    except UnicodeEncodeError:
+        return json.dumps(document, indent=indent)
+    return text
+
+
+def stdout_encoding() -> str:
+    return getattr(sys.stdout, "encoding", None) or "utf-8"
 
 
 @click.group(context_settings=CONTEXT_SETTINGS)
@@ -234,12 +250,14 @@ def inspect_(artifact: str, as_json: bool) -> None:
     help="What a broken line does.",
 )
 @window_options
+@click.option("--top-k", type=click.IntRange(min=1), default=1, show_default=True, help="Answers for each question.")
 @answer_options
+@click.option("--details", is_flag=True, help='Add each answer\'s window and by how much "no answer" leads the best.')
 @variant_option
 @threads_option
 @json_option
 def answer(
-    artifact: str, question: Optional[str], context: Optional[str], input_: Optional[str], **options: Any
+    artifact: str, question: Optional[str], context: Optional[str], input_: Optional[str], on_error: str, **options: Any
 ) -> None:
     """Answer one question, or a file of them, with ARTIFACT.
 
@@ -248,7 +266,7 @@ def answer(
     if input_ is not None:
         if question is not None or context is not None:
             raise UsageError("--input takes the place of --question and --context", hint="one or the other")
-        _answer_file(artifact, input_, **options)
+        _answer_file(artifact, input_, on_error, **options)
     elif question is None or context is None:
         missing = "--question" if question is None else "--context"
         raise UsageError(f"{missing} is missing", hint="--question Q --context C, or --input FILE.jsonl")
@@ -260,44 +278,35 @@ def _answer_one(
     artifact: str, question: str, context: str, variant: str, threads: int, as_json: bool, **options: Any
 ) -> None:
     from neuronbert.answering import flat
+    from neuronbert.answers import options_of
     from neuronbert.engine import Engine
     from neuronbert.rendering import answers_text
 
-    window, ranking = _split_options(options)
+    window, ranking = options_of(options)
     with Engine(artifact, variant=variant, threads=threads, streams=1) as engine:
         ranked = engine.answer([(question, context)], window, ranking)[0]
     show(as_json, flat(ranked, ranking.top_k), lambda: answers_text(ranked))
 
 
 def _answer_file(
-    artifact: str, input_: str, variant: str, threads: int, on_error: str, as_json: bool, **options: Any
+    artifact: str, input_: str, on_error: str, variant: str, threads: int, as_json: bool, **options: Any
 ) -> None:
     from neuronbert.answering import answer_lines, prepare_lines
+    from neuronbert.answers import options_of
     from neuronbert.engine import Engine
 
-    window, ranking = _split_options(options)
+    window, ranking = options_of(options)
     with open_input(input_) as lines, Engine.for_many(artifact, variant=variant, threads=threads) as engine:
         prepared, skipped = prepare_lines(engine, lines, window, ranking, on_error)
         results = answer_lines(engine, prepared)
         if as_json:
             document = {"results": list(results), "skipped": [line._asdict() for line in skipped]}
-            click.echo(json.dumps(document, indent=2, ensure_ascii=False))
+            put(to_json(document, indent=2))
         else:
             for result in results:
-                click.echo(json.dumps(result, ensure_ascii=False))
+                put(to_json(result))
     for line in skipped:
         note(f"skipped line {line.line_number}: {line.reason}")
-
-
-def _split_options(options: Dict[str, Any]) -> Tuple[Any, Any]:
-    """The options of windows and of answers among a verb's options; those not given keep their defaults."""
-    from neuronbert.answers import AnswerOptions
-    from neuronbert.windows import WindowOptions
-
-    given = {name: value for name, value in options.items() if value is not None}
-    window = {field.name: given[field.name] for field in fields(WindowOptions) if field.name in given}
-    ranking = {field.name: given[field.name] for field in fields(AnswerOptions) if field.name in given}
-    return WindowOptions(**window), AnswerOptions(**ranking)
 
 
 @contextmanager
@@ -318,7 +327,10 @@ def open_input(path: str) -> Iterator[BinaryIO]:
 @click.argument("artifact", type=click.Path())
 @click.argument("data", type=click.Path())
 @click.option("--against", help="Another artifact, or a checkpoint: list the answers that changed.")
+@click.option("--against-variant", help="Its variant, where --against is an artifact.  [default: its fastest]")
 @click.option("--limit", type=click.IntRange(min=1), help="The first so many questions only.")
+@window_options
+@answer_options
 @variant_option
 @threads_option
 @hub_options
@@ -370,6 +382,7 @@ def main(arguments: Optional[Sequence[str]] = None) -> None:
 def run(arguments: Sequence[str]) -> int:
     """Run the command line; its exit code. Every error becomes text here and nowhere else."""
     as_json = "--json" in arguments
+    manual = f"neuronbert {arguments[0]} --help" if arguments and arguments[0] in cli.commands else "neuronbert --help"
     try:
         with signals_as_interrupts():
             cli.main(args=list(arguments), prog_name="neuronbert", standalone_mode=False)
@@ -377,7 +390,7 @@ def run(arguments: Sequence[str]) -> int:
                 sys.stdout.flush()
         return 0
     except NeuronBertError as error:
-        return report_error(error.message, error.hint, error.exit_code, as_json)
+        return report_error(error.message, error.hint or manual, error.exit_code, as_json)
     except click.UsageError as error:
         error.show()
         return end(error.format_message(), None, UsageError.exit_code, as_json)
@@ -425,10 +438,10 @@ def discard_stdout() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def report_error(message: str, hint: Optional[str], code: int, as_json: bool) -> int:
+def report_error(message: str, hint: str, code: int, as_json: bool) -> int:
     """What was wrong, then what to do; the exit code."""
     note(f"error: {message}")
-    note(f"  try: {hint or 'neuronbert --help'}")
+    note(f"  try: {hint}")
     return end(message, hint, code, as_json)
 
 

@@ -3,7 +3,7 @@
 import json
 import shutil
 import time
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Sequence, Union
 
@@ -37,7 +37,7 @@ from neuronbert.backends.neuron_target import (
 from neuronbert.buckets import BucketedSession
 from neuronbert.checkpoint import Checkpoint, load_checkpoint
 from neuronbert.cores import DATA_PARALLEL
-from neuronbert.engine import _positive, load_variants
+from neuronbert.engine import load_variants
 from neuronbert.errors import (
     BackendFailed,
     BackendUnavailable,
@@ -45,6 +45,7 @@ from neuronbert.errors import (
     InputError,
     NeuronBertError,
     UsageError,
+    positive,
 )
 from neuronbert.gate import (
     DEFAULT_MIN_ANSWER_F1,
@@ -61,7 +62,7 @@ from neuronbert.gate import (
     selftest_batch,
     selftest_tolerance,
 )
-from neuronbert.machine import environment, usable_cpus
+from neuronbert.machine import compute_threads, environment
 from neuronbert.reference import ReferenceSession, quietly_walked
 from neuronbert.samples import calibration_path, gate_path
 from neuronbert.selection import Candidate, Names, Trial, choose_candidates, names, time_trials
@@ -109,7 +110,7 @@ def compile_checkpoint(
 
     The gate compares each variant with the FP32 reference over ``gate_data`` (SQuAD format, filled up to 500 questions
     from the shipped sample); a variant asked for by name that fails it raises GateRefused. ``calibration_data`` (SQuAD
-    format) feeds int8 quantisation. ``threads`` are CPU threads, by default all that this process may use.
+    format) feeds int8 quantisation. ``threads`` are CPU threads, by default machine.compute_threads.
 
     From ``batch_size`` to ``compiler_timeout`` (seconds) the options are those of ``backend="neuron"``, whose compiled
     models take one shape each: every batch size with every sequence length (tokens) is a bucket, for the layout that
@@ -120,7 +121,7 @@ def compile_checkpoint(
     """
     refuse_existing(Path(output))
     limits = GateLimits(min_f1_ratio, min_answer_f1)
-    threads = _positive("threads", threads) or usable_cpus()
+    threads = positive("threads", threads) or compute_threads()
     target = NeuronTarget.of(
         batch_size,
         sequence_length,
@@ -155,8 +156,9 @@ def compile_checkpoint(
             target if static else None,
             data_entry(gate_data, calibration_data, questions, skip_gate),
         )
-        trials = [bench.build(candidate) for candidate in candidates]
-        kept = bench.choose(trials)
+        with bench:
+            trials = [bench.build(candidate) for candidate in candidates]
+            kept = bench.choose(trials)
         save_selftest(folder / SELFTEST_NAME, bench.selftest)
         write_manifest(folder, bench.manifest(kept, trials))
     return load_artifact(output)
@@ -214,7 +216,10 @@ def _file_entry(path: Path) -> Dict[str, str]:
 
 
 class Bench:
-    """One compilation under way: the checkpoint, its FP32 reference, the gates, and the folder being filled."""
+    """One compilation under way: the checkpoint, its FP32 reference, the gates, and the folder being filled.
+
+    As a context manager it closes every session that is still open when the block ends, however that happens.
+    """
 
     def __init__(
         self,
@@ -246,10 +251,21 @@ class Bench:
         self._model = checkpoint.torch_model()
         self._reference = ReferenceSession(self._model, threads=threads)
         self._gates: Dict[Optional[int], Gate] = {}
+        self._trials: List[Trial] = []
         # The shipped questions, whatever the gate's and calibration's are: the same text in every artifact.
         self._shipped = load_squad(gate_path())
         shortest = self._encode(self._shipped, min(target.sequence_lengths) if target else None)
         self.selftest = selftest_arrays(shortest, self._reference, self.tokenizer.pad_id)
+
+    def __enter__(self) -> "Bench":
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        with ExitStack() as stack:
+            stack.callback(self._reference.close)
+            for trial in self._trials:
+                if trial.session is not None:
+                    stack.callback(trial.session.close)
 
     def _refuse_long_buckets(self) -> None:
         positions = self.tokenizer.max_positions
@@ -315,8 +331,9 @@ class Bench:
             trial.variants, trial.agreements, trial.windows_per_s = [], [], []
 
     def build(self, candidate: Candidate) -> Trial:
-        """Export a candidate with its backend's first recipe and load it."""
+        """Export a candidate with the first of its backend's recipes that does not break, and load it."""
         trial = Trial(candidate)
+        self._trials.append(trial)
         with self._guarded(trial):
             backend = load_backend(candidate.backend)
             backend.check_available(candidate.precision)
@@ -330,8 +347,19 @@ class Bench:
         return trial
 
     def _export(self, trial: Trial) -> None:
-        """Build and load the trial with the next of its recipes."""
-        recipe = trial.recipes.pop(0)
+        """Build and load the trial with the next of its recipes that does not break; what the last one raises."""
+        while True:
+            recipe = trial.recipes.pop(0)
+            try:
+                self._export_recipe(trial, recipe)
+                return
+            except BackendFailed as error:
+                if not trial.recipes:
+                    raise
+                self.progress(f"{trial.candidate.name}: {error.message}; trying the next recipe")
+                self._discard(trial)
+
+    def _export_recipe(self, trial: Trial, recipe: Mapping[str, Any]) -> None:
         trial.variants, trial.agreements = [], []
         if load_backend(trial.candidate.backend).STATIC_SHAPES:
             trial.session = self._export_buckets(trial, recipe)
@@ -426,9 +454,6 @@ class Bench:
                     waiting.append(trial)
         if not kept:
             raise _nothing_left(trials)
-        for trial in kept:
-            if trial.session is not None:
-                trial.session.close()
         return kept
 
     def _passes(self, trial: Trial) -> bool:

@@ -64,6 +64,7 @@ class Facts:
     affinity_cpus: int = 1
     cpu_quota: Optional[float] = None
     usable_cpus: int = 1
+    physical_cores: int = 1
     memory_bytes: int = 0
     available_bytes: Optional[int] = None
     folder: str = "."
@@ -120,6 +121,7 @@ def gather() -> Facts:
         affinity_cpus=machine.affinity_cpus(),
         cpu_quota=machine.cpu_quota(),
         usable_cpus=machine.usable_cpus(),
+        physical_cores=machine.physical_cores(),
         memory_bytes=machine.memory_bytes(),
         available_bytes=machine.available_memory_bytes(),
         folder=folder,
@@ -244,8 +246,9 @@ def check_cpu(facts: Facts) -> Check:
 
 def check_threads(facts: Facts) -> Check:
     """Cores against what the environment tells libraries to use."""
-    usable = facts.usable_cpus
-    cores = f"{usable} of {facts.affinity_cpus} CPUs" if usable < facts.affinity_cpus else f"{usable} CPUs"
+    usable, best = facts.usable_cpus, facts.physical_cores
+    cpus = f"{usable} of {facts.affinity_cpus}" if usable < facts.affinity_cpus else f"{usable}"
+    cores = f"{cpus} CPUs on {_count(best, 'core')}"
     quota = f" (the container's quota is {facts.cpu_quota:g})" if facts.cpu_quota is not None else ""
     set_here = {name: facts.environ[name] for name in THREAD_VARIABLES if facts.environ.get(name)}
     for name, value in set_here.items():
@@ -255,9 +258,9 @@ def check_threads(facts: Facts) -> Check:
             return Check("threads", WARN, f"{cores}{quota}; {name}={value} is not a number", f"unset {name}")
         if int(first) > usable:
             found = f"{cores}{quota}; {name}={value} starts more threads than there are CPUs: they wait for each other"
-            return Check("threads", WARN, found, f"export {name}={usable}")
-        if int(first) < usable:
-            found = f"{cores}{quota}; {name}={value} leaves {usable - int(first)} idle in torch and numpy"
+            return Check("threads", WARN, found, f"export {name}={best}")
+        if int(first) < best:
+            found = f"{cores}{quota}; {name}={value} leaves {_count(best - int(first), 'core')} idle"
             return Check("threads", WARN, found, f"unset {name}, unless several processes share this machine")
     listed = ", ".join(f"{name}={value}" for name, value in set_here.items())
     return Check("threads", OK, f"{cores}{quota}" + (f"; {listed}" if listed else ""))

@@ -1,6 +1,7 @@
 """One process, one loaded variant: windows of many questions, cut into batches by length, and the answers in order."""
 
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from itertools import islice
 from pathlib import Path
 from threading import Lock
@@ -12,8 +13,8 @@ from neuronbert.answers import AnswerOptions, rank_answers
 from neuronbert.artifact import SELFTEST_NAME, Artifact, PathLike, Variant, choose_variants, load_artifact
 from neuronbert.backends import Batch, Logits, Session, ThroughputPlan, load_backend
 from neuronbert.buckets import BucketedSession
-from neuronbert.errors import BackendFailed, UsageError
-from neuronbert.machine import usable_cpus
+from neuronbert.errors import BackendFailed, positive
+from neuronbert.machine import compute_threads
 from neuronbert.windows import Example, Tokenizer, Window, WindowOptions, collate, encode_examples
 
 Pair = Tuple[str, str]  # question, context
@@ -74,10 +75,12 @@ def load_variants(
     """The session of one variant, or of several buckets behind one, and how to keep it busy."""
     backend = load_backend(variants[0]["backend"])
     plan: ThroughputPlan = backend.throughput_plan(threads)
-    sessions = [
-        backend.load(folder, variant, threads=threads, streams=streams or plan.streams)
-        for folder, variant in zip(folders, variants)
-    ]
+    sessions: List[Any] = []
+    with ExitStack() as opened:
+        for folder, variant in zip(folders, variants):
+            sessions.append(backend.load(folder, variant, threads=threads, streams=streams or plan.streams))
+            opened.callback(sessions[-1].close)
+        opened.pop_all()  # all are loaded: whoever asked for them closes them
     if not backend.STATIC_SHAPES:
         return sessions[0], plan._replace(streams=streams or plan.streams)
     bucketed = BucketedSession(sessions, variants)
@@ -100,7 +103,7 @@ class Loaded(NamedTuple):
 class Engine:
     """A verified artifact with one of its variants loaded and self-tested; calls may come from several threads.
 
-    ``threads`` is the number of CPU threads to use (default: all that this process may use). ``streams`` is how many
+    ``threads`` is the number of CPU threads to use (default: machine.compute_threads). ``streams`` is how many
     batches run at once on them. 1 answers a single question soonest, more answer many questions fastest; without it
     a call of one batch has all threads, and the first call of several loads the model a second time, as the backend
     runs many fastest. ``variants`` are the loaded ones: all buckets of the first, or only the one called ``variant``.
@@ -117,14 +120,14 @@ class Engine:
         self.artifact = artifact if isinstance(artifact, Artifact) else load_artifact(artifact)
         self.variants = choose_variants(self.artifact, variant)
         self.variant = self.variants[0]
-        self.threads = _positive("threads", threads) or usable_cpus()
+        self.threads = positive("threads", threads) or compute_threads()
         self.tokenizer = Tokenizer.from_files(self.artifact.folder)
         self._lock = Lock()
         self._closed = False
         throughput_streams = _throughput_streams(self.variant, self.threads)
         # Static shapes keep as many requests in flight as their cores take: loading them twice would need more cores.
         static = load_backend(self.variant["backend"]).STATIC_SHAPES
-        self._one = self._load(_positive("streams", streams) or (throughput_streams if static else 1))
+        self._one = self._load(positive("streams", streams) or (throughput_streams if static else 1))
         self._many: Optional[Loaded] = None
         if self._one.plan.lengths:
             self.tokenizer.limit_length(max(self._one.plan.lengths))
@@ -137,7 +140,7 @@ class Engine:
         """An engine for many questions at a time: loaded once, with as many streams as its backend runs fastest."""
         artifact = artifact if isinstance(artifact, Artifact) else load_artifact(artifact)
         chosen = choose_variants(artifact, variant)[0]
-        streams = _throughput_streams(chosen, _positive("threads", threads) or usable_cpus())
+        streams = _throughput_streams(chosen, positive("threads", threads) or compute_threads())
         return cls(artifact, variant=variant, threads=threads, streams=streams)
 
     @property
@@ -276,11 +279,3 @@ def max_difference(actual: Logits, expected: Logits, mask: np.ndarray) -> float:
     """The largest absolute difference over the tokens that are not padding; NaN if there is one."""
     kept = mask.astype(bool)
     return float(np.max([np.abs(a - b)[kept].max() for a, b in zip(actual, expected)]))
-
-
-def _positive(name: str, value: Optional[int]) -> Optional[int]:
-    if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
-        raise UsageError(
-            f"{name} must be a whole number of at least 1, not {value!r}", hint=f"{name}=1, or leave it out"
-        )
-    return value

@@ -36,6 +36,15 @@ class UsageError(NeuronBertError, ValueError):
     http_status = 400
 
 
+def positive(name: str, value: Optional[int]) -> Optional[int]:
+    """``value`` if it is None or a whole number of at least 1, else UsageError."""
+    if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+        raise UsageError(
+            f"{name} must be a whole number of at least 1, not {value!r}", hint=f"{name}=1, or leave it out"
+        )
+    return value
+
+
 class CheckpointError(NeuronBertError, ValueError):
     """A checkpoint that cannot be found, read or served."""
 

@@ -7,12 +7,12 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple, Union
 
-from neuronbert.answers import AnswerOptions, rank_answers
+from neuronbert.answers import AnswerOptions, options_of, rank_answers
 from neuronbert.artifact import MANIFEST_NAME, Artifact
 from neuronbert.backends import Logits, ThroughputPlan
 from neuronbert.checkpoint import load_checkpoint
 from neuronbert.engine import Engine, infer_windows
-from neuronbert.errors import InputError, UsageError
+from neuronbert.errors import InputError, positive
 from neuronbert.machine import environment
 from neuronbert.metrics import (
     Number,
@@ -126,34 +126,34 @@ def evaluate_artifact(
     against_variant: Optional[str] = None,
     limit: Optional[int] = None,
     threads: Optional[int] = None,
-    window_options: Optional[WindowOptions] = None,
-    answer_options: Optional[AnswerOptions] = None,
     revision: Optional[str] = None,
     token: Optional[str] = None,
     local_files_only: bool = False,
     allow_pickle: bool = False,
     progress: Progress = lambda done, total: None,
+    **options: Any,
 ) -> EvaluationReport:
     """Answer the SQuAD v1.1 or v2.0 file ``data`` (its first ``limit`` questions) and score the answers.
 
     ``against`` is another artifact's folder or a checkpoint (folder, hub id, ``"demo"``, (model, tokenizer)), which
-    is run in FP32 by torch; the hub options are for it. On v2.0 data the empty answer is allowed, and the best
-    figures that any ``null_threshold`` reaches are reported with it (``best_exact_thresh``, ``best_f1_thresh``).
+    is run in FP32 by torch; the hub options are for it. ``options`` are those of windows and answers (WindowOptions,
+    AnswerOptions). On v2.0 data the empty answer is allowed, and the best figures that any ``null_threshold`` reaches
+    are reported with it (``best_exact_thresh``, ``best_f1_thresh``).
 
     Raises InputError for a file or a question that cannot be read, ArtifactError and CheckpointError.
     """
+    window_options, answer_options = options_of(options)
     chosen = _choose_questions(load_squad_data(data), limit)
     asked = len(chosen.questions)
     total = asked if against is None else 2 * asked
-    options = answer_options or AnswerOptions()
     if chosen.version == "2.0":
-        options = replace(options, handle_impossible_answer=True)
+        answer_options = replace(answer_options, handle_impossible_answer=True)
 
     def answer(reader: Reader, before: int) -> List[Answered]:
-        return _answer(reader, chosen.questions, windows, options, lambda done: progress(before + done, total))
+        return _answer(reader, chosen.questions, windows, answer_options, lambda done: progress(before + done, total))
 
     with Engine.for_many(artifact, variant=variant, threads=threads) as engine:
-        windows = _windows_of(engine, window_options or WindowOptions())
+        windows = _windows_of(engine, window_options)
         started = time.perf_counter()
         answered = answer(_engine_reader(engine), 0)
         seconds = time.perf_counter() - started
@@ -207,9 +207,7 @@ def compare_answers(
 
 
 def _choose_questions(data: SquadData, limit: Optional[int]) -> SquadData:
-    if limit is not None and limit < 1:
-        raise UsageError(f"limit must be at least 1, not {limit}")
-    return data._replace(questions=data.questions[:limit])
+    return data._replace(questions=data.questions[: positive("limit", limit)])
 
 
 def _metrics(data: SquadData, answered: Sequence[Answered]) -> Dict[str, Number]:

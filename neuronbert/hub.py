@@ -1,5 +1,6 @@
 """Fetches one revision of a hub checkpoint for checkpoint.py: config, tokenizer and weights from the same commit."""
 
+import logging
 import re
 from pathlib import Path
 from typing import List, Optional, Tuple
@@ -7,6 +8,8 @@ from typing import List, Optional, Tuple
 from neuronbert import weights
 from neuronbert.errors import CheckpointError, NeuronBertError
 from neuronbert.tokenizer_files import FILE_NAMES
+
+log = logging.getLogger(__name__)
 
 _PART = r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9_])?"
 _HUB_ID = re.compile(rf"{_PART}(?:/{_PART})?")
@@ -22,7 +25,8 @@ def download(
 ) -> Tuple[Path, str]:
     """Folder of the downloaded snapshot and the commit it is at; only the files a checkpoint needs are fetched.
 
-    With ``local_files_only`` (or HF_HUB_OFFLINE) only the cache is read. Raises CheckpointError.
+    With ``local_files_only`` (or HF_HUB_OFFLINE) only the cache is read; without a network it is too, and a warning
+    says so. Raises CheckpointError.
     """
     from huggingface_hub import constants
 
@@ -37,7 +41,12 @@ def download(
         if reason is not None:
             raise reason from error
         if _is_network_failure(error):
-            return _from_cache(repo_id, revision, error)
+            folder, commit = _from_cache(repo_id, revision, error)
+            # Without a handler of the caller's, a warning is one line on stderr.
+            log.warning(
+                "the hub cannot be reached (%s): %s at %s is from the cache", _root_cause(error), repo_id, commit
+            )
+            return folder, commit
         raise
 
 

@@ -77,6 +77,15 @@ def physical_cores() -> int:
     return usable_cpus() if cores is None else max(1, min(cores, usable_cpus()))
 
 
+def compute_threads() -> int:
+    """Threads for matrix products: OMP_NUM_THREADS (its first number) where that is set, else one for each core.
+
+    SMT siblings share a core's multipliers, so a second thread on it only takes turns with the first.
+    """
+    asked = _number(os.environ.get("OMP_NUM_THREADS", "").split(",")[0])
+    return asked or physical_cores()
+
+
 def affinity_cpus() -> int:
     """Logical CPUs in this process's affinity mask, whatever its quota."""
     return len(_affinity())

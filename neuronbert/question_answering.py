@@ -14,7 +14,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple, Union
 
-from neuronbert.answers import AnswerOptions
+from neuronbert.answers import AnswerOptions, options_of
 from neuronbert.artifact import MANIFEST_NAME, Artifact
 from neuronbert.engine import Engine
 from neuronbert.errors import ArtifactError, InputError, UsageError
@@ -26,8 +26,7 @@ Pair = Tuple[str, str]  # question, context
 Answer = Dict[str, Any]
 Result = Union[Answer, List[Answer]]
 
-WINDOW_KEYWORDS = tuple(field.name for field in fields(WindowOptions))
-ANSWER_KEYWORDS = tuple(field.name for field in fields(AnswerOptions))
+OPTIONS = tuple(field.name for kind in (WindowOptions, AnswerOptions) for field in fields(kind))
 INPUT_KEYWORDS = ("question", "context", "data", "X")
 
 # Keywords of the transformers pipeline that change no answer here, and why.
@@ -118,7 +117,9 @@ class QuestionAnsweringPipeline:
         if isinstance(tokenizer, Tokenizer) and tokenizer is model.tokenizer:
             tokenizer = None
         self._keywords = _known({**keywords, "tokenizer": tokenizer})
-        _options(self._keywords)  # so that a wrong value is refused here and not at the first call
+        # So that a wrong value is refused here and not at the first call.
+        _batch_size(self._keywords.get("batch_size"))
+        options_of({name: value for name, value in self._keywords.items() if name in OPTIONS})
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -143,12 +144,13 @@ class QuestionAnsweringPipeline:
 
         One input gives its result, several a list of results, a generator gives a generator. A result is a
         dictionary of score, start, end (characters of the context) and answer when there is exactly one answer,
-        else a list of them, best first.
+        else a list of them, best first. The answers of score 0 with which the old pipeline filled up top_k are left
+        out.
         """
         given = {name: keywords.pop(name) for name in INPUT_KEYWORDS if name in keywords}
         chosen = {**self._keywords, **_known(keywords)}
         batch_size = _batch_size(chosen.pop("batch_size", None))
-        window_options, answer_options = _options(chosen)
+        window_options, answer_options = options_of(chosen)
         found = read_inputs(inputs, given)
         if not isinstance(found, list):
             return self._stream(found, batch_size, window_options, answer_options)
@@ -269,7 +271,7 @@ def _known(keywords: Mapping[str, Any]) -> Dict[str, Any]:
     for name, value in keywords.items():
         if value is None or name in WITHOUT_EFFECT or (name == "device" and value in (-1, "cpu")):
             continue
-        if name in WINDOW_KEYWORDS or name in ANSWER_KEYWORDS or name == "batch_size":
+        if name in OPTIONS or name == "batch_size":
             known[name] = value
         elif name == "topk":
             _warn("topk parameter is deprecated, use top_k instead")
@@ -280,12 +282,6 @@ def _known(keywords: Mapping[str, Any]) -> Dict[str, Any]:
     if keywords.get("top_k") is not None:
         known["top_k"] = keywords["top_k"]
     return known
-
-
-def _options(keywords: Mapping[str, Any]) -> Tuple[WindowOptions, AnswerOptions]:
-    window = {name: keywords[name] for name in WINDOW_KEYWORDS if name in keywords}
-    answer = {name: keywords[name] for name in ANSWER_KEYWORDS if name in keywords}
-    return WindowOptions(**window), AnswerOptions(**answer)
 
 
 def _batch_size(value: Optional[int]) -> int:

@@ -218,7 +218,7 @@ def collate(windows: Sequence[Window], pad_id: int, length: Optional[int] = None
     if length is None:
         length = longest
     if longest > length:
-        raise UsageError(f"a window of {longest} tokens does not fit into {length}", hint=f"max_seq_len={length}")
+        raise UsageError(f"a window of {longest} tokens does not fit into {length}", hint=f"a max_seq_len of {length}")
     input_ids = np.full((len(windows), length), pad_id, dtype=np.int64)
     attention_mask = np.zeros((len(windows), length), dtype=np.int64)
     token_type_ids = np.zeros((len(windows), length), dtype=np.int64)
@@ -305,8 +305,9 @@ def _surround(
 
 
 def _no_room(question_tokens: int, special_tokens: int, max_seq_len: int) -> InputError:
-    longest = max_seq_len - special_tokens - 1
-    advice = f"max_question_len={longest}, or " if longest > 0 else ""
+    half = (max_seq_len - special_tokens) // 2  # the most that fits would leave a single token for the context
+    # Named without the dashes or the = of one interface: both have these options.
+    advice = f"a max_question_len of {half}, or " if half > 0 else ""
     return InputError(
         f"a question of {question_tokens} tokens and {special_tokens} special tokens leave no room for the context "
         f"in a window of {max_seq_len} tokens",

@@ -1,6 +1,8 @@
 """The command line: every verb, every exit code, every bad input, as a person types them."""
 
+import dataclasses
 import errno
+import inspect
 import json
 import os
 import signal
@@ -9,11 +11,17 @@ import sys
 import threading
 from pathlib import Path
 
+import click
 import pytest
 
 import neuronbert
+from neuronbert.answers import AnswerOptions
 from neuronbert.artifact import Artifact
 from neuronbert.cli import cli, run, without_token
+from neuronbert.doctor import examine
+from neuronbert.environment import core_environment
+from neuronbert.squad import SquadQuestion, squad_document
+from neuronbert.windows import WindowOptions
 
 CONTEXT = "Jim Henson built the first Kermit in 1955 from his mother's old coat."
 QUESTION = "Who built the first Kermit?"
@@ -99,6 +107,66 @@ def test_both_spellings_of_an_option(capsys, echo_artifact, flag):
     assert len(json.loads(out)["answers"]) == 3
 
 
+# Each verb's function, and the classes whose fields its **options are.
+FUNCTIONS = {
+    "compile": (neuronbert.compile_checkpoint, ()),
+    "inspect": (neuronbert.load_artifact, ()),
+    "answer": (neuronbert.pipeline, (WindowOptions, AnswerOptions)),
+    "evaluate": (neuronbert.evaluate_artifact, (WindowOptions, AnswerOptions)),
+    "env": (core_environment, ()),
+    "doctor": (examine, ()),
+}
+# What only one of the two has: how the command line reads and prints, and what has no meaning beside it.
+ONLY_PYTHON = {"progress", "facts", "model", "task"}
+ONLY_COMMAND_LINE = {"as_json", "input_", "on_error", "question", "context"}
+WITHOUT_MEANING = {"evaluate": {"top_k", "details"}}
+
+
+@pytest.mark.parametrize("verb", sorted(cli.commands))
+def test_a_verb_has_the_options_of_its_function_and_their_defaults(verb, monkeypatch):
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+    function, classes = FUNCTIONS[verb]
+    expected = {
+        parameter.name: parameter.default
+        for parameter in inspect.signature(function).parameters.values()
+        if parameter.kind is not parameter.VAR_KEYWORD and parameter.name not in ONLY_PYTHON
+    }
+    expected.update({field.name: field.default for kind in classes for field in dataclasses.fields(kind)})
+    for name in WITHOUT_MEANING.get(verb, ()):
+        del expected[name]
+    command = cli.commands[verb]
+    arguments = [option.name for option in command.params if isinstance(option, click.Argument)]
+    given = command.make_context(verb, list(arguments)).params
+    options = {name: value for name, value in given.items() if name not in {*arguments, *ONLY_COMMAND_LINE}}
+    assert set(options) == set(expected) - {*arguments, "folder"}
+    for name, value in options.items():
+        value = ",".join(value) if isinstance(value, tuple) else value
+        assert str(value) == str(expected[name]), name
+
+
+def test_evaluate_reads_as_it_is_told(capsys, tmp_path, echo_artifact):
+    question = SquadQuestion("a", QUESTION, CONTEXT, ("Jim Henson",), False, (0,))
+    (tmp_path / "data.json").write_text(json.dumps(squad_document([question], "1.1")))
+    arguments = ["evaluate", echo_artifact.folder, tmp_path / "data.json", "--json"]
+
+    def answered(*options):
+        code, out, _ = invoke(capsys, *arguments, *options)
+        assert code == 0
+        return json.loads(out)["predictions"]["a"]
+
+    assert len(answered("--max-answer-len", 1, "--max-seq-len", 20, "--doc-stride", 4).split()) == 1
+    assert answered("--null-threshold", "-1e9") == ""
+    assert refused(capsys, *arguments[:-1], "--max-seq-len", 3)
+
+
+def test_details_are_json_even_where_no_answer_is_infinitely_better(capsys, echo_artifact):
+    arguments = ["answer", echo_artifact.folder, "--question", QUESTION, "--details"]
+    code, out, _ = invoke(capsys, *arguments, "--context", " ", "--json")
+    assert (code, json.loads(out, parse_constant=pytest.fail)["null_difference"]) == (0, None)
+    assert "window 0, null difference" in invoke(capsys, *arguments, "--context", CONTEXT)[1]
+    assert "null difference inf" in invoke(capsys, *arguments, "--context", " ")[1]
+
+
 def test_answer_prints_what_the_old_pipeline_returned(capsys, demo_artifact):
     code, out, _ = invoke(
         capsys, "answer", demo_artifact.folder, "--question", QUESTION, "--context", CONTEXT, "--json"
@@ -125,6 +193,29 @@ def test_stdin_is_answered(echo_artifact):
     )  # fmt: skip
     assert done.returncode == 0
     assert [result["line"] for result in json.loads(done.stdout)["results"]] == [1]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii", "latin-1"])
+@pytest.mark.parametrize("as_json", [["--json"], []])
+def test_results_can_always_be_printed(tmp_path, echo_artifact, encoding, as_json):
+    identity = "half \ud83d, whole \U0001f600, \u4e2d"
+    path = lines_file(tmp_path, json.dumps(ask(id=identity)))
+    command = [sys.executable, "-m", "neuronbert", "answer", str(echo_artifact.folder), "--input", str(path), *as_json]
+    done = subprocess.run(command, env={**os.environ, "PYTHONIOENCODING": encoding}, capture_output=True)
+    assert (done.returncode, done.stderr) == (0, b"")
+    document = json.loads(done.stdout.decode(encoding))
+    assert (document["results"][0] if as_json else document)["id"] == identity
+
+
+def test_half_a_surrogate_pair_is_refused_in_a_line_and_escaped_from_an_argument(capsys, tmp_path, echo_artifact):
+    path = lines_file(tmp_path, ask(), json.dumps(ask(context="Jim \udc00Henson")))
+    assert "line 2: context holds half of a surrogate pair" in refused(
+        capsys, "answer", echo_artifact.folder, "--input", path
+    )
+    command = [sys.executable, "-m", "neuronbert", "answer", echo_artifact.folder, "--question", "Who?", "--context"]
+    done = subprocess.run([*command, b"a\xffb"], env={**os.environ, "PYTHONIOENCODING": "utf-8"}, capture_output=True)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert done.stdout.decode("utf-8").startswith("a\\udcffb  (score")
 
 
 def test_skip_answers_the_good_lines_and_lists_the_bad(capsys, tmp_path, echo_artifact):
@@ -224,9 +315,19 @@ def test_a_broken_line_is_named_and_nothing_is_answered(capsys, tmp_path, echo_a
     assert "line 3" in refused(capsys, "answer", echo_artifact.folder, "--input", path)
 
 
-def test_a_question_too_long_is_named_by_its_line(capsys, tmp_path, echo_artifact):
-    path = lines_file(tmp_path, ask(), ask(question="why " * 500))
+@pytest.mark.parametrize("fault", [{"question": "why " * 500}, {"top_k": 0}, {"doc_stride": 9999}])
+def test_what_cannot_be_asked_is_named_by_its_line(capsys, tmp_path, echo_artifact, fault):
+    path = lines_file(tmp_path, ask(), ask(**fault))
     assert "line 2" in refused(capsys, "answer", echo_artifact.folder, "--input", path)
+
+
+def test_hints_are_for_whoever_typed_the_command(capsys, tmp_path, echo_artifact):
+    arguments = ["answer", echo_artifact.folder, "--context", CONTEXT, "--question"]
+    _, _, err = invoke(capsys, *arguments, "why " * 500)
+    assert err.splitlines()[1] == "  try: a shorter question, a max_question_len of 190, or a larger max_seq_len"
+    _, out, err = invoke(capsys, *arguments, QUESTION, "--doc-stride", 9999, "--json")
+    assert err.splitlines()[1] == "  try: neuronbert answer --help"
+    assert json.loads(out)["try"] == "neuronbert answer --help"
 
 
 def test_binary_input_is_refused(capsys, tmp_path, echo_artifact):

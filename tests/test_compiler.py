@@ -12,7 +12,7 @@ import pytest
 
 from neuronbert import compiler, engine, selection
 from neuronbert.artifact import load_artifact
-from neuronbert.backends import Logits, torchscript
+from neuronbert.backends import ExportResult, Logits, torchscript
 from neuronbert.compiler import compile_checkpoint, gate_questions
 from neuronbert.engine import Engine
 from neuronbert.errors import BackendFailed, CheckpointError, GateRefused, InputError, OutputError, UsageError
@@ -170,6 +170,7 @@ def compile_beside(monkeypatch, tmp_path, tiny_checkpoint):
         monkeypatch.setattr(selection, "AUTO_BACKENDS", ("broken", "torchscript"))
         names = ("broken,torchscript", "fp32") if explicit else ("auto", "fp32")
         PROGRESS.clear()
+        INSTANTS.clear()
         return compile_checkpoint(
             tiny_checkpoint,
             tmp_path / "out",
@@ -183,6 +184,8 @@ def compile_beside(monkeypatch, tmp_path, tiny_checkpoint):
 
 
 PROGRESS = []  # what the compilation under way has said
+INSTANTS = []  # the sessions that it has loaded
+EXPORTED = ExportResult(True, {}, {}, {})
 
 
 class Instant:
@@ -193,6 +196,8 @@ class Instant:
 
     def __init__(self, value=0.0, fails_when=None):
         self.value, self.fails_when = value, fails_when
+        self.closed = False
+        INSTANTS.append(self)
 
     def run(self, batch):
         if self.fails_when in PROGRESS:
@@ -201,7 +206,7 @@ class Instant:
         return Logits(logits, logits)
 
     def close(self):
-        pass
+        self.closed = True
 
 
 def loads(**options):
@@ -252,6 +257,38 @@ def test_one_asked_for_by_name_that_breaks_leaves_nothing(compile_beside, tmp_pa
     with pytest.raises(GateRefused if how == "with NaN" else BackendFailed, match=why.replace("; then: ", "")):
         compile_beside(explicit=True, **changes)
     assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("ending", [KeyboardInterrupt, BackendFailed])
+def test_every_session_is_closed_however_it_ends(compile_beside, monkeypatch, ending):
+    def ends(*_):
+        raise ending("it ends here")
+
+    monkeypatch.setattr(torchscript, "export", ends)  # the second candidate: the first one's session is open by then
+    with pytest.raises(ending):
+        compile_beside(explicit=True, load=loads(), export=lambda *_: EXPORTED)
+    assert [one.closed for one in INSTANTS] == [True]
+
+
+def test_the_sessions_of_a_good_end_are_closed_too(compile_beside):
+    compile_beside(load=loads(value=np.nan))
+    assert INSTANTS and all(one.closed for one in INSTANTS)
+
+
+def first_export_fails(source, precision, recipe, folder):
+    (folder / "half").write_text("made")
+    if recipe["number"] == 1:
+        raise BackendFailed("recipe 1 cannot be made")
+    return torchscript.export(source, precision, recipe, folder)
+
+
+def test_a_recipe_that_breaks_gives_way_to_the_next(compile_beside):
+    numbers = [{"number": 1}, {"number": 2}]
+    artifact = compile_beside(export=first_export_fails, recipes=lambda precision: list(numbers))
+    broken = next(trial for trial in artifact.manifest["selection"] if trial["name"] == "broken-fp32")
+    assert broken["outcome"] in ("kept", "slower") and broken["windows_per_s"]
+    assert all(variant["recipe"] in ({}, {"number": 2}) for variant in artifact.variants)
+    assert "broken-fp32: recipe 1 cannot be made; trying the next recipe" in PROGRESS
 
 
 def test_tracing_says_nothing_of_transformers_own(tmp_path, tiny_checkpoint):

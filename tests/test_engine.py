@@ -2,12 +2,14 @@
 
 import json
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from neuronbert import engine as engine_module
 from neuronbert.answers import AnswerOptions
 from neuronbert.artifact import Artifact
 from neuronbert.backends import Batch, Logits, ThroughputPlan
@@ -102,6 +104,14 @@ def test_nonsense_options_are_refused(echo_artifact, option):
         Engine(echo_artifact, **option)
 
 
+def test_threads_are_by_default_what_computes_best(echo_artifact, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    with Engine(echo_artifact) as default, Engine.for_many(echo_artifact) as many, Engine(
+        echo_artifact, threads=2
+    ) as two:
+        assert (default.threads, many.threads, many.streams, two.threads) == (3, 3, 3, 2)
+
+
 class Rows:
     """A session that answers each token with its own id, to see where logits end up."""
 
@@ -184,3 +194,26 @@ def test_a_closed_engine_says_so(echo_artifact):
 def test_as_many_options_as_examples_are_needed(engine):
     with pytest.raises(ValueError, match="1 answer options for 2 examples"):
         list(engine.answer_encoded(engine.encode(PAIRS[:2]), [AnswerOptions()]))
+
+
+def test_a_bucket_that_does_not_load_closes_those_that_did(monkeypatch, tmp_path):
+    closed = []
+
+    class Backend:
+        STATIC_SHAPES = True
+
+        @staticmethod
+        def throughput_plan(threads):
+            return ThroughputPlan(1, 1, 1)
+
+        @staticmethod
+        def load(folder, variant, *, threads, streams):
+            if variant["name"] == "bad":
+                raise BackendFailed("no room on the core")
+            return SimpleNamespace(close=lambda: closed.append(variant["name"]))
+
+    monkeypatch.setattr(engine_module, "load_backend", lambda name: Backend)
+    variants = [{"name": name, "backend": "b"} for name in ("one", "two", "bad")]
+    with pytest.raises(BackendFailed, match="no room"):
+        engine_module.load_variants([tmp_path] * 3, variants, threads=1, streams=1)
+    assert closed == ["two", "one"]

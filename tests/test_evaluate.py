@@ -91,7 +91,7 @@ def test_a_question_that_does_not_fit_is_named(echo_artifact, tmp_path):
 
 
 def test_bad_arguments_are_refused(echo_artifact, tmp_path):
-    with pytest.raises(UsageError, match="limit must be at least 1, not 0"):
+    with pytest.raises(UsageError, match="limit must be a whole number of at least 1, not 0"):
         evaluate_artifact(echo_artifact, DATA / "v1.json", limit=0)
     with pytest.raises(InputError, match="there is no file"):
         evaluate_artifact(echo_artifact, tmp_path / "absent.json")

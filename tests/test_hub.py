@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -150,13 +151,17 @@ for arguments in json.loads(sys.argv[1]):
 """
 
 
+STDERR: List[str] = []  # the lines of the latest process
+
+
 def load_in_a_process(url: str, cache: Path, *calls: Dict[str, Any], **environment: str) -> List[List[str]]:
     """What load_checkpoint gives for each call, where HF_ENDPOINT is ``url``: the hub library reads it at import."""
     variables = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "HUGGING", "http"))}
     variables.update(HF_ENDPOINT=url, HF_HOME=str(cache), NO_PROXY="127.0.0.1", HF_HUB_DISABLE_TELEMETRY="1")
     variables.update(environment)
     command = [sys.executable, "-c", PROBE, json.dumps(calls)]
-    done = subprocess.run(command, env=variables, stdout=subprocess.PIPE, check=True, text=True)
+    done = subprocess.run(command, env=variables, capture_output=True, check=True, text=True)
+    STDERR[:] = done.stderr.splitlines()
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
@@ -179,6 +184,8 @@ def test_the_cache_serves_without_the_hub(hub: Hub, folders: Dict[str, Path], tm
     expected = ["owner/reader", NEW, load_checkpoint(folders["new"]).fingerprint]
     local = {"source": "owner/reader", "local_files_only": True}
     assert load_in_a_process(nowhere, tmp_path, {"source": "owner/reader"}, local) == [expected, expected]
+    (line,) = STDERR  # of the first: the second asked for the cache
+    assert re.fullmatch(rf"the hub cannot be reached \(.+\): owner/reader at {NEW} is from the cache", line)
     assert load_in_a_process(nowhere, tmp_path, {"source": "owner/reader"}, HF_HUB_OFFLINE="1") == [expected]
 
 

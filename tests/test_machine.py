@@ -102,6 +102,19 @@ def test_smt_siblings_are_one_core(tmp_path):
     assert machine._core_ids(tmp_path, {0, 9}) is None
 
 
+@pytest.mark.parametrize(
+    ("asked", "expected"), [(None, 2), ("", 2), ("3", 3), ("3,2", 3), (" 1 ", 1), ("all", 2), ("0", 2)]
+)
+def test_one_thread_computes_on_each_core_unless_the_user_says_otherwise(monkeypatch, asked, expected):
+    monkeypatch.setattr(machine, "_affinity", lambda: {0, 1, 2, 3})
+    monkeypatch.setattr(machine, "cpu_quota", lambda: None)
+    monkeypatch.setattr(machine, "_core_ids", lambda cpus, wanted: 2)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    if asked is not None:
+        monkeypatch.setenv("OMP_NUM_THREADS", asked)
+    assert machine.compute_threads() == expected
+
+
 def test_this_machine_has_cores_within_its_cpus():
     assert 1 <= machine.physical_cores() <= machine.usable_cpus() <= machine.affinity_cpus() <= os.cpu_count()
 

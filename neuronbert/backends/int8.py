@@ -1,14 +1,13 @@
 """Quantises an OpenVINO model to int8 with NNCF, for openvino.py: a ladder of recipes, and what suffers most."""
 
-import contextlib
-import sys
-from typing import Any, Dict, Iterator, List, Mapping, NamedTuple, Sequence, Tuple
+from typing import Any, Dict, List, Mapping, NamedTuple, Sequence, Tuple
 
 import numpy as np
 
 from neuronbert.backends import int8_graph
 from neuronbert.backends.openvino import import_quietly
 from neuronbert.errors import BackendFailed
+from neuronbert.rendering import stdout_to_stderr
 
 Inputs = Dict[str, np.ndarray]
 
@@ -174,10 +173,3 @@ def evenly(items: Sequence[Any], count: int) -> List[Any]:
     """``count`` items (or all, if fewer) spread evenly over ``items``."""
     count = min(count, len(items))
     return [items[index * len(items) // count] for index in range(count)]
-
-
-@contextlib.contextmanager
-def stdout_to_stderr() -> Iterator[None]:
-    """NNCF draws progress bars on stdout, where only results belong."""
-    with contextlib.redirect_stdout(sys.stderr):
-        yield

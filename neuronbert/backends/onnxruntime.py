@@ -275,7 +275,10 @@ class OnnxRuntimeSession:
         try:
             start, end = session.run(OUTPUTS, {name: np.ascontiguousarray(fields[name]) for name in self._inputs})
         except Exception as error:  # onnxruntime's exceptions share no base class of their own
-            raise BackendFailed(f"onnxruntime failed on a batch of shape {batch.input_ids.shape}: {error}") from error
+            raise BackendFailed(
+                f"onnxruntime failed on a batch of shape {batch.input_ids.shape}: {error}",
+                hint="neuronbert doctor, or another variant",
+            ) from error
         return Logits(start, end)
 
     def close(self) -> None:

@@ -193,7 +193,10 @@ class OpenVinoSession:
             tokens = batch.input_ids.shape[1]
             return Logits(*(request.get_output_tensor(index).data[:, :tokens].copy() for index in range(len(OUTPUTS))))
         except RuntimeError as error:
-            raise BackendFailed(f"openvino failed on a batch of shape {batch.input_ids.shape}: {error}") from error
+            raise BackendFailed(
+                f"openvino failed on a batch of shape {batch.input_ids.shape}: {error}",
+                hint="neuronbert doctor, or another variant",
+            ) from error
         finally:
             self._requests.put(request)
 

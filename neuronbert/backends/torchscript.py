@@ -103,7 +103,10 @@ class TorchScriptSession:
             with torch.inference_mode():
                 start, end = model(*tensors)
         except (RuntimeError, IndexError) as error:
-            raise BackendFailed(f"torch failed on a batch of shape {batch.input_ids.shape}: {error}") from error
+            raise BackendFailed(
+                f"torch failed on a batch of shape {batch.input_ids.shape}: {error}",
+                hint="neuronbert doctor, or another variant",
+            ) from error
         return Logits(start.numpy(), end.numpy())
 
     def close(self) -> None:

@@ -10,6 +10,7 @@ from tiny_source import TinySource, difference, random_batch
 
 from neuronbert.backends import Logits, int8, int8_graph, openvino
 from neuronbert.errors import BackendFailed
+from neuronbert.rendering import stdout_to_stderr
 
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 
@@ -106,7 +107,7 @@ def run(model: Any, batch: Any) -> Logits:
 
 def test_rewrites_fit_everywhere_and_change_nothing(converted: Any, texts: List[Dict[str, np.ndarray]]) -> None:
     recipe = int8.ladder(False)[0]
-    with int8.stdout_to_stderr():
+    with stdout_to_stderr():
         plain = int8._nncf_quantize(converted, texts, recipe, int8_graph.table_readers(converted))
     rewritten = plain.clone()
     counts = int8_graph.rewrite(rewritten)
