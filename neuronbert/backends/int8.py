@@ -20,11 +20,12 @@ WEIGHT_LEVELS = 127
 ACTIVATION_LEVELS = 255
 
 
-def ladder(overflow_fix: bool) -> List[Dict[str, Any]]:
+def ladder(overflow_fix: bool, rest: str = "f32") -> List[Dict[str, Any]]:
     """Recipes in the order to try: all products in int8 with three SmoothQuant strengths, then fewer products.
 
     ``overflow_fix`` halves the weights' range for CPUs that add u8 x s8 products in 16 bits. ``fp32_head`` leaves the
-    QA head in FP32, ``fp32_share`` that share of the products, those whose output suffers most.
+    QA head in FP32, ``fp32_share`` that share of the products, those whose output suffers most. ``rest`` ("bf16" or
+    "f32") is what the operators that are not quantised run in while all products are; with fewer, it is FP32.
     """
     shared = {
         "method": "nncf",
@@ -42,7 +43,7 @@ def ladder(overflow_fix: bool) -> List[Dict[str, Any]]:
         (DEFAULT_ALPHA, True, 0.3),
     ]
     names = ("smooth_quant_alpha", "fp32_head", "fp32_share")
-    return [{**shared, **dict(zip(names, step))} for step in steps]
+    return [{**shared, **dict(zip(names, step)), "rest": "f32" if step[1] else rest} for step in steps]
 
 
 def quantize(model: Any, calibration: Sequence[Inputs], recipe: Mapping[str, Any]) -> Tuple[Any, Dict[str, Any]]:

@@ -22,6 +22,8 @@ def test_the_ladder_gives_up_speed_step_by_step() -> None:
     assert costs == sorted(costs) and costs[0] == (False, 0.0) and costs[-1][1] > 0
     assert all(step["overflow_fix"] for step in steps)
     assert not any(step["overflow_fix"] for step in int8.ladder(overflow_fix=False))
+    assert {step["rest"] for step in steps} == {"f32"}
+    assert [step["rest"] for step in int8.ladder(False, rest="bf16")] == ["bf16"] * 3 + ["f32"] * 3
 
 
 @given(st.lists(st.integers(), max_size=40), st.integers(1, 50))

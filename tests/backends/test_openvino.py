@@ -24,6 +24,18 @@ def test_bf16_names_the_flags_that_are_missing() -> None:
     assert "int8" in str(caught.value.hint)
 
 
+@pytest.mark.parametrize("has_bf16", [True, False])
+def test_what_is_not_int8_runs_in_what_the_gate_saw_or_better(monkeypatch, has_bf16) -> None:
+    monkeypatch.setattr(openvino, "has_bf16", lambda: has_bf16)
+    beside = "bf16" if has_bf16 else "f32"
+    assert openvino._hint({"precision": "int8", "recipe": {"rest": "bf16"}}) == beside
+    assert openvino._hint({"precision": "int8", "recipe": {"rest": "f32"}}) == "f32"
+    assert openvino._hint({"precision": "int8"}) == "f32"
+    assert openvino._hint({"precision": "bf16"}) == "bf16"
+    assert openvino._hint({"precision": "fp32", "recipe": {}}) == "f32"
+    assert openvino.recipes("int8")[0]["rest"] == beside
+
+
 def test_only_int8_without_the_overflow_fix_needs_vnni() -> None:
     assert openvino._cpu_flags("int8", {"overflow_fix": False}) == [VNNI]
     assert openvino._cpu_flags("int8", {"overflow_fix": True}) == []
