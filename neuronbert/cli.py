@@ -8,7 +8,7 @@ import sys
 import tempfile
 import threading
 import traceback
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import datetime
 from typing import Any, BinaryIO, Callable, Iterator, List, Optional, Sequence
 
@@ -130,12 +130,15 @@ def note(line: str) -> None:
 
 @contextmanager
 def progress_bar(label: str) -> Iterator[Callable[[int, int], None]]:
-    """A bar with the time left on stderr; yields what is called with (done, total)."""
-    with click.progressbar(length=1, label=label, file=sys.stderr, show_pos=True) as bar:
+    """A bar with the time left on stderr, from the first call of what it yields, with (done, total)."""
+    with ExitStack() as stack:
+        bars: List[Any] = []
 
         def show(done: int, total: int) -> None:
-            bar.length = total
-            bar.update(done - bar.pos)
+            if not bars:
+                bar = click.progressbar(length=total, label=label, file=sys.stderr, show_pos=True)
+                bars.append(stack.enter_context(bar))
+            bars[0].update(done - bars[0].pos)
 
         yield show
 
@@ -294,10 +297,11 @@ def _answer_file(
     from neuronbert.answering import answer_lines, prepare_lines
     from neuronbert.answers import options_of
     from neuronbert.engine import Engine
+    from neuronbert.squad import bounded_lines
 
     window, ranking = options_of(options)
-    with open_input(input_) as lines, Engine.for_many(artifact, variant=variant, threads=threads) as engine:
-        prepared, skipped = prepare_lines(engine, lines, window, ranking, on_error)
+    with open_input(input_) as file, Engine.for_many(artifact, variant=variant, threads=threads) as engine:
+        prepared, skipped = prepare_lines(engine, bounded_lines(file), window, ranking, on_error)
         results = answer_lines(engine, prepared)
         if as_json:
             document = {"results": list(results), "skipped": [line._asdict() for line in skipped]}

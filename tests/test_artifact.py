@@ -221,7 +221,7 @@ def test_a_file_that_may_not_be_read_is_named(echo_artifact, name):
 
 
 def test_a_folder_that_is_no_artifact_is_named(tmp_path):
-    with pytest.raises(ArtifactError, match="is not an artifact"):
+    with pytest.raises(ArtifactError, match="there is no artifact at"):
         load_artifact(tmp_path / "nothing")
 
 

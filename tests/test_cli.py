@@ -265,9 +265,20 @@ def test_compile_refuses_the_wrong_architecture(capsys, nothing_written):
     assert "gpt2" in refused(capsys, "compile", "gpt", "out")
 
 
-def test_compile_refuses_an_output_that_exists(capsys, tmp_path):
-    (tmp_path / "there").mkdir()
-    assert "exists already" in refused(capsys, "compile", "demo", tmp_path / "there")
+def test_compile_refuses_an_output_that_exists(capsys, tmp_path, monkeypatch):
+    (tmp_path / "it is there").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert "exists already" in refused(capsys, "compile", "demo", "it is there")
+    assert (
+        "try: another name, or remove it first: rm -r 'it is there'"
+        in invoke(capsys, "compile", "demo", "it is there")[2]
+    )
+    for name in ("", ".", "..", str(tmp_path), "/"):  # nobody should be told to remove these
+        assert invoke(capsys, "compile", "demo", name)[2].splitlines()[-1] == "  try: another name"
+
+
+def test_compile_refuses_an_empty_name(capsys, nothing_written):
+    assert "there is no checkpoint ''" in refused(capsys, "compile", "", "out")
 
 
 def test_the_gate_has_its_own_exit_code(capsys, nothing_written, tiny_checkpoint):
@@ -289,6 +300,17 @@ def test_compile_says_that_the_disk_is_full(capsys, nothing_written, monkeypatch
     assert "the disk is full" in refused(
         capsys, "compile", "demo", "out", "--backend", "echo", "--precision", "fp32", "--skip-gate"
     )
+
+
+def test_what_is_no_artifact_says_what_it_is(capsys, tmp_path):
+    def hint(path):
+        return invoke(capsys, "inspect", path)[2].splitlines()[1]
+
+    (tmp_path / "checkpoint").mkdir()
+    assert hint(tmp_path / "checkpoint") == "  try: name the folder that neuronbert compile wrote"
+    (tmp_path / "checkpoint" / "config.json").write_text("{}")
+    assert hint(tmp_path / "checkpoint") == f"  try: neuronbert compile {tmp_path / 'checkpoint'} OUTPUT"
+    assert hint(tmp_path / "absent") == f"  try: neuronbert compile CHECKPOINT {tmp_path / 'absent'}"
 
 
 @pytest.mark.parametrize("verb", [["inspect"], ["answer", "--question", "q", "--context", "c"]])
@@ -334,6 +356,12 @@ def test_binary_input_is_refused(capsys, tmp_path, echo_artifact):
     (tmp_path / "binary").write_bytes(bytes(range(256)) * 20)
     for arguments in (["answer", echo_artifact.folder, "--input"], ["evaluate", echo_artifact.folder]):
         refused(capsys, *arguments, tmp_path / "binary")
+
+
+def test_endless_input_is_refused_before_it_is_all_read(capsys, echo_artifact, monkeypatch):
+    monkeypatch.setattr("neuronbert.squad.MAX_LINE_BYTES", 1 << 20)
+    assert "line 1 is longer than 1 MiB" in refused(capsys, "answer", echo_artifact.folder, "--input", "/dev/zero")
+    assert "is binary" in refused(capsys, "evaluate", echo_artifact.folder, "/dev/zero")
 
 
 def test_a_missing_input_file_is_named(capsys, echo_artifact):
