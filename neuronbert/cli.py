@@ -408,7 +408,9 @@ def run(arguments: Sequence[str]) -> int:
         discard_stdout()
         return 0
     except Exception as error:
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EBADF) and error.filename is None:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EBADF):
+            if error.filename is not None:
+                return report_error(f"cannot write {error.filename}: {error.strerror}", "free some space", 1, as_json)
             discard_stdout()
             return report_error(f"cannot write the result: {error.strerror}", "another place for stdout", 1, False)
         return report_bug(error, arguments, as_json)
@@ -459,10 +461,16 @@ def end(message: str, hint: Optional[str], code: int, as_json: bool) -> int:
 def report_bug(error: Exception, arguments: Sequence[str], as_json: bool) -> int:
     """Keep the traceback in a file and say where it is."""
     stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
-    with tempfile.NamedTemporaryFile("w", prefix=f"neuronbert-{stamp}-", suffix=".log", delete=False) as file:
-        file.write(f"neuronbert {__version__}, Python {sys.version}, arguments {without_token(arguments)}\n\n")
-        file.write("".join(traceback.format_exception(type(error), error, error.__traceback__)))
+    log = f"neuronbert {__version__}, Python {sys.version}, arguments {without_token(arguments)}\n\n"
+    log += "".join(traceback.format_exception(type(error), error, error.__traceback__))
     what = f"a bug in neuronbert: {type(error).__name__}: {error}"
+    prefix = f"neuronbert-{stamp}-"
+    try:
+        with tempfile.NamedTemporaryFile("wb", prefix=prefix, suffix=".log", delete=False) as file:
+            file.write(log.encode("utf-8", "backslashreplace"))
+    except OSError:
+        note(log)
+        return report_error(what, "report it with the traceback above", EXIT_BUG, as_json)
     return report_error(what, f"report it with {file.name}, which holds the traceback", EXIT_BUG, as_json)
 
 

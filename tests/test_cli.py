@@ -410,6 +410,22 @@ def test_a_bug_keeps_its_traceback(capsys, monkeypatch, echo_artifact):
     path.unlink()
 
 
+def test_a_bug_where_no_log_can_be_kept_shows_its_traceback(capsys, monkeypatch, echo_artifact):
+    monkeypatch.setattr("neuronbert.artifact.load_artifact", lambda folder: 1 / 0)
+    monkeypatch.setattr("tempfile.NamedTemporaryFile", lambda *_, **__: open("/dev/null/log"))
+    code, _, err = invoke(capsys, "inspect", echo_artifact.folder)
+    assert (code, err.splitlines()[-1]) == (3, "  try: report it with the traceback above")
+    assert "ZeroDivisionError" in err
+
+
+def test_a_full_disk_is_no_bug_wherever_it_is_met(capsys, monkeypatch, echo_artifact):
+    def full(folder):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "some/cache")
+
+    monkeypatch.setattr("neuronbert.artifact.load_artifact", full)
+    assert "cannot write some/cache: No space left" in refused(capsys, "inspect", echo_artifact.folder)
+
+
 def test_a_token_is_not_in_the_log():
     arguments = ["compile", "--token", "hf_secret", "--token=hf_secret", "a", "b"]
     assert without_token(arguments) == ["compile", "--token", "***", "--token=***", "a", "b"]
