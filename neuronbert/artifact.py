@@ -334,7 +334,15 @@ def new_folder(output: PathLike) -> Iterator[Path]:
                 os.chmod(partial, 0o777 & ~_umask())
                 os.rename(partial, target)
         finally:
-            shutil.rmtree(partial, ignore_errors=True)
+            _remove(partial)
+
+
+def _remove(folder: Path) -> None:
+    """Remove a folder, whatever a person who presses Ctrl-C again and again does meanwhile."""
+    for _ in range(10):
+        with suppress(KeyboardInterrupt):
+            shutil.rmtree(folder, ignore_errors=True)
+            return
 
 
 @contextmanager

@@ -387,22 +387,24 @@ def run(arguments: Sequence[str]) -> int:
     """Run the command line; its exit code. Every error becomes text here and nowhere else."""
     as_json = "--json" in arguments
     manual = f"neuronbert {arguments[0]} --help" if arguments and arguments[0] in cli.commands else "neuronbert --help"
+    received: List[int] = []
     try:
-        with signals_as_interrupts():
+        with signals_as_interrupts(received):
             cli.main(args=list(arguments), prog_name="neuronbert", standalone_mode=False)
             if sys.stdout is not None:
                 sys.stdout.flush()
         return 0
-    except NeuronBertError as error:
-        return report_error(error.message, error.hint or manual, error.exit_code, as_json)
+    except (KeyboardInterrupt, click.Abort):
+        return report_interrupt(as_json)
     except click.UsageError as error:
         error.show()
         return end(error.format_message(), None, UsageError.exit_code, as_json)
     except click.exceptions.Exit as error:
         return error.exit_code
-    except (KeyboardInterrupt, click.Abort):
-        note("interrupted")
-        return end("interrupted", None, EXIT_INTERRUPTED, as_json)
+    except NeuronBertError as error:
+        if received:
+            return report_interrupt(as_json)
+        return report_error(error.message, error.hint or manual, error.exit_code, as_json)
     except BrokenPipeError:
         # The reader of a pipe (head, less) has gone: nobody is left to tell.
         discard_stdout()
@@ -413,7 +415,7 @@ def run(arguments: Sequence[str]) -> int:
                 return report_error(f"cannot write {error.filename}: {error.strerror}", "free some space", 1, as_json)
             discard_stdout()
             return report_error(f"cannot write the result: {error.strerror}", "another place for stdout", 1, False)
-        return report_bug(error, arguments, as_json)
+        return report_interrupt(as_json) if received else report_bug(error, arguments, as_json)
 
 
 class Interrupted(KeyboardInterrupt):
@@ -421,13 +423,17 @@ class Interrupted(KeyboardInterrupt):
 
 
 @contextmanager
-def signals_as_interrupts() -> Iterator[None]:
-    """A service manager stops with SIGTERM what a person stops with Ctrl-C: both must leave nothing half-made."""
+def signals_as_interrupts(received: List[int]) -> Iterator[None]:
+    """A service manager stops with SIGTERM what a person stops with Ctrl-C: both must leave nothing half-made.
+
+    Each is added to ``received``, for libraries that make an error of their own of it.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
 
-    def interrupt(*_: Any) -> None:
+    def interrupt(number: int, _: Any) -> None:
+        received.append(number)
         raise Interrupted
 
     before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -442,6 +448,11 @@ def discard_stdout() -> None:
     """Let the interpreter's last flush go nowhere."""
     with suppress(OSError, ValueError, AttributeError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def report_interrupt(as_json: bool) -> int:
+    note("interrupted")
+    return end("interrupted", None, EXIT_INTERRUPTED, as_json)
 
 
 def report_error(message: str, hint: str, code: int, as_json: bool) -> int:

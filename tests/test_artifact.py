@@ -331,3 +331,19 @@ def test_loading_needs_neither_torch_nor_transformers(echo_artifact):
     assert (
         subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
     )
+
+
+def test_a_second_interrupt_does_not_stop_the_cleaning_up(tmp_path, monkeypatch):
+    remove, interrupts = shutil.rmtree, [KeyboardInterrupt, KeyboardInterrupt]
+
+    def interrupted(*arguments, **options):
+        if interrupts:
+            raise interrupts.pop()
+        remove(*arguments, **options)
+
+    with pytest.raises(KeyboardInterrupt), new_folder(tmp_path / "out") as folder:
+        (folder / "half").write_text("made")
+        monkeypatch.setattr(shutil, "rmtree", interrupted)
+        raise KeyboardInterrupt
+    monkeypatch.undo()
+    assert os.listdir(tmp_path) == []

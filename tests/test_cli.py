@@ -20,6 +20,7 @@ from neuronbert.artifact import Artifact
 from neuronbert.cli import cli, run, without_token
 from neuronbert.doctor import examine
 from neuronbert.environment import core_environment
+from neuronbert.errors import BackendFailed
 from neuronbert.squad import SquadQuestion, squad_document
 from neuronbert.windows import WindowOptions
 
@@ -487,6 +488,20 @@ def test_a_signal_during_compile_leaves_nothing(tmp_path, sign):
         process.send_signal(sign)
         assert process.wait(timeout=120) == 130
     assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("made_of_it", [KeyboardInterrupt, BackendFailed, RuntimeError])
+def test_an_interrupt_is_one_whatever_a_library_makes_of_it(capsys, monkeypatch, made_of_it):
+    def load(folder):
+        try:
+            os.kill(os.getpid(), signal.SIGINT)
+        except KeyboardInterrupt as error:
+            raise made_of_it("the callback failed") from error
+
+    monkeypatch.setattr("neuronbert.artifact.load_artifact", load)
+    code, out, err = invoke(capsys, "inspect", "some/artifact")
+    assert (code, out, err.strip()) == (130, "", "interrupted")
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_an_artifact_for_another_machine_says_what_it_needs(echo_artifact):
