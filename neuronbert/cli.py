@@ -8,7 +8,7 @@ import sys
 import tempfile
 import threading
 import traceback
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import datetime
 from typing import Any, BinaryIO, Callable, Iterator, List, Optional, Sequence
 
@@ -130,12 +130,15 @@ def note(line: str) -> None:
 
 @contextmanager
 def progress_bar(label: str) -> Iterator[Callable[[int, int], None]]:
-    """A bar with the time left on stderr; yields what is called with (done, total)."""
-    with click.progressbar(length=1, label=label, file=sys.stderr, show_pos=True) as bar:
+    """A bar with the time left on stderr, from the first call of what it yields, with (done, total)."""
+    with ExitStack() as stack:
+        bars: List[Any] = []
 
         def show(done: int, total: int) -> None:
-            bar.length = total
-            bar.update(done - bar.pos)
+            if not bars:
+                bar = click.progressbar(length=total, label=label, file=sys.stderr, show_pos=True)
+                bars.append(stack.enter_context(bar))
+            bars[0].update(done - bars[0].pos)
 
         yield show
 
@@ -294,10 +297,11 @@ def _answer_file(
     from neuronbert.answering import answer_lines, prepare_lines
     from neuronbert.answers import options_of
     from neuronbert.engine import Engine
+    from neuronbert.squad import bounded_lines
 
     window, ranking = options_of(options)
-    with open_input(input_) as lines, Engine.for_many(artifact, variant=variant, threads=threads) as engine:
-        prepared, skipped = prepare_lines(engine, lines, window, ranking, on_error)
+    with open_input(input_) as file, Engine.for_many(artifact, variant=variant, threads=threads) as engine:
+        prepared, skipped = prepare_lines(engine, bounded_lines(file), window, ranking, on_error)
         results = answer_lines(engine, prepared)
         if as_json:
             document = {"results": list(results), "skipped": [line._asdict() for line in skipped]}
@@ -383,31 +387,35 @@ def run(arguments: Sequence[str]) -> int:
     """Run the command line; its exit code. Every error becomes text here and nowhere else."""
     as_json = "--json" in arguments
     manual = f"neuronbert {arguments[0]} --help" if arguments and arguments[0] in cli.commands else "neuronbert --help"
+    received: List[int] = []
     try:
-        with signals_as_interrupts():
+        with signals_as_interrupts(received):
             cli.main(args=list(arguments), prog_name="neuronbert", standalone_mode=False)
             if sys.stdout is not None:
                 sys.stdout.flush()
         return 0
-    except NeuronBertError as error:
-        return report_error(error.message, error.hint or manual, error.exit_code, as_json)
+    except (KeyboardInterrupt, click.Abort):
+        return report_interrupt(as_json)
     except click.UsageError as error:
         error.show()
         return end(error.format_message(), None, UsageError.exit_code, as_json)
     except click.exceptions.Exit as error:
         return error.exit_code
-    except (KeyboardInterrupt, click.Abort):
-        note("interrupted")
-        return end("interrupted", None, EXIT_INTERRUPTED, as_json)
+    except NeuronBertError as error:
+        if received:
+            return report_interrupt(as_json)
+        return report_error(error.message, error.hint or manual, error.exit_code, as_json)
     except BrokenPipeError:
         # The reader of a pipe (head, less) has gone: nobody is left to tell.
         discard_stdout()
         return 0
     except Exception as error:
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EBADF) and error.filename is None:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EBADF):
+            if error.filename is not None:
+                return report_error(f"cannot write {error.filename}: {error.strerror}", "free some space", 1, as_json)
             discard_stdout()
             return report_error(f"cannot write the result: {error.strerror}", "another place for stdout", 1, False)
-        return report_bug(error, arguments, as_json)
+        return report_interrupt(as_json) if received else report_bug(error, arguments, as_json)
 
 
 class Interrupted(KeyboardInterrupt):
@@ -415,13 +423,17 @@ class Interrupted(KeyboardInterrupt):
 
 
 @contextmanager
-def signals_as_interrupts() -> Iterator[None]:
-    """A service manager stops with SIGTERM what a person stops with Ctrl-C: both must leave nothing half-made."""
+def signals_as_interrupts(received: List[int]) -> Iterator[None]:
+    """A service manager stops with SIGTERM what a person stops with Ctrl-C: both must leave nothing half-made.
+
+    Each is added to ``received``, for libraries that make an error of their own of it.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
 
-    def interrupt(*_: Any) -> None:
+    def interrupt(number: int, _: Any) -> None:
+        received.append(number)
         raise Interrupted
 
     before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -436,6 +448,11 @@ def discard_stdout() -> None:
     """Let the interpreter's last flush go nowhere."""
     with suppress(OSError, ValueError, AttributeError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def report_interrupt(as_json: bool) -> int:
+    note("interrupted")
+    return end("interrupted", None, EXIT_INTERRUPTED, as_json)
 
 
 def report_error(message: str, hint: str, code: int, as_json: bool) -> int:
@@ -455,10 +472,16 @@ def end(message: str, hint: Optional[str], code: int, as_json: bool) -> int:
 def report_bug(error: Exception, arguments: Sequence[str], as_json: bool) -> int:
     """Keep the traceback in a file and say where it is."""
     stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
-    with tempfile.NamedTemporaryFile("w", prefix=f"neuronbert-{stamp}-", suffix=".log", delete=False) as file:
-        file.write(f"neuronbert {__version__}, Python {sys.version}, arguments {without_token(arguments)}\n\n")
-        file.write("".join(traceback.format_exception(type(error), error, error.__traceback__)))
+    log = f"neuronbert {__version__}, Python {sys.version}, arguments {without_token(arguments)}\n\n"
+    log += "".join(traceback.format_exception(type(error), error, error.__traceback__))
     what = f"a bug in neuronbert: {type(error).__name__}: {error}"
+    prefix = f"neuronbert-{stamp}-"
+    try:
+        with tempfile.NamedTemporaryFile("wb", prefix=prefix, suffix=".log", delete=False) as file:
+            file.write(log.encode("utf-8", "backslashreplace"))
+    except OSError:
+        note(log)
+        return report_error(what, "report it with the traceback above", EXIT_BUG, as_json)
     return report_error(what, f"report it with {file.name}, which holds the traceback", EXIT_BUG, as_json)
 
 

@@ -2,8 +2,9 @@
 
 import json
 import os
+from itertools import count
 from pathlib import Path
-from typing import Any, Dict, Iterable, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple, Union
+from typing import Any, BinaryIO, Dict, Iterable, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple, Union
 
 from neuronbert.errors import InputError, UsageError
 
@@ -19,6 +20,7 @@ LINE_KEYWORDS: Mapping[str, type] = {
     "handle_impossible_answer": bool,
     "align_to_words": bool,
 }
+MAX_LINE_BYTES = 1 << 26  # far more than any document
 _LINE_FORM = 'one JSON object a line: {"question": "...", "context": "..."}, "id" if you like'
 _SQUAD_FORM = (
     'a SQuAD file has the form {"data": [{"paragraphs": [{"context": "...", '
@@ -75,6 +77,17 @@ def load_squad_data(path: PathLike) -> SquadData:
         raise InputError(f"{name} holds no question", hint=_SQUAD_FORM)
     _refuse_duplicates(questions, name)
     return SquadData(_detect_version(document, questions), questions)
+
+
+def bounded_lines(file: BinaryIO) -> Iterator[bytes]:
+    """The lines of a file or pipe; InputError for an endless one, which binary input may hold."""
+    for number in count(1):
+        line = file.readline(MAX_LINE_BYTES)
+        if not line:
+            return
+        if len(line) == MAX_LINE_BYTES and not line.endswith(b"\n"):
+            raise InputError(f"line {number} is longer than {MAX_LINE_BYTES >> 20} MiB: is it text?", hint=_LINE_FORM)
+        yield line
 
 
 class _BrokenLine(Exception):
@@ -141,7 +154,10 @@ def squad_document(questions: Sequence[SquadQuestion], version: str) -> Dict[str
 
 def _read_text(path: Path) -> str:
     try:
-        raw = path.read_bytes()
+        with open(path, "rb") as file:
+            raw = file.read(4096)
+            _refuse_binary(raw, str(path), hint=_SQUAD_FORM)  # before all of something huge is read
+            raw += file.read()
     except FileNotFoundError:
         raise InputError(f"there is no file {path}", hint="check the path; it should name a SQuAD JSON file") from None
     except OSError as error:

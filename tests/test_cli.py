@@ -20,6 +20,7 @@ from neuronbert.artifact import Artifact
 from neuronbert.cli import cli, run, without_token
 from neuronbert.doctor import examine
 from neuronbert.environment import core_environment
+from neuronbert.errors import BackendFailed
 from neuronbert.squad import SquadQuestion, squad_document
 from neuronbert.windows import WindowOptions
 
@@ -265,9 +266,20 @@ def test_compile_refuses_the_wrong_architecture(capsys, nothing_written):
     assert "gpt2" in refused(capsys, "compile", "gpt", "out")
 
 
-def test_compile_refuses_an_output_that_exists(capsys, tmp_path):
-    (tmp_path / "there").mkdir()
-    assert "exists already" in refused(capsys, "compile", "demo", tmp_path / "there")
+def test_compile_refuses_an_output_that_exists(capsys, tmp_path, monkeypatch):
+    (tmp_path / "it is there").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert "exists already" in refused(capsys, "compile", "demo", "it is there")
+    assert (
+        "try: another name, or remove it first: rm -r 'it is there'"
+        in invoke(capsys, "compile", "demo", "it is there")[2]
+    )
+    for name in ("", ".", "..", str(tmp_path), "/"):  # nobody should be told to remove these
+        assert invoke(capsys, "compile", "demo", name)[2].splitlines()[-1] == "  try: another name"
+
+
+def test_compile_refuses_an_empty_name(capsys, nothing_written):
+    assert "there is no checkpoint ''" in refused(capsys, "compile", "", "out")
 
 
 def test_the_gate_has_its_own_exit_code(capsys, nothing_written, tiny_checkpoint):
@@ -289,6 +301,17 @@ def test_compile_says_that_the_disk_is_full(capsys, nothing_written, monkeypatch
     assert "the disk is full" in refused(
         capsys, "compile", "demo", "out", "--backend", "echo", "--precision", "fp32", "--skip-gate"
     )
+
+
+def test_what_is_no_artifact_says_what_it_is(capsys, tmp_path):
+    def hint(path):
+        return invoke(capsys, "inspect", path)[2].splitlines()[1]
+
+    (tmp_path / "checkpoint").mkdir()
+    assert hint(tmp_path / "checkpoint") == "  try: name the folder that neuronbert compile wrote"
+    (tmp_path / "checkpoint" / "config.json").write_text("{}")
+    assert hint(tmp_path / "checkpoint") == f"  try: neuronbert compile {tmp_path / 'checkpoint'} OUTPUT"
+    assert hint(tmp_path / "absent") == f"  try: neuronbert compile CHECKPOINT {tmp_path / 'absent'}"
 
 
 @pytest.mark.parametrize("verb", [["inspect"], ["answer", "--question", "q", "--context", "c"]])
@@ -336,6 +359,12 @@ def test_binary_input_is_refused(capsys, tmp_path, echo_artifact):
         refused(capsys, *arguments, tmp_path / "binary")
 
 
+def test_endless_input_is_refused_before_it_is_all_read(capsys, echo_artifact, monkeypatch):
+    monkeypatch.setattr("neuronbert.squad.MAX_LINE_BYTES", 1 << 20)
+    assert "line 1 is longer than 1 MiB" in refused(capsys, "answer", echo_artifact.folder, "--input", "/dev/zero")
+    assert "is binary" in refused(capsys, "evaluate", echo_artifact.folder, "/dev/zero")
+
+
 def test_a_missing_input_file_is_named(capsys, echo_artifact):
     assert "nothing.jsonl" in refused(capsys, "answer", echo_artifact.folder, "--input", "nothing.jsonl")
 
@@ -380,6 +409,22 @@ def test_a_bug_keeps_its_traceback(capsys, monkeypatch, echo_artifact):
     assert code == 3
     assert "ZeroDivisionError" in path.read_text()
     path.unlink()
+
+
+def test_a_bug_where_no_log_can_be_kept_shows_its_traceback(capsys, monkeypatch, echo_artifact):
+    monkeypatch.setattr("neuronbert.artifact.load_artifact", lambda folder: 1 / 0)
+    monkeypatch.setattr("tempfile.NamedTemporaryFile", lambda *_, **__: open("/dev/null/log"))
+    code, _, err = invoke(capsys, "inspect", echo_artifact.folder)
+    assert (code, err.splitlines()[-1]) == (3, "  try: report it with the traceback above")
+    assert "ZeroDivisionError" in err
+
+
+def test_a_full_disk_is_no_bug_wherever_it_is_met(capsys, monkeypatch, echo_artifact):
+    def full(folder):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "some/cache")
+
+    monkeypatch.setattr("neuronbert.artifact.load_artifact", full)
+    assert "cannot write some/cache: No space left" in refused(capsys, "inspect", echo_artifact.folder)
 
 
 def test_a_token_is_not_in_the_log():
@@ -443,6 +488,20 @@ def test_a_signal_during_compile_leaves_nothing(tmp_path, sign):
         process.send_signal(sign)
         assert process.wait(timeout=120) == 130
     assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("made_of_it", [KeyboardInterrupt, BackendFailed, RuntimeError])
+def test_an_interrupt_is_one_whatever_a_library_makes_of_it(capsys, monkeypatch, made_of_it):
+    def load(folder):
+        try:
+            os.kill(os.getpid(), signal.SIGINT)
+        except KeyboardInterrupt as error:
+            raise made_of_it("the callback failed") from error
+
+    monkeypatch.setattr("neuronbert.artifact.load_artifact", load)
+    code, out, err = invoke(capsys, "inspect", "some/artifact")
+    assert (code, out, err.strip()) == (130, "", "interrupted")
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_an_artifact_for_another_machine_says_what_it_needs(echo_artifact):
