@@ -5,13 +5,12 @@ from typing import Any, Tuple
 
 import pytest
 import torch
-import transformers
 from tiny_checkpoints import FAMILIES, tiny_model, write_vocabulary
 
 from neuronbert.architectures import FAMILIES as SERVED
 from neuronbert.checkpoint import Checkpoint, load_checkpoint
 from neuronbert.errors import BackendFailed
-from neuronbert.reference_model import MASKED_SCORE, additive_mask, load_strictly, new_transformers_model
+from neuronbert.reference_model import MASKED_SCORE, additive_mask, load_strictly, new_transformers_model, transformers
 
 ROWS, TOKENS = 3, 20
 

@@ -11,6 +11,9 @@ from tiny_source import TinySource, difference, random_batch
 from neuronbert.backends import Logits, int8, int8_graph, openvino
 from neuronbert.errors import BackendFailed
 
+pytest.importorskip("openvino")
+pytest.importorskip("nncf")
+
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 
 
