@@ -81,8 +81,7 @@ def _process(pid: int, states: List[CoreState], period_s: float) -> Dict[str, An
             "neuroncore_counters": {
                 "period": period_s,
                 "neuroncores_in_use": {
-                    str(state.core): {"neuroncore_utilization": _utilization(state), "flops": None, **_executions(state)}
-                    for state in mine
+                    str(state.core): {"flops": None, **_utilization(state), **_executions(state)} for state in mine
                 },
                 "error": "",
             },
@@ -99,10 +98,10 @@ def _process(pid: int, states: List[CoreState], period_s: float) -> Dict[str, An
     }  # fmt: skip
 
 
-def _utilization(state: CoreState) -> float:
+def _utilization(state: CoreState) -> Dict[str, float]:
     """Percent of the holder's last report's time; a holder that runs nothing reports nothing."""
     quiet_s = time.time() - state.info.get("published_at", 0.0)
-    return float(state.info["utilization"]) if quiet_s < STALE_AFTER_S else 0.0
+    return {"neuroncore_utilization": state.info["utilization"] if quiet_s < STALE_AFTER_S else 0.0}
 
 
 def _executions(state: CoreState) -> Dict[str, int]:
