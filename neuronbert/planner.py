@@ -14,7 +14,7 @@ from typing import Any, Dict, Iterator, List, Mapping, NamedTuple, Optional, Seq
 
 from neuronbert import cores
 from neuronbert.emulator.device_model import ModelShape, Work, stage_seconds
-from neuronbert.errors import InputError, NoConfiguration, UsageError
+from neuronbert.errors import CheckpointError, InputError, NoConfiguration, UsageError
 from neuronbert.prices import Price, PriceBook, load_prices
 from neuronbert.queueing import Load, Service, under_load
 
@@ -24,6 +24,8 @@ BATCH_SIZES = (1, 2, 3, 4, 6, 8, 12)
 PIPELINE_CORES = (2, 4, 8, 16)
 # Utilisation of the first instance that is tried where no load was asked for: from the headroom down.
 LOAD_STEPS = 20
+# So many times the instances that the headroom asks for: hardly a request waits for another then.
+MOST_IDLE = 20
 
 
 class Target(NamedTuple):
@@ -88,17 +90,12 @@ class Configuration:
     @property
     def usd_per_million(self) -> Optional[float]:
         """At the asked load."""
-        load = self.instances * self.load_per_instance
-        return self.price._replace(usd_per_hour=self.usd_per_hour or 0).per_million(load) if self._priced else None
+        return self.price.per_million(self.load_per_instance) if self.price and self.instances else None
 
     @property
     def usd_per_million_at_capacity(self) -> Optional[float]:
         """With every instance saturated: what benchmarks like to quote."""
         return self.price.per_million(self.capacity_per_s) if self.price and self.service else None
-
-    @property
-    def _priced(self) -> bool:
-        return self.usd_per_hour is not None
 
     def as_dict(self) -> Dict[str, Any]:
         """Plain JSON data, with neuronperf's names where it has one."""
@@ -208,18 +205,27 @@ def _target(throughput: Any, latency_p95_ms: Any, objective: str, headroom: floa
 
 
 def _shape_of(checkpoint: Any, hub_options: Mapping[str, Any]) -> Tuple[str, ModelShape]:
+    """What a command calls the checkpoint, and its sizes. Of a folder only config.json is needed, no weights."""
     if isinstance(checkpoint, ModelShape):
         return "CHECKPOINT", checkpoint
-    if (Path(str(checkpoint)) / "neuronbert.json").is_file():
+    folder = Path(str(checkpoint))
+    if (folder / "neuronbert.json").is_file():
         from neuronbert.artifact import load_artifact
 
-        artifact = load_artifact(checkpoint)
-        config = json.loads((artifact.folder / "config.json").read_text(encoding="utf-8"))
-        weights = artifact.manifest["checkpoint"]["encoder_parameters"]
-        return str(artifact.manifest["checkpoint"]["source"]), ModelShape.from_config(config, weights)
+        manifest = load_artifact(folder).manifest
+        return str(manifest["checkpoint"]["source"]), ModelShape.from_config(_read_config(folder))
+    if (folder / "config.json").is_file():
+        return str(checkpoint), ModelShape.from_config(_read_config(folder))
     from neuronbert.checkpoint import load_base_checkpoint
 
     return str(checkpoint), ModelShape.from_config(load_base_checkpoint(checkpoint, **hub_options).config)
+
+
+def _read_config(folder: Path) -> Dict[str, Any]:
+    try:
+        return dict(json.loads((folder / "config.json").read_text(encoding="utf-8")))
+    except (ValueError, TypeError) as error:
+        raise CheckpointError(f"{folder / 'config.json'} is not a model's config: {error}") from None
 
 
 def _wanted_instances(names: Sequence[str], book: PriceBook) -> List[str]:
@@ -232,9 +238,7 @@ def _wanted_instances(names: Sequence[str], book: PriceBook) -> List[str]:
 # ---------------------------------------------------------------------------- candidates
 
 
-def _layouts(
-    instance: str, shape: ModelShape, target: Target, source: str, book: PriceBook
-) -> Iterator[Configuration]:
+def _layouts(instance: str, shape: ModelShape, target: Target, source: str, book: PriceBook) -> Iterator[Configuration]:
     """Every layout of an inf1 size, with its device times, or with the reason why it cannot be."""
     available = cores.instance_type(instance).cores
     formula = cores.pipeline_cores(shape.weights, available)
@@ -338,9 +342,7 @@ def judge(candidate: Configuration, target: Target) -> Configuration:
 
 def _loaded(candidate: Configuration, instances: int, load: float) -> Configuration:
     assert candidate.service is not None
-    return replace(
-        candidate, instances=instances, load_per_instance=load, latency=under_load(candidate.service, load)
-    )
+    return replace(candidate, instances=instances, load_per_instance=load, latency=under_load(candidate.service, load))
 
 
 def _fill_one(candidate: Configuration, target: Target) -> Configuration:
@@ -362,7 +364,7 @@ def _count_instances(candidate: Configuration, target: Target) -> Configuration:
 
     fewest = max(1, math.ceil(load / ((1 - target.headroom) * candidate.capacity_per_s) - 1e-9))
     too_few, enough = fewest - 1, fewest
-    while not meets(enough) and enough < max(8, 4 * fewest):
+    while not meets(enough) and enough < MOST_IDLE * fewest:
         too_few, enough = enough, enough + max(1, enough // 4)
     while enough - too_few > 1 and meets(enough):
         middle = (too_few + enough) // 2
@@ -371,13 +373,17 @@ def _count_instances(candidate: Configuration, target: Target) -> Configuration:
 
 
 def _rank(objective: str, one: Configuration) -> Tuple[float, ...]:
-    cost = math.inf if one.usd_per_million is None else _digits(one.usd_per_million, 3)
+    """Smaller is better. To two or three digits: the device model is no better, and nothing should win by a hair."""
+    hourly, million, saturated = (
+        math.inf if value is None else value
+        for value in (one.usd_per_hour, one.usd_per_million, one.usd_per_million_at_capacity)
+    )
     if objective == "cost":
-        return (cost, one.p95_ms)
-    # To two digits: the device model is no better, and a dearer instance must not win by a hair.
+        # Of equally dear ones, that with the most room for a load that grows.
+        return (_digits(million, 3), _digits(saturated, 2), one.p95_ms)
     if objective == "latency":
-        return (_digits(one.service_ms * one.spread, 2), cost, one.p95_ms)
-    return (-_digits(one.capacity_per_s, 2), cost, one.p95_ms)
+        return (_digits(one.service_ms * one.spread, 2), hourly, one.p95_ms)
+    return (-_digits(one.capacity_per_s, 2), hourly, one.p95_ms)
 
 
 def _digits(value: float, digits: int) -> float:
@@ -389,11 +395,10 @@ def _impossible(target: Target, rejected: Sequence[Configuration]) -> NoConfigur
     if target.latency_p95_ms is None or not able:
         reasons = "; ".join(dict.fromkeys(f"{one.name}: {one.rejected}" for one in rejected[:3]))
         return NoConfiguration(f"no configuration is possible: {reasons}", hint="another --instance-type")
-    free = target._replace(latency_p95_ms=None)
-    nearest = min((judge(replace(one, rejected=""), free) for one in able), key=lambda one: one.p95_ms)
-    load = "" if target.throughput_per_s is None else f" at {target.throughput_per_s:g}/s"
+    nearest = min(able, key=lambda one: one.service_ms * one.spread)
+    reachable_ms = math.ceil(nearest.service_ms * nearest.spread * 100) / 100
     return NoConfiguration(
-        f"no configuration answers 95 of 100 requests within {target.latency_p95_ms:g} ms{load}; "
-        f"the nearest is {nearest.name}: {nearest.p95_ms:.3g} ms with {nearest.instances} instance(s)",
-        hint=f"--latency-p95-ms {math.ceil(nearest.p95_ms * 10) / 10:g}, or a smaller checkpoint",
+        f"no configuration answers 95 of 100 requests within {target.latency_p95_ms:g} ms; the nearest is "
+        f"{nearest.name}: {reachable_ms:g} ms when hardly a request has to wait for another",
+        hint=f"--latency-p95-ms {reachable_ms:g}, a shorter --sequence-length, or a smaller checkpoint",
     )

@@ -11,7 +11,7 @@ import math
 from bisect import bisect_right
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import List, NamedTuple, Sequence
+from typing import Iterable, List, NamedTuple
 
 import numpy as np
 
@@ -50,7 +50,7 @@ class Schedule(NamedTuple):
     rows: np.ndarray  # (batches,), requests in it
 
 
-def schedule(service: Service, arrivals_s: Sequence[float]) -> Schedule:
+def schedule(service: Service, arrivals_s: Iterable[float]) -> Schedule:
     """Runs requests that arrive at ``arrivals_s`` (ascending) through the instance."""
     arrivals = list(map(float, arrivals_s))
     entered: List[float] = []

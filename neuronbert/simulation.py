@@ -4,7 +4,7 @@ Every request, batch, stage and instance of a fleet is there by itself, so nothi
 in which batches finish. Needs the extra ``plan``.
 """
 
-from typing import Any, Iterator, List, Optional, Sequence, Tuple
+from typing import Any, Iterable, Iterator, List, Optional, Sequence, Tuple
 
 import numpy as np
 
@@ -14,7 +14,7 @@ from neuronbert.queueing import Schedule, Service
 
 def simulate(
     service: Service,
-    arrivals_s: Sequence[float],
+    arrivals_s: Iterable[float],
     *,
     stages_s: Optional[Sequence[float]] = None,
     instances: int = 1,
@@ -31,7 +31,7 @@ def simulate(
     simpy = _simpy()
     environment = simpy.Environment()
     stages = tuple(stages_s) if stages_s is not None else _stages(service)
-    arrivals = np.asarray(arrivals_s, dtype=float)
+    arrivals = np.array(list(arrivals_s), dtype=float)
     done = np.zeros(len(arrivals))
     fleet = [_Instance(simpy, environment, service, stages, done) for _ in range(instances)]
     targets = np.random.default_rng(seed).integers(instances, size=len(arrivals))
