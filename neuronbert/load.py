@@ -1,8 +1,8 @@
 """Load: clients that ask a runner as people would, and what they saw.
 
-*Closed loop*: each of so many clients asks, waits for the answer and asks again. *Open loop*: requests come at their own
-times, constantly or at random, whether or not the earlier ones are answered; latency counts from the moment a request
-was meant to come, so a system that stalls cannot hide it by being asked later.
+*Closed loop*: each of so many clients asks, waits for the answer and asks again. *Open loop*: requests come at their
+own times, constantly or at random, whether or not the earlier ones are answered; latency counts from the moment a
+request was meant to come, so a system that stalls cannot hide it by being asked later.
 
 A client is anything with ``submit(item)`` that returns a concurrent.futures.Future.
 """
