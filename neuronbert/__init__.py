@@ -17,6 +17,7 @@ _PUBLIC = {
     "AnswerOptions": "neuronbert.answers",
     "NeuronBertForQuestionAnswering": "neuronbert.modeling",
     "evaluate_artifact": "neuronbert.evaluate",
+    "plan": "neuronbert.planner",
 }
 
 _MODULES = ("cores", "emulator", "errors")

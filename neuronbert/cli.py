@@ -378,6 +378,27 @@ def doctor(as_json: bool) -> None:
     show(as_json, [check._asdict() for check in checks], lambda: render(checks))
 
 
+@cli.command("plan")
+@click.argument("checkpoint")
+@click.option("--throughput", type=float, help="Sequences a second.  [default: as many as one instance takes]")
+@click.option("--latency-p95-ms", type=float, help="What 95 of 100 requests must stay within, waiting included.")
+@click.option("--objective", default="cost", show_default=True, help="cost, latency or throughput.")
+@click.option("--sequence-length", type=int, default=384, show_default=True, help="Tokens.")
+@click.option("--headroom", type=float, default=0.25, show_default=True, help="Share of the capacity to keep free.")
+@click.option("--instance-type", multiple=True, help="Only these; repeatable.  [default: every inf1 size]")
+@click.option("--prices", type=click.Path(), help="JSON price file that goes before the shipped price book.")
+@click.option("--measured", type=click.Path(), help="Report of neuronbert benchmark: its points are candidates too.")
+@hub_options
+@json_option
+def plan_(checkpoint: str, as_json: bool, **options: Any) -> None:
+    """Which instance type, mode, cores and batch size serve CHECKPOINT (or an artifact) at a target, and why."""
+    from neuronbert.planner import plan
+    from neuronbert.planner_text import plan_text
+
+    found = plan(checkpoint, **options)
+    show(as_json, found.as_dict(), lambda: plan_text(found))
+
+
 def main(arguments: Optional[Sequence[str]] = None) -> None:
     """Run the command line and exit with its code (design: 0, 1, 2, 3, 4, 5, 130)."""
     sys.exit(run(sys.argv[1:] if arguments is None else list(arguments)))
