@@ -14,7 +14,7 @@ from typing import Any, Deque, Dict, Iterable, Iterator, List, Optional, Sequenc
 
 import numpy as np
 
-from neuronbert.answers import AnswerOptions, rank_answers
+from neuronbert.answers import AnswerOptions, options_of, rank_answers
 from neuronbert.artifact import Artifact, PathLike, load_artifact
 from neuronbert.backends import Batch, Logits
 from neuronbert.cores import CoreLayout
@@ -265,10 +265,7 @@ class Runner:
         if unknown:
             known = ", ".join(sorted(WINDOW_KEYWORDS | ANSWER_KEYWORDS))
             raise UsageError(f"there is no keyword {unknown[0]!r}", hint=f"one of {known}")
-        return (
-            WindowOptions(**{name: value for name, value in items if name in WINDOW_KEYWORDS}),
-            AnswerOptions(**{name: value for name, value in items if name in ANSWER_KEYWORDS}),
-        )
+        return options_of(keywords)
 
     def _options(self, keywords: Dict[str, Any]) -> Tuple[WindowOptions, AnswerOptions]:
         return self._made_options(tuple(sorted(keywords.items())))
