@@ -103,7 +103,7 @@ def _on_cpus(
     share = available // count if threads is None else threads
     if share * count > available:
         raise UsageError(
-            f"{count} workers of {share} threads oversubscribe the {available} CPU core(s) that this process may use",
+            f"{count} workers of {share} threads oversubscribe the {available} CPU core(s) of this process",
             hint=f"threads={available // count}",
         )
     plan = load_backend(variants[0]["backend"]).throughput_plan(share)
