@@ -11,6 +11,7 @@ import traceback
 from contextlib import contextmanager, suppress
 from dataclasses import fields
 from datetime import datetime
+from itertools import repeat
 from typing import Any, BinaryIO, Callable, Dict, Iterator, List, Optional, Sequence, Tuple
 
 import click
@@ -99,6 +100,14 @@ neuron_options = together(
     click.option("--compiler-timeout", type=click.IntRange(min=1), help="Seconds for neuron-cc.  [default: no limit]"),
 )
 
+on_error_option = click.option(
+    "--on-error",
+    type=click.Choice(["fail", "skip"]),
+    default="fail",
+    show_default=True,
+    help="What a broken line does.",
+)
+
 window_options = together(
     click.option(
         "--max-seq-len", type=click.IntRange(min=1), help="Tokens in a window.  [default: 384, or the model's limit]"
@@ -130,6 +139,11 @@ answer_options = together(
 def note(line: str) -> None:
     """Progress, on stderr."""
     click.echo(line, err=True)
+
+
+def note_beside_bar(line: str) -> None:
+    """The same while a bar is on the screen: in its place, and the bar comes back below."""
+    note(("\r\033[K" if sys.stderr.isatty() else "") + line)
 
 
 @contextmanager
@@ -226,13 +240,7 @@ def inspect_(artifact: str, as_json: bool) -> None:
 @click.option(
     "--input", "input_", type=click.Path(allow_dash=True), help='JSON lines of {"question", "context"}; - for stdin.'
 )
-@click.option(
-    "--on-error",
-    type=click.Choice(["fail", "skip"]),
-    default="fail",
-    show_default=True,
-    help="What a broken line does.",
-)
+@on_error_option
 @window_options
 @answer_options
 @variant_option
@@ -272,12 +280,13 @@ def _answer_one(
 def _answer_file(
     artifact: str, input_: str, variant: str, threads: int, on_error: str, as_json: bool, **options: Any
 ) -> None:
-    from neuronbert.answering import answer_lines, prepare_lines
+    from neuronbert.answering import answer_lines, prepare_lines, refuse_no_question
     from neuronbert.engine import Engine
 
     window, ranking = _split_options(options)
     with open_input(input_) as lines, Engine.for_many(artifact, variant=variant, threads=threads) as engine:
-        prepared, skipped = prepare_lines(engine, lines, window, ranking, on_error)
+        prepared, skipped = prepare_lines(engine.tokenizer, lines, window, ranking, on_error)
+        refuse_no_question(len(prepared) + len(skipped))
         results = answer_lines(engine, prepared)
         if as_json:
             document = {"results": list(results), "skipped": [line._asdict() for line in skipped]}
@@ -298,6 +307,74 @@ def _split_options(options: Dict[str, Any]) -> Tuple[Any, Any]:
     window = {field.name: given[field.name] for field in fields(WindowOptions) if field.name in given}
     ranking = {field.name: given[field.name] for field in fields(AnswerOptions) if field.name in given}
     return WindowOptions(**window), AnswerOptions(**ranking)
+
+
+@cli.command("run")
+@click.argument("artifact", type=click.Path())
+@click.option(
+    "--input",
+    required=True,
+    type=click.Path(allow_dash=True),
+    help='JSON lines of {"question", "context"}; - for stdin, which cannot be read again after a kill.',
+)
+@click.option("--output", required=True, type=click.Path(), help="A new file: a JSON line for each question.")
+@click.option(
+    "--workers", type=click.IntRange(min=1), help="Processes.  [default: one a core group; on CPUs one that has all]"
+)
+@on_error_option
+@window_options
+@answer_options
+@variant_option
+@threads_option
+@json_option
+def run_(artifact: str, input: str, output: str, as_json: bool, **options: Any) -> None:
+    """Answer a file of questions of any size with ARTIFACT, through the multi-worker runner.
+
+    After a kill at any moment the same command goes on where it was: until all is done the output is OUTPUT.partial.
+    """
+    from neuronbert.job import run_job
+    from neuronbert.rendering import job_summary
+    from neuronbert.resumable import read_record
+
+    window, ranking = _split_options(options)
+    own = {name: options[name] for name in ("workers", "variant", "threads", "on_error")}
+    try:
+        with bytes_bar("answering") as progress:
+            report = run_job(
+                artifact,
+                input,
+                output,
+                **own,
+                window_options=window,
+                answer_options=ranking,
+                progress=progress,
+                on_skip=lambda line: note_beside_bar(f"skipped line {line.line_number}: {line.reason}"),
+            )
+    except (KeyboardInterrupt, NeuronBertError):
+        with suppress(NeuronBertError):
+            kept = read_record(output)
+            if kept is not None and kept.resumable:
+                note(f"{kept.input_lines:,} lines are done, in {output}.partial; the same command goes on from there")
+        raise
+    note(job_summary(report))
+    if as_json:
+        show(as_json, report.as_dict(), str)
+
+
+@contextmanager
+def bytes_bar(label: str) -> Iterator[Callable[[int, Optional[int], int], None]]:
+    """A bar with the time left on stderr; yields what is called with (bytes done, bytes in all or None, lines)."""
+    with click.progressbar(repeat(0), label=label, file=sys.stderr, item_show_func=_lines_done) as bar:
+
+        def show(done: int, total: Optional[int], lines: int) -> None:
+            bar.length = total
+            bar.update(done - bar.pos, lines)
+
+        yield show
+
+
+def _lines_done(lines: Optional[int]) -> Optional[str]:
+    return None if lines is None else f"{lines:,} lines"
 
 
 @contextmanager

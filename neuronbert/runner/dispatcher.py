@@ -213,6 +213,7 @@ class Dispatcher:
         now = now_s()
         worker.failed_batches = 0
         worker.rows_done += sent.rows
+        worker.batches_done += 1
         worker.busy_s += message["device_s"]
         self.statistics.batch_done(
             now, sent.rows, message["device_s"], backlog=bool(self._batcher and self._batcher.rows)
