@@ -7,6 +7,7 @@ import signal
 import sys
 import tempfile
 import threading
+import time
 import traceback
 from contextlib import contextmanager, suppress
 from dataclasses import fields
@@ -338,6 +339,8 @@ def run_(artifact: str, input: str, output: str, as_json: bool, **options: Any) 
 
     window, ranking = _split_options(options)
     own = {name: options[name] for name in ("workers", "variant", "threads", "on_error")}
+    if input == "-":
+        note("stdin cannot be read again: a job that is killed begins anew")
     try:
         with bytes_bar("answering") as progress:
             report = run_job(
@@ -427,6 +430,24 @@ def env(artifact: str, as_json: bool, **options: Any) -> None:
     for line in result.explanation:
         note(line)
     show(as_json, result.as_dict(), result.as_shell)
+
+
+@cli.command("top")
+@click.option("--once", is_flag=True, help="One plain table; also when stdout is no terminal.")
+@json_option
+def top(once: bool, as_json: bool) -> None:
+    """Watch this user's running jobs and other runners live: queue, fill, padding, and every worker.
+
+    Those that were made with Runner(publish=True) are seen; neuronbert run makes its own so. Ctrl-C leaves.
+    """
+    from neuronbert.top import as_text, running, watch
+
+    if as_json or once or not sys.stdout.isatty():
+        runners = running()
+        show(as_json, {"runners": runners}, lambda: as_text(runners, time.time()))
+        return
+    with suppress(KeyboardInterrupt):  # the way out
+        watch()
 
 
 @cli.command("doctor")

@@ -9,8 +9,9 @@ import hashlib
 import json
 import os
 from contextlib import contextmanager, suppress
+from io import FileIO
 from pathlib import Path
-from typing import Any, BinaryIO, Dict, Iterator, Mapping, NamedTuple, Optional
+from typing import Any, Dict, Iterator, Mapping, NamedTuple, Optional
 
 from neuronbert.artifact import PathLike, output_errors, parents_of, refuse_existing
 from neuronbert.errors import OutputError
@@ -56,7 +57,7 @@ def read_record(output: PathLike) -> Optional[Record]:
 class ResumableOutput:
     """An output that grows in steps; made by ``resumable_output``."""
 
-    def __init__(self, output: Path, file: BinaryIO):
+    def __init__(self, output: Path, file: FileIO):
         self.output = output
         self.record: Optional[Record] = None
         self._file = file
@@ -86,8 +87,9 @@ class ResumableOutput:
     def append(self, data: bytes, record: Record) -> None:
         """Add one step; ``record`` is how far the job is with it. OutputError where it cannot be written."""
         with output_errors(self.output):
-            self._file.write(data)
-            self._file.flush()
+            rest = memoryview(data)
+            while rest:
+                rest = rest[self._file.write(rest) :]
             os.fsync(self._file.fileno())
         self._save(record)
         self.record = record
@@ -128,8 +130,6 @@ class ResumableOutput:
         with output_errors(self.output):
             with open(new, "w", encoding="utf-8") as file:
                 json.dump(record._asdict(), file, ensure_ascii=False)
-                file.flush()
-                os.fsync(file.fileno())
             os.replace(new, path)
 
 
@@ -143,7 +143,8 @@ def resumable_output(output: PathLike) -> Iterator[ResumableOutput]:
     _refuse_finished(target)
     with parents_of(target):
         with output_errors(target):
-            file = os.fdopen(os.open(partial_path(target), os.O_RDWR | os.O_CREAT, 0o666), "r+b")
+            # Unbuffered: what a full disk did not take must not be tried again when the file is closed.
+            file = open(os.open(partial_path(target), os.O_RDWR | os.O_CREAT, 0o666), "r+b", buffering=0)
         with file:
             _lock(file, target)
             growing = ResumableOutput(target, file)
@@ -162,7 +163,7 @@ def _refuse_finished(target: Path) -> None:
     refuse_existing(target)
 
 
-def _lock(file: BinaryIO, target: Path) -> None:
+def _lock(file: FileIO, target: Path) -> None:
     """Until the file is closed or the process ends, however it ends. OutputError if another process has it."""
     path = partial_path(target)
     taken = False

@@ -1,4 +1,4 @@
-"""Lets `neuronbert top` watch: each runner that wants it keeps a small file up to date in a folder of its user's own."""
+"""Lets `neuronbert top` watch: a runner that was asked to keeps a small file up to date in its user's own folder."""
 
 import itertools
 import json
@@ -32,10 +32,14 @@ def own_folder() -> Path:
     """``runtime_folder``, made if need be. OSError if it cannot be, or somebody else could write to it."""
     folder = runtime_folder()
     folder.mkdir(mode=0o700, exist_ok=True)
-    found = os.lstat(folder)
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o022:
+    if not _is_own(folder):
         raise PermissionError(f"{folder} is not a folder that only this user may write to")
     return folder
+
+
+def _is_own(folder: Path) -> bool:
+    found = os.lstat(folder)
+    return stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and not found.st_mode & 0o022
 
 
 class Publisher:
@@ -110,9 +114,11 @@ def rates(before: Mapping[str, Any], now: Mapping[str, Any]) -> Dict[str, Any]:
 
 def published() -> List[Dict[str, Any]]:
     """What this user's living runners last wrote, oldest first; files of processes that are gone are removed."""
-    found = []
+    found: List[Dict[str, Any]] = []
     folder = runtime_folder()
-    for path in sorted(folder.glob("*.json")):
+    if not folder.exists() or not _is_own(folder):
+        return found
+    for path in folder.glob("*.json"):
         try:
             document = json.loads(path.read_text(encoding="utf-8"))
             if process_started(document["pid"]) != document["process_started"] or not _is_alive(document["pid"]):
