@@ -137,6 +137,25 @@ def test_skip_answers_the_good_lines_and_lists_the_bad(capsys, tmp_path, echo_ar
     assert [line.split(":")[0] for line in err.splitlines()] == [f"skipped line {number}" for number in (2, 3, 4, 5)]
 
 
+def test_run_writes_the_lines_of_answer_to_a_file(capsys, tmp_path, echo_artifact):
+    path = lines_file(tmp_path, ask(id="a"), "{", ask(top_k=2))
+    _, printed, _ = invoke(capsys, "answer", echo_artifact.folder, "--input", path, "--on-error", "skip")
+    command = ["run", echo_artifact.folder, "--input", path, "--output", tmp_path / "out", "--workers", 1]
+    code, out, err = invoke(capsys, *command, "--on_error", "skip")
+    assert (code, out) == (0, "")
+    assert (tmp_path / "out").read_text(encoding="utf-8") == printed
+    label, skipped, summary = err.splitlines()
+    assert (label, skipped.split(": ")[0]) == ("answering", "skipped line 2")
+    assert summary.startswith(f"{tmp_path / 'out'}: 3 lines, 1 skipped, in ") and "questions/s" in summary
+
+
+def test_run_under_json_is_one_document(capsys, tmp_path, echo_artifact):
+    command = ["run", echo_artifact.folder, "--input", lines_file(tmp_path, ask()), "--output", tmp_path / "out"]
+    code, out, _ = invoke(capsys, *command, "--max-answer-len", 3, "--json")
+    assert code == 0
+    assert json.loads(out)["answered"] == 1
+
+
 def test_doctor_says_what_this_machine_can_run(capsys):
     code, out, _ = invoke(capsys, "doctor", "--json")
     assert code == 0
@@ -152,6 +171,27 @@ def nothing_written(tmp_path, monkeypatch):
     yield tmp_path
     assert not (tmp_path / "out").exists()
     assert [name for name in os.listdir(tmp_path) if "partial" in name] == []
+
+
+def test_run_refuses_an_output_that_exists(capsys, tmp_path, echo_artifact):
+    (tmp_path / "there").write_text("precious")
+    command = ["run", echo_artifact.folder, "--input", lines_file(tmp_path, ask()), "--output", tmp_path / "there"]
+    assert "exists already" in refused(capsys, *command)
+    assert (tmp_path / "there").read_text() == "precious"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["--workers", 10_000], 2, "10000 workers"),
+        (["--doc-stride", 9999], 2, "9999"),
+        (["--variant", "gpu"], 1, "gpu"),
+    ],
+)
+def test_run_refuses_what_cannot_be_done(capsys, nothing_written, echo_artifact, arguments, code, words):
+    path = lines_file(nothing_written, ask())
+    command = ["run", echo_artifact.folder, "--input", path, "--output", "out", *arguments]
+    assert words in refused(capsys, *command, code=code)
 
 
 def test_compile_refuses_an_unknown_checkpoint(capsys, nothing_written):
