@@ -13,6 +13,7 @@ _PUBLIC = {
     "pipeline": "neuronbert.question_answering",
     "Engine": "neuronbert.engine",
     "Runner": "neuronbert.runner",
+    "run_job": "neuronbert.job",
     "WindowOptions": "neuronbert.windows",
     "AnswerOptions": "neuronbert.answers",
     "NeuronBertForQuestionAnswering": "neuronbert.modeling",

@@ -324,7 +324,7 @@ def new_folder(output: PathLike) -> Iterator[Path]:
     """
     target = Path(output)
     refuse_existing(target)
-    with _parents_of(target):
+    with parents_of(target):
         with output_errors(target):
             partial = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".partial", dir=str(target.parent)))
         try:
@@ -346,7 +346,7 @@ def _remove(folder: Path) -> None:
 
 
 @contextmanager
-def _parents_of(target: Path) -> Iterator[None]:
+def parents_of(target: Path) -> Iterator[None]:
     """Make the folders above ``target``; those that were made go again after an error, unless others use them."""
     absent = [folder for folder in target.parents if not os.path.lexists(folder)]
     try:

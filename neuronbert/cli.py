@@ -7,9 +7,11 @@ import signal
 import sys
 import tempfile
 import threading
+import time
 import traceback
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import datetime
+from itertools import repeat
 from typing import Any, BinaryIO, Callable, Iterator, List, Optional, Sequence
 
 import click
@@ -98,12 +100,27 @@ neuron_options = together(
     click.option("--compiler-timeout", type=click.IntRange(min=1), help="Seconds for neuron-cc.  [default: no limit]"),
 )
 
+on_error_option = click.option(
+    "--on-error",
+    type=click.Choice(["fail", "skip"]),
+    default="fail",
+    show_default=True,
+    help="What a broken line does.",
+)
+
 window_options = together(
     click.option(
         "--max-seq-len", type=click.IntRange(min=1), help="Tokens in a window.  [default: 384, or the model's limit]"
     ),
     click.option("--doc-stride", type=click.IntRange(min=0), help="Tokens that two windows share.  [default: 128]"),
     click.option("--max-question-len", type=click.IntRange(min=1), help="Cut longer questions to this many tokens."),
+)
+
+top_k_option = click.option(
+    "--top-k", type=click.IntRange(min=1), default=1, show_default=True, help="Answers for each question."
+)
+details_option = click.option(
+    "--details", is_flag=True, help='Add each answer\'s window and by how much "no answer" leads the best.'
 )
 
 answer_options = together(
@@ -126,6 +143,11 @@ answer_options = together(
 def note(line: str) -> None:
     """Progress, on stderr."""
     click.echo(line, err=True)
+
+
+def note_beside_bar(line: str) -> None:
+    """The same while a bar is on the screen: in its place, and the bar comes back below."""
+    note(("\r\033[K" if sys.stderr.isatty() else "") + line)
 
 
 @contextmanager
@@ -245,17 +267,11 @@ def inspect_(artifact: str, as_json: bool) -> None:
 @click.option(
     "--input", "input_", type=click.Path(allow_dash=True), help='JSON lines of {"question", "context"}; - for stdin.'
 )
-@click.option(
-    "--on-error",
-    type=click.Choice(["fail", "skip"]),
-    default="fail",
-    show_default=True,
-    help="What a broken line does.",
-)
+@on_error_option
 @window_options
-@click.option("--top-k", type=click.IntRange(min=1), default=1, show_default=True, help="Answers for each question.")
+@top_k_option
 @answer_options
-@click.option("--details", is_flag=True, help='Add each answer\'s window and by how much "no answer" leads the best.')
+@details_option
 @variant_option
 @threads_option
 @json_option
@@ -294,14 +310,15 @@ def _answer_one(
 def _answer_file(
     artifact: str, input_: str, on_error: str, variant: str, threads: int, as_json: bool, **options: Any
 ) -> None:
-    from neuronbert.answering import answer_lines, prepare_lines
+    from neuronbert.answering import answer_lines, prepare_lines, refuse_no_question
     from neuronbert.answers import options_of
     from neuronbert.engine import Engine
     from neuronbert.squad import bounded_lines
 
     window, ranking = options_of(options)
     with open_input(input_) as file, Engine.for_many(artifact, variant=variant, threads=threads) as engine:
-        prepared, skipped = prepare_lines(engine, bounded_lines(file), window, ranking, on_error)
+        prepared, skipped = prepare_lines(engine.tokenizer, bounded_lines(file), window, ranking, on_error)
+        refuse_no_question(len(prepared) + len(skipped))
         results = answer_lines(engine, prepared)
         if as_json:
             document = {"results": list(results), "skipped": [line._asdict() for line in skipped]}
@@ -311,6 +328,74 @@ def _answer_file(
                 put(to_json(result))
     for line in skipped:
         note(f"skipped line {line.line_number}: {line.reason}")
+
+
+@cli.command("run")
+@click.argument("artifact", type=click.Path())
+@click.option(
+    "--input",
+    required=True,
+    type=click.Path(allow_dash=True),
+    help='JSON lines of {"question", "context"}; - for stdin, which cannot be read again after a kill.',
+)
+@click.option("--output", required=True, type=click.Path(), help="A new file: a JSON line for each question.")
+@click.option(
+    "--workers", type=click.IntRange(min=1), help="Processes.  [default: one a core group; on CPUs one that has all]"
+)
+@on_error_option
+@window_options
+@top_k_option
+@answer_options
+@details_option
+@variant_option
+@threads_option
+@json_option
+def run_(artifact: str, input: str, output: str, as_json: bool, **options: Any) -> None:
+    """Answer a file of questions of any size with ARTIFACT, through the multi-worker runner.
+
+    After a kill at any moment the same command goes on where it was: until all is done the output is OUTPUT.partial.
+    """
+    from neuronbert.job import run_job
+    from neuronbert.rendering import job_summary
+    from neuronbert.resumable import read_record
+
+    if input == "-":
+        note("stdin cannot be read again: a job that is killed begins anew")
+    try:
+        with bytes_bar("answering") as progress:
+            report = run_job(
+                artifact,
+                input,
+                output,
+                progress=progress,
+                on_skip=lambda line: note_beside_bar(f"skipped line {line.line_number}: {line.reason}"),
+                **options,
+            )
+    except (KeyboardInterrupt, NeuronBertError):
+        with suppress(NeuronBertError):
+            kept = read_record(output)
+            if kept is not None and kept.resumable:
+                note(f"{kept.input_lines:,} lines are done, in {output}.partial; the same command goes on from there")
+        raise
+    note(job_summary(report))
+    if as_json:
+        show(as_json, report.as_dict(), str)
+
+
+@contextmanager
+def bytes_bar(label: str) -> Iterator[Callable[[int, Optional[int], int], None]]:
+    """A bar with the time left on stderr; yields what is called with (bytes done, bytes in all or None, lines)."""
+    with click.progressbar(repeat(0), label=label, file=sys.stderr, item_show_func=_lines_done) as bar:
+
+        def show(done: int, total: Optional[int], lines: int) -> None:
+            bar.length = total
+            bar.update(done - bar.pos, lines)
+
+        yield show
+
+
+def _lines_done(lines: Optional[int]) -> Optional[str]:
+    return None if lines is None else f"{lines:,} lines"
 
 
 @contextmanager
@@ -366,6 +451,24 @@ def env(artifact: str, as_json: bool, **options: Any) -> None:
     for line in result.explanation:
         note(line)
     show(as_json, result.as_dict(), result.as_shell)
+
+
+@cli.command("top")
+@click.option("--once", is_flag=True, help="One plain table; also when stdout is no terminal.")
+@json_option
+def top(once: bool, as_json: bool) -> None:
+    """Watch this user's running jobs and other runners live: queue, fill, padding, and every worker.
+
+    Those that were made with Runner(publish=True) are seen; neuronbert run makes its own so. Ctrl-C leaves.
+    """
+    from neuronbert.top import as_text, running, watch
+
+    if as_json or once or not sys.stdout.isatty():
+        runners = running()
+        show(as_json, {"runners": runners}, lambda: as_text(runners, time.time()))
+        return
+    with suppress(KeyboardInterrupt):  # the way out
+        watch()
 
 
 @cli.command("doctor")

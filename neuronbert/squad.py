@@ -97,16 +97,18 @@ class _BrokenLine(Exception):
 class QuestionReader:
     """Iterates over the questions of JSON lines; with ``on_error="skip"`` the bad lines are in ``skipped``."""
 
-    def __init__(self, lines: Iterable[Union[str, bytes]], on_error: str = "fail"):
+    def __init__(self, lines: Iterable[Union[str, bytes]], on_error: str = "fail", first_line: int = 1):
         if on_error not in ("fail", "skip"):
             raise UsageError(f"on_error is {on_error!r}", hint="fail or skip")
         self.skipped: List[SkippedLine] = []
         self._lines = lines
         self._skip = on_error == "skip"
+        self._first_line = first_line
 
     def __iter__(self) -> Iterator[QuestionLine]:
-        started = False  # whether a question was read: from then on the input is text, whatever a line of it holds
-        for number, raw in enumerate(self._lines, start=1):
+        # Whether a question was read: from then on the input is text, whatever a line of it holds.
+        started = self._first_line > 1
+        for number, raw in enumerate(self._lines, start=self._first_line):
             if not started:
                 _refuse_binary(raw, f"line {number} of the input", hint=_LINE_FORM)
             try:
@@ -122,14 +124,15 @@ class QuestionReader:
                 yield line
 
 
-def read_questions(lines: Iterable[Union[str, bytes]], on_error: str = "fail") -> QuestionReader:
+def read_questions(lines: Iterable[Union[str, bytes]], on_error: str = "fail", first_line: int = 1) -> QuestionReader:
     """Questions from JSON lines, read as they are asked for; blank lines and a UTF-8 byte order mark are passed over.
 
     ``lines`` is a list, or a file or stream best opened in binary mode. A broken line raises InputError
     naming its number, or with ``on_error="skip"`` is added to the reader's ``skipped``. Input that
-    turns out to be binary before its first question is refused either way.
+    turns out to be binary before its first question is refused either way. ``first_line`` is the number of the first
+    line given, of an input whose beginning was read before.
     """
-    return QuestionReader(lines, on_error)
+    return QuestionReader(lines, on_error, first_line)
 
 
 def question_line(question: str, context: str, id: Union[str, int, None] = None, **keywords: Any) -> str:

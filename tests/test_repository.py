@@ -26,6 +26,7 @@ PUBLIC_NAMES = {
     "AnswerOptions",
     "Engine",
     "NeuronBertForQuestionAnswering",
+    "Runner",
     "WindowOptions",
     "compile_checkpoint",
     "cores",
@@ -35,6 +36,7 @@ PUBLIC_NAMES = {
     "load_artifact",
     "load_checkpoint",
     "pipeline",
+    "run_job",
 }
 # Distributions whose import name differs from theirs.
 IMPORT_NAMES = {"neuron-cc": "neuron_cc", "torch-neuron": "torch_neuron"}

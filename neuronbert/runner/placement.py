@@ -97,7 +97,7 @@ def _on_cpus(
     count = workers or 1
     if count > available:
         raise UsageError(
-            f"{count} workers are more than the {available} CPU core(s) that this process may use: they would take turns",
+            f"{count} workers are more than the {available} CPU core(s) of this process: they would take turns",
             hint=f"workers={available}",
         )
     share = available // count if threads is None else threads
