@@ -152,7 +152,7 @@ def test_the_documented_verbs_without_input_run(
 
 
 def test_the_documented_python_runs(documented_folder: Path) -> None:
-    (block,) = code_blocks("python")
+    block, runner = code_blocks("python")
     lines = [line for line in block.splitlines() if "compile_checkpoint" not in line]
     assert len(lines) == len(block.splitlines()) - 1
     call = next(line for line in lines if line.startswith("qa("))
@@ -160,6 +160,9 @@ def test_the_documented_python_runs(documented_folder: Path) -> None:
     exec("\n".join(lines).replace(call, f"result = {call}"), namespace)
     result = namespace["result"]
     assert isinstance(result, dict) and set(result) == {"score", "start", "end", "answer"}
+    namespace["pairs"] = [("Who?", "It was me."), ("When?", "It was in 1955.")]
+    exec(runner.replace("workers=2", "workers=1"), namespace)
+    assert isinstance(namespace["answer"], dict) and namespace["answer"]["score"] > 0
 
 
 def test_quickstart_asks_the_question_of_the_readme() -> None:
