@@ -20,8 +20,8 @@ PIPELINE = stage_seconds(Work(BERT_BASE, 1, 128, 16, 4))
 LAYOUTS = {
     "4 cores, batch 6": Service(4, 6, 0.0206, 0.0206, 2),
     "4 cores, batch 6, one in flight": Service(4, 6, 0.0206, 0.0206, 1),
-    "pipeline of 16": Service(1, 1, max(PIPELINE), sum(PIPELINE), 16),
-    "4 pipelines of 4, batch 3": Service(4, 3, 0.0045, 0.0162, 4),
+    "pipeline of 16": Service(1, 1, max(PIPELINE), sum(PIPELINE), 16, 16),
+    "4 pipelines of 4, batch 3": Service(4, 3, 0.0045, 0.0162, 4, 4),
     "64 cores, batch 6": Service(64, 6, 0.0206, 0.0206, 2),
 }
 
