@@ -18,6 +18,7 @@ _PUBLIC = {
     "AnswerOptions": "neuronbert.answers",
     "NeuronBertForQuestionAnswering": "neuronbert.modeling",
     "evaluate_artifact": "neuronbert.evaluate",
+    "benchmark_artifact": "neuronbert.benchmark",
     "plan": "neuronbert.planner",
 }
 

@@ -481,6 +481,33 @@ def doctor(as_json: bool) -> None:
     show(as_json, [check._asdict() for check in checks], lambda: render(checks))
 
 
+@cli.command("benchmark")
+@click.argument("artifact", type=click.Path())
+@click.option("--batch-size", default="8", show_default=True, help="Rows of a batch: 1,2,4 or 1:16.")
+@click.option("--concurrency", default="1,2,4,8,16", show_default=True, help="Clients that wait for their answers.")
+@click.option("--workers", default="1", show_default=True, help="Processes.")
+@click.option("--sequence-length", default="", help="Tokens of every request.  [default: real text, its own lengths]")
+@click.option("--variant", default="", help="Variants by name.  [default: the fastest this machine can run]")
+@click.option("--precision", default="", help="Variants by precision: fp32,int8.")
+@click.option("--scenario", help="single-stream, server (at --request-rate) or offline.")
+@click.option("--request-rate", default="", help="Requests a second, whether or not answered: 50:400:50.")
+@click.option("--request-distribution", default="poisson", show_default=True, help="poisson or constant.")
+@click.option("--input-data", type=click.Path(), help="Questions, .jsonl or SQuAD .json.  [default: the package's]")
+@click.option("--longest-s", type=float, default=15.0, show_default=True, help="Seconds of a point that is not steady.")
+@click.option("--report", type=click.Path(), help="A .html, .json, .csv or .md file; an interrupted sweep goes on.")
+@click.option("--compare", type=click.Path(), help="An earlier JSON report; exit 4 when slower beyond the noise.")
+@click.option("--instance-type", help="What the price is looked up for.  [default: this machine]")
+@click.option("--prices", type=click.Path(), help="JSON price file that goes before the shipped price book.")
+@json_option
+def benchmark_(artifact: str, as_json: bool, **options: Any) -> None:
+    """Measure ARTIFACT through the runner: throughput against latency, swept over the settings given."""
+    from neuronbert.benchmark import benchmark_artifact
+    from neuronbert.report import as_markdown
+
+    document = benchmark_artifact(artifact, progress=note, **options)
+    show(as_json, document, lambda: as_markdown(document).rstrip())
+
+
 @cli.command("plan")
 @click.argument("checkpoint")
 @click.option("--throughput", type=float, help="Sequences a second.  [default: as many as one instance takes]")

@@ -117,6 +117,7 @@ FUNCTIONS = {
     "env": (core_environment, ()),
     "run": (neuronbert.run_job, (WindowOptions, AnswerOptions)),
     "top": (running, ()),
+    "benchmark": (neuronbert.benchmark_artifact, ()),
     "plan": (neuronbert.plan, ()),
     "doctor": (examine, ()),
 }

@@ -25,6 +25,7 @@ from neuronbert.runner.supervision import READY, STARTING, STOPPED, WAITING, Job
 MAX_DEATHS = 2  # of workers, with one request
 MAX_FAILED_BATCHES = 3  # in a row, after which a worker is replaced: its device may be at fault
 MAX_START_FAILURES = 3  # in a row of every worker, after which requests are not kept waiting
+LONGEST_ROW = 512  # tokens of most models' longest window: a batch size that was asked for holds for it too
 TICK_S = 0.5  # the longest that nothing is looked at
 
 Event = Callable[..., None]
@@ -39,13 +40,14 @@ class Settings:
         job: Job,
         places: Sequence[Place],
         in_flight: Optional[int],
+        batch_size: Optional[int],
         max_wait_s: float,
         hang_timeout_s: float,
         start_timeout_s: float,
         pad_id: int,
     ):
         self.job, self.places, self.pad_id = job, places, pad_id
-        self.in_flight = in_flight
+        self.in_flight, self.batch_size = in_flight, batch_size
         self.max_wait_s, self.hang_timeout_s, self.start_timeout_s = max_wait_s, hang_timeout_s, start_timeout_s
 
 
@@ -204,7 +206,7 @@ class Dispatcher:
     def _on_ready(self, worker: Worker, message: Dict[str, Any]) -> None:
         worker.is_ready(message, now_s())
         if self.plan is None:
-            self.plan = ThroughputPlan(*message["plan"])
+            self.plan = _resized(ThroughputPlan(*message["plan"]), self._settings.batch_size)
             self._batcher = Batcher(self.plan)
         self._event(
             "ready", worker=worker.number, pid=message["pid"], load_s=message["load_s"], variant=message["variant"]
@@ -556,6 +558,13 @@ class Dispatcher:
         self.sweep()
         self._event("drained", left=len(left))
         self.started.set()
+
+
+def _resized(plan: ThroughputPlan, rows: Optional[int]) -> ThroughputPlan:
+    """The plan with batches of ``rows``; static shapes have their own."""
+    if rows is None or plan.lengths:
+        return plan
+    return plan._replace(rows=rows, tokens=rows * max(plan.tokens // plan.rows, LONGEST_ROW))
 
 
 def _closed() -> NeuronBertError:

@@ -45,6 +45,7 @@ class Runner:
     variant, threads, streams: each worker's, as for Engine. layout, or instance_type and mode: the NeuronCores.
     in_flight_per_group: batches that a worker holds at once (default: 2 in data-parallel mode, p over p cores, one
         more than run at once on CPUs). More keep the device busy, 1 answers soonest.
+    batch_size: rows of a batch at most, where shapes are dynamic (default: what the backend runs fastest).
     max_queue: rows (windows) that may wait; beyond it ``submit`` raises Overloaded. max_windows_per_request: a longer
         context is refused, so that one document cannot hold everybody up.
     max_wait_ms: the longest that a row waits for others to share its batch while every worker is busy.
@@ -72,6 +73,7 @@ class Runner:
         instance_type: Optional[str] = None,
         mode: Optional[str] = None,
         in_flight_per_group: Optional[int] = None,
+        batch_size: Optional[int] = None,
         max_queue: int = 1024,
         max_windows_per_request: int = 256,
         max_wait_ms: float = 5.0,
@@ -88,6 +90,7 @@ class Runner:
             "hang_timeout_s": hang_timeout_s,
             "start_timeout_s": start_timeout_s,
             "in_flight_per_group": 1 if in_flight_per_group is None else in_flight_per_group,
+            "batch_size": 1 if batch_size is None else batch_size,
         }
         for name, value in limits.items():
             if not value > 0:
@@ -127,6 +130,7 @@ class Runner:
                 job=job,
                 places=placement.places,
                 in_flight=in_flight_per_group or placement.in_flight,
+                batch_size=batch_size,
                 max_wait_s=max_wait_ms / 1000,
                 hang_timeout_s=hang_timeout_s,
                 start_timeout_s=start_timeout_s,

@@ -1,0 +1,137 @@
+"""The sweep, on the echo backend: real workers, real clients, short windows."""
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from neuronbert import benchmark, benchmark_artifact
+from neuronbert.benchmark import full_windows, parse_numbers
+from neuronbert.errors import ArtifactError, GateRefused, InputError, UsageError
+from neuronbert.load import Period
+from neuronbert.report import read_report
+from neuronbert.windows import Tokenizer
+
+
+@pytest.fixture(autouse=True)
+def short_periods(monkeypatch):
+    monkeypatch.setattr(benchmark, "Period", lambda longest_s: Period(warm_up_s=0.1, window_s=0.1, longest_s=longest_s))
+
+
+def measured(artifact, **options):
+    return benchmark_artifact(artifact, **{"concurrency": "1,4", "longest_s": 0.4, **options})
+
+
+def test_a_sweep_has_a_point_for_every_combination(echo_artifact, tmp_path):
+    lines = []
+    document = measured(
+        echo_artifact, batch_size="1,8", sequence_length="64", report=tmp_path / "report.json", progress=lines.append
+    )
+    points = document["points"]
+    assert [(one["batch_size"], one["concurrency"], one["sequence_length"]) for one in points] == [
+        (1, 1, 64),
+        (1, 4, 64),
+        (8, 1, 64),
+        (8, 4, 64),
+    ]
+    assert all(one["throughput_avg"] > 0 and one["latency_ms_p50"] > 0 and one["errors"] == 0 for one in points)
+    assert all(one["host_cpu_us"] > 0 and one["cold_start_s"] > 0 for one in points)
+    assert "4 points, about" in lines[0] and len(lines) == 5
+    assert read_report(tmp_path / "report.json") == json.loads(json.dumps(document))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["report.json"]
+
+
+@pytest.mark.parametrize(
+    ("options", "key", "value"),
+    [
+        ({"scenario": "single-stream"}, "concurrency", [1]),
+        ({"scenario": "offline", "batch_size": "2"}, "concurrency", [8]),
+        ({"scenario": "server", "request_rate": "20:60:20"}, "offered_qps", [20, 40, 60]),
+    ],
+)
+def test_scenarios(echo_artifact, options, key, value):
+    assert [point[key] for point in measured(echo_artifact, **options)["points"]] == value
+
+
+def test_an_interrupted_sweep_goes_on(echo_artifact, tmp_path, monkeypatch):
+    report = tmp_path / "report.json"
+    real, left = benchmark._measure, [2]
+
+    def interrupted(*arguments):
+        if not left[0]:
+            raise KeyboardInterrupt
+        left[0] -= 1
+        return real(*arguments)
+
+    monkeypatch.setattr(benchmark, "_measure", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        measured(echo_artifact, concurrency="1,2,4", report=report)
+    assert not report.exists()
+    monkeypatch.setattr(benchmark, "_measure", real)
+    lines = []
+    with pytest.raises(UsageError, match="other options"):
+        measured(echo_artifact, concurrency="1,2,4", report=report, longest_s=0.5)
+    document = measured(echo_artifact, concurrency="1,2,4", report=report, progress=lines.append)
+    assert [point["concurrency"] for point in document["points"]] == [1, 2, 4]
+    assert [line.split()[0] for line in lines[1:]] == ["3/3"]
+
+
+def test_slower_beyond_the_noise_is_refused(echo_artifact, tmp_path):
+    before = measured(echo_artifact, concurrency="4", report=tmp_path / "before.json")
+    for point in before["points"]:
+        point["intervals"] = {name: [0.0, 1e9] for name in point["intervals"]}
+    (tmp_path / "before.json").write_text(json.dumps(before))
+    assert measured(echo_artifact, concurrency="4", compare=tmp_path / "before.json")
+    for point in before["points"]:
+        point["throughput_avg"] *= 1000
+        point["intervals"]["throughput_avg"] = [point["throughput_avg"] * 0.99, point["throughput_avg"] * 1.01]
+    (tmp_path / "before.json").write_text(json.dumps(before))
+    with pytest.raises(GateRefused, match="slower than in"):
+        measured(echo_artifact, concurrency="4", compare=tmp_path / "before.json")
+    before["environment"]["cpu_model"] = "another"
+    (tmp_path / "before.json").write_text(json.dumps(before))
+    with pytest.raises(UsageError, match="cpu_model"):
+        measured(echo_artifact, concurrency="4", compare=tmp_path / "before.json")
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "words"),
+    [
+        ({"concurrency": "many"}, UsageError, "--concurrency is 'many'"),
+        ({"concurrency": "0"}, UsageError, "above 0"),
+        ({"batch_size": "1.5"}, UsageError, "must be whole"),
+        ({"scenario": "offlien"}, UsageError, "no scenario"),
+        ({"scenario": "server"}, UsageError, "needs a rate"),
+        ({"variant": "neuron-b1"}, ArtifactError, "no variant of name neuron-b1"),
+        ({"precision": "int4"}, ArtifactError, "no variant of precision int4"),
+        ({"input_data": "nothing.jsonl"}, InputError, "cannot read nothing.jsonl"),
+    ],
+)
+def test_settings_that_cannot_be(echo_artifact, options, error, words):
+    with pytest.raises(error, match=words):
+        measured(echo_artifact, **options)
+
+
+def test_numbers():
+    assert parse_numbers("1,2,4", "x") == [1, 2, 4]
+    assert parse_numbers("1:16", "x") == [1, 2, 4, 8, 16]
+    assert parse_numbers("50:400:150,3", "x") == [50, 200, 350, 3]
+    assert parse_numbers("", "x") == []
+    for text in ("a", "4:1", "1:2:0", "1:2:3:4", "-1"):
+        with pytest.raises(UsageError, match="x is"):
+            parse_numbers(text, "x")
+
+
+@given(st.integers(1, 1000), st.integers(0, 1000), st.integers(1, 300))
+def test_a_range_has_its_steps(first, more, step):
+    assert parse_numbers(f"{first}:{first + more}:{step}", "x") == list(range(first, first + more + 1, step))
+
+
+def test_full_windows_have_no_padding(echo_artifact):
+    tokenizer = Tokenizer.from_files(echo_artifact.folder)
+    rows = full_windows(tokenizer, [("Who?", "It was the man in the box. " * 400)], 128)
+    assert len(rows) > 5
+    assert all(row.input_ids.shape == (1, 128) and row.attention_mask.all() for row in rows)
+    with pytest.raises(InputError, match="no text of 128 tokens"):
+        full_windows(tokenizer, [("Who?", "Me.")], 128)
