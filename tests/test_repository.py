@@ -36,7 +36,9 @@ PUBLIC_NAMES = {
     "load_artifact",
     "load_checkpoint",
     "pipeline",
+    "plan",
     "run_job",
+    "benchmark_artifact",
 }
 # Distributions whose import name differs from theirs.
 IMPORT_NAMES = {"neuron-cc": "neuron_cc", "torch-neuron": "torch_neuron"}
