@@ -13,10 +13,12 @@ _PUBLIC = {
     "pipeline": "neuronbert.question_answering",
     "Engine": "neuronbert.engine",
     "Runner": "neuronbert.runner",
+    "run_job": "neuronbert.job",
     "WindowOptions": "neuronbert.windows",
     "AnswerOptions": "neuronbert.answers",
     "NeuronBertForQuestionAnswering": "neuronbert.modeling",
     "evaluate_artifact": "neuronbert.evaluate",
+    "plan": "neuronbert.planner",
 }
 
 _MODULES = ("cores", "emulator", "errors")

@@ -9,7 +9,7 @@ from neuronbert.answers import AnswerOptions
 from neuronbert.engine import CHUNK_QUESTIONS, Engine
 from neuronbert.errors import InputError, NeuronBertError, UsageError
 from neuronbert.squad import QuestionLine, SkippedLine, read_questions
-from neuronbert.windows import Example, WindowOptions
+from neuronbert.windows import Example, Tokenizer, WindowOptions, encode_examples
 
 Item = TypeVar("Item")
 Options = TypeVar("Options", WindowOptions, AnswerOptions)
@@ -24,23 +24,24 @@ class PreparedLine(NamedTuple):
 
 
 def prepare_lines(
-    engine: Engine,
+    tokenizer: Tokenizer,
     lines: Iterable[Union[str, bytes]],
     window_options: WindowOptions = WindowOptions(),
     answer_options: AnswerOptions = AnswerOptions(),
     on_error: str = "fail",
+    first_line: int = 1,
 ) -> Tuple[List[PreparedLine], List[SkippedLine]]:
-    """Read and tokenise every line before any is answered.
+    """Read and tokenise every line before any is answered; ``first_line`` is the number of the first of them.
 
-    Raises InputError naming the first bad line, or with ``on_error="skip"`` returns the bad ones beside the good.
-    UsageError for options that fit no line at all, and InputError for a file without a question.
+    Raises InputError naming the first bad line, or with ``on_error="skip"`` returns the bad ones beside the good, and
+    UsageError for options that fit no line at all.
     """
-    engine.tokenizer.lengths(window_options)
-    reader = read_questions(lines, on_error)
+    tokenizer.lengths(window_options)
+    reader = read_questions(lines, on_error, first_line)
     prepared: List[PreparedLine] = []
     refused: List[SkippedLine] = []
     for chunk in _chunks(reader):
-        for line, outcome in zip(chunk, _encode(engine, chunk, window_options, answer_options)):
+        for line, outcome in zip(chunk, _encode(tokenizer, chunk, window_options, answer_options)):
             if isinstance(outcome, PreparedLine):
                 prepared.append(outcome)
             elif on_error == "fail":
@@ -50,12 +51,15 @@ def prepare_lines(
                 )
             else:
                 refused.append(SkippedLine(line.line_number, outcome.message))
-    skipped = sorted([*reader.skipped, *refused])
-    if not prepared and not skipped:
+    return prepared, sorted([*reader.skipped, *refused])
+
+
+def refuse_no_question(lines: int) -> None:
+    """Raise InputError if no line, good or bad, was read."""
+    if not lines:
         raise InputError(
             "the input holds no question", hint='one JSON object a line: {"question": ..., "context": ...}'
         )
-    return prepared, skipped
 
 
 def _chunks(items: Iterable[Item]) -> Iterator[List[Item]]:
@@ -64,19 +68,19 @@ def _chunks(items: Iterable[Item]) -> Iterator[List[Item]]:
 
 
 def _encode(
-    engine: Engine, lines: Sequence[QuestionLine], window_options: WindowOptions, answer_options: AnswerOptions
+    tokenizer: Tokenizer, lines: Sequence[QuestionLine], window_options: WindowOptions, answer_options: AnswerOptions
 ) -> List[Union[PreparedLine, NeuronBertError]]:
     """Each line prepared, or what is wrong with it; together if they can be, for a shared context is encoded once."""
     try:
         windows = {with_keywords(window_options, line.keywords) for line in lines}
         answers = [with_keywords(answer_options, line.keywords) for line in lines]
         if len(windows) == 1:
-            examples = engine.encode([(line.question, line.context) for line in lines], windows.pop())
+            examples = encode_examples(tokenizer, [(line.question, line.context) for line in lines], windows.pop())
             return [PreparedLine(*each) for each in zip(lines, examples, answers)]
     except (InputError, UsageError) as error:
         if len(lines) == 1:
             return [error]
-    return [outcome for line in lines for outcome in _encode(engine, [line], window_options, answer_options)]
+    return [outcome for line in lines for outcome in _encode(tokenizer, [line], window_options, answer_options)]
 
 
 def with_keywords(options: Options, keywords: Mapping[str, Any]) -> Options:
@@ -86,12 +90,17 @@ def with_keywords(options: Options, keywords: Mapping[str, Any]) -> Options:
 
 
 def answer_lines(engine: Engine, prepared: Sequence[PreparedLine]) -> Iterator[Dict[str, Any]]:
-    """One result for each prepared line, in order: ``line``, ``id`` if it has one, and its answer (or ``answers``)."""
+    """One result for each prepared line, in order."""
     for chunk in _chunks(prepared):
         answers = engine.answer_encoded([one.example for one in chunk], [one.options for one in chunk])
         for one, ranked in zip(chunk, answers):
-            identity = {} if one.line.id is None else {"id": one.line.id}
-            yield {"line": one.line.line_number, **identity, **flat(ranked, one.options.top_k)}
+            yield result_of(one, ranked)
+
+
+def result_of(one: PreparedLine, ranked: List[Dict[str, Any]]) -> Dict[str, Any]:
+    """What is written for a line: its number, its ``id`` if it has one, and its answer (or ``answers``)."""
+    identity = {} if one.line.id is None else {"id": one.line.id}
+    return {"line": one.line.line_number, **identity, **flat(ranked, one.options.top_k)}
 
 
 def flat(ranked: List[Dict[str, Any]], top_k: int) -> Dict[str, Any]:

@@ -6,6 +6,7 @@ import json
 import math
 import os
 import re
+import shlex
 import shutil
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
@@ -74,10 +75,7 @@ def read_manifest(folder: Path) -> Dict[str, Any]:
             raise _damaged(folder, f"{MANIFEST_NAME} is a symbolic link")
         raw = path.read_bytes()
     except (FileNotFoundError, NotADirectoryError):
-        raise ArtifactError(
-            f"{folder} is not an artifact: it has no {MANIFEST_NAME}",
-            hint=f"neuronbert compile CHECKPOINT {folder}, or name the folder that compile wrote",
-        ) from None
+        raise _no_artifact(folder) from None
     except OSError as error:
         raise _unreadable(path, error) from error
     manifest = _parse_manifest(folder, raw)
@@ -91,6 +89,16 @@ def read_manifest(folder: Path) -> Dict[str, Any]:
         raise _damaged(folder, f"{MANIFEST_NAME} has no digest of its own: it was changed after it was written")
     _refuse_malformed(folder, manifest)
     return manifest
+
+
+def _no_artifact(folder: Path) -> ArtifactError:
+    if not os.path.lexists(folder):
+        return ArtifactError(f"there is no artifact at {folder}", hint=f"neuronbert compile CHECKPOINT {folder}")
+    if (folder / "config.json").exists():
+        what, hint = "it is a checkpoint that was not compiled yet", f"neuronbert compile {folder} OUTPUT"
+    else:
+        what, hint = f"it has no {MANIFEST_NAME}", "name the folder that neuronbert compile wrote"
+    return ArtifactError(f"{folder} is not an artifact: {what}", hint=hint)
 
 
 def _unreadable(path: Path, error: OSError) -> ArtifactError:
@@ -170,7 +178,7 @@ def _digest(raw: bytes, digest: str) -> str:
 def _damaged(folder: Path, what: str) -> ArtifactError:
     return ArtifactError(
         f"{folder}: {what}",
-        hint=f"copy the artifact again, or compile it again: neuronbert compile CHECKPOINT {folder}",
+        hint="copy the artifact again, or remove it and compile it again: neuronbert compile CHECKPOINT OUTPUT",
     )
 
 
@@ -316,7 +324,7 @@ def new_folder(output: PathLike) -> Iterator[Path]:
     """
     target = Path(output)
     refuse_existing(target)
-    with _parents_of(target):
+    with parents_of(target):
         with output_errors(target):
             partial = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".partial", dir=str(target.parent)))
         try:
@@ -326,11 +334,19 @@ def new_folder(output: PathLike) -> Iterator[Path]:
                 os.chmod(partial, 0o777 & ~_umask())
                 os.rename(partial, target)
         finally:
-            shutil.rmtree(partial, ignore_errors=True)
+            _remove(partial)
+
+
+def _remove(folder: Path) -> None:
+    """Remove a folder, whatever a person who presses Ctrl-C again and again does meanwhile."""
+    for _ in range(10):
+        with suppress(KeyboardInterrupt):
+            shutil.rmtree(folder, ignore_errors=True)
+            return
 
 
 @contextmanager
-def _parents_of(target: Path) -> Iterator[None]:
+def parents_of(target: Path) -> Iterator[None]:
     """Make the folders above ``target``; those that were made go again after an error, unless others use them."""
     absent = [folder for folder in target.parents if not os.path.lexists(folder)]
     try:
@@ -347,7 +363,10 @@ def _parents_of(target: Path) -> Iterator[None]:
 def refuse_existing(target: Path) -> None:
     """Raise OutputError if there is something at ``target``."""
     if os.path.lexists(target):
-        raise OutputError(f"{target} exists already", hint=f"another name, or remove it first: rm -r {target}")
+        # Never a command that would remove the folder that it is typed in, or one above it.
+        above = target.resolve() in (Path.cwd(), *Path.cwd().parents)
+        remove = "" if above else f", or remove it first: rm -r {shlex.quote(str(target))}"
+        raise OutputError(f"{target} exists already", hint=f"another name{remove}")
 
 
 @contextmanager

@@ -139,9 +139,9 @@ def _locate(
     if name == "demo":
         return _Place(DEMO_FOLDER, "demo", None)
     folder = Path(name).expanduser()
-    if folder.is_dir():
+    if name and folder.is_dir():
         return _Place(folder, name, None)
-    if folder.exists():
+    if name and folder.exists():
         raise CheckpointError(
             f"{name} is a file; a checkpoint is a folder with config.json", hint=f"pass its folder: {folder.parent}"
         )

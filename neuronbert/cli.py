@@ -7,9 +7,11 @@ import signal
 import sys
 import tempfile
 import threading
+import time
 import traceback
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import datetime
+from itertools import repeat
 from typing import Any, BinaryIO, Callable, Iterator, List, Optional, Sequence
 
 import click
@@ -98,12 +100,27 @@ neuron_options = together(
     click.option("--compiler-timeout", type=click.IntRange(min=1), help="Seconds for neuron-cc.  [default: no limit]"),
 )
 
+on_error_option = click.option(
+    "--on-error",
+    type=click.Choice(["fail", "skip"]),
+    default="fail",
+    show_default=True,
+    help="What a broken line does.",
+)
+
 window_options = together(
     click.option(
         "--max-seq-len", type=click.IntRange(min=1), help="Tokens in a window.  [default: 384, or the model's limit]"
     ),
     click.option("--doc-stride", type=click.IntRange(min=0), help="Tokens that two windows share.  [default: 128]"),
     click.option("--max-question-len", type=click.IntRange(min=1), help="Cut longer questions to this many tokens."),
+)
+
+top_k_option = click.option(
+    "--top-k", type=click.IntRange(min=1), default=1, show_default=True, help="Answers for each question."
+)
+details_option = click.option(
+    "--details", is_flag=True, help='Add each answer\'s window and by how much "no answer" leads the best.'
 )
 
 answer_options = together(
@@ -128,14 +145,22 @@ def note(line: str) -> None:
     click.echo(line, err=True)
 
 
+def note_beside_bar(line: str) -> None:
+    """The same while a bar is on the screen: in its place, and the bar comes back below."""
+    note(("\r\033[K" if sys.stderr.isatty() else "") + line)
+
+
 @contextmanager
 def progress_bar(label: str) -> Iterator[Callable[[int, int], None]]:
-    """A bar with the time left on stderr; yields what is called with (done, total)."""
-    with click.progressbar(length=1, label=label, file=sys.stderr, show_pos=True) as bar:
+    """A bar with the time left on stderr, from the first call of what it yields, with (done, total)."""
+    with ExitStack() as stack:
+        bars: List[Any] = []
 
         def show(done: int, total: int) -> None:
-            bar.length = total
-            bar.update(done - bar.pos)
+            if not bars:
+                bar = click.progressbar(length=total, label=label, file=sys.stderr, show_pos=True)
+                bars.append(stack.enter_context(bar))
+            bars[0].update(done - bars[0].pos)
 
         yield show
 
@@ -242,17 +267,11 @@ def inspect_(artifact: str, as_json: bool) -> None:
 @click.option(
     "--input", "input_", type=click.Path(allow_dash=True), help='JSON lines of {"question", "context"}; - for stdin.'
 )
-@click.option(
-    "--on-error",
-    type=click.Choice(["fail", "skip"]),
-    default="fail",
-    show_default=True,
-    help="What a broken line does.",
-)
+@on_error_option
 @window_options
-@click.option("--top-k", type=click.IntRange(min=1), default=1, show_default=True, help="Answers for each question.")
+@top_k_option
 @answer_options
-@click.option("--details", is_flag=True, help='Add each answer\'s window and by how much "no answer" leads the best.')
+@details_option
 @variant_option
 @threads_option
 @json_option
@@ -291,13 +310,15 @@ def _answer_one(
 def _answer_file(
     artifact: str, input_: str, on_error: str, variant: str, threads: int, as_json: bool, **options: Any
 ) -> None:
-    from neuronbert.answering import answer_lines, prepare_lines
+    from neuronbert.answering import answer_lines, prepare_lines, refuse_no_question
     from neuronbert.answers import options_of
     from neuronbert.engine import Engine
+    from neuronbert.squad import bounded_lines
 
     window, ranking = options_of(options)
-    with open_input(input_) as lines, Engine.for_many(artifact, variant=variant, threads=threads) as engine:
-        prepared, skipped = prepare_lines(engine, lines, window, ranking, on_error)
+    with open_input(input_) as file, Engine.for_many(artifact, variant=variant, threads=threads) as engine:
+        prepared, skipped = prepare_lines(engine.tokenizer, bounded_lines(file), window, ranking, on_error)
+        refuse_no_question(len(prepared) + len(skipped))
         results = answer_lines(engine, prepared)
         if as_json:
             document = {"results": list(results), "skipped": [line._asdict() for line in skipped]}
@@ -307,6 +328,74 @@ def _answer_file(
                 put(to_json(result))
     for line in skipped:
         note(f"skipped line {line.line_number}: {line.reason}")
+
+
+@cli.command("run")
+@click.argument("artifact", type=click.Path())
+@click.option(
+    "--input",
+    required=True,
+    type=click.Path(allow_dash=True),
+    help='JSON lines of {"question", "context"}; - for stdin, which cannot be read again after a kill.',
+)
+@click.option("--output", required=True, type=click.Path(), help="A new file: a JSON line for each question.")
+@click.option(
+    "--workers", type=click.IntRange(min=1), help="Processes.  [default: one a core group; on CPUs one that has all]"
+)
+@on_error_option
+@window_options
+@top_k_option
+@answer_options
+@details_option
+@variant_option
+@threads_option
+@json_option
+def run_(artifact: str, input: str, output: str, as_json: bool, **options: Any) -> None:
+    """Answer a file of questions of any size with ARTIFACT, through the multi-worker runner.
+
+    After a kill at any moment the same command goes on where it was: until all is done the output is OUTPUT.partial.
+    """
+    from neuronbert.job import run_job
+    from neuronbert.rendering import job_summary
+    from neuronbert.resumable import read_record
+
+    if input == "-":
+        note("stdin cannot be read again: a job that is killed begins anew")
+    try:
+        with bytes_bar("answering") as progress:
+            report = run_job(
+                artifact,
+                input,
+                output,
+                progress=progress,
+                on_skip=lambda line: note_beside_bar(f"skipped line {line.line_number}: {line.reason}"),
+                **options,
+            )
+    except (KeyboardInterrupt, NeuronBertError):
+        with suppress(NeuronBertError):
+            kept = read_record(output)
+            if kept is not None and kept.resumable:
+                note(f"{kept.input_lines:,} lines are done, in {output}.partial; the same command goes on from there")
+        raise
+    note(job_summary(report))
+    if as_json:
+        show(as_json, report.as_dict(), str)
+
+
+@contextmanager
+def bytes_bar(label: str) -> Iterator[Callable[[int, Optional[int], int], None]]:
+    """A bar with the time left on stderr; yields what is called with (bytes done, bytes in all or None, lines)."""
+    with click.progressbar(repeat(0), label=label, file=sys.stderr, item_show_func=_lines_done) as bar:
+
+        def show(done: int, total: Optional[int], lines: int) -> None:
+            bar.length = total
+            bar.update(done - bar.pos, lines)
+
+        yield show
+
+
+def _lines_done(lines: Optional[int]) -> Optional[str]:
+    return None if lines is None else f"{lines:,} lines"
 
 
 @contextmanager
@@ -364,6 +453,24 @@ def env(artifact: str, as_json: bool, **options: Any) -> None:
     show(as_json, result.as_dict(), result.as_shell)
 
 
+@cli.command("top")
+@click.option("--once", is_flag=True, help="One plain table; also when stdout is no terminal.")
+@json_option
+def top(once: bool, as_json: bool) -> None:
+    """Watch this user's running jobs and other runners live: queue, fill, padding, and every worker.
+
+    Those that were made with Runner(publish=True) are seen; neuronbert run makes its own so. Ctrl-C leaves.
+    """
+    from neuronbert.top import as_text, running, watch
+
+    if as_json or once or not sys.stdout.isatty():
+        runners = running()
+        show(as_json, {"runners": runners}, lambda: as_text(runners, time.time()))
+        return
+    with suppress(KeyboardInterrupt):  # the way out
+        watch()
+
+
 @cli.command("doctor")
 @json_option
 def doctor(as_json: bool) -> None:
@@ -372,6 +479,27 @@ def doctor(as_json: bool) -> None:
 
     checks = examine()
     show(as_json, [check._asdict() for check in checks], lambda: render(checks))
+
+
+@cli.command("plan")
+@click.argument("checkpoint")
+@click.option("--throughput", type=float, help="Sequences a second.  [default: as many as one instance takes]")
+@click.option("--latency-p95-ms", type=float, help="What 95 of 100 requests must stay within, waiting included.")
+@click.option("--objective", default="cost", show_default=True, help="cost, latency or throughput.")
+@click.option("--sequence-length", type=int, default=384, show_default=True, help="Tokens.")
+@click.option("--headroom", type=float, default=0.25, show_default=True, help="Share of the capacity to keep free.")
+@click.option("--instance-type", multiple=True, help="Only these; repeatable.  [default: every inf1 size]")
+@click.option("--prices", type=click.Path(), help="JSON price file that goes before the shipped price book.")
+@click.option("--measured", type=click.Path(), help="Report of neuronbert benchmark: its points are candidates too.")
+@hub_options
+@json_option
+def plan_(checkpoint: str, as_json: bool, **options: Any) -> None:
+    """Which instance type, mode, cores and batch size serve CHECKPOINT (or an artifact) at a target, and why."""
+    from neuronbert.planner import plan
+    from neuronbert.planner_text import plan_text
+
+    found = plan(checkpoint, **options)
+    show(as_json, found.as_dict(), lambda: plan_text(found))
 
 
 def main(arguments: Optional[Sequence[str]] = None) -> None:
@@ -383,31 +511,35 @@ def run(arguments: Sequence[str]) -> int:
     """Run the command line; its exit code. Every error becomes text here and nowhere else."""
     as_json = "--json" in arguments
     manual = f"neuronbert {arguments[0]} --help" if arguments and arguments[0] in cli.commands else "neuronbert --help"
+    received: List[int] = []
     try:
-        with signals_as_interrupts():
+        with signals_as_interrupts(received):
             cli.main(args=list(arguments), prog_name="neuronbert", standalone_mode=False)
             if sys.stdout is not None:
                 sys.stdout.flush()
         return 0
-    except NeuronBertError as error:
-        return report_error(error.message, error.hint or manual, error.exit_code, as_json)
+    except (KeyboardInterrupt, click.Abort):
+        return report_interrupt(as_json)
     except click.UsageError as error:
         error.show()
         return end(error.format_message(), None, UsageError.exit_code, as_json)
     except click.exceptions.Exit as error:
         return error.exit_code
-    except (KeyboardInterrupt, click.Abort):
-        note("interrupted")
-        return end("interrupted", None, EXIT_INTERRUPTED, as_json)
+    except NeuronBertError as error:
+        if received:
+            return report_interrupt(as_json)
+        return report_error(error.message, error.hint or manual, error.exit_code, as_json)
     except BrokenPipeError:
         # The reader of a pipe (head, less) has gone: nobody is left to tell.
         discard_stdout()
         return 0
     except Exception as error:
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EBADF) and error.filename is None:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EBADF):
+            if error.filename is not None:
+                return report_error(f"cannot write {error.filename}: {error.strerror}", "free some space", 1, as_json)
             discard_stdout()
             return report_error(f"cannot write the result: {error.strerror}", "another place for stdout", 1, False)
-        return report_bug(error, arguments, as_json)
+        return report_interrupt(as_json) if received else report_bug(error, arguments, as_json)
 
 
 class Interrupted(KeyboardInterrupt):
@@ -415,13 +547,17 @@ class Interrupted(KeyboardInterrupt):
 
 
 @contextmanager
-def signals_as_interrupts() -> Iterator[None]:
-    """A service manager stops with SIGTERM what a person stops with Ctrl-C: both must leave nothing half-made."""
+def signals_as_interrupts(received: List[int]) -> Iterator[None]:
+    """A service manager stops with SIGTERM what a person stops with Ctrl-C: both must leave nothing half-made.
+
+    Each is added to ``received``, for libraries that make an error of their own of it.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
 
-    def interrupt(*_: Any) -> None:
+    def interrupt(number: int, _: Any) -> None:
+        received.append(number)
         raise Interrupted
 
     before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -436,6 +572,11 @@ def discard_stdout() -> None:
     """Let the interpreter's last flush go nowhere."""
     with suppress(OSError, ValueError, AttributeError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def report_interrupt(as_json: bool) -> int:
+    note("interrupted")
+    return end("interrupted", None, EXIT_INTERRUPTED, as_json)
 
 
 def report_error(message: str, hint: str, code: int, as_json: bool) -> int:
@@ -455,10 +596,16 @@ def end(message: str, hint: Optional[str], code: int, as_json: bool) -> int:
 def report_bug(error: Exception, arguments: Sequence[str], as_json: bool) -> int:
     """Keep the traceback in a file and say where it is."""
     stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
-    with tempfile.NamedTemporaryFile("w", prefix=f"neuronbert-{stamp}-", suffix=".log", delete=False) as file:
-        file.write(f"neuronbert {__version__}, Python {sys.version}, arguments {without_token(arguments)}\n\n")
-        file.write("".join(traceback.format_exception(type(error), error, error.__traceback__)))
+    log = f"neuronbert {__version__}, Python {sys.version}, arguments {without_token(arguments)}\n\n"
+    log += "".join(traceback.format_exception(type(error), error, error.__traceback__))
     what = f"a bug in neuronbert: {type(error).__name__}: {error}"
+    prefix = f"neuronbert-{stamp}-"
+    try:
+        with tempfile.NamedTemporaryFile("wb", prefix=prefix, suffix=".log", delete=False) as file:
+            file.write(log.encode("utf-8", "backslashreplace"))
+    except OSError:
+        note(log)
+        return report_error(what, "report it with the traceback above", EXIT_BUG, as_json)
     return report_error(what, f"report it with {file.name}, which holds the traceback", EXIT_BUG, as_json)
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Dict, Iterator, List, Mapping, MutableMapping, NamedTuple, Optional, Tuple
 
 from neuronbert.errors import UsageError
+from neuronbert.prices import Price, shipped_prices
 
 GIB = 1024**3
 CORES_PER_CHIP = 4
@@ -30,23 +31,13 @@ VISIBLE_CORES = "NEURON_RT_VISIBLE_CORES"
 NUM_CORES = "NEURON_RT_NUM_CORES"
 
 
-class Price(NamedTuple):
-    """What an instance cost an hour, where and when that was so, and who said it."""
-
-    usd_per_hour: float
-    region: str
-    date: str  # year-month
-    source: str
-
-
 class InstanceType(NamedTuple):
-    """One inf1 size: what is inside it and what it costs, newest price first."""
+    """One inf1 size: what is inside it, and what it costs by the shipped price book."""
 
     name: str
     chips: int
     vcpus: int
     host_memory_gib: int
-    prices: Tuple[Price, ...]
 
     @property
     def cores(self) -> int:
@@ -57,25 +48,22 @@ class InstanceType(NamedTuple):
         return 8 * self.chips
 
     @property
+    def prices(self) -> Tuple[Price, ...]:
+        """Newest first."""
+        return shipped_prices().history(self.name)
+
+    @property
     def usd_per_hour(self) -> float:
         return self.prices[0].usd_per_hour
-
-
-def _on_demand(usd_per_hour: float) -> Price:
-    return Price(usd_per_hour, "us-east-1", "2024-09", "on demand, aws-neuron-sdk v2.20.0 instance_prices.csv")
-
-
-def _implied_2021(usd_per_hour: float) -> Price:
-    return Price(usd_per_hour, "us-east-1", "2021-05", "implied by AWS's blog post 'Achieve 12x higher throughput'")
 
 
 INSTANCE_TYPES: Dict[str, InstanceType] = {
     instance.name: instance
     for instance in (
-        InstanceType("inf1.xlarge", 1, 4, 8, (_on_demand(0.228), _implied_2021(0.368))),
-        InstanceType("inf1.2xlarge", 1, 8, 16, (_on_demand(0.362),)),
-        InstanceType("inf1.6xlarge", 4, 24, 48, (_on_demand(1.18), _implied_2021(1.904))),
-        InstanceType("inf1.24xlarge", 16, 96, 192, (_on_demand(4.721),)),
+        InstanceType("inf1.xlarge", 1, 4, 8),
+        InstanceType("inf1.2xlarge", 1, 8, 16),
+        InstanceType("inf1.6xlarge", 4, 24, 48),
+        InstanceType("inf1.24xlarge", 16, 96, 192),
     )
 }
 MAX_CORES = max(instance.cores for instance in INSTANCE_TYPES.values())

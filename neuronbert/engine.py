@@ -61,8 +61,13 @@ def infer_windows(
         return session.run(collate([windows[index] for index in batch], pad_id))
 
     results = pool.map(run, batches) if pool is not None and len(batches) > 1 else map(run, batches)
+    return unpad(windows, zip(batches, results))
+
+
+def unpad(windows: Sequence[Window], answered: Iterable[Tuple[List[int], Logits]]) -> List[Logits]:
+    """The logits of each window, in order, from batches of them: which windows, and logits of [rows, tokens]."""
     logits: List[Any] = [None] * len(windows)
-    for batch, (start, end) in zip(batches, results):
+    for batch, (start, end) in answered:
         for row, index in enumerate(batch):
             length = len(windows[index].input_ids)
             logits[index] = Logits(start[row, :length], end[row, :length])

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple, Union
 
 from neuronbert.answers import AnswerOptions, options_of, rank_answers
-from neuronbert.artifact import MANIFEST_NAME, Artifact
+from neuronbert.artifact import MANIFEST_NAME, Artifact, choose_variants, load_artifact
 from neuronbert.backends import Logits, ThroughputPlan
-from neuronbert.checkpoint import load_checkpoint
+from neuronbert.checkpoint import Checkpoint, load_checkpoint
 from neuronbert.engine import Engine, infer_windows
-from neuronbert.errors import InputError, positive
+from neuronbert.errors import InputError, UsageError, positive
 from neuronbert.machine import environment
 from neuronbert.metrics import (
     Number,
@@ -152,7 +152,11 @@ def evaluate_artifact(
     def answer(reader: Reader, before: int) -> List[Answered]:
         return _answer(reader, chosen.questions, windows, answer_options, lambda done: progress(before + done, total))
 
+    hub = {"revision": revision, "token": token, "local_files_only": local_files_only, "allow_pickle": allow_pickle}
+    # Before any question is answered: a wrong name must not cost the time that takes.
+    other_source = None if against is None else _find(against, against_variant, hub)
     with Engine.for_many(artifact, variant=variant, threads=threads) as engine:
+        progress(0, total)
         windows = _windows_of(engine, window_options)
         started = time.perf_counter()
         answered = answer(_engine_reader(engine), 0)
@@ -169,11 +173,10 @@ def evaluate_artifact(
         predictions={item.id: one.text for item, one in zip(chosen.questions, answered)},
         environment=environment(),
     )
-    if against is None:
+    if other_source is None:
         return report
-    hub = {"revision": revision, "token": token, "local_files_only": local_files_only, "allow_pickle": allow_pickle}
     with ExitStack() as stack:
-        reader = _open(against, against_variant, threads, hub, stack)
+        reader = _open(other_source, against_variant, threads, stack)
         other = answer(reader, asked)
     return replace(report, comparison=compare_answers(chosen, answered, reader.name, other))
 
@@ -228,13 +231,23 @@ def _interval(data: SquadData, answered: Sequence[Answered]) -> Tuple[float, flo
     return f1_interval(scores, [item.context for item in data.questions])
 
 
+def _find(source: Any, variant: Optional[str], hub: Mapping[str, Any]) -> Union[Artifact, Checkpoint]:
+    if isinstance(source, (str, os.PathLike)) and (Path(source) / MANIFEST_NAME).exists():
+        source = load_artifact(source)
+    if isinstance(source, Artifact):
+        choose_variants(source, variant)
+        return source
+    if variant is not None:
+        raise UsageError(f"a checkpoint has no variants, such as {variant}", hint="against an artifact, or without it")
+    return load_checkpoint(source, **hub)
+
+
 def _open(
-    source: Any, variant: Optional[str], threads: Optional[int], hub: Mapping[str, Any], stack: ExitStack
+    source: Union[Artifact, Checkpoint], variant: Optional[str], threads: Optional[int], stack: ExitStack
 ) -> Reader:
-    is_path = isinstance(source, (str, os.PathLike))
-    if isinstance(source, Artifact) or (is_path and (Path(source) / MANIFEST_NAME).exists()):
+    if isinstance(source, Artifact):
         return _engine_reader(stack.enter_context(Engine.for_many(source, variant=variant, threads=threads)))
-    checkpoint = load_checkpoint(source, **hub)
+    checkpoint = source
     files = checkpoint.tokenizer_files()
     tokenizer = Tokenizer.from_bytes(files["tokenizer.json"], files["tokenizer_config.json"], checkpoint.config)
     session = ReferenceSession(checkpoint.torch_model(), threads=threads)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import List, Optional, Tuple
 
 from neuronbert import weights
-from neuronbert.errors import CheckpointError, NeuronBertError
+from neuronbert.errors import CheckpointError, NeuronBertError, OutputError
 from neuronbert.tokenizer_files import FILE_NAMES
 
 log = logging.getLogger(__name__)
@@ -47,6 +47,11 @@ def download(
                 "the hub cannot be reached (%s): %s at %s is from the cache", _root_cause(error), repo_id, commit
             )
             return folder, commit
+        if isinstance(error, OSError) and error.strerror:
+            raise OutputError(
+                f"{repo_id} cannot be kept in the hub's cache: {error.strerror} ({error.filename or 'HF_HOME'})",
+                hint="free some space, or set HF_HOME to a folder that can be written to",
+            ) from error
         raise
 
 

@@ -3,15 +3,39 @@
 Imports torch and transformers, so checkpoint.py imports it on use.
 """
 
+import importlib
 import math
+import sys
 from typing import Any, Dict, Mapping, Optional, Tuple
 
 import numpy as np
 import torch
-import transformers
 
 from neuronbert.architectures import Family
 from neuronbert.errors import BackendFailed
+
+
+def _import_transformers() -> Any:
+    """transformers, whichever tokenizers release it asks for: its layers need none, and text is tokenised by us.
+
+    4.6.0, which AWS's tutorials pin, refuses to start beside a newer tokenizers, and starts where it finds none.
+    """
+    try:
+        return importlib.import_module("transformers")
+    except ImportError as error:
+        if "tokenizers" not in str(error):
+            raise
+    hidden = sys.modules.pop("tokenizers", None)
+    sys.modules["tokenizers"] = None  # type: ignore[assignment]  # what find_spec takes for "not installed"
+    try:
+        return importlib.import_module("transformers")
+    finally:
+        del sys.modules["tokenizers"]
+        if hidden is not None:
+            sys.modules["tokenizers"] = hidden
+
+
+transformers = _import_transformers()
 
 # Added to the scores of tokens that must not be seen. transformers >= 4.20 adds finfo(float32).min, which becomes -Inf
 # in a 16-bit float and then NaN; exp(-10000) is 0 just the same (github.com/aws-neuron/aws-neuron-sdk issues 456, 474).

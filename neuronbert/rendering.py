@@ -178,6 +178,16 @@ def comparison_text(comparison: Any) -> str:
     return summary + ("\n" + table(rows, ("question", "was", "is", "gold")) if rows else "")
 
 
+def job_summary(report: Any) -> str:
+    """What a JobReport says, in one line."""
+    resumed = f", {report.resumed_lines:,} of them by an earlier run" if report.resumed_lines else ""
+    skipped = f", {report.skipped:,} skipped" if report.skipped else ""
+    return (
+        f"{report.output}: {report.lines:,} lines{resumed}{skipped}, in {report.seconds:.1f} s "
+        f"({report.questions_per_s:.1f} questions/s, loading not counted)"
+    )
+
+
 def _short(text: str, characters: int = 40) -> str:
     text = " ".join(text.split()) or "(no answer)"
     return text if len(text) <= characters else text[: characters - 1] + "…"

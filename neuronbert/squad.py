@@ -2,8 +2,9 @@
 
 import json
 import os
+from itertools import count
 from pathlib import Path
-from typing import Any, Dict, Iterable, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple, Union
+from typing import Any, BinaryIO, Dict, Iterable, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple, Union
 
 from neuronbert.errors import InputError, UsageError
 
@@ -19,6 +20,7 @@ LINE_KEYWORDS: Mapping[str, type] = {
     "handle_impossible_answer": bool,
     "align_to_words": bool,
 }
+MAX_LINE_BYTES = 1 << 26  # far more than any document
 _LINE_FORM = 'one JSON object a line: {"question": "...", "context": "..."}, "id" if you like'
 _SQUAD_FORM = (
     'a SQuAD file has the form {"data": [{"paragraphs": [{"context": "...", '
@@ -77,6 +79,17 @@ def load_squad_data(path: PathLike) -> SquadData:
     return SquadData(_detect_version(document, questions), questions)
 
 
+def bounded_lines(file: BinaryIO) -> Iterator[bytes]:
+    """The lines of a file or pipe; InputError for an endless one, which binary input may hold."""
+    for number in count(1):
+        line = file.readline(MAX_LINE_BYTES)
+        if not line:
+            return
+        if len(line) == MAX_LINE_BYTES and not line.endswith(b"\n"):
+            raise InputError(f"line {number} is longer than {MAX_LINE_BYTES >> 20} MiB: is it text?", hint=_LINE_FORM)
+        yield line
+
+
 class _BrokenLine(Exception):
     """Why a line is no question."""
 
@@ -84,16 +97,18 @@ class _BrokenLine(Exception):
 class QuestionReader:
     """Iterates over the questions of JSON lines; with ``on_error="skip"`` the bad lines are in ``skipped``."""
 
-    def __init__(self, lines: Iterable[Union[str, bytes]], on_error: str = "fail"):
+    def __init__(self, lines: Iterable[Union[str, bytes]], on_error: str = "fail", first_line: int = 1):
         if on_error not in ("fail", "skip"):
             raise UsageError(f"on_error is {on_error!r}", hint="fail or skip")
         self.skipped: List[SkippedLine] = []
         self._lines = lines
         self._skip = on_error == "skip"
+        self._first_line = first_line
 
     def __iter__(self) -> Iterator[QuestionLine]:
-        started = False  # whether a question was read: from then on the input is text, whatever a line of it holds
-        for number, raw in enumerate(self._lines, start=1):
+        # Whether a question was read: from then on the input is text, whatever a line of it holds.
+        started = self._first_line > 1
+        for number, raw in enumerate(self._lines, start=self._first_line):
             if not started:
                 _refuse_binary(raw, f"line {number} of the input", hint=_LINE_FORM)
             try:
@@ -109,14 +124,15 @@ class QuestionReader:
                 yield line
 
 
-def read_questions(lines: Iterable[Union[str, bytes]], on_error: str = "fail") -> QuestionReader:
+def read_questions(lines: Iterable[Union[str, bytes]], on_error: str = "fail", first_line: int = 1) -> QuestionReader:
     """Questions from JSON lines, read as they are asked for; blank lines and a UTF-8 byte order mark are passed over.
 
     ``lines`` is a list, or a file or stream best opened in binary mode. A broken line raises InputError
     naming its number, or with ``on_error="skip"`` is added to the reader's ``skipped``. Input that
-    turns out to be binary before its first question is refused either way.
+    turns out to be binary before its first question is refused either way. ``first_line`` is the number of the first
+    line given, of an input whose beginning was read before.
     """
-    return QuestionReader(lines, on_error)
+    return QuestionReader(lines, on_error, first_line)
 
 
 def question_line(question: str, context: str, id: Union[str, int, None] = None, **keywords: Any) -> str:
@@ -141,7 +157,10 @@ def squad_document(questions: Sequence[SquadQuestion], version: str) -> Dict[str
 
 def _read_text(path: Path) -> str:
     try:
-        raw = path.read_bytes()
+        with open(path, "rb") as file:
+            raw = file.read(4096)
+            _refuse_binary(raw, str(path), hint=_SQUAD_FORM)  # before all of something huge is read
+            raw += file.read()
     except FileNotFoundError:
         raise InputError(f"there is no file {path}", hint="check the path; it should name a SQuAD JSON file") from None
     except OSError as error:

@@ -31,6 +31,8 @@ def echo_artifact(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
 @pytest.fixture(scope="session")
 def demo_artifact(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
     """The demo checkpoint compiled with OpenVINO in FP32 and int8, through the gate."""
+    pytest.importorskip("openvino")
+    pytest.importorskip("nncf")
     output = tmp_path_factory.mktemp("demo") / "artifact"
     return compile_checkpoint("demo", output, backend="openvino", precision=["fp32", "int8"])
 

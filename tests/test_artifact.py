@@ -221,7 +221,7 @@ def test_a_file_that_may_not_be_read_is_named(echo_artifact, name):
 
 
 def test_a_folder_that_is_no_artifact_is_named(tmp_path):
-    with pytest.raises(ArtifactError, match="is not an artifact"):
+    with pytest.raises(ArtifactError, match="there is no artifact at"):
         load_artifact(tmp_path / "nothing")
 
 
@@ -236,6 +236,7 @@ def test_every_variant_of_a_released_artifact_passes_its_self_test_and_answers(f
 
     artifact = load_artifact(folder)
     for variant in artifact.variants:
+        pytest.importorskip(variant["backend"])
         with Engine(artifact, variant=variant["name"], threads=1) as engine:
             assert engine.answer([("who was jim henson?", "jim henson was a nice puppet.")])[0][0]["answer"]
 
@@ -331,3 +332,19 @@ def test_loading_needs_neither_torch_nor_transformers(echo_artifact):
     assert (
         subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
     )
+
+
+def test_a_second_interrupt_does_not_stop_the_cleaning_up(tmp_path, monkeypatch):
+    remove, interrupts = shutil.rmtree, [KeyboardInterrupt, KeyboardInterrupt]
+
+    def interrupted(*arguments, **options):
+        if interrupts:
+            raise interrupts.pop()
+        remove(*arguments, **options)
+
+    with pytest.raises(KeyboardInterrupt), new_folder(tmp_path / "out") as folder:
+        (folder / "half").write_text("made")
+        monkeypatch.setattr(shutil, "rmtree", interrupted)
+        raise KeyboardInterrupt
+    monkeypatch.undo()
+    assert os.listdir(tmp_path) == []

@@ -11,7 +11,6 @@ import sys
 import threading
 from pathlib import Path
 
-import click
 import pytest
 
 import neuronbert
@@ -20,7 +19,9 @@ from neuronbert.artifact import Artifact
 from neuronbert.cli import cli, run, without_token
 from neuronbert.doctor import examine
 from neuronbert.environment import core_environment
+from neuronbert.errors import BackendFailed
 from neuronbert.squad import SquadQuestion, squad_document
+from neuronbert.top import running
 from neuronbert.windows import WindowOptions
 
 CONTEXT = "Jim Henson built the first Kermit in 1955 from his mother's old coat."
@@ -114,12 +115,20 @@ FUNCTIONS = {
     "answer": (neuronbert.pipeline, (WindowOptions, AnswerOptions)),
     "evaluate": (neuronbert.evaluate_artifact, (WindowOptions, AnswerOptions)),
     "env": (core_environment, ()),
+    "run": (neuronbert.run_job, (WindowOptions, AnswerOptions)),
+    "top": (running, ()),
+    "plan": (neuronbert.plan, ()),
     "doctor": (examine, ()),
 }
 # What only one of the two has: how the command line reads and prints, and what has no meaning beside it.
-ONLY_PYTHON = {"progress", "facts", "model", "task"}
-ONLY_COMMAND_LINE = {"as_json", "input_", "on_error", "question", "context"}
+ONLY_PYTHON = {"progress", "facts", "model", "task", "on_skip", "screen"}
+ONLY_COMMAND_LINE = {"as_json", "input_", "question", "context", "once"}
 WITHOUT_MEANING = {"evaluate": {"top_k", "details"}}
+# What a function hands on by name, or leaves to another.
+HANDED_ON = {
+    "answer": {"on_error": "fail"},
+    "plan": {"revision": None, "token": None, "local_files_only": False, "allow_pickle": False},
+}
 
 
 @pytest.mark.parametrize("verb", sorted(cli.commands))
@@ -132,16 +141,18 @@ def test_a_verb_has_the_options_of_its_function_and_their_defaults(verb, monkeyp
         if parameter.kind is not parameter.VAR_KEYWORD and parameter.name not in ONLY_PYTHON
     }
     expected.update({field.name: field.default for kind in classes for field in dataclasses.fields(kind)})
+    expected.update(HANDED_ON.get(verb, {}))
     for name in WITHOUT_MEANING.get(verb, ()):
         del expected[name]
     command = cli.commands[verb]
-    arguments = [option.name for option in command.params if isinstance(option, click.Argument)]
-    given = command.make_context(verb, list(arguments)).params
-    options = {name: value for name, value in given.items() if name not in {*arguments, *ONLY_COMMAND_LINE}}
-    assert set(options) == set(expected) - {*arguments, "folder"}
+    required = {option.name: option.opts[0] for option in command.params if option.required}
+    line = [word for name, flag in required.items() for word in ([flag, "x"] if flag.startswith("-") else ["x"])]
+    given = command.make_context(verb, line).params
+    options = {name: value for name, value in given.items() if name not in {*required, *ONLY_COMMAND_LINE}}
+    assert set(options) == set(expected) - {*required, "folder"}
     for name, value in options.items():
-        value = ",".join(value) if isinstance(value, tuple) else value
-        assert str(value) == str(expected[name]), name
+        value, wanted = (",".join(one) if isinstance(one, tuple) else one for one in (value, expected[name]))
+        assert str(value) == str(wanted), name
 
 
 def test_evaluate_reads_as_it_is_told(capsys, tmp_path, echo_artifact):
@@ -228,6 +239,25 @@ def test_skip_answers_the_good_lines_and_lists_the_bad(capsys, tmp_path, echo_ar
     assert [line.split(":")[0] for line in err.splitlines()] == [f"skipped line {number}" for number in (2, 3, 4, 5)]
 
 
+def test_run_writes_the_lines_of_answer_to_a_file(capsys, tmp_path, echo_artifact):
+    path = lines_file(tmp_path, ask(id="a"), "{", ask(top_k=2))
+    _, printed, _ = invoke(capsys, "answer", echo_artifact.folder, "--input", path, "--on-error", "skip")
+    command = ["run", echo_artifact.folder, "--input", path, "--output", tmp_path / "out", "--workers", 1]
+    code, out, err = invoke(capsys, *command, "--on_error", "skip")
+    assert (code, out) == (0, "")
+    assert (tmp_path / "out").read_text(encoding="utf-8") == printed
+    label, skipped, summary = err.splitlines()
+    assert (label, skipped.split(": ")[0]) == ("answering", "skipped line 2")
+    assert summary.startswith(f"{tmp_path / 'out'}: 3 lines, 1 skipped, in ") and "questions/s" in summary
+
+
+def test_run_under_json_is_one_document(capsys, tmp_path, echo_artifact):
+    command = ["run", echo_artifact.folder, "--input", lines_file(tmp_path, ask()), "--output", tmp_path / "out"]
+    code, out, _ = invoke(capsys, *command, "--max-answer-len", 3, "--json")
+    assert code == 0
+    assert json.loads(out)["answered"] == 1
+
+
 def test_doctor_says_what_this_machine_can_run(capsys):
     code, out, _ = invoke(capsys, "doctor", "--json")
     assert code == 0
@@ -243,6 +273,27 @@ def nothing_written(tmp_path, monkeypatch):
     yield tmp_path
     assert not (tmp_path / "out").exists()
     assert [name for name in os.listdir(tmp_path) if "partial" in name] == []
+
+
+def test_run_refuses_an_output_that_exists(capsys, tmp_path, echo_artifact):
+    (tmp_path / "there").write_text("precious")
+    command = ["run", echo_artifact.folder, "--input", lines_file(tmp_path, ask()), "--output", tmp_path / "there"]
+    assert "exists already" in refused(capsys, *command)
+    assert (tmp_path / "there").read_text() == "precious"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["--workers", 10_000], 2, "10000 workers"),
+        (["--doc-stride", 9999], 2, "9999"),
+        (["--variant", "gpu"], 1, "gpu"),
+    ],
+)
+def test_run_refuses_what_cannot_be_done(capsys, nothing_written, echo_artifact, arguments, code, words):
+    path = lines_file(nothing_written, ask())
+    command = ["run", echo_artifact.folder, "--input", path, "--output", "out", *arguments]
+    assert words in refused(capsys, *command, code=code)
 
 
 def test_compile_refuses_an_unknown_checkpoint(capsys, nothing_written):
@@ -265,9 +316,20 @@ def test_compile_refuses_the_wrong_architecture(capsys, nothing_written):
     assert "gpt2" in refused(capsys, "compile", "gpt", "out")
 
 
-def test_compile_refuses_an_output_that_exists(capsys, tmp_path):
-    (tmp_path / "there").mkdir()
-    assert "exists already" in refused(capsys, "compile", "demo", tmp_path / "there")
+def test_compile_refuses_an_output_that_exists(capsys, tmp_path, monkeypatch):
+    (tmp_path / "it is there").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert "exists already" in refused(capsys, "compile", "demo", "it is there")
+    assert (
+        "try: another name, or remove it first: rm -r 'it is there'"
+        in invoke(capsys, "compile", "demo", "it is there")[2]
+    )
+    for name in ("", ".", "..", str(tmp_path), "/"):  # nobody should be told to remove these
+        assert invoke(capsys, "compile", "demo", name)[2].splitlines()[-1] == "  try: another name"
+
+
+def test_compile_refuses_an_empty_name(capsys, nothing_written):
+    assert "there is no checkpoint ''" in refused(capsys, "compile", "", "out")
 
 
 def test_the_gate_has_its_own_exit_code(capsys, nothing_written, tiny_checkpoint):
@@ -289,6 +351,17 @@ def test_compile_says_that_the_disk_is_full(capsys, nothing_written, monkeypatch
     assert "the disk is full" in refused(
         capsys, "compile", "demo", "out", "--backend", "echo", "--precision", "fp32", "--skip-gate"
     )
+
+
+def test_what_is_no_artifact_says_what_it_is(capsys, tmp_path):
+    def hint(path):
+        return invoke(capsys, "inspect", path)[2].splitlines()[1]
+
+    (tmp_path / "checkpoint").mkdir()
+    assert hint(tmp_path / "checkpoint") == "  try: name the folder that neuronbert compile wrote"
+    (tmp_path / "checkpoint" / "config.json").write_text("{}")
+    assert hint(tmp_path / "checkpoint") == f"  try: neuronbert compile {tmp_path / 'checkpoint'} OUTPUT"
+    assert hint(tmp_path / "absent") == f"  try: neuronbert compile CHECKPOINT {tmp_path / 'absent'}"
 
 
 @pytest.mark.parametrize("verb", [["inspect"], ["answer", "--question", "q", "--context", "c"]])
@@ -336,6 +409,12 @@ def test_binary_input_is_refused(capsys, tmp_path, echo_artifact):
         refused(capsys, *arguments, tmp_path / "binary")
 
 
+def test_endless_input_is_refused_before_it_is_all_read(capsys, echo_artifact, monkeypatch):
+    monkeypatch.setattr("neuronbert.squad.MAX_LINE_BYTES", 1 << 20)
+    assert "line 1 is longer than 1 MiB" in refused(capsys, "answer", echo_artifact.folder, "--input", "/dev/zero")
+    assert "is binary" in refused(capsys, "evaluate", echo_artifact.folder, "/dev/zero")
+
+
 def test_a_missing_input_file_is_named(capsys, echo_artifact):
     assert "nothing.jsonl" in refused(capsys, "answer", echo_artifact.folder, "--input", "nothing.jsonl")
 
@@ -380,6 +459,22 @@ def test_a_bug_keeps_its_traceback(capsys, monkeypatch, echo_artifact):
     assert code == 3
     assert "ZeroDivisionError" in path.read_text()
     path.unlink()
+
+
+def test_a_bug_where_no_log_can_be_kept_shows_its_traceback(capsys, monkeypatch, echo_artifact):
+    monkeypatch.setattr("neuronbert.artifact.load_artifact", lambda folder: 1 / 0)
+    monkeypatch.setattr("tempfile.NamedTemporaryFile", lambda *_, **__: open("/dev/null/log"))
+    code, _, err = invoke(capsys, "inspect", echo_artifact.folder)
+    assert (code, err.splitlines()[-1]) == (3, "  try: report it with the traceback above")
+    assert "ZeroDivisionError" in err
+
+
+def test_a_full_disk_is_no_bug_wherever_it_is_met(capsys, monkeypatch, echo_artifact):
+    def full(folder):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "some/cache")
+
+    monkeypatch.setattr("neuronbert.artifact.load_artifact", full)
+    assert "cannot write some/cache: No space left" in refused(capsys, "inspect", echo_artifact.folder)
 
 
 def test_a_token_is_not_in_the_log():
@@ -443,6 +538,20 @@ def test_a_signal_during_compile_leaves_nothing(tmp_path, sign):
         process.send_signal(sign)
         assert process.wait(timeout=120) == 130
     assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("made_of_it", [KeyboardInterrupt, BackendFailed, RuntimeError])
+def test_an_interrupt_is_one_whatever_a_library_makes_of_it(capsys, monkeypatch, made_of_it):
+    def load(folder):
+        try:
+            os.kill(os.getpid(), signal.SIGINT)
+        except KeyboardInterrupt as error:
+            raise made_of_it("the callback failed") from error
+
+    monkeypatch.setattr("neuronbert.artifact.load_artifact", load)
+    code, out, err = invoke(capsys, "inspect", "some/artifact")
+    assert (code, out, err.strip()) == (130, "", "interrupted")
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_an_artifact_for_another_machine_says_what_it_needs(echo_artifact):

@@ -339,9 +339,9 @@ def test_an_output_that_exists_is_refused_before_any_work(tmp_path):
 
 
 def test_a_model_in_memory_compiles_as_its_folder_does(tmp_path, echo_artifact):
-    transformers = pytest.importorskip("transformers")
+    torch, transformers = pytest.importorskip("torch"), pytest.importorskip("transformers")
     folder = Path(__file__).parents[1] / "neuronbert" / "demo"
-    model = transformers.AutoModelForQuestionAnswering.from_pretrained(folder, torch_dtype="float32")
+    model = transformers.AutoModelForQuestionAnswering.from_pretrained(folder, torch_dtype=torch.float32)
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
     artifact = compile_checkpoint(
         (model, tokenizer), tmp_path / "out", backend="echo", precision="fp32", skip_gate=True

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from neuronbert.errors import CheckpointError, InputError, UsageError
+from neuronbert.errors import ArtifactError, CheckpointError, InputError, UsageError
 from neuronbert.evaluate import Answered, compare_answers, evaluate_artifact
 from neuronbert.metrics import evaluate_answers
 from neuronbert.samples import gate_path
@@ -77,7 +77,7 @@ def test_an_artifact_against_itself_changes_nothing(echo_artifact):
     assert report.comparison.changed == () and report.comparison.equal_answers == 1.0
     assert report.comparison.answer_f1 == 1.0
     assert report.comparison.metrics == report.metrics
-    assert steps == [(10, 20), (20, 20)]
+    assert steps == [(0, 20), (10, 20), (20, 20)]
 
 
 def test_a_question_that_does_not_fit_is_named(echo_artifact, tmp_path):
@@ -95,8 +95,13 @@ def test_bad_arguments_are_refused(echo_artifact, tmp_path):
         evaluate_artifact(echo_artifact, DATA / "v1.json", limit=0)
     with pytest.raises(InputError, match="there is no file"):
         evaluate_artifact(echo_artifact, tmp_path / "absent.json")
-    with pytest.raises(CheckpointError):
-        evaluate_artifact(echo_artifact, DATA / "v1.json", limit=1, against=str(tmp_path))
+    for wrong, error in (
+        ({"against": str(tmp_path)}, CheckpointError),
+        ({"against": echo_artifact, "against_variant": "absent"}, ArtifactError),
+        ({"against": "demo", "against_variant": "echo-fp32"}, UsageError),
+    ):
+        with pytest.raises(error):  # before any question is answered
+            evaluate_artifact(echo_artifact, DATA / "v1.json", progress=pytest.fail, **wrong)
 
 
 @pytest.mark.slow

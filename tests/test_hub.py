@@ -141,12 +141,12 @@ def hub(folders: Dict[str, Path]) -> Iterator[Hub]:
 PROBE = """
 import json, sys
 from neuronbert.checkpoint import load_checkpoint
-from neuronbert.errors import CheckpointError
+from neuronbert.errors import NeuronBertError
 for arguments in json.loads(sys.argv[1]):
     try:
         found = load_checkpoint(arguments.pop("source"), **arguments)
         print(json.dumps([found.source, found.revision, found.fingerprint]))
-    except CheckpointError as error:
+    except NeuronBertError as error:
         print(json.dumps([error.message, error.hint]))
 """
 
@@ -209,6 +209,13 @@ def test_refusals(hub: Hub, tmp_path: Path) -> None:
     assert pickled[0].startswith("owner/pickled has its weights in pytorch_model.bin only, a pickle")
     assert "--allow-pickle" in pickled[1]
     assert broken[0] == "the hub refused owner/broken with HTTP 418"
+
+
+def test_a_cache_that_cannot_be_written(hub: Hub, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("no folder")
+    ((message, hint),) = load_in_a_process(hub.url, tmp_path / "file", {"source": "owner/reader"})
+    assert message.startswith("owner/reader cannot be kept in the hub's cache: Not a directory")
+    assert "HF_HOME" in hint
 
 
 def test_no_network(tmp_path: Path) -> None:

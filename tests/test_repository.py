@@ -26,6 +26,7 @@ PUBLIC_NAMES = {
     "AnswerOptions",
     "Engine",
     "NeuronBertForQuestionAnswering",
+    "Runner",
     "WindowOptions",
     "compile_checkpoint",
     "cores",
@@ -35,6 +36,7 @@ PUBLIC_NAMES = {
     "load_artifact",
     "load_checkpoint",
     "pipeline",
+    "run_job",
 }
 # Distributions whose import name differs from theirs.
 IMPORT_NAMES = {"neuron-cc": "neuron_cc", "torch-neuron": "torch_neuron"}
@@ -86,6 +88,8 @@ def third_party_imports() -> Set[str]:
                 found |= {alias.name.partition(".")[0] for alias in node.names}
             elif isinstance(node, ast.ImportFrom) and not node.level:
                 found.add(str(node.module).partition(".")[0])
+    if sys.version_info < (3, 10):
+        pytest.skip("this Python cannot list its standard library")
     return found - set(sys.stdlib_module_names) - {"neuronbert"}
 
 
@@ -165,7 +169,7 @@ def test_the_documented_verbs_without_input_run(
 
 
 def test_the_documented_python_runs(documented_folder: Path) -> None:
-    (block,) = code_blocks("python")
+    block, runner = code_blocks("python")
     lines = [line for line in block.splitlines() if "compile_checkpoint" not in line]
     assert len(lines) == len(block.splitlines()) - 1
     call = next(line for line in lines if line.startswith("qa("))
@@ -173,6 +177,9 @@ def test_the_documented_python_runs(documented_folder: Path) -> None:
     exec("\n".join(lines).replace(call, f"result = {call}"), namespace)
     result = namespace["result"]
     assert isinstance(result, dict) and set(result) == {"score", "start", "end", "answer"}
+    namespace["pairs"] = [("Who?", "It was me."), ("When?", "It was in 1955.")]
+    exec(runner.replace("workers=2", "workers=1"), namespace)
+    assert isinstance(namespace["answer"], dict) and namespace["answer"]["score"] > 0
 
 
 def test_quickstart_asks_the_question_of_the_readme() -> None:

@@ -14,6 +14,9 @@ from hypothesis import strategies as st
 
 from neuronbert.artifact import Artifact
 
+if sys.version_info < (3, 11):
+    pytest.skip("what lies under tools/ is for the current stack's Pythons", allow_module_level=True)
+
 ROOT = Path(__file__).resolve().parents[1]
 TOOLS = ROOT / "tools"
 sys.path.insert(0, str(TOOLS))
@@ -178,7 +181,107 @@ def test_without_any_pip_the_package_to_install_is_named(tmp_path: Path) -> None
 def test_an_unknown_stack_is_refused(arguments: List[str]) -> None:
     done = subprocess.run([str(TOOLS / "test"), *arguments], capture_output=True, text=True, stdin=subprocess.DEVNULL)
     assert done.returncode == 1
-    assert "there is no stack 'none'" in done.stderr and "--stack current" in done.stderr
+    assert "there is no stack 'none'" in done.stderr and "--stack current, or --stack inf1" in done.stderr
+
+
+def fake_python(path: Path, version: str) -> Path:
+    """Something that says it is Python ``version``; with an empty one, what pyenv leaves of a Python switched off."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"#!/bin/sh\n[ -n '{version}' ] && echo {version}\n")
+    path.chmod(0o755)
+    return path
+
+
+def test_an_old_python_is_found_on_the_path_and_among_pyenvs(tmp_path: Path) -> None:
+    on_path, pyenvs = tmp_path / "bin", tmp_path / "a pyenv" / "versions"
+    variables = {"PATH": f"{on_path}:/usr/bin:/bin", "PYENV_ROOT": str(pyenvs.parent), "HOME": str(tmp_path)}
+    assert run_shell(tmp_path, "python_of 3.4", **variables).returncode != 0
+    installed = fake_python(pyenvs / "3.4.9" / "bin" / "python", "3.4.9")
+    fake_python(pyenvs / "3.40.1" / "bin" / "python", "3.40.1")
+    assert run_shell(tmp_path, "python_of 3.4", **variables).stdout.strip() == str(installed)
+    shim = fake_python(on_path / "python3.4", "")
+    assert run_shell(tmp_path, "python_of 3.4", **variables).stdout.strip() == str(installed)
+    fake_python(shim, "3.4.2")
+    assert run_shell(tmp_path, "python_of 3.4", **variables).stdout.strip() == str(shim)
+    fake_python(on_path / "pyenv", str(pyenvs.parent))  # it says where its root is
+    shim.unlink()
+    assert run_shell(tmp_path, "python_of 3.4", **{**variables, "PYENV_ROOT": ""}).stdout.strip() == str(installed)
+
+
+def run_test_tool(
+    root: Path, *arguments: str, found: str, fails: str = "nothing"
+) -> "subprocess.CompletedProcess[str]":
+    """tools/test where the Pythons ``found`` are, environments cost nothing, and pytest fails in that of ``fails``."""
+    (root / "tools").mkdir(exist_ok=True)
+    shutil.copy(TOOLS / "test", root / "tools" / "test")
+    (root / "tools" / "environment.sh").write_text(f'''
+. "{TOOLS}/environment.sh"
+python_of() {{ case " {found} " in *" $1 "*) echo "/somewhere/python$1" ;; *) return 1 ;; esac; }}
+ensure_old_transformers() {{ :; }}
+ensure_environment() {{
+    mkdir -p "$VENV/bin"
+    cat >"$VENV/bin/python" <<'PYTHON'
+#!/bin/sh
+place=$(basename "$(dirname "$(dirname "$0")")")
+echo "$place $PYTHONPATH $*"
+case "$place" in *{fails}) exit 4 ;; esac
+PYTHON
+    chmod +x "$VENV/bin/python"
+}}
+''')
+    environment = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "INF1_PYTHONS")}
+    command = [str(root / "tools" / "test"), *arguments]
+    return subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+
+
+def test_the_inf1_stack_runs_on_every_python_there_is(tmp_path: Path) -> None:
+    done = run_test_tool(tmp_path, "--stack", "inf1", found="3.8 3.10")
+    assert done.returncode == 0, done.stderr
+    first, old, last = done.stdout.splitlines()
+    assert first == ".venv-inf1-3.8  -m pytest" and last == ".venv-inf1-3.10  -m pytest"
+    assert old.startswith(f".venv-inf1-3.8 {tmp_path}/.venv-inf1-3.8/transformers-4.6.0 -m pytest tests/backends/")
+    assert all((ROOT / test).is_file() for test in old.split(" -m pytest ")[1].split())
+
+
+def test_chosen_tests_run_on_the_pythons_that_are_found(tmp_path: Path) -> None:
+    done = run_test_tool(tmp_path, "--stack=inf1", "-k", "a name", found="3.10")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == ".venv-inf1-3.10  -m pytest -k a name\n"
+    assert "NOT RUN: inf1 stack on Python 3.8 (python3.8 was not found" in done.stderr
+
+
+def test_a_failure_on_one_python_fails_the_inf1_stack_after_the_others(tmp_path: Path) -> None:
+    done = run_test_tool(tmp_path, "--stack", "inf1", found="3.8 3.10", fails="3.8")
+    assert done.returncode == 1
+    assert "error: the inf1 stack failed: 3.8 3.8-transformers-4.6.0" in done.stderr
+    assert ".venv-inf1-3.10  -m pytest" in done.stdout
+
+
+def test_the_inf1_stack_without_its_pythons_fails_and_says_which(tmp_path: Path) -> None:
+    done = run_test_tool(tmp_path, "--stack", "inf1", found="3.12")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "needs one of python3.8 or python3.10" in done.stderr and "try: install one" in done.stderr
+
+
+@pytest.mark.parametrize(("fails", "status"), [("nothing", 0), (".venv", 4)])
+def test_the_current_stack_says_that_the_other_was_not_run(tmp_path: Path, fails: str, status: int) -> None:
+    done = run_test_tool(tmp_path, "-x", found="3.10", fails=fails)
+    assert (done.returncode, done.stdout) == (status, ".venv  -m pytest -x\n")
+    missing, unused = done.stderr.splitlines()
+    assert missing.startswith("NOT RUN: inf1 stack (python3.8 was not found")
+    assert unused.startswith("NOT RUN: inf1 stack on Python 3.10 (run it with: ") and "--stack inf1)" in unused
+
+
+def test_the_environments_of_the_two_stacks_are_apart(tmp_path: Path) -> None:
+    code = 'use_inf1 3.10 /somewhere/python3.10; printf "%s\\n" "$VENV" "$CONSTRAINTS" "$PYTHON"'
+    done = run_shell(tmp_path, code)
+    assert done.stdout.split() == [
+        f"{tmp_path}/.venv-inf1-3.10",
+        "tools/constraints-inf1.txt",
+        "/somewhere/python3.10",
+    ]
+    refused = run_shell(tmp_path, f"use_inf1 3.10 {sys.executable}; find_python")
+    assert refused.returncode == 1 and "this needs 3.10 - 3.10" in refused.stderr
 
 
 # --- the comparison: pure parts ---

@@ -33,7 +33,7 @@ FAMILIES = ("bert", "distilbert", "roberta", "electra")
 
 def tiny_config(model_type: str, **changes: Any) -> Any:
     """A transformers config with 2 layers of 32 features."""
-    import transformers
+    from neuronbert.reference_model import transformers
 
     sizes: Dict[str, Any] = {
         "vocab_size": len(WORDPIECE),
@@ -62,7 +62,8 @@ def tiny_config(model_type: str, **changes: Any) -> Any:
 def tiny_model(model_type: str, head: str = "QuestionAnswering", **changes: Any) -> Any:
     """A transformers model with seeded random weights, in eval mode."""
     import torch
-    import transformers
+
+    from neuronbert.reference_model import transformers
 
     config = tiny_config(model_type, **changes)
     name = type(config).__name__.replace("Config", "") + ("For" + head if head else "Model")
@@ -101,6 +102,12 @@ def _byte_alphabet() -> Dict[int, str]:
 
 def write_checkpoint(folder: Path, model_type: str, head: str = "QuestionAnswering", **changes: Any) -> Path:
     """A whole checkpoint: model.safetensors, config.json and a vocabulary."""
-    tiny_model(model_type, head, **changes).save_pretrained(str(folder), safe_serialization=True)
+    model = tiny_model(model_type, head, **changes)
+    model.save_pretrained(str(folder), safe_serialization=True)
+    if not (folder / "model.safetensors").exists():  # transformers 4.6.0 writes pickles only
+        from safetensors.torch import save_file
+
+        save_file(model.state_dict(), str(folder / "model.safetensors"))
+        (folder / "pytorch_model.bin").unlink()
     write_vocabulary(folder, model_type)
     return folder

@@ -1,11 +1,18 @@
 # Sourced by tools/quickstart, tools/test and tools/check: finds a Python and keeps .venv in order. POSIX sh.
 #
-# The caller has set ROOT to the repository root and is in it.
+# The caller has set ROOT to the repository root and is in it. VENV to NEWEST are the current stack's; use_inf1 changes
+# them to the other one's.
 
 VENV="$ROOT/.venv"
 CONSTRAINTS=tools/constraints-current.txt
 OLDEST=3.11
 NEWEST=3.13
+
+INF1_PYTHONS=${INF1_PYTHONS:-3.8 3.10}
+# The release that every AWS tutorial pins; on Python 3.8 what is traced is tested with it too.
+OLD_TRANSFORMERS=4.6.0
+OLD_FOLDER="$ROOT/.venv-inf1-3.8/transformers-$OLD_TRANSFORMERS"
+INF1_TRACING_TESTS="tests/backends/test_neuron.py tests/backends/test_neuron_pain_points.py tests/test_reference_model.py"
 
 say() {
     printf '%s\n' "$*" >&2
@@ -50,6 +57,41 @@ find_python() {
         "install one of them, or name it: PYTHON=/path/to/python3.11 $0"
 }
 
+# Prints the path of a Python of the version given (3.8): pythonX.Y on the path, else one of pyenv's.
+python_of() {
+    pyenv_root=$(pyenv root 2>/dev/null) || pyenv_root=${PYENV_ROOT:-${HOME:-}/.pyenv}
+    for candidate in "python$1" "$pyenv_root/versions/$1".*/bin/python; do
+        # pyenv's own pythonX.Y does not run unless that version is switched on: seeing it is not enough.
+        case $(python_version "$candidate") in
+        "$1".*)
+            command -v "$candidate"
+            return
+            ;;
+        esac
+    done
+    return 1
+}
+
+# From here on the environment is the inf1 stack's: version, path of the Python.
+use_inf1() {
+    VENV="$ROOT/.venv-inf1-$1"
+    CONSTRAINTS=tools/constraints-inf1.txt
+    OLDEST=$1
+    NEWEST=$1
+    PYTHON=$2
+}
+
+# transformers before 4.16 wants a tokenizers that neuronbert does not: beside the environment, without dependencies.
+ensure_old_transformers() {
+    if [ -f "$OLD_FOLDER/.complete" ]; then return; fi
+    say "installing transformers $OLD_TRANSFORMERS into $OLD_FOLDER"
+    rm -rf "$OLD_FOLDER"
+    "$VENV/bin/python" -m pip install --disable-pip-version-check -qq --no-deps --target "$OLD_FOLDER" \
+        "transformers==$OLD_TRANSFORMERS" sacremoses==0.1.1 >&2 ||
+        die "pip could not install transformers $OLD_TRANSFORMERS" "read pip's message above; then run $0 again"
+    touch "$OLD_FOLDER/.complete"
+}
+
 # A virtual environment that was moved or copied still runs, but its scripts point at the old place.
 venv_works() {
     is_supported "$VENV/bin/python" || return 1
@@ -60,7 +102,7 @@ venv_works() {
 
 make_venv() {
     find_python
-    say "making .venv with $BASE_PYTHON ($(python_version "$BASE_PYTHON"))"
+    say "making ${VENV##*/} with $BASE_PYTHON ($(python_version "$BASE_PYTHON"))"
     rm -rf "$VENV"
     if "$BASE_PYTHON" -m venv "$VENV" >/dev/null 2>&1; then return; fi
     # Debian and Ubuntu leave ensurepip out of python3 unless python3-venv is installed.
@@ -116,10 +158,10 @@ pip_install() {
 ensure_environment() {
     venv_works || make_venv
     if is_installed "$1"; then return; fi
-    say "installing neuronbert[$1] into .venv (a few minutes the first time)"
+    say "installing neuronbert[$1] into ${VENV##*/} (a few minutes the first time)"
     rm -f "$VENV"/.installed-*
     pip_install -e ".[$1]" || die "pip could not install neuronbert[$1]" "read pip's message above; then run $0 again"
-    "$VENV/bin/neuronbert" --version >/dev/null || die "neuronbert was installed and does not start" "rm -rf .venv && $0"
+    "$VENV/bin/neuronbert" --version >/dev/null || die "neuronbert was installed and does not start" "rm -rf ${VENV##*/} && $0"
     stamp_text >"$VENV/.installed-$1"
     if [ "$1" = dev ]; then stamp_text >"$VENV/.installed-compile"; fi # dev includes compile
 }

@@ -201,20 +201,22 @@ def load(folder: Path, variant: Mapping[str, Any], *, threads: int, streams: int
     """
     module = import_torch_neuron()
     _refuse_foreign(variant, str(module.__version__))
+    with _loading:
+        return _load(module, folder, variant, threads, streams)
+
+
+def _load(module: Any, folder: Path, variant: Mapping[str, Any], threads: int, streams: int) -> "NeuronSession":
+    global _process
     import torch
 
-    torch.set_num_threads(max(1, min(MAX_HOST_THREADS, threads)))
-    with _loading:
-        return _load(module, folder, variant, streams)
-
-
-def _load(module: Any, folder: Path, variant: Mapping[str, Any], streams: int) -> "NeuronSession":
-    global _process
     in_flight = recorded_layout(variant).in_flight_per_group
     variables = core_variables(os.environ)
     cores = _cores(module, variant, variables, -(-streams // in_flight))
     copies = min(cores // variant["pipeline_cores"], -(-streams // in_flight))
     groups = _groups.setdefault((id(module), variant["pipeline_cores"], copies), CoreGroups(copies, in_flight))
+    # The host's part of a request: the requests that come at once share the threads.
+    at_once = min(streams, copies * in_flight)
+    torch.set_num_threads(max(1, min(MAX_HOST_THREADS, threads // at_once)))
     # What is asked of the runtime here must not be what a child of this process asks for.
     asked = {} if variables else {NUM_CORES: str(cores)}
     with _explained(f"cannot load {variant['name']} from {folder}"), environment_set(asked):

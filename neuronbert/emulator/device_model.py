@@ -86,7 +86,7 @@ BERT_BASE = ModelShape(layers=12, hidden=768, intermediate=3072, heads=12, weigh
 
 @dataclass(frozen=True)
 class DeviceConstants:
-    """The nine free parameters; ``calibration.json`` says what each one means."""
+    """Seven free parameters and the datasheet's bandwidth; ``calibration.json`` says what each one means."""
 
     stream_bytes_per_s: Mapping[str, float]  # per release: one chip's device memory, shared by its active cores
     host_call_s: Mapping[str, float]  # per release: the first stage's overhead for each batch

@@ -1,6 +1,8 @@
 """Runs a compiled subgraph: static shapes checked, batches cut to size, one stage after the other."""
 
 import contextlib
+import ctypes
+import functools
 from typing import Any, Callable, ContextManager, Dict, List, Optional, Sequence
 
 import torch
@@ -47,6 +49,7 @@ class LoadedProgram:
     def _widened(self) -> Dict[str, torch.Tensor]:
         """The weights in 32 bit containers; made at the first inference, as timed mode never needs them."""
         if self._tensors is None:
+            _keep_freed_memory()
             self._tensors = {
                 name: tensor.float() if tensor.dtype in (torch.bfloat16, torch.float16) else tensor
                 for name, tensor in self.neff.tensors.items()
@@ -73,6 +76,23 @@ class LoadedProgram:
                     f": input {index} has shape {list(tensor.shape)} of {tensor.dtype}, "
                     f"the model was compiled for {list(spec.shape)} of {spec.dtype}",
                 )
+
+
+# malloc.h
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8
+
+
+@functools.lru_cache(maxsize=None)
+def _keep_freed_memory() -> None:
+    """Lets malloc keep the tens of megabytes that every operator takes and gives back.
+
+    Fresh pages from the kernel cost up to two thirds of the arithmetic: 6 rows of 384 tokens took 0.87 s of user and
+    0.55 s of system time, and 0.82 and 0.0 s with this.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # glibc has it
+    if mallopt is not None:
+        for option, value in ((M_ARENA_MAX, 1), (M_MMAP_THRESHOLD, 1 << 30), (M_TRIM_THRESHOLD, (1 << 31) - 1)):
+            mallopt(option, value)
 
 
 def _rows_of(tensor: torch.Tensor, start: int, size: int) -> torch.Tensor:

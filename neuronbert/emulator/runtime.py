@@ -19,7 +19,7 @@ from neuronbert.emulator.nrt_settings import NrtSettings, SettingsRefused, read_
 from neuronbert.emulator.placement import NotEnoughCores, Placer, replica_starts
 from neuronbert.emulator.reservation import CoreRegistry, CoresTaken
 from neuronbert.emulator.settings import TwinSettings
-from neuronbert.emulator.statistics import Statistics
+from neuronbert.emulator.statistics import CoreMeter, Statistics
 from neuronbert.emulator.timed import CoreClock, RecordedLogits, Recorder
 
 VERSION = "2.20.0"  # of the last libnrt inside a torch-neuron wheel
@@ -43,7 +43,7 @@ class Runtime:
         self._settings: Optional[NrtSettings] = None
         self._cores: List[int] = []  # of the instance, in the order this process numbers them
         self._placer = Placer(0)
-        self._core_locks: List[threading.Lock] = []
+        self._meters: List[CoreMeter] = []  # one a core
         self._clock = CoreClock(0)
         self._memory: Dict[int, Dict[int, int]] = {}  # core of the process → model → bytes
         self._recorded = RecordedLogits(twin.recorded) if twin.timed and twin.recorded else None
@@ -76,7 +76,7 @@ class Runtime:
             self._log = nrt_log.NrtLog(self._syslog, settings.log_to_console)
             self._cores = self._reserve(settings)
             self._placer = Placer(len(self._cores), settings.groups)
-            self._core_locks = [threading.Lock() for _ in self._cores]
+            self._meters = [CoreMeter() for _ in self._cores]
             self._clock = CoreClock(len(self._cores))
             self._memory = {core: {} for core in range(len(self._cores))}
             self._settings = settings
@@ -241,7 +241,7 @@ class Runtime:
     def _run(self, model: LoadedModel, batch: Sequence[torch.Tensor]) -> List[torch.Tensor]:
         """One batch of the compiled shape."""
         replica = model.next_replica()
-        outputs = model.program.run_stages(batch, [self._core_locks[core] for core in replica.cores])
+        outputs = model.program.run_stages(batch, [self._meters[core] for core in replica.cores])
         self.statistics.busy(replica.cores)
         return outputs
 
@@ -271,7 +271,9 @@ class Runtime:
     def _occupy(self, model: LoadedModel) -> None:
         assert self.twin.release is not None
         replica = model.next_replica()
-        self._clock.occupy(replica.cores, model.program.neff, self._active_cores(replica), self.twin.release)
+        neff, active = model.program.neff, self._active_cores(replica)
+        for core, seconds in zip(replica.cores, self._clock.occupy(replica.cores, neff, active, self.twin.release)):
+            self._meters[core].add(seconds)
         self.statistics.busy(replica.cores)
 
     def _active_cores(self, replica: Replica) -> int:
@@ -298,6 +300,8 @@ class Runtime:
                 "memory_bytes": sum(self._memory.get(core, {}).values()),
                 "models": len(self._memory.get(core, {})),
                 "executions": self.statistics.per_core(core),
+                "utilization": self._meters[core].utilization(),
+                "published_at": time.time(),
                 "statistics": counters if core == 0 else {},
             }
             for core in range(len(self._cores))

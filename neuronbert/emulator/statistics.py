@@ -1,6 +1,7 @@
 """Counts what a process's inferences did, in the words of neuron-monitor."""
 
 import threading
+import time
 from collections import deque
 from typing import Any, Deque, Dict, Iterable
 
@@ -50,3 +51,32 @@ class Statistics:
             summary = dict(self._summary)
         latency = {f"p{p}": ordered[round(p / 100 * (len(ordered) - 1))] for p in PERCENTILES} if ordered else None
         return {"execution_summary": summary, "latency": latency}
+
+
+class CoreMeter:
+    """A core of the process: ``with`` it, one batch at a time, and it knows how long it was busy."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self._entered_at = 0.0
+        self._busy_s = 0.0
+        self._asked_at, self._busy_then_s = time.perf_counter(), 0.0
+
+    def __enter__(self) -> None:
+        self.lock.acquire()
+        self._entered_at = time.perf_counter()
+
+    def __exit__(self, *_: Any) -> None:
+        self._busy_s += time.perf_counter() - self._entered_at
+        self.lock.release()
+
+    def add(self, seconds: float) -> None:
+        """Busy for modelled seconds."""
+        self._busy_s += seconds
+
+    def utilization(self) -> float:
+        """Percent of the time since this was asked last that the core was busy."""
+        now, busy_s = time.perf_counter(), self._busy_s
+        share = (busy_s - self._busy_then_s) / max(1e-9, now - self._asked_at)
+        self._asked_at, self._busy_then_s = now, busy_s
+        return round(100 * min(1.0, share), 2)

@@ -36,12 +36,13 @@ class CoreClock:
         self._thread = threading.local()
         self._plans: Dict[Tuple[int, int], Tuple[Neff, Tuple[float, ...], float]] = {}
 
-    def occupy(self, cores: range, neff: Neff, active_cores_per_chip: int, release: str) -> None:
-        """Takes the cores one after the other and returns when the last stage is done."""
+    def occupy(self, cores: range, neff: Neff, active_cores_per_chip: int, release: str) -> Tuple[float, ...]:
+        """Takes the cores one after the other and returns when the last stage is done: each stage's seconds."""
         _, stages, entry_s = self._plan(neff, active_cores_per_chip, release)
         end = self._schedule(cores, stages, self._arrival(entry_s))
         sleep_until(end)
         self._thread.done_at = end
+        return stages
 
     def _plan(self, neff: Neff, active: int, release: str) -> Tuple[Neff, Tuple[float, ...], float]:
         key = (id(neff), active)  # the plan keeps its neff alive, so the id stays its own

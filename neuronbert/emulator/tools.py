@@ -10,6 +10,7 @@ from neuronbert.emulator.reservation import CoreRegistry, CoreState
 from neuronbert.emulator.settings import TwinSettings
 
 FIRST_BUS = 0x1C
+STALE_AFTER_S = 5.0
 
 
 def neuron_ls(twin: TwinSettings) -> List[Dict[str, Any]]:
@@ -80,8 +81,7 @@ def _process(pid: int, states: List[CoreState], period_s: float) -> Dict[str, An
             "neuroncore_counters": {
                 "period": period_s,
                 "neuroncores_in_use": {
-                    str(state.core): {"neuroncore_utilization": None, "flops": None, **_executions(state)}
-                    for state in mine
+                    str(state.core): {"flops": None, **_utilization(state), **_executions(state)} for state in mine
                 },
                 "error": "",
             },
@@ -96,6 +96,12 @@ def _process(pid: int, states: List[CoreState], period_s: float) -> Dict[str, An
             "neuron_runtime_vcpu_usage": {"period": period_s, "vcpu_usage": _process_cpu(pid), "error": ""},
         },
     }  # fmt: skip
+
+
+def _utilization(state: CoreState) -> Dict[str, float]:
+    """Percent of the holder's last report's time; a holder that runs nothing reports nothing."""
+    quiet_s = time.time() - state.info.get("published_at", 0.0)
+    return {"neuroncore_utilization": state.info["utilization"] if quiet_s < STALE_AFTER_S else 0.0}
 
 
 def _executions(state: CoreState) -> Dict[str, int]:

@@ -6,6 +6,7 @@ dispatcher          the one thread that moves requests to workers and results ba
 batching            which rows leave together, and when (pure)
 supervision         a worker's process: start, end, cause of death, back-off
 worker              inside that process
+publishing          what `neuronbert top` sees of it
 requests, frames, statistics, events
 """
 

@@ -220,6 +220,7 @@ class Dispatcher:
         now = now_s()
         worker.failed_batches, worker.was_useful = 0, True
         worker.rows_done += sent.rows
+        worker.batches_done += 1
         worker.busy_s += message["device_s"]
         self.statistics.batch_done(
             now, sent.rows, message["device_s"], backlog=bool(self._batcher and self._batcher.rows)

@@ -8,7 +8,7 @@ from neuronbert.backends import load_backend
 from neuronbert.backends.neuron_target import recorded_layout
 from neuronbert.cores import CoreLayout, layout_for
 from neuronbert.errors import ArtifactError, UsageError
-from neuronbert.machine import usable_cpus
+from neuronbert.machine import physical_cores
 from neuronbert.runner.supervision import Place
 
 
@@ -93,17 +93,17 @@ def _on_cores(
 def _on_cpus(
     variants: Sequence[Variant], workers: Optional[int], threads: Optional[int], streams: Optional[int]
 ) -> Placement:
-    available = usable_cpus()
+    available = physical_cores()  # two workers on the threads of one core would only take turns
     count = workers or 1
     if count > available:
         raise UsageError(
-            f"{count} workers are more than the {available} CPU(s) that this process may use: they would take turns",
+            f"{count} workers are more than the {available} CPU core(s) of this process: they would take turns",
             hint=f"workers={available}",
         )
     share = available // count if threads is None else threads
     if share * count > available:
         raise UsageError(
-            f"{count} workers of {share} threads oversubscribe the {available} CPU(s) that this process may use",
+            f"{count} workers of {share} threads oversubscribe the {available} CPU core(s) of this process",
             hint=f"threads={available // count}",
         )
     plan = load_backend(variants[0]["backend"]).throughput_plan(share)

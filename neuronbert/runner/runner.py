@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import threading
+import time
 from collections import deque
 from concurrent.futures import CancelledError, Future
 from dataclasses import fields
@@ -14,15 +15,16 @@ from typing import Any, Deque, Dict, Iterable, Iterator, List, Optional, Sequenc
 
 import numpy as np
 
-from neuronbert.answers import AnswerOptions, rank_answers
+from neuronbert.answers import AnswerOptions, options_of, rank_answers
 from neuronbert.artifact import Artifact, PathLike, load_artifact
-from neuronbert.backends import Batch, Logits
+from neuronbert.backends import Batch, Logits, ThroughputPlan
 from neuronbert.cores import CoreLayout
 from neuronbert.errors import InputError, NeuronBertError, Overloaded, RunnerClosed, UsageError
 from neuronbert.modeling import QuestionAnsweringOutput, encoded_batch, refuse_foreign_tokens
 from neuronbert.runner.dispatcher import Dispatcher, Settings
 from neuronbert.runner.events import Events, Listener
 from neuronbert.runner.placement import place_workers
+from neuronbert.runner.publishing import Publisher
 from neuronbert.runner.requests import Request, Row
 from neuronbert.runner.statistics import Statistics
 from neuronbert.runner.supervision import Job, now_s
@@ -50,6 +52,7 @@ class Runner:
     start_timeout_s: for loading and self-test of a worker. drain_timeout_s: how long ``close`` and SIGTERM let
         accepted requests finish.
     on_event: called with each event (a dictionary) in the runner's thread; they are also logged to "neuronbert.runner".
+    publish: let ``neuronbert top`` watch this runner.
     drain_on_sigterm: inside ``with``, in the main thread and where nobody else handles it, SIGTERM finishes what was
         accepted and then ends the process as it would have.
 
@@ -76,6 +79,7 @@ class Runner:
         start_timeout_s: float = 600.0,
         drain_timeout_s: float = 30.0,
         on_event: Optional[Listener] = None,
+        publish: bool = False,
         drain_on_sigterm: bool = True,
     ):
         limits = {
@@ -101,6 +105,7 @@ class Runner:
         )
         self.layout = placement.layout
         self.variants = placement.variants
+        self.places = placement.places
         self.tokenizer = Tokenizer.from_files(self.artifact.folder)
         self.tokenizer.few_texts = 0  # batches are encoded without holding up the runner's thread
         lengths = [one["sequence_length"] for one in self.variants if one["sequence_length"]]
@@ -131,6 +136,7 @@ class Runner:
             self.events.happened,
         )
         self._start()
+        self._publisher = Publisher(self._facts(), self.stats) if publish else None
 
     def _start(self) -> None:
         self._dispatcher.start()
@@ -265,10 +271,7 @@ class Runner:
         if unknown:
             known = ", ".join(sorted(WINDOW_KEYWORDS | ANSWER_KEYWORDS))
             raise UsageError(f"there is no keyword {unknown[0]!r}", hint=f"one of {known}")
-        return (
-            WindowOptions(**{name: value for name, value in items if name in WINDOW_KEYWORDS}),
-            AnswerOptions(**{name: value for name, value in items if name in ANSWER_KEYWORDS}),
-        )
+        return options_of(keywords)
 
     def _options(self, keywords: Dict[str, Any]) -> Tuple[WindowOptions, AnswerOptions]:
         return self._made_options(tuple(sorted(keywords.items())))
@@ -342,6 +345,20 @@ class Runner:
 
     # ------------------------------------------------------------------ watching
 
+    def _facts(self) -> Dict[str, Any]:
+        return {
+            "artifact": str(self.artifact.folder.resolve()),
+            "variant": ", ".join(variant["name"] for variant in self.variants),
+            "emulated": any(variant["emulated"] for variant in self.variants),
+            "started_at": time.time(),
+        }
+
+    @property
+    def plan(self) -> ThroughputPlan:
+        """How a worker is kept busy: the rows and tokens of a batch, and the buckets where there are any."""
+        assert self._dispatcher.plan is not None, "every worker has reported before __init__ returns"
+        return self._dispatcher.plan
+
     def stats(self) -> Dict[str, Any]:
         """Queue, fill, padding, counters, and every worker's state, as plain JSON data."""
         return {**self._statistics.snapshot(), "workers": self._dispatcher.describe_workers()}
@@ -356,6 +373,8 @@ class Runner:
         self._closing = True
         self._dispatcher.stop(self.drain_timeout_s if timeout_s is None else timeout_s)
         self._dispatcher.join()
+        if self._publisher is not None:
+            self._publisher.close()
 
     def __enter__(self) -> "Runner":
         if (

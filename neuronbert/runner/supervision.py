@@ -74,6 +74,7 @@ class Worker:
     unable: Optional[NeuronBertError] = None  # why it last could not start
     starts: int = 0
     rows_done: int = 0
+    batches_done: int = 0
     busy_s: float = 0.0
     oom_kills: int = 0  # of the machine, when it was started
 
@@ -97,6 +98,7 @@ class Worker:
             "cores": self.place.cores,
             "in_flight": len(self.held),
             "rows": self.rows_done,
+            "batches": self.batches_done,
             "busy_s": self.busy_s,
             "up_s": up_s,
             "restarts": max(0, self.starts - 1),

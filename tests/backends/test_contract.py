@@ -250,6 +250,8 @@ def run_in_empty_home(home: Path, script: str, *arguments: str) -> str:
         "TMPDIR": str(home),
         "PYTHONPATH": root,
         "PYTHONDONTWRITEBYTECODE": "1",
+        # transformers 4.30 writes its cache's version down when it is imported.
+        "HF_HOME": str(home.with_name("hf")),
     }
     done = subprocess.run(
         [sys.executable, "-c", script, *arguments],

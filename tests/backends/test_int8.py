@@ -12,6 +12,9 @@ from neuronbert.backends import Logits, int8, int8_graph, openvino
 from neuronbert.errors import BackendFailed
 from neuronbert.rendering import stdout_to_stderr
 
+pytest.importorskip("openvino")
+pytest.importorskip("nncf")
+
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 
 

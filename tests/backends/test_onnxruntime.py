@@ -11,6 +11,9 @@ from neuronbert.architectures import FAMILIES
 from neuronbert.backends import onnxruntime
 from neuronbert.machine import VNNI
 
+pytest.importorskip("onnx")
+pytest.importorskip("onnxruntime")
+
 
 @pytest.mark.parametrize("model_type", FAMILIES)
 def test_attention_and_gelu_are_fused_in_every_layer(tmp_path: Path, model_type: str) -> None:

@@ -227,12 +227,12 @@ def test_the_runtime_does_not_survive_a_fork(twin, capfd):
 def test_one_model_runs_at_a_time_on_a_core(twin):
     module = reload(compiled())
     module(STATE)
-    runtime()._core_locks[0].acquire()
+    runtime()._meters[0].lock.acquire()
     thread = threading.Thread(target=module, args=(STATE,), daemon=True)
     thread.start()
     thread.join(0.1)
     waiting = thread.is_alive()
-    runtime()._core_locks[0].release()
+    runtime()._meters[0].lock.release()
     thread.join(10)
     assert waiting and not thread.is_alive()
 
@@ -241,14 +241,14 @@ def test_one_model_runs_at_a_time_on_a_core(twin):
 def test_a_pipeline_stage_holds_its_own_core_only(twin):
     module = reload(compiled(4))
     module(STATE)
-    runtime()._core_locks[3].acquire()
+    runtime()._meters[3].lock.acquire()
     thread = threading.Thread(target=module, args=(STATE,), daemon=True)
     thread.start()
     thread.join(0.1)
-    free = [runtime()._core_locks[core].acquire(blocking=False) for core in range(3)]
+    free = [runtime()._meters[core].lock.acquire(blocking=False) for core in range(3)]
     assert thread.is_alive() and free == [True, True, True]
     for core in range(4):
-        runtime()._core_locks[core].release()
+        runtime()._meters[core].lock.release()
     thread.join(10)
 
 

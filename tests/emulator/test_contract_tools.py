@@ -64,6 +64,18 @@ def test_neuron_monitor_counts_executions(twin):
     assert stats["latency_stats"]["total_latency"]["p50"] > 0
 
 
+@contract("§5.5", "no-core-is-busy")
+def test_neuron_monitor_shows_how_busy_each_core_is(twin, monkeypatch):
+    monkeypatch.setenv("NEURON_RT_VISIBLE_CORES", "1-2")
+    infer(20)
+    in_use = runtime_data()["report"]["neuroncore_counters"]["neuroncores_in_use"]
+    assert 0 < in_use["1"]["neuroncore_utilization"] <= 100
+    assert in_use["2"]["neuroncore_utilization"] == 0  # the one model is on one core
+    monkeypatch.setattr(tools, "STALE_AFTER_S", 0.0)
+    in_use = runtime_data()["report"]["neuroncore_counters"]["neuroncores_in_use"]
+    assert in_use["1"]["neuroncore_utilization"] == 0  # nothing has run since
+
+
 @contract("§5.5", "nan-uncounted")
 def test_neuron_monitor_counts_numerical_errors(start_twin):
     start_twin(faults="nan")

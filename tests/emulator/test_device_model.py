@@ -49,10 +49,11 @@ def test_rows_that_were_not_fitted_within_fifteen_percent(shape, batch, models, 
 
 def test_the_calibration_says_what_it_is():
     assert len(KEPT["rows"]) == len(ROWS) == 13
-    assert len(KEPT["free_parameters"]) == 9 < len(ROWS)
+    assert len(KEPT["free_parameters"]) == 7
     assert all(entry["meaning"] and entry["unit"] for entry in KEPT["free_parameters"].values())
     assert KEPT["largest_error"] < 0.05
-    assert all(isinstance(row["leave_one_out_error"], float) for row in KEPT["rows"])
+    left_out = [abs(row["leave_one_out_error"]) for row in KEPT["rows"]]
+    assert max(left_out) == KEPT["largest_leave_one_out_error"] < 0.15
 
 
 @pytest.mark.parametrize("row, kept", list(zip(ROWS, KEPT["rows"])), ids=map(name_of, ROWS))

@@ -11,7 +11,7 @@ from neuronbert.runner.placement import place_workers
 
 @pytest.fixture()
 def four_cpus(monkeypatch):
-    monkeypatch.setattr(placement, "usable_cpus", lambda: 4)
+    monkeypatch.setattr(placement, "physical_cores", lambda: 4)
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {2, 3, 4, 5}, raising=False)
 
 
@@ -25,9 +25,9 @@ def test_cpus_are_divided_and_never_oversubscribed(echo_artifact, four_cpus):
     found = place_workers(echo_artifact, workers=2)
     assert [(one.threads, one.cpus) for one in found.places] == [(2, [2, 3]), (2, [4, 5])]
     assert [one.variables["OMP_NUM_THREADS"] for one in found.places] == ["2", "2"]
-    with pytest.raises(UsageError, match="5 workers are more than the 4 CPU"):
+    with pytest.raises(UsageError, match="5 workers are more than the 4 CPU core"):
         place_workers(echo_artifact, workers=5)
-    with pytest.raises(UsageError, match="2 workers of 3 threads oversubscribe the 4"):
+    with pytest.raises(UsageError, match="2 workers of 3 threads oversubscribe the 4 CPU core"):
         place_workers(echo_artifact, workers=2, threads=3)
 
 

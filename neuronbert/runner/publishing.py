@@ -1,0 +1,154 @@
+"""Lets `neuronbert top` watch: a runner that was asked to keeps a small file up to date in its user's own folder."""
+
+import itertools
+import json
+import os
+import stat
+import tempfile
+import threading
+import time
+from collections import deque
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Callable, Deque, Dict, List, Mapping, Optional
+
+from neuronbert.runner.events import log
+
+INTERVAL_S = 0.5
+RATES_OVER = 10  # intervals: rates are means over the last 5 s
+
+_numbers = itertools.count(1)
+
+
+def runtime_folder() -> Path:
+    """Where this user's runners publish; it need not be there yet."""
+    base = os.environ.get("XDG_RUNTIME_DIR")
+    if base and os.path.isdir(base):
+        return Path(base, "neuronbert")
+    return Path(tempfile.gettempdir(), f"neuronbert-{os.getuid()}")
+
+
+def own_folder() -> Path:
+    """``runtime_folder``, made if need be. OSError if it cannot be, or somebody else could write to it."""
+    folder = runtime_folder()
+    folder.mkdir(mode=0o700, exist_ok=True)
+    if not _is_own(folder):
+        raise PermissionError(f"{folder} is not a folder that only this user may write to")
+    return folder
+
+
+def _is_own(folder: Path) -> bool:
+    found = os.lstat(folder)
+    return stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and not found.st_mode & 0o022
+
+
+class Publisher:
+    """Writes what ``stats`` gives, with ``facts`` and rates, twice a second until it is closed.
+
+    A folder that cannot be written to is logged, once, and no reason for the runner to stop.
+    """
+
+    def __init__(self, facts: Mapping[str, Any], stats: Callable[[], Dict[str, Any]]):
+        self._facts = {"pid": os.getpid(), "process_started": process_started(os.getpid()), **facts}
+        self._stats = stats
+        self._since: Deque[Dict[str, Any]] = deque(maxlen=RATES_OVER + 1)
+        self._closed = threading.Event()
+        self._path: Optional[Path] = None
+        self._thread = threading.Thread(target=self._run, name="neuronbert-publisher", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Remove the file."""
+        self._closed.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        try:
+            self._path = own_folder() / f"{os.getpid()}-{next(_numbers)}.json"
+            while True:
+                self._write(self._path)
+                if self._closed.wait(INTERVAL_S):
+                    break
+        except OSError as error:
+            log.warning("neuronbert top cannot watch this runner: %s", error)
+        finally:
+            for path in self._files():
+                with suppress(OSError):
+                    path.unlink()
+
+    def _files(self) -> List[Path]:
+        return [] if self._path is None else [self._path, _new(self._path)]
+
+    def _write(self, path: Path) -> None:
+        document = {"at": time.time(), **self._facts, **self._stats()}
+        self._since.append(document)
+        text = json.dumps({**document, **rates(self._since[0], document)})
+        _new(path).write_text(text, encoding="utf-8")
+        os.replace(_new(path), path)
+
+
+def _new(path: Path) -> Path:
+    return path.with_suffix(".new")
+
+
+def rates(before: Mapping[str, Any], now: Mapping[str, Any]) -> Dict[str, Any]:
+    """What happened between two readings: ``rows_per_s`` of all, and each worker with its rate and batch time.
+
+    ``rows_per_s`` is None, as are the workers', between a reading and itself; ``batch_ms``, the mean time of a batch on
+    the device, is None where there was none.
+    """
+    seconds = now["at"] - before["at"]
+    workers = []
+    for old, new in zip(before["workers"], now["workers"]):
+        batches = new["batches"] - old["batches"]
+        workers.append(
+            {
+                **new,
+                "rows_per_s": (new["rows"] - old["rows"]) / seconds if seconds > 0 else None,
+                "batch_ms": (new["busy_s"] - old["busy_s"]) / batches * 1000 if batches > 0 else None,
+            }
+        )
+    each = [worker["rows_per_s"] for worker in workers]
+    return {"rows_per_s": sum(each) if all(rate is not None for rate in each) else None, "workers": workers}
+
+
+def published() -> List[Dict[str, Any]]:
+    """What this user's living runners last wrote, oldest first; files of processes that are gone are removed."""
+    found: List[Dict[str, Any]] = []
+    folder = runtime_folder()
+    if not folder.exists() or not _is_own(folder):
+        return found
+    for path in folder.glob("*.json"):
+        try:
+            document = json.loads(path.read_text(encoding="utf-8"))
+            if process_started(document["pid"]) != document["process_started"] or not _is_alive(document["pid"]):
+                path.unlink()
+                with suppress(FileNotFoundError):
+                    _new(path).unlink()
+                continue
+        except (OSError, ValueError, KeyError, TypeError):
+            continue  # it went while we looked, or is no runner's
+        found.append(document)
+    return sorted(found, key=lambda document: (document["started_at"], document["pid"]))
+
+
+def process_started(pid: int) -> Optional[int]:
+    """When a process was started, in the kernel's ticks since boot: with it a pid that was used again is told apart.
+
+    None where there is no such process, or no /proc (proc(5): field 22, counted behind the name in parentheses).
+    """
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+        return int(text.rpartition(")")[2].split()[19])
+    except (OSError, ValueError, IndexError):
+        return None
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True

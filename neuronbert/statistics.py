@@ -1,0 +1,177 @@
+"""What a sample of measurements says, and how sure that is: percentiles, steadiness, the knee, and comparison.
+
+Pure: numbers in, numbers out. The intervals take the samples for independent; requests that share a queue are not
+quite, so a real interval is somewhat wider, the more so the fuller the queue.
+"""
+
+import math
+from statistics import NormalDist
+from typing import Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple
+
+import numpy as np
+
+CONFIDENCE = 0.95
+PERCENTILES = (50, 90, 95, 99)
+# Ten samples lie above p99 then; of fewer the percentile is what one slow request happened to take.
+LEAST_SAMPLES_P99 = 1000
+STEADY_WINDOWS = 3
+STEADY_TOLERANCE = 0.10
+KNEE_TOLERANCE = 0.05
+RESAMPLES = 2000
+
+
+class Estimate(NamedTuple):
+    """A value and the interval that holds the true one with 95 % confidence; infinite where the sample is too small."""
+
+    value: float
+    low: float
+    high: float
+
+
+def percentile(samples: Sequence[float], percent: float) -> Estimate:
+    """The percentile with the interval between two order statistics; of nothing, NaN.
+
+    Whatever the distribution, the number of samples below the true percentile is binomial, so the samples of two ranks
+    enclose it with known probability (Hahn and Meeker, Statistical Intervals, 5.2).
+    """
+    ordered = np.sort(np.asarray(samples, dtype=float))
+    if not ordered.size:
+        return Estimate(math.nan, -math.inf, math.inf)
+    value = float(np.percentile(ordered, percent))
+    low, high = _ranks(len(ordered), percent / 100)
+    # The percentile itself lies between two samples, and of a few it may pass the rank.
+    return Estimate(
+        value,
+        min(value, float(ordered[low])) if low >= 0 else -math.inf,
+        max(value, float(ordered[high])) if high < len(ordered) else math.inf,
+    )
+
+
+def _ranks(count: int, share: float) -> Tuple[int, int]:
+    """Indices of the order statistics; -1 and ``count`` stand for none."""
+    if not 0 < share < 1:
+        return (-1, count) if share <= 0 else (count - 1, count)
+    below = np.arange(count)
+    # log of the binomial probabilities, each from the one before it.
+    steps = np.log((count - below) / (below + 1)) + math.log(share) - math.log1p(-share)
+    logs = np.concatenate([[0.0], np.cumsum(steps)])
+    cumulative = np.cumsum(np.exp(logs - logs.max()))
+    cumulative /= cumulative[-1]
+    tail = (1 - CONFIDENCE) / 2
+    return int(np.searchsorted(cumulative, tail)) - 1, int(np.searchsorted(cumulative, 1 - tail))
+
+
+def latency_percentiles(latencies_ms: Sequence[float]) -> Dict[int, Optional[Estimate]]:
+    """p50, p90, p95 and p99 of latencies; p99 is None below 1,000 samples, each is None without any."""
+    return {
+        percent: percentile(latencies_ms, percent)
+        if len(latencies_ms) >= (LEAST_SAMPLES_P99 if percent == 99 else 1)
+        else None
+        for percent in PERCENTILES
+    }
+
+
+def mean(values: Sequence[float]) -> Estimate:
+    """The mean with Student's interval; infinite of a single value, NaN of none."""
+    numbers = np.asarray(values, dtype=float)
+    if not numbers.size:
+        return Estimate(math.nan, -math.inf, math.inf)
+    middle = float(numbers.mean())
+    if numbers.size == 1:
+        return Estimate(middle, -math.inf, math.inf)
+    half = _student(numbers.size - 1) * float(numbers.std(ddof=1)) / math.sqrt(numbers.size)
+    return Estimate(middle, middle - half, middle + half)
+
+
+def _student(freedom: int) -> float:
+    """The two-sided 95 % quantile of Student's t: exact for 1 and 2, else Cornish and Fisher's expansion."""
+    probability = (1 + CONFIDENCE) / 2
+    if freedom == 1:
+        return math.tan(math.pi * (probability - 0.5))
+    if freedom == 2:
+        return (2 * probability - 1) * math.sqrt(2 / (4 * probability * (1 - probability)))
+    z = NormalDist().inv_cdf(probability)
+    first = (z**3 + z) / 4
+    second = (5 * z**5 + 16 * z**3 + 3 * z) / 96
+    third = (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384
+    return z + first / freedom + second / freedom**2 + third / freedom**3
+
+
+def bootstrap(samples: Sequence[float], of: Callable[[np.ndarray], float], seed: int = 0) -> Estimate:
+    """Any statistic with the interval of its values over 2,000 samples drawn from the sample."""
+    numbers = np.asarray(samples, dtype=float)
+    if not numbers.size:
+        return Estimate(math.nan, -math.inf, math.inf)
+    random = np.random.default_rng(seed)
+    drawn = [of(numbers[random.integers(numbers.size, size=numbers.size)]) for _ in range(RESAMPLES)]
+    tail = 100 * (1 - CONFIDENCE) / 2
+    low, high = np.percentile(drawn, [tail, 100 - tail])
+    return Estimate(float(of(numbers)), float(low), float(high))
+
+
+# ---------------------------------------------------------------------------- steadiness and the knee
+
+
+class Window(NamedTuple):
+    """A stretch of a run."""
+
+    throughput_per_s: float
+    p95_ms: float
+
+
+def steady_from(windows: Sequence[Window]) -> Optional[int]:
+    """Index of the first of three windows in a row whose throughput and p95 are each within 10 % of their mean.
+
+    None when there are none: the run was never steady.
+    """
+    for first in range(len(windows) - STEADY_WINDOWS + 1):
+        some = windows[first : first + STEADY_WINDOWS]
+        if _alike([one.throughput_per_s for one in some]) and _alike([one.p95_ms for one in some]):
+            return first
+    return None
+
+
+def _alike(values: Sequence[float]) -> bool:
+    middle = sum(values) / len(values)
+    return middle > 0 and all(abs(value - middle) <= STEADY_TOLERANCE * middle for value in values)
+
+
+def find_knee(throughput_of: Dict[int, float]) -> Optional[int]:
+    """The smallest batch size whose throughput is within 5 % of the best: larger ones only wait longer."""
+    if not throughput_of:
+        return None
+    plateau = max(throughput_of.values())
+    return min(size for size, rate in throughput_of.items() if rate >= (1 - KNEE_TOLERANCE) * plateau)
+
+
+# ---------------------------------------------------------------------------- comparison
+
+
+class Difference(NamedTuple):
+    """One figure in two reports; ``verdict`` is "same" while the intervals overlap."""
+
+    point: str
+    figure: str
+    before: Estimate
+    after: Estimate
+    verdict: str  # slower, faster or same
+
+    @property
+    def ratio(self) -> float:
+        return self.after.value / self.before.value if self.before.value else math.nan
+
+
+def compare(point: str, figure: str, before: Estimate, after: Estimate, *, more_is_better: bool) -> Difference:
+    """Whether a figure changed by more than the noise of both measurements: whether their intervals are apart."""
+    if after.low > before.high:
+        verdict = "faster" if more_is_better else "slower"
+    elif after.high < before.low:
+        verdict = "slower" if more_is_better else "faster"
+    else:
+        verdict = "same"
+    return Difference(point, figure, before, after, verdict)
+
+
+def slower(differences: Sequence[Difference]) -> List[Difference]:
+    """Those that got worse."""
+    return [one for one in differences if one.verdict == "slower"]

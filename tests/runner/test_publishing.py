@@ -1,0 +1,147 @@
+"""What a runner publishes: its own file, in a folder of its user's own, gone when the runner is gone."""
+
+import json
+import os
+import signal
+import stat
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from neuronbert import Runner
+from neuronbert.runner import publishing
+from neuronbert.runner.publishing import Publisher, own_folder, process_started, published, rates, runtime_folder
+
+FACTS = {"artifact": "somewhere", "variant": "echo-fp32", "emulated": False, "started_at": 0.0}
+
+
+def worker(**more):
+    return {"worker": 0, "rows": 10, "batches": 2, "busy_s": 1.0, **more}
+
+
+@pytest.fixture(autouse=True)
+def runtime(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    return tmp_path / "neuronbert"
+
+
+def wait_for(condition, seconds=60.0):
+    until = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < until, "it did not come"
+        time.sleep(0.01)
+
+
+def write(folder: Path, name: str, **document):
+    folder.mkdir(mode=0o700, exist_ok=True)
+    path = folder / f"{name}.json"
+    path.write_text(json.dumps({**FACTS, **document}))
+    return path
+
+
+def test_the_folder_is_the_user_s_own(runtime, tmp_path, monkeypatch):
+    assert own_folder() == runtime
+    assert stat.S_IMODE(runtime.stat().st_mode) == 0o700
+    monkeypatch.delenv("XDG_RUNTIME_DIR")
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    assert own_folder() == tmp_path / f"neuronbert-{os.getuid()}"
+
+
+def test_a_runtime_folder_that_is_not_there_is_not_used(monkeypatch):
+    monkeypatch.setenv("XDG_RUNTIME_DIR", "/nowhere/at/all")
+    assert runtime_folder().name == f"neuronbert-{os.getuid()}"
+
+
+@pytest.mark.parametrize("kind", ["open to all", "link", "file"])
+def test_a_folder_that_others_could_write_to_is_neither_used_nor_read(runtime, tmp_path, kind, caplog):
+    (tmp_path / "other").mkdir(mode=0o700)
+    if kind == "open to all":
+        runtime.mkdir()
+        runtime.chmod(0o777)
+        write(runtime, "1", pid=os.getpid(), process_started=process_started(os.getpid()))
+    elif kind == "link":
+        runtime.symlink_to(tmp_path / "other")
+    else:
+        runtime.write_text("")
+    publisher = Publisher(FACTS, lambda: {"workers": []})
+    publisher.close()
+    assert "cannot watch this runner" in caplog.text
+    assert published() == []
+
+
+def test_it_is_there_while_it_runs_and_gone_afterwards(runtime):
+    first, second = (Publisher({**FACTS, "started_at": at}, lambda: {"workers": [worker()]}) for at in (2.0, 1.0))
+    wait_for(lambda: len(published()) == 2)
+    older, newer = published()
+    assert (older["started_at"], newer["started_at"], newer["pid"]) == (1.0, 2.0, os.getpid())
+    before = newer["at"]
+    wait_for(lambda: published()[1]["at"] > before)
+    assert published()[1]["workers"][0]["rows_per_s"] == 0.0
+    second.close()
+    assert len(published()) == 1
+    first.close()
+    assert list(runtime.iterdir()) == []
+
+
+def test_rates_are_of_the_time_between():
+    before = {"at": 10.0, "workers": [worker(), worker(worker=1)]}
+    now = {"at": 12.0, "workers": [worker(rows=30, batches=6, busy_s=1.5), worker(worker=1)]}
+    found = rates(before, now)
+    assert found["rows_per_s"] == 10.0
+    assert [one["rows_per_s"] for one in found["workers"]] == [10.0, 0.0]
+    assert [one["batch_ms"] for one in found["workers"]] == [125.0, None]
+    assert rates(now, now)["rows_per_s"] is None
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="no /proc")
+def test_processes_that_are_gone_are_cleared_away(runtime):
+    with subprocess.Popen(["true"]) as gone:
+        started = process_started(gone.pid)
+    dead = write(runtime, "dead", pid=gone.pid, process_started=started)
+    reused = write(runtime, "reused", pid=os.getpid(), process_started=1)
+    junk = write(runtime, "junk")
+    assert published() == []
+    assert not dead.exists() and not reused.exists() and junk.exists()
+
+
+def test_a_process_starts_once():
+    assert process_started(os.getpid()) == process_started(os.getpid())
+    assert process_started(2**30) is None
+
+
+def test_only_a_runner_that_was_asked_publishes(echo_artifact, runtime):
+    with Runner(echo_artifact):
+        assert published() == []
+    with Runner(echo_artifact, publish=True) as runner:
+        wait_for(lambda: published())
+        assert runner.submit("Who?", "Jim Henson.").result()
+        wait_for(lambda: published()[0]["requests"]["completed"] == 1)
+        (seen,) = published()
+        assert seen["artifact"] == str(echo_artifact.folder) and seen["variant"] == "echo-fp32"
+        assert seen["emulated"] is False
+        assert [(one["state"], one["batches"], one["rows"]) for one in seen["workers"]] == [("ready", 1, 1)]
+    assert published() == []
+
+
+def test_a_killed_runner_is_not_shown(echo_artifact, runtime):
+    code = "import sys, time; from neuronbert import Runner\nwith Runner(sys.argv[1], publish=True): time.sleep(600)"
+    with subprocess.Popen([sys.executable, "-c", code, str(echo_artifact.folder)]) as process:
+        wait_for(lambda: published())
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    assert published() == []
+    assert list(runtime.iterdir()) == []
+
+
+def test_a_disk_that_is_full_does_not_stop_the_runner(echo_artifact, runtime, monkeypatch, caplog):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(publishing.os, "replace", full)
+    with Runner(echo_artifact, publish=True) as runner:
+        wait_for(lambda: "No space left" in caplog.text)
+        assert runner.submit("Who?", "Jim Henson.").result()
+    assert list(runtime.iterdir()) == []
