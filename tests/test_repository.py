@@ -141,7 +141,9 @@ def test_our_side_of_the_migration_table_exists() -> None:
     names = [name for call in calls for name in re.findall(r"^neuronbert\.(\w+)", call)]
     assert len(commands) >= 4 and len(names) >= 4
     for verb, *rest in commands:
-        cli.cli.commands[verb].make_context(verb, rest, token_normalize_func=cli.CONTEXT_SETTINGS["token_normalize_func"])
+        cli.cli.commands[verb].make_context(
+            verb, rest, token_normalize_func=cli.CONTEXT_SETTINGS["token_normalize_func"]
+        )
     assert set(names) <= set(neuronbert.__all__)
 
 
