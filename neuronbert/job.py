@@ -253,12 +253,11 @@ class _Job:
     def blocks(self) -> Iterator[_Block]:
         """Every block, in order and already asked, with the next ones on their way behind it."""
         broken: Optional[InputError] = None
-        while broken is None:
+        while True:
             try:
                 block = self._ask()
-            except InputError as error:  # what was good before it is still recorded
-                broken = error
-                break
+            except InputError as error:
+                broken, block = error, None  # what was good before it is still recorded
             if block is None:
                 break
             self._waiting.append(block)

@@ -16,7 +16,7 @@ from neuronbert import cores
 from neuronbert.emulator.device_model import ModelShape, Work, stage_seconds
 from neuronbert.errors import CheckpointError, InputError, NoConfiguration, UsageError
 from neuronbert.prices import Price, PriceBook, load_prices
-from neuronbert.queueing import Load, Service, under_load
+from neuronbert.queueing import MAX_WAIT_S, Load, Service, under_load
 
 OBJECTIVES = ("cost", "latency", "throughput")
 # The sizes in AWS's tables and tutorials: between them the device model would interpolate what nobody has measured.
@@ -266,7 +266,9 @@ def _cannot_be(layout: cores.CoreLayout, shape: ModelShape) -> str:
 def _device_service(shape: ModelShape, layout: cores.CoreLayout, batch_size: int, sequence_length: int) -> Service:
     active = min(cores.CORES_PER_CHIP, layout.used_cores)
     stages = stage_seconds(Work(shape, batch_size, sequence_length, layout.cores_per_model, active))
-    return Service(layout.replicas, batch_size, max(stages), sum(stages), layout.in_flight_per_group)
+    in_flight, parallel = layout.in_flight_per_group, layout.cores_per_model
+    wait_s = min(MAX_WAIT_S, sum(stages) / 2)  # as the runner adapts it
+    return Service(layout.replicas, batch_size, max(stages), sum(stages), in_flight, parallel, wait_s)
 
 
 def _compile_command(source: str, layout: cores.CoreLayout, batch_size: int, sequence_length: int) -> str:

@@ -1,10 +1,11 @@
 """How long a request waits and is served when they come at random: the runner's rule for batches, as arithmetic.
 
-A batch leaves when it is full, when its oldest request has waited ``max_wait_s``, or when a core group has nothing to
-do; a group holds ``in_flight`` batches at most. A static batch takes the same time however full it is, so the groups
-come round in turn, and the moments at which a batch leaves, enters its first stage and is done follow from those of
-earlier batches. That is Lindley's recursion (Proc. Cambridge Phil. Soc. 48, 1952), with batches for customers and the
-group's turn for the server. ``neuronbert.simulation`` plays the same rule event by event and checks this one.
+A batch leaves when it is full, when its oldest request has waited ``max_wait_s``, or when a core group has less to do
+than it can (a single core one batch, a pipeline one for each stage); a group holds ``in_flight`` batches at most. A
+static batch takes the same time however full it is, so the groups come round in turn, and the moments at which a batch
+leaves, enters its first stage and is done follow from those of earlier batches. That is Lindley's recursion (Proc.
+Cambridge Phil. Soc. 48, 1952), with batches for customers and the group's turn for the server.
+``neuronbert.simulation`` plays the same rule event by event and checks this one.
 """
 
 import math
@@ -29,11 +30,12 @@ class Service:
     bottleneck_s: float  # the slowest stage, which is the first: a group takes a batch so often
     service_s: float  # all stages: a batch on an idle group
     in_flight: int = 1  # batches that a group holds at most
+    parallel: int = 1  # batches that a group works on at once: its stages
     max_wait_s: float = MAX_WAIT_S
 
     def __post_init__(self) -> None:
-        if min(self.groups, self.batch_size, self.in_flight) < 1 or self.max_wait_s < 0:
-            raise UsageError(f"groups, batch_size and in_flight must be at least 1, max_wait_s 0: {self}")
+        if min(self.groups, self.batch_size, self.in_flight, self.parallel) < 1 or self.max_wait_s < 0:
+            raise UsageError(f"groups, batch_size, in_flight and parallel must be at least 1, max_wait_s 0: {self}")
         if not 0 < self.bottleneck_s <= self.service_s < math.inf:
             raise UsageError(f"the slowest stage must take some time, and no more than all of them: {self}")
 
@@ -57,11 +59,12 @@ def schedule(service: Service, arrivals_s: Iterable[float]) -> Schedule:
     done: List[float] = []
     rows: List[int] = []
     first, held = 0, service.groups * service.in_flight
+    busy = service.groups * min(service.parallel, service.in_flight)
     while first < len(arrivals):
         batch, oldest = len(done), arrivals[first]
         beyond = min(first + service.batch_size, len(arrivals))
         full_at = arrivals[beyond - 1] if beyond - first == service.batch_size else math.inf
-        idle_at = done[batch - service.groups] if batch >= service.groups else 0.0
+        idle_at = done[batch - busy] if batch >= busy else 0.0
         room_at = done[batch - held] if batch >= held else 0.0
         leaves = min(max(oldest, idle_at), max(min(full_at, oldest + service.max_wait_s), room_at))
         free_at = entered[batch - service.groups] + service.bottleneck_s if batch >= service.groups else 0.0

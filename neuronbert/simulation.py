@@ -97,7 +97,7 @@ class _Instance:
             # The timer's own sum may differ from the deadline's in the last bit.
             waited = self.environment.now >= self.queue[0][1] - 1e-12
             full = len(self.queue) >= self.service.batch_size
-            if group.held and not ((full or waited) and group.held < self.service.in_flight):
+            if group.held >= self.service.in_flight or not (full or waited or group.held < self.service.parallel):
                 return
             batch, self.queue = self.queue[: self.service.batch_size], self.queue[self.service.batch_size :]
             self.rows.append(len(batch))

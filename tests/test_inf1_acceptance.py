@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 SCRIPT = Path(__file__).parents[1] / "tools" / "inf1_acceptance"
 
 
@@ -32,3 +34,32 @@ def test_another_machine_and_an_unknown_step_are_usage_errors(tmp_path):
     assert done.returncode == 2 and "no inf1 instance" in done.stderr and report is None
     done, report = accept(tmp_path, "--only", "everything", NEURONBERT_EMULATE="inf1.xlarge")
     assert done.returncode == 2 and "--only takes doctor, demo, rows, unknowns" in done.stderr
+
+
+@pytest.mark.slow
+def test_the_demo_compiles_and_answers_in_both_modes(tmp_path):
+    done, report = accept(tmp_path, "--only", "demo", "--layers", "1", NEURONBERT_EMULATE="inf1.xlarge")
+    assert done.returncode == 0, done.stderr
+    assert report["failed"] == []
+    steps = {step["name"]: step["result"] for step in report["steps"]}
+    assert [variant["name"] for variant in steps["compile the demo, data-parallel"]["variants"]] == [
+        "neuron-b1-s128-p1",
+        "neuron-b1-s384-p1",
+    ]
+    assert steps["answer, data-parallel"]["answer"] == steps["answer, pipeline"]["answer"] == "Jim Henson"
+
+
+def test_the_random_bert_base_is_a_checkpoint_without_a_pickle(tmp_path):
+    code = (
+        "import importlib.machinery, importlib.util, json, sys\n"
+        "loader = importlib.machinery.SourceFileLoader('inf1_acceptance', sys.argv[1])\n"
+        "module = importlib.util.module_from_spec(importlib.util.spec_from_loader(loader.name, loader))\n"
+        "loader.exec_module(module)\n"
+        "print(module.write_bert_base(module.Path(sys.argv[2]), 1))\n"
+    )
+    folder = tmp_path / "bert-base"
+    done = subprocess.run([sys.executable, "-c", code, str(SCRIPT), str(folder)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    from neuronbert.checkpoint import load_checkpoint
+
+    assert load_checkpoint(folder).config["num_hidden_layers"] == 1

@@ -1,4 +1,4 @@
-"""Load generators against clients of known behaviour: counts, order, errors, and latency from the intended start."""
+"""Load generators against clients whose behaviour is known: counts, errors, latency from the intended start."""
 
 import itertools
 import threading

@@ -17,6 +17,7 @@ services = st.builds(
     bottleneck_s=st.just(0.01),
     service_s=st.sampled_from([0.01, 0.02, 0.035]),
     in_flight=st.integers(1, 4),
+    parallel=st.integers(1, 3),
     max_wait_s=st.sampled_from([0.0, 0.003, 0.02]),
 )
 arrivals = st.lists(st.floats(0, 0.5), min_size=1, max_size=60).map(sorted)
@@ -48,6 +49,12 @@ def test_a_full_batch_takes_the_second_place_of_a_busy_group_at_once():
 def test_a_batch_that_does_not_fill_takes_it_when_its_oldest_has_waited():
     result = schedule(Service(1, 9, 0.01, 0.01, in_flight=2, max_wait_s=0.004), [0.0, 0.001, 0.0049, 0.0051])
     assert result.rows.tolist() == [1, 2, 1]
+
+
+def test_a_pipeline_with_an_empty_stage_does_not_let_a_batch_fill():
+    moments = [0.0, 0.001, 0.002, 0.003]
+    assert schedule(Service(1, 4, 0.01, 0.02, 2, 2, 1.0), moments).rows.tolist() == [1, 1, 2]
+    assert schedule(Service(1, 4, 0.01, 0.02, 2, 1, 1.0), moments).rows.tolist() == [1, 3]
 
 
 def test_a_pipeline_takes_a_batch_whenever_its_first_stage_is_free():
@@ -92,7 +99,7 @@ def test_capacity_is_the_slowest_stage_or_what_is_in_flight():
 
 @pytest.mark.parametrize(
     "changed",
-    [{"groups": 0}, {"batch_size": 0}, {"in_flight": 0}, {"max_wait_s": -1}, {"bottleneck_s": 0.0},
+    [{"groups": 0}, {"batch_size": 0}, {"in_flight": 0}, {"parallel": 0}, {"max_wait_s": -1}, {"bottleneck_s": 0.0},
      {"bottleneck_s": 2.0}, {"service_s": math.inf}],
 )  # fmt: skip
 def test_an_instance_that_cannot_be_is_refused(changed):

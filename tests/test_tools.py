@@ -498,3 +498,14 @@ def test_a_wrong_option_is_refused(arguments: List[str], message: str) -> None:
     done = subprocess.run([sys.executable, str(TOOLS / "compare_peers"), *arguments], capture_output=True, text=True)
     assert done.returncode == 2
     assert message in done.stderr
+
+
+def test_the_job_is_measured_against_the_engine(echo_artifact: Artifact) -> None:
+    command = [sys.executable, str(TOOLS / "measure_job"), str(echo_artifact.folder), str(XQUAD)]
+    options = ["--questions", "20", "--rounds", "1", "--workers", "1", "--target", "0"]
+    done = subprocess.run([*command, *options], capture_output=True, text=True, check=True)
+    report = json.loads(done.stdout)
+    assert report["questions"] == 20
+    assert set(report["samples"]) == set(report["median_ratios"]) == {"engine", "job, default", "job, 1 workers"}
+    assert report["median_ratios"]["engine"] == {"questions_per_s": 1.0, "cpu_s": 1.0}
+    assert "20 questions on" in done.stderr

@@ -454,7 +454,7 @@ class Dispatcher:
                 return
             if self._slots_free_since is None:
                 self._slots_free_since = now
-            worker = min(free, key=lambda one: (len(one.held) / one.parallel, one.rows_done))
+            worker = min(free, key=lambda one: (len(one.held) / one.parallel, one.given))
             idle = len(worker.held) < min(worker.parallel, self._slots(worker))
             leaving = batcher.take(now, idle, self._wait_s())
             if leaving is None:
@@ -501,6 +501,7 @@ class Dispatcher:
         if not worker.held:
             worker.progress = now
         worker.held[sent.number] = sent
+        worker.given = now
         worker.channel.send((sent.number, tuple(batch)))
         if worker.channel.has_unsent:
             self._listen(worker)

@@ -345,11 +345,16 @@ class Runner:
 
     # ------------------------------------------------------------------ watching
 
+    @property
+    def emulated(self) -> bool:
+        """Whether its workers run on an emulator: then no figure is of the hardware."""
+        return any(variant["emulated"] for variant in self.variants)
+
     def _facts(self) -> Dict[str, Any]:
         return {
             "artifact": str(self.artifact.folder.resolve()),
             "variant": ", ".join(variant["name"] for variant in self.variants),
-            "emulated": any(variant["emulated"] for variant in self.variants),
+            "emulated": self.emulated,
             "started_at": time.time(),
         }
 
@@ -361,7 +366,11 @@ class Runner:
 
     def stats(self) -> Dict[str, Any]:
         """Queue, fill, padding, counters, and every worker's state, as plain JSON data."""
-        return {**self._statistics.snapshot(), "workers": self._dispatcher.describe_workers()}
+        return {
+            "emulated": self.emulated,
+            **self._statistics.snapshot(),
+            "workers": self._dispatcher.describe_workers(),
+        }
 
     # ------------------------------------------------------------------ the end
 

@@ -68,6 +68,7 @@ class Worker:
     ready_since: float = 0.0
     progress: float = 0.0  # when it last said something, or was given work while it had none
     start_at: float = 0.0
+    given: float = 0.0  # when it was last given a batch: of those equally busy, the one given longest ago is next free
     failures: int = 0  # deaths and failed starts in a row
     failed_batches: int = 0  # in a row
     was_useful: bool = False  # since its start: then it died of something new, and the back-off begins again

@@ -13,7 +13,6 @@ import pytest
 from twin import compile_on_twin
 
 from neuronbert.evaluate import evaluate_artifact
-from neuronbert.windows import WindowOptions
 
 XQUAD = Path(__file__).resolve().parents[1] / "data" / "xquad" / "xquad-en.json"
 QUESTIONS = 60
@@ -29,10 +28,7 @@ def fp32(echo_artifact):
     """F1 of the checkpoint itself, by window length."""
 
     def measured(length):
-        options = WindowOptions(max_seq_len=length)
-        report = evaluate_artifact(
-            echo_artifact, XQUAD, against="demo", limit=QUESTIONS, threads=1, window_options=options
-        )
+        report = evaluate_artifact(echo_artifact, XQUAD, against="demo", limit=QUESTIONS, threads=1, max_seq_len=length)
         return report.comparison.metrics["f1"]
 
     return {length: measured(length) for length in (128, 384)}
