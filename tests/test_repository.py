@@ -130,6 +130,25 @@ def test_every_documented_command_parses(arguments: List[str]) -> None:
     cli.cli.commands[verb].make_context(verb, rest)  # raises click.UsageError for an option that does not exist
 
 
+def migration_calls() -> List[str]:
+    """The code of the last column of the migration table."""
+    section = README.split("## Coming from elsewhere\n")[1].split("\n## ")[0]
+    cells = [line.split(" | ")[-1] for line in section.splitlines() if line.startswith("| ")][1:]
+    return [call for cell in cells for call in re.findall(r"`([^`]+)`", cell)]
+
+
+def test_our_side_of_the_migration_table_exists() -> None:
+    calls = migration_calls()
+    commands = [shlex.split(call)[1:] for call in calls if call.startswith("neuronbert ")]
+    names = [name for call in calls for name in re.findall(r"^neuronbert\.(\w+)", call)]
+    assert len(commands) >= 4 and len(names) >= 4
+    for verb, *rest in commands:
+        cli.cli.commands[verb].make_context(
+            verb, rest, token_normalize_func=cli.CONTEXT_SETTINGS["token_normalize_func"]
+        )
+    assert set(names) <= set(neuronbert.__all__)
+
+
 @pytest.fixture()
 def documented_folder(demo_artifact: Artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A folder in which qa-artifact is what the README's first command makes."""
