@@ -219,5 +219,10 @@ def test_it_runs_from_a_clean_state_and_leaves_nothing(path: Path, clean_state: 
     where = {"metadata": {"path": str(clean_state / "run")}}
     NotebookClient(notebook, timeout=CELL_TIMEOUT_S, kernel_name="python3", resources=where).execute()
     assert list((clean_state / "run").iterdir()) == []
-    left = [found.name for found in (clean_state / "tmp").iterdir() if not found.name.startswith("neuronbert-twin-")]
+    # The twin's cores are shared by processes, and torch's own cache is torch's.
+    left = [
+        found.name
+        for found in (clean_state / "tmp").iterdir()
+        if not found.name.startswith(("neuronbert-twin-", "torchinductor_"))
+    ]
     assert left == []
