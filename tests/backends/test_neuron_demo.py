@@ -15,7 +15,7 @@ from twin import compile_on_twin
 from neuronbert.evaluate import evaluate_artifact
 
 XQUAD = Path(__file__).resolve().parents[1] / "data" / "xquad" / "xquad-en.json"
-QUESTIONS = 40
+QUESTIONS = 60
 MOST_POINTS_LOST = 0.5  # of F1
 DATA_PARALLEL = {"batch_size": "1,6", "sequence_length": "128,384"}
 PIPELINE = {"mode": "pipeline", "sequence_length": "128,384"}
