@@ -3,55 +3,62 @@
 Each point has the runner to itself and stands for itself, so a sweep that was interrupted goes on where it was.
 """
 
-import itertools
 import json
 import os
 import shlex
 import time
 from concurrent.futures import Future
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple, Union
+from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple, Union
 
-from neuronbert.artifact import Artifact, PathLike, Variant, load_artifact, output_errors
+from neuronbert import cores
+from neuronbert.artifact import Artifact, PathLike, load_artifact, output_errors
 from neuronbert.backends import Batch
-from neuronbert.errors import ArtifactError, GateRefused, InputError, UsageError
-from neuronbert.load import Period, closed_loop, open_loop
+from neuronbert.errors import GateRefused, InputError, UsageError
+from neuronbert.load import LoadResult, Period, closed_loop, open_loop
+from neuronbert.loadgen import OFFLINE as LOADGEN_OFFLINE
+from neuronbert.loadgen import SERVER, SINGLE_STREAM, LoadGenResult, run_loadgen
 from neuronbert.machine import environment
+from neuronbert.on_demand import Shapes
 from neuronbert.prices import THIS_MACHINE, load_prices
-from neuronbert.report import compare_reports, document_of, measured_point, read_report, write_report
+from neuronbert.report import compare_reports, document_of, loadgen_columns, measured_point, read_report, write_report
 from neuronbert.runner import Runner
 from neuronbert.statistics import slower
+from neuronbert.sweep import CLOSED, OFFLINE, OPEN, Axes, Load, Setting, chosen_variants, loads_of, settings_of
 from neuronbert.windows import Tokenizer, WindowOptions, collate, encode_examples
 
-SCENARIOS = ("single-stream", "server", "offline")
 # What a point takes beside its windows: starting the runner, loading and self-testing the variant.
 START_S = 3.0
 # Clients that keep every worker's batches full, whatever the time that a batch takes.
 OFFLINE_BATCHES = 4
+# What is asked a second of the server scenario where nobody said: so much of what offline reached.
+SERVER_SHARE = 0.6
 ITEMS = 200  # different requests of a point
+LONG_S = 1800.0  # a sweep that takes longer says what to do about it
 
 Pair = Tuple[str, str]
 Say = Callable[[str], None]
 
 
-class Setting(NamedTuple):
-    """One point of a sweep; no sequence length: questions with their own lengths."""
+class _Options(NamedTuple):
+    """What is alike for all points."""
 
-    variant: str
-    workers: int
-    batch_size: int
-    sequence_length: Optional[int]
-    concurrency: Optional[int]  # closed loop
-    rate_per_s: Optional[float]  # open loop
+    questions: List[Pair]
+    distribution: str
+    period: Period
+    instance_type: Optional[str]  # of NeuronCores: another than the artifact was compiled for
+    loadgen_folder: Optional[Path]
 
 
 def benchmark_artifact(
     artifact: Union[Artifact, PathLike],
     *,
-    batch_size: str = "8",
+    batch_size: str = "",
     concurrency: str = "1,2,4,8,16",
-    workers: str = "1",
+    workers: str = "",
+    threads: str = "",
     sequence_length: str = "",
+    neuroncore_pipeline_cores: str = "",
     variant: str = "",
     precision: str = "",
     scenario: Optional[str] = None,
@@ -63,39 +70,51 @@ def benchmark_artifact(
     compare: Optional[Union[str, Path]] = None,
     instance_type: Optional[str] = None,
     prices: Optional[Union[str, Path]] = None,
+    loadgen: bool = False,
     progress: Say = lambda line: None,
 ) -> Dict[str, Any]:
     """Measure every combination of the settings; the report as a document (neuronbert.report).
 
-    Lists are "1,2,4", ranges "1:16" (doubling) or "50:400:50" (in steps). ``scenario``: single-stream is one client,
-    offline as many as keep every batch full, server requests at ``request_rate`` a second whether or not the earlier
-    ones are answered. ``longest_s``: a point ends when three windows of a second are alike, or after so long.
-    ``report``: a file to write (.json, .csv, .md, .html); an interrupted sweep with the same options goes on from what
-    lies beside it. ``compare``: an earlier JSON report; GateRefused when a point is slower beyond the noise of both.
-    ``instance_type`` is what a price is looked up for ("this machine" where it is none of AWS's).
+    Lists are "1,2,4", ranges "1:16" (doubling) or "50:400:50" (in steps); "" is the default: what the artifact was
+    compiled for, the workers and threads that a runner takes by itself, questions with their own lengths. A static
+    shape or pipeline size that the artifact does not have is compiled on demand, which is announced, and kept.
 
-    Raises UsageError for settings that cannot be, ArtifactError for a shape that was not compiled, with the command.
+    ``scenario``: single-stream is one client, offline as many as keep every batch full, server requests at
+    ``request_rate`` a second whether or not the earlier ones are answered. ``loadgen`` measures every point a second
+    time with MLPerf LoadGen, all three scenarios when none is chosen; its logs are kept beside the report.
+    ``longest_s``: a point ends when three windows of a second are alike, or after so long; with ``loadgen`` both last
+    so long. ``report``: a file to write (.json, .csv, .md, .html); an interrupted sweep with the same options goes on
+    from what lies beside it. ``compare``: an earlier JSON report; GateRefused when a point is slower beyond the noise
+    of both. ``instance_type`` is what a price is looked up for, and for inf1 whose cores are used.
+
+    Raises UsageError for settings that cannot be, ArtifactError for what the artifact does not have.
     """
     loaded = artifact if isinstance(artifact, Artifact) else load_artifact(artifact)
     before = None if compare is None else read_report(compare)
-    variants = _chosen(loaded, variant, precision)
-    settings = list(
-        _settings(variants, batch_size, workers, sequence_length, _load_of(scenario, concurrency, request_rate))
-    )
-    expected_s = sum(START_S + 1 + min(longest_s, 5.0) for _ in settings)
-    progress(f"{len(settings)} points, about {expected_s / 60:.1f} minutes, at most {_most_s(settings, longest_s)}")
+    axes = Axes(batch_size, workers, threads, sequence_length, neuroncore_pipeline_cores)
+    variants = chosen_variants(loaded, variant, precision)
+    settings = settings_of(variants, axes, loads_of(scenario, concurrency, request_rate, loadgen=loadgen))
+    inf1 = instance_type if instance_type in cores.INSTANCE_TYPES and settings[0].pipeline_cores else None
+    shapes = Shapes(loaded, inf1, progress)
+    _announce(settings, shapes, longest_s, loadgen, progress)
     price_book = load_prices(prices)
-    place = instance_type or THIS_MACHINE
+    place = instance_type or _place(variants[0])
     price = price_book.price(place) if place in price_book else None
     kept = _Kept(report, {"artifact": loaded.manifest["digest"], "longest_s": longest_s, "data": str(input_data or "")})
-    questions = _questions(input_data)
+    options = _Options(
+        _questions(input_data),
+        request_distribution,
+        Period(longest_s=longest_s),
+        inf1,
+        _loadgen_folder(report) if loadgen else None,
+    )
     for number, setting in enumerate(settings, start=1):
         if setting in kept.points:
             continue
-        found = _measure(loaded, setting, questions, request_distribution, Period(longest_s=longest_s))
-        point = measured_point({**_described(loaded, setting, place), **found[1]}, found[0], price)
-        kept.add(setting, point)
-        progress(f"{number}/{len(settings)}  {_line(point)}")
+        measured = _measure(shapes.artifact_for(setting), _with_rate(setting, kept.points), options)
+        point = measured_point({"instance_type": place, **measured.facts}, measured.load, price)
+        kept.add(setting, {**point, **loadgen_columns(point, measured.load, measured.loadgen)})
+        progress(f"{number}/{len(settings)}  {_line(kept.points[setting])}")
     document = document_of(
         [kept.points[setting] for setting in settings],
         command=_command(loaded),
@@ -110,99 +129,36 @@ def benchmark_artifact(
     return document
 
 
-# ---------------------------------------------------------------------------- what is measured
+# ---------------------------------------------------------------------------- before anything is measured
 
 
-def parse_numbers(text: str, name: str) -> List[float]:
-    """ "1,2,4", "1:16" (1, 2, 4, 8, 16), "50:400:50"; UsageError, naming the option, for anything else."""
-    try:
-        parts = [_range([float(one) for one in part.split(":")]) for part in text.split(",") if part.strip()]
-    except ValueError as error:
-        raise UsageError(f"{name} is {text!r}: {error}", hint=f"{name} 1,2,4 or 1:16 or 50:400:50") from None
-    numbers = list(dict.fromkeys(itertools.chain.from_iterable(parts)))
-    if any(not number > 0 for number in numbers):
-        raise UsageError(f"{name} is {text!r}, and its numbers must be above 0")
-    return numbers
+def _announce(settings: Sequence[Setting], shapes: Shapes, longest_s: float, loadgen: bool, say: Say) -> None:
+    """How long it will take, before it takes it."""
+    each_s = START_S + 1 + (2 * longest_s if loadgen else min(longest_s, 5.0))
+    most_s = START_S + 1 + (3 if loadgen else 1) * longest_s
+    expected_s = len(settings) * each_s
+    say(f"{len(settings)} points, about {expected_s / 60:.1f} minutes, at most {len(settings) * most_s / 60:.0f}")
+    missing = {setting.variant for setting in settings if shapes.missing(setting)}
+    if missing:
+        say(f"and {len(missing)} to be compiled first: {', '.join(sorted(missing))}")
+    if expected_s > LONG_S:
+        say("that is long; Ctrl-C now for fewer points, or at any time: with --report the same command goes on")
 
 
-def _range(bounds: List[float]) -> List[float]:
-    if len(bounds) == 1:
-        return bounds
-    if len(bounds) > 3 or bounds[0] <= 0 or bounds[1] < bounds[0] or (len(bounds) == 3 and bounds[2] <= 0):
-        raise ValueError("not a range of FIRST:LAST or FIRST:LAST:STEP")
-    found = [bounds[0]]
-    while True:
-        following = found[-1] * 2 if len(bounds) == 2 else found[-1] + bounds[2]
-        if following > bounds[1]:
-            return found
-        found.append(following)
+def _place(variant: Mapping[str, Any]) -> str:
+    return str(variant["recipe"]["instance_type"]) if variant["batch_size"] else THIS_MACHINE
 
 
-def _whole(text: str, name: str) -> List[int]:
-    numbers = parse_numbers(text, name)
-    if any(number != int(number) for number in numbers):
-        raise UsageError(f"{name} is {text!r}, and its numbers must be whole")
-    return [int(number) for number in numbers]
+def _loadgen_folder(report: Optional[Union[str, Path]]) -> Path:
+    return Path("loadgen") if report is None else Path(f"{os.fspath(report)}.loadgen")
 
 
-def _chosen(artifact: Artifact, variant: str, precision: str) -> List[Variant]:
-    """The variants by name or precision; without either, the preferred one."""
-    names = [one.strip() for one in variant.split(",") if one.strip()]
-    precisions = [one.strip() for one in precision.split(",") if one.strip()]
-    if not names and not precisions:
-        return artifact.variants[:1]
-    there = ", ".join(one["name"] for one in artifact.variants)
-    for wanted, key in [*((one, "name") for one in names), *((one, "precision") for one in precisions)]:
-        if not any(one[key] == wanted for one in artifact.variants):
-            raise ArtifactError(
-                f"{artifact.folder} has no variant of {key} {wanted}; it has {there}",
-                hint=f"neuronbert compile CHECKPOINT OUTPUT --precision {wanted}" if key == "precision" else there,
-            )
-    return [one for one in artifact.variants if one["name"] in names or one["precision"] in precisions]
-
-
-def _load_of(scenario: Optional[str], concurrency: str, request_rate: str) -> Tuple[str, List[float]]:
-    """Whether clients wait for answers, and how many there are or how often they ask."""
-    if scenario not in (None, *SCENARIOS):
-        raise UsageError(f"there is no scenario {scenario!r}", hint=f"one of {', '.join(SCENARIOS)}")
-    if scenario == "server" or (scenario is None and request_rate):
-        if not request_rate:
-            raise UsageError("the server scenario needs a rate", hint="--request-rate 50:400:50")
-        return "open", parse_numbers(request_rate, "--request-rate")
-    if scenario == "single-stream":
-        return "closed", [1]
-    if scenario == "offline":
-        return "offline", [1]
-    return "closed", [float(number) for number in _whole(concurrency, "--concurrency")]
-
-
-def _settings(
-    variants: Sequence[Variant], batch_size: str, workers: str, sequence_length: str, load: Tuple[str, List[float]]
-) -> Iterator[Setting]:
-    lengths: List[Optional[int]] = [*_whole(sequence_length, "--sequence-length")] or [None]
-    counts, sizes = _whole(workers, "--workers"), _whole(batch_size, "--batch-size")
-    kind, numbers = load
-    for one, count, size, length, number in itertools.product(variants, counts, sizes, lengths, numbers):
-        if one["batch_size"] is not None and (one["batch_size"], one["sequence_length"]) != (size, length):
-            if (size, length) == (sizes[0], lengths[0]):
-                _refuse_missing_shape(variants, sizes, lengths)
-            continue
-        clients = count * size * OFFLINE_BATCHES if kind == "offline" else int(number)
-        yield Setting(
-            one["name"], count, size, length, None if kind == "open" else clients, number if kind == "open" else None
-        )
-
-
-def _refuse_missing_shape(variants: Sequence[Variant], sizes: Sequence[int], lengths: Sequence[Optional[int]]) -> None:
-    """ArtifactError for a static shape that no variant has: this artifact does not hold the weights to make it."""
-    there = {(one["batch_size"], one["sequence_length"]) for one in variants}
-    for size, length in itertools.product(sizes, lengths):
-        if (size, length) not in there:
-            raise ArtifactError(
-                f"no variant was compiled for batches of {size} × {length or 'any'} tokens",
-                hint=f"neuronbert compile CHECKPOINT OUTPUT --backend neuron --batch-size {size} "
-                f"--sequence-length {length or 384}",
-            )
+def _with_rate(setting: Setting, points: Mapping[Setting, Mapping[str, Any]]) -> Setting:
+    """A rate for the server scenario where none was given: a share of what offline reached."""
+    if setting.load != Load(OPEN, None):
+        return setting
+    reached = points[setting._replace(load=Load(OFFLINE, None))]["throughput_avg"]
+    return setting._replace(load=Load(OPEN, float(f"{SERVER_SHARE * reached:.3g}")))
 
 
 def _questions(path: Optional[Union[str, Path]]) -> List[Pair]:
@@ -253,31 +209,88 @@ def full_windows(tokenizer: Tokenizer, questions: Sequence[Pair], length: int) -
     return found[:ITEMS]
 
 
-def _measure(
-    artifact: Artifact, setting: Setting, questions: Sequence[Pair], distribution: str, period: Period
-) -> Tuple[Any, Dict[str, Any]]:
+class _Measured(NamedTuple):
+    load: LoadResult
+    loadgen: Optional[LoadGenResult]
+    facts: Dict[str, Any]
+
+
+def _measure(artifact: Artifact, setting: Setting, options: _Options) -> _Measured:
     began = time.perf_counter()
-    with Runner(artifact, variant=setting.variant, workers=setting.workers, batch_size=setting.batch_size) as runner:
+    with Runner(
+        artifact,
+        variant=setting.variant,
+        workers=setting.workers,
+        threads=setting.threads,
+        batch_size=setting.batch_size,
+        instance_type=options.instance_type,
+    ) as runner:
         cold_start_s = time.perf_counter() - began
         client: Any = _Texts(runner)
-        items: Sequence[Any] = questions
-        if setting.sequence_length is not None:
-            client, items = _Tokens(runner), full_windows(runner.tokenizer, questions, setting.sequence_length)
+        items: Sequence[Any] = options.questions
+        if not setting.text:
+            assert setting.sequence_length is not None
+            client, items = _Tokens(runner), full_windows(runner.tokenizer, items, setting.sequence_length)
         before, cpu_s = runner.stats(), _cpu_s(runner)
-        if setting.rate_per_s is not None:
-            result = open_loop(client, items, rate_per_s=setting.rate_per_s, distribution=distribution, period=period)
-        else:
-            assert setting.concurrency is not None
-            result = closed_loop(client, items, concurrency=setting.concurrency, period=period)
+        in_flight = len(before["workers"]) * setting.batch_size * OFFLINE_BATCHES
+        result = _ask(client, items, setting.load, in_flight, options)
         after = runner.stats()
-        used_s = _cpu_s(runner) - cpu_s
+        used_s, memory_bytes = _cpu_s(runner) - cpu_s, _memory_bytes(after)
+        second = _ask_with_loadgen(client, items, setting, in_flight, options, result)
     completed = after["requests"]["completed"] - before["requests"]["completed"]
-    return result, {
-        "cold_start_s": cold_start_s,
-        "padding_ratio": after["padding"],
-        "fill": after["fill"],
-        "host_cpu_us": used_s / completed * 1e6 if completed else None,
-    }
+    return _Measured(
+        result,
+        second,
+        {
+            **_described(artifact, setting, len(after["workers"]), in_flight),
+            "cold_start_s": cold_start_s,
+            "padding_ratio": after["padding"],
+            "fill": after["fill"],
+            "host_cpu_us": used_s / completed * 1e6 if completed else None,
+            "memory_bytes": memory_bytes,
+        },
+    )
+
+
+def _ask(client: Any, items: Sequence[Any], load: Load, in_flight: int, options: _Options) -> LoadResult:
+    period = options.period if options.loadgen_folder is None else options.period._replace(until_steady=False)
+    if load.kind == OPEN:
+        assert load.number is not None
+        return open_loop(client, items, rate_per_s=load.number, distribution=options.distribution, period=period)
+    clients = in_flight if load.kind == OFFLINE else int(load.number or 1)
+    return closed_loop(client, items, concurrency=clients, period=period)
+
+
+def _ask_with_loadgen(
+    client: Any, items: Sequence[Any], setting: Setting, in_flight: int, options: _Options, ours: LoadResult
+) -> Optional[LoadGenResult]:
+    if options.loadgen_folder is None:
+        return None
+    kind, rate = setting.load
+    scenario = {CLOSED: SINGLE_STREAM, OFFLINE: LOADGEN_OFFLINE, OPEN: SERVER}[kind]
+    name = f"{scenario}-{setting.variant}-w{setting.workers or 'auto'}-t{setting.threads or 'auto'}"
+    name += f"-b{setting.batch_size}-s{'text' if setting.text else setting.sequence_length}"
+    return run_loadgen(
+        client,
+        items,
+        scenario=scenario,
+        folder=options.loadgen_folder / (name + (f"-{rate:g}" if kind == OPEN else "")),
+        seconds=options.period.longest_s,
+        expected_per_s=(rate if kind == OPEN else None) or ours.throughput_per_s,
+        in_flight=in_flight,
+    )
+
+
+def _memory_bytes(stats: Mapping[str, Any]) -> Optional[int]:
+    """Of this process and the workers together, shared pages counted once (Linux's proportional set size)."""
+    total = 0
+    for pid in ["self", *(worker["pid"] for worker in stats["workers"])]:
+        try:
+            with open(f"/proc/{pid}/smaps_rollup", encoding="utf-8") as file:
+                total += sum(int(line.split()[1]) * 1024 for line in file if line.startswith("Pss:"))
+        except OSError:
+            return None
+    return total
 
 
 def _cpu_s(runner: Runner) -> float:
@@ -296,20 +309,23 @@ def _cpu_s(runner: Runner) -> float:
 # ---------------------------------------------------------------------------- what is reported
 
 
-def _described(artifact: Artifact, setting: Setting, place: str) -> Dict[str, Any]:
+def _described(artifact: Artifact, setting: Setting, workers: int, in_flight: int) -> Dict[str, Any]:
     variant = next(one for one in artifact.variants if one["name"] == setting.variant)
+    kind, number = setting.load
     return {
         "model_filename": artifact.folder.name,
-        "instance_type": place,
-        "n_models": setting.workers,
+        "n_models": workers,
+        "workers_per_model": 1,
+        "threads": setting.threads,
         "pipeline_size": variant["pipeline_cores"] or 1,
         "batch_size": setting.batch_size,
         "sequence_length": setting.sequence_length,
+        "input": "text" if setting.text else "tokens",
         "variant": setting.variant,
         "mode": "emulated" if variant["emulated"] else variant["backend"],
         "precision": variant["precision"],
-        "concurrency": setting.concurrency,
-        "offered_qps": setting.rate_per_s,
+        "concurrency": None if kind == OPEN else in_flight if kind == OFFLINE else int(number or 1),
+        "offered_qps": number if kind == OPEN else None,
     }
 
 
@@ -337,14 +353,13 @@ def _line(point: Mapping[str, Any]) -> str:
     p95 = "none" if point["latency_ms_p95"] is None else f"{point['latency_ms_p95']:.1f} ms"
     load = f"{point['concurrency']} clients" if point["concurrency"] else f"{point['offered_qps']:g}/s offered"
     steady = "" if point["steady"] else "  (never steady)"
+    if point.get("loadgen_throughput") is not None:
+        valid = "VALID" if point["loadgen_valid"] else f"INVALID: {point['loadgen_why_invalid']}"
+        steady += f"; LoadGen {point['loadgen_throughput']:.1f}/s, ours {point['loadgen_ratio']:.1%} of it, {valid}"
     return (
         f"{point['variant']} × {point['n_models']} workers, batch {point['batch_size']}, "
         f"{point['sequence_length'] or 'text'}, {load}: {point['throughput_avg'] or 0:.1f}/s, p95 {p95}{steady}"
     )
-
-
-def _most_s(settings: Sequence[Setting], longest_s: float) -> str:
-    return f"{len(settings) * (START_S + 1 + longest_s) / 60:.0f}"
 
 
 def _refuse_slower(before: Mapping[str, Any], after: Mapping[str, Any], path: Any, progress: Say) -> None:
@@ -382,7 +397,8 @@ class _Kept:
                 setting, point = json.loads(line)
             except ValueError:
                 break  # cut short by the interruption: measured again
-            self.points[Setting(*setting)] = point
+            *others, load = setting
+            self.points[Setting._make([*others, Load(*load)])] = point
 
     def add(self, setting: Setting, point: Dict[str, Any]) -> None:
         """Keep a point, on the disk too where there is a report."""

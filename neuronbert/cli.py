@@ -483,10 +483,12 @@ def doctor(as_json: bool) -> None:
 
 @cli.command("benchmark")
 @click.argument("artifact", type=click.Path())
-@click.option("--batch-size", default="8", show_default=True, help="Rows of a batch: 1,2,4 or 1:16.")
+@click.option("--batch-size", default="", help="Rows of a batch: 1,2,4 or 1:16.  [default: as compiled, else 8]")
 @click.option("--concurrency", default="1,2,4,8,16", show_default=True, help="Clients that wait for their answers.")
-@click.option("--workers", default="1", show_default=True, help="Processes.")
+@click.option("--workers", default="", help="Processes.  [default: as neuronbert run takes them]")
+@click.option("--threads", default="", help="CPU threads of each worker.  [default: all, divided among the workers]")
 @click.option("--sequence-length", default="", help="Tokens of every request.  [default: real text, its own lengths]")
+@click.option("--neuroncore-pipeline-cores", default="", help="NeuronCores of a model, 1 is data-parallel: 1,2,4,8,16.")
 @click.option("--variant", default="", help="Variants by name.  [default: the fastest this machine can run]")
 @click.option("--precision", default="", help="Variants by precision: fp32,int8.")
 @click.option("--scenario", help="single-stream, server (at --request-rate) or offline.")
@@ -496,7 +498,8 @@ def doctor(as_json: bool) -> None:
 @click.option("--longest-s", type=float, default=15.0, show_default=True, help="Seconds of a point that is not steady.")
 @click.option("--report", type=click.Path(), help="A .html, .json, .csv or .md file; an interrupted sweep goes on.")
 @click.option("--compare", type=click.Path(), help="An earlier JSON report; exit 4 when slower beyond the noise.")
-@click.option("--instance-type", help="What the price is looked up for.  [default: this machine]")
+@click.option("--instance-type", help="For the price; of inf1 also the cores.  [default: as compiled]")
+@click.option("--loadgen", is_flag=True, help="Measure each point again with MLPerf LoadGen, and keep its logs.")
 @click.option("--prices", type=click.Path(), help="JSON price file that goes before the shipped price book.")
 @json_option
 def benchmark_(artifact: str, as_json: bool, **options: Any) -> None:

@@ -472,8 +472,8 @@ class Bench:
 
     def _examine(self, trial: Trial, variant: Any, session: Session, plan: ThroughputPlan) -> List[str]:
         """Why the gate refuses a variant; empty if it passes. The variant gets its figures."""
-        self.progress(f"{variant['name']}: comparing with the reference")
         gate = self.gate(variant["sequence_length"])
+        self.progress(f"{variant['name']}: {'comparing with the reference' if gate else 'self-test'}")
         agreement: Optional[Agreement] = None
         try:
             if gate is not None:

@@ -28,6 +28,7 @@ class Period(NamedTuple):
     warm_up_s: float = 1.0
     window_s: float = 1.0
     longest_s: float = 30.0
+    until_steady: bool = True  # else always longest_s
 
 
 class Sample(NamedTuple):
@@ -50,6 +51,8 @@ class LoadResult:
     windows: List[Window]  # all after the warm-up
     steady: bool
     measured_s: float
+    first_window: int = 0  # that counts
+    arrived_per_s: float = 0.0  # requests that were meant to come while it was measured
     offered_per_s: Optional[float] = None  # open loop
     errors: Dict[str, int] = field(default_factory=dict)  # class name → how many, over the whole run
 
@@ -66,8 +69,7 @@ class LoadResult:
     @property
     def throughputs_per_s(self) -> List[float]:
         """Of each window that counts."""
-        first = (steady_from(self.windows) or 0) if self.steady else 0
-        return [window.throughput_per_s for window in self.windows[first:]]
+        return [window.throughput_per_s for window in self.windows[self.first_window :]]
 
 
 def closed_loop(
@@ -225,7 +227,7 @@ class _Run:
         for number in range(1, self._most_windows() + 1):
             end = self.period.warm_up_s + number * self.period.window_s
             self.over.wait(max(0.0, end - self.now()))
-            if number >= STEADY_WINDOWS and steady_from(self._windows(number)) is not None:
+            if self.period.until_steady and number >= STEADY_WINDOWS and steady_from(self._windows(number)) is not None:
                 break
         self._ended_windows = number
 
@@ -247,11 +249,20 @@ class _Run:
 
     def result(self) -> LoadResult:
         windows = self._windows(self._ended_windows)
-        first = steady_from(windows)
-        start = self.period.warm_up_s + (first or 0) * self.period.window_s
+        steady = steady_from(windows)
+        first = (steady or 0) if self.period.until_steady else 0
+        start = self.period.warm_up_s + first * self.period.window_s
         end = self.period.warm_up_s + len(windows) * self.period.window_s
         errors: Dict[str, int] = {}
         for sample in self._samples:
             if sample.error is not None:
                 errors[sample.error] = errors.get(sample.error, 0) + 1
-        return LoadResult(self._between(start, end), windows, first is not None, end - start, errors=errors)
+        return LoadResult(
+            samples=self._between(start, end),
+            windows=windows,
+            steady=steady is not None,
+            measured_s=end - start,
+            first_window=first,
+            arrived_per_s=sum(start <= sample.intended_s < end for sample in self._samples) / (end - start),
+            errors=errors,
+        )

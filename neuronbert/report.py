@@ -15,6 +15,7 @@ from typing import Any, Dict, Iterable, List, Mapping, Optional, Sequence, Union
 from neuronbert import statistics
 from neuronbert.errors import InputError, UsageError
 from neuronbert.load import LoadResult
+from neuronbert.loadgen import OFFLINE, LoadGenResult
 from neuronbert.prices import Price
 
 TEMPLATE_PATH = Path(__file__).with_name("report.html")
@@ -26,13 +27,14 @@ KIND = "neuronbert-benchmark"
 COLUMNS = (
     "model_filename", "instance_type", "n_models", "workers_per_model", "pipeline_size", "batch_size",
     "sequence_length", "throughput_avg", "latency_ms_p50", "latency_ms_p90", "latency_ms_p95", "latency_ms_p99",
-    "cost_per_1m_inf", "variant", "mode", "precision", "concurrency", "offered_qps", "errors", "padding_ratio",
-    "steady", "knee",
+    "cost_per_1m_inf", "variant", "mode", "precision", "threads", "input", "concurrency", "offered_qps", "errors",
+    "padding_ratio", "steady", "knee", "cold_start_s", "host_cpu_us", "memory_bytes", "loadgen_throughput",
+    "loadgen_latency_ms_p50", "loadgen_latency_ms_p90", "loadgen_ratio", "loadgen_valid",
 )  # fmt: skip
 # What makes two points the same question asked twice; the rest are answers.
 IDENTITY = (
-    "instance_type", "variant", "mode", "precision", "n_models", "workers_per_model", "pipeline_size", "batch_size",
-    "sequence_length", "concurrency", "offered_qps",
+    "instance_type", "variant", "mode", "precision", "n_models", "workers_per_model", "threads", "pipeline_size",
+    "batch_size", "sequence_length", "input", "concurrency", "offered_qps",
 )  # fmt: skip
 # A curve is over load (concurrency or rate); a knee is over batch sizes.
 LOAD = ("concurrency", "offered_qps")
@@ -54,6 +56,30 @@ def measured_point(setting: Mapping[str, Any], result: LoadResult, price: Option
         "steady": result.steady,
         "intervals": {name: [_finite(one.low), _finite(one.high)] for name, one in figures.items() if one is not None},
         "samples_ms": [round(latency, 3) for latency in result.latencies_ms],
+    }
+
+
+def loadgen_columns(point: Mapping[str, Any], ours: LoadResult, theirs: Optional[LoadGenResult]) -> Dict[str, Any]:
+    """What MLPerf LoadGen measured at the same point, and our throughput as a share of its.
+
+    The two draw different random arrivals: of the server scenario each throughput is taken relative to what came.
+    """
+    if theirs is None:
+        return {}
+    ratio = point["throughput_avg"] / theirs.throughput_per_s
+    if theirs.scheduled_per_s and ours.arrived_per_s:
+        ratio *= theirs.scheduled_per_s / ours.arrived_per_s
+    latencies = {} if theirs.scenario == OFFLINE else theirs.latencies_ms
+    return {
+        "loadgen_scenario": theirs.scenario,
+        "loadgen_throughput": theirs.throughput_per_s,
+        **{f"loadgen_latency_ms_p{percent}": value for percent, value in latencies.items()},
+        "loadgen_ratio": _finite(ratio),
+        "loadgen_valid": theirs.valid,
+        "loadgen_why_invalid": theirs.why_invalid,
+        "loadgen_queries": theirs.queries,
+        "loadgen_errors": theirs.errors,
+        "loadgen_logs": theirs.logs,
     }
 
 

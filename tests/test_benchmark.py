@@ -3,14 +3,14 @@
 import json
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from neuronbert import benchmark, benchmark_artifact
-from neuronbert.benchmark import full_windows, parse_numbers
+from neuronbert.benchmark import full_windows
 from neuronbert.errors import ArtifactError, GateRefused, InputError, UsageError
 from neuronbert.load import Period
+from neuronbert.on_demand import Shapes
 from neuronbert.report import read_report
+from neuronbert.sweep import CLOSED, Axes, Load, settings_of
 from neuronbert.windows import Tokenizer
 
 
@@ -52,6 +52,31 @@ def test_a_sweep_has_a_point_for_every_combination(echo_artifact, tmp_path):
 )
 def test_scenarios(echo_artifact, options, key, value):
     assert [point[key] for point in measured(echo_artifact, **options)["points"]] == value
+
+
+def test_threads_are_an_axis(echo_artifact):
+    points = measured(echo_artifact, threads="1", concurrency="1")["points"]
+    assert [(one["threads"], one["n_models"]) for one in points] == [(1, 1)]
+    assert all(one["memory_bytes"] > 1e6 for one in points)
+
+
+def test_loadgen_measures_all_scenarios_too(echo_artifact, tmp_path):
+    pytest.importorskip("mlperf_loadgen")
+    report = tmp_path / "report.csv"
+    points = measured(echo_artifact, loadgen=True, longest_s=1.0, report=report)["points"]
+    assert [one["loadgen_scenario"] for one in points] == ["SingleStream", "Offline", "Server"]
+    assert points[2]["offered_qps"] == pytest.approx(0.6 * points[1]["throughput_avg"], rel=0.01)
+    for point in points:
+        assert point["loadgen_errors"] == {} and point["loadgen_queries"] > 0 and point["loadgen_throughput"] > 0
+        assert (tmp_path / "report.csv.loadgen" / point["loadgen_logs"] / "mlperf_log_summary.txt").exists()
+    assert "loadgen_throughput" in report.read_text().splitlines()[0]
+
+
+def test_a_long_sweep_says_so_first(echo_artifact):
+    lines = []
+    settings = settings_of(echo_artifact.variants, Axes(), [Load(CLOSED, number) for number in range(1, 500)])
+    benchmark._announce(settings, Shapes(echo_artifact, None, lines.append), 15.0, False, lines.append)
+    assert "499 points, about" in lines[0] and "that is long" in lines[1]
 
 
 def test_an_interrupted_sweep_goes_on(echo_artifact, tmp_path, monkeypatch):
@@ -111,21 +136,6 @@ def test_slower_beyond_the_noise_is_refused(echo_artifact, tmp_path):
 def test_settings_that_cannot_be(echo_artifact, options, error, words):
     with pytest.raises(error, match=words):
         measured(echo_artifact, **options)
-
-
-def test_numbers():
-    assert parse_numbers("1,2,4", "x") == [1, 2, 4]
-    assert parse_numbers("1:16", "x") == [1, 2, 4, 8, 16]
-    assert parse_numbers("50:400:150,3", "x") == [50, 200, 350, 3]
-    assert parse_numbers("", "x") == []
-    for text in ("a", "4:1", "1:2:0", "1:2:3:4", "-1"):
-        with pytest.raises(UsageError, match="x is"):
-            parse_numbers(text, "x")
-
-
-@given(st.integers(1, 1000), st.integers(0, 1000), st.integers(1, 300))
-def test_a_range_has_its_steps(first, more, step):
-    assert parse_numbers(f"{first}:{first + more}:{step}", "x") == list(range(first, first + more + 1, step))
 
 
 def test_full_windows_have_no_padding(echo_artifact):

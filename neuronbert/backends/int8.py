@@ -1,6 +1,9 @@
 """Quantises an OpenVINO model to int8 with NNCF, for openvino.py: a ladder of recipes, and what suffers most."""
 
-from typing import Any, Dict, List, Mapping, NamedTuple, Sequence, Tuple
+import contextlib
+import logging
+import warnings
+from typing import Any, Dict, Iterator, List, Mapping, NamedTuple, Sequence, Tuple
 
 import numpy as np
 
@@ -72,20 +75,37 @@ def _nncf_quantize(model: Any, texts: Sequence[Inputs], recipe: Mapping[str, Any
         OverflowFix,
     )
 
-    nncf.set_log_level(40)  # logging.ERROR
-    return nncf.quantize(
-        model,
-        nncf.Dataset(list(texts)),
-        model_type=nncf.ModelType(recipe["model_type"]),
-        preset=nncf.QuantizationPreset(recipe["preset"]),
-        target_device=nncf.TargetDevice.CPU,
-        subset_size=len(texts),
-        ignored_scope=nncf.IgnoredScope(names=list(ignored)) if ignored else None,
-        advanced_parameters=AdvancedQuantizationParameters(
-            overflow_fix=OverflowFix.ENABLE if recipe["overflow_fix"] else OverflowFix.DISABLE,
-            smooth_quant_alphas=AdvancedSmoothQuantParameters(matmul=recipe["smooth_quant_alpha"]),
-        ),
-    )
+    with _errors_only():
+        return nncf.quantize(
+            model,
+            nncf.Dataset(list(texts)),
+            model_type=nncf.ModelType(recipe["model_type"]),
+            preset=nncf.QuantizationPreset(recipe["preset"]),
+            target_device=nncf.TargetDevice.CPU,
+            subset_size=len(texts),
+            ignored_scope=nncf.IgnoredScope(names=list(ignored)) if ignored else None,
+            advanced_parameters=AdvancedQuantizationParameters(
+                overflow_fix=OverflowFix.ENABLE if recipe["overflow_fix"] else OverflowFix.DISABLE,
+                smooth_quant_alphas=AdvancedSmoothQuantParameters(matmul=recipe["smooth_quant_alpha"]),
+            ),
+        )
+
+
+@contextlib.contextmanager
+def _errors_only() -> Iterator[None]:
+    """Keep NNCF's notes off the user's screen, and a notebook's warning that its progress bar needs ipywidgets.
+
+    ``nncf.set_log_level`` sets the level of every handler it finds, the application's own among them, for good.
+    """
+    logger = logging.getLogger("nncf")
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*ipywidgets")
+            yield
+    finally:
+        logger.setLevel(before)
 
 
 def _products_to_keep(model: Any, calibration: Sequence[Inputs], recipe: Mapping[str, Any]) -> List[str]:

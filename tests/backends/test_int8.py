@@ -1,5 +1,6 @@
 """The ladder of recipes, how the sensitivity of a product is measured, and rewrites that must not change numbers."""
 
+import logging
 from typing import Any, Dict, List
 
 import numpy as np
@@ -102,6 +103,21 @@ def test_the_most_sensitive_products_stay_in_fp32(texts: List[Dict[str, np.ndarr
 def test_int8_without_texts_is_refused(converted: Any) -> None:
     with pytest.raises(BackendFailed, match="calibration"):
         int8.quantize(converted, [], int8.ladder(False)[0])
+
+
+def test_the_application_s_logging_stays_as_it_was(texts: List[Dict[str, np.ndarray]]) -> None:
+    openvino.import_quietly("nncf")  # sets its level when it is imported
+    handler = logging.StreamHandler()
+    logger = logging.getLogger("nncf")
+    before = logger.level
+    logger.addHandler(handler)
+    try:
+        with stdout_to_stderr():
+            int8.quantize(openvino._convert(TinySource()), texts, int8.ladder(False)[0])
+    finally:
+        logger.removeHandler(handler)
+    assert handler.level == logging.NOTSET
+    assert logger.level == before
 
 
 def run(model: Any, batch: Any) -> Logits:

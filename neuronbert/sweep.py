@@ -1,0 +1,172 @@
+"""The points of a sweep: which settings are measured, from options as a person gives them. Nothing runs here."""
+
+import itertools
+from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
+
+from neuronbert.artifact import Artifact, Variant
+from neuronbert.backends.neuron_target import Bucket
+from neuronbert.cores import DATA_PARALLEL, PIPELINE
+from neuronbert.errors import ArtifactError, UsageError
+
+SCENARIOS = ("single-stream", "server", "offline")
+CLOSED, OPEN, OFFLINE = "closed", "open", "offline"
+# Rows of a batch where shapes are dynamic and no batch size was asked for.
+DYNAMIC_BATCH_SIZE = 8
+
+
+class Load(NamedTuple):
+    """How requests come.
+
+    closed: ``number`` clients that wait for their answers. offline: as many as keep every batch full. open: ``number``
+    requests a second, whether or not answered; None: a share of what the offline point of the same setting reached.
+    """
+
+    kind: str
+    number: Optional[float]
+
+
+class Setting(NamedTuple):
+    """One point of a sweep."""
+
+    variant: str
+    pipeline_cores: Optional[int]  # static shapes: of each copy of the model
+    workers: Optional[int]  # None: what the runner takes by itself
+    threads: Optional[int]  # of each worker, likewise
+    batch_size: int
+    sequence_length: Optional[int]  # tokens; None: shapes are dynamic, and questions have their own lengths
+    text: bool  # questions with their own lengths; else rows that are full
+    load: Load
+
+    @property
+    def mode(self) -> str:
+        """Static shapes: what ``compile --mode`` calls it."""
+        return PIPELINE if self.pipeline_cores and self.pipeline_cores > 1 else DATA_PARALLEL
+
+
+class Axes(NamedTuple):
+    """The options, each a list as text; "" stands for the default."""
+
+    batch_size: str = ""
+    workers: str = ""
+    threads: str = ""
+    sequence_length: str = ""
+    neuroncore_pipeline_cores: str = ""
+
+
+def settings_of(variants: Sequence[Variant], axes: Axes, loads: Sequence[Load]) -> List[Setting]:
+    """Every combination. Of static shapes also those that no variant has: they are compiled when their turn comes."""
+    workers: List[Optional[int]] = [*whole_numbers(axes.workers, "--workers")] or [None]
+    threads: List[Optional[int]] = [*whole_numbers(axes.threads, "--threads")] or [None]
+    shapes = [shape for base in _bases(variants) for shape in _shapes(base, variants, axes)]
+    return [
+        Setting(name, cores, count, each, size, length, not axes.sequence_length, load)
+        for (name, cores, size, length), count, each, load in itertools.product(shapes, workers, threads, loads)
+    ]
+
+
+def _bases(variants: Sequence[Variant]) -> List[Variant]:
+    """One variant for each backend and precision."""
+    found: Dict[Any, Variant] = {}
+    for one in variants:
+        found.setdefault((one["backend"], one["precision"]), one)
+    return list(found.values())
+
+
+def _shapes(
+    base: Variant, variants: Sequence[Variant], axes: Axes
+) -> Iterator[Tuple[str, Optional[int], int, Optional[int]]]:
+    """(variant's name, pipeline cores, batch size, sequence length) of one backend and precision."""
+    sizes = whole_numbers(axes.batch_size, "--batch-size")
+    lengths = whole_numbers(axes.sequence_length, "--sequence-length")
+    cores = whole_numbers(axes.neuroncore_pipeline_cores, "--neuroncore-pipeline-cores")
+    if base["batch_size"] is None:
+        if cores:
+            raise UsageError(f"{base['name']} runs on the CPU and has no NeuronCores to spread over")
+        dynamic: List[Optional[int]] = [*lengths] or [None]
+        for size, length in itertools.product(sizes or [DYNAMIC_BATCH_SIZE], dynamic):
+            yield base["name"], None, size, length
+        return
+    alike = [one for one in variants if (one["backend"], one["precision"]) == (base["backend"], base["precision"])]
+    for bucket in itertools.product(
+        sizes or _there(alike, "batch_size"),
+        lengths or _there(alike, "sequence_length"),
+        cores or _there(alike, "pipeline_cores"),
+    ):
+        shape = Bucket(*bucket)
+        yield f"{base['backend']}-{shape.name}", shape.pipeline_cores, shape.batch_size, shape.sequence_length
+
+
+def _there(variants: Sequence[Variant], key: str) -> List[int]:
+    return sorted({one[key] for one in variants})
+
+
+def chosen_variants(artifact: Artifact, variant: str, precision: str) -> List[Variant]:
+    """The variants by name or precision; without either, the preferred one with all of its shapes."""
+    names = [one.strip() for one in variant.split(",") if one.strip()]
+    precisions = [one.strip() for one in precision.split(",") if one.strip()]
+    if not names and not precisions:
+        first = artifact.variants[0]
+        return [
+            one
+            for one in artifact.variants
+            if one is first or (one["batch_size"] and one["precision"] == first["precision"])
+        ]
+    there = ", ".join(one["name"] for one in artifact.variants)
+    for wanted, key in [*((one, "name") for one in names), *((one, "precision") for one in precisions)]:
+        if not any(one[key] == wanted for one in artifact.variants):
+            raise ArtifactError(
+                f"{artifact.folder} has no variant of {key} {wanted}; it has {there}",
+                hint=f"neuronbert compile CHECKPOINT OUTPUT --precision {wanted}" if key == "precision" else there,
+            )
+    return [one for one in artifact.variants if one["name"] in names or one["precision"] in precisions]
+
+
+def loads_of(scenario: Optional[str], concurrency: str, request_rate: str, *, loadgen: bool) -> List[Load]:
+    """How requests come, from the options. LoadGen knows only the three scenarios, and runs all without a choice."""
+    if scenario not in (None, *SCENARIOS):
+        raise UsageError(f"there is no scenario {scenario!r}", hint=f"one of {', '.join(SCENARIOS)}")
+    rates = [Load(OPEN, rate) for rate in numbers(request_rate, "--request-rate")]
+    if loadgen and scenario is None:
+        return [Load(CLOSED, 1), Load(OFFLINE, None), *(rates or [Load(OPEN, None)])]
+    if scenario == "server" or (scenario is None and request_rate):
+        if not rates:
+            raise UsageError("the server scenario needs a rate", hint="--request-rate 50:400:50")
+        return rates
+    if scenario == "single-stream":
+        return [Load(CLOSED, 1)]
+    if scenario == "offline":
+        return [Load(OFFLINE, None)]
+    return [Load(CLOSED, number) for number in whole_numbers(concurrency, "--concurrency")]
+
+
+def numbers(text: str, name: str) -> List[float]:
+    """ "1,2,4", "1:16" (1, 2, 4, 8, 16), "50:400:50"; UsageError, naming the option, for anything else."""
+    try:
+        parts = [_range([float(one) for one in part.split(":")]) for part in text.split(",") if part.strip()]
+    except ValueError as error:
+        raise UsageError(f"{name} is {text!r}: {error}", hint=f"{name} 1,2,4 or 1:16 or 50:400:50") from None
+    found = list(dict.fromkeys(itertools.chain.from_iterable(parts)))
+    if any(not number > 0 for number in found):
+        raise UsageError(f"{name} is {text!r}, and its numbers must be above 0")
+    return found
+
+
+def _range(bounds: List[float]) -> List[float]:
+    if len(bounds) == 1:
+        return bounds
+    if len(bounds) > 3 or bounds[0] <= 0 or bounds[1] < bounds[0] or (len(bounds) == 3 and bounds[2] <= 0):
+        raise ValueError("not a range of FIRST:LAST or FIRST:LAST:STEP")
+    found = [bounds[0]]
+    while True:
+        following = found[-1] * 2 if len(bounds) == 2 else found[-1] + bounds[2]
+        if following > bounds[1]:
+            return found
+        found.append(following)
+
+
+def whole_numbers(text: str, name: str) -> List[int]:
+    """As ``numbers``, refusing fractions."""
+    found = numbers(text, name)
+    if any(number != int(number) for number in found):
+        raise UsageError(f"{name} is {text!r}, and its numbers must be whole")
+    return [int(number) for number in found]
