@@ -113,6 +113,8 @@ def route(rows: int, tokens: int, shapes: Sequence[Tuple[int, int]]) -> int:
 
 def fitted(field: np.ndarray, rows: int, tokens: int) -> np.ndarray:
     """``field`` as [rows, tokens]: columns cut or filled with 0, missing rows filled with the last real one."""
+    if field.shape == (rows, tokens):
+        return np.ascontiguousarray(field)
     columns = field[:, :tokens]
     missing = tokens - columns.shape[1]
     if missing:
@@ -123,6 +125,6 @@ def fitted(field: np.ndarray, rows: int, tokens: int) -> np.ndarray:
 
 def _unfitted(sides: Sequence[np.ndarray], tokens: int) -> np.ndarray:
     """Rows put together again, as wide as the caller's batch; columns beyond the bucket were padding."""
-    together = np.concatenate(sides)[:, :tokens]
+    together = (sides[0] if len(sides) == 1 else np.concatenate(sides))[:, :tokens]
     missing = tokens - together.shape[1]
     return np.pad(together, ((0, 0), (0, missing))) if missing else together

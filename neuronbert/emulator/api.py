@@ -31,7 +31,9 @@ def set_runtime(runtime: Runtime) -> None:
     global _runtime
     _runtime = runtime
     ops.register(runtime)
-    calls.intercept(runtime.interceptor())
+    interceptor = runtime.interceptor()
+    if interceptor is not None:  # a recording may have begun before the twin was first used
+        calls.intercept(interceptor)
 
 
 def trace(

@@ -17,6 +17,7 @@ from neuronbert.emulator.neff import Neff
 from neuronbert.emulator.nrt_log import execute_error
 
 PR_SET_TIMERSLACK = 29  # linux/prctl.h
+LATE_S = 80e-6  # how late a virtual machine's idle core wakes up
 
 
 class UnknownInput(RuntimeError):
@@ -36,10 +37,15 @@ class CoreClock:
         self._thread = threading.local()
         self._plans: Dict[Tuple[int, int], Tuple[Neff, Tuple[float, ...], float]] = {}
 
-    def occupy(self, cores: range, neff: Neff, active_cores_per_chip: int, release: str) -> Tuple[float, ...]:
-        """Takes the cores one after the other and returns when the last stage is done: each stage's seconds."""
+    def occupy(
+        self, cores: range, neff: Neff, active_cores_per_chip: int, release: str, called_at: float
+    ) -> Tuple[float, ...]:
+        """Takes the cores one after the other and returns when the last stage is done: each stage's seconds.
+
+        ``called_at`` is when the call came (time.perf_counter): what the emulator did since then took no device time.
+        """
         _, stages, entry_s = self._plan(neff, active_cores_per_chip, release)
-        end = self._schedule(cores, stages, self._arrival(entry_s))
+        end = self._schedule(cores, stages, self._arrival(called_at, entry_s))
         sleep_until(end)
         self._thread.done_at = end
         return stages
@@ -51,10 +57,9 @@ class CoreClock:
             self._plans[key] = (neff, stage_seconds(work), entry_seconds(work))
         return self._plans[key]
 
-    def _arrival(self, host_call_s: float) -> float:
-        """Now; but the host's own time between two calls of one thread is the modelled host call, not an addition."""
-        now = time.perf_counter()
-        return max(getattr(self._thread, "done_at", now), now - host_call_s)
+    def _arrival(self, called_at: float, host_call_s: float) -> float:
+        """When it came; but the host's own time between two calls of a thread is the modelled host call, no addition."""
+        return max(getattr(self._thread, "done_at", called_at), called_at - host_call_s)
 
     def _schedule(self, cores: range, stages: Sequence[float], arrival: float) -> float:
         moment = arrival
@@ -75,7 +80,7 @@ _precise = threading.local()
 
 
 def sleep_until(moment: float) -> None:
-    """Until ``moment`` of time.perf_counter, to within some 20 microseconds and without burning a host core."""
+    """Until ``moment`` of time.perf_counter, to within some 20 microseconds: all but the last ``LATE_S`` asleep."""
     if not getattr(_precise, "asked", False):
         _ask_for_precise_sleep()
         _precise.asked = True
@@ -83,7 +88,8 @@ def sleep_until(moment: float) -> None:
         left = moment - time.perf_counter()
         if left <= 0:
             return
-        time.sleep(left)
+        if left > LATE_S:
+            time.sleep(left - LATE_S)
 
 
 def _ask_for_precise_sleep() -> None:

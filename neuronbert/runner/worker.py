@@ -7,7 +7,6 @@ that decides what is still finished.
 
 import ctypes
 import os
-import queue
 import signal
 import socket
 import sys
@@ -56,7 +55,7 @@ class Worker:
     def __init__(self, sock: socket.socket):
         self._sock = sock
         self._sending = threading.Lock()
-        self._batches: queue.Queue[Any] = queue.Queue()
+        self._receiving = threading.Lock()
         self._session: Any = None
 
     def serve(self, job: Dict[str, Any]) -> None:
@@ -67,15 +66,9 @@ class Worker:
             self._send({"kind": "unable", "error": _sendable(error)})
             return
         self._send({"kind": "ready", **facts})
-        alone = facts["concurrency"] == 1
-        for number in range(0 if alone else facts["concurrency"]):
-            threading.Thread(target=self._run_queued, name=f"batch-{number}", daemon=True).start()
-        while True:
-            message = receive_blocking(self._sock)
-            if alone:
-                self._run(*message)
-            else:
-                self._batches.put(message)
+        for number in range(1, facts["concurrency"]):
+            threading.Thread(target=self._run_in_turn, name=f"batch-{number}", daemon=True).start()
+        self._run_received()
 
     def _load(self, job: Dict[str, Any]) -> Dict[str, Any]:
         if job["cpus"] and hasattr(os, "sched_setaffinity"):
@@ -94,9 +87,18 @@ class Worker:
             "load_s": time.perf_counter() - started,
         }
 
-    def _run_queued(self) -> None:
+    def _run_received(self) -> None:
+        """Whoever is free waits for the next batch itself: handed on by another thread it would start later."""
         while True:
-            self._run(*self._batches.get())
+            with self._receiving:
+                message = receive_blocking(self._sock)
+            self._run(*message)
+
+    def _run_in_turn(self) -> None:
+        try:
+            self._run_received()
+        except (EOFError, ConnectionError):
+            os._exit(0)  # the runner is gone
 
     def _run(self, number: int, batch: Batch) -> None:
         started = time.perf_counter()

@@ -52,6 +52,16 @@ def test_an_unknown_input_is_an_error(start_twin, recorded):
         module(*tiny_inputs(seed=99))
 
 
+def test_a_recording_may_begin_before_the_twin_is_used(start_twin, recorded):
+    folder, _ = recorded
+    start_twin(directory=folder / "again")  # its runtime comes up with the first use of torch.neuron
+    with emulator.recording(str(folder / "logits")):
+        answer = torch.jit.load(str(folder / "model.pt"))(*tiny_inputs(seed=7))
+    emulator.stop()
+    module = start_timed(start_twin, folder)
+    assert largest_difference(module(*tiny_inputs(seed=7)), answer) == 0
+
+
 def test_recordings_add_up(start_twin, recorded):
     folder, _ = recorded
     start_twin(record=str(folder / "logits"), directory=folder / "again")
@@ -111,7 +121,7 @@ def test_the_stages_of_a_pipeline_work_at_once(clock):
 def test_one_thread_waits_for_its_own_batch(clock):
     made = clock((2.0,))
     for _ in range(2):
-        made.occupy(range(1), neff_of(1), 1, "2.20")
+        made.occupy(range(1), neff_of(1), 1, "2.20", time.perf_counter())
     assert [end - 100 for end in made.ends] == [2, 4]
 
 
