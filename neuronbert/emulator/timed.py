@@ -58,7 +58,7 @@ class CoreClock:
         return self._plans[key]
 
     def _arrival(self, called_at: float, host_call_s: float) -> float:
-        """When it came; but the host's own time between two calls of a thread is the modelled host call, no addition."""
+        """When it came; but a thread's own time between two calls is the modelled host call, not an addition."""
         return max(getattr(self._thread, "done_at", called_at), called_at - host_call_s)
 
     def _schedule(self, cores: range, stages: Sequence[float], arrival: float) -> float:

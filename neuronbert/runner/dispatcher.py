@@ -27,6 +27,7 @@ MAX_FAILED_BATCHES = 3  # in a row, after which a worker is replaced: its device
 MAX_START_FAILURES = 3  # in a row of every worker, after which requests are not kept waiting
 LONGEST_ROW = 512  # tokens of most models' longest window: a batch size that was asked for holds for it too
 TICK_S = 0.5  # the longest that nothing is looked at
+WATCH_S = 0.02  # how often hangs and restarts are looked for: every turn would be as often as requests come
 
 Event = Callable[..., None]
 
@@ -74,6 +75,7 @@ class Dispatcher:
         self._batches = 0
         self._open_requests: Dict[int, Request] = {}
         self._slots_free_since: Optional[float] = None
+        self._watch_at = 0.0
         self._drain_until = math.inf
         self._draining = False
         self.has_ended = False
@@ -173,7 +175,7 @@ class Dispatcher:
         now = now_s()
         due = [TICK_S]
         due += [self._deadlines[0][0] - now] if self._deadlines else []
-        due += [worker.start_at - now for worker in self.workers if worker.state == WAITING]
+        due += [max(worker.start_at, self._watch_at) - now for worker in self.workers if worker.state == WAITING]
         if self._batcher is not None and self._slots_free_since is not None:
             waited = self._batcher.due_in(now, self._wait_s())
             due += [] if waited is None else [waited]
@@ -355,6 +357,9 @@ class Dispatcher:
         return reasons[0] if len(reasons) == len(self.workers) else None
 
     def _watch(self, now: float) -> None:
+        if now < self._watch_at:
+            return
+        self._watch_at = now + WATCH_S
         for worker in self.workers:
             if worker.state == WAITING and now >= worker.start_at and not (self._draining and not self._open_requests):
                 self._start(worker, now)
@@ -450,18 +455,30 @@ class Dispatcher:
         if batcher is None:
             return
         while True:
-            free = [one for one in self.workers if one.state == READY and len(one.held) < self._slots(one)]
-            if not free:
+            worker = self._next_free()
+            if worker is None:
                 self._slots_free_since = None
                 return
             if self._slots_free_since is None:
                 self._slots_free_since = now
-            worker = min(free, key=lambda one: (len(one.held) / one.parallel, one.given))
+            if not batcher.rows:
+                return
             idle = len(worker.held) < min(worker.parallel, self._slots(worker))
             leaving = batcher.take(now, idle, self._wait_s())
             if leaving is None:
                 return
             self._send(worker, self._still_wanted(leaving, now), leaving.reason, now)
+
+    def _next_free(self) -> Optional[Worker]:
+        """The least busy worker with a slot; of equals, the one given its last batch longest ago."""
+        best, best_key = None, (math.inf, math.inf)
+        for one in self.workers:
+            held = len(one.held)
+            if one.state == READY and held < self._slots(one):
+                key = (held / one.parallel, one.given)
+                if key < best_key:
+                    best, best_key = one, key
+        return best
 
     def _still_wanted(self, leaving: Leaving, now: float) -> List[Item]:
         """Without what was cancelled, and what could only be late: that costs no device time."""

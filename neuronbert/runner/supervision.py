@@ -62,7 +62,8 @@ class Worker:
     state: str = WAITING
     process: Optional["subprocess.Popen[bytes]"] = None
     channel: Optional[Channel] = None
-    facts: Dict[str, Any] = field(default_factory=dict)  # of its first message
+    concurrency: int = 1  # batches that it runs at once
+    parallel: int = 1  # batches that make progress at once: more only wait for the device without a way over the socket
     held: Dict[int, Sent] = field(default_factory=dict)  # by batch number, oldest first
     started: float = 0.0
     ready_since: float = 0.0
@@ -78,16 +79,6 @@ class Worker:
     batches_done: int = 0
     busy_s: float = 0.0
     oom_kills: int = 0  # of the machine, when it was started
-
-    @property
-    def concurrency(self) -> int:
-        """Batches that it runs at once."""
-        return int(self.facts.get("concurrency", 1))
-
-    @property
-    def parallel(self) -> int:
-        """Batches that make progress at once: more only wait for the device without a way over the socket."""
-        return int(self.facts.get("parallel", 1))
 
     def describe(self, now: float) -> Dict[str, Any]:
         """For ``stats``."""
@@ -120,13 +111,14 @@ class Worker:
         self.channel = Channel(mine)
         self.channel.send({**job._asdict(), "threads": self.place.threads, "cpus": self.place.cpus})
         self.state, self.started, self.progress = STARTING, now, now
-        self.facts, self.failed_batches, self.was_useful = {}, 0, False
+        self.failed_batches, self.was_useful = 0, False
         self.starts += 1
         self.oom_kills = oom_kills()
 
     def is_ready(self, facts: Dict[str, Any], now: float) -> None:
         """Its first message came."""
-        self.state, self.facts, self.ready_since, self.unable = READY, facts, now, None
+        self.state, self.ready_since, self.unable = READY, now, None
+        self.concurrency, self.parallel = int(facts["concurrency"]), int(facts["parallel"])
 
     def end(self) -> int:
         """Make sure that its process is gone; how it ended, as subprocess counts it (negative: a signal)."""

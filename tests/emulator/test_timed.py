@@ -98,7 +98,7 @@ def clock(monkeypatch):
 
 def occupied_by_threads(clock, cores, count):
     for _ in range(count):
-        thread = threading.Thread(target=clock.occupy, args=(cores, neff_of(len(cores)), 1, "2.20"))
+        thread = threading.Thread(target=clock.occupy, args=(cores, neff_of(len(cores)), 1, "2.20", 100.0))
         thread.start()
         thread.join()
     return [round(end - 100, 6) for end in clock.ends]
@@ -121,7 +121,7 @@ def test_the_stages_of_a_pipeline_work_at_once(clock):
 def test_one_thread_waits_for_its_own_batch(clock):
     made = clock((2.0,))
     for _ in range(2):
-        made.occupy(range(1), neff_of(1), 1, "2.20", time.perf_counter())
+        made.occupy(range(1), neff_of(1), 1, "2.20", 100.0)
     assert [end - 100 for end in made.ends] == [2, 4]
 
 
