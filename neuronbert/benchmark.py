@@ -68,6 +68,7 @@ def benchmark_artifact(
     longest_s: float = 15.0,
     report: Optional[Union[str, Path]] = None,
     compare: Optional[Union[str, Path]] = None,
+    latency_p95_ms: Optional[float] = None,
     instance_type: Optional[str] = None,
     prices: Optional[Union[str, Path]] = None,
     loadgen: bool = False,
@@ -85,7 +86,8 @@ def benchmark_artifact(
     ``longest_s``: a point ends when three windows of a second are alike, or after so long; with ``loadgen`` both last
     so long. ``report``: a file to write (.json, .csv, .md, .html); an interrupted sweep with the same options goes on
     from what lies beside it. ``compare``: an earlier JSON report; GateRefused when a point is slower beyond the noise
-    of both. ``instance_type`` is what a price is looked up for, and for inf1 whose cores are used.
+    of both. ``latency_p95_ms``: what a service must keep; the report then has the cost there beside that at saturation.
+    ``instance_type`` is what a price is looked up for, and for inf1 whose cores are used.
 
     Raises UsageError for settings that cannot be, ArtifactError for what the artifact does not have.
     """
@@ -120,6 +122,7 @@ def benchmark_artifact(
         command=_command(loaded),
         artifact=_artifact_facts(loaded),
         environment=environment(),
+        latency_p95_ms=latency_p95_ms,
     )
     if report is not None:
         write_report(document, report)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Dict, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple, Union
 
 from neuronbert import cores
-from neuronbert.emulator.device_model import ModelShape, Work, stage_seconds
+from neuronbert.emulator.device_model import LATEST_RELEASE, RELEASES, ModelShape, Work, stage_seconds
 from neuronbert.errors import CheckpointError, InputError, NoConfiguration, UsageError
 from neuronbert.prices import Price, PriceBook, load_prices
 from neuronbert.queueing import MAX_WAIT_S, Load, Service, under_load
@@ -36,6 +36,7 @@ class Target(NamedTuple):
     objective: str
     headroom: float  # share of the capacity that is kept free
     sequence_length: int
+    sdk_release: str = LATEST_RELEASE  # of the Neuron SDK: how fast the device model takes the device to be
 
 
 @dataclass(frozen=True)
@@ -153,6 +154,7 @@ def plan(
     objective: str = "cost",
     sequence_length: int = 384,
     headroom: float = 0.25,
+    sdk_release: str = LATEST_RELEASE,
     instance_type: Sequence[str] = (),
     prices: Optional[Union[str, Path]] = None,
     measured: Optional[Union[str, Path]] = None,
@@ -163,13 +165,14 @@ def plan(
     ``throughput`` is the load in sequences a second, which come at random (Poisson); without it each configuration is
     judged with one instance as full as ``headroom`` and the latency allow. ``objective``: "cost" is dollars for a
     million at that load, "latency" is what one request takes by itself (more instances shorten any queue, so the queue
-    only has to meet the target), "throughput" is what one instance can take. ``measured`` is a report of
+    only has to meet the target), "throughput" is what one instance can take. ``sdk_release`` of the Neuron SDK is what
+    the predictions are for (1.13, 1.17 or 2.20: the same device became faster). ``measured`` is a report of
     ``neuronbert benchmark``. ``prices`` is a file as in ``neuronbert.prices``.
 
     Raises NoConfiguration, with the nearest that can be had, when nothing meets ``latency_p95_ms``; UsageError for
     options out of range and unknown instance types; InputError for a price file or report that cannot be used.
     """
-    target = _target(throughput, latency_p95_ms, objective, headroom, sequence_length)
+    target = _target(throughput, latency_p95_ms, objective, headroom, sequence_length, sdk_release)
     book = load_prices(prices)
     source, shape = _shape_of(checkpoint, hub_options)
     wanted = _wanted_instances(instance_type, book)
@@ -191,7 +194,9 @@ def plan(
     return Plan(source, shape, target, ranked, rejected)
 
 
-def _target(throughput: Any, latency_p95_ms: Any, objective: str, headroom: float, sequence_length: int) -> Target:
+def _target(
+    throughput: Any, latency_p95_ms: Any, objective: str, headroom: float, sequence_length: int, sdk_release: str
+) -> Target:
     for name, value in (("--throughput", throughput), ("--latency-p95-ms", latency_p95_ms)):
         if value is not None and not (math.isfinite(value) and value > 0):
             raise UsageError(f"{name} must be above 0, not {value!r}")
@@ -201,7 +206,9 @@ def _target(throughput: Any, latency_p95_ms: Any, objective: str, headroom: floa
         raise UsageError(f"--headroom is a share from 0 to below 1, not {headroom!r}", hint="--headroom 0.25")
     if sequence_length < 1:
         raise UsageError(f"--sequence-length must be at least 1, not {sequence_length!r}")
-    return Target(throughput, latency_p95_ms, objective, headroom, sequence_length)
+    if sdk_release not in RELEASES:
+        raise UsageError(f"there is no timing for SDK release {sdk_release!r}", hint=f"one of {', '.join(RELEASES)}")
+    return Target(throughput, latency_p95_ms, objective, headroom, sequence_length, sdk_release)
 
 
 def _shape_of(checkpoint: Any, hub_options: Mapping[str, Any]) -> Tuple[str, ModelShape]:
@@ -251,7 +258,7 @@ def _layouts(instance: str, shape: ModelShape, target: Target, source: str, book
                 instance_type=instance, mode=layout.mode, pipeline_cores=width, batch_size=batch_size,
                 models=layout.replicas, measured=False, formula=width == formula,
                 compile_command=_compile_command(source, layout, batch_size, target.sequence_length),
-                service=None if why else _device_service(shape, layout, batch_size, target.sequence_length),
+                service=None if why else _device_service(shape, layout, batch_size, target),
                 price=book.price(instance), rejected=why,
             )  # fmt: skip
 
@@ -263,9 +270,10 @@ def _cannot_be(layout: cores.CoreLayout, shape: ModelShape) -> str:
     return "" if memory.fits else f"does not fit device memory: {memory.sentence()}"
 
 
-def _device_service(shape: ModelShape, layout: cores.CoreLayout, batch_size: int, sequence_length: int) -> Service:
+def _device_service(shape: ModelShape, layout: cores.CoreLayout, batch_size: int, target: Target) -> Service:
     active = min(cores.CORES_PER_CHIP, layout.used_cores)
-    stages = stage_seconds(Work(shape, batch_size, sequence_length, layout.cores_per_model, active))
+    work = Work(shape, batch_size, target.sequence_length, layout.cores_per_model, active, target.sdk_release)
+    stages = stage_seconds(work)
     in_flight, parallel = layout.in_flight_per_group, layout.cores_per_model
     wait_s = min(MAX_WAIT_S, sum(stages) / 2)  # as the runner adapts it
     return Service(layout.replicas, batch_size, max(stages), sum(stages), in_flight, parallel, wait_s)

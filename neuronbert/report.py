@@ -28,7 +28,7 @@ COLUMNS = (
     "model_filename", "instance_type", "n_models", "workers_per_model", "pipeline_size", "batch_size",
     "sequence_length", "throughput_avg", "latency_ms_p50", "latency_ms_p90", "latency_ms_p95", "latency_ms_p99",
     "cost_per_1m_inf", "variant", "mode", "precision", "threads", "input", "concurrency", "offered_qps", "errors",
-    "padding_ratio", "steady", "knee", "cold_start_s", "host_cpu_us", "memory_bytes", "loadgen_throughput",
+    "padding_ratio", "steady", "knee", "at_target", "cold_start_s", "host_cpu_us", "memory_bytes", "loadgen_throughput",
     "loadgen_latency_ms_p50", "loadgen_latency_ms_p90", "loadgen_ratio", "loadgen_valid",
 )  # fmt: skip
 # What makes two points the same question asked twice; the rest are answers.
@@ -103,15 +103,35 @@ def mark_knees(points: Iterable[Dict[str, Any]]) -> None:
             point["knee"] = len(best) > 1 and point["batch_size"] == knee
 
 
+def mark_target(points: Sequence[Dict[str, Any]], latency_p95_ms: Optional[float]) -> None:
+    """Sets ``at_target`` on each configuration's point of most throughput whose p95 is within ``latency_p95_ms``."""
+    best: Dict[Any, Dict[str, Any]] = {}
+    for point in points:
+        point["at_target"] = None if latency_p95_ms is None else False
+        if latency_p95_ms is None or point["latency_ms_p95"] is None or point["latency_ms_p95"] > latency_p95_ms:
+            continue
+        key = tuple(point.get(name) for name in IDENTITY if name not in LOAD)
+        if key not in best or point["throughput_avg"] > best[key]["throughput_avg"]:
+            best[key] = point
+    for point in best.values():
+        point["at_target"] = True
+
+
 def document_of(
-    points: Sequence[Dict[str, Any]], *, command: str, artifact: Mapping[str, Any], environment: Mapping[str, Any]
+    points: Sequence[Dict[str, Any]],
+    *,
+    command: str,
+    artifact: Mapping[str, Any],
+    environment: Mapping[str, Any],
+    latency_p95_ms: Optional[float] = None,
 ) -> Dict[str, Any]:
-    """The whole report, knees marked."""
+    """The whole report, knees marked, and what each configuration gives within ``latency_p95_ms``."""
     from datetime import datetime, timezone
 
     from neuronbert import __version__
 
     mark_knees(points)
+    mark_target(points, latency_p95_ms)
     return {
         "schema_version": SCHEMA_VERSION,
         "kind": KIND,
@@ -120,6 +140,7 @@ def document_of(
         "command": command,
         "artifact": dict(artifact),
         "environment": dict(environment),
+        "latency_target_p95_ms": latency_p95_ms,
         "points": list(points),
     }
 
@@ -169,7 +190,26 @@ def as_markdown(document: Mapping[str, Any]) -> str:
         f"`{document['command']}`",
         f"measured {document['created_at']}, neuronbert {document['neuronbert_version']}",
     ]
-    return "\n".join([*lines, "", *(f"* {fact}" for fact in [*facts, *(f"cost {price}" for price in prices)])]) + "\n"
+    facts += [*_costs(document), *(f"cost {price}" for price in prices)]
+    return "\n".join([*lines, "", *(f"* {fact}" for fact in facts)]) + "\n"
+
+
+def _costs(document: Mapping[str, Any]) -> List[str]:
+    """The most that was measured, and the most within the latency target: saturation is not what a service runs at."""
+    points = [point for point in document["points"] if point["throughput_avg"]]
+    limit = document.get("latency_target_p95_ms")
+    wanted = [("saturated", points)]
+    if limit is not None:
+        wanted.append((f"p95 within {limit:g} ms", [point for point in points if point.get("at_target")]))
+    return [f"{name}: {_most(some)}" for name, some in wanted]
+
+
+def _most(points: Sequence[Mapping[str, Any]]) -> str:
+    if not points:
+        return "no point that was measured"
+    best = max(points, key=lambda point: point["throughput_avg"])
+    cost = f", {best['cost_per_1m_inf']:.3g} USD for a million" if best["cost_per_1m_inf"] else ""
+    return f"{best['throughput_avg']:.4g}/s{cost} ({_label(best)})"
 
 
 def _cell(value: Any) -> str:

@@ -130,6 +130,7 @@ def test_only_the_instances_asked_for():
     [({"throughput": 0}, "--throughput must be above 0"), ({"throughput": math.nan}, "--throughput"),
      ({"latency_p95_ms": -1}, "--latency-p95-ms"), ({"objective": "joy"}, "no objective 'joy'"),
      ({"headroom": 1}, "--headroom"), ({"headroom": -0.1}, "--headroom"), ({"sequence_length": 0}, "--sequence-length"),
+     ({"sdk_release": "1.18"}, "SDK release"),
      ({"instance_type": ["inf1.3xlarge"]}, "no price for 'inf1.3xlarge'")],
 )  # fmt: skip
 def test_options_out_of_range_are_refused(options, why):
@@ -268,3 +269,11 @@ def test_the_verb_prints_the_plan(config_folder):
 def test_the_verb_exits_with_5_when_nothing_will_do(config_folder, capsys):
     assert run(["plan", str(config_folder), "--latency-p95-ms", "1"]) == 5
     assert "try: --latency-p95-ms" in capsys.readouterr().err
+
+
+def test_an_older_sdk_is_predicted_slower():
+    old, new = (
+        base_plan(sdk_release=release, objective="throughput", instance_type=["inf1.xlarge"])
+        for release in ("1.13", "2.20")
+    )
+    assert old.best.capacity_per_s < new.best.capacity_per_s

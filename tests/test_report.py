@@ -72,6 +72,20 @@ def test_the_knee_is_marked_for_each_configuration():
     assert not alone[0]["knee"]
 
 
+def test_cost_at_the_latency_target_stands_beside_that_at_saturation():
+    points = [point(6, concurrency) for concurrency in (1, 2, 4, 8, 16)]
+    latencies = sorted(one["latency_ms_p95"] for one in points)
+    within = report.document_of(points, command="", artifact={}, environment={}, latency_p95_ms=latencies[2])
+    chosen = max(
+        (one for one in points if one["latency_ms_p95"] <= latencies[2]), key=lambda one: one["throughput_avg"]
+    )
+    assert [one for one in points if one["at_target"]] == [chosen]
+    text = report.as_markdown(within)
+    assert "* saturated: " in text and f"* p95 within {latencies[2]:g} ms: {chosen['throughput_avg']:.4g}/s" in text
+    never = report.document_of(points, command="", artifact={}, environment={}, latency_p95_ms=0.001)
+    assert "* p95 within 0.001 ms: no point that was measured" in report.as_markdown(never)
+
+
 def test_json_comes_back_as_it_was(tmp_path):
     made = document()
     report.write_report(made, tmp_path / "r.json")
