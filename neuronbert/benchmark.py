@@ -3,9 +3,13 @@
 Each point has the runner to itself and stands for itself, so a sweep that was interrupted goes on where it was.
 """
 
+import hashlib
+import inspect
 import json
+import math
 import os
 import shlex
+import sys
 import time
 from concurrent.futures import Future
 from pathlib import Path
@@ -14,17 +18,29 @@ from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Seq
 from neuronbert import cores
 from neuronbert.artifact import Artifact, PathLike, load_artifact, output_errors
 from neuronbert.backends import Batch
+from neuronbert.cores import layout_for
+from neuronbert.emulator.settings import settings_from
 from neuronbert.errors import GateRefused, InputError, UsageError
-from neuronbert.load import LoadResult, Period, closed_loop, open_loop
+from neuronbert.load import DISTRIBUTIONS, LoadResult, Period, closed_loop, open_loop
 from neuronbert.loadgen import OFFLINE as LOADGEN_OFFLINE
-from neuronbert.loadgen import SERVER, SINGLE_STREAM, LoadGenResult, run_loadgen
+from neuronbert.loadgen import SERVER, SINGLE_STREAM, LoadGenResult, import_loadgen, run_loadgen
 from neuronbert.machine import environment
 from neuronbert.on_demand import Shapes
-from neuronbert.prices import THIS_MACHINE, load_prices
-from neuronbert.report import compare_reports, document_of, loadgen_columns, measured_point, read_report, write_report
+from neuronbert.prices import THIS_MACHINE, Price, PriceBook, load_prices
+from neuronbert.report import (
+    compare_reports,
+    document_of,
+    loadgen_columns,
+    measured_point,
+    read_report,
+    refuse_unlike,
+    refuse_unwritable,
+    write_report,
+)
 from neuronbert.runner import Runner
+from neuronbert.runner.placement import place_workers
 from neuronbert.statistics import slower
-from neuronbert.sweep import CLOSED, OFFLINE, OPEN, Axes, Load, Setting, chosen_variants, loads_of, settings_of
+from neuronbert.sweep import CLOSED, OFFLINE, OPEN, Axes, Load, Setting, chosen_variants, like, loads_of, settings_of
 from neuronbert.windows import Tokenizer, WindowOptions, collate, encode_examples
 
 # What a point takes beside its windows: starting the runner, loading and self-testing the variant.
@@ -46,7 +62,6 @@ class _Options(NamedTuple):
     questions: List[Pair]
     distribution: str
     period: Period
-    instance_type: Optional[str]  # of NeuronCores: another than the artifact was compiled for
     loadgen_folder: Optional[Path]
 
 
@@ -54,7 +69,7 @@ def benchmark_artifact(
     artifact: Union[Artifact, PathLike],
     *,
     batch_size: str = "",
-    concurrency: str = "1,2,4,8,16",
+    concurrency: str = "",
     workers: str = "",
     threads: str = "",
     sequence_length: str = "",
@@ -77,8 +92,9 @@ def benchmark_artifact(
     """Measure every combination of the settings; the report as a document (neuronbert.report).
 
     Lists are "1,2,4", ranges "1:16" (doubling) or "50:400:50" (in steps); "" is the default: what the artifact was
-    compiled for, the workers and threads that a runner takes by itself, questions with their own lengths. A static
-    shape or pipeline size that the artifact does not have is compiled on demand, which is announced, and kept.
+    compiled for, the workers and threads that a runner takes by itself, 1 to 16 clients, questions with their own
+    lengths. A static shape or pipeline size that the artifact does not have is compiled on demand, which is announced,
+    and kept. Combinations that the machine or the instance has no room for are left out, which is said.
 
     ``scenario``: single-stream is one client, offline as many as keep every batch full, server requests at
     ``request_rate`` a second whether or not the earlier ones are answered. ``loadgen`` measures every point a second
@@ -91,38 +107,55 @@ def benchmark_artifact(
 
     Raises UsageError for settings that cannot be, ArtifactError for what the artifact does not have.
     """
+    given = dict(locals())
     loaded = artifact if isinstance(artifact, Artifact) else load_artifact(artifact)
-    before = None if compare is None else read_report(compare)
-    axes = Axes(batch_size, workers, threads, sequence_length, neuroncore_pipeline_cores)
+    period = Period(longest_s=longest_s)
+    _refuse_early(period, latency_p95_ms, request_distribution, report, loadgen)
+    questions = _questions(input_data)
     variants = chosen_variants(loaded, variant, precision)
-    settings = settings_of(variants, axes, loads_of(scenario, concurrency, request_rate, loadgen=loadgen))
-    inf1 = instance_type if instance_type in cores.INSTANCE_TYPES and settings[0].pipeline_cores else None
-    shapes = Shapes(loaded, inf1, progress)
-    _announce(settings, shapes, longest_s, loadgen, progress)
-    price_book = load_prices(prices)
-    place = instance_type or _place(variants[0])
-    price = price_book.price(place) if place in price_book else None
-    kept = _Kept(report, {"artifact": loaded.manifest["digest"], "longest_s": longest_s, "data": str(input_data or "")})
-    options = _Options(
-        _questions(input_data),
-        request_distribution,
-        Period(longest_s=longest_s),
-        inf1,
-        _loadgen_folder(report) if loadgen else None,
+    axes = Axes(batch_size, workers, threads, sequence_length, neuroncore_pipeline_cores)
+    places = _Places(loaded, instance_type, load_prices(prices))
+    settings = places.possible(
+        settings_of(variants, axes, loads_of(scenario, concurrency, request_rate, loadgen=loadgen)), progress
     )
+    facts = {
+        "artifact": _artifact_facts(loaded, variants),
+        "environment": environment(),
+        "asked": {
+            "questions": hashlib.sha256(json.dumps(questions).encode()).hexdigest(),
+            "request_distribution": request_distribution,
+            "emulation": _emulation(variants),
+        },
+    }
+    before = None if compare is None else read_report(compare)
+    if before is not None:
+        refuse_unlike(before, facts)
+    kept = _Kept(
+        report,
+        {
+            "artifact": loaded.manifest["digest"],
+            "asked": facts["asked"],
+            "longest_s": longest_s,
+            "loadgen": loadgen,
+            "prices": {name: price and price._asdict() for name, price in places.prices(settings).items()},
+            "cpu_model": facts["environment"]["cpu_model"],
+            "neuronbert": facts["environment"]["neuronbert"],
+        },
+    )
+    shapes = Shapes(loaded, places.cores_of, progress)
+    _announce([one for one in settings if one not in kept.points], shapes, longest_s, loadgen, progress)
+    options = _Options(questions, request_distribution, period, _loadgen_folder(report) if loadgen else None)
     for number, setting in enumerate(settings, start=1):
         if setting in kept.points:
             continue
-        measured = _measure(shapes.artifact_for(setting), _with_rate(setting, kept.points), options)
-        point = measured_point({"instance_type": place, **measured.facts}, measured.load, price)
+        found = shapes.artifact_for(setting)
+        place = places.of(setting)
+        measured = _measure(found, _with_rate(setting, kept.points), options, places.cores_of)
+        point = measured_point({"instance_type": place, **measured.facts}, measured.load, places.price(place))
         kept.add(setting, {**point, **loadgen_columns(point, measured.load, measured.loadgen)})
         progress(f"{number}/{len(settings)}  {_line(kept.points[setting])}")
     document = document_of(
-        [kept.points[setting] for setting in settings],
-        command=_command(loaded),
-        artifact=_artifact_facts(loaded),
-        environment=environment(),
-        latency_p95_ms=latency_p95_ms,
+        [kept.points[setting] for setting in settings], command=_command(given), latency_p95_ms=latency_p95_ms, **facts
     )
     if report is not None:
         write_report(document, report)
@@ -135,21 +168,93 @@ def benchmark_artifact(
 # ---------------------------------------------------------------------------- before anything is measured
 
 
+def _refuse_early(
+    period: Period, latency_p95_ms: Optional[float], distribution: str, report: Any, loadgen: bool
+) -> None:
+    """What would only be noticed when everything was measured."""
+    if not (math.isfinite(period.longest_s) and period.longest_s >= period.window_s):
+        raise UsageError(f"--longest-s must be at least {period.window_s:g} and finite, not {period.longest_s!r}")
+    if latency_p95_ms is not None and not (math.isfinite(latency_p95_ms) and latency_p95_ms > 0):
+        raise UsageError(f"--latency-p95-ms must be above 0, not {latency_p95_ms!r}")
+    if distribution not in DISTRIBUTIONS:
+        raise UsageError(f"there is no distribution {distribution!r}", hint=f"one of {', '.join(DISTRIBUTIONS)}")
+    if report is not None:
+        refuse_unwritable(report)
+    if loadgen:
+        import_loadgen()
+
+
+def _emulation(variants: Sequence[Mapping[str, Any]]) -> Optional[Dict[str, Any]]:
+    """What stands in for the device, for variants that run on the twin."""
+    twin = settings_from(os.environ) if any(one["emulated"] for one in variants) else None
+    return None if twin is None else {"instance_type": twin.instance, "timed_as_release": twin.release}
+
+
+class _Places:
+    """The instance type of each point, whether it has room for it, and its price."""
+
+    def __init__(self, artifact: Artifact, instance_type: Optional[str], book: PriceBook):
+        self._artifact, self._book = artifact, book
+        self._tokens = Tokenizer.from_files(artifact.folder).max_length
+        self._instance_type = instance_type
+        if instance_type is not None:
+            book.price(instance_type)  # UsageError for what is unknown
+        # Another inf1 size than the artifact was compiled for.
+        self.cores_of = instance_type if instance_type in cores.INSTANCE_TYPES else None
+
+    def of(self, setting: Setting) -> str:
+        """The instance type that a price is looked up for."""
+        if setting.pipeline_cores is None:
+            return self._instance_type or THIS_MACHINE
+        return self.cores_of or str(like(self._artifact.variants, setting)["recipe"]["instance_type"])
+
+    def price(self, place: str) -> Optional[Price]:
+        """None for this machine, unless a price file names it."""
+        return self._book.price(place) if place in self._book else None
+
+    def prices(self, settings: Sequence[Setting]) -> Dict[str, Optional[Price]]:
+        """Of every place of a sweep."""
+        return {place: self.price(place) for place in map(self.of, settings)}
+
+    def possible(self, settings: Sequence[Setting], say: Say) -> List[Setting]:
+        """Without what there is no room for, which is said; UsageError when nothing is left."""
+        refused: Dict[str, int] = {}
+        found = []
+        for setting in settings:
+            try:
+                self._require(setting)
+                found.append(setting)
+            except UsageError as error:
+                refused[error.message] = refused.get(error.message, 0) + 1
+        if not found:
+            raise UsageError(f"no point of this sweep can be: {next(iter(refused))}", hint="other values")
+        for reason, count in refused.items():
+            say(f"{count} point(s) left out: {reason}")
+        return found
+
+    def _require(self, setting: Setting) -> None:
+        if setting.sequence_length and self._tokens and setting.sequence_length > self._tokens:
+            raise UsageError(f"{setting.sequence_length} tokens are more than the model's {self._tokens}")
+        if setting.pipeline_cores is None:
+            place_workers(self._artifact, variant=setting.variant, workers=setting.workers, threads=setting.threads)
+            return
+        if self._instance_type is not None and self.cores_of is None:
+            raise UsageError(f"{setting.variant} runs on NeuronCores, and {self._instance_type} has none")
+        layout_for(self.of(setting), setting.mode, setting.pipeline_cores, setting.workers)
+
+
 def _announce(settings: Sequence[Setting], shapes: Shapes, longest_s: float, loadgen: bool, say: Say) -> None:
     """How long it will take, before it takes it."""
-    each_s = START_S + 1 + (2 * longest_s if loadgen else min(longest_s, 5.0))
-    most_s = START_S + 1 + (3 if loadgen else 1) * longest_s
-    expected_s = len(settings) * each_s
-    say(f"{len(settings)} points, about {expected_s / 60:.1f} minutes, at most {len(settings) * most_s / 60:.0f}")
-    missing = {setting.variant for setting in settings if shapes.missing(setting)}
-    if missing:
-        say(f"and {len(missing)} to be compiled first: {', '.join(sorted(missing))}")
-    if expected_s > LONG_S:
+    missing = {one.variant: shapes.compile_s(one) for one in settings}
+    compile_s = sum(missing.values())
+    expected_s = compile_s + len(settings) * (START_S + 1 + (2 * longest_s if loadgen else min(longest_s, 5.0)))
+    most_s = compile_s + len(settings) * (START_S + 1 + (3 if loadgen else 1) * longest_s)
+    say(f"{len(settings)} points, about {expected_s / 60:.1f} minutes, at most {most_s / 60:.0f}")
+    if compile_s:
+        names = sorted(name for name, seconds in missing.items() if seconds)
+        say(f"{len(names)} to be compiled first, {compile_s / 60:.1f} minutes of it: {', '.join(names)}")
+    if most_s > LONG_S:
         say("that is long; Ctrl-C now for fewer points, or at any time: with --report the same command goes on")
-
-
-def _place(variant: Mapping[str, Any]) -> str:
-    return str(variant["recipe"]["instance_type"]) if variant["batch_size"] else THIS_MACHINE
 
 
 def _loadgen_folder(report: Optional[Union[str, Path]]) -> Path:
@@ -218,7 +323,7 @@ class _Measured(NamedTuple):
     facts: Dict[str, Any]
 
 
-def _measure(artifact: Artifact, setting: Setting, options: _Options) -> _Measured:
+def _measure(artifact: Artifact, setting: Setting, options: _Options, inf1: Optional[str]) -> _Measured:
     began = time.perf_counter()
     with Runner(
         artifact,
@@ -226,7 +331,7 @@ def _measure(artifact: Artifact, setting: Setting, options: _Options) -> _Measur
         workers=setting.workers,
         threads=setting.threads,
         batch_size=setting.batch_size,
-        instance_type=options.instance_type,
+        instance_type=inf1 if setting.pipeline_cores else None,
     ) as runner:
         cold_start_s = time.perf_counter() - began
         client: Any = _Texts(runner)
@@ -325,31 +430,37 @@ def _described(artifact: Artifact, setting: Setting, workers: int, in_flight: in
         "sequence_length": setting.sequence_length,
         "input": "text" if setting.text else "tokens",
         "variant": setting.variant,
-        "mode": "emulated" if variant["emulated"] else variant["backend"],
+        "engine": variant["backend"],
+        "mode": setting.mode if setting.pipeline_cores else None,
         "precision": variant["precision"],
+        "emulated": variant["emulated"],
         "concurrency": None if kind == OPEN else in_flight if kind == OFFLINE else int(number or 1),
         "offered_qps": number if kind == OPEN else None,
     }
 
 
-def _artifact_facts(artifact: Artifact) -> Dict[str, Any]:
+def _artifact_facts(artifact: Artifact, variants: Sequence[Mapping[str, Any]]) -> Dict[str, Any]:
     return {
         "name": artifact.folder.name,
         "fingerprint": artifact.manifest["checkpoint"]["fingerprint"],
         "source": artifact.manifest["checkpoint"]["source"],
-        "emulated": any(variant["emulated"] for variant in artifact.variants),
+        "emulated": any(variant["emulated"] for variant in variants),
     }
 
 
-def _command(artifact: Artifact) -> str:
-    import sys
-
-    arguments = [str(one) for one in sys.argv[1:]]
-    return (
-        shlex.join(["neuronbert", *arguments])
-        if arguments[:1] == ["benchmark"]
-        else f"benchmark({artifact.folder.name!r})"
-    )
+def _command(given: Mapping[str, Any]) -> str:
+    """What was typed; of the Python API the call, with the options that are not the default."""
+    if sys.argv[1:2] == ["benchmark"]:
+        return shlex.join(["neuronbert", *sys.argv[1:]])
+    defaults = inspect.signature(benchmark_artifact).parameters
+    artifact = given["artifact"]
+    name = str(artifact.folder if isinstance(artifact, Artifact) else artifact)
+    options = [
+        f", {key}={str(value) if isinstance(value, Path) else value!r}"
+        for key, value in given.items()
+        if key not in ("artifact", "progress") and value != defaults[key].default
+    ]
+    return f"benchmark_artifact({name!r}{''.join(options)})"
 
 
 def _line(point: Mapping[str, Any]) -> str:
@@ -358,7 +469,9 @@ def _line(point: Mapping[str, Any]) -> str:
     steady = "" if point["steady"] else "  (never steady)"
     if point.get("loadgen_throughput") is not None:
         valid = "VALID" if point["loadgen_valid"] else f"INVALID: {point['loadgen_why_invalid']}"
-        steady += f"; LoadGen {point['loadgen_throughput']:.1f}/s, ours {point['loadgen_ratio']:.1%} of it, {valid}"
+        p50 = f" (p50 {point['loadgen_p50_ratio']:.1%})" if point["loadgen_p50_ratio"] else ""
+        ratio = f"ours {point['loadgen_ratio']:.1%} of it{p50}"
+        steady += f"; LoadGen {point['loadgen_throughput']:.1f}/s, {ratio}, {valid}"
     return (
         f"{point['variant']} × {point['n_models']} workers, batch {point['batch_size']}, "
         f"{point['sequence_length'] or 'text'}, {load}: {point['throughput_avg'] or 0:.1f}/s, p95 {p95}{steady}"

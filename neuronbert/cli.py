@@ -49,6 +49,12 @@ threads_option = click.option(
 )
 variant_option = click.option("--variant", help="A variant by name.  [default: the fastest this machine can run]")
 
+
+def list_option(name: str, *, help: str) -> Decorator:
+    """Numbers or names with commas; given twice, both count."""
+    return click.option(name, multiple=True, help=help, callback=lambda _, __, values: ",".join(values))
+
+
 hub_options = together(
     click.option("--revision", help="Branch, tag or commit on the hub; the commit is recorded."),
     click.option("--token", envvar="HF_TOKEN", help="Hub token.  [env: HF_TOKEN]"),
@@ -483,16 +489,16 @@ def doctor(as_json: bool) -> None:
 
 @cli.command("benchmark")
 @click.argument("artifact", type=click.Path())
-@click.option("--batch-size", default="", help="Rows of a batch: 1,2,4 or 1:16.  [default: as compiled, else 8]")
-@click.option("--concurrency", default="1,2,4,8,16", show_default=True, help="Clients that wait for their answers.")
-@click.option("--workers", default="", help="Processes.  [default: as neuronbert run takes them]")
-@click.option("--threads", default="", help="CPU threads of each worker.  [default: all, divided among the workers]")
-@click.option("--sequence-length", default="", help="Tokens of every request.  [default: real text, its own lengths]")
-@click.option("--neuroncore-pipeline-cores", default="", help="NeuronCores of a model, 1 is data-parallel: 1,2,4,8,16.")
-@click.option("--variant", default="", help="Variants by name.  [default: the fastest this machine can run]")
-@click.option("--precision", default="", help="Variants by precision: fp32,int8.")
+@list_option("--batch-size", help="Rows of a batch: 1,2,4 or 1:16.  [default: as compiled, else 8]")
+@list_option("--concurrency", help="Clients that wait for their answers.  [default: 1:16]")
+@list_option("--workers", help="Processes.  [default: as neuronbert run takes them]")
+@list_option("--threads", help="CPU threads of each worker.  [default: all, divided among the workers]")
+@list_option("--sequence-length", help="Tokens of every request.  [default: real text, its own lengths]")
+@list_option("--neuroncore-pipeline-cores", help="NeuronCores of a model, 1 is data-parallel: 1,2,4,8,16.")
+@list_option("--variant", help="Variants by name.  [default: the fastest this machine can run]")
+@list_option("--precision", help="Variants by precision: fp32,int8.")
 @click.option("--scenario", help="single-stream, server (at --request-rate) or offline.")
-@click.option("--request-rate", default="", help="Requests a second, whether or not answered: 50:400:50.")
+@list_option("--request-rate", help="Requests a second, whether or not answered: 50:400:50.")
 @click.option("--request-distribution", default="poisson", show_default=True, help="poisson or constant.")
 @click.option("--input-data", type=click.Path(), help="Questions, .jsonl or SQuAD .json.  [default: the package's]")
 @click.option("--longest-s", type=float, default=15.0, show_default=True, help="Seconds of a point that is not steady.")

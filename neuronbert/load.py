@@ -181,7 +181,7 @@ def _send(run: "_Run", client: Any, items: Sequence[Any], intervals: Iterable[fl
 
 def _recorder(run: "_Run", intended_s: float, pending: _Pending) -> Callable[["Future[Any]"], None]:
     def record(future: "Future[Any]") -> None:
-        run.record(intended_s, _error_of(future))
+        run.record(intended_s, error_of(future))
         pending.add(-1)
 
     return record
@@ -196,7 +196,8 @@ def _outcome(client: Any, item: Any) -> Optional[str]:
     return None
 
 
-def _error_of(future: "Future[Any]") -> Optional[str]:
+def error_of(future: "Future[Any]") -> Optional[str]:
+    """The class name of what a finished request failed with."""
     if future.cancelled():
         return "CancelledError"
     error = future.exception()

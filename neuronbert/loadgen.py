@@ -7,12 +7,12 @@ come) and Offline (all requests at once). Needs the extra ``loadgen``.
 
 import json
 import threading
-from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, Dict, List, NamedTuple, Optional, Sequence
 
 from neuronbert.artifact import output_errors
 from neuronbert.errors import BackendFailed, BackendUnavailable, UsageError
+from neuronbert.load import error_of
 
 SINGLE_STREAM, SERVER, OFFLINE = "SingleStream", "Server", "Offline"
 DETAIL_LOG = "mlperf_log_detail.txt"
@@ -59,7 +59,7 @@ def run_loadgen(
     of Offline's one query are handed to ``client`` at a time. LoadGen's logs are written to ``folder``.
     BackendUnavailable without mlcommons-loadgen, BackendFailed when it does not end as it should.
     """
-    loadgen = _import()
+    loadgen = import_loadgen()
     if not items or not expected_per_s > 0:
         raise UsageError(f"LoadGen needs something to ask and a rate above 0, not {len(items)} at {expected_per_s}")
     with output_errors(folder):
@@ -84,7 +84,8 @@ def run_loadgen(
     return _read(folder, scenario, test.errors)
 
 
-def _import() -> Any:
+def import_loadgen() -> Any:
+    """LoadGen's module; BackendUnavailable, with what installs it, where it is not."""
     try:
         import mlperf_loadgen
     except ImportError as error:
@@ -118,7 +119,7 @@ class _Test:
             except Exception as error:  # counted by its class, and the test goes on
                 self._done(sample.id, type(error).__name__)
                 continue
-            future.add_done_callback(lambda one, id=sample.id: self._done(id, _error_of(one)))
+            future.add_done_callback(lambda one, id=sample.id: self._done(id, error_of(one)))
 
     def _done(self, sample_id: int, error: Optional[str]) -> None:
         if error is not None:
@@ -127,13 +128,6 @@ class _Test:
         self._loadgen.QuerySamplesComplete([self._loadgen.QuerySampleResponse(sample_id, 0, 0)])
         if self._room is not None:
             self._room.release()
-
-
-def _error_of(future: "Future[Any]") -> Optional[str]:
-    if future.cancelled():
-        return "CancelledError"
-    error = future.exception()
-    return None if error is None else type(error).__name__
 
 
 def _settings(loadgen: Any, scenario: str, seconds: float, expected_per_s: float) -> Any:

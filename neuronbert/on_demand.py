@@ -1,12 +1,13 @@
 """Compiles the static shapes that a sweep asks for and an artifact does not have, and keeps them for the next sweep."""
 
+from pathlib import Path
 from typing import Any, Callable, Dict, Optional
 
 from neuronbert.artifact import Artifact, Variant, load_artifact
 from neuronbert.backends.neuron_compile import cache_folder
 from neuronbert.compiler import compile_checkpoint
 from neuronbert.errors import ArtifactError, CheckpointError
-from neuronbert.sweep import Setting
+from neuronbert.sweep import Setting, like
 
 Say = Callable[[str], None]
 
@@ -21,8 +22,14 @@ class Shapes:
         self._made: Dict[str, Artifact] = {}
 
     def missing(self, setting: Setting) -> bool:
-        """Whether it has to be compiled first."""
+        """Whether the artifact does not have it."""
         return all(one["name"] != setting.variant for one in self._artifact.variants)
+
+    def compile_s(self, setting: Setting) -> float:
+        """Seconds that compiling it will take, if like the artifact's own; 0 for what is there."""
+        if not self.missing(setting) or self._path(setting).exists():
+            return 0.0
+        return float(self._like(setting)["compile_s"])
 
     def artifact_for(self, setting: Setting) -> Artifact:
         """Compiles what is missing, telling how long one of the others took. Raises what compiling raises."""
@@ -33,13 +40,10 @@ class Shapes:
         return self._made[setting.variant]
 
     def _cached(self, setting: Setting) -> Artifact:
-        like = self._like(setting)
-        instance = self._instance_type or like["recipe"]["instance_type"]
-        output = cache_folder().parent / "benchmark" / self._artifact.manifest["digest"][:16] / instance
-        output = output / f"{setting.variant}-{like['precision']}"
+        output, model = self._path(setting), self._like(setting)
         if not output.exists():
-            self._say(f"{setting.variant} is compiled on demand for {instance}; {_took(like)}")
-            self._compile(setting, like, instance, str(output))
+            self._say(f"{setting.variant} is compiled on demand for {self._instance(model)}; {_took(model)}")
+            self._compile(setting, model, str(output))
         found = load_artifact(output)
         if found.manifest["checkpoint"]["fingerprint"] != self._artifact.manifest["checkpoint"]["fingerprint"]:
             raise CheckpointError(
@@ -48,9 +52,16 @@ class Shapes:
             )
         return found
 
+    def _path(self, setting: Setting) -> Path:
+        model = self._like(setting)
+        folder = cache_folder().parent / "benchmark" / self._artifact.manifest["digest"][:16] / self._instance(model)
+        return folder / f"{setting.variant}-{model['precision']}"
+
+    def _instance(self, model: Variant) -> str:
+        return self._instance_type or str(model["recipe"]["instance_type"])
+
     def _like(self, setting: Setting) -> Variant:
-        """A variant of the same backend; its recipe is used for all but the shape."""
-        return next(one for one in self._artifact.variants if setting.variant.startswith(one["backend"] + "-"))
+        return like(self._artifact.variants, setting)
 
     def _source(self) -> Any:
         checkpoint = self._artifact.manifest["checkpoint"]
@@ -61,16 +72,16 @@ class Shapes:
             )
         return checkpoint["source"]
 
-    def _compile(self, setting: Setting, like: Variant, instance: str, output: str) -> None:
-        recipe = like["recipe"]
+    def _compile(self, setting: Setting, model: Variant, output: str) -> None:
+        recipe = model["recipe"]
         compile_checkpoint(
             self._source(),
             output,
-            backend=like["backend"],
+            backend=model["backend"],
             revision=self._artifact.manifest["checkpoint"]["revision"],
             batch_size=setting.batch_size,
-            sequence_length=setting.sequence_length or like["sequence_length"],
-            instance_type=instance,
+            sequence_length=setting.sequence_length or model["sequence_length"],
+            instance_type=self._instance(model),
             mode=setting.mode,
             neuroncore_pipeline_cores=setting.pipeline_cores or 1,
             auto_cast=recipe["auto_cast"],
@@ -81,5 +92,5 @@ class Shapes:
         )
 
 
-def _took(like: Variant) -> str:
-    return f"{like['name']} took {like['compile_s']:.0f} s"
+def _took(model: Variant) -> str:
+    return f"{model['name']} took {model['compile_s']:.0f} s"

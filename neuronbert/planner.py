@@ -17,6 +17,7 @@ from neuronbert.emulator.device_model import LATEST_RELEASE, RELEASES, ModelShap
 from neuronbert.errors import CheckpointError, InputError, NoConfiguration, UsageError
 from neuronbert.prices import Price, PriceBook, load_prices
 from neuronbert.queueing import MAX_WAIT_S, Load, Service, under_load
+from neuronbert.report import IDENTITY, LOAD, read_report
 
 OBJECTIVES = ("cost", "latency", "throughput")
 # The sizes in AWS's tables and tutorials: between them the device model would interpolate what nobody has measured.
@@ -44,7 +45,7 @@ class Configuration:
     """A layout of an instance type, with what it does at the asked load; ``rejected`` says why it is none."""
 
     instance_type: str
-    mode: str  # data-parallel, pipeline, or the measured variant
+    mode: str  # data-parallel, pipeline, or what was measured on a CPU
     pipeline_cores: int
     batch_size: int
     models: int  # copies on an instance
@@ -61,9 +62,8 @@ class Configuration:
 
     @property
     def name(self) -> str:
-        if self.measured or self.mode == cores.DATA_PARALLEL:
-            return f"{self.mode}, batch {self.batch_size}, {self.instance_type}"
-        return f"{self.mode} × {self.pipeline_cores}, batch {self.batch_size}, {self.instance_type}"
+        cut = f" × {self.pipeline_cores}" if self.mode == cores.PIPELINE else ""
+        return f"{self.mode}{cut}, batch {self.batch_size}, {self.instance_type}"
 
     @property
     def capacity_per_s(self) -> float:
@@ -290,43 +290,58 @@ def _compile_command(source: str, layout: cores.CoreLayout, batch_size: int, seq
 def _measured(
     path: Optional[Union[str, Path]], source: str, book: PriceBook, target: Target
 ) -> Iterator[Configuration]:
-    """The points of a report as configurations.
-
-    A report is {"points": [{"instance_type", "batch_size", "throughput_avg", "latency_ms_p50", "latency_ms_p95",
-    optional "n_models" (1), "variant", "sequence_length", "errors"}]}: what ``neuronbert benchmark`` writes, with
-    neuronperf's names. The point's throughput is taken for its capacity; a batch then takes batch_size * n_models /
-    throughput, and its p95 is above its p50 as the measured one was.
-    """
-    for number, point in enumerate(_read_points(path) if path is not None else [], 1):
+    """What a report of ``neuronbert benchmark`` measured: of each configuration the point of most throughput."""
+    best: Dict[Any, Configuration] = {}
+    for number, point in enumerate(read_report(path)["points"] if path is not None else [], 1):
         try:
-            instance, batch = str(point["instance_type"]), int(point["batch_size"])
-            capacity, models = float(point["throughput_avg"]), int(point.get("n_models") or 1)
-            spread = max(1.0, float(point["latency_ms_p95"]) / float(point["latency_ms_p50"]))
-            service = Service(models, batch, models * batch / capacity, models * batch / capacity)
-        except (KeyError, TypeError, ValueError, ZeroDivisionError, AttributeError) as error:
+            key = tuple(point.get(name) for name in IDENTITY if name not in LOAD)
+            one = _measured_point(point, source, book, target)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise InputError(f"point {number} of {path} is not one of a benchmark report: {error!r}") from None
-        variant, length = str(point.get("variant") or "measured"), point.get("sequence_length")
-        backend, _, precision = variant.partition("-")
-        unlike = f"was measured at {length} tokens" if length and length != target.sequence_length else ""
-        yield Configuration(
-            instance_type=instance, mode=variant, pipeline_cores=1, batch_size=batch, models=models, measured=True,
-            formula=False, service=service, price=book.price(instance) if instance in book else None, spread=spread,
-            compile_command=f"neuronbert compile {source} OUTPUT --backend {backend}"
-            + (f" --precision {precision}" if precision else ""),
-            rejected=unlike,
-        )  # fmt: skip
+        if key not in best or _use(one) > _use(best[key]):
+            best[key] = one
+    yield from best.values()
 
 
-def _read_points(path: Union[str, Path]) -> List[Any]:
-    try:
-        points = json.loads(Path(path).read_text(encoding="utf-8"))["points"]
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}", hint="--measured benchmark.json") from None
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(
-            f"{path} is not a benchmark report: {error!r}", hint="neuronbert benchmark ARTIFACT --json > FILE makes one"
-        ) from None
-    return list(points)
+def _use(one: Configuration) -> Tuple[bool, float]:
+    """More is better."""
+    return not one.rejected, one.capacity_per_s
+
+
+def _measured_point(point: Mapping[str, Any], source: str, book: PriceBook, target: Target) -> Configuration:
+    """The point's throughput is taken for its capacity, so that a batch takes batch_size * n_models / throughput, and
+    its p95 is above its p50 as the measured one was.
+    """
+    instance, batch, models = str(point["instance_type"]), int(point["batch_size"]), int(point["n_models"])
+    length, engine, precision = point["sequence_length"], str(point["engine"]), str(point["precision"])
+    cores_per_model = int(point["pipeline_size"])
+    why, service, spread = _unusable(point, target), None, 1.0
+    if not why:
+        batch_s = models * batch / float(point["throughput_avg"])
+        service = Service(models, batch, batch_s, batch_s)
+        spread = max(1.0, float(point["latency_ms_p95"]) / float(point["latency_ms_p50"]))
+    static = point["mode"] is not None
+    command = (
+        _compile_command(source, cores.layout_for(instance, point["mode"], cores_per_model), batch, length)
+        if static
+        else f"neuronbert compile {source} OUTPUT --backend {engine} --precision {precision}"
+    )
+    return Configuration(
+        instance_type=instance, mode=point["mode"] if static else f"{engine} {precision}",
+        pipeline_cores=cores_per_model, batch_size=batch, models=models, measured=True, formula=False,
+        service=service, price=book.price(instance) if instance in book else None, spread=spread,
+        compile_command=command, rejected=why,
+    )  # fmt: skip
+
+
+def _unusable(point: Mapping[str, Any], target: Target) -> str:
+    """Why a measured point tells nothing about the target."""
+    length = point["sequence_length"]
+    if point["emulated"]:
+        return "was measured on an emulated device, which is no measurement of the real one"
+    if point["errors"] or not point["throughput_avg"] or not point["latency_ms_p50"]:
+        return f"had {point['errors']} errors when it was measured, and gave {point['throughput_avg'] or 0} answers/s"
+    return f"was measured at {length} tokens" if length and length != target.sequence_length else ""
 
 
 # ---------------------------------------------------------------------------- judging

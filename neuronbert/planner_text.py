@@ -167,7 +167,8 @@ def ruled_out(plan: Plan) -> List[str]:
         batches = ", ".join(str(other.batch_size) for other in several)
         pipeline = f" × {one.pipeline_cores}" if one.pipeline_cores > 1 else ""
         formula = " (the formula's cores)" if one.formula else ""
-        lines.append(f"  {one.mode}{pipeline}, batch {batches}, {one.instance_type}{formula}: {one.rejected}")
+        first = f" (batch {one.batch_size})" if len(several) > 1 and " ms" in one.rejected else ""
+        lines.append(f"  {one.mode}{pipeline}, batch {batches}, {one.instance_type}{formula}: {one.rejected}{first}")
     return lines
 
 
@@ -179,6 +180,5 @@ def footnotes(plan: Plan) -> List[str]:
         f"Formula: {formula}, AWS's starting point; its configurations are marked.",
         "Predicted by a model of the device that was fitted to AWS's published figures (within 15 % of those that were "
         "left out of the fit), not measured; the host's own work (tokenising, decoding) is not in it.",
-        f"Headroom {plan.target.headroom:.0%}. Prices: "
-        + "; ".join(", ".join(price) for price in prices) + ".",
-    ]  # fmt: skip
+        f"Headroom {plan.target.headroom:.0%}. Prices: {'; '.join(map(', '.join, prices)) or 'none are known'}.",
+    ]

@@ -55,7 +55,7 @@ class PriceBook:
         if name not in self._prices:
             raise UsageError(
                 f"there is no price for {name!r}; there is one for {', '.join(self._prices)}",
-                hint="--prices FILE with its price an hour",
+                hint=f"one of these; --prices FILE changes them, and may price {THIS_MACHINE!r}",
             )
         return self._prices[name]
 

@@ -27,14 +27,16 @@ KIND = "neuronbert-benchmark"
 COLUMNS = (
     "model_filename", "instance_type", "n_models", "workers_per_model", "pipeline_size", "batch_size",
     "sequence_length", "throughput_avg", "latency_ms_p50", "latency_ms_p90", "latency_ms_p95", "latency_ms_p99",
-    "cost_per_1m_inf", "variant", "mode", "precision", "threads", "input", "concurrency", "offered_qps", "errors",
+    "cost_per_1m_inf", "price_usd_per_hour", "price_region", "price_date", "engine", "variant", "mode", "precision",
+    "emulated", "threads", "input", "concurrency", "offered_qps", "errors",
     "padding_ratio", "steady", "knee", "at_target", "cold_start_s", "host_cpu_us", "memory_bytes", "loadgen_throughput",
-    "loadgen_latency_ms_p50", "loadgen_latency_ms_p90", "loadgen_ratio", "loadgen_valid",
+    "loadgen_latency_ms_p50", "loadgen_latency_ms_p90", "loadgen_latency_ms_p95", "loadgen_ratio", "loadgen_p50_ratio",
+    "loadgen_valid",
 )  # fmt: skip
 # What makes two points the same question asked twice; the rest are answers.
 IDENTITY = (
-    "instance_type", "variant", "mode", "precision", "n_models", "workers_per_model", "threads", "pipeline_size",
-    "batch_size", "sequence_length", "input", "concurrency", "offered_qps",
+    "instance_type", "engine", "variant", "mode", "precision", "emulated", "n_models", "workers_per_model", "threads",
+    "pipeline_size", "batch_size", "sequence_length", "input", "concurrency", "offered_qps",
 )  # fmt: skip
 # A curve is over load (concurrency or rate); a knee is over batch sizes.
 LOAD = ("concurrency", "offered_qps")
@@ -51,6 +53,9 @@ def measured_point(setting: Mapping[str, Any], result: LoadResult, price: Option
         **{name: None if one is None else _finite(one.value) for name, one in figures.items()},
         "cost_per_1m_inf": price.per_million(rate.value) if price and rate.value > 0 else None,
         "price": price._asdict() if price else None,
+        "price_usd_per_hour": price.usd_per_hour if price else None,
+        "price_region": price.region if price else None,
+        "price_date": price.date if price else None,
         "errors": sum(result.errors.values()),
         "errors_by_class": result.errors,
         "steady": result.steady,
@@ -75,6 +80,7 @@ def loadgen_columns(point: Mapping[str, Any], ours: LoadResult, theirs: Optional
         "loadgen_throughput": theirs.throughput_per_s,
         **{f"loadgen_latency_ms_p{percent}": value for percent, value in latencies.items()},
         "loadgen_ratio": _finite(ratio),
+        "loadgen_p50_ratio": _finite(point["latency_ms_p50"] / latencies[50]) if 50 in latencies else None,
         "loadgen_valid": theirs.valid,
         "loadgen_why_invalid": theirs.why_invalid,
         "loadgen_queries": theirs.queries,
@@ -91,7 +97,8 @@ def mark_knees(points: Iterable[Dict[str, Any]]) -> None:
     """Sets ``knee`` on the points of the smallest batch size near the plateau, for each configuration."""
     families: Dict[Any, List[Dict[str, Any]]] = {}
     for point in points:
-        key = tuple(point.get(name) for name in IDENTITY if name != "batch_size" and name not in LOAD)
+        # A static variant has its batch size in its name.
+        key = tuple(point.get(name) for name in IDENTITY if name not in ("batch_size", "variant", *LOAD))
         families.setdefault(key, []).append(point)
     for family in families.values():
         best: Dict[int, float] = {}
@@ -108,7 +115,9 @@ def mark_target(points: Sequence[Dict[str, Any]], latency_p95_ms: Optional[float
     best: Dict[Any, Dict[str, Any]] = {}
     for point in points:
         point["at_target"] = None if latency_p95_ms is None else False
-        if latency_p95_ms is None or point["latency_ms_p95"] is None or point["latency_ms_p95"] > latency_p95_ms:
+        p95_ms = point["latency_ms_p95"]
+        # Latencies are of the requests that were answered: refused ones would not count.
+        if latency_p95_ms is None or p95_ms is None or p95_ms > latency_p95_ms or point["errors"]:
             continue
         key = tuple(point.get(name) for name in IDENTITY if name not in LOAD)
         if key not in best or point["throughput_avg"] > best[key]["throughput_avg"]:
@@ -123,6 +132,7 @@ def document_of(
     command: str,
     artifact: Mapping[str, Any],
     environment: Mapping[str, Any],
+    asked: Optional[Mapping[str, Any]] = None,
     latency_p95_ms: Optional[float] = None,
 ) -> Dict[str, Any]:
     """The whole report, knees marked, and what each configuration gives within ``latency_p95_ms``."""
@@ -140,6 +150,7 @@ def document_of(
         "command": command,
         "artifact": dict(artifact),
         "environment": dict(environment),
+        "asked": dict(asked or {}),
         "latency_target_p95_ms": latency_p95_ms,
         "points": list(points),
     }
@@ -155,7 +166,7 @@ def read_report(path: Union[str, Path]) -> Dict[str, Any]:
         ) from None
     except ValueError as error:
         raise InputError(f"{path} is not JSON: {error}", hint="a JSON report of neuronbert benchmark") from None
-    if not isinstance(document, dict) or document.get("kind") != KIND:
+    if not isinstance(document, dict) or document.get("kind") != KIND or not isinstance(document.get("points"), list):
         raise InputError(f"{path} is not a report of neuronbert benchmark")
     if document.get("schema_version") != SCHEMA_VERSION:
         raise InputError(f"{path} has schema {document.get('schema_version')}, this version reads {SCHEMA_VERSION}")
@@ -230,18 +241,25 @@ def as_html(document: Mapping[str, Any]) -> str:
 WRITERS = {".json": as_json, ".csv": as_csv, ".md": as_markdown, ".html": as_html}
 
 
-def write_report(document: Mapping[str, Any], path: Union[str, Path]) -> None:
-    """Writes the form that the suffix of ``path`` names; UsageError for any other."""
+def refuse_unwritable(path: Union[str, Path]) -> None:
+    """UsageError, before anything is measured, for a report that could not be written."""
     suffix = Path(path).suffix.lower()
     if suffix not in WRITERS:
         raise UsageError(f"a report is not written as {suffix or 'a file without a suffix'}: {path}",
                          hint=f"a name that ends in {', '.join(WRITERS)}")  # fmt: skip
+    if not Path(path).absolute().parent.is_dir():
+        raise UsageError(f"there is no folder {Path(path).parent} for the report", hint=f"mkdir -p {Path(path).parent}")
+
+
+def write_report(document: Mapping[str, Any], path: Union[str, Path]) -> None:
+    """Writes the form that the suffix of ``path`` names; UsageError for any other."""
+    refuse_unwritable(path)
     from neuronbert.artifact import output_errors
 
     target = Path(path)
     temporary = target.with_name(target.name + ".tmp")
     with output_errors(target):
-        temporary.write_text(WRITERS[suffix](document), encoding="utf-8")
+        temporary.write_text(WRITERS[target.suffix.lower()](document), encoding="utf-8")
         temporary.replace(target)
 
 
@@ -255,6 +273,7 @@ def refuse_unlike(before: Mapping[str, Any], after: Mapping[str, Any]) -> None:
         for part, keys in (
             ("artifact", ("fingerprint",)),
             ("environment", ("cpu_model", "usable_cpus", "memory_bytes")),
+            ("asked", ("questions", "request_distribution", "emulation")),
         )
         for one, other in [(before.get(part, {}), after.get(part, {}))]
         for key in keys

@@ -6,7 +6,7 @@ quite, so a real interval is somewhat wider, the more so the fuller the queue.
 
 import math
 from statistics import NormalDist
-from typing import Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
 
@@ -17,7 +17,6 @@ LEAST_SAMPLES_P99 = 1000
 STEADY_WINDOWS = 3
 STEADY_TOLERANCE = 0.10
 KNEE_TOLERANCE = 0.05
-RESAMPLES = 2000
 
 
 class Estimate(NamedTuple):
@@ -95,18 +94,6 @@ def _student(freedom: int) -> float:
     second = (5 * z**5 + 16 * z**3 + 3 * z) / 96
     third = (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384
     return z + first / freedom + second / freedom**2 + third / freedom**3
-
-
-def bootstrap(samples: Sequence[float], of: Callable[[np.ndarray], float], seed: int = 0) -> Estimate:
-    """Any statistic with the interval of its values over 2,000 samples drawn from the sample."""
-    numbers = np.asarray(samples, dtype=float)
-    if not numbers.size:
-        return Estimate(math.nan, -math.inf, math.inf)
-    random = np.random.default_rng(seed)
-    drawn = [of(numbers[random.integers(numbers.size, size=numbers.size)]) for _ in range(RESAMPLES)]
-    tail = 100 * (1 - CONFIDENCE) / 2
-    low, high = np.percentile(drawn, [tail, 100 - tail])
-    return Estimate(float(of(numbers)), float(low), float(high))
 
 
 # ---------------------------------------------------------------------------- steadiness and the knee

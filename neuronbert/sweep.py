@@ -1,15 +1,18 @@
 """The points of a sweep: which settings are measured, from options as a person gives them. Nothing runs here."""
 
 import itertools
+import math
 from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
-from neuronbert.artifact import Artifact, Variant
+from neuronbert.artifact import Artifact, Variant, choose_variants
 from neuronbert.backends.neuron_target import Bucket
 from neuronbert.cores import DATA_PARALLEL, PIPELINE
 from neuronbert.errors import ArtifactError, UsageError
 
 SCENARIOS = ("single-stream", "server", "offline")
 CLOSED, OPEN, OFFLINE = "closed", "open", "offline"
+CONCURRENCY = "1,2,4,8,16"  # clients where nothing else was asked for
+MOST_NUMBERS = 1000
 # Rows of a batch where shapes are dynamic and no batch size was asked for.
 DYNAMIC_BATCH_SIZE = 8
 
@@ -79,6 +82,8 @@ def _shapes(
     sizes = whole_numbers(axes.batch_size, "--batch-size")
     lengths = whole_numbers(axes.sequence_length, "--sequence-length")
     cores = whole_numbers(axes.neuroncore_pipeline_cores, "--neuroncore-pipeline-cores")
+    if base["batch_size"] is not None and axes.threads:
+        raise UsageError(f"{base['name']} runs on NeuronCores, and --threads is for CPUs", hint="leave out --threads")
     if base["batch_size"] is None:
         if cores:
             raise UsageError(f"{base['name']} runs on the CPU and has no NeuronCores to spread over")
@@ -104,13 +109,10 @@ def chosen_variants(artifact: Artifact, variant: str, precision: str) -> List[Va
     """The variants by name or precision; without either, the preferred one with all of its shapes."""
     names = [one.strip() for one in variant.split(",") if one.strip()]
     precisions = [one.strip() for one in precision.split(",") if one.strip()]
+    if names and precisions:
+        raise UsageError("--variant names variants, and --precision chooses among all", hint="one of the two")
     if not names and not precisions:
-        first = artifact.variants[0]
-        return [
-            one
-            for one in artifact.variants
-            if one is first or (one["batch_size"] and one["precision"] == first["precision"])
-        ]
+        return choose_variants(artifact)
     there = ", ".join(one["name"] for one in artifact.variants)
     for wanted, key in [*((one, "name") for one in names), *((one, "precision") for one in precisions)]:
         if not any(one[key] == wanted for one in artifact.variants):
@@ -121,22 +123,30 @@ def chosen_variants(artifact: Artifact, variant: str, precision: str) -> List[Va
     return [one for one in artifact.variants if one["name"] in names or one["precision"] in precisions]
 
 
+def like(variants: Sequence[Variant], setting: Setting) -> Variant:
+    """A variant of the same backend: what a shape that is missing is compiled like."""
+    return next(one for one in variants if setting.variant.startswith(one["backend"] + "-"))
+
+
 def loads_of(scenario: Optional[str], concurrency: str, request_rate: str, *, loadgen: bool) -> List[Load]:
     """How requests come, from the options. LoadGen knows only the three scenarios, and runs all without a choice."""
     if scenario not in (None, *SCENARIOS):
         raise UsageError(f"there is no scenario {scenario!r}", hint=f"one of {', '.join(SCENARIOS)}")
+    if concurrency and (scenario or request_rate or loadgen):
+        other = "--scenario" if scenario else "--request-rate" if request_rate else "--loadgen"
+        raise UsageError(f"--concurrency is of clients that wait, and {other} asks otherwise", hint="one of the two")
+    if request_rate and scenario in ("single-stream", "offline"):
+        raise UsageError(f"--request-rate is for the server scenario, not {scenario}", hint="--scenario server")
     rates = [Load(OPEN, rate) for rate in numbers(request_rate, "--request-rate")]
-    if loadgen and scenario is None:
-        return [Load(CLOSED, 1), Load(OFFLINE, None), *(rates or [Load(OPEN, None)])]
-    if scenario == "server" or (scenario is None and request_rate):
-        if not rates:
-            raise UsageError("the server scenario needs a rate", hint="--request-rate 50:400:50")
-        return rates
+    if scenario == "server" and not rates:
+        raise UsageError("the server scenario needs a rate", hint="--request-rate 50:400:50")
     if scenario == "single-stream":
         return [Load(CLOSED, 1)]
     if scenario == "offline":
         return [Load(OFFLINE, None)]
-    return [Load(CLOSED, number) for number in whole_numbers(concurrency, "--concurrency")]
+    if loadgen and scenario is None:
+        return [Load(CLOSED, 1), Load(OFFLINE, None), *(rates or [Load(OPEN, None)])]
+    return rates or [Load(CLOSED, number) for number in whole_numbers(concurrency or CONCURRENCY, "--concurrency")]
 
 
 def numbers(text: str, name: str) -> List[float]:
@@ -146,22 +156,23 @@ def numbers(text: str, name: str) -> List[float]:
     except ValueError as error:
         raise UsageError(f"{name} is {text!r}: {error}", hint=f"{name} 1,2,4 or 1:16 or 50:400:50") from None
     found = list(dict.fromkeys(itertools.chain.from_iterable(parts)))
-    if any(not number > 0 for number in found):
-        raise UsageError(f"{name} is {text!r}, and its numbers must be above 0")
+    if text.strip() and not found:
+        raise UsageError(f"{name} is {text!r} and holds no number", hint=f"{name} 1,2,4")
     return found
 
 
 def _range(bounds: List[float]) -> List[float]:
+    if not all(math.isfinite(bound) and bound > 0 for bound in bounds):
+        raise ValueError("numbers must be above 0 and finite")
     if len(bounds) == 1:
         return bounds
-    if len(bounds) > 3 or bounds[0] <= 0 or bounds[1] < bounds[0] or (len(bounds) == 3 and bounds[2] <= 0):
+    first, last, step = [*bounds, 0.0][:3]
+    if len(bounds) > 3 or last < first:
         raise ValueError("not a range of FIRST:LAST or FIRST:LAST:STEP")
-    found = [bounds[0]]
-    while True:
-        following = found[-1] * 2 if len(bounds) == 2 else found[-1] + bounds[2]
-        if following > bounds[1]:
-            return found
-        found.append(following)
+    count = int((last - first) / step + 1e-9) + 1 if step else int(math.log2(last / first) + 1e-9) + 1
+    if count > MOST_NUMBERS:
+        raise ValueError(f"{count} numbers are more than the {MOST_NUMBERS} that a sweep takes")
+    return [float(f"{first + number * step if step else first * 2**number:.12g}") for number in range(count)]
 
 
 def whole_numbers(text: str, name: str) -> List[int]:

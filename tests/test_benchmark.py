@@ -20,7 +20,8 @@ def short_periods(monkeypatch):
 
 
 def measured(artifact, **options):
-    return benchmark_artifact(artifact, **{"concurrency": "1,4", "longest_s": 0.4, **options})
+    default = {} if {"scenario", "request_rate", "loadgen"} & set(options) else {"concurrency": "1,4"}
+    return benchmark_artifact(artifact, **{**default, "longest_s": 0.4, **options})
 
 
 def test_a_sweep_has_a_point_for_every_combination(echo_artifact, tmp_path):
@@ -79,6 +80,19 @@ def test_a_long_sweep_says_so_first(echo_artifact):
     assert "499 points, about" in lines[0] and "that is long" in lines[1]
 
 
+def test_what_there_is_no_room_for_is_left_out_and_said(echo_artifact):
+    lines = []
+    points = measured(echo_artifact, workers="1,1000", concurrency="1", progress=lines.append)["points"]
+    assert [one["n_models"] for one in points] == [1] and "1 point(s) left out: 1000 workers are more" in lines[0]
+    with pytest.raises(UsageError, match="no point of this sweep can be: 1000 workers are more"):
+        measured(echo_artifact, workers="1000")
+
+
+def test_the_command_of_an_api_call_has_its_options(echo_artifact):
+    document = measured(echo_artifact.folder, concurrency="1", batch_size="2")
+    assert document["command"].startswith(f"benchmark_artifact({str(echo_artifact.folder)!r}, batch_size='2'")
+
+
 def test_an_interrupted_sweep_goes_on(echo_artifact, tmp_path, monkeypatch):
     report = tmp_path / "report.json"
     real, left = benchmark._measure, [2]
@@ -131,6 +145,13 @@ def test_slower_beyond_the_noise_is_refused(echo_artifact, tmp_path):
         ({"variant": "neuron-b1"}, ArtifactError, "no variant of name neuron-b1"),
         ({"precision": "int4"}, ArtifactError, "no variant of precision int4"),
         ({"input_data": "nothing.jsonl"}, InputError, "cannot read nothing.jsonl"),
+        ({"sequence_length": "100000"}, UsageError, "100000 tokens are more than the model's"),
+        ({"instance_type": "x9.huge"}, UsageError, "no price for 'x9.huge'"),
+        ({"report": "report.pdf"}, UsageError, "not written as .pdf"),
+        ({"report": "no/such/report.json"}, UsageError, "no folder no/such"),
+        ({"longest_s": float("nan")}, UsageError, "--longest-s"),
+        ({"latency_p95_ms": -1.0}, UsageError, "--latency-p95-ms must be above 0"),
+        ({"request_rate": "9", "request_distribution": "even"}, UsageError, "no distribution 'even'"),
     ],
 )
 def test_settings_that_cannot_be(echo_artifact, options, error, words):

@@ -154,8 +154,7 @@ def test_only_the_windows_that_count_give_samples_and_throughput():
     windows = [Window(10, 9), Window(100, 5), Window(100, 5), Window(100, 5)]
     result = LoadResult([Sample(0, 0.005, None)] * 300, windows, True, 3.0, first_window=1)
     assert result.throughput_per_s == 100 and result.throughputs_per_s == [100, 100, 100]
-    result.steady = False
-    assert result.throughputs_per_s == [10, 100, 100, 100]
+    assert LoadResult([], windows, False, 4.0).throughputs_per_s == [10, 100, 100, 100]
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from neuronbert.errors import CheckpointError, InputError, NoConfiguration, Usag
 from neuronbert.planner import BATCH_SIZES, plan
 from neuronbert.planner_text import explanation, plan_text
 from neuronbert.queueing import under_load
+from neuronbert.report import document_of
 
 BERT_LARGE = ModelShape(24, 1024, 4096, 16, 302_309_376)
 CONFIG = {"model_type": "bert", "num_hidden_layers": 12, "hidden_size": 768, "intermediate_size": 3072,
@@ -156,11 +157,20 @@ def test_prices_of_a_file_decide(tmp_path):
 
 
 def report(tmp_path, *points, **changes):
-    point = {"instance_type": "c5.xlarge", "variant": "openvino-int8", "batch_size": 8, "throughput_avg": 100.0,
-             "latency_ms_p50": 80.0, "latency_ms_p95": 88.0, "sequence_length": 128}  # fmt: skip
+    point = {"instance_type": "c5.xlarge", "engine": "openvino", "variant": "openvino-int8", "precision": "int8",
+             "mode": None, "emulated": False, "n_models": 1, "pipeline_size": 1, "batch_size": 8, "concurrency": 32,
+             "throughput_avg": 100.0, "latency_ms_p50": 80.0, "latency_ms_p95": 88.0, "sequence_length": 128,
+             "errors": 0}  # fmt: skip
+    document = document_of(
+        [{**point, **changes, **one} for one in points or ({},)], command="", artifact={}, environment={}
+    )
     path = tmp_path / "benchmark.json"
-    path.write_text(json.dumps({"points": [{**point, **changes, **one} for one in points or ({},)]}))
+    path.write_text(json.dumps(document))
     return path
+
+
+def measured_ones(found):
+    return [one for one in [*found.ranked, *found.rejected] if one.measured]
 
 
 def test_a_measured_point_joins_with_its_price_and_its_command(tmp_path):
@@ -193,18 +203,47 @@ def test_a_point_of_another_length_is_rejected(tmp_path):
     assert any(one.rejected == "was measured at 384 tokens" for one in found.rejected)
 
 
-@pytest.mark.parametrize("broken", [{"throughput_avg": 0}, {"throughput_avg": None}, {"latency_ms_p50": 0},
-                                    {"batch_size": "many"}])  # fmt: skip
+def test_a_configuration_is_its_point_of_most_throughput(tmp_path):
+    loads = [{"concurrency": 1, "throughput_avg": 20.0}, {"concurrency": 32}, {"concurrency": 16, "errors": 3}]
+    assert [one.capacity_per_s for one in measured_ones(base_plan(measured=report(tmp_path, *loads)))] == [100]
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"emulated": True}, "emulated device"),
+        ({"errors": 3}, "3 errors"),
+        ({"throughput_avg": None}, "0 answers/s"),
+        ({"throughput_avg": 0.0, "latency_ms_p50": None}, "0 answers/s"),
+    ],
+)
+def test_what_tells_nothing_is_rejected_with_the_reason(tmp_path, changes, why):
+    found = base_plan(measured=report(tmp_path, {**changes}))
+    assert [why in one.rejected for one in measured_ones(found)] == [True]
+
+
+def test_a_measured_layout_of_cores_has_the_command_that_makes_it(tmp_path):
+    point = {"instance_type": "inf1.xlarge", "engine": "neuron", "variant": "neuron-b1-s128-p4", "precision": "bf16",
+             "mode": "pipeline", "pipeline_size": 4, "batch_size": 1}  # fmt: skip
+    (one,) = measured_ones(base_plan(measured=report(tmp_path, point)))
+    assert one.name == "pipeline × 4, batch 1, inf1.xlarge"
+    assert one.compile_command.endswith(
+        "--backend neuron --instance-type inf1.xlarge --mode pipeline --neuroncore-pipeline-cores 4 --batch-size 1 "
+        "--sequence-length 128"
+    )
+
+
+@pytest.mark.parametrize("broken", [{"latency_ms_p95": None}, {"batch_size": "many"}, {"throughput_avg": "fast"}])
 def test_a_broken_point_is_named(tmp_path, broken):
     with pytest.raises(InputError, match="point 2 of .*benchmark.json"):
         base_plan(measured=report(tmp_path, {}, broken))
 
 
-@pytest.mark.parametrize("text", ["{", "{}", "[]"])
+@pytest.mark.parametrize("text", ["{", "{}", "[]", '{"kind": "neuronbert-benchmark", "schema_version": 1}'])
 def test_a_file_that_is_no_report_is_refused(tmp_path, text):
     path = tmp_path / "x.json"
     path.write_text(text)
-    with pytest.raises(InputError, match="x.json is not a benchmark report"):
+    with pytest.raises(InputError, match="x.json is not (JSON|a report)"):
         base_plan(measured=path)
 
 

@@ -41,7 +41,7 @@ PUBLIC_NAMES = {
     "benchmark_artifact",
 }
 # Distributions whose import name differs from theirs.
-IMPORT_NAMES = {"neuron-cc": "neuron_cc", "torch-neuron": "torch_neuron"}
+IMPORT_NAMES = {"mlcommons-loadgen": "mlperf_loadgen", "neuron-cc": "neuron_cc", "torch-neuron": "torch_neuron"}
 
 
 def read_setup() -> configparser.ConfigParser:

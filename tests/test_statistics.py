@@ -64,13 +64,6 @@ def test_the_mean_of_one_value_is_anything_and_of_equal_ones_certain():
     assert math.isnan(statistics.mean([]).value)
 
 
-def test_the_bootstrap_agrees_with_students_interval():
-    values = np.random.default_rng(0).normal(10, 1, 400)
-    drawn, exact = statistics.bootstrap(values, np.mean), statistics.mean(values)
-    assert drawn.low == pytest.approx(exact.low, abs=0.02) and drawn.high == pytest.approx(exact.high, abs=0.02)
-    assert math.isnan(statistics.bootstrap([], np.mean).value)
-
-
 def test_a_run_is_steady_from_the_first_three_alike():
     rising = [Window(10, 5), Window(50, 5), Window(100, 5), Window(101, 5), Window(99, 5.2), Window(100, 5)]
     assert statistics.steady_from(rising) == 2

@@ -56,12 +56,27 @@ def test_cores_on_a_cpu_are_refused():
         settings_of([CPU], Axes(neuroncore_pipeline_cores="4"), ONE)
 
 
+def test_threads_on_neuron_cores_are_refused():
+    with pytest.raises(UsageError, match="--threads is for CPUs"):
+        settings_of([neuron(1, 128, 1)], Axes(threads="2"), ONE)
+
+
 def test_loads():
     assert loads_of(None, "1,2", "", loadgen=False) == [Load(CLOSED, 1), Load(CLOSED, 2)]
-    assert loads_of(None, "1", "50:100:50", loadgen=False) == [Load(OPEN, 50), Load(OPEN, 100)]
-    assert loads_of("offline", "1", "", loadgen=True) == [Load(OFFLINE, None)]
-    assert loads_of(None, "1", "", loadgen=True) == [Load(CLOSED, 1), Load(OFFLINE, None), Load(OPEN, None)]
-    assert loads_of(None, "1", "40", loadgen=True) == [Load(CLOSED, 1), Load(OFFLINE, None), Load(OPEN, 40)]
+    assert loads_of(None, "", "", loadgen=False) == [Load(CLOSED, number) for number in (1, 2, 4, 8, 16)]
+    assert loads_of(None, "", "50:100:50", loadgen=False) == [Load(OPEN, 50), Load(OPEN, 100)]
+    assert loads_of("offline", "", "", loadgen=True) == [Load(OFFLINE, None)]
+    assert loads_of(None, "", "", loadgen=True) == [Load(CLOSED, 1), Load(OFFLINE, None), Load(OPEN, None)]
+    assert loads_of(None, "", "40", loadgen=True) == [Load(CLOSED, 1), Load(OFFLINE, None), Load(OPEN, 40)]
+
+
+@pytest.mark.parametrize(
+    ("scenario", "concurrency", "rate", "loadgen"),
+    [("offline", "4", "", False), (None, "4", "50", False), (None, "4", "", True), ("offline", "", "50", False)],
+)
+def test_options_that_contradict_each_other_are_refused(scenario, concurrency, rate, loadgen):
+    with pytest.raises(UsageError, match="asks otherwise|is for the server scenario"):
+        loads_of(scenario, concurrency, rate, loadgen=loadgen)
 
 
 def test_numbers():
@@ -69,7 +84,7 @@ def test_numbers():
     assert numbers("1:16", "x") == [1, 2, 4, 8, 16]
     assert numbers("50:400:150,3", "x") == [50, 200, 350, 3]
     assert numbers("", "x") == []
-    for text in ("a", "4:1", "1:2:0", "1:2:3:4", "-1"):
+    for text in ("a", "4:1", "1:2:0", "1:2:3:4", "-1", ",", "inf", "nan", "1:1e9:1"):
         with pytest.raises(UsageError, match="x is"):
             numbers(text, "x")
     with pytest.raises(UsageError, match="must be whole"):

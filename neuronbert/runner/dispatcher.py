@@ -5,6 +5,7 @@ the counters. It never blocks on a worker.
 """
 
 import heapq
+import itertools
 import math
 import os
 import selectors
@@ -71,7 +72,8 @@ class Dispatcher:
         self._asleep = False
         self._selector = selectors.DefaultSelector()
         self._selector.register(self._wake_reading, selectors.EVENT_READ, None)
-        self._deadlines: List[Tuple[float, int, Request]] = []
+        self._deadlines: List[Tuple[float, int, Request]] = []  # a heap; the number keeps equal ones in order
+        self._order = itertools.count()
         self._batches = 0
         self._open_requests: Dict[int, Request] = {}
         self._slots_free_since: Optional[float] = None
@@ -129,10 +131,13 @@ class Dispatcher:
         if request.future.cancelled():
             self.cancel(request)
             return
+        self._queue(request, request.accepted)
+
+    def _queue(self, request: Request, now: float, missing: Optional[List[int]] = None) -> None:
         if request.deadline < math.inf:
-            heapq.heappush(self._deadlines, (request.deadline, request.id, request))
+            heapq.heappush(self._deadlines, (request.deadline, next(self._order), request))
         assert self._batcher is not None
-        self._batcher.add(request, request.accepted)
+        self._batcher.add(request, now, missing)
 
     def cancel(self, request: Request) -> None:
         """Its future was cancelled before it was on its way."""
@@ -174,7 +179,7 @@ class Dispatcher:
         """How long nothing can happen by itself."""
         now = now_s()
         due = [TICK_S]
-        due += [self._deadlines[0][0] - now] if self._deadlines else []
+        due += [self._deadlines[0][0] - self._ahead_s() - now] if self._deadlines else []
         due += [max(worker.start_at, self._watch_at) - now for worker in self.workers if worker.state == WAITING]
         if self._batcher is not None and self._slots_free_since is not None:
             waited = self._batcher.due_in(now, self._wait_s())
@@ -255,6 +260,7 @@ class Dispatcher:
         for request in {id(item.request): item.request for item in sent.items}.values():
             if not request.over and not any(one is None for one in request.logits):
                 self._finish(request)
+        self.statistics.round_trip.add(now_s() - sent.sent)  # what the askers saw, their callbacks included
 
     def _on_failed(self, worker: Worker, message: Dict[str, Any]) -> None:
         """The batch raised. With several requests in it, each is asked alone, so that only the one at fault fails."""
@@ -371,8 +377,14 @@ class Dispatcher:
 
     # ---- requests
 
+    def _ahead_s(self) -> float:
+        """What a request that waits has before it. Where a worker is free it is tried at once, whatever it takes."""
+        return self.statistics.round_trip.most_s if self._slots_free_since is None else 0.0
+
     def _expire(self, now: float) -> None:
-        while self._deadlines and self._deadlines[0][0] <= now:
+        """Drop what is too late or could only be, before it takes a place in a batch."""
+        latest = now + self._ahead_s()
+        while self._deadlines and self._deadlines[0][0] <= latest:
             request = heapq.heappop(self._deadlines)[2]
             if not request.over and request.queued == request.size:  # none of it is with a worker
                 self._too_late(request)
@@ -383,7 +395,7 @@ class Dispatcher:
         self._fail(
             request,
             DeadlineExceeded(
-                f"request {request.id} was not begun within its {request.deadline - request.submitted:.3g} s "
+                f"request {request.id} could not be answered within its {request.deadline - request.submitted:.3g} s "
                 f"(after {waited_s:.3g} s it was dropped before it cost device time)",
                 hint="a longer timeout_s, fewer requests at once, or more workers",
             ),
@@ -396,9 +408,7 @@ class Dispatcher:
         if request.deadline <= now:
             self._too_late(request)
             return
-        rows = [item.row for item in sent.items if item.request is request]
-        assert self._batcher is not None
-        self._batcher.add(request, now, missing=rows)
+        self._queue(request, now, missing=[item.row for item in sent.items if item.request is request])
 
     def _finish(self, request: Request) -> None:
         began = now_s()
@@ -467,7 +477,7 @@ class Dispatcher:
             leaving = batcher.take(now, idle, self._wait_s())
             if leaving is None:
                 return
-            self._send(worker, self._still_wanted(leaving, now), leaving.reason, now)
+            self._send(worker, self._still_wanted(leaving), leaving.reason, now)
 
     def _next_free(self) -> Optional[Worker]:
         """The least busy worker with a slot; of equals, the one given its last batch longest ago."""
@@ -480,16 +490,12 @@ class Dispatcher:
                     best, best_key = one, key
         return best
 
-    def _still_wanted(self, leaving: Leaving, now: float) -> List[Item]:
-        """Without what was cancelled, and what could only be late: that costs no device time."""
+    def _still_wanted(self, leaving: Leaving) -> List[Item]:
+        """Without what was cancelled."""
         kept = []
         for item in leaving.items:
             request = item.request
-            if not request.over and not request.trips and now + (self.statistics.service_s or 0.0) > request.deadline:
-                self._too_late(request)
-            elif (
-                not request.over and not request.future.running() and not request.future.set_running_or_notify_cancel()
-            ):
+            if not request.over and not request.future.running() and not request.future.set_running_or_notify_cancel():
                 self.cancel(request)
             if not request.over:
                 self._leave_queue(request)

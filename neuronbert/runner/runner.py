@@ -306,8 +306,7 @@ class Runner:
         statistics = self._statistics
         if statistics.queued_rows >= statistics.max_queue:
             raise self._overloaded("the queue is full")
-        wait_s = statistics.predicted_wait_s()
-        if timeout_s is not None and wait_s is not None and wait_s + (statistics.service_s or 0.0) > timeout_s:
+        if timeout_s is not None and statistics.would_be_late(timeout_s):
             raise self._overloaded(f"the queue is too long for timeout_s={timeout_s:.3g}")
 
     def _overloaded(self, what: str) -> Overloaded:

@@ -25,6 +25,27 @@ COUNTS = (
 )
 
 
+class RoundTrip:
+    """How long a batch takes from leaving the queue to its answers, and how much that varies, as TCP does (RFC 6298)."""
+
+    def __init__(self) -> None:
+        self._mean_s: Optional[float] = None
+        self._deviation_s = 0.0
+
+    def add(self, measured_s: float) -> None:
+        """One more batch."""
+        if self._mean_s is None:
+            self._mean_s, self._deviation_s = measured_s, measured_s / 2
+            return
+        self._deviation_s += (abs(measured_s - self._mean_s) - self._deviation_s) / 4
+        self._mean_s += (measured_s - self._mean_s) / 8
+
+    @property
+    def most_s(self) -> float:
+        """What hardly a batch exceeds; 0 before anything was measured."""
+        return 0.0 if self._mean_s is None else self._mean_s + 4 * self._deviation_s
+
+
 class Statistics:
     """Counters since the start, moving averages, and the queue's places (in rows)."""
 
@@ -35,6 +56,7 @@ class Statistics:
         self.batches: Counter = Counter(dict.fromkeys(REASONS, 0))
         self.rows = self.capacity = self.tokens = self.computed_tokens = 0
         self.service_s: Optional[float] = None  # of a batch on the device
+        self.round_trip = RoundTrip()  # of a batch, its wait for the one that its worker runs included
         self.row_s: Optional[float] = None  # between two rows coming out while others wait
         self.latencies_s: Deque[float] = deque(maxlen=RECENT)
         self._last_done: Optional[float] = None
@@ -70,6 +92,10 @@ class Statistics:
         with self.room:
             self.queued_rows -= request.size
             self.room.notify_all()
+
+    def would_be_late(self, timeout_s: float) -> bool:
+        """Whether what came now could not be answered in time. Where nothing waits, it is tried: that tells anew."""
+        return self.queued_rows > 0 and (self.predicted_wait_s() or 0.0) + self.round_trip.most_s > timeout_s
 
     def predicted_wait_s(self) -> Optional[float]:
         """How long a row that came now would wait for its turn; None before anything was measured."""

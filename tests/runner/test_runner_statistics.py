@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from neuronbert.runner.requests import Request, Row
-from neuronbert.runner.statistics import Statistics
+from neuronbert.runner.statistics import RoundTrip, Statistics
 
 
 def request(rows):
@@ -45,6 +45,27 @@ def test_a_pause_without_work_is_no_pace():
         statistics.batch_done(number * 10.0, rows=1, device_s=0.02, backlog=False)
     statistics.try_enter(1)
     assert statistics.predicted_wait_s() == pytest.approx(0.02)
+
+
+def test_a_round_trip_is_what_hardly_one_exceeds():
+    trip = RoundTrip()
+    assert trip.most_s == 0.0
+    for _ in range(100):
+        trip.add(0.1)
+    assert trip.most_s == pytest.approx(0.1)
+    for number in range(100):
+        trip.add(0.1 + 0.02 * (number % 2))
+    assert 0.13 < trip.most_s < 0.17
+
+
+def test_late_is_what_has_a_queue_before_it_that_is_too_long():
+    statistics = Statistics(max_queue=100)
+    for number in range(200):
+        statistics.batch_done(number * 0.01, rows=5, device_s=0.02, backlog=True)
+        statistics.round_trip.add(0.03)
+    assert not statistics.would_be_late(0.001)  # nothing waits: only trying tells
+    statistics.try_enter(50)
+    assert statistics.would_be_late(0.12) and not statistics.would_be_late(0.14)
 
 
 def test_a_snapshot_is_json():
