@@ -159,14 +159,12 @@ def best_spans(
         band = band.take(starts, axis=1)
     scores = band.T.ravel()
     chosen = np.negative(scores).argsort(kind="stable")[:count]
+    if not scores[chosen[-1]] > 0:  # -1 * 0 is no less than 0: only real spans may take part
+        real = np.flatnonzero((starts[:, None] + np.arange(width) < tokens).ravel())
+        chosen = real[np.negative(scores[real]).argsort(kind="stable")[:count]]
     rows = chosen // width
     firsts = starts.take(rows)
-    lasts = firsts + (chosen - rows * width)
-    scores = scores.take(chosen)
-    if scores[-1] > 0:
-        return firsts, lasts, scores
-    real = lasts < tokens  # -1 * 0 is no less than 0
-    return firsts[real], lasts[real], scores[real]
+    return firsts, firsts + (chosen - rows * width), scores.take(chosen)
 
 
 def _spans(

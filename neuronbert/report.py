@@ -166,10 +166,12 @@ def read_report(path: Union[str, Path]) -> Dict[str, Any]:
         ) from None
     except ValueError as error:
         raise InputError(f"{path} is not JSON: {error}", hint="a JSON report of neuronbert benchmark") from None
-    if not isinstance(document, dict) or document.get("kind") != KIND or not isinstance(document.get("points"), list):
+    if not isinstance(document, dict) or document.get("kind") != KIND:
         raise InputError(f"{path} is not a report of neuronbert benchmark")
     if document.get("schema_version") != SCHEMA_VERSION:
         raise InputError(f"{path} has schema {document.get('schema_version')}, this version reads {SCHEMA_VERSION}")
+    if not isinstance(document.get("points"), list):
+        raise InputError(f"{path} is not a report of neuronbert benchmark: it has no points")
     return dict(document)
 
 

@@ -113,6 +113,7 @@ def test_the_ranking_is_that_of_the_old_pipeline(seed, options, window_options, 
 )
 @example([0, 0, 0], 5, 2, None)
 @example([7], 1, 1, None)
+@example([0, 0, 0, 0], 8, 4, None)
 def test_best_spans_are_the_best_of_all_spans(start, count, max_answer_len, random):
     end = list(start)
     if random is not None:

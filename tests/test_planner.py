@@ -3,6 +3,7 @@
 import json
 import math
 import re
+from itertools import repeat
 
 import pytest
 from click.testing import CliRunner
@@ -156,7 +157,7 @@ def test_prices_of_a_file_decide(tmp_path):
 # ---------------------------------------------------------------------------- measured points
 
 
-def report(tmp_path, *points, **changes):
+def report(tmp_path, *points, broken=(), **changes):
     point = {"instance_type": "c5.xlarge", "engine": "openvino", "variant": "openvino-int8", "precision": "int8",
              "mode": None, "emulated": False, "n_models": 1, "pipeline_size": 1, "batch_size": 8, "concurrency": 32,
              "throughput_avg": 100.0, "latency_ms_p50": 80.0, "latency_ms_p95": 88.0, "sequence_length": 128,
@@ -164,6 +165,7 @@ def report(tmp_path, *points, **changes):
     document = document_of(
         [{**point, **changes, **one} for one in points or ({},)], command="", artifact={}, environment={}
     )
+    document["points"] = [{**one, **dict(change)} for one, change in zip(document["points"], broken or repeat({}))]
     path = tmp_path / "benchmark.json"
     path.write_text(json.dumps(document))
     return path
@@ -236,7 +238,7 @@ def test_a_measured_layout_of_cores_has_the_command_that_makes_it(tmp_path):
 @pytest.mark.parametrize("broken", [{"latency_ms_p95": None}, {"batch_size": "many"}, {"throughput_avg": "fast"}])
 def test_a_broken_point_is_named(tmp_path, broken):
     with pytest.raises(InputError, match="point 2 of .*benchmark.json"):
-        base_plan(measured=report(tmp_path, {}, broken))
+        base_plan(measured=report(tmp_path, {}, {}, broken=[{}, broken]))
 
 
 @pytest.mark.parametrize("text", ["{", "{}", "[]", '{"kind": "neuronbert-benchmark", "schema_version": 1}'])

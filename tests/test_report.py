@@ -31,7 +31,8 @@ def load_result(rate, latency_ms, count=1200, seed=0):
 
 def point(batch_size, concurrency, seed=0, slowdown=1.0, **setting):
     rate = 100 * min(batch_size, 6) * concurrency / (concurrency + 2) / slowdown
-    given = {"instance_type": "inf1.xlarge", "variant": "neuron", "mode": "data-parallel", "precision": "bf16",
+    given = {"instance_type": "inf1.xlarge", "engine": "neuron", "variant": "neuron",
+             "mode": "data-parallel", "precision": "bf16", "emulated": False,
              "n_models": 4, "pipeline_size": 1, "batch_size": batch_size, "sequence_length": 128,
              "concurrency": concurrency, **setting}  # fmt: skip
     latency_ms = 1e3 * batch_size * concurrency / rate
@@ -94,7 +95,7 @@ def test_json_comes_back_as_it_was(tmp_path):
 
 def test_the_planner_reads_it(tmp_path, monkeypatch):
     made = report.document_of(
-        [point(8, 16, instance_type="c5.xlarge", variant="openvino-int8")], command="", artifact={}, environment={}
+        [point(8, 16, instance_type="c5.xlarge", engine="openvino", mode=None)], command="", artifact={}, environment={}
     )
     report.write_report(made, tmp_path / "r.json")
     (tmp_path / "config.json").write_text(json.dumps(

@@ -26,7 +26,7 @@ COUNTS = (
 
 
 class RoundTrip:
-    """How long a batch takes from leaving the queue to its answers, and how much that varies, as TCP does (RFC 6298)."""
+    """A batch's time from leaving the queue to its answers, and how much that varies, as TCP does (RFC 6298)."""
 
     def __init__(self) -> None:
         self._mean_s: Optional[float] = None
