@@ -15,6 +15,8 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple, Union
 
+import numpy as np
+
 from neuronbert import cores
 from neuronbert.artifact import Artifact, PathLike, load_artifact, output_errors
 from neuronbert.backends import Batch
@@ -50,6 +52,7 @@ OFFLINE_BATCHES = 4
 # What is asked a second of the server scenario where nobody said: so much of what offline reached.
 SERVER_SHARE = 0.6
 ITEMS = 200  # different requests of a point
+GOLDEN_RATIO = (math.sqrt(5) - 1) / 2
 LONG_S = 1800.0  # a sweep that takes longer says what to do about it
 
 Pair = Tuple[str, str]
@@ -283,7 +286,17 @@ def _questions(path: Optional[Union[str, Path]]) -> List[Pair]:
             found = [(one.question, one.context) for one in load_squad(path)]
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}", hint="a .jsonl or a SQuAD .json file") from None
-    return found[:: max(1, len(found) // ITEMS)][:ITEMS]
+    return _evenly_mixed(found[:: max(1, len(found) // ITEMS)][:ITEMS])
+
+
+def _evenly_mixed(questions: List[Pair]) -> List[Pair]:
+    """In an order in which every stretch has short and long ones alike, so that one second is as much work as another.
+
+    Multiples of the golden ratio, modulo 1: of all sequences these leave the smallest gaps.
+    """
+    ordered = sorted(questions, key=lambda pair: len(pair[0]) + len(pair[1]))
+    ranks = np.argsort(np.argsort(np.arange(len(ordered)) * GOLDEN_RATIO % 1))
+    return [ordered[rank] for rank in ranks]
 
 
 class _Texts:

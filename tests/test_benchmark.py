@@ -2,7 +2,10 @@
 
 import json
 
+import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from neuronbert import benchmark, benchmark_artifact
 from neuronbert.benchmark import full_windows
@@ -157,6 +160,17 @@ def test_slower_beyond_the_noise_is_refused(echo_artifact, tmp_path):
 def test_settings_that_cannot_be(echo_artifact, options, error, words):
     with pytest.raises(error, match=words):
         measured(echo_artifact, **options)
+
+
+@given(st.lists(st.tuples(st.just("Who?"), st.text(max_size=50)), max_size=80))
+def test_questions_are_mixed_and_none_is_lost(questions):
+    assert sorted(benchmark._evenly_mixed(questions)) == sorted(questions)
+
+
+def test_every_stretch_of_the_mix_is_the_same_work():
+    lengths = np.array([len(context) for _, context in benchmark._evenly_mixed([("", "x" * n) for n in range(200)])])
+    stretches = [np.roll(lengths, -first)[:64].mean() for first in range(200)]
+    assert max(stretches) / min(stretches) < 1.1
 
 
 def test_full_windows_have_no_padding(echo_artifact):
