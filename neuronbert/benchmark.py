@@ -47,10 +47,13 @@ from neuronbert.windows import Tokenizer, WindowOptions, collate, encode_example
 
 # What a point takes beside its windows: starting the runner, loading and self-testing the variant.
 START_S = 3.0
+USUAL_S = 8.0  # its windows, when it becomes steady
 # Clients that keep every worker's batches full, whatever the time that a batch takes.
 OFFLINE_BATCHES = 4
 # What is asked a second of the server scenario where nobody said: so much of what offline reached.
 SERVER_SHARE = 0.6
+# Answers come a batch at a time: of so many, one more or less is 2 % of the throughput.
+LEAST_BATCHES = 50
 ITEMS = 200  # different requests of a point
 GOLDEN_RATIO = (math.sqrt(5) - 1) / 2
 LONG_S = 1800.0  # a sweep that takes longer says what to do about it
@@ -250,7 +253,7 @@ def _announce(settings: Sequence[Setting], shapes: Shapes, longest_s: float, loa
     """How long it will take, before it takes it."""
     missing = {one.variant: shapes.compile_s(one) for one in settings}
     compile_s = sum(missing.values())
-    expected_s = compile_s + len(settings) * (START_S + 1 + (2 * longest_s if loadgen else min(longest_s, 5.0)))
+    expected_s = compile_s + len(settings) * (START_S + 1 + (2 * longest_s if loadgen else min(longest_s, USUAL_S)))
     most_s = compile_s + len(settings) * (START_S + 1 + (3 if loadgen else 1) * longest_s)
     say(f"{len(settings)} points, about {expected_s / 60:.1f} minutes, at most {most_s / 60:.0f}")
     if compile_s:
@@ -379,7 +382,8 @@ def _ask(client: Any, items: Sequence[Any], load: Load, in_flight: int, options:
         assert load.number is not None
         return open_loop(client, items, rate_per_s=load.number, distribution=options.distribution, period=period)
     clients = in_flight if load.kind == OFFLINE else int(load.number or 1)
-    return closed_loop(client, items, concurrency=clients, period=period)
+    least = LEAST_BATCHES * min(clients, in_flight // OFFLINE_BATCHES)
+    return closed_loop(client, items, concurrency=clients, period=period._replace(least_answers=least))
 
 
 def _ask_with_loadgen(

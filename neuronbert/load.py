@@ -17,18 +17,21 @@ from typing import Any, Callable, Dict, Iterable, Iterator, List, NamedTuple, Op
 import numpy as np
 
 from neuronbert.errors import UsageError
-from neuronbert.statistics import STEADY_WINDOWS, Window, steady_from
+from neuronbert.statistics import Window, steady_from
 
 DISTRIBUTIONS = ("constant", "poisson")
 
 
 class Period(NamedTuple):
-    """How long to measure: until three windows in a row are alike, or ``longest_s`` after the warm-up."""
+    """How long to measure: until three windows in a row are alike and there are ``least_answers``, or ``longest_s``
+    after the warm-up.
+    """
 
     warm_up_s: float = 1.0
     window_s: float = 1.0
     longest_s: float = 30.0
     until_steady: bool = True  # else always longest_s
+    least_answers: int = 0
 
 
 class Sample(NamedTuple):
@@ -228,9 +231,13 @@ class _Run:
         for number in range(1, self._most_windows() + 1):
             end = self.period.warm_up_s + number * self.period.window_s
             self.over.wait(max(0.0, end - self.now()))
-            if self.period.until_steady and number >= STEADY_WINDOWS and steady_from(self._windows(number)) is not None:
+            if self.period.until_steady and self._is_enough(self._windows(number)):
                 break
         self._ended_windows = number
+
+    def _is_enough(self, windows: List[Window]) -> bool:
+        answers = sum(window.throughput_per_s for window in windows) * self.period.window_s
+        return answers >= self.period.least_answers and steady_from(windows) is not None
 
     def _most_windows(self) -> int:
         return int(self.period.longest_s / self.period.window_s + 1e-9)
