@@ -13,7 +13,7 @@ import sys
 import time
 from concurrent.futures import Future
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple, Union
+from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Sequence, Set, Tuple, Union
 
 import numpy as np
 
@@ -22,10 +22,10 @@ from neuronbert.artifact import Artifact, PathLike, load_artifact, output_errors
 from neuronbert.backends import Batch
 from neuronbert.cores import layout_for
 from neuronbert.emulator.settings import settings_from
-from neuronbert.errors import GateRefused, InputError, UsageError
+from neuronbert.errors import GateRefused, InputError, NeuronBertError, UsageError
 from neuronbert.load import DISTRIBUTIONS, LoadResult, Period, closed_loop, open_loop
+from neuronbert.loadgen import LEAST_SERVER_QUERIES, SERVER, SINGLE_STREAM, LoadGenResult, import_loadgen, run_loadgen
 from neuronbert.loadgen import OFFLINE as LOADGEN_OFFLINE
-from neuronbert.loadgen import SERVER, SINGLE_STREAM, LoadGenResult, import_loadgen, run_loadgen
 from neuronbert.machine import environment
 from neuronbert.on_demand import Shapes
 from neuronbert.prices import THIS_MACHINE, Price, PriceBook, load_prices
@@ -54,6 +54,8 @@ OFFLINE_BATCHES = 4
 SERVER_SHARE = 0.6
 # Answers come a batch at a time: of so many, one more or less is 2 % of the throughput.
 LEAST_BATCHES = 50
+# Rows that may wait: a service refuses beyond its default, clients that wait for their answers are never refused.
+OPEN_QUEUE, CLOSED_QUEUE = 1024, 1 << 20
 ITEMS = 200  # different requests of a point
 GOLDEN_RATIO = (math.sqrt(5) - 1) / 2
 LONG_S = 1800.0  # a sweep that takes longer says what to do about it
@@ -121,9 +123,12 @@ def benchmark_artifact(
     variants = chosen_variants(loaded, variant, precision)
     axes = Axes(batch_size, workers, threads, sequence_length, neuroncore_pipeline_cores)
     places = _Places(loaded, instance_type, load_prices(prices))
+    left_out: Dict[str, int] = {}  # why → how many points
     settings = places.possible(
-        settings_of(variants, axes, loads_of(scenario, concurrency, request_rate, loadgen=loadgen)), progress
+        settings_of(variants, axes, loads_of(scenario, concurrency, request_rate, loadgen=loadgen)), questions, left_out
     )
+    for reason, count in left_out.items():
+        progress(f"{count} point(s) left out: {reason}")
     facts = {
         "artifact": _artifact_facts(loaded, variants),
         "environment": environment(),
@@ -136,6 +141,7 @@ def benchmark_artifact(
     before = None if compare is None else read_report(compare)
     if before is not None:
         refuse_unlike(before, facts)
+        _refuse_strangers(before["points"], settings)
     kept = _Kept(
         report,
         {
@@ -144,8 +150,8 @@ def benchmark_artifact(
             "longest_s": longest_s,
             "loadgen": loadgen,
             "prices": {name: price and price._asdict() for name, price in places.prices(settings).items()},
-            "cpu_model": facts["environment"]["cpu_model"],
-            "neuronbert": facts["environment"]["neuronbert"],
+            "environment": facts["environment"],
+            "threads": os.environ.get("OMP_NUM_THREADS"),
         },
     )
     shapes = Shapes(loaded, places.cores_of, progress)
@@ -154,14 +160,27 @@ def benchmark_artifact(
     for number, setting in enumerate(settings, start=1):
         if setting in kept.points:
             continue
-        found = shapes.artifact_for(setting)
         place = places.of(setting)
-        measured = _measure(found, _with_rate(setting, kept.points), options, places.cores_of)
+        try:
+            found = shapes.artifact_for(setting)
+            measured = _measure(found, _with_rate(setting, kept.points), options, places.cores_of)
+        except NeuronBertError as error:  # the others may well be possible, and must not be lost
+            if number == len(settings) and not kept.points:
+                raise
+            left_out[error.message] = left_out.get(error.message, 0) + 1
+            progress(
+                f"{number}/{len(settings)}  {setting.variant}, batch {setting.batch_size} left out: {error.message}"
+            )
+            continue
         point = measured_point({"instance_type": place, **measured.facts}, measured.load, places.price(place))
         kept.add(setting, {**point, **loadgen_columns(point, measured.load, measured.loadgen)})
         progress(f"{number}/{len(settings)}  {_line(kept.points[setting])}")
     document = document_of(
-        [kept.points[setting] for setting in settings], command=_command(given), latency_p95_ms=latency_p95_ms, **facts
+        [kept.points[setting] for setting in settings if setting in kept.points],
+        command=_command(given),
+        latency_p95_ms=latency_p95_ms,
+        left_out=left_out,
+        **facts,
     )
     if report is not None:
         write_report(document, report)
@@ -201,7 +220,9 @@ class _Places:
 
     def __init__(self, artifact: Artifact, instance_type: Optional[str], book: PriceBook):
         self._artifact, self._book = artifact, book
-        self._tokens = Tokenizer.from_files(artifact.folder).max_length
+        self._tokenizer = Tokenizer.from_files(artifact.folder)
+        self._tokens = self._tokenizer.max_length
+        self._full: Set[int] = set()  # lengths for which there is text
         self._instance_type = instance_type
         if instance_type is not None:
             book.price(instance_type)  # UsageError for what is unknown
@@ -222,25 +243,28 @@ class _Places:
         """Of every place of a sweep."""
         return {place: self.price(place) for place in map(self.of, settings)}
 
-    def possible(self, settings: Sequence[Setting], say: Say) -> List[Setting]:
-        """Without what there is no room for, which is said; UsageError when nothing is left."""
-        refused: Dict[str, int] = {}
+    def possible(
+        self, settings: Sequence[Setting], questions: Sequence[Pair], left_out: Dict[str, int]
+    ) -> List[Setting]:
+        """Without what there is no room or no text for, counted in ``left_out``; UsageError when nothing is left."""
         found = []
         for setting in settings:
             try:
-                self._require(setting)
+                self._require(setting, questions)
                 found.append(setting)
-            except UsageError as error:
-                refused[error.message] = refused.get(error.message, 0) + 1
+            except (UsageError, InputError) as error:
+                left_out[error.message] = left_out.get(error.message, 0) + 1
         if not found:
-            raise UsageError(f"no point of this sweep can be: {next(iter(refused))}", hint="other values")
-        for reason, count in refused.items():
-            say(f"{count} point(s) left out: {reason}")
+            raise UsageError(f"no point of this sweep can be: {next(iter(left_out))}", hint="other values")
         return found
 
-    def _require(self, setting: Setting) -> None:
-        if setting.sequence_length and self._tokens and setting.sequence_length > self._tokens:
-            raise UsageError(f"{setting.sequence_length} tokens are more than the model's {self._tokens}")
+    def _require(self, setting: Setting, questions: Sequence[Pair]) -> None:
+        length = setting.sequence_length
+        if length and self._tokens and length > self._tokens:
+            raise UsageError(f"{length} tokens are more than the model's {self._tokens}")
+        if length and not setting.text and length not in self._full:
+            full_windows(self._tokenizer, questions, length)
+            self._full.add(length)
         if setting.pipeline_cores is None:
             place_workers(self._artifact, variant=setting.variant, workers=setting.workers, threads=setting.threads)
             return
@@ -253,14 +277,36 @@ def _announce(settings: Sequence[Setting], shapes: Shapes, longest_s: float, loa
     """How long it will take, before it takes it."""
     missing = {one.variant: shapes.compile_s(one) for one in settings}
     compile_s = sum(missing.values())
-    expected_s = compile_s + len(settings) * (START_S + 1 + (2 * longest_s if loadgen else min(longest_s, USUAL_S)))
-    most_s = compile_s + len(settings) * (START_S + 1 + (3 if loadgen else 1) * longest_s)
+    usual_s = min(longest_s, USUAL_S)
+    second_s = [_loadgen_s(one, longest_s) if loadgen else 0.0 for one in settings]
+    expected_s = compile_s + sum(START_S + 1 + (longest_s if loadgen else usual_s) + more for more in second_s)
+    most_s = compile_s + sum(START_S + 1 + longest_s + 2 * more for more in second_s)
     say(f"{len(settings)} points, about {expected_s / 60:.1f} minutes, at most {most_s / 60:.0f}")
     if compile_s:
         names = sorted(name for name, seconds in missing.items() if seconds)
         say(f"{len(names)} to be compiled first, {compile_s / 60:.1f} minutes of it: {', '.join(names)}")
     if most_s > LONG_S:
         say("that is long; Ctrl-C now for fewer points, or at any time: with --report the same command goes on")
+
+
+def _loadgen_s(setting: Setting, longest_s: float) -> float:
+    """What MLPerf LoadGen takes: its Server scenario goes on until it has queries enough."""
+    if setting.load.kind == OPEN and setting.load.number is not None:
+        return max(longest_s, LEAST_SERVER_QUERIES / setting.load.number)
+    return longest_s
+
+
+def _refuse_strangers(points: Sequence[Mapping[str, Any]], settings: Sequence[Setting]) -> None:
+    """UsageError when the report to compare with has none of these points."""
+
+    def alike(point: Mapping[str, Any], one: Setting) -> bool:
+        if (point["variant"], point["batch_size"]) != (one.variant, one.batch_size):
+            return False
+        number = point["offered_qps"] if one.load.kind == OPEN else point["concurrency"]
+        return number is not None and (one.load.number in (None, number))
+
+    if not any(alike(point, one) for point in points for one in settings):
+        raise UsageError("the report to compare with has none of these points", hint="the same options for both")
 
 
 def _loadgen_folder(report: Optional[Union[str, Path]]) -> Path:
@@ -271,7 +317,10 @@ def _with_rate(setting: Setting, points: Mapping[Setting, Mapping[str, Any]]) ->
     """A rate for the server scenario where none was given: a share of what offline reached."""
     if setting.load != Load(OPEN, None):
         return setting
-    reached = points[setting._replace(load=Load(OFFLINE, None))]["throughput_avg"]
+    offline = points.get(setting._replace(load=Load(OFFLINE, None)))
+    if offline is None or not offline["throughput_avg"]:
+        raise UsageError("there is no offline throughput to take the server's rate from", hint="--request-rate N")
+    reached = offline["throughput_avg"]
     return setting._replace(load=Load(OPEN, float(f"{SERVER_SHARE * reached:.3g}")))
 
 
@@ -289,6 +338,8 @@ def _questions(path: Optional[Union[str, Path]]) -> List[Pair]:
             found = [(one.question, one.context) for one in load_squad(path)]
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}", hint="a .jsonl or a SQuAD .json file") from None
+    if not found:
+        raise InputError(f"{path} holds no question", hint="one JSON object with question and context a line")
     return _evenly_mixed(found[:: max(1, len(found) // ITEMS)][:ITEMS])
 
 
@@ -348,6 +399,7 @@ def _measure(artifact: Artifact, setting: Setting, options: _Options, inf1: Opti
         threads=setting.threads,
         batch_size=setting.batch_size,
         instance_type=inf1 if setting.pipeline_cores else None,
+        max_queue=OPEN_QUEUE if setting.load.kind == OPEN else CLOSED_QUEUE,
     ) as runner:
         cold_start_s = time.perf_counter() - began
         client: Any = _Texts(runner)
@@ -389,7 +441,7 @@ def _ask(client: Any, items: Sequence[Any], load: Load, in_flight: int, options:
 def _ask_with_loadgen(
     client: Any, items: Sequence[Any], setting: Setting, in_flight: int, options: _Options, ours: LoadResult
 ) -> Optional[LoadGenResult]:
-    if options.loadgen_folder is None:
+    if options.loadgen_folder is None or not ours.throughput_per_s:
         return None
     kind, rate = setting.load
     scenario = {CLOSED: SINGLE_STREAM, OFFLINE: LOADGEN_OFFLINE, OPEN: SERVER}[kind]

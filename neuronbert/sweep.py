@@ -92,17 +92,15 @@ def _shapes(
             yield base["name"], None, size, length
         return
     alike = [one for one in variants if (one["backend"], one["precision"]) == (base["backend"], base["precision"])]
-    for bucket in itertools.product(
-        sizes or _there(alike, "batch_size"),
-        lengths or _there(alike, "sequence_length"),
-        cores or _there(alike, "pipeline_cores"),
-    ):
-        shape = Bucket(*bucket)
+    wanted = {
+        Bucket(*bucket)
+        for one in alike
+        for bucket in itertools.product(
+            sizes or [one["batch_size"]], lengths or [one["sequence_length"]], cores or [one["pipeline_cores"]]
+        )
+    }
+    for shape in sorted(wanted):
         yield f"{base['backend']}-{shape.name}", shape.pipeline_cores, shape.batch_size, shape.sequence_length
-
-
-def _there(variants: Sequence[Variant], key: str) -> List[int]:
-    return sorted({one[key] for one in variants})
 
 
 def chosen_variants(artifact: Artifact, variant: str, precision: str) -> List[Variant]:
@@ -169,9 +167,10 @@ def _range(bounds: List[float]) -> List[float]:
     first, last, step = [*bounds, 0.0][:3]
     if len(bounds) > 3 or last < first:
         raise ValueError("not a range of FIRST:LAST or FIRST:LAST:STEP")
-    count = int((last - first) / step + 1e-9) + 1 if step else int(math.log2(last / first) + 1e-9) + 1
-    if count > MOST_NUMBERS:
-        raise ValueError(f"{count} numbers are more than the {MOST_NUMBERS} that a sweep takes")
+    steps = ((last - first) / step if step else math.log2(last) - math.log2(first)) + 1e-9
+    if steps >= MOST_NUMBERS:
+        raise ValueError(f"{steps:.0f} numbers are more than the {MOST_NUMBERS} that a sweep takes")
+    count = int(steps) + 1
     return [float(f"{first + number * step if step else first * 2**number:.12g}") for number in range(count)]
 
 

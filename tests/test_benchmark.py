@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 
 from neuronbert import benchmark, benchmark_artifact
 from neuronbert.benchmark import full_windows
-from neuronbert.errors import ArtifactError, GateRefused, InputError, UsageError
+from neuronbert.errors import ArtifactError, BackendFailed, GateRefused, InputError, UsageError
 from neuronbert.load import Period
 from neuronbert.on_demand import Shapes
-from neuronbert.report import read_report
+from neuronbert.report import as_markdown, read_report
 from neuronbert.sweep import CLOSED, Axes, Load, settings_of
 from neuronbert.windows import Tokenizer
 
@@ -91,6 +91,32 @@ def test_what_there_is_no_room_for_is_left_out_and_said(echo_artifact):
         measured(echo_artifact, workers="1000")
 
 
+def test_a_point_that_fails_does_not_lose_the_others(echo_artifact, monkeypatch):
+    real = benchmark._measure
+
+    def fails(artifact, setting, *more):
+        if setting.batch_size == 2:
+            raise BackendFailed("the device is gone")
+        return real(artifact, setting, *more)
+
+    monkeypatch.setattr(benchmark, "_measure", fails)
+    document = measured(echo_artifact, batch_size="1,2,4", concurrency="1")
+    assert [one["batch_size"] for one in document["points"]] == [1, 4]
+    assert document["left_out"] == {"the device is gone": 1}
+    assert "1 point(s) left out: the device is gone" in as_markdown(document)
+    with pytest.raises(BackendFailed):
+        measured(echo_artifact, batch_size="2", concurrency="1")
+
+
+def test_questions_without_text_for_a_length_are_said_before_anything_is_measured(echo_artifact, tmp_path):
+    (tmp_path / "short.jsonl").write_text('{"question": "Who?", "context": "Me."}\n')
+    (tmp_path / "empty.jsonl").write_text("")
+    with pytest.raises(UsageError, match="no text of 128 tokens"):
+        measured(echo_artifact, input_data=tmp_path / "short.jsonl", sequence_length="128")
+    with pytest.raises(InputError, match="holds no question"):
+        measured(echo_artifact, input_data=tmp_path / "empty.jsonl")
+
+
 def test_the_command_of_an_api_call_has_its_options(echo_artifact):
     document = measured(echo_artifact.folder, concurrency="1", batch_size="2")
     assert document["command"].startswith(f"benchmark_artifact({str(echo_artifact.folder)!r}, batch_size='2'")
@@ -131,6 +157,8 @@ def test_slower_beyond_the_noise_is_refused(echo_artifact, tmp_path):
     (tmp_path / "before.json").write_text(json.dumps(before))
     with pytest.raises(GateRefused, match="slower than in"):
         measured(echo_artifact, concurrency="4", compare=tmp_path / "before.json")
+    with pytest.raises(UsageError, match="none of these points"):
+        measured(echo_artifact, concurrency="3", compare=tmp_path / "before.json")
     before["environment"]["cpu_model"] = "another"
     (tmp_path / "before.json").write_text(json.dumps(before))
     with pytest.raises(UsageError, match="cpu_model"):

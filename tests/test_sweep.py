@@ -41,6 +41,11 @@ def test_static_shapes_are_those_that_were_compiled():
     ]
 
 
+def test_without_an_axis_only_the_chosen_shapes_are_measured():
+    settings = settings_of([neuron(1, 128, 1), neuron(4, 128, 4)], Axes(), ONE)
+    assert [one.variant for one in settings] == ["neuron-b1-s128-p1", "neuron-b4-s128-p4"]
+
+
 def test_static_shapes_that_are_missing_are_named():
     settings = settings_of([neuron(1, 128, 1)], Axes(batch_size="1,4", neuroncore_pipeline_cores="1,4"), ONE)
     assert [(one.variant, one.mode) for one in settings] == [
@@ -84,7 +89,7 @@ def test_numbers():
     assert numbers("1:16", "x") == [1, 2, 4, 8, 16]
     assert numbers("50:400:150,3", "x") == [50, 200, 350, 3]
     assert numbers("", "x") == []
-    for text in ("a", "4:1", "1:2:0", "1:2:3:4", "-1", ",", "inf", "nan", "1:1e9:1"):
+    for text in ("a", "4:1", "1:2:0", "1:2:3:4", "-1", ",", "inf", "nan", "1:1e9:1", "1e-300:1e300", "1:1e308:1e-10"):
         with pytest.raises(UsageError, match="x is"):
             numbers(text, "x")
     with pytest.raises(UsageError, match="must be whole"):

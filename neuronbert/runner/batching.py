@@ -54,10 +54,10 @@ class Batcher:
         if request.alone and request.batch is None:
             numbers = list(range(len(request.rows))) if missing is None else missing
             self._suspects.extend(self._cut(request, numbers, now))
-            request.queued = len(numbers)
+            added = len(numbers)
         elif request.batch is not None:
             (self._whole.appendleft if missing is not None else self._whole.append)(request)
-            request.queued = request.size
+            added = request.size
         else:
             numbers = list(range(len(request.rows))) if missing is None else missing
             for row in numbers:
@@ -65,8 +65,10 @@ class Batcher:
                 waiting = self._classes.setdefault(self.class_of(length), deque())
                 item = Item(request, row, length, now)
                 (waiting.append if missing is None else waiting.appendleft)(item)
-            request.queued = len(numbers)
-        self.rows += request.queued
+            added = len(numbers)
+        # Of a request that comes back others may never have left.
+        request.queued += added
+        self.rows += added
 
     def drop(self, request: Request) -> None:
         """Its rows no longer count; those still queued are passed over when their turn comes."""

@@ -379,10 +379,12 @@ class Dispatcher:
 
     def _ahead_s(self) -> float:
         """What a request that waits has before it. Where a worker is free it is tried at once, whatever it takes."""
-        return self.statistics.round_trip.most_s if self._slots_free_since is None else 0.0
+        return self.statistics.round_trip.expected_s if self._next_free() is None else 0.0
 
     def _expire(self, now: float) -> None:
         """Drop what is too late or could only be, before it takes a place in a batch."""
+        if not self._deadlines:
+            return
         latest = now + self._ahead_s()
         while self._deadlines and self._deadlines[0][0] <= latest:
             request = heapq.heappop(self._deadlines)[2]

@@ -10,6 +10,8 @@ from neuronbert.runner.requests import Request
 # Weight of the newest measurement in a moving average: some ten batches are remembered.
 SMOOTHING = 0.1
 RECENT = 1000  # latencies that are kept
+MARGIN = (0.05, 0.25)  # for the variation of a batch's round trip: the least and the most, as shares of its mean
+LONGEST_TRIP = 4.0  # times the mean: what a batch counts for at most
 
 COUNTS = (
     "submitted",
@@ -33,17 +35,25 @@ class RoundTrip:
         self._deviation_s = 0.0
 
     def add(self, measured_s: float) -> None:
-        """One more batch."""
+        """One more batch. A single very long one (a callback, a stopped process) is no new pace."""
         if self._mean_s is None:
             self._mean_s, self._deviation_s = measured_s, measured_s / 2
             return
+        measured_s = min(measured_s, LONGEST_TRIP * self._mean_s)
         self._deviation_s += (abs(measured_s - self._mean_s) - self._deviation_s) / 4
         self._mean_s += (measured_s - self._mean_s) / 8
 
     @property
-    def most_s(self) -> float:
-        """What hardly a batch exceeds; 0 before anything was measured."""
-        return 0.0 if self._mean_s is None else self._mean_s + 4 * self._deviation_s
+    def expected_s(self) -> float:
+        """What hardly a batch exceeds where they are alike, and little more than the mean where they are not.
+
+        0 before anything was measured. Batches of short and of long texts vary by more than their mean: who would be
+        refused for that might well have been in time.
+        """
+        if self._mean_s is None:
+            return 0.0
+        least, most = (share * self._mean_s for share in MARGIN)
+        return self._mean_s + min(max(4 * self._deviation_s, least), most)
 
 
 class Statistics:
@@ -95,7 +105,7 @@ class Statistics:
 
     def would_be_late(self, timeout_s: float) -> bool:
         """Whether what came now could not be answered in time. Where nothing waits, it is tried: that tells anew."""
-        return self.queued_rows > 0 and (self.predicted_wait_s() or 0.0) + self.round_trip.most_s > timeout_s
+        return self.queued_rows > 0 and (self.predicted_wait_s() or 0.0) + self.round_trip.expected_s > timeout_s
 
     def predicted_wait_s(self) -> Optional[float]:
         """How long a row that came now would wait for its turn; None before anything was measured."""

@@ -120,6 +120,18 @@ def test_rows_of_a_dead_worker_go_to_the_front():
     assert [(item.request.id, item.row) for item in items] == [(1, 1), (2, 0)]
 
 
+def test_the_count_of_waiting_rows_survives_a_dead_worker():
+    batcher = Batcher(BUCKETS)
+    asker = request(1, 384, 384, 100)
+    batcher.add(asker, now=0.0)
+    gone = [item.row for item in batcher.take(1.0, idle=True, wait_s=0.0).items]
+    assert gone == [0, 1] and batcher.rows == 1
+    batcher.add(asker, now=2.0, missing=gone)
+    assert batcher.rows == asker.queued == 3
+    assert sum(len(one.items) for one in drained(batcher)) == 3
+    assert batcher.rows == asker.queued == 0
+
+
 def test_a_suspect_goes_alone_and_only_to_an_idle_worker():
     batcher = Batcher(BUCKETS)
     suspect = request(1, *[100] * 8)
