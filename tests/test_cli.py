@@ -542,7 +542,11 @@ def test_a_signal_during_compile_leaves_nothing(tmp_path, sign):
 
 
 @pytest.mark.parametrize("made_of_it", [KeyboardInterrupt, BackendFailed, RuntimeError])
-def test_an_interrupt_is_one_whatever_a_library_makes_of_it(capsys, monkeypatch, made_of_it):
+def test_an_interrupt_is_one_whatever_a_library_makes_of_it(capsys, monkeypatch, request, made_of_it):
+    # A shell starts what runs in its background with SIGINT ignored.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    request.addfinalizer(lambda: signal.signal(signal.SIGINT, before))
+
     def load(folder):
         try:
             os.kill(os.getpid(), signal.SIGINT)
