@@ -31,6 +31,7 @@ def set_runtime(runtime: Runtime) -> None:
     global _runtime
     _runtime = runtime
     ops.register(runtime)
+    calls.install()
     interceptor = runtime.interceptor()
     if interceptor is not None:  # a recording may have begun before the twin was first used
         calls.intercept(interceptor)

@@ -17,12 +17,17 @@ _interceptor: Optional[Interceptor] = None
 _payloads: "weakref.WeakKeyDictionary[torch.nn.Module, Payloads]" = weakref.WeakKeyDictionary()
 
 
+def install() -> None:
+    """Make torch call compiled modules through here, once a process."""
+    if torch.jit.ScriptModule.__dict__.get("__call__") is not _call:
+        torch.jit.ScriptModule.__call__ = _call
+
+
 def intercept(interceptor: Optional[Interceptor]) -> Optional[Interceptor]:
     """From now on ``interceptor`` answers calls of compiled modules; returns the one before."""
     global _interceptor
     before, _interceptor = _interceptor, interceptor
-    if torch.jit.ScriptModule.__dict__.get("__call__") is not _call:
-        torch.jit.ScriptModule.__call__ = _call
+    install()
     return before
 
 
