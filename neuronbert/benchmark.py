@@ -105,8 +105,9 @@ def benchmark_artifact(
     and kept. Combinations that the machine or the instance has no room for are left out, which is said.
 
     ``scenario``: single-stream is one client, offline as many as keep every batch full, server requests at
-    ``request_rate`` a second whether or not the earlier ones are answered. ``loadgen`` measures every point a second
-    time with MLPerf LoadGen, all three scenarios when none is chosen; its logs are kept beside the report.
+    ``request_rate`` a second (without one, 60 % of what offline reaches) whether or not the earlier ones are answered.
+    ``loadgen`` measures every point a second time with MLPerf LoadGen, all three scenarios when none is chosen; its
+    logs are kept beside the report.
     ``longest_s``: a point ends when three windows of a second are alike, or after so long; with ``loadgen`` both last
     so long. ``report``: a file to write (.json, .csv, .md, .html); an interrupted sweep with the same options goes on
     from what lies beside it. ``compare``: an earlier JSON report; GateRefused when a point is slower beyond the noise

@@ -497,7 +497,7 @@ def doctor(as_json: bool) -> None:
 @list_option("--neuroncore-pipeline-cores", help="NeuronCores of a model, 1 is data-parallel: 1,2,4,8,16.")
 @list_option("--variant", help="Variants by name.  [default: the fastest this machine can run]")
 @list_option("--precision", help="Variants by precision: fp32,int8.")
-@click.option("--scenario", help="single-stream, server (at --request-rate) or offline.")
+@click.option("--scenario", help="single-stream, offline, or server (at --request-rate, or 60 % of offline).")
 @list_option("--request-rate", help="Requests a second, whether or not answered: 50:400:50.")
 @click.option("--request-distribution", default="poisson", show_default=True, help="poisson or constant.")
 @click.option("--input-data", type=click.Path(), help="Questions, .jsonl or SQuAD .json.  [default: the package's]")

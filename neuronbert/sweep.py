@@ -137,7 +137,7 @@ def loads_of(scenario: Optional[str], concurrency: str, request_rate: str, *, lo
         raise UsageError(f"--request-rate is for the server scenario, not {scenario}", hint="--scenario server")
     rates = [Load(OPEN, rate) for rate in numbers(request_rate, "--request-rate")]
     if scenario == "server" and not rates:
-        raise UsageError("the server scenario needs a rate", hint="--request-rate 50:400:50")
+        return [Load(OFFLINE, None), Load(OPEN, None)]
     if scenario == "single-stream":
         return [Load(CLOSED, 1)]
     if scenario == "offline":

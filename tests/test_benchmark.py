@@ -58,6 +58,12 @@ def test_scenarios(echo_artifact, options, key, value):
     assert [point[key] for point in measured(echo_artifact, **options)["points"]] == value
 
 
+def test_a_server_without_a_rate_is_asked_for_a_share_of_what_offline_reaches(echo_artifact):
+    offline, server = measured(echo_artifact, scenario="server")["points"]
+    assert offline["offered_qps"] is None
+    assert server["offered_qps"] == pytest.approx(0.6 * offline["throughput_avg"], rel=0.01)
+
+
 def test_threads_are_an_axis(echo_artifact):
     points = measured(echo_artifact, threads="1", concurrency="1")["points"]
     assert [(one["threads"], one["n_models"]) for one in points] == [(1, 1)]
@@ -172,7 +178,6 @@ def test_slower_beyond_the_noise_is_refused(echo_artifact, tmp_path):
         ({"concurrency": "0"}, UsageError, "above 0"),
         ({"batch_size": "1.5"}, UsageError, "must be whole"),
         ({"scenario": "offlien"}, UsageError, "no scenario"),
-        ({"scenario": "server"}, UsageError, "needs a rate"),
         ({"variant": "neuron-b1"}, ArtifactError, "no variant of name neuron-b1"),
         ({"precision": "int4"}, ArtifactError, "no variant of precision int4"),
         ({"input_data": "nothing.jsonl"}, InputError, "cannot read nothing.jsonl"),

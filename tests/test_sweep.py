@@ -70,6 +70,7 @@ def test_loads():
     assert loads_of(None, "1,2", "", loadgen=False) == [Load(CLOSED, 1), Load(CLOSED, 2)]
     assert loads_of(None, "", "", loadgen=False) == [Load(CLOSED, number) for number in (1, 2, 4, 8, 16)]
     assert loads_of(None, "", "50:100:50", loadgen=False) == [Load(OPEN, 50), Load(OPEN, 100)]
+    assert loads_of("server", "", "", loadgen=False) == [Load(OFFLINE, None), Load(OPEN, None)]
     assert loads_of("offline", "", "", loadgen=True) == [Load(OFFLINE, None)]
     assert loads_of(None, "", "", loadgen=True) == [Load(CLOSED, 1), Load(OFFLINE, None), Load(OPEN, None)]
     assert loads_of(None, "", "40", loadgen=True) == [Load(CLOSED, 1), Load(OFFLINE, None), Load(OPEN, 40)]
