@@ -169,7 +169,7 @@ def _range(bounds: List[float]) -> List[float]:
         raise ValueError("not a range of FIRST:LAST or FIRST:LAST:STEP")
     steps = ((last - first) / step if step else math.log2(last) - math.log2(first)) + 1e-9
     if steps >= MOST_NUMBERS:
-        raise ValueError(f"{steps:.0f} numbers are more than the {MOST_NUMBERS} that a sweep takes")
+        raise ValueError(f"more numbers than the {MOST_NUMBERS} that a sweep takes")
     count = int(steps) + 1
     return [float(f"{first + number * step if step else first * 2**number:.12g}") for number in range(count)]
 

@@ -1,7 +1,7 @@
 """Which points a sweep has: options as people type them, over variants with dynamic and with static shapes."""
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from neuronbert.errors import UsageError
@@ -97,6 +97,8 @@ def test_numbers():
         whole_numbers("1.5", "x")
 
 
-@given(st.integers(1, 1000), st.integers(0, 1000), st.integers(1, 300))
+@given(st.integers(1, 1000), st.integers(0, 999), st.integers(1, 300))
+@example(1, 999, 1)
+@example(7, 0, 1)
 def test_a_range_has_its_steps(first, more, step):
     assert numbers(f"{first}:{first + more}:{step}", "x") == list(range(first, first + more + 1, step))
