@@ -282,7 +282,7 @@ def _announce(settings: Sequence[Setting], shapes: Shapes, longest_s: float, loa
     second_s = [_loadgen_s(one, longest_s) if loadgen else 0.0 for one in settings]
     expected_s = compile_s + sum(START_S + 1 + (longest_s if loadgen else usual_s) + more for more in second_s)
     most_s = compile_s + sum(START_S + 1 + longest_s + 2 * more for more in second_s)
-    say(f"{len(settings)} points, about {expected_s / 60:.1f} minutes, at most {most_s / 60:.0f}")
+    say(f"{len(settings)} points, about {expected_s / 60:.1f} minutes, at most {most_s / 60:.1f}")
     if compile_s:
         names = sorted(name for name, seconds in missing.items() if seconds)
         say(f"{len(names)} to be compiled first, {compile_s / 60:.1f} minutes of it: {', '.join(names)}")

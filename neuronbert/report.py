@@ -324,7 +324,7 @@ def _identity(point: Mapping[str, Any]) -> Any:
 
 
 def _label(point: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name} {point[name]}" for name in IDENTITY if point.get(name) is not None)
+    return ", ".join(f"{name} {point[name]}" for name in IDENTITY if point.get(name) not in (None, False))
 
 
 def _estimate(point: Mapping[str, Any], figure: str) -> statistics.Estimate:
