@@ -71,6 +71,7 @@ def places(answers):
 
 @pytest.fixture(scope="module")
 def qa(tmp_path_factory):
+    pytest.importorskip("openvino")
     output = tmp_path_factory.mktemp("parity") / "artifact"
     artifact = compile_checkpoint("demo", output, backend="openvino", precision="fp32", skip_gate=True)
     with Engine(artifact) as engine:

@@ -192,6 +192,7 @@ class Terminal:
 
 
 def test_live_in_a_terminal():
+    pytest.importorskip("rich.live")
     terminal = Terminal("top")
     try:
         terminal.read_until("waiting for one")
