@@ -10,24 +10,22 @@ import math
 import os
 import shlex
 import sys
-import time
-from concurrent.futures import Future
+from collections import Counter
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Sequence, Set, Tuple, Union
+from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Set, Union
 
 import numpy as np
 
 from neuronbert import cores
 from neuronbert.artifact import Artifact, PathLike, load_artifact, output_errors
-from neuronbert.backends import Batch
 from neuronbert.cores import layout_for
 from neuronbert.emulator.settings import settings_from
 from neuronbert.errors import GateRefused, InputError, NeuronBertError, UsageError
-from neuronbert.load import DISTRIBUTIONS, LoadResult, Period, closed_loop, open_loop
-from neuronbert.loadgen import LEAST_SERVER_QUERIES, SERVER, SINGLE_STREAM, LoadGenResult, import_loadgen, run_loadgen
-from neuronbert.loadgen import OFFLINE as LOADGEN_OFFLINE
+from neuronbert.load import DISTRIBUTIONS, Period
+from neuronbert.loadgen import LEAST_SERVER_QUERIES, import_loadgen
 from neuronbert.machine import environment
 from neuronbert.on_demand import Shapes
+from neuronbert.point import ITEMS, Options, Pair, full_windows, measure
 from neuronbert.prices import THIS_MACHINE, Price, PriceBook, load_prices
 from neuronbert.report import (
     compare_reports,
@@ -39,38 +37,20 @@ from neuronbert.report import (
     refuse_unwritable,
     write_report,
 )
-from neuronbert.runner import Runner
 from neuronbert.runner.placement import place_workers
 from neuronbert.statistics import slower
-from neuronbert.sweep import CLOSED, OFFLINE, OPEN, Axes, Load, Setting, chosen_variants, like, loads_of, settings_of
-from neuronbert.windows import Tokenizer, WindowOptions, collate, encode_examples
+from neuronbert.sweep import OFFLINE, OPEN, Axes, Load, Setting, chosen_variants, like, loads_of, settings_of
+from neuronbert.windows import Tokenizer
 
 # What a point takes beside its windows: starting the runner, loading and self-testing the variant.
 START_S = 3.0
 USUAL_S = 8.0  # its windows, when it becomes steady
-# Clients that keep every worker's batches full, whatever the time that a batch takes.
-OFFLINE_BATCHES = 4
 # What is asked a second of the server scenario where nobody said: so much of what offline reached.
 SERVER_SHARE = 0.6
-# Answers come a batch at a time: of so many, one more or less is 2 % of the throughput.
-LEAST_BATCHES = 50
-# Rows that may wait: a service refuses beyond its default, clients that wait for their answers are never refused.
-OPEN_QUEUE, CLOSED_QUEUE = 1024, 1 << 20
-ITEMS = 200  # different requests of a point
 GOLDEN_RATIO = (math.sqrt(5) - 1) / 2
 LONG_S = 1800.0  # a sweep that takes longer says what to do about it
 
-Pair = Tuple[str, str]
 Say = Callable[[str], None]
-
-
-class _Options(NamedTuple):
-    """What is alike for all points."""
-
-    questions: List[Pair]
-    distribution: str
-    period: Period
-    loadgen_folder: Optional[Path]
 
 
 def benchmark_artifact(
@@ -124,7 +104,7 @@ def benchmark_artifact(
     variants = chosen_variants(loaded, variant, precision)
     axes = Axes(batch_size, workers, threads, sequence_length, neuroncore_pipeline_cores)
     places = _Places(loaded, instance_type, load_prices(prices))
-    left_out: Dict[str, int] = {}  # why → how many points
+    left_out: Counter[str] = Counter()  # why → how many points
     settings = places.possible(
         settings_of(variants, axes, loads_of(scenario, concurrency, request_rate, loadgen=loadgen)), questions, left_out
     )
@@ -157,18 +137,18 @@ def benchmark_artifact(
     )
     shapes = Shapes(loaded, places.cores_of, progress)
     _announce([one for one in settings if one not in kept.points], shapes, longest_s, loadgen, progress)
-    options = _Options(questions, request_distribution, period, _loadgen_folder(report) if loadgen else None)
+    options = Options(questions, request_distribution, period, _loadgen_folder(report) if loadgen else None)
     for number, setting in enumerate(settings, start=1):
         if setting in kept.points:
             continue
         place = places.of(setting)
         try:
             found = shapes.artifact_for(setting)
-            measured = _measure(found, _with_rate(setting, kept.points), options, places.cores_of)
+            measured = measure(found, _with_rate(setting, kept.points), options, places.cores_of)
         except NeuronBertError as error:  # the others may well be possible, and must not be lost
             if number == len(settings) and not kept.points:
                 raise
-            left_out[error.message] = left_out.get(error.message, 0) + 1
+            left_out[error.message] += 1
             progress(
                 f"{number}/{len(settings)}  {setting.variant}, batch {setting.batch_size} left out: {error.message}"
             )
@@ -245,7 +225,7 @@ class _Places:
         return {place: self.price(place) for place in map(self.of, settings)}
 
     def possible(
-        self, settings: Sequence[Setting], questions: Sequence[Pair], left_out: Dict[str, int]
+        self, settings: Sequence[Setting], questions: Sequence[Pair], left_out: "Counter[str]"
     ) -> List[Setting]:
         """Without what there is no room or no text for, counted in ``left_out``; UsageError when nothing is left."""
         found = []
@@ -254,7 +234,7 @@ class _Places:
                 self._require(setting, questions)
                 found.append(setting)
             except (UsageError, InputError) as error:
-                left_out[error.message] = left_out.get(error.message, 0) + 1
+                left_out[error.message] += 1
         if not found:
             raise UsageError(f"no point of this sweep can be: {next(iter(left_out))}", hint="other values")
         return found
@@ -354,159 +334,7 @@ def _evenly_mixed(questions: List[Pair]) -> List[Pair]:
     return [ordered[rank] for rank in ranks]
 
 
-class _Texts:
-    """A client that asks questions with their own lengths."""
-
-    def __init__(self, runner: Runner):
-        self._runner = runner
-
-    def submit(self, item: Pair) -> "Future[Any]":
-        return self._runner.submit(*item)
-
-
-class _Tokens:
-    """A client that asks with tokens: windows of one length."""
-
-    def __init__(self, runner: Runner):
-        self._runner = runner
-
-    def submit(self, item: Batch) -> "Future[Any]":
-        return self._runner.submit_encoded(*item)
-
-
-def full_windows(tokenizer: Tokenizer, questions: Sequence[Pair], length: int) -> List[Batch]:
-    """Rows of exactly ``length`` tokens of real text, as batches of one."""
-    together = " ".join(dict.fromkeys(context for _, context in questions))
-    options = WindowOptions(max_seq_len=length, doc_stride=0)
-    windows = encode_examples(tokenizer, [(questions[0][0], together[: 40 * ITEMS * length // 8])], options)[0].windows
-    found = [collate([window], tokenizer.pad_id) for window in windows if len(window.input_ids) == length]
-    if not found:
-        raise InputError(f"the questions hold no text of {length} tokens", hint="more --input-data, or a shorter one")
-    return found[:ITEMS]
-
-
-class _Measured(NamedTuple):
-    load: LoadResult
-    loadgen: Optional[LoadGenResult]
-    facts: Dict[str, Any]
-
-
-def _measure(artifact: Artifact, setting: Setting, options: _Options, inf1: Optional[str]) -> _Measured:
-    began = time.perf_counter()
-    with Runner(
-        artifact,
-        variant=setting.variant,
-        workers=setting.workers,
-        threads=setting.threads,
-        batch_size=setting.batch_size,
-        instance_type=inf1 if setting.pipeline_cores else None,
-        max_queue=OPEN_QUEUE if setting.load.kind == OPEN else CLOSED_QUEUE,
-    ) as runner:
-        cold_start_s = time.perf_counter() - began
-        client: Any = _Texts(runner)
-        items: Sequence[Any] = options.questions
-        if not setting.text:
-            assert setting.sequence_length is not None
-            client, items = _Tokens(runner), full_windows(runner.tokenizer, items, setting.sequence_length)
-        before, cpu_s = runner.stats(), _cpu_s(runner)
-        in_flight = len(before["workers"]) * setting.batch_size * OFFLINE_BATCHES
-        result = _ask(client, items, setting.load, in_flight, options)
-        after = runner.stats()
-        used_s, memory_bytes = _cpu_s(runner) - cpu_s, _memory_bytes(after)
-        second = _ask_with_loadgen(client, items, setting, in_flight, options, result)
-    completed = after["requests"]["completed"] - before["requests"]["completed"]
-    return _Measured(
-        result,
-        second,
-        {
-            **_described(artifact, setting, len(after["workers"]), in_flight),
-            "cold_start_s": cold_start_s,
-            "padding_ratio": after["padding"],
-            "fill": after["fill"],
-            "host_cpu_us": used_s / completed * 1e6 if completed else None,
-            "memory_bytes": memory_bytes,
-        },
-    )
-
-
-def _ask(client: Any, items: Sequence[Any], load: Load, in_flight: int, options: _Options) -> LoadResult:
-    period = options.period if options.loadgen_folder is None else options.period._replace(until_steady=False)
-    if load.kind == OPEN:
-        assert load.number is not None
-        return open_loop(client, items, rate_per_s=load.number, distribution=options.distribution, period=period)
-    clients = in_flight if load.kind == OFFLINE else int(load.number or 1)
-    least = LEAST_BATCHES * min(clients, in_flight // OFFLINE_BATCHES)
-    return closed_loop(client, items, concurrency=clients, period=period._replace(least_answers=least))
-
-
-def _ask_with_loadgen(
-    client: Any, items: Sequence[Any], setting: Setting, in_flight: int, options: _Options, ours: LoadResult
-) -> Optional[LoadGenResult]:
-    if options.loadgen_folder is None or not ours.throughput_per_s:
-        return None
-    kind, rate = setting.load
-    scenario = {CLOSED: SINGLE_STREAM, OFFLINE: LOADGEN_OFFLINE, OPEN: SERVER}[kind]
-    name = f"{scenario}-{setting.variant}-w{setting.workers or 'auto'}-t{setting.threads or 'auto'}"
-    name += f"-b{setting.batch_size}-s{'text' if setting.text else setting.sequence_length}"
-    return run_loadgen(
-        client,
-        items,
-        scenario=scenario,
-        folder=options.loadgen_folder / (name + (f"-{rate:g}" if kind == OPEN else "")),
-        seconds=options.period.longest_s,
-        expected_per_s=(rate if kind == OPEN else None) or ours.throughput_per_s,
-        in_flight=in_flight,
-    )
-
-
-def _memory_bytes(stats: Mapping[str, Any]) -> Optional[int]:
-    """Of this process and the workers together, shared pages counted once (Linux's proportional set size)."""
-    total = 0
-    for pid in ["self", *(worker["pid"] for worker in stats["workers"])]:
-        try:
-            with open(f"/proc/{pid}/smaps_rollup", encoding="utf-8") as file:
-                total += sum(int(line.split()[1]) * 1024 for line in file if line.startswith("Pss:"))
-        except OSError:
-            return None
-    return total
-
-
-def _cpu_s(runner: Runner) -> float:
-    """CPU seconds of this process and the workers (Linux; elsewhere of this process)."""
-    total = time.process_time()
-    for worker in runner.stats()["workers"]:
-        try:
-            with open(f"/proc/{worker['pid']}/stat", encoding="utf-8") as file:
-                fields = file.read().rpartition(")")[2].split()
-        except OSError:
-            continue
-        total += (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-    return total
-
-
 # ---------------------------------------------------------------------------- what is reported
-
-
-def _described(artifact: Artifact, setting: Setting, workers: int, in_flight: int) -> Dict[str, Any]:
-    variant = next(one for one in artifact.variants if one["name"] == setting.variant)
-    kind, number = setting.load
-    return {
-        "model_filename": artifact.folder.name,
-        "n_models": workers,
-        "workers_per_model": 1,
-        "threads": setting.threads,
-        "pipeline_size": variant["pipeline_cores"] or 1,
-        "batch_size": setting.batch_size,
-        "sequence_length": setting.sequence_length,
-        "input": "text" if setting.text else "tokens",
-        "variant": setting.variant,
-        "engine": variant["backend"],
-        "mode": setting.mode if setting.pipeline_cores else None,
-        "precision": variant["precision"],
-        "emulated": variant["emulated"],
-        "concurrency": None if kind == OPEN else in_flight if kind == OFFLINE else int(number or 1),
-        "offered_qps": number if kind == OPEN else None,
-    }
 
 
 def _artifact_facts(artifact: Artifact, variants: Sequence[Mapping[str, Any]]) -> Dict[str, Any]:

@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from neuronbert import benchmark, benchmark_artifact
-from neuronbert.benchmark import full_windows
 from neuronbert.errors import ArtifactError, BackendFailed, GateRefused, InputError, UsageError
 from neuronbert.load import Period
 from neuronbert.on_demand import Shapes
+from neuronbert.point import full_windows
 from neuronbert.report import as_markdown, read_report
 from neuronbert.sweep import CLOSED, Axes, Load, settings_of
 from neuronbert.windows import Tokenizer
@@ -98,14 +98,14 @@ def test_what_there_is_no_room_for_is_left_out_and_said(echo_artifact):
 
 
 def test_a_point_that_fails_does_not_lose_the_others(echo_artifact, monkeypatch):
-    real = benchmark._measure
+    real = benchmark.measure
 
     def fails(artifact, setting, *more):
         if setting.batch_size == 2:
             raise BackendFailed("the device is gone")
         return real(artifact, setting, *more)
 
-    monkeypatch.setattr(benchmark, "_measure", fails)
+    monkeypatch.setattr(benchmark, "measure", fails)
     document = measured(echo_artifact, batch_size="1,2,4", concurrency="1")
     assert [one["batch_size"] for one in document["points"]] == [1, 4]
     assert document["left_out"] == {"the device is gone": 1}
@@ -130,7 +130,7 @@ def test_the_command_of_an_api_call_has_its_options(echo_artifact):
 
 def test_an_interrupted_sweep_goes_on(echo_artifact, tmp_path, monkeypatch):
     report = tmp_path / "report.json"
-    real, left = benchmark._measure, [2]
+    real, left = benchmark.measure, [2]
 
     def interrupted(*arguments):
         if not left[0]:
@@ -138,11 +138,11 @@ def test_an_interrupted_sweep_goes_on(echo_artifact, tmp_path, monkeypatch):
         left[0] -= 1
         return real(*arguments)
 
-    monkeypatch.setattr(benchmark, "_measure", interrupted)
+    monkeypatch.setattr(benchmark, "measure", interrupted)
     with pytest.raises(KeyboardInterrupt):
         measured(echo_artifact, concurrency="1,2,4", report=report)
     assert not report.exists()
-    monkeypatch.setattr(benchmark, "_measure", real)
+    monkeypatch.setattr(benchmark, "measure", real)
     lines = []
     with pytest.raises(UsageError, match="other options"):
         measured(echo_artifact, concurrency="1,2,4", report=report, longest_s=0.5)
