@@ -7,29 +7,33 @@ __version__ = "0.1.0"
 
 # name → module, imported on use: `import neuronbert` costs nothing and needs no backend.
 _PUBLIC = {
-    "compile_checkpoint": "neuronbert.compiler",
-    "load_artifact": "neuronbert.artifact",
-    "load_checkpoint": "neuronbert.checkpoint",
-    "pipeline": "neuronbert.question_answering",
-    "Engine": "neuronbert.engine",
+    "compile_checkpoint": "neuronbert.compiler.compilation",
+    "load_artifact": "neuronbert.artifact.manifest",
+    "load_checkpoint": "neuronbert.checkpoint.loading",
+    "pipeline": "neuronbert.tasks.question_answering.pipeline",
+    "Engine": "neuronbert.engine.engine",
     "Runner": "neuronbert.runner",
-    "run_job": "neuronbert.job",
-    "WindowOptions": "neuronbert.windows",
-    "AnswerOptions": "neuronbert.answers",
-    "NeuronBertForQuestionAnswering": "neuronbert.modeling",
-    "evaluate_artifact": "neuronbert.evaluate",
-    "benchmark_artifact": "neuronbert.benchmark",
-    "plan": "neuronbert.planner",
+    "run_job": "neuronbert.runner.job",
+    "WindowOptions": "neuronbert.tasks.question_answering.windows",
+    "AnswerOptions": "neuronbert.tasks.question_answering.answers",
+    "NeuronBertForQuestionAnswering": "neuronbert.engine.model",
+    "evaluate_artifact": "neuronbert.benchmark.evaluation",
+    "benchmark_artifact": "neuronbert.benchmark.sweep",
+    "plan": "neuronbert.planner.planning",
 }
 
-_MODULES = ("cores", "emulator", "errors")
+_MODULES = {
+    "cores": "neuronbert.hardware.cores",
+    "emulator": "neuronbert.emulator",
+    "errors": "neuronbert.errors",
+}
 
 __all__ = ["__version__", *_PUBLIC, *_MODULES]
 
 
 def __getattr__(name: str) -> Any:
     if name in _MODULES:
-        return importlib.import_module(f"neuronbert.{name}")
+        return importlib.import_module(_MODULES[name])
     if name not in _PUBLIC:
         raise AttributeError(f"module 'neuronbert' has no attribute {name!r}")
     return getattr(importlib.import_module(_PUBLIC[name]), name)

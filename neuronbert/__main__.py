@@ -1,6 +1,6 @@
 """``python -m neuronbert``: the command line."""
 
-from neuronbert.cli import main
+from neuronbert.cli.main import main
 
 if __name__ == "__main__":
     main()

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import settings
 from tiny_checkpoints import write_checkpoint
 
-from neuronbert.artifact import Artifact
-from neuronbert.compiler import compile_checkpoint
+from neuronbert.artifact.manifest import Artifact
+from neuronbert.compiler.compilation import compile_checkpoint
 
 # A deadline times a test, and a busy machine makes it fail for nothing.
 settings.register_profile("untimed", deadline=None)

@@ -15,8 +15,8 @@ from packaging.requirements import Requirement
 from packaging.version import Version
 
 import neuronbert
-from neuronbert import cli
-from neuronbert.artifact import Artifact
+from neuronbert.artifact.manifest import Artifact
+from neuronbert.cli import main as cli
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -240,8 +240,8 @@ def test_the_package_carries_its_data() -> None:
     package = ROOT / "neuronbert"
     patterns = read_setup()["options.package_data"]["neuronbert"].split()
     files = {str(path.relative_to(package)) for pattern in patterns for path in package.glob(pattern)}
-    samples = {"samples/gate.json", "samples/calibration.json"}
-    assert {"py.typed", "demo/model.safetensors", "demo/tokenizer.json", *samples} <= files
+    samples = {f"tasks/question_answering/samples/{name}.json" for name in ("gate", "calibration")}
+    assert {"py.typed", "checkpoint/demo/model.safetensors", "checkpoint/demo/tokenizer.json", *samples} <= files
 
 
 def test_the_licence_is_apache_2() -> None:

@@ -33,7 +33,7 @@ FAMILIES = ("bert", "distilbert", "roberta", "electra")
 
 def tiny_config(model_type: str, **changes: Any) -> Any:
     """A transformers config with 2 layers of 32 features."""
-    from neuronbert.reference_model import transformers
+    from neuronbert.checkpoint.reference_model import transformers
 
     sizes: Dict[str, Any] = {
         "vocab_size": len(WORDPIECE),
@@ -63,7 +63,7 @@ def tiny_model(model_type: str, head: str = "QuestionAnswering", **changes: Any)
     """A transformers model with seeded random weights, in eval mode."""
     import torch
 
-    from neuronbert.reference_model import transformers
+    from neuronbert.checkpoint.reference_model import transformers
 
     config = tiny_config(model_type, **changes)
     name = type(config).__name__.replace("Config", "") + ("For" + head if head else "Model")

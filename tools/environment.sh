@@ -12,7 +12,7 @@ INF1_PYTHONS=${INF1_PYTHONS:-3.8 3.10}
 # The release that every AWS tutorial pins; on Python 3.8 what is traced is tested with it too.
 OLD_TRANSFORMERS=4.6.0
 OLD_FOLDER="$ROOT/.venv-inf1-3.8/transformers-$OLD_TRANSFORMERS"
-INF1_TRACING_TESTS="tests/backends/test_neuron.py tests/backends/test_neuron_pain_points.py tests/test_reference_model.py"
+INF1_TRACING_TESTS="tests/backends/neuron/test_neuron.py tests/backends/neuron/test_pain_points.py tests/checkpoint/test_reference_model.py"
 
 say() {
     printf '%s\n' "$*" >&2

@@ -27,13 +27,20 @@ import numpy as np
 REPOSITORY = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(REPOSITORY))
 
-from neuronbert.architectures import size_of  # noqa: E402
-from neuronbert.checkpoint import BaseCheckpoint, load_base_checkpoint, load_checkpoint  # noqa: E402
+from neuronbert.checkpoint.families import size_of  # noqa: E402
+from neuronbert.checkpoint.loading import BaseCheckpoint, load_base_checkpoint, load_checkpoint  # noqa: E402
+from neuronbert.checkpoint.weights import fingerprint  # noqa: E402
 from neuronbert.errors import InputError, NeuronBertError, OutputError, UsageError  # noqa: E402
-from neuronbert.machine import has_bf16  # noqa: E402
-from neuronbert.squad import SquadQuestion, load_squad  # noqa: E402
-from neuronbert.weights import fingerprint  # noqa: E402
-from neuronbert.windows import Example, Tokenizer, Window, WindowOptions, collate, encode_examples  # noqa: E402
+from neuronbert.hardware.machine import has_bf16  # noqa: E402
+from neuronbert.tasks.question_answering.squad import SquadQuestion, load_squad  # noqa: E402
+from neuronbert.tasks.question_answering.windows import (  # noqa: E402
+    Example,
+    Tokenizer,
+    Window,
+    WindowOptions,
+    collate,
+    encode_examples,
+)
 
 WEIGHT_DECAY = 0.01  # with the clipping below, the settings of the BERT paper (arXiv 1810.04805, appendix A.2)
 MAX_GRADIENT_NORM = 1.0
@@ -312,8 +319,8 @@ class Trainer:
 
 def build_model(base: BaseCheckpoint, options: TrainingOptions) -> Any:
     """The base's weights in a question-answering model; a head that it lacks is drawn from the seed."""
-    from neuronbert.reference_model import build_reference_model
-    from neuronbert.tokenizer_files import uses_token_types
+    from neuronbert.checkpoint.reference_model import build_reference_model
+    from neuronbert.checkpoint.tokenizer_files import uses_token_types
 
     arrays = {name: tensor.float32() for name, tensor in base.tensors.items()}
     if "qa_outputs.weight" not in arrays:

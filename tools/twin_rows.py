@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 from neuronbert import compile_checkpoint
-from neuronbert.windows import Tokenizer
+from neuronbert.tasks.question_answering.windows import Tokenizer
 
 ROOT = Path(__file__).resolve().parent.parent
 XQUAD = ROOT / "tests" / "data" / "xquad" / "xquad-en.json"
@@ -34,7 +34,7 @@ def default_work() -> Path:
 
 def blog_rows() -> List[Row]:
     """The eight rows of AWS's blog post, in its order."""
-    from neuronbert.emulator.device_model import PUBLISHED_PATH
+    from neuronbert.hardware.device_model import PUBLISHED_PATH
 
     with open(PUBLISHED_PATH, encoding="utf-8") as file:
         return [row for row in csv.DictReader(file) if "blog" in row["source"]]
@@ -97,7 +97,7 @@ def prepare(name: str, work: Path, row: Row) -> None:
 
     torch.manual_seed(0)
     model = BertForQuestionAnswering(BertConfig()).eval()
-    tokenizer = AutoTokenizer.from_pretrained(str(ROOT / "neuronbert" / "demo"))
+    tokenizer = AutoTokenizer.from_pretrained(str(ROOT / "neuronbert" / "checkpoint" / "demo"))
     artifact = work / name
     if not artifact.exists():
         compile_checkpoint(

@@ -14,8 +14,8 @@ import numpy as np
 from neuronbert.errors import UsageError
 
 BACKENDS = {
-    "neuron": "neuronbert.backends.neuron",
-    "openvino": "neuronbert.backends.openvino",
+    "neuron": "neuronbert.backends.neuron.backend",
+    "openvino": "neuronbert.backends.openvino.backend",
     "onnxruntime": "neuronbert.backends.onnxruntime",
     "torchscript": "neuronbert.backends.torchscript",
     "echo": "neuronbert.backends.echo",

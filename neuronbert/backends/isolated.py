@@ -20,8 +20,8 @@ import numpy as np
 
 from neuronbert import errors
 from neuronbert.backends import Batch, Logits, load_backend
-from neuronbert.backends.neuron_target import Bucket
-from neuronbert.buckets import BucketedSession
+from neuronbert.backends.buckets import BucketedSession
+from neuronbert.backends.neuron.target import Bucket
 
 
 class DeviceProcess:
@@ -124,7 +124,7 @@ def _raised_or_facts(facts: Dict[str, Any]) -> Dict[str, Any]:
 
 
 def _error_class(name: str) -> Any:
-    from neuronbert.backends import neuron_errors
+    from neuronbert.backends.neuron import failures as neuron_errors
 
     return getattr(neuron_errors, name, None) or getattr(errors, name, errors.BackendFailed)
 

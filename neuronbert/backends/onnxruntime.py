@@ -10,11 +10,11 @@ from typing import Any, Dict, Iterator, Mapping, Sequence, Set, Tuple
 
 import numpy as np
 
-from neuronbert.architectures import family_of, size_of
 from neuronbert.backends import Batch, ExportResult, ExportSource, Logits, ThroughputPlan
 from neuronbert.backends.tracing import disk_errors, model_bytes, traceable
+from neuronbert.checkpoint.families import family_of, size_of
 from neuronbert.errors import BackendFailed, BackendUnavailable
-from neuronbert.machine import VNNI, has_vnni, library_version, library_versions
+from neuronbert.hardware.machine import VNNI, has_vnni, library_version, library_versions
 
 PRECISIONS: Tuple[str, ...] = ("fp32", "int8")
 STATIC_SHAPES = False

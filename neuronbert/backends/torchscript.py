@@ -9,7 +9,7 @@ import numpy as np
 from neuronbert.backends import Batch, ExportResult, ExportSource, Logits, ThroughputPlan
 from neuronbert.backends.tracing import traceable
 from neuronbert.errors import BackendFailed, BackendUnavailable
-from neuronbert.machine import library_version, library_versions
+from neuronbert.hardware.machine import library_version, library_versions
 
 PRECISIONS: Tuple[str, ...] = ("fp32",)
 STATIC_SHAPES = False

@@ -8,8 +8,8 @@ from typing import Any, Dict, Iterator, Tuple
 
 import numpy as np
 
-from neuronbert.architectures import family_of, size_of
 from neuronbert.backends import ExportSource
+from neuronbert.checkpoint.families import family_of, size_of
 
 # Unequal and above 1, so that no tracer takes a size for a constant or for the other one.
 EXAMPLE_ROWS = 2

@@ -9,10 +9,10 @@ import safetensors.torch
 import torch
 
 from neuronbert.emulator.arithmetic import DTYPES, Arithmetic, Policy
-from neuronbert.emulator.device_model import ModelShape
 from neuronbert.emulator.graph import Node, Program, Ref, TensorSpec, refs_in
 from neuronbert.emulator.operators import MATRIX_PRODUCTS
 from neuronbert.emulator.partition import Subgraph, tensors_of
+from neuronbert.hardware.device_model import ModelShape
 
 MAGIC = b"NEFF+EMU"
 # What the runtime of torch-neuron 1.13.1.2.11.13.0 reads; a newer file is refused.

@@ -7,12 +7,12 @@ import time
 from pathlib import Path
 from typing import Any, Dict, List, NamedTuple, NoReturn, Optional, Sequence
 
-from neuronbert.cores import MAX_CORES
 from neuronbert.emulator.arithmetic import BF16, FP16, Policy
 from neuronbert.emulator.graph import Program
 from neuronbert.emulator.neff import Neff, build_neff
 from neuronbert.emulator.operators import MATRIX_PRODUCTS
 from neuronbert.emulator.partition import Subgraph
+from neuronbert.hardware.cores import MAX_CORES
 
 VERSION = "1.24.0.0"
 

@@ -3,7 +3,7 @@
 import re
 from typing import Mapping, NamedTuple, Optional, Tuple
 
-from neuronbert.cores import GROUP_SIZES, NUM_CORES, VISIBLE_CORES
+from neuronbert.hardware.cores import GROUP_SIZES, NUM_CORES, VISIBLE_CORES
 
 EXEC_TIMEOUT = "NEURON_RT_EXEC_TIMEOUT"
 LOG_LEVEL = "NEURON_RT_LOG_LEVEL"

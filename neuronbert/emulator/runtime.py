@@ -9,7 +9,6 @@ from typing import Any, Callable, Dict, List, NoReturn, Optional, Sequence, Tupl
 
 import torch
 
-from neuronbert.cores import BYTES_PER_WEIGHT, CORES_PER_CHIP, GIB, PROGRAM_OVERHEAD, instance_type
 from neuronbert.emulator import calls, nrt_log, ops
 from neuronbert.emulator.execution import LoadedProgram
 from neuronbert.emulator.faults import EXECUTE, INIT, LOAD, FaultPlan
@@ -21,6 +20,7 @@ from neuronbert.emulator.reservation import CoreRegistry, CoresTaken
 from neuronbert.emulator.settings import TwinSettings
 from neuronbert.emulator.statistics import CoreMeter, Statistics
 from neuronbert.emulator.timed import CoreClock, RecordedLogits, Recorder
+from neuronbert.hardware.cores import BYTES_PER_WEIGHT, CORES_PER_CHIP, GIB, PROGRAM_OVERHEAD, instance_type
 
 VERSION = "2.20.0"  # of the last libnrt inside a torch-neuron wheel
 CHIP_BYTES = 8 * GIB

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Dict, Mapping, Optional, Tuple
 
-from neuronbert.cores import instance_type
-from neuronbert.emulator.device_model import LATEST_RELEASE, RELEASES
 from neuronbert.emulator.faults import Fault, parse_faults
 from neuronbert.errors import UsageError
+from neuronbert.hardware.cores import instance_type
+from neuronbert.hardware.device_model import LATEST_RELEASE, RELEASES
 
 INSTANCE = "NEURONBERT_EMULATE"
 FAULTS = "NEURONBERT_EMULATE_FAULTS"

@@ -12,9 +12,9 @@ import torch
 from filelock import FileLock
 
 from neuronbert.emulator import calls, ops
-from neuronbert.emulator.device_model import Work, entry_seconds, stage_seconds
 from neuronbert.emulator.neff import Neff
 from neuronbert.emulator.nrt_log import execute_error
+from neuronbert.hardware.device_model import Work, entry_seconds, stage_seconds
 
 PR_SET_TIMERSLACK = 29  # linux/prctl.h
 LATE_S = 80e-6  # how late a virtual machine's idle core wakes up

@@ -5,9 +5,9 @@ from typing import Any, Dict, List
 
 import psutil
 
-from neuronbert.cores import CORES_PER_CHIP, GIB, instance_type
 from neuronbert.emulator.reservation import CoreRegistry, CoreState
 from neuronbert.emulator.settings import TwinSettings
+from neuronbert.hardware.cores import CORES_PER_CHIP, GIB, instance_type
 
 FIRST_BUS = 0x1C
 STALE_AFTER_S = 5.0

@@ -19,8 +19,8 @@ from neuronbert.backends import Batch, Logits, ThroughputPlan
 from neuronbert.errors import BackendFailed, DeadlineExceeded, NeuronBertError, PoisonRequest, RunnerClosed
 from neuronbert.runner import supervision
 from neuronbert.runner.batching import WHOLE_BATCH, Batcher, Item, Leaving, adaptive_wait_s, fill_of, padding_of
+from neuronbert.runner.counters import Statistics
 from neuronbert.runner.requests import Answered, Request
-from neuronbert.runner.statistics import Statistics
 from neuronbert.runner.supervision import READY, STARTING, STOPPED, WAITING, Job, Place, Sent, Worker, now_s
 
 MAX_DEATHS = 2  # of workers, with one request

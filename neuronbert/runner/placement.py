@@ -3,12 +3,12 @@
 import os
 from typing import Dict, List, NamedTuple, Optional, Sequence
 
-from neuronbert.artifact import Artifact, Variant, choose_variants
+from neuronbert.artifact.manifest import Artifact, Variant, choose_variants
 from neuronbert.backends import load_backend
-from neuronbert.backends.neuron_target import recorded_layout
-from neuronbert.cores import CoreLayout, layout_for
+from neuronbert.backends.neuron.target import recorded_layout
 from neuronbert.errors import ArtifactError, UsageError
-from neuronbert.machine import physical_cores
+from neuronbert.hardware.cores import CoreLayout, layout_for
+from neuronbert.hardware.machine import physical_cores
 from neuronbert.runner.supervision import Place
 
 

@@ -15,20 +15,20 @@ from typing import Any, Deque, Dict, Iterable, Iterator, List, Optional, Sequenc
 
 import numpy as np
 
-from neuronbert.answers import AnswerOptions, options_of, rank_answers
-from neuronbert.artifact import Artifact, PathLike, load_artifact
+from neuronbert.artifact.manifest import Artifact, PathLike, load_artifact
 from neuronbert.backends import Batch, Logits, ThroughputPlan
-from neuronbert.cores import CoreLayout
+from neuronbert.engine.model import QuestionAnsweringOutput, encoded_batch, refuse_foreign_tokens
 from neuronbert.errors import InputError, NeuronBertError, Overloaded, RunnerClosed, UsageError
-from neuronbert.modeling import QuestionAnsweringOutput, encoded_batch, refuse_foreign_tokens
+from neuronbert.hardware.cores import CoreLayout
+from neuronbert.runner.counters import Statistics
 from neuronbert.runner.dispatcher import Dispatcher, Settings
 from neuronbert.runner.events import Events, Listener
 from neuronbert.runner.placement import place_workers
 from neuronbert.runner.publishing import Publisher
 from neuronbert.runner.requests import Request, Row
-from neuronbert.runner.statistics import Statistics
 from neuronbert.runner.supervision import Job, now_s
-from neuronbert.windows import Example, Tokenizer, WindowOptions, encode_examples
+from neuronbert.tasks.question_answering.answers import AnswerOptions, options_of, rank_answers
+from neuronbert.tasks.question_answering.windows import Example, Tokenizer, WindowOptions, encode_examples
 
 Pair = Tuple[str, str]  # question, context
 

@@ -10,9 +10,9 @@ import time
 from dataclasses import dataclass, field
 from typing import Any, Dict, List, Mapping, NamedTuple, Optional
 
-from neuronbert.cores import merged_environment
 from neuronbert.errors import BackendFailed, NeuronBertError
-from neuronbert.machine import oom_kills
+from neuronbert.hardware.cores import merged_environment
+from neuronbert.hardware.machine import oom_kills
 from neuronbert.runner.batching import Item
 from neuronbert.runner.frames import Channel
 
@@ -150,7 +150,7 @@ class Worker:
 # The runner's own import path, so that the worker finds the same package however the runner's process was started.
 _CODE = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
-    "from neuronbert.runner.worker import main; main(sys.argv[2:])"
+    "from neuronbert.runner.worker_process import main; main(sys.argv[2:])"
 )
 
 

@@ -7,7 +7,7 @@ import pytest
 from tiny_checkpoints import write_checkpoint
 from twin import compile_on_twin
 
-from neuronbert.artifact import Artifact
+from neuronbert.artifact.manifest import Artifact
 
 DATA_PARALLEL = {"batch_size": 2, "sequence_length": "64,128"}
 PIPELINE = {"mode": "pipeline", "neuroncore_pipeline_cores": 2, "batch_size": 1, "sequence_length": 64}

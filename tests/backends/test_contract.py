@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from tiny_source import TinySource, difference, random_batch
 
-from neuronbert.architectures import FAMILIES
 from neuronbert.backends import BACKENDS, Batch, load_backend
+from neuronbert.checkpoint.families import FAMILIES
 from neuronbert.errors import BackendFailed, BackendUnavailable, UsageError
-from neuronbert.machine import unmet_requirements
+from neuronbert.hardware.machine import unmet_requirements
 
 ENGINES = [
     (name, precision)
@@ -204,7 +204,7 @@ import errno, resource, sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[4])
 from tiny_source import TinySource
-from neuronbert.artifact import new_folder
+from neuronbert.artifact.manifest import new_folder
 from neuronbert.backends import load_backend
 from neuronbert.errors import OutputError
 backend, source = load_backend(sys.argv[1]), TinySource()

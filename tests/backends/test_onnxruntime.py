@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from tiny_source import TinySource
 
-from neuronbert.architectures import FAMILIES
 from neuronbert.backends import onnxruntime
-from neuronbert.machine import VNNI
+from neuronbert.checkpoint.families import FAMILIES
+from neuronbert.hardware.machine import VNNI
 
 pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")

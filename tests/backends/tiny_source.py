@@ -4,8 +4,8 @@ from typing import Any, Dict, List, Tuple
 
 import numpy as np
 
-from neuronbert.architectures import FAMILIES, Family
 from neuronbert.backends import Batch, Logits
+from neuronbert.checkpoint.families import FAMILIES, Family
 
 # Small enough that exporting one takes seconds; 80 positions, so that longer rows fail.
 SIZES: Dict[str, int] = {
@@ -39,7 +39,7 @@ class TinySource:
     def _build(self) -> Any:
         import torch
 
-        from neuronbert.reference_model import ReferenceModel, new_transformers_model
+        from neuronbert.checkpoint.reference_model import ReferenceModel, new_transformers_model
 
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(7)

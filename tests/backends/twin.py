@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from neuronbert.artifact import Artifact
+from neuronbert.artifact.manifest import Artifact
 
 
 def compile_on_twin(
@@ -13,7 +13,7 @@ def compile_on_twin(
     """Weights that mean nothing, so no gate; the twin is off again afterwards."""
     pytest.importorskip("torch")
     from neuronbert import emulator
-    from neuronbert.compiler import compile_checkpoint
+    from neuronbert.compiler.compilation import compile_checkpoint
 
     emulator.stop()
     emulator.use(instance, directory=str(folder / "twin"), faults=faults)

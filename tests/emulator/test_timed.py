@@ -10,8 +10,9 @@ torch = pytest.importorskip("torch")
 from models import LENGTH, TinyBert, largest_difference, tiny_inputs  # noqa: E402
 
 from neuronbert import emulator  # noqa: E402
-from neuronbert.emulator import device_model, timed  # noqa: E402
+from neuronbert.emulator import timed  # noqa: E402
 from neuronbert.emulator.neff import Neff  # noqa: E402
+from neuronbert.hardware import device_model  # noqa: E402
 
 
 @pytest.fixture

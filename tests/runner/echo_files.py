@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from neuronbert.artifact import Artifact, load_artifact, write_manifest
+from neuronbert.artifact.manifest import Artifact, load_artifact, write_manifest
 from neuronbert.backends.echo import FILE_NAME
 
 

@@ -2,9 +2,9 @@ import os
 
 import pytest
 
-from neuronbert.artifact import Artifact
-from neuronbert.cores import layout_for
+from neuronbert.artifact.manifest import Artifact
 from neuronbert.errors import ArtifactError, UsageError
+from neuronbert.hardware.cores import layout_for
 from neuronbert.runner import placement
 from neuronbert.runner.placement import place_workers
 

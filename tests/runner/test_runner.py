@@ -12,14 +12,7 @@ from processes import is_running, open_descriptors, wait_until
 
 from neuronbert import NeuronBertForQuestionAnswering, Runner
 from neuronbert.backends import Batch
-from neuronbert.errors import (
-    ArtifactError,
-    DeadlineExceeded,
-    InputError,
-    Overloaded,
-    RunnerClosed,
-    UsageError,
-)
+from neuronbert.errors import ArtifactError, DeadlineExceeded, InputError, Overloaded, RunnerClosed, UsageError
 from neuronbert.runner import Answered
 
 ENCODED = np.array([[101, 2040, 102, 3958, 27227, 102], [101, 2043, 102, 1999, 3982, 102]])

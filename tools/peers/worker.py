@@ -46,15 +46,15 @@ class Worker:
 
     def count_tokens(self, data: str, questions: int, tokenizer_from: str) -> Dict[str, Any]:
         """Tokens of every window of the workload, without padding (needs neuronbert's environment)."""
-        from neuronbert.windows import Tokenizer, WindowOptions, encode_examples
+        from neuronbert.tasks.question_answering.windows import Tokenizer, WindowOptions, encode_examples
 
         examples = encode_examples(Tokenizer.from_files(Path(tokenizer_from)), _first(data, questions), WindowOptions())
         return {"tokens": [len(window.input_ids) for example in examples for window in example.windows]}
 
     def score(self, data: str, questions: int, answers: List[str]) -> Dict[str, Any]:
         """F1 in percent of a contender's answers (needs neuronbert's environment)."""
-        from neuronbert.metrics import mean_f1
-        from neuronbert.squad import load_squad
+        from neuronbert.tasks.question_answering.metrics import mean_f1
+        from neuronbert.tasks.question_answering.squad import load_squad
 
         golds = [question.answers for question in load_squad(Path(data))[:questions]]
         return {"f1": 100 * mean_f1(answers, golds)}

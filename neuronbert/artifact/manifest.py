@@ -1,0 +1,418 @@
+"""The artifact: one folder, many variants, a manifest that vouches for every byte; compiler writes, engine loads."""
+
+import errno
+import hashlib
+import json
+import math
+import os
+import re
+import shlex
+import shutil
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any, Dict, Iterator, List, Mapping, Optional, Union
+
+from neuronbert import __version__
+from neuronbert.errors import ArtifactError, NeuronBertError, OutputError
+from neuronbert.hardware.machine import unmet_requirements
+
+MANIFEST_NAME = "neuronbert.json"
+SELFTEST_NAME = "selftest.npz"
+
+# 1 (0.1.0): the first.
+SCHEMA_VERSION = 1
+
+REQUIRED_KEYS = ("schema_version", "neuronbert_version", "checkpoint", "task", "variants", "files")
+VARIANT_KEYS = ("backend", "precision", "requires", "files", "selftest_tolerance")
+VARIANT_NAME = re.compile("[a-z0-9][a-z0-9.-]*")
+NO_DIGEST = "0" * 64
+READ_BYTES = 1 << 20
+FULL_BYTES = 1 << 16
+
+PathLike = Union[str, "os.PathLike[str]"]
+Variant = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A verified artifact: its folder and its manifest."""
+
+    folder: Path
+    manifest: Mapping[str, Any]
+
+    @property
+    def variants(self) -> List[Variant]:
+        return list(self.manifest["variants"])
+
+    def variant_folder(self, variant: Variant) -> Path:
+        return self.folder / "variants" / variant["name"]
+
+
+def load_artifact(folder: PathLike) -> Artifact:
+    """The artifact in ``folder``, every byte of it verified.
+
+    Raises ArtifactError, naming the file, if the manifest is missing, truncated, altered or from a newer schema, or if
+    any file was changed, added, removed, or replaced by a symbolic link.
+    """
+    path = Path(folder)
+    manifest = read_manifest(path)
+    expected = listed_files(manifest)
+    refuse_unsafe_paths(path, expected)
+    refuse_unlisted_files(path, expected)
+    verify_checksums(path, expected)
+    return Artifact(path, manifest)
+
+
+def read_manifest(folder: Path) -> Dict[str, Any]:
+    """The manifest of ``folder`` after its own digest was checked."""
+    path = folder / MANIFEST_NAME
+    try:
+        if path.is_symlink():
+            raise _damaged(folder, f"{MANIFEST_NAME} is a symbolic link")
+        raw = path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        raise _no_artifact(folder) from None
+    except OSError as error:
+        raise _unreadable(path, error) from error
+    manifest = _parse_manifest(folder, raw)
+    digest = str(manifest.get("digest"))
+    # Before the schema: a damaged number must not read as a newer one. A newer schema may have no digest of this form.
+    signed = re.fullmatch("[0-9a-f]{64}", digest) is not None
+    if signed and _digest(raw, digest) != digest:
+        raise _damaged(folder, f"{MANIFEST_NAME} does not match its own digest: it was changed after it was written")
+    _refuse_newer_schema(folder, manifest)
+    if not signed:
+        raise _damaged(folder, f"{MANIFEST_NAME} has no digest of its own: it was changed after it was written")
+    _refuse_malformed(folder, manifest)
+    return manifest
+
+
+def _no_artifact(folder: Path) -> ArtifactError:
+    if not os.path.lexists(folder):
+        return ArtifactError(f"there is no artifact at {folder}", hint=f"neuronbert compile CHECKPOINT {folder}")
+    if (folder / "config.json").exists():
+        what, hint = "it is a checkpoint that was not compiled yet", f"neuronbert compile {folder} OUTPUT"
+    else:
+        what, hint = f"it has no {MANIFEST_NAME}", "name the folder that neuronbert compile wrote"
+    return ArtifactError(f"{folder} is not an artifact: {what}", hint=hint)
+
+
+def _unreadable(path: Path, error: OSError) -> ArtifactError:
+    return ArtifactError(
+        f"{path} cannot be read: {error.strerror}", hint=f"ls -ld {path}, then chmod, or copy the artifact again"
+    )
+
+
+def _refuse_malformed(folder: Path, manifest: Mapping[str, Any]) -> None:
+    """Raise ArtifactError for a manifest that no compile wrote, though its digest fits."""
+    missing = [key for key in REQUIRED_KEYS if key not in manifest]
+    if missing:
+        raise _damaged(folder, f"{MANIFEST_NAME} lacks {', '.join(missing)}")
+    _refuse_malformed_files(folder, "files", manifest["files"])
+    variants = manifest["variants"]
+    if not isinstance(variants, list) or not all(isinstance(variant, dict) for variant in variants):
+        raise _damaged(folder, f"{MANIFEST_NAME}: variants is not a list of objects")
+    names = [variant.get("name") for variant in variants]
+    for variant in variants:
+        _refuse_malformed_variant(folder, variant)
+        if names.count(variant["name"]) > 1:
+            raise _damaged(folder, f"{MANIFEST_NAME} has two variants called {variant['name']!r}")
+
+
+def _refuse_malformed_variant(folder: Path, variant: Variant) -> None:
+    name = variant.get("name")
+    # It becomes the name of a folder.
+    if not isinstance(name, str) or not VARIANT_NAME.fullmatch(name):
+        raise _damaged(folder, f"{MANIFEST_NAME} names a variant {name!r}")
+    missing = [key for key in VARIANT_KEYS if key not in variant]
+    if missing:
+        raise _damaged(folder, f"{MANIFEST_NAME}: variant {name} lacks {', '.join(missing)}")
+    _refuse_malformed_files(folder, f"variant {name}: files", variant["files"])
+    for path in variant["files"]:
+        if not path.startswith(f"variants/{name}/"):
+            raise _damaged(folder, f"{MANIFEST_NAME}: variant {name} lists {path!r}, which is not in its folder")
+    tolerance = variant["selftest_tolerance"]
+    if isinstance(tolerance, bool) or not isinstance(tolerance, (int, float)) or not 0 <= tolerance < math.inf:
+        raise _damaged(
+            folder, f"{MANIFEST_NAME}: variant {name} has the selftest_tolerance {tolerance!r}, not a finite number"
+        )
+
+
+def _refuse_malformed_files(folder: Path, where: str, files: Any) -> None:
+    if not isinstance(files, dict) or not all(isinstance(sha, str) for sha in files.values()):
+        raise _damaged(folder, f"{MANIFEST_NAME}: {where} is not an object of SHA-256 sums")
+
+
+def _parse_manifest(folder: Path, raw: bytes) -> Dict[str, Any]:
+    try:
+        manifest = json.loads(raw.decode("utf-8"))
+    except ValueError as error:
+        raise _damaged(folder, f"{MANIFEST_NAME} is truncated or damaged ({error})") from None
+    if not isinstance(manifest, dict):
+        raise _damaged(folder, f"{MANIFEST_NAME} holds a {type(manifest).__name__}, not an object")
+    return manifest
+
+
+def _refuse_newer_schema(folder: Path, manifest: Mapping[str, Any]) -> None:
+    schema = manifest.get("schema_version")
+    if isinstance(schema, bool) or not isinstance(schema, int) or schema < 1:
+        raise _damaged(folder, f"{MANIFEST_NAME} has the schema version {schema!r}")
+    if schema > SCHEMA_VERSION:
+        writer = str(manifest.get("neuronbert_version"))
+        known = re.fullmatch(r"\d+(\.\d+)*[a-z0-9.+]*", writer) is not None
+        upgrade = f"'neuronbert>={writer}' (the version that wrote it)" if known else "--upgrade neuronbert"
+        raise ArtifactError(
+            f"{folder} has schema version {schema}, and neuronbert {__version__} reads up to {SCHEMA_VERSION}",
+            hint=f"pip install {upgrade}, or compile the checkpoint again",
+        )
+
+
+def _digest(raw: bytes, digest: str) -> str:
+    return hashlib.sha256(raw.replace(digest.encode(), NO_DIGEST.encode(), 1)).hexdigest()
+
+
+def _damaged(folder: Path, what: str) -> ArtifactError:
+    return ArtifactError(
+        f"{folder}: {what}",
+        hint="copy the artifact again, or remove it and compile it again: neuronbert compile CHECKPOINT OUTPUT",
+    )
+
+
+def listed_files(manifest: Mapping[str, Any]) -> Dict[str, str]:
+    """Every path that the manifest vouches for, with its SHA-256."""
+    files = dict(manifest["files"])
+    for variant in manifest["variants"]:
+        files.update(variant["files"])
+    return files
+
+
+def refuse_unsafe_paths(folder: Path, paths: Mapping[str, str]) -> None:
+    """Raise ArtifactError for a listed path that could lead out of the folder."""
+    for name in paths:
+        parts = name.split("/")
+        if not name or "\\" in name or os.path.isabs(name) or any(part in ("", ".", "..") for part in parts):
+            raise _damaged(folder, f"{MANIFEST_NAME} lists the path {name!r}, which may lead out of the artifact")
+
+
+def refuse_unlisted_files(folder: Path, expected: Mapping[str, str]) -> None:
+    """Raise ArtifactError for a symbolic link, a file that is not listed, or a listed one that is not there."""
+    found = set()
+    for directory, subdirectories, names in os.walk(folder):
+        for name in subdirectories + names:
+            path = Path(directory, name)
+            relative = path.relative_to(folder).as_posix()
+            if path.is_symlink():
+                raise _damaged(folder, f"{relative} is a symbolic link")
+            if name in names:
+                found.add(relative)
+    extra = sorted(found - set(expected) - {MANIFEST_NAME})
+    if extra:
+        raise ArtifactError(
+            f"{folder}: {extra[0]} is not listed in {MANIFEST_NAME}"
+            + (f" (and {len(extra) - 1} more)" if extra[1:] else ""),
+            hint=f"remove {folder / extra[0]} if you do not know what it is",
+        )
+    missing = sorted(set(expected) - found)
+    if missing:
+        raise _damaged(folder, f"{missing[0]} is missing")
+
+
+def verify_checksums(folder: Path, expected: Mapping[str, str]) -> None:
+    """Raise ArtifactError for the first listed file whose bytes cannot be read, or are not those that were written."""
+    with ThreadPoolExecutor(max_workers=min(4, len(expected) or 1)) as pool:
+        try:
+            actual = dict(zip(expected, pool.map(lambda name: sha256_of(folder / name), expected)))
+        except OSError as error:
+            raise _unreadable(Path(error.filename or folder), error) from error
+    for name in sorted(expected):
+        if actual[name] != expected[name]:
+            raise _damaged(
+                folder, f"{name} was changed: its SHA-256 is {actual[name][:12]}…, not {expected[name][:12]}…"
+            )
+
+
+def sha256_of(path: Path) -> str:
+    """The SHA-256 of a file, in hexadecimal."""
+    sha = hashlib.sha256()
+    with open(path, "rb") as file:
+        for block in iter(lambda: file.read(READ_BYTES), b""):
+            sha.update(block)
+    return sha.hexdigest()
+
+
+def checksums(folder: Path, below: str = "") -> Dict[str, str]:
+    """path → SHA-256 of every file below ``folder/below``, the paths relative to ``folder``."""
+    start = folder / below
+    return {path.relative_to(folder).as_posix(): sha256_of(path) for path in sorted(start.rglob("*")) if path.is_file()}
+
+
+def choose_variant(artifact: Artifact, name: Optional[str] = None) -> Variant:
+    """The variant called ``name``, or the first in the manifest's order (fastest first) that this machine can run.
+
+    Raises ArtifactError naming what is there, and what each variant lacks on this machine.
+    """
+    variants = artifact.variants
+    if name is not None:
+        variants = [variant for variant in variants if variant["name"] == name]
+        if not variants:
+            there = ", ".join(variant["name"] for variant in artifact.variants)
+            raise ArtifactError(f"{artifact.folder} has no variant {name!r}", hint=f"one of {there}")
+    unmet = {variant["name"]: unmet_requirements(variant["requires"]) for variant in variants}
+    for variant in variants:
+        if not unmet[variant["name"]]:
+            return variant
+    lacks = "; ".join(f"{name} needs {', '.join(reasons)}" for name, reasons in unmet.items())
+    raise ArtifactError(
+        f"{artifact.folder} has no variant for this machine: {lacks or 'it has no variants'}",
+        hint="neuronbert doctor, or compile the checkpoint on this machine",
+    )
+
+
+def choose_variants(artifact: Artifact, name: Optional[str] = None) -> List[Variant]:
+    """What is loaded together: the chosen variant and, where none was named, its sister buckets of static shapes."""
+    chosen = choose_variant(artifact, name)
+    if name is not None or chosen["sequence_length"] is None:
+        return [chosen]
+    return [variant for variant in artifact.variants if _family(variant) == _family(chosen)]
+
+
+def _family(variant: Variant) -> Any:
+    return [variant[key] for key in ("backend", "precision", "pipeline_cores", "compiler_args", "emulated")]
+
+
+def manifest_of(
+    checkpoint: Mapping[str, Any], variants: List[Dict[str, Any]], environment: Mapping[str, Any], **more: Any
+) -> Dict[str, Any]:
+    """A new manifest, still without the files' checksums and its own digest."""
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "neuronbert_version": __version__,
+        "created_at": datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "task": "question-answering",
+        "checkpoint": dict(checkpoint),
+        "variants": variants,
+        **more,
+        "files": {},
+        "environment": dict(environment),
+    }
+
+
+def write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
+    """Write the manifest last: with the checksum of every file that lies in ``folder`` by then, and its own digest."""
+    variants = [
+        {**variant, "files": checksums(folder, f"variants/{variant['name']}")} for variant in manifest["variants"]
+    ]
+    in_variants = {path for variant in variants for path in variant["files"]}
+    shared = {path: sha for path, sha in checksums(folder).items() if path not in in_variants and path != MANIFEST_NAME}
+    body = {**manifest, "variants": variants, "files": shared, "digest": NO_DIGEST}
+    raw = (json.dumps(body, indent=2, allow_nan=False) + "\n").encode()
+    digest = hashlib.sha256(raw).hexdigest()
+    at = raw.rindex(NO_DIGEST.encode())
+    (folder / MANIFEST_NAME).write_bytes(raw[:at] + digest.encode() + raw[at + len(NO_DIGEST) :])
+
+
+@contextmanager
+def new_folder(output: PathLike) -> Iterator[Path]:
+    """A folder under a temporary name beside ``output`` that takes that name only if the block ends well.
+
+    Raises OutputError if ``output`` exists, or if the place cannot be written to or is full. Nothing is left after an
+    error or Ctrl-C.
+    """
+    target = Path(output)
+    refuse_existing(target)
+    with parents_of(target):
+        with output_errors(target):
+            partial = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".partial", dir=str(target.parent)))
+        try:
+            with output_errors(target):
+                yield partial
+                refuse_existing(target)
+                os.chmod(partial, 0o777 & ~_umask())
+                os.rename(partial, target)
+        finally:
+            _remove(partial)
+
+
+def _remove(folder: Path) -> None:
+    """Remove a folder, whatever a person who presses Ctrl-C again and again does meanwhile."""
+    for _ in range(10):
+        with suppress(KeyboardInterrupt):
+            shutil.rmtree(folder, ignore_errors=True)
+            return
+
+
+@contextmanager
+def parents_of(target: Path) -> Iterator[None]:
+    """Make the folders above ``target``; those that were made go again after an error, unless others use them."""
+    absent = [folder for folder in target.parents if not os.path.lexists(folder)]
+    try:
+        with output_errors(target):
+            target.parent.mkdir(parents=True, exist_ok=True)
+        yield
+    except BaseException:
+        for folder in absent:  # the deepest first
+            with suppress(OSError):
+                folder.rmdir()
+        raise
+
+
+def refuse_existing(target: Path) -> None:
+    """Raise OutputError if there is something at ``target``."""
+    if os.path.lexists(target):
+        # Never a command that would remove the folder that it is typed in, or one above it.
+        above = target.resolve() in (Path.cwd(), *Path.cwd().parents)
+        remove = "" if above else f", or remove it first: rm -r {shlex.quote(str(target))}"
+        raise OutputError(f"{target} exists already", hint=f"another name{remove}")
+
+
+@contextmanager
+def output_errors(target: Path) -> Iterator[None]:
+    """Turn what the file system says of ``target`` into an OutputError."""
+    reasons = {
+        errno.ENOSPC: ("the disk is full", "free some space (df -h .), or write to another disk"),
+        errno.EDQUOT: ("the disk quota is used up", "free some space, or write to another disk"),
+        errno.EFBIG: ("a file would be larger than this process may write", "ulimit -f unlimited, or another disk"),
+        errno.EROFS: ("the file system is read-only", "another output folder"),
+        errno.EACCES: ("permission denied", "another output folder, or chmod u+w on its parent"),
+        errno.EPERM: ("permission denied", "another output folder, or chmod u+w on its parent"),
+        errno.ENOTDIR: ("a part of the path is a file", "another output folder"),
+        errno.EEXIST: ("a part of the path is a file", "another output folder"),
+        errno.ENAMETOOLONG: ("the name is too long", "a shorter name"),
+    }
+    try:
+        yield
+    except (OSError, RuntimeError) as error:
+        if isinstance(error, NeuronBertError) and not _is_full(target):
+            raise
+        code = errno.ENOSPC if _is_full(target) else getattr(error, "errno", None)
+        if code not in reasons or _is_elsewhere(error, target):
+            raise
+        reason, hint = reasons[code]
+        raise OutputError(f"cannot write {target}: {reason}", hint=hint) from error
+
+
+def _is_full(target: Path) -> bool:
+    """Native writers report a full disk as a RuntimeError of their own, or not at all."""
+    try:
+        return shutil.disk_usage(target.parent).free < FULL_BYTES
+    except OSError:
+        return False
+
+
+def _is_elsewhere(error: BaseException, target: Path) -> bool:
+    name = getattr(error, "filename", None)
+    if not isinstance(name, (str, os.PathLike)):
+        return False
+    parent = target.parent.resolve()
+    path = Path(name).resolve()
+    return path not in (parent, *parent.parents) and parent not in path.parents
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

@@ -1,0 +1,184 @@
+"""The output of a long job until it is complete: a partial file, and beside it a record of how far it is.
+
+A kill between any two system calls loses at most the last step: a step's bytes are on the disk before the record that
+counts them, the record is replaced as a whole, and bytes that no record counts are cut off when the job goes on.
+"""
+
+import fcntl
+import hashlib
+import json
+import os
+from contextlib import contextmanager, suppress
+from io import FileIO
+from pathlib import Path
+from typing import Any, Dict, Iterator, Mapping, NamedTuple, Optional
+
+from neuronbert.artifact.manifest import PathLike, output_errors, parents_of, refuse_existing
+from neuronbert.errors import OutputError
+
+NOTHING_SHA256 = hashlib.sha256().hexdigest()
+
+
+class Record(NamedTuple):
+    """How far a job is. ``job`` is what must not change before it goes on: artifact, options, kind of input."""
+
+    job: Mapping[str, Any]
+    resumable: bool  # False: the input can be read only once
+    input_sha256: str = NOTHING_SHA256  # of the input's first ``input_bytes``
+    input_bytes: int = 0
+    input_lines: int = 0
+    answered: int = 0
+    skipped: int = 0
+    output_bytes: int = 0
+
+
+def partial_path(output: PathLike) -> Path:
+    """Where ``output`` grows."""
+    return Path(f"{os.fspath(output)}.partial")
+
+
+def record_path(output: PathLike) -> Path:
+    """Where it is recorded how far ``output`` is."""
+    return Path(f"{os.fspath(output)}.partial.json")
+
+
+def read_record(output: PathLike) -> Optional[Record]:
+    """The record beside ``output``; None without one. OutputError for one that cannot be understood."""
+    path = record_path(output)
+    try:
+        return Record(**json.loads(path.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        return None
+    except (ValueError, TypeError, OSError) as error:
+        hint = f"begin anew: rm {path} {partial_path(output)}"
+        raise OutputError(f"{path} is damaged or of another version: {error}", hint=hint) from None
+
+
+class ResumableOutput:
+    """An output that grows in steps; made by ``resumable_output``."""
+
+    def __init__(self, output: Path, file: FileIO):
+        self.output = output
+        self.record: Optional[Record] = None
+        self._file = file
+
+    def begin(self, job: Mapping[str, Any], resumable: bool) -> Record:
+        """How far an earlier run came with the same ``job``; from the start if there was none, or it kept nothing.
+
+        Raises OutputError if what is there was begun with another ``job``, or is nobody's.
+        """
+        found = read_record(self.output)
+        size = os.fstat(self._file.fileno()).st_size
+        if found is None and size:
+            raise OutputError(
+                f"{partial_path(self.output)} exists already, and no record beside it says what it holds",
+                hint=f"another --output, or remove it first: rm {partial_path(self.output)}",
+            )
+        if found is None or not found.input_lines or not found.resumable or found.output_bytes > size:
+            found = Record(job, resumable)
+            self._cut(0)
+            self._save(found)
+        else:
+            self._refuse_other(found.job, job)
+            self._cut(found.output_bytes)
+        self.record = found
+        return found
+
+    def append(self, data: bytes, record: Record) -> None:
+        """Add one step; ``record`` is how far the job is with it. OutputError where it cannot be written."""
+        with output_errors(self.output):
+            rest = memoryview(data)
+            while rest:
+                rest = rest[self._file.write(rest) :]
+            os.fsync(self._file.fileno())
+        self._save(record)
+        self.record = record
+
+    def finish(self) -> None:
+        """Give the complete output its name."""
+        refuse_existing(self.output)
+        with output_errors(self.output):
+            os.rename(partial_path(self.output), self.output)
+            record_path(self.output).unlink()
+
+    def tidy(self) -> None:
+        """After an error: leave nothing behind that no other run could go on with."""
+        empty = not os.fstat(self._file.fileno()).st_size
+        if empty if self.record is None else not (self.record.resumable and self.record.input_lines):
+            for path in (partial_path(self.output), record_path(self.output)):
+                with suppress(OSError):
+                    path.unlink()
+
+    def _refuse_other(self, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+        for name in now:
+            if before.get(name) != now[name]:
+                raise OutputError(
+                    f"{partial_path(self.output)} was begun by another job: its {name} was "
+                    f"{json.dumps(before.get(name), ensure_ascii=False)}, and is now "
+                    f"{json.dumps(now[name], ensure_ascii=False)}",
+                    hint=f"the same again, or begin anew: rm {partial_path(self.output)} {record_path(self.output)}",
+                )
+
+    def _cut(self, size: int) -> None:
+        with output_errors(self.output):
+            self._file.truncate(size)
+            self._file.seek(size)
+
+    def _save(self, record: Record) -> None:
+        path = record_path(self.output)
+        new = path.with_name(path.name + ".new")
+        with output_errors(self.output):
+            with open(new, "w", encoding="utf-8") as file:
+                json.dump(record._asdict(), file, ensure_ascii=False)
+            os.replace(new, path)
+
+
+@contextmanager
+def resumable_output(output: PathLike) -> Iterator[ResumableOutput]:
+    """The partial file of ``output``, this process's alone. What was recorded stays if the block is left by an error.
+
+    Raises OutputError if ``output`` exists, cannot be written, or is being written by another process.
+    """
+    target = Path(output)
+    _refuse_finished(target)
+    with parents_of(target):
+        with output_errors(target):
+            # Unbuffered: what a full disk did not take must not be tried again when the file is closed.
+            file = open(os.open(partial_path(target), os.O_RDWR | os.O_CREAT, 0o666), "r+b", buffering=0)
+        with file:
+            _lock(file, target)
+            growing = ResumableOutput(target, file)
+            try:
+                yield growing
+            except BaseException:
+                growing.tidy()
+                raise
+
+
+def _refuse_finished(target: Path) -> None:
+    if os.path.lexists(target) and not os.path.lexists(partial_path(target)):
+        with suppress(OutputError):
+            if read_record(target) is not None:  # of a run that was killed when all else was done
+                record_path(target).unlink()
+    refuse_existing(target)
+
+
+def _lock(file: FileIO, target: Path) -> None:
+    """Until the file is closed or the process ends, however it ends. OutputError if another process has it."""
+    path = partial_path(target)
+    taken = False
+    try:
+        fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        taken = True
+    except OSError:
+        pass  # a file system without locks
+    # Whoever had it may have finished, and given it its name, since this process opened it.
+    refuse_existing(target)
+    if taken or not path.exists() or not os.path.samestat(os.fstat(file.fileno()), os.stat(path)):
+        raise OutputError(f"another process is writing {path}", hint="wait for it, or another --output")
+
+
+def as_job(**facts: Any) -> Dict[str, Any]:
+    """``facts`` as a record gives them back: plain JSON data."""
+    return dict(json.loads(json.dumps(facts)))

@@ -1,0 +1,384 @@
+"""AWS Inferentia 1: traces the model with torch_neuron for one static shape, and runs it on the cores of this process.
+
+The only module that imports torch_neuron. A compiled model takes one shape; engine.py puts several together
+(buckets.py). One ``torch.jit.load`` is one core group, so a session holds a module for each group it uses.
+"""
+
+import importlib
+import os
+import re
+import shutil
+import sys
+import tempfile
+import threading
+from collections import Counter
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Callable, Dict, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple
+
+import numpy as np
+
+from neuronbert.backends import Batch, ExportResult, ExportSource, Logits, ThroughputPlan
+from neuronbert.backends.neuron.core_groups import CoreGroups, core_variables, cores_given
+from neuronbert.backends.neuron.failures import RUNTIME_FAILURES, NumericalError, explained
+from neuronbert.backends.neuron.target import Bucket, recorded_layout
+from neuronbert.backends.tracing import example_inputs
+from neuronbert.cli.doctor import NEURON_INSTALL
+from neuronbert.errors import BackendFailed, BackendUnavailable
+from neuronbert.hardware.cores import MAX_CORES, MAX_HOST_THREADS, NUM_CORES, environment_set
+from neuronbert.hardware.machine import library_version, library_versions
+
+PRECISIONS: Tuple[str, ...] = ("bf16", "fp16")
+STATIC_SHAPES = True
+FILE_NAME = "model.neuron"
+LOG_NAME = "compile.log"
+EMULATED = "+emulated"  # how the version of a stand-in ends
+
+# Ids that every vocabulary has: warming up knows nothing of the model but its shape.
+WARM_UP_VOCABULARY = 30
+# What must not run on the CPU: the work that the instance is paid for. Embeddings and what surrounds them belong there.
+DEVICE_OPERATORS = frozenset(
+    "aten::" + name
+    for name in "linear matmul mm bmm addmm baddbmm einsum softmax _softmax scaled_dot_product_attention".split()
+)
+
+
+def import_torch_neuron() -> Any:
+    """The torch_neuron module; BackendUnavailable with its own words where it cannot be imported."""
+    try:
+        module = importlib.import_module("torch_neuron")
+    except ImportError as error:
+        # PyPI's placeholder raises "WRONG PACKAGE": its text says more than "not installed" would.
+        raise BackendUnavailable(f"torch_neuron cannot be imported: {error}", hint=NEURON_INSTALL) from error
+    if not hasattr(module, "trace"):
+        raise BackendUnavailable("torch_neuron is installed and has no trace function", hint=NEURON_INSTALL)
+    return module
+
+
+def check_available(precision: str) -> None:
+    """Raise BackendUnavailable unless torch_neuron can be imported and ``precision`` is one that a NeuronCore has."""
+    if precision not in PRECISIONS:
+        raise BackendUnavailable(
+            f"neuron has no precision {precision!r}: a NeuronCore multiplies in 16 bits",
+            hint="--precision fp16 or bf16 (neither is fp32; --auto-cast matmul --auto-cast-type fp16 is the closest)",
+        )
+    import_torch_neuron()
+
+
+def batch_invariant(precision: str) -> bool:
+    """True: the compiled program treats rows alike."""
+    return True
+
+
+def throughput_plan(threads: int) -> ThroughputPlan:
+    """As many requests at once as any layout takes; a loaded session knows how many its cores really take."""
+    return ThroughputPlan(streams=2 * MAX_CORES, rows=1, tokens=512)
+
+
+def recipes(precision: str) -> Sequence[Mapping[str, Any]]:
+    """One way; the target (neuron_target.py) adds the shape and the compiler's arguments."""
+    return [{}]
+
+
+# ---------------------------------------------------------------------------- compiling
+
+
+def export(source: ExportSource, precision: str, recipe: Mapping[str, Any], folder: Path) -> ExportResult:
+    """Compile one bucket in a child process, or take it from the cache, and write it with its log into ``folder``.
+
+    Raises PipelineRefused when neuron-cc does not take the number of cores, BackendFailed when it fails otherwise or
+    when it left work for the device on the CPU, BackendUnavailable without torch-neuron and neuron-cc.
+    """
+    from neuronbert.backends.neuron.compile_job import compile_bucket
+
+    versions = compiler_versions()
+    compiled = compile_bucket(source, recipe, versions)
+    shutil.copyfile(compiled.model, folder / FILE_NAME)
+    shutil.copyfile(compiled.log, folder / LOG_NAME)
+    emulated = versions["torch-neuron"].endswith(EMULATED)
+    return ExportResult(
+        batch_invariant=True,
+        requires={"device": "neuron-emulated" if emulated else "neuron"},
+        versions=versions,
+        recipe={**recipe, "inputs": list(source.input_names), **compiled.report._asdict()},
+        batch_size=recipe["batch_size"],
+        sequence_length=recipe["sequence_length"],
+        pipeline_cores=recipe["pipeline_cores"],
+        compiler_args=tuple(recipe["compiler_args"]),
+        emulated=emulated,
+        percent_compiled=compiled.report.percent_compiled,
+    )
+
+
+def compiler_versions() -> Dict[str, str]:
+    """Of everything that the compiled file depends on."""
+    versions = library_versions(("torch", "transformers"))
+    versions["torch-neuron"] = str(import_torch_neuron().__version__)
+    try:
+        module = importlib.import_module("neuron_cc")
+        found = getattr(module, "__version__", None) or library_version("neuron-cc")
+    except ImportError:
+        found = None
+    return {**versions, "neuron-cc": str(found)} if found else versions
+
+
+class CompileReport(NamedTuple):
+    """What became of a trace: how much of it is on the device, and what is not."""
+
+    percent_compiled: Optional[float]  # as the compiler's log says
+    subgraphs: int  # neuron::forward nodes in the graph
+    operators_on_cpu: Dict[str, int]
+
+    def fallback(self) -> List[str]:
+        """Work for the device that was left on the CPU, in words; empty when all is well."""
+        if not self.subgraphs:
+            return ["the traced graph has no neuron::forward node: all of it would run on the CPU"]
+        left = {name: count for name, count in self.operators_on_cpu.items() if name in DEVICE_OPERATORS}
+        if not left:
+            return []
+        named = ", ".join(f"{count} {name}" for name, count in sorted(left.items()))
+        percent = (
+            "" if self.percent_compiled is None else f" ({self.percent_compiled:.2f} % of the operators are compiled)"
+        )
+        return [f"{named} would run on the CPU{percent}"]
+
+
+def trace(model: Any, inputs: Tuple[Any, ...], recipe: Mapping[str, Any], folder: Path) -> Any:
+    """torch_neuron.trace of a model in eval mode, called with positional inputs and returning a tuple.
+
+    ``fallback=False`` would refuse every BERT, whose aten::embedding never compiles: what fell back is looked up in
+    the graph instead (``report_of``).
+    """
+    return import_torch_neuron().trace(
+        model.eval(),
+        inputs,
+        compiler_args=list(recipe["compiler_args"]),
+        compiler_workdir=str(folder),
+        compiler_timeout=recipe.get("compiler_timeout_s"),
+    )
+
+
+def report_of(traced: Any, log: str) -> CompileReport:
+    """What the graph of a traced module and the log of its compilation say."""
+    kinds = Counter(node.kind() for node in _nodes(traced.inlined_graph))
+    percent = re.findall(r"\(post-compilation\).*percent compiled = ([0-9.]+)%", log)
+    return CompileReport(
+        float(percent[-1]) if percent else None,
+        sum(count for kind, count in kinds.items() if kind.startswith("neuron::forward")),
+        {kind: count for kind, count in sorted(kinds.items()) if kind.startswith("aten::")},
+    )
+
+
+def _nodes(block: Any) -> Iterator[Any]:
+    for node in block.nodes():
+        yield node
+        for inner in node.blocks():
+            yield from _nodes(inner)
+
+
+# ---------------------------------------------------------------------------- loading
+
+
+class _Process(NamedTuple):
+    """The Neuron runtime of this process once it is up: what it was started with, and how many cores that gave it."""
+
+    module: Any
+    variables: Dict[str, str]
+    cores: int
+
+
+_process: Optional[_Process] = None
+_groups: Dict[Tuple[int, int, int], CoreGroups] = {}
+_loading = threading.Lock()
+
+
+def load(folder: Path, variant: Mapping[str, Any], *, threads: int, streams: int) -> "NeuronSession":
+    """Load one bucket onto every core group of this process (onto as many as ``streams`` requests need), and warm up.
+
+    The cores are those that NEURON_RT_VISIBLE_CORES, NEURON_RT_NUM_CORES or NEURONCORE_GROUP_SIZES give the process.
+    Where none is set, it asks for as many free ones as the artifact's layout needs instead of taking them all.
+    Raises BackendUnavailable or BackendFailed with the runtime's own words and what mends them.
+    """
+    module = import_torch_neuron()
+    _refuse_foreign(variant, str(module.__version__))
+    with _loading:
+        return _load(module, folder, variant, threads, streams)
+
+
+def _load(module: Any, folder: Path, variant: Mapping[str, Any], threads: int, streams: int) -> "NeuronSession":
+    global _process
+    import torch
+
+    in_flight = recorded_layout(variant).in_flight_per_group
+    variables = core_variables(os.environ)
+    cores = _cores(module, variant, variables, -(-streams // in_flight))
+    copies = min(cores // variant["pipeline_cores"], -(-streams // in_flight))
+    groups = _groups.setdefault((id(module), variant["pipeline_cores"], copies), CoreGroups(copies, in_flight))
+    # The host's part of a request: the requests that come at once share the threads.
+    at_once = min(streams, copies * in_flight)
+    torch.set_num_threads(max(1, min(MAX_HOST_THREADS, threads // at_once)))
+    # What is asked of the runtime here must not be what a child of this process asks for.
+    asked = {} if variables else {NUM_CORES: str(cores)}
+    with _explained(f"cannot load {variant['name']} from {folder}"), environment_set(asked):
+        session = NeuronSession(folder / FILE_NAME, variant, groups)
+    _process = _Process(module, variables, cores)
+    session.check_inputs_matter()
+    return session
+
+
+def _cores(module: Any, variant: Mapping[str, Any], variables: Dict[str, str], wanted_groups: int) -> int:
+    """How many cores this process has, or will ask for."""
+    width = variant["pipeline_cores"]
+    if _process is not None and _process.module is module:
+        if variables != _process.variables:
+            raise BackendFailed(
+                f"the Neuron runtime of this process was started with {_listed(_process.variables)} and keeps its "
+                f"{_process.cores} core(s); {_listed(variables)} now has no effect",
+                hint="set the variables before the first load, and restart the process (in a notebook: the kernel)",
+            )
+        cores = _process.cores
+    else:
+        given = cores_given(variables)
+        cores = min(recorded_layout(variant).used_cores, wanted_groups * width) if given is None else given
+    if cores < width:
+        raise BackendUnavailable(
+            f"{variant['name']} runs over {width} cores, and {_listed(variables)} gives this process {cores}",
+            hint='eval "$(neuronbert env ARTIFACT)", or compile with fewer --neuroncore-pipeline-cores',
+        )
+    return cores
+
+
+def _listed(variables: Mapping[str, str]) -> str:
+    return ", ".join(f"{name}={value}" for name, value in variables.items()) or "no core variable set"
+
+
+def _refuse_foreign(variant: Mapping[str, Any], version: str) -> None:
+    """A stand-in cannot run what neuron-cc compiled, nor a NeuronCore what a stand-in wrote."""
+    if variant["emulated"] and not version.endswith(EMULATED):
+        raise BackendUnavailable(
+            f"{variant['name']} was compiled by an emulator ({variant['versions'].get('torch-neuron')}), and this is "
+            f"torch-neuron {version}",
+            hint="compile the checkpoint again on this machine: neuronbert compile CHECKPOINT OUTPUT --backend neuron",
+        )
+    if not variant["emulated"] and version.endswith(EMULATED):
+        raise BackendUnavailable(
+            f"{variant['name']} was compiled for NeuronCores, and torch_neuron is emulated here ({version})",
+            hint="load it on an inf1 instance, or compile another artifact for the emulator",
+        )
+
+
+class NeuronSession:
+    """One bucket on the core groups of this process; ``run`` takes batches of exactly ``shape``."""
+
+    def __init__(self, path: Path, variant: Mapping[str, Any], groups: CoreGroups):
+        import torch
+
+        self.name = str(variant["name"])
+        self.shape = Bucket(variant["batch_size"], variant["sequence_length"], variant["pipeline_cores"])
+        self.precision = str(variant["precision"])
+        self.concurrency = groups.count * groups.in_flight
+        self.copies = groups.count
+        self._groups = groups
+        self._inputs: List[str] = list(variant["recipe"]["inputs"])
+        self._modules: List[Any] = []
+        # Loading is lazy: the first inference puts a module on the least used cores. One after the other, they fill
+        # the groups in order.
+        for copy in range(groups.count):
+            self._modules.append(torch.jit.load(str(path)))
+            self._call(copy, self._example())
+
+    def run(self, batch: Batch, copy: Optional[int] = None) -> Logits:
+        """Logits of a batch of ``shape``, float32 [rows, tokens], from the least busy core group, or from ``copy``.
+
+        Raises NumericalError for NaN and Inf, BackendFailed for what the runtime says.
+        """
+        if not self._modules:
+            raise BackendFailed("this session is closed")
+        if batch.input_ids.shape != self.shape[:2]:
+            raise BackendFailed(
+                f"{self.name} takes batches of {self.shape.batch_size} × {self.shape.sequence_length} tokens, "
+                f"not of shape {batch.input_ids.shape}"
+            )
+        try:
+            with self._groups.taken(copy) as group:
+                logits = self._call(group, batch)
+        except (RuntimeError, IndexError) as error:
+            raise explained(str(error), RUNTIME_FAILURES, f"{self.name} failed on the device") from error
+        if not all(np.isfinite(side).all() for side in logits):
+            raise NumericalError(
+                f"{self.name} gives NaN or Inf", hint="neuronbert doctor; compile again with --auto-cast-type bf16"
+            )
+        return logits
+
+    def check_inputs_matter(self) -> None:
+        """Raise BackendFailed unless two inputs changing places changes the logits, on every core group."""
+        example = self._example()
+        first, second = self._inputs[-2:]
+        swapped = example._replace(**{first: getattr(example, second), second: getattr(example, first)})
+        for copy in range(self.copies):
+            try:
+                before, after = self._call(copy, example), self._call(copy, swapped)
+            except (RuntimeError, IndexError):
+                continue  # a token type that the model does not have: the inputs do differ
+            if np.array_equal(before.start, after.start) and np.array_equal(before.end, after.end):
+                raise BackendFailed(
+                    f"{self.name} gives the same logits when {first} and {second} change places: either the runtime "
+                    "is not running and its numbers mean nothing, or the model ignores its inputs",
+                    hint="neuronbert doctor; sudo modprobe neuron; then restart the process",
+                )
+
+    def _call(self, copy: int, batch: Batch) -> Logits:
+        import torch
+
+        tensors = [torch.from_numpy(np.ascontiguousarray(getattr(batch, name))) for name in self._inputs]
+        with torch.no_grad():
+            start, end = self._modules[copy](*tensors)
+        return Logits(start.numpy(), end.numpy())
+
+    def _example(self) -> Batch:
+        return Batch(**example_inputs(WARM_UP_VOCABULARY, self.shape.batch_size, self.shape.sequence_length))
+
+    def close(self) -> None:
+        """Take the modules off the device; the cores stay this process's until it ends."""
+        self._modules = []
+
+
+@contextmanager
+def _explained(doing: str) -> Iterator[None]:
+    """Inside, what fails becomes our error, with what the runtime writes to stderr meanwhile."""
+    with _captured_stderr() as written:
+        try:
+            yield
+        except (RuntimeError, ValueError, IndexError) as error:
+            if isinstance(error, (BackendFailed, BackendUnavailable)):
+                raise
+            raise explained(str(error), RUNTIME_FAILURES, doing, also=written(forget=True)) from error
+
+
+@contextmanager
+def _captured_stderr() -> Iterator[Callable[..., str]]:
+    """Keeps what is written to stderr, by C code too, and passes it on at the end unless it was taken (``forget``)."""
+    with tempfile.TemporaryFile() as file:
+        taken = []
+
+        def written(forget: bool = False) -> str:
+            sys.stderr.flush()
+            file.seek(0)
+            taken.append(forget)
+            return file.read().decode("utf-8", errors="replace")
+
+        stream, saved = sys.stderr, os.dup(2)
+        stream.flush()
+        os.dup2(file.fileno(), 2)
+        # Python's own stream may not be descriptor 2 (a notebook's is not).
+        sys.stderr = os.fdopen(os.dup(2), "w", encoding="utf-8", errors="replace")
+        try:
+            yield written
+        finally:
+            text = written()
+            sys.stderr.close()
+            sys.stderr = stream
+            os.dup2(saved, 2)
+            os.close(saved)
+            if text and not any(taken):
+                stream.write(text)

@@ -1,0 +1,75 @@
+"""How many NeuronCores the environment gives this process, and the cores' sharing among threads; neuron.py asks here.
+
+The runtime reads its variables once, at its first use in a process, and keeps the cores until the process ends.
+"""
+
+import threading
+from contextlib import contextmanager
+from typing import Dict, Iterator, List, Mapping, Optional
+
+from neuronbert.cli.doctor import parse_group_sizes, parse_visible_cores
+from neuronbert.errors import UsageError
+from neuronbert.hardware.cores import GROUP_SIZES, NUM_CORES, VISIBLE_CORES
+
+CORE_VARIABLES = (VISIBLE_CORES, NUM_CORES, GROUP_SIZES)
+
+
+def core_variables(environ: Mapping[str, str]) -> Dict[str, str]:
+    """Those of the three variables that are set."""
+    return {name: environ[name] for name in CORE_VARIABLES if environ.get(name, "").strip()}
+
+
+def cores_given(variables: Mapping[str, str]) -> Optional[int]:
+    """The number of cores that ``variables`` give a process; None where they say nothing.
+
+    Visible cores win over a number, which wins over group sizes. UsageError names the variable that is wrong.
+    """
+    if variables.get(VISIBLE_CORES):
+        visible = parse_visible_cores(variables[VISIBLE_CORES])
+        if visible is None:
+            raise _nonsense(VISIBLE_CORES, variables, "0 or 0-3")
+        return len(visible)
+    if variables.get(NUM_CORES):
+        if not variables[NUM_CORES].strip().isdecimal():
+            raise _nonsense(NUM_CORES, variables, "4")
+        return int(variables[NUM_CORES]) or None
+    if variables.get(GROUP_SIZES):
+        sizes = parse_group_sizes(variables[GROUP_SIZES])
+        if sizes is None:
+            raise _nonsense(GROUP_SIZES, variables, "1,1,1,1 or 4")
+        return sum(sizes)
+    return None
+
+
+def _nonsense(name: str, variables: Mapping[str, str], example: str) -> UsageError:
+    return UsageError(f"{name}={variables[name]} means nothing", hint=f"export {name}={example.split(' or ')[0]}")
+
+
+class CoreGroups:
+    """The loaded core groups of a process and how many requests each has: the next one goes to the least busy.
+
+    ``in_flight`` requests are let onto one group at a time; more wait here. Buckets share the groups they lie on.
+    """
+
+    def __init__(self, count: int, in_flight: int):
+        self.count = count
+        self.in_flight = in_flight
+        self._busy: List[int] = [0] * count
+        self._changed = threading.Condition()
+
+    @contextmanager
+    def taken(self, group: Optional[int] = None) -> Iterator[int]:
+        """The number of a group with room for a request: ``group``, or the least busy one."""
+        with self._changed:
+            while True:
+                chosen = min(range(self.count), key=self._busy.__getitem__) if group is None else group
+                if self._busy[chosen] < self.in_flight:
+                    break
+                self._changed.wait()
+            self._busy[chosen] += 1
+        try:
+            yield chosen
+        finally:
+            with self._changed:
+                self._busy[chosen] -= 1
+                self._changed.notify_all()

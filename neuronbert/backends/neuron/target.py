@@ -1,0 +1,235 @@
+"""What an inf1 compilation is asked for, as buckets, a core layout and neuron-cc's arguments; compiler asks here.
+
+Pure: nothing is imported that needs a device, torch or the compiler.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple, Union
+
+from neuronbert.errors import UsageError
+from neuronbert.hardware.cores import (
+    DATA_PARALLEL,
+    MODES,
+    PIPELINE,
+    CoreLayout,
+    MemoryEstimate,
+    PipelineChoice,
+    choose_pipeline_cores,
+    instance_type,
+    layout_for,
+    require_device_memory,
+)
+
+DEFAULT_BATCH_SIZE = 1
+DEFAULT_SEQUENCE_LENGTH = 384
+DEFAULT_INSTANCE_TYPE = "inf1.xlarge"
+SHORTEST_SEQUENCE = 16  # a shorter window holds no question and context
+AUTO = "auto"
+
+# A NeuronCore has no 32 bit matrix product (aws-neuron-sdk issue 765): what can be chosen is which operators are
+# cast, and to which 16 bits. The default is the most accurate that AWS names there: only matrix products, to fp16,
+# whose 11 significant bits beat bf16's 8, and no relayout through the matrix engine, which would cast what it moves.
+# fp16 ends at 65504; where a model's activations go beyond, NaN and Inf are caught and bf16 is the way out.
+DEFAULT_AUTO_CAST = "matmul"
+AUTO_CASTS = ("none", "matmul", "all")
+AUTO_CAST_TYPES = ("bf16", "fp16", "mixed")
+FAST_MATH: Mapping[Tuple[str, str], Tuple[str, ...]] = {
+    ("none", "bf16"): ("none",),  # which is fp32-cast-matmult-bf16 no-fast-relayout
+    ("matmul", "fp16"): ("fp32-cast-matmult-fp16", "no-fast-relayout"),
+    ("matmul", "bf16"): ("fp32-cast-matmult-bf16", "no-fast-relayout"),
+    ("matmul", "mixed"): ("fp32-cast-matmult", "no-fast-relayout"),
+    ("all", "bf16"): ("all",),  # which is fp32-cast-all fast-relayout, the compiler's own default
+    ("all", "fp16"): ("fp32-cast-all-fp16",),
+}
+DEFAULT_TYPES = {"none": "bf16", "matmul": "fp16", "all": "bf16"}
+
+Numbers = Union[int, str, Sequence[Union[int, str]]]
+
+
+class Bucket(NamedTuple):
+    """The one shape that a compiled model takes, and the cores that it runs over."""
+
+    batch_size: int
+    sequence_length: int  # tokens
+    pipeline_cores: int
+
+    @property
+    def name(self) -> str:
+        return f"b{self.batch_size}-s{self.sequence_length}-p{self.pipeline_cores}"
+
+
+class NeuronPlan(NamedTuple):
+    """What is compiled: a layout, the buckets that every core group loads, and how both came about."""
+
+    layout: CoreLayout
+    choice: Optional[PipelineChoice]  # None in data-parallel mode
+    memory: MemoryEstimate
+    buckets: Tuple[Bucket, ...]
+    refused_cores: Tuple[int, ...] = ()  # pipeline sizes that the compiler did not take
+
+    def sentences(self) -> List[str]:
+        """What a person is told before anything is compiled."""
+        layout = self.layout
+        how = "one model per core" if self.choice is None else self.choice.sentence()
+        return [
+            f"{layout.mode} on {layout.instance}: {how}; "
+            f"{layout.replicas} core group(s), {layout.idle_cores} core(s) idle",
+            self.memory.sentence(),
+        ]
+
+
+@dataclass(frozen=True)
+class NeuronTarget:
+    """The options of a compilation for inf1, checked. UsageError for what contradicts itself or does not exist.
+
+    ``pipeline_cores`` is None for ``auto``: the formula decides in pipeline mode, and 1 in data-parallel mode.
+    ``compiler_timeout_s`` ends neuron-cc; None lets it take its time (40 minutes have been seen).
+    """
+
+    batch_sizes: Tuple[int, ...] = (DEFAULT_BATCH_SIZE,)
+    sequence_lengths: Tuple[int, ...] = (DEFAULT_SEQUENCE_LENGTH,)
+    instance: str = DEFAULT_INSTANCE_TYPE
+    mode: str = DATA_PARALLEL
+    pipeline_cores: Optional[int] = None
+    auto_cast: str = DEFAULT_AUTO_CAST
+    auto_cast_type: Optional[str] = None
+    compiler_timeout_s: Optional[int] = None
+
+    def __post_init__(self) -> None:
+        cores = instance_type(self.instance).cores
+        if self.mode not in MODES:
+            raise UsageError(f"there is no mode {self.mode!r}", hint=f"--mode {' or '.join(MODES)}")
+        if self.mode == DATA_PARALLEL and self.pipeline_cores not in (None, 1):
+            raise UsageError(
+                f"data-parallel runs one model per core, not one over {self.pipeline_cores} cores",
+                hint="--mode pipeline, or leave out --neuroncore-pipeline-cores",
+            )
+        if self.pipeline_cores is not None:
+            choose_pipeline_cores(1, cores, self.pipeline_cores)
+        for length in self.sequence_lengths:
+            if length < SHORTEST_SEQUENCE:
+                raise UsageError(
+                    f"--sequence-length {length} leaves no room for a question and its context",
+                    hint=f"at least {SHORTEST_SEQUENCE} tokens; 128 and 384 are usual",
+                )
+        self._check_cast()
+
+    def _check_cast(self) -> None:
+        if self.auto_cast not in AUTO_CASTS:
+            raise UsageError(f"there is no --auto-cast {self.auto_cast!r}", hint=f"one of {', '.join(AUTO_CASTS)}")
+        if self.auto_cast_type not in (None, *AUTO_CAST_TYPES):
+            raise UsageError(
+                f"there is no --auto-cast-type {self.auto_cast_type!r}", hint=f"one of {', '.join(AUTO_CAST_TYPES)}"
+            )
+        if (self.auto_cast, self.cast_type) not in FAST_MATH:
+            offered = [dtype for cast, dtype in FAST_MATH if cast == self.auto_cast]
+            raise UsageError(
+                f"neuron-cc has no --auto-cast {self.auto_cast} with --auto-cast-type {self.cast_type}",
+                hint=f"--auto-cast {self.auto_cast} goes with {' or '.join(offered)}",
+            )
+
+    @classmethod
+    def of(
+        cls,
+        batch_size: Numbers = DEFAULT_BATCH_SIZE,
+        sequence_length: Numbers = DEFAULT_SEQUENCE_LENGTH,
+        instance_type: str = DEFAULT_INSTANCE_TYPE,
+        mode: str = DATA_PARALLEL,
+        neuroncore_pipeline_cores: Union[int, str] = AUTO,
+        auto_cast: str = DEFAULT_AUTO_CAST,
+        auto_cast_type: Optional[str] = None,
+        compiler_timeout_s: Optional[int] = None,
+    ) -> "NeuronTarget":
+        """From the options as a person gives them: numbers, lists of them, ``"128,384"``, ``"auto"``."""
+        cores = None
+        if neuroncore_pipeline_cores != AUTO:
+            cores = numbers("--neuroncore-pipeline-cores", neuroncore_pipeline_cores)[0]
+        return cls(
+            numbers("--batch-size", batch_size),
+            numbers("--sequence-length", sequence_length),
+            instance_type,
+            mode,
+            cores,
+            auto_cast,
+            auto_cast_type,
+            compiler_timeout_s,
+        )
+
+    @property
+    def cast_type(self) -> str:
+        return self.auto_cast_type or DEFAULT_TYPES[self.auto_cast]
+
+    @property
+    def precision(self) -> str:
+        """What matrix products are computed in. The compiler's ``mixed`` is bf16 with some help."""
+        return "fp16" if self.cast_type == "fp16" else "bf16"
+
+    @property
+    def asks_for_auto_cores(self) -> bool:
+        return self.mode == PIPELINE and self.pipeline_cores is None
+
+    def compiler_args(self, pipeline_cores: int) -> List[str]:
+        """neuron-cc's arguments, each an element of its own, as its command line takes them."""
+        pipeline = [] if pipeline_cores == 1 else ["--neuroncore-pipeline-cores", str(pipeline_cores)]
+        return [*pipeline, "--fast-math", *FAST_MATH[self.auto_cast, self.cast_type]]
+
+    def plan(self, encoder_parameters: int, refused_cores: Sequence[int] = ()) -> NeuronPlan:
+        """The layout and buckets for a model; ``refused_cores`` are pipeline sizes the compiler has refused already.
+
+        UsageError, with the numbers, when the copies of all buckets do not fit the chips' memory.
+        """
+        choice = None
+        cores = 1
+        if self.mode == PIPELINE:
+            choice = choose_pipeline_cores(encoder_parameters, instance_type(self.instance).cores, self.pipeline_cores)
+            cores = one_step_smaller(min(refused_cores)) if refused_cores else choice.cores
+        layout = layout_for(self.instance, self.mode, cores)
+        buckets = tuple(
+            Bucket(batch, length, cores)
+            for length in sorted(self.sequence_lengths)
+            for batch in sorted(self.batch_sizes)
+        )
+        memory = require_device_memory(layout, encoder_parameters, len(buckets))
+        return NeuronPlan(layout, choice, memory, buckets, tuple(refused_cores))
+
+    def recipe(self, plan: NeuronPlan, bucket: Bucket) -> Dict[str, Any]:
+        """How one bucket is compiled: what the backend is told, and what the manifest keeps."""
+        return {
+            "batch_size": bucket.batch_size,
+            "sequence_length": bucket.sequence_length,
+            "pipeline_cores": bucket.pipeline_cores,
+            "compiler_args": self.compiler_args(bucket.pipeline_cores),
+            "compiler_timeout_s": self.compiler_timeout_s,
+            "auto_cast": self.auto_cast,
+            "auto_cast_type": self.cast_type,
+            "instance_type": self.instance,
+            "mode": self.mode,
+            "pipeline": plan.choice.sentence() if plan.choice else None,
+            "refused_pipeline_cores": list(plan.refused_cores),
+        }
+
+
+def one_step_smaller(cores: int) -> int:
+    """The next smaller pipeline: the formula's steps of 4, and 1 below 4."""
+    return max(1, 4 * ((cores - 1) // 4))
+
+
+def numbers(option: str, value: Numbers) -> Tuple[int, ...]:
+    """``128``, ``"128,384"`` or ``[128, "384"]`` as whole numbers of at least 1, sorted out of repetitions."""
+    given = list(value) if isinstance(value, (list, tuple)) else [value]
+    parts = [part for item in given for part in (item.split(",") if isinstance(item, str) else [item])]
+    found = []
+    for part in parts:
+        text = str(part).strip()
+        if isinstance(part, bool) or not text.isdecimal() or int(text) < 1:
+            raise UsageError(f"{option} must be a whole number of at least 1, not {text!r}")
+        found.append(int(text))
+    if not found:
+        raise UsageError(f"{option} needs a number")
+    return tuple(dict.fromkeys(found))
+
+
+def recorded_layout(variant: Mapping[str, Any]) -> CoreLayout:
+    """The layout that a variant of an artifact was compiled for."""
+    recipe = variant["recipe"]
+    return layout_for(recipe["instance_type"], recipe["mode"], variant["pipeline_cores"])

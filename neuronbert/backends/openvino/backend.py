@@ -1,0 +1,269 @@
+"""OpenVINO on the CPU: converted from torch, int8 by NNCF (int8.py), one infer request per batch that runs at once."""
+
+import contextlib
+import queue
+import sys
+import threading
+from collections import Counter
+from pathlib import Path
+from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
+
+import numpy as np
+
+from neuronbert.backends import Batch, ExportResult, ExportSource, Logits, ThroughputPlan
+from neuronbert.backends.tracing import GRAPH_BYTES, disk_errors, traceable
+from neuronbert.checkpoint.families import family_of, size_of, usable_positions
+from neuronbert.errors import BackendFailed, BackendUnavailable
+from neuronbert.hardware.machine import BF16, VNNI, has_bf16, has_vnni, library_version, library_versions
+
+PRECISIONS: Tuple[str, ...] = ("fp32", "bf16", "int8")
+STATIC_SHAPES = False
+FILE_NAME = "openvino_model.xml"
+OUTPUTS = ("start_logits", "end_logits")
+# OpenVINO's attention kernel handles 16 tokens at a time and is slow on a remainder. Over XQuAD's lengths (2 cores,
+# int8) padding to 16 makes the demo, with heads of 32, 3 % faster though 5 % more tokens are computed; BERT-base, with
+# heads of 64 and a smaller share of attention, becomes 3 % slower.
+TOKEN_MULTIPLE = 16
+SMALL_HEAD = 32
+_MIN_LIBRARIES = {"openvino": ">=2024.4"}
+
+# OpenVINO's names of the products' types in a compiled model, and ours.
+_PRECISION_OF = {"f32": "fp32", "bf16": "bf16", "f16": "fp16", "u8": "int8", "i8": "int8"}
+_PRODUCTS = ("FullyConnected", "MatMul")
+
+
+def check_available(precision: str) -> None:
+    """Raise BackendUnavailable unless openvino is installed and this CPU computes in ``precision`` itself."""
+    if precision not in PRECISIONS:
+        raise BackendUnavailable(
+            f"openvino has no precision {precision!r} on a CPU", hint=f"--precision {' or '.join(PRECISIONS)}"
+        )
+    if library_version("openvino") is None:
+        raise BackendUnavailable("openvino is not installed", hint='python -m pip install "neuronbert[openvino]"')
+    if precision == "bf16" and not has_bf16():
+        raise BackendUnavailable(
+            f"this CPU cannot multiply bf16: it has none of the flags {BF16.replace('|', ', ')}",
+            hint="--precision int8 or fp32",
+        )
+
+
+def batch_invariant(precision: str) -> bool:
+    """True: int8 scales are fixed by calibration."""
+    return True
+
+
+def throughput_plan(threads: int) -> ThroughputPlan:
+    """One stream per thread: a batch that stays on one core never waits, operator after operator, for the other cores.
+
+    On 2 cores 2 streams of 1 thread answer 1.06 (BERT-base) to 1.11 (demo) times as many questions as 1 stream of 2.
+    The batch matters less: of 1 to 16 rows, 8 were fastest on the demo (1 row 11 % slower, 16 rows 7 %), and 4 to 8 on
+    BERT-base: they reuse the weights while they are cached, and their activations still fit there too.
+    """
+    return ThroughputPlan(streams=threads, rows=8, tokens=2048)
+
+
+def recipes(precision: str) -> Sequence[Mapping[str, Any]]:
+    """For int8, the ladder of neuronbert.backends.openvino.int8, mildest loss of speed first."""
+    if precision != "int8":
+        return [{}]
+    from neuronbert.backends.openvino.int8 import ladder
+
+    # With bf16 between the int8 products this engine answers 1.07 times as many questions (BERT-base and the demo).
+    return ladder(overflow_fix=not has_vnni(), rest="bf16" if has_bf16() else "f32")
+
+
+def export(source: ExportSource, precision: str, recipe: Mapping[str, Any], folder: Path) -> ExportResult:
+    """Convert and, for int8, quantise.
+
+    Raises BackendUnavailable without torch or NNCF, BackendFailed on failure, OSError on a full disk.
+    """
+    needed = ("torch", "nncf") if precision == "int8" else ("torch",)
+    for library in needed:
+        if library_version(library) is None:
+            raise BackendUnavailable(f"{library} is not installed", hint='python -m pip install "neuronbert[compile]"')
+    openvino = import_quietly("openvino")
+    model = _convert(source)
+    if precision == "int8":
+        from neuronbert.backends.openvino.int8 import quantize
+
+        model, recipe = quantize(model, _calibration(source), recipe)
+    # Half precision weights would be read back as FP32, but rounded.
+    with disk_errors(folder, _bytes_of(model)):
+        openvino.save_model(model, str(folder / FILE_NAME), compress_to_fp16=False)
+    return ExportResult(
+        batch_invariant=True,
+        requires={"cpu_flags": _cpu_flags(precision, recipe), "libraries": dict(_MIN_LIBRARIES), "device": "cpu"},
+        versions=library_versions(("torch", "transformers", "nncf", "openvino")),
+        recipe={**recipe, "padding": _padding(source.config)},
+    )
+
+
+def _bytes_of(model: Any) -> int:
+    constants = [node for node in model.get_ops() if node.get_type_name() == "Constant"]
+    return sum(node.get_byte_size() for node in constants) + GRAPH_BYTES
+
+
+def _padding(config: Mapping[str, Any]) -> Dict[str, int]:
+    family = family_of(config, "config.json")
+    head = size_of(config, family, "hidden_size") // size_of(config, family, "num_attention_heads")
+    return {
+        "multiple": TOKEN_MULTIPLE if head <= SMALL_HEAD else 1,
+        "limit": usable_positions(config, family),
+        "pad_id": size_of(config, family, "pad_token_id"),
+    }
+
+
+def _cpu_flags(precision: str, recipe: Mapping[str, Any]) -> List[str]:
+    if precision == "bf16":
+        return [BF16]
+    return [VNNI] if precision == "int8" and not recipe["overflow_fix"] else []
+
+
+def _convert(source: ExportSource) -> Any:
+    openvino = import_quietly("openvino")
+    import torch
+
+    module, inputs = traceable(source)
+    try:
+        with torch.no_grad():
+            model = openvino.convert_model(module, example_input=inputs)
+    except Exception as error:  # the converter raises whatever torch's tracer or its own checks raise
+        raise BackendFailed(
+            f"openvino cannot convert this model: {error}", hint="--backend onnxruntime or torchscript"
+        ) from error
+    for port, name in zip(model.inputs, source.input_names):
+        port.get_tensor().set_names({name})
+    for port, name in zip(model.outputs, OUTPUTS):
+        port.get_tensor().set_names({name})
+    return model
+
+
+def _calibration(source: ExportSource) -> List[Dict[str, np.ndarray]]:
+    return [{name: getattr(batch, name) for name in source.input_names} for batch in source.calibration()]
+
+
+def load(folder: Path, variant: Mapping[str, Any], *, threads: int, streams: int) -> "OpenVinoSession":
+    """Compile the model for this CPU. Raises BackendUnavailable without openvino, BackendFailed on bad files."""
+    check_available(variant["precision"])
+    openvino = import_quietly("openvino")
+    options = {
+        "INFERENCE_PRECISION_HINT": _hint(variant),
+        "INFERENCE_NUM_THREADS": threads,
+        "NUM_STREAMS": streams,
+        "ENABLE_CPU_PINNING": False,
+    }
+    try:
+        compiled = openvino.Core().compile_model(str(folder / FILE_NAME), "CPU", options)
+    except RuntimeError as error:
+        raise BackendFailed(
+            f"openvino {library_version('openvino')} cannot load {folder / FILE_NAME}: {error}",
+            hint="compile the artifact again",
+        ) from error
+    return OpenVinoSession(compiled, streams, variant.get("recipe", {}).get("padding"))
+
+
+def _hint(variant: Mapping[str, Any]) -> str:
+    """What is not int8 runs in; without it, OpenVINO's own default is bf16 where the CPU has it.
+
+    An int8 variant that passed the gate with bf16 beside it runs with FP32 beside it where the CPU has no bf16.
+    """
+    if variant["precision"] == "bf16":
+        return "bf16"
+    return "bf16" if variant.get("recipe", {}).get("rest") == "bf16" and has_bf16() else "f32"
+
+
+class OpenVinoSession:
+    """A compiled model and one infer request for each batch that may run at once."""
+
+    def __init__(self, compiled: Any, concurrency: int, padding: Optional[Mapping[str, int]] = None):
+        self.concurrency = concurrency
+        self._padding = padding
+        self.precision, self.products = _precision(compiled)
+        self._inputs = [port.get_any_name() for port in compiled.inputs]
+        # None among the requests is what close() leaves behind, and each waiter for the next.
+        self._requests: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        for _ in range(concurrency):
+            self._requests.put(compiled.create_infer_request())
+        self._closing = threading.Lock()
+        self._closed = False
+
+    def run(self, batch: Batch) -> Logits:
+        """Logits of the batch, float32 [rows, tokens]; waits its turn. Raises BackendFailed on a refused batch."""
+        if self._closed:
+            raise BackendFailed("this session is closed")
+        fields = pad_tokens(batch, self._padding)._asdict()
+        request = self._requests.get()
+        if request is None:
+            self._requests.put(None)
+            raise BackendFailed("this session was closed while a batch waited for its turn")
+        try:
+            request.infer([np.ascontiguousarray(fields[name]) for name in self._inputs], share_inputs=True)
+            # Copied: the request writes its next results to the same memory.
+            tokens = batch.input_ids.shape[1]
+            return Logits(*(request.get_output_tensor(index).data[:, :tokens].copy() for index in range(len(OUTPUTS))))
+        except RuntimeError as error:
+            raise BackendFailed(
+                f"openvino failed on a batch of shape {batch.input_ids.shape}: {error}",
+                hint="neuronbert doctor, or another variant",
+            ) from error
+        finally:
+            self._requests.put(request)
+
+    def close(self) -> None:
+        """Release the requests and the compiled model; waits for runs that are under way."""
+        with self._closing:
+            if not self._closed:
+                self._closed = True
+                for _ in range(self.concurrency):
+                    self._requests.get()
+                self._requests.put(None)
+
+
+def pad_tokens(batch: Batch, padding: Optional[Mapping[str, int]]) -> Batch:
+    """``batch`` with masked tokens added up to the next ``multiple`` that stays within the model's ``limit``."""
+    if padding is None:
+        return batch
+    tokens = batch.input_ids.shape[1]
+    extra = -tokens % padding["multiple"]
+    if extra == 0 or tokens + extra > padding["limit"]:
+        return batch
+    fills = (padding["pad_id"], 0, 0)  # of ids, mask and token types
+    return Batch(*(np.pad(field, ((0, 0), (0, extra)), constant_values=fill) for field, fill in zip(batch, fills)))
+
+
+def _precision(compiled: Any) -> Tuple[str, Dict[str, int]]:
+    """What most products of the compiled model run in, and how many run in what."""
+    found: Counter = Counter()
+    for node in compiled.get_runtime_model().get_ops():
+        info = node.get_rt_info()
+        if info["layerType"].astype(str) in _PRODUCTS:
+            found[info["runtimePrecision"].astype(str)] += 1
+    if not found:
+        raise BackendFailed("the compiled model holds no matrix products", hint="compile the artifact again")
+    named = Counter()  # type: Counter[str]
+    for name, count in found.items():
+        named[_PRECISION_OF.get(name, name)] += count
+    return named.most_common(1)[0][0], dict(named)
+
+
+def import_quietly(name: str) -> Any:
+    """Import openvino or nncf without openvino_telemetry, which writes to the home folder and reports to its maker.
+
+    Both libraries run without that package; if the caller's own code imported it before, it is left as it is.
+    """
+    import importlib
+
+    with _hidden("openvino_telemetry"):
+        return importlib.import_module(name)
+
+
+@contextlib.contextmanager
+def _hidden(module: str) -> Iterator[None]:
+    if module in sys.modules:
+        yield
+        return
+    sys.modules[module] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        del sys.modules[module]

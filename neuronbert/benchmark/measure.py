@@ -1,0 +1,191 @@
+"""Measures one point of a sweep: a runner of its own, a load, and what that took of the machine."""
+
+import os
+import time
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
+
+from neuronbert.artifact.manifest import Artifact
+from neuronbert.backends import Batch
+from neuronbert.benchmark.load import LoadResult, Period, closed_loop, open_loop
+from neuronbert.benchmark.loadgen import OFFLINE as LOADGEN_OFFLINE
+from neuronbert.benchmark.loadgen import SERVER, SINGLE_STREAM, LoadGenResult, run_loadgen
+from neuronbert.benchmark.points import CLOSED, OFFLINE, OPEN, Load, Setting
+from neuronbert.errors import InputError
+from neuronbert.runner import Runner
+from neuronbert.tasks.question_answering.windows import Tokenizer, WindowOptions, collate, encode_examples
+
+# Clients that keep every worker's batches full, whatever the time that a batch takes.
+OFFLINE_BATCHES = 4
+# Answers come a batch at a time: of so many, one more or less is 2 % of the throughput.
+LEAST_BATCHES = 50
+# Rows that may wait: a service refuses beyond its default, clients that wait for their answers are never refused.
+OPEN_QUEUE, CLOSED_QUEUE = 1024, 1 << 20
+ITEMS = 200  # different requests of a point
+
+Pair = Tuple[str, str]
+
+
+class Options(NamedTuple):
+    """What is alike for all points."""
+
+    questions: List[Pair]
+    distribution: str
+    period: Period
+    loadgen_folder: Optional[Path]
+
+
+class _Texts:
+    """A client that asks questions with their own lengths."""
+
+    def __init__(self, runner: Runner):
+        self._runner = runner
+
+    def submit(self, item: Pair) -> "Future[Any]":
+        return self._runner.submit(*item)
+
+
+class _Tokens:
+    """A client that asks with tokens: windows of one length."""
+
+    def __init__(self, runner: Runner):
+        self._runner = runner
+
+    def submit(self, item: Batch) -> "Future[Any]":
+        return self._runner.submit_encoded(*item)
+
+
+def full_windows(tokenizer: Tokenizer, questions: Sequence[Pair], length: int) -> List[Batch]:
+    """Rows of exactly ``length`` tokens of real text, as batches of one."""
+    together = " ".join(dict.fromkeys(context for _, context in questions))
+    options = WindowOptions(max_seq_len=length, doc_stride=0)
+    windows = encode_examples(tokenizer, [(questions[0][0], together[: 40 * ITEMS * length // 8])], options)[0].windows
+    found = [collate([window], tokenizer.pad_id) for window in windows if len(window.input_ids) == length]
+    if not found:
+        raise InputError(f"the questions hold no text of {length} tokens", hint="more --input-data, or a shorter one")
+    return found[:ITEMS]
+
+
+class Measured(NamedTuple):
+    """What was seen; ``facts`` are the columns of a report that are not the load's."""
+
+    load: LoadResult
+    loadgen: Optional[LoadGenResult]
+    facts: Dict[str, Any]
+
+
+def measure(artifact: Artifact, setting: Setting, options: Options, inf1: Optional[str]) -> Measured:
+    """Starts a runner and asks it. ``inf1``: whose NeuronCores, where the variant runs on them and it is no default."""
+    began = time.perf_counter()
+    with Runner(
+        artifact,
+        variant=setting.variant,
+        workers=setting.workers,
+        threads=setting.threads,
+        batch_size=setting.batch_size,
+        instance_type=inf1 if setting.pipeline_cores else None,
+        max_queue=OPEN_QUEUE if setting.load.kind == OPEN else CLOSED_QUEUE,
+    ) as runner:
+        cold_start_s = time.perf_counter() - began
+        client: Any = _Texts(runner)
+        items: Sequence[Any] = options.questions
+        if not setting.text:
+            assert setting.sequence_length is not None
+            client, items = _Tokens(runner), full_windows(runner.tokenizer, items, setting.sequence_length)
+        before, cpu_s = runner.stats(), _cpu_s(runner)
+        in_flight = len(before["workers"]) * setting.batch_size * OFFLINE_BATCHES
+        result = _ask(client, items, setting.load, in_flight, options)
+        after = runner.stats()
+        used_s, memory_bytes = _cpu_s(runner) - cpu_s, _memory_bytes(after)
+        second = _ask_with_loadgen(client, items, setting, in_flight, options, result)
+    completed = after["requests"]["completed"] - before["requests"]["completed"]
+    return Measured(
+        result,
+        second,
+        {
+            **_described(artifact, setting, len(after["workers"]), in_flight),
+            "cold_start_s": cold_start_s,
+            "padding_ratio": after["padding"],
+            "fill": after["fill"],
+            "host_cpu_us": used_s / completed * 1e6 if completed else None,
+            "memory_bytes": memory_bytes,
+        },
+    )
+
+
+def _ask(client: Any, items: Sequence[Any], load: Load, in_flight: int, options: Options) -> LoadResult:
+    period = options.period if options.loadgen_folder is None else options.period._replace(until_steady=False)
+    if load.kind == OPEN:
+        assert load.number is not None
+        return open_loop(client, items, rate_per_s=load.number, distribution=options.distribution, period=period)
+    clients = in_flight if load.kind == OFFLINE else int(load.number or 1)
+    least = LEAST_BATCHES * min(clients, in_flight // OFFLINE_BATCHES)
+    return closed_loop(client, items, concurrency=clients, period=period._replace(least_answers=least))
+
+
+def _ask_with_loadgen(
+    client: Any, items: Sequence[Any], setting: Setting, in_flight: int, options: Options, ours: LoadResult
+) -> Optional[LoadGenResult]:
+    if options.loadgen_folder is None or not ours.throughput_per_s:
+        return None
+    kind, rate = setting.load
+    scenario = {CLOSED: SINGLE_STREAM, OFFLINE: LOADGEN_OFFLINE, OPEN: SERVER}[kind]
+    name = f"{scenario}-{setting.variant}-w{setting.workers or 'auto'}-t{setting.threads or 'auto'}"
+    name += f"-b{setting.batch_size}-s{'text' if setting.text else setting.sequence_length}"
+    return run_loadgen(
+        client,
+        items,
+        scenario=scenario,
+        folder=options.loadgen_folder / (name + (f"-{rate:g}" if kind == OPEN else "")),
+        seconds=options.period.longest_s,
+        expected_per_s=(rate if kind == OPEN else None) or ours.throughput_per_s,
+        in_flight=in_flight,
+    )
+
+
+def _memory_bytes(stats: Mapping[str, Any]) -> Optional[int]:
+    """Of this process and the workers together, shared pages counted once (Linux's proportional set size)."""
+    total = 0
+    for pid in ["self", *(worker["pid"] for worker in stats["workers"])]:
+        try:
+            with open(f"/proc/{pid}/smaps_rollup", encoding="utf-8") as file:
+                total += sum(int(line.split()[1]) * 1024 for line in file if line.startswith("Pss:"))
+        except OSError:
+            return None
+    return total
+
+
+def _cpu_s(runner: Runner) -> float:
+    """CPU seconds of this process and the workers (Linux; elsewhere of this process)."""
+    total = time.process_time()
+    for worker in runner.stats()["workers"]:
+        try:
+            with open(f"/proc/{worker['pid']}/stat", encoding="utf-8") as file:
+                fields = file.read().rpartition(")")[2].split()
+        except OSError:
+            continue
+        total += (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    return total
+
+
+def _described(artifact: Artifact, setting: Setting, workers: int, in_flight: int) -> Dict[str, Any]:
+    variant = next(one for one in artifact.variants if one["name"] == setting.variant)
+    kind, number = setting.load
+    return {
+        "model_filename": artifact.folder.name,
+        "n_models": workers,
+        "workers_per_model": 1,
+        "threads": setting.threads,
+        "pipeline_size": variant["pipeline_cores"] or 1,
+        "batch_size": setting.batch_size,
+        "sequence_length": setting.sequence_length,
+        "input": "text" if setting.text else "tokens",
+        "variant": setting.variant,
+        "engine": variant["backend"],
+        "mode": setting.mode if setting.pipeline_cores else None,
+        "precision": variant["precision"],
+        "emulated": variant["emulated"],
+        "concurrency": None if kind == OPEN else in_flight if kind == OFFLINE else int(number or 1),
+        "offered_qps": number if kind == OPEN else None,
+    }

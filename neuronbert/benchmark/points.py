@@ -1,0 +1,182 @@
+"""The points of a sweep: which settings are measured, from options as a person gives them. Nothing runs here."""
+
+import itertools
+import math
+from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
+
+from neuronbert.artifact.manifest import Artifact, Variant, choose_variants
+from neuronbert.backends.neuron.target import Bucket
+from neuronbert.errors import ArtifactError, UsageError
+from neuronbert.hardware.cores import DATA_PARALLEL, PIPELINE
+
+SCENARIOS = ("single-stream", "server", "offline")
+CLOSED, OPEN, OFFLINE = "closed", "open", "offline"
+CONCURRENCY = "1,2,4,8,16"  # clients where nothing else was asked for
+MOST_NUMBERS = 1000
+# Rows of a batch where shapes are dynamic and no batch size was asked for.
+DYNAMIC_BATCH_SIZE = 8
+
+
+class Load(NamedTuple):
+    """How requests come.
+
+    closed: ``number`` clients that wait for their answers. offline: as many as keep every batch full. open: ``number``
+    requests a second, whether or not answered; None: a share of what the offline point of the same setting reached.
+    """
+
+    kind: str
+    number: Optional[float]
+
+
+class Setting(NamedTuple):
+    """One point of a sweep."""
+
+    variant: str
+    pipeline_cores: Optional[int]  # static shapes: of each copy of the model
+    workers: Optional[int]  # None: what the runner takes by itself
+    threads: Optional[int]  # of each worker, likewise
+    batch_size: int
+    sequence_length: Optional[int]  # tokens; None: shapes are dynamic, and questions have their own lengths
+    text: bool  # questions with their own lengths; else rows that are full
+    load: Load
+
+    @property
+    def mode(self) -> str:
+        """Static shapes: what ``compile --mode`` calls it."""
+        return PIPELINE if self.pipeline_cores and self.pipeline_cores > 1 else DATA_PARALLEL
+
+
+class Axes(NamedTuple):
+    """The options, each a list as text; "" stands for the default."""
+
+    batch_size: str = ""
+    workers: str = ""
+    threads: str = ""
+    sequence_length: str = ""
+    neuroncore_pipeline_cores: str = ""
+
+
+def settings_of(variants: Sequence[Variant], axes: Axes, loads: Sequence[Load]) -> List[Setting]:
+    """Every combination. Of static shapes also those that no variant has: they are compiled when their turn comes."""
+    workers: List[Optional[int]] = [*whole_numbers(axes.workers, "--workers")] or [None]
+    threads: List[Optional[int]] = [*whole_numbers(axes.threads, "--threads")] or [None]
+    shapes = [shape for base in _bases(variants) for shape in _shapes(base, variants, axes)]
+    return [
+        Setting(name, cores, count, each, size, length, not axes.sequence_length, load)
+        for (name, cores, size, length), count, each, load in itertools.product(shapes, workers, threads, loads)
+    ]
+
+
+def _bases(variants: Sequence[Variant]) -> List[Variant]:
+    """One variant for each backend and precision."""
+    found: Dict[Any, Variant] = {}
+    for one in variants:
+        found.setdefault((one["backend"], one["precision"]), one)
+    return list(found.values())
+
+
+def _shapes(
+    base: Variant, variants: Sequence[Variant], axes: Axes
+) -> Iterator[Tuple[str, Optional[int], int, Optional[int]]]:
+    """(variant's name, pipeline cores, batch size, sequence length) of one backend and precision."""
+    sizes = whole_numbers(axes.batch_size, "--batch-size")
+    lengths = whole_numbers(axes.sequence_length, "--sequence-length")
+    cores = whole_numbers(axes.neuroncore_pipeline_cores, "--neuroncore-pipeline-cores")
+    if base["batch_size"] is not None and axes.threads:
+        raise UsageError(f"{base['name']} runs on NeuronCores, and --threads is for CPUs", hint="leave out --threads")
+    if base["batch_size"] is None:
+        if cores:
+            raise UsageError(f"{base['name']} runs on the CPU and has no NeuronCores to spread over")
+        dynamic: List[Optional[int]] = [*lengths] or [None]
+        for size, length in itertools.product(sizes or [DYNAMIC_BATCH_SIZE], dynamic):
+            yield base["name"], None, size, length
+        return
+    alike = [one for one in variants if (one["backend"], one["precision"]) == (base["backend"], base["precision"])]
+    wanted = {
+        Bucket(*bucket)
+        for one in alike
+        for bucket in itertools.product(
+            sizes or [one["batch_size"]], lengths or [one["sequence_length"]], cores or [one["pipeline_cores"]]
+        )
+    }
+    for shape in sorted(wanted):
+        yield f"{base['backend']}-{shape.name}", shape.pipeline_cores, shape.batch_size, shape.sequence_length
+
+
+def chosen_variants(artifact: Artifact, variant: str, precision: str) -> List[Variant]:
+    """The variants by name or precision; without either, the preferred one with all of its shapes."""
+    names = [one.strip() for one in variant.split(",") if one.strip()]
+    precisions = [one.strip() for one in precision.split(",") if one.strip()]
+    if names and precisions:
+        raise UsageError("--variant names variants, and --precision chooses among all", hint="one of the two")
+    if not names and not precisions:
+        return choose_variants(artifact)
+    there = ", ".join(one["name"] for one in artifact.variants)
+    for wanted, key in [*((one, "name") for one in names), *((one, "precision") for one in precisions)]:
+        if not any(one[key] == wanted for one in artifact.variants):
+            raise ArtifactError(
+                f"{artifact.folder} has no variant of {key} {wanted}; it has {there}",
+                hint=f"neuronbert compile CHECKPOINT OUTPUT --precision {wanted}" if key == "precision" else there,
+            )
+    return [one for one in artifact.variants if one["name"] in names or one["precision"] in precisions]
+
+
+def like(variants: Sequence[Variant], setting: Setting) -> Variant:
+    """A variant of the same backend: what a shape that is missing is compiled like."""
+    return next(one for one in variants if setting.variant.startswith(one["backend"] + "-"))
+
+
+def loads_of(scenario: Optional[str], concurrency: str, request_rate: str, *, loadgen: bool) -> List[Load]:
+    """How requests come, from the options. LoadGen knows only the three scenarios, and runs all without a choice."""
+    if scenario not in (None, *SCENARIOS):
+        raise UsageError(f"there is no scenario {scenario!r}", hint=f"one of {', '.join(SCENARIOS)}")
+    if concurrency and (scenario or request_rate or loadgen):
+        other = "--scenario" if scenario else "--request-rate" if request_rate else "--loadgen"
+        raise UsageError(f"--concurrency is of clients that wait, and {other} asks otherwise", hint="one of the two")
+    if request_rate and scenario in ("single-stream", "offline"):
+        raise UsageError(f"--request-rate is for the server scenario, not {scenario}", hint="--scenario server")
+    rates = [Load(OPEN, rate) for rate in numbers(request_rate, "--request-rate")]
+    if scenario == "server" and not rates:
+        return [Load(OFFLINE, None), Load(OPEN, None)]
+    if scenario == "single-stream":
+        return [Load(CLOSED, 1)]
+    if scenario == "offline":
+        return [Load(OFFLINE, None)]
+    if loadgen and scenario is None:
+        return [Load(CLOSED, 1), Load(OFFLINE, None), *(rates or [Load(OPEN, None)])]
+    return rates or [Load(CLOSED, number) for number in whole_numbers(concurrency or CONCURRENCY, "--concurrency")]
+
+
+def numbers(text: str, name: str) -> List[float]:
+    """ "1,2,4", "1:16" (1, 2, 4, 8, 16), "50:400:50"; UsageError, naming the option, for anything else."""
+    try:
+        parts = [_range([float(one) for one in part.split(":")]) for part in text.split(",") if part.strip()]
+    except ValueError as error:
+        raise UsageError(f"{name} is {text!r}: {error}", hint=f"{name} 1,2,4 or 1:16 or 50:400:50") from None
+    found = list(dict.fromkeys(itertools.chain.from_iterable(parts)))
+    if text.strip() and not found:
+        raise UsageError(f"{name} is {text!r} and holds no number", hint=f"{name} 1,2,4")
+    return found
+
+
+def _range(bounds: List[float]) -> List[float]:
+    if not all(math.isfinite(bound) and bound > 0 for bound in bounds):
+        raise ValueError("numbers must be above 0 and finite")
+    if len(bounds) == 1:
+        return bounds
+    first, last, step = [*bounds, 0.0][:3]
+    if len(bounds) > 3 or last < first:
+        raise ValueError("not a range of FIRST:LAST or FIRST:LAST:STEP")
+    steps = ((last - first) / step if step else math.log2(last) - math.log2(first)) + 1e-9
+    if steps >= MOST_NUMBERS:
+        raise ValueError(f"more numbers than the {MOST_NUMBERS} that a sweep takes")
+    count = int(steps) + 1
+    return [float(f"{first + number * step if step else first * 2**number:.12g}") for number in range(count)]
+
+
+def whole_numbers(text: str, name: str) -> List[int]:
+    """As ``numbers``, refusing fractions."""
+    found = numbers(text, name)
+    if any(number != int(number) for number in found):
+        raise UsageError(f"{name} is {text!r}, and its numbers must be whole")
+    return [int(number) for number in found]

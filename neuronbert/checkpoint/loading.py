@@ -1,0 +1,328 @@
+"""Turns a folder, a hub id, "demo" or an in-memory (model, tokenizer) into a checked Checkpoint for the compiler.
+
+Reads and checks everything without torch or transformers; only ``Checkpoint.torch_model`` (and a pickle) needs them.
+"""
+
+import json
+import os
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple, Union
+
+from neuronbert.checkpoint import weights
+from neuronbert.checkpoint.families import (
+    Family,
+    canonical_name,
+    expected_shapes,
+    family_of,
+    heads_in,
+    is_encoder_weight,
+    is_ignored,
+    named_classes,
+    size_of,
+    usable_positions,
+)
+from neuronbert.checkpoint.tokenizer_files import largest_id, read_tokenizer, uses_token_types
+from neuronbert.checkpoint.weights import StoredTensor, Tensors
+from neuronbert.errors import CheckpointError
+
+DEMO_FOLDER = Path(__file__).parent / "demo"
+
+Source = Union[str, "os.PathLike[str]", Tuple[Any, Any], List[Any]]
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A question-answering checkpoint that was read and checked as a whole.
+
+    ``parameters`` counts the question-answering model, ``encoder_parameters`` its transformer layers alone (BERT-base:
+    85,054,464). ``fingerprint`` is weights.fingerprint over the served weights under transformers' current names.
+    ``input_names`` are the model's inputs in forward order. ``revision`` is the commit a hub id was resolved to.
+    """
+
+    source: str
+    revision: Optional[str]
+    config: Dict[str, Any]
+    model_type: str
+    architecture: str
+    fingerprint: str
+    parameters: int
+    encoder_parameters: int
+    input_names: Tuple[str, ...]
+    _tensors: Mapping[str, StoredTensor] = field(repr=False, compare=False)
+    _tokenizer: Mapping[str, bytes] = field(repr=False, compare=False)
+
+    def tokenizer_files(self) -> Dict[str, bytes]:
+        """File name → content; always tokenizer.json and tokenizer_config.json (with a sane model_max_length)."""
+        return dict(self._tokenizer)
+
+    def torch_model(self) -> Any:
+        """A new reference_model.ReferenceModel: float32, on the CPU, in eval mode.
+
+        ``forward(input_ids, attention_mask, token_type_ids)`` → ``(start_logits, end_logits)``.
+        Needs torch and transformers.
+        """
+        from neuronbert.checkpoint.reference_model import build_reference_model
+
+        arrays = {name: tensor.float32() for name, tensor in self._tensors.items()}
+        family = family_of(self.config, self.source)
+        return build_reference_model(family, self.config, arrays, "token_type_ids" in self.input_names)
+
+
+class BaseCheckpoint(NamedTuple):
+    """A checkpoint to fine-tune: as Checkpoint, but the question-answering head may be absent from ``tensors``."""
+
+    source: str
+    revision: Optional[str]
+    config: Dict[str, Any]
+    family: Family
+    tensors: Tensors
+    tokenizer: Dict[str, bytes]
+
+
+class _Place(NamedTuple):
+    """Where a checkpoint's files are, and what the user called it."""
+
+    folder: Path
+    source: str
+    revision: Optional[str]
+
+
+def load_checkpoint(
+    source: Source,
+    *,
+    revision: Optional[str] = None,
+    token: Optional[str] = None,
+    local_files_only: bool = False,
+    allow_pickle: bool = False,
+) -> Checkpoint:
+    """Read ``source`` and check it as a whole: config, weights and tokenizer.
+
+    ``source`` is a folder as transformers saves it, a hub id, ``"demo"`` (the checkpoint inside the package), or a
+    pair of transformers objects ``(model, tokenizer)``. ``revision``, ``token`` and ``local_files_only`` concern hub
+    ids; one revision pins weights, config and tokenizer, and code from the hub never runs. ``pytorch_model.bin`` is
+    read only with ``allow_pickle`` and torch >= 2.6. Raises CheckpointError, whose hint says what to do.
+    """
+    if isinstance(source, (tuple, list)):
+        return _from_objects(source)
+    base = _read(_locate(source, revision, token, local_files_only, allow_pickle), allow_pickle, needs_head=True)
+    return _describe(base)
+
+
+def load_base_checkpoint(
+    source: Union[str, "os.PathLike[str]"],
+    *,
+    revision: Optional[str] = None,
+    token: Optional[str] = None,
+    local_files_only: bool = False,
+    allow_pickle: bool = False,
+) -> BaseCheckpoint:
+    """Read and check a checkpoint to fine-tune; as ``load_checkpoint``, but it needs no question-answering head."""
+    place = _locate(source, revision, token, local_files_only, allow_pickle)
+    return _read(place, allow_pickle, needs_head=False)
+
+
+def _locate(
+    source: Union[str, "os.PathLike[str]"],
+    revision: Optional[str],
+    token: Optional[str],
+    local_files_only: bool,
+    allow_pickle: bool,
+) -> _Place:
+    if not isinstance(source, (str, os.PathLike)):
+        raise CheckpointError(
+            f'a checkpoint is a folder, a hub id, "demo" or (model, tokenizer), not a {type(source).__name__}',
+            hint="neuronbert compile demo OUTPUT, or the folder that save_pretrained wrote",
+        )
+    name = os.fspath(source)
+    if name == "demo":
+        return _Place(DEMO_FOLDER, "demo", None)
+    folder = Path(name).expanduser()
+    if name and folder.is_dir():
+        return _Place(folder, name, None)
+    if name and folder.exists():
+        raise CheckpointError(
+            f"{name} is a file; a checkpoint is a folder with config.json", hint=f"pass its folder: {folder.parent}"
+        )
+    from neuronbert.checkpoint.hub import download, looks_like_hub_id
+
+    if not looks_like_hub_id(name):
+        raise CheckpointError(
+            f"there is no checkpoint {name!r}: no such folder, and not the form of a hub id (name or owner/name)",
+            hint='an existing folder, a hub id such as deepset/minilm-uncased-squad2, or "demo"',
+        )
+    snapshot, commit = download(name, revision, token, local_files_only, allow_pickle)
+    return _Place(snapshot, name, commit)
+
+
+def _read(place: _Place, allow_pickle: bool, needs_head: bool) -> BaseCheckpoint:
+    config = _read_config(place.folder)
+    where = str(place.folder / "config.json")
+    family = family_of(config, where)
+    stored = weights.read_folder(place.folder, allow_pickle)
+    if needs_head:
+        _require_head(stored, family, config, place.source)
+    tensors = _served(stored, family, config, where)
+    tokenizer = _read_tokenizer(place.folder, family, config, place.source)
+    return BaseCheckpoint(place.source, place.revision, config, family, tensors, tokenizer)
+
+
+def _from_objects(source: Sequence[Any]) -> Checkpoint:
+    if len(source) != 2 or not hasattr(source[0], "state_dict") or not hasattr(source[1], "save_pretrained"):
+        kinds = ", ".join(type(item).__name__ for item in source)
+        raise CheckpointError(
+            f"an in-memory checkpoint is a pair of transformers objects (model, tokenizer), not ({kinds})",
+            hint="(AutoModelForQuestionAnswering.from_pretrained(…), AutoTokenizer.from_pretrained(…))",
+        )
+    model, tokenizer_object = source
+    name = f"in-memory {type(model).__name__}"
+    config = json.loads(model.config.to_json_string(use_diff=False))
+    config["architectures"] = [type(model).__name__]
+    family = family_of(config, name)
+    state = weights.from_state_dict(model.state_dict(), name)
+    _require_head(state, family, config, name)
+    tensors = _served(state, family, config, name)
+    with tempfile.TemporaryDirectory(prefix="neuronbert-tokenizer-") as folder:
+        tokenizer_object.save_pretrained(folder)
+        tokenizer = _read_tokenizer(Path(folder), family, config, name)
+    return _describe(BaseCheckpoint(name, None, config, family, tensors, tokenizer))
+
+
+def _read_tokenizer(folder: Path, family: Family, config: Mapping[str, Any], source: str) -> Dict[str, bytes]:
+    files = read_tokenizer(folder, family.model_type, usable_positions(config, family))
+    largest, token = largest_id(files)
+    rows = size_of(config, family, "vocab_size")
+    if largest >= rows:
+        raise CheckpointError(
+            f"{source}: the tokenizer gives {token!r} the id {largest}, and the model has {rows} tokens (vocab_size)",
+            hint="fetch tokenizer and weights from one revision; after adding tokens, model.resize_token_embeddings"
+            "(len(tokenizer)) before training",
+        )
+    return files
+
+
+def _describe(base: BaseCheckpoint) -> Checkpoint:
+    source, revision, config, family, tensors, tokenizer = base
+    return Checkpoint(
+        source=source,
+        revision=revision,
+        config=config,
+        model_type=family.model_type,
+        architecture=family.architecture,
+        fingerprint=weights.fingerprint(tensors),
+        parameters=sum(tensor.size for tensor in tensors.values()),
+        encoder_parameters=sum(tensor.size for name, tensor in tensors.items() if is_encoder_weight(name)),
+        input_names=_input_names(family, config, tokenizer),
+        _tensors=tensors,
+        _tokenizer=tokenizer,
+    )
+
+
+def _input_names(family: Family, config: Mapping[str, Any], tokenizer: Mapping[str, bytes]) -> Tuple[str, ...]:
+    kinds = config.get("type_vocab_size", family.defaults["type_vocab_size"])
+    if family.has_token_types and kinds >= 2 and uses_token_types(tokenizer):
+        return ("input_ids", "attention_mask", "token_type_ids")
+    return ("input_ids", "attention_mask")
+
+
+def _read_config(folder: Path) -> Dict[str, Any]:
+    path = folder / "config.json"
+    # First, as an artifact holds the config too.
+    if (folder / "neuronbert.json").exists():
+        raise CheckpointError(
+            f"{folder} is a compiled artifact already, not a checkpoint",
+            hint=f"neuronbert inspect {folder}, or pass the checkpoint that it was compiled from",
+        )
+    if not path.is_file():
+        raise CheckpointError(
+            f"{folder} has no config.json", hint="pass the folder that transformers' save_pretrained wrote, or a hub id"
+        )
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise CheckpointError(f"{path} is not valid JSON: {error}", hint="fetch config.json again") from error
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error.strerror}", hint=f"ls -l {path}") from error
+    if not isinstance(config, dict):
+        raise CheckpointError(
+            f"{path} holds a {type(config).__name__}, not a JSON object", hint="fetch config.json again"
+        )
+    return config
+
+
+def _served(stored: Tensors, family: Family, config: Mapping[str, Any], config_name: str) -> Tensors:
+    """The weights that ``config`` asks for, under their current names; all checks made. The head may be absent."""
+    named = _renamed(stored, family)
+    shapes = expected_shapes(config, family, config_name)
+    if not any(name.startswith("qa_outputs.") for name in named):
+        shapes = {name: shape for name, shape in shapes.items() if not name.startswith("qa_outputs.")}
+    _require_same_names(named, shapes, family, config_name)
+    wrong = [
+        f"{name} is {list(named[name].shape)}, the config asks for {list(shape)}"
+        for name, shape in shapes.items()
+        if named[name].shape != shape
+    ]
+    if wrong:
+        raise CheckpointError(
+            f"{_file_of(named)} does not fit {config_name}: {_first(wrong)}",
+            hint="weights and config come from different models; fetch both from one revision",
+        )
+    weights.check_values(named)
+    return named
+
+
+def _renamed(stored: Tensors, family: Family) -> Tensors:
+    named: Tensors = {}
+    for raw, tensor in stored.items():
+        name = canonical_name(raw, family)
+        if is_ignored(name):
+            continue
+        if name in named:
+            raise CheckpointError(
+                f"{tensor.file} holds {name} twice (once as {raw})",
+                hint="save the checkpoint again with save_pretrained",
+            )
+        named[name] = tensor
+    return named
+
+
+def _require_head(stored: Tensors, family: Family, config: Mapping[str, Any], source: str) -> None:
+    if any(canonical_name(name, family) == "qa_outputs.weight" for name in stored):
+        return
+    said = (named_classes(config) or [f"{family.model_type} encoder"])[0]
+    heads = heads_in([canonical_name(name, family) for name in stored], family)
+    instead = f"{_article(said)} with {', '.join(heads)}" if heads else f"{_article(said)} without a head"
+    raise CheckpointError(
+        f"{_file_of(stored)} has no question-answering head (qa_outputs): it is {instead}",
+        hint=f"fine-tune one: python tools/finetune_qa.py --base {source} --data train.json --output qa-checkpoint,"
+        f" or choose a checkpoint of class {family.architecture}",
+    )
+
+
+def _require_same_names(named: Tensors, shapes: Mapping[str, Any], family: Family, config_name: str) -> None:
+    missing = [name for name in shapes if name not in named]
+    unknown = sorted(name for name in named if name not in shapes)
+    if missing:
+        raise CheckpointError(
+            f"{_file_of(named)} lacks weights that {config_name} asks for: {_first(missing)}",
+            hint="fetch the checkpoint again, or check num_hidden_layers in config.json",
+        )
+    if unknown:
+        raise CheckpointError(
+            f"{_file_of(named)} holds weights that are no part of {family.architecture} as {config_name} describes it:"
+            f" {_first(unknown)}",
+            hint="merge adapters into the model before saving it, or check num_hidden_layers in config.json",
+        )
+
+
+def _first(items: List[str]) -> str:
+    return items[0] if len(items) == 1 else f"{items[0]} and {len(items) - 1} more"
+
+
+def _file_of(named: Tensors) -> str:
+    return next((tensor.file for tensor in named.values()), "the weights file")
+
+
+def _article(noun: str) -> str:
+    return ("an " if noun[0] in "AEIOUaeiou" else "a ") + noun

@@ -1,0 +1,120 @@
+"""Watches this user's running runners in the terminal: what each publishes (runner/publishing.py), as tables."""
+
+import sys
+import time
+from typing import Any, Dict, List, Mapping, NamedTuple, Optional, TextIO
+
+from neuronbert.cli.tables import table
+from neuronbert.errors import NeuronBertError
+from neuronbert.runner.publishing import INTERVAL_S, published
+
+NOTHING = "no runner is running: neuronbert run ARTIFACT ..., or Runner(..., publish=True)"
+HEADER = ("worker", "state", "cores", "in flight", "rows/s", "batch ms", "busy", "rows", "restarts")
+STALE_S = 5.0  # a runner that is alive writes ten times in this
+
+
+class Shown(NamedTuple):
+    """One runner: its facts in a few lines, and a row of ``HEADER`` for each worker."""
+
+    title: str
+    facts: List[str]
+    workers: List[List[str]]
+
+
+def running() -> List[Dict[str, Any]]:
+    """What every runner of this user last published: facts, rates and what ``Runner.stats`` gives."""
+    return published()
+
+
+def as_text(runners: List[Dict[str, Any]], now: float) -> str:
+    """All of them as plain text; ``now`` is Unix time in seconds."""
+    blocks = [describe(runner, now) for runner in runners]
+    return "\n\n".join("\n".join([one.title, *one.facts, table(one.workers, HEADER)]) for one in blocks) or NOTHING
+
+
+def describe(runner: Mapping[str, Any], now: float) -> Shown:
+    """One published document in words; ``now`` is Unix time in seconds."""
+    emulated = "  EMULATED: no figure here is of the hardware" if runner["emulated"] else ""
+    silent_s = now - runner["at"]
+    stale = f"  (silent for {silent_s:.0f} s)" if silent_s > STALE_S else ""
+    counts, queue, latency = runner["requests"], runner["queue"], runner["latency_ms"]
+    trouble = ", ".join(f"{counts[name]:,} {name}" for name in ("refused", "expired", "poisoned") if counts[name])
+    return Shown(
+        title=f"{runner['artifact']} ({runner['variant']}), pid {runner['pid']}, "
+        f"up {_duration(now - runner['started_at'])}{emulated}{stale}",
+        facts=[
+            f"queue {queue['rows']:,} of {queue['max_rows']:,} rows, wait {_seconds(queue['predicted_wait_s'])}   "
+            f"fill {_share(runner['fill'])}   padding {_share(runner['padding'])}   "
+            f"{_rate(runner['rows_per_s'])} rows/s",
+            f"requests {counts['completed']:,} of {counts['submitted']:,} done, {counts['failed']:,} failed"
+            + (f" ({trouble})" if trouble else "")
+            + "   latency "
+            + (", ".join(f"{name} {value:.1f} ms" for name, value in latency.items()) or "-")
+            + f"   {counts['deaths']:,} deaths, {counts['restarts']:,} restarts",
+        ],
+        workers=[_worker_row(worker) for worker in runner["workers"]],
+    )
+
+
+def _worker_row(worker: Mapping[str, Any]) -> List[str]:
+    state = worker["state"] + (f": {worker['unable']}" if worker["unable"] else "")
+    return [
+        str(worker["worker"]),
+        f"{state} ({worker['pid']})" if worker["pid"] else state,
+        worker["cores"],
+        str(worker["in_flight"]),
+        _rate(worker["rows_per_s"]),
+        "-" if worker["batch_ms"] is None else f"{worker['batch_ms']:.1f}",
+        f"{worker['busy_s']:.0f} s",
+        f"{worker['rows']:,}",
+        str(worker["restarts"]),
+    ]
+
+
+def _rate(value: Optional[float]) -> str:
+    return "-" if value is None else f"{value:,.1f}"
+
+
+def _share(value: Optional[float]) -> str:
+    return "-" if value is None else f"{value:.1%}"
+
+
+def _seconds(value: Optional[float]) -> str:
+    return "-" if value is None else f"{value:.2f} s"
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(int(max(seconds, 0)), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}"
+
+
+def watch(stdout: Optional[TextIO] = None) -> None:
+    """Show them live until Ctrl-C. Raises NeuronBertError without the library that draws."""
+    try:
+        from rich.console import Console, Group
+        from rich.live import Live
+        from rich.table import Table
+        from rich.text import Text
+    except ImportError:
+        raise NeuronBertError(
+            "rich, which draws the live view, is not installed",
+            hint='python -m pip install "neuronbert[top]", or neuronbert top --once',
+        ) from None
+
+    def drawn() -> Group:
+        parts: List[Any] = []
+        for runner in running():
+            one = describe(runner, time.time())
+            rows = Table(*HEADER, box=None, padding=(0, 2, 0, 0), header_style="bold")
+            for row in one.workers:
+                rows.add_row(*(Text(cell) for cell in row))
+            heading = Text(one.title, style="bold yellow" if runner["emulated"] else "bold")
+            parts += [heading, *(Text(fact) for fact in one.facts), rows, Text()]
+        return Group(*(parts or [Text(NOTHING + "; waiting for one")]), Text("Ctrl-C leaves", style="dim"))
+
+    console = Console(file=stdout or sys.stdout)
+    with Live(drawn(), console=console, screen=True, auto_refresh=False) as live:
+        while True:
+            time.sleep(INTERVAL_S)
+            live.update(drawn(), refresh=True)

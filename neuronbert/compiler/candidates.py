@@ -1,0 +1,179 @@
+"""Which variants compiler is to try, what became of each, and how fast each is on this machine."""
+
+import os
+import time
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from itertools import zip_longest
+from pathlib import Path
+from statistics import median
+from typing import Any, Callable, ContextManager, Dict, Iterable, List, Mapping, NamedTuple, Optional, Sequence, Union
+
+from neuronbert.backends import BACKENDS, Session, ThroughputPlan, load_backend
+from neuronbert.compiler.gate import Agreement, infer_concurrently
+from neuronbert.errors import UsageError
+from neuronbert.hardware.machine import has_inferentia
+from neuronbert.tasks.question_answering.windows import Window
+
+Names = Union[str, Sequence[str]]
+
+PRECISIONS = ("fp32", "bf16", "fp16", "int8")
+# Backends that ``auto`` tries; echo has no model. On an inf1 instance, real or emulated, its chips are paid for.
+AUTO_BACKENDS = ("openvino", "onnxruntime", "torchscript")
+AUTO_BACKENDS_INF1 = ("neuron",)
+ROUNDS = 3
+ROUND_S = 1.0  # for the slowest; the same windows for all
+TIMED_WINDOWS = (16, 96)
+
+
+class Candidate(NamedTuple):
+    """A variant to try. ``explicit``: asked for by backend and precision, so that failing is an error."""
+
+    backend: str
+    precision: str
+    explicit: bool
+
+    @property
+    def name(self) -> str:
+        return f"{self.backend}-{self.precision}"
+
+
+@dataclass
+class Trial:
+    """What becomes of a candidate: ``kept``, ``slower``, ``refused`` by the gate, or ``not built``, and why."""
+
+    candidate: Candidate
+    outcome: str = ""
+    why: str = ""
+    recipes: List[Mapping[str, Any]] = field(default_factory=list)  # still to be tried
+    variants: List[Dict[str, Any]] = field(default_factory=list)  # one, or one for each bucket
+    session: Optional[Session] = None
+    plan: ThroughputPlan = ThroughputPlan(streams=1, rows=1, tokens=1)
+    folders: List[Path] = field(default_factory=list)  # that were made for it
+    agreements: List[Agreement] = field(default_factory=list)  # of the variants, as far as the gate was asked
+    windows_per_s: List[float] = field(default_factory=list)
+
+    @property
+    def speed(self) -> float:
+        """Windows per second, the median of the rounds."""
+        return median(self.windows_per_s) if self.windows_per_s else 0.0
+
+    def records(self) -> List[Dict[str, Any]]:
+        """For the manifest: one entry for each variant, or one for a candidate that came to nothing."""
+        return [
+            {
+                "name": variant["name"],
+                "outcome": self.outcome,
+                "why": self.why,
+                "windows_per_s": [round(value, 2) for value in self.windows_per_s],
+                "agreement": agreement.as_dict() if agreement else None,
+            }
+            for variant, agreement in zip_longest(self.variants or [{"name": self.candidate.name}], self.agreements)
+        ]
+
+
+def names(value: Names) -> List[str]:
+    """``"a,b"``, ``["a", "b"]`` or ``"a"`` as a list without repetitions."""
+    parts = [value] if isinstance(value, str) else list(value)
+    return list(dict.fromkeys(name.strip() for part in parts for name in part.split(",") if name.strip()))
+
+
+def choose_candidates(backend: Names, precision: Names, neuron_precision: Optional[str] = None) -> List[Candidate]:
+    """Every combination of the names given; ``auto`` stands for all that could be tried.
+
+    ``neuron_precision`` is what the compiler arguments for inf1 make of ``auto`` there: one precision, not all.
+    Raises UsageError for unknown names and for combinations that no backend offers; where every name is given, for each
+    that is not offered, else when none is left.
+    """
+    backends, precisions = names(backend), names(precision)
+    for value in precisions:
+        if value not in PRECISIONS + ("auto",):
+            raise UsageError(f"there is no precision {value!r}", hint=f"one of auto, {', '.join(PRECISIONS)}")
+    for given in (backends, precisions):
+        if "auto" in given and len(given) > 1:
+            raise UsageError(
+                f"auto cannot be combined with other names: {', '.join(given)}", hint="auto alone, or the names alone"
+            )
+    explicit = "auto" not in backends + precisions
+    candidates = [
+        Candidate(name, offered, explicit or (name == "neuron" and backends != ["auto"]))
+        for name in (auto_backends() if backends == ["auto"] else backends)
+        for offered in _offered(name, precisions, neuron_precision)
+    ]
+    if not candidates:
+        raise UsageError(
+            f"no backend of {', '.join(backends) or 'none'} offers {', '.join(precisions) or 'no precision'}",
+            hint=_offers(BACKENDS if backends == ["auto"] else backends) or "--backend auto --precision auto",
+        )
+    missing = [
+        f"{name} does not offer {value}"
+        for name in backends
+        for value in precisions
+        if explicit and value not in _offered(name, precisions, neuron_precision)
+    ]
+    if missing:
+        raise UsageError("; ".join(missing), hint=f"one compile for each backend, or {_offers(backends)}")
+    return candidates
+
+
+def _offers(backends: Iterable[str]) -> str:
+    return "; ".join(f"{name}: {', '.join(load_backend(name).PRECISIONS)}" for name in backends)
+
+
+def auto_backends() -> Sequence[str]:
+    """What ``auto`` stands for on this machine."""
+    inf1 = has_inferentia() or os.environ.get("NEURONBERT_EMULATE")
+    return AUTO_BACKENDS_INF1 if inf1 else AUTO_BACKENDS
+
+
+def _offered(backend: str, precisions: Sequence[str], neuron_precision: Optional[str]) -> List[str]:
+    offered = load_backend(backend).PRECISIONS
+    if backend == "neuron" and neuron_precision is not None:
+        offered = (neuron_precision,)
+    return list(offered) if list(precisions) == ["auto"] else [value for value in precisions if value in offered]
+
+
+def time_trials(
+    trials: Sequence[Trial],
+    windows: Sequence[Window],
+    pad_id: int,
+    clock: Callable[[], float] = time.perf_counter,
+    guard: Callable[[Trial], ContextManager[Any]] = nullcontext,
+) -> None:
+    """Time every trial's session on the same windows, in turns (A B A B), so that a drift of the machine hits all.
+
+    Each run is inside ``guard(trial)``. One that takes the trial's session away ends the timing of that trial.
+    """
+    by_length = sorted(windows, key=lambda window: len(window.input_ids))
+
+    def measured(sample: Sequence[Window]) -> List[float]:
+        speeds = []
+        for trial in trials:
+            if trial.session is not None:
+                with guard(trial):
+                    speed = _windows_per_s(trial.session, trial.plan, sample, pad_id, clock)
+                    trial.windows_per_s.append(speed)
+                    speeds.append(speed)
+        return speeds
+
+    probe = _evenly(by_length, 8)
+    measured(probe)  # the first run of a session also allocates
+    low, high = TIMED_WINDOWS
+    sample = _evenly(by_length, int(min(high, max(low, min(measured(probe), default=0.0) * ROUND_S))))
+    for trial in trials:
+        trial.windows_per_s = []
+    for _ in range(ROUNDS):
+        measured(sample)
+
+
+def _evenly(windows: Sequence[Window], count: int) -> List[Window]:
+    count = min(count, len(windows))
+    return [windows[(2 * index + 1) * len(windows) // (2 * count)] for index in range(count)]
+
+
+def _windows_per_s(
+    session: Session, plan: ThroughputPlan, windows: Sequence[Window], pad_id: int, clock: Callable[[], float]
+) -> float:
+    started = clock()
+    infer_concurrently(session, windows, plan, pad_id)
+    return len(windows) / (clock() - started)

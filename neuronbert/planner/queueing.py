@@ -1,0 +1,106 @@
+"""How long a request waits and is served when they come at random: the runner's rule for batches, as arithmetic.
+
+A batch leaves when it is full, when its oldest request has waited ``max_wait_s``, or when a core group has less to do
+than it can (a single core one batch, a pipeline one for each stage); a group holds ``in_flight`` batches at most. A
+static batch takes the same time however full it is, so the groups come round in turn, and the moments at which a batch
+leaves, enters its first stage and is done follow from those of earlier batches. That is Lindley's recursion (Proc.
+Cambridge Phil. Soc. 48, 1952), with batches for customers and the group's turn for the server.
+``neuronbert.planner.simulation`` plays the same rule event by event and checks this one.
+"""
+
+import math
+from bisect import bisect_right
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Iterable, List, NamedTuple
+
+import numpy as np
+
+from neuronbert.errors import UsageError
+
+MAX_WAIT_S = 0.005  # the runner's default
+
+
+@dataclass(frozen=True)
+class Service:
+    """One instance: ``groups`` core groups that each hold a copy of the model, compiled for ``batch_size`` rows."""
+
+    groups: int
+    batch_size: int
+    bottleneck_s: float  # the slowest stage, which is the first: a group takes a batch so often
+    service_s: float  # all stages: a batch on an idle group
+    in_flight: int = 1  # batches that a group holds at most
+    parallel: int = 1  # batches that a group works on at once: its stages
+    max_wait_s: float = MAX_WAIT_S
+
+    def __post_init__(self) -> None:
+        if min(self.groups, self.batch_size, self.in_flight, self.parallel) < 1 or self.max_wait_s < 0:
+            raise UsageError(f"groups, batch_size, in_flight and parallel must be at least 1, max_wait_s 0: {self}")
+        if not 0 < self.bottleneck_s <= self.service_s < math.inf:
+            raise UsageError(f"the slowest stage must take some time, and no more than all of them: {self}")
+
+    @property
+    def capacity_per_s(self) -> float:
+        """Requests a second with full batches."""
+        return self.groups * self.batch_size * min(1 / self.bottleneck_s, self.in_flight / self.service_s)
+
+
+class Schedule(NamedTuple):
+    """What became of each request, and of each batch."""
+
+    latencies_s: np.ndarray  # (requests,), from arrival to the end of its batch
+    rows: np.ndarray  # (batches,), requests in it
+
+
+def schedule(service: Service, arrivals_s: Iterable[float]) -> Schedule:
+    """Runs requests that arrive at ``arrivals_s`` (ascending) through the instance."""
+    arrivals = list(map(float, arrivals_s))
+    entered: List[float] = []
+    done: List[float] = []
+    rows: List[int] = []
+    first, held = 0, service.groups * service.in_flight
+    busy = service.groups * min(service.parallel, service.in_flight)
+    while first < len(arrivals):
+        batch, oldest = len(done), arrivals[first]
+        beyond = min(first + service.batch_size, len(arrivals))
+        full_at = arrivals[beyond - 1] if beyond - first == service.batch_size else math.inf
+        idle_at = done[batch - busy] if batch >= busy else 0.0
+        room_at = done[batch - held] if batch >= held else 0.0
+        leaves = min(max(oldest, idle_at), max(min(full_at, oldest + service.max_wait_s), room_at))
+        free_at = entered[batch - service.groups] + service.bottleneck_s if batch >= service.groups else 0.0
+        entered.append(max(leaves, free_at))
+        done.append(entered[-1] + service.service_s)
+        rows.append(bisect_right(arrivals, leaves, first, beyond) - first)
+        first += rows[-1]
+    counts = np.array(rows, dtype=np.int64)
+    return Schedule(np.repeat(done, counts) - np.array(arrivals), counts)
+
+
+def poisson_arrivals(rate_per_s: float, requests: int, seed: int = 0) -> np.ndarray:
+    """Moments, in seconds, at which ``requests`` independent requests come."""
+    return np.cumsum(np.random.default_rng(seed).exponential(1 / rate_per_s, requests))
+
+
+class Load(NamedTuple):
+    """An instance under random arrivals."""
+
+    p50_s: float
+    p95_s: float
+    utilisation: float  # requests that come, as a share of those it could take
+    rows_per_batch: float
+
+
+@lru_cache(maxsize=4096)
+def under_load(service: Service, rate_per_s: float) -> Load:
+    """Latency at ``rate_per_s`` requests a second, from the same random arrivals for every instance that is compared.
+
+    The first tenth is left out: it found an empty instance. Infinite at and above capacity.
+    """
+    utilisation = rate_per_s / service.capacity_per_s
+    if utilisation >= 1:
+        return Load(math.inf, math.inf, utilisation, service.batch_size)
+    # A queue forgets its past the more slowly the fuller it is: as 1 / (1 - utilisation)^2.
+    requests = int(min(200_000, max(20_000, 2_000 / (1 - utilisation) ** 2)))
+    result = schedule(service, poisson_arrivals(rate_per_s, requests))
+    p50, p95 = np.percentile(result.latencies_s[requests // 10 :], [50, 95])
+    return Load(float(p50), float(p95), utilisation, float(result.rows.mean()))

@@ -1,0 +1,344 @@
+"""Turns the logits of an example's windows (windows.py) into ranked answers with exact character offsets.
+
+The default ranking is that of the question-answering pipeline that transformers removed in 5.3: probabilities are
+per window, answers with the same text (whatever its case) are one answer whose score is their sum.
+"""
+
+import math
+from dataclasses import dataclass, fields
+from numbers import Integral, Real
+from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
+
+import numpy as np
+import tokenizers
+
+from neuronbert.errors import UsageError
+from neuronbert.tasks.question_answering.windows import Example, Window, WindowOptions
+
+RANKINGS = ("window", "document")
+MASKED_LOGIT = -10000.0  # what the transformers pipeline gives to a token that no answer may touch
+
+
+@dataclass(frozen=True)
+class AnswerOptions:
+    """Which answers are wanted.
+
+    top_k: at most so many answers; fewer when the context has fewer spans.
+    max_answer_len: longest answer in tokens, before its ends are moved to the ends of words.
+    handle_impossible_answer: let the empty answer compete; its score is the smallest over the windows.
+    align_to_words: move an answer's ends to the ends of their words, as far as the window shows them.
+    ranking: "window" scores each span by softmax within its window, so that scores of different windows are not
+        comparable; "document" by one softmax over all spans of all windows (start logit + end logit) and the empty
+        answer, so that scores are comparable over a long context and add up to at most 1.
+    null_threshold: None, or the empty answer comes first exactly when (start + end logit of the classification
+        token, the smallest over the windows) - (start + end logit of the best span) > null_threshold. This is
+        SQuAD 2.0's null_score_diff_threshold. When it is set, it alone decides about the empty answer.
+    details: add to each answer ``window`` (index of the window whose span scored highest; None for the empty answer)
+        and ``null_difference`` (what null_threshold is compared with, the same for all answers of an example; inf
+        when the context has no token).
+    """
+
+    top_k: int = 1
+    max_answer_len: int = 15
+    handle_impossible_answer: bool = False
+    align_to_words: bool = True
+    ranking: str = "window"
+    null_threshold: Optional[float] = None
+    details: bool = False
+
+    def __post_init__(self) -> None:
+        if not (isinstance(self.top_k, Integral) and self.top_k >= 1):
+            raise UsageError(f"top_k parameter should be >= 1 (got {self.top_k!r})")
+        if not (isinstance(self.max_answer_len, Integral) and self.max_answer_len >= 1):
+            # The missing parenthesis is the transformers pipeline's; people match on its texts.
+            raise UsageError(f"max_answer_len parameter should be >= 1 (got {self.max_answer_len!r}")
+        if not (self.null_threshold is None or isinstance(self.null_threshold, Real)):
+            raise UsageError(f"null_threshold is a difference of logits, a number (got {self.null_threshold!r})")
+        if self.ranking not in RANKINGS:
+            raise UsageError(f"there is no ranking {self.ranking!r}", hint=f"one of {', '.join(RANKINGS)}")
+
+    @property
+    def candidates_per_window(self) -> int:
+        # Candidates may become one answer when they are moved to words, so more are kept: the old pipeline's rule.
+        return 2 * self.top_k + 10 if self.align_to_words else self.top_k
+
+
+def options_of(keywords: Mapping[str, Any]) -> Tuple[WindowOptions, AnswerOptions]:
+    """Keywords of both kinds as what they are; one that is None keeps its default. TypeError for another name."""
+    given = {name: value for name, value in keywords.items() if value is not None}
+    window = {field.name: given.pop(field.name) for field in fields(WindowOptions) if field.name in given}
+    return WindowOptions(**window), AnswerOptions(**given)
+
+
+class Softmax(NamedTuple):
+    """Probabilities of starting (row 0) and ending (row 1) at each token of a region, and at the null token."""
+
+    tokens: np.ndarray  # float32, shape [2, tokens]
+    null_score: float  # that the classification token is start and end, which says that there is no answer
+    top: np.ndarray  # float32, shape [2, 1]: the largest logit
+    total: np.ndarray  # float32, shape [2, 1]: sum of exp(logit - top)
+
+    @property
+    def log_scale(self) -> float:
+        """Logarithm of exp(start logit + end logit) / probability of the span."""
+        return float((self.top + np.log(self.total)).sum())
+
+
+class Spans(NamedTuple):
+    """The best spans of one window, best first; starts and ends are positions in the window, ends included."""
+
+    starts: List[int]
+    ends: List[int]
+    scores: List[float]
+    null_score: float
+    null_logit: float
+    best_logit: float  # -inf when there is no span
+    log_scale: float  # logarithm of exp(start logit + end logit) / score, for the document ranking (else nan)
+    log_mass: float  # logarithm of the sum of exp(start logit + end logit) over all spans, for the same
+
+
+def rank_answers(
+    example: Example,
+    start_logits: Sequence[np.ndarray],
+    end_logits: Sequence[np.ndarray],
+    options: AnswerOptions = AnswerOptions(),
+) -> List[Dict[str, Any]]:
+    """The best answers to an example, best first: dictionaries of score, start, end (characters) and answer.
+
+    One float32 array of shape [tokens] per window in each of ``start_logits`` and ``end_logits``; padding behind
+    the window's tokens is ignored. Never empty: a context without a token gives the empty answer with score 0.
+    """
+    if not len(start_logits) == len(end_logits) == len(example.windows):
+        raise ValueError(
+            f"{len(example.windows)} windows need as many logits, "
+            f"got {len(start_logits)} for the start and {len(end_logits)} for the end"
+        )
+    per_window = [
+        _spans(example, window, start, end, options)
+        for window, start, end in zip(example.windows, start_logits, end_logits)
+    ]
+    null_score = min(spans.null_score for spans in per_window)
+    if options.ranking == "document":
+        per_window, null_score = _rescale(per_window)
+    answers = _merge(example, per_window, options)
+    null_difference = min(spans.null_logit for spans in per_window) - max(spans.best_logit for spans in per_window)
+    if options.handle_impossible_answer and options.null_threshold is None:
+        answers.append(_empty(null_score))
+    answers.sort(key=_score, reverse=True)
+    if options.null_threshold is not None and null_difference > options.null_threshold:
+        answers.insert(0, _empty(null_score))
+    answers = answers[: options.top_k] or [_empty(0.0)]
+    return [_detailed(answer, null_difference) for answer in answers] if options.details else _plain(answers)
+
+
+def best_spans(
+    start: np.ndarray, end: np.ndarray, count: int, max_answer_len: int
+) -> Tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The ``count`` best (start, end, start[i] * end[j]) with i <= j < i + max_answer_len, best first.
+
+    ``start`` and ``end`` are float32 of shape [tokens], not negative. Equal scores come in reading order.
+    """
+    tokens = len(start)
+    width = min(max_answer_len, tokens)
+    # band[k, i] = start[i] * end[i + k]: only spans that are short enough, tokens * width instead of tokens².
+    # Past the last token there is -1, so that no real span scores below it.
+    padded = np.empty(tokens + width - 1, dtype=end.dtype)
+    padded[:tokens] = end
+    padded[tokens:] = -1.0
+    band = np.ndarray((width, tokens), padded.dtype, padded, 0, padded.strides * 2) * start
+    best_of_start = band.max(axis=0)
+    if count == 1:
+        first = int(best_of_start.argmax())
+        length = int(band[:, first].argmax())
+        return np.array([first]), np.array([first + length]), band[length : length + 1, first]
+    # The best `count` spans begin at the `count` tokens whose own best spans are best.
+    starts = np.arange(tokens)
+    if count < tokens:
+        starts = best_of_start.argpartition(tokens - count)[tokens - count :]
+        starts.sort()
+        band = band.take(starts, axis=1)
+    scores = band.T.ravel()
+    chosen = np.negative(scores).argsort(kind="stable")[:count]
+    if not scores[chosen[-1]] > 0:  # -1 * 0 is no less than 0: only real spans may take part
+        real = np.flatnonzero((starts[:, None] + np.arange(width) < tokens).ravel())
+        chosen = real[np.negative(scores[real]).argsort(kind="stable")[:count]]
+    rows = chosen // width
+    firsts = starts.take(rows)
+    return firsts, firsts + (chosen - rows * width), scores.take(chosen)
+
+
+def _spans(
+    example: Example, window: Window, start_logits: np.ndarray, end_logits: np.ndarray, options: AnswerOptions
+) -> Spans:
+    null_logit = float(start_logits[0]) + float(end_logits[0])
+    low, high, blocked = _region(example, window)
+    softmax = _softmax(start_logits, end_logits, low, high, blocked)
+    if low == high:
+        return Spans([], [], [], softmax.null_score, null_logit, -math.inf, 0.0, -math.inf)
+    start, end = softmax.tokens
+    firsts, lasts, scores = best_spans(start, end, options.candidates_per_window, options.max_answer_len)
+    if blocked is not None:
+        allowed = ~(blocked[firsts] | blocked[lasts])
+        firsts, lasts, scores = firsts[allowed], lasts[allowed], scores[allowed]
+    starts, ends = (firsts + low).tolist(), (lasts + low).tolist()
+    best_logit = float(start_logits[starts[0]]) + float(end_logits[ends[0]]) if starts else -math.inf
+    log_scale = log_mass = math.nan
+    if options.ranking == "document":
+        log_scale = softmax.log_scale
+        log_mass = log_scale + _log(_mass(start, end, options.max_answer_len))
+    return Spans(starts, ends, scores.tolist(), softmax.null_score, null_logit, best_logit, log_scale, log_mass)
+
+
+def _region(example: Example, window: Window) -> Tuple[int, int, Optional[np.ndarray]]:
+    """The positions [low, high) that answers may lie in, and which of those are blocked (None: none of them).
+
+    Answers lie in the context; but the old pipeline opened every classification token, also one that the asker
+    typed, so a question with one widens the region.
+    """
+    low, high = window.context_start, window.context_start + window.token_count
+    if not example.question_cls:
+        return low, high, None
+    opened = np.array(example.question_cls) + example.question_start
+    low = int(opened[0])
+    blocked = np.ones(high - low, dtype=bool)
+    blocked[opened - low] = False
+    blocked[window.context_start - low :] = False
+    return low, high, blocked
+
+
+def _softmax(
+    start_logits: np.ndarray, end_logits: np.ndarray, low: int, high: int, blocked: Optional[np.ndarray]
+) -> Softmax:
+    """Softmax over the region and position 0, the classification token, which takes its share but is no answer."""
+    # The place before the region, which is never empty, is taken by the classification token.
+    values = np.array((start_logits[low - 1 : high], end_logits[low - 1 : high]), dtype=np.float32)
+    if blocked is not None:
+        values[:, 1:][:, blocked] = MASKED_LOGIT
+    values[0, 0], values[1, 0] = start_logits[0], end_logits[0]
+    top = values.max(axis=1, keepdims=True)
+    values -= top
+    np.exp(values, out=values)
+    total = values.sum(axis=1, keepdims=True)
+    values /= total
+    return Softmax(values[:, 1:], float(values[0, 0] * values[1, 0]), top, total)
+
+
+def _mass(start: np.ndarray, end: np.ndarray, max_answer_len: int) -> float:
+    """Sum of start[i] * end[j] over all spans i <= j < i + max_answer_len."""
+    sums = np.concatenate(([0.0], np.cumsum(end, dtype=np.float64)))
+    firsts = np.arange(len(start))
+    return float(start @ (sums[np.minimum(firsts + max_answer_len, len(start))] - sums[firsts]))
+
+
+def _rescale(per_window: Sequence[Spans]) -> Tuple[List[Spans], float]:
+    """The same spans with scores from one softmax over all windows, and the empty answer's score in it."""
+    null_logit = min(spans.null_logit for spans in per_window)
+    logs = [spans.log_mass for spans in per_window] + [null_logit]
+    top = max(logs)
+    log_total = top + math.log(sum(math.exp(log - top) for log in logs))
+    rescaled = []
+    for spans in per_window:
+        factor = math.exp(spans.log_scale - log_total) if spans.scores else 0.0
+        rescaled.append(spans._replace(scores=[score * factor for score in spans.scores]))
+    return rescaled, math.exp(null_logit - log_total)
+
+
+def _merge(example: Example, per_window: Sequence[Spans], options: AnswerOptions) -> List[Dict[str, Any]]:
+    """One answer per text, its score the sum over its spans, at the place of the span that was met first."""
+    answers: Dict[str, Dict[str, Any]] = {}
+    for index, spans in enumerate(per_window):
+        places = _Places(example, example.windows[index], options.align_to_words)
+        for first, last, score in zip(spans.starts, spans.ends, spans.scores):
+            start, end = places.characters(first, last)
+            text = example.context[start:end]
+            key = text.lower()
+            answer = answers.get(key)
+            if answer is None:
+                answers[key] = {
+                    "score": score,
+                    "start": start,
+                    "end": end,
+                    "answer": text,
+                    "window": index,
+                    "best": score,
+                }
+            else:
+                answer["score"] += score
+                if score > answer["best"]:
+                    answer["best"], answer["window"] = score, index
+                    if options.ranking == "document":
+                        answer["start"], answer["end"], answer["answer"] = start, end, text
+    return list(answers.values())
+
+
+class _Places:
+    """Where the tokens of one window lie in the context, in characters; each asked of the encoding once."""
+
+    def __init__(self, example: Example, window: Window, align_to_words: bool):
+        self.example = example
+        self.context = example.context_encoding
+        self.align_to_words = align_to_words
+        self.context_start = window.context_start
+        self.shift = window.first_token - window.context_start  # from a position to the context's token
+        self.first, self.stop = window.first_token, window.first_token + window.token_count
+        self.words: Dict[int, Optional[Tuple[int, int]]] = {}
+
+    def characters(self, first: int, last: int) -> Tuple[int, int]:
+        """(start, end) in characters of the span from position ``first`` to ``last``, both included."""
+        if self.align_to_words:
+            first_word, last_word = self._word(first), self._word(last)
+            if first_word is not None and last_word is not None:
+                return first_word[0], last_word[1]
+        return self._token(first)[0], self._token(last)[1]
+
+    def _word(self, position: int) -> Optional[Tuple[int, int]]:
+        if position not in self.words:
+            self.words[position] = self._find_word(position)
+        return self.words[position]
+
+    def _find_word(self, position: int) -> Optional[Tuple[int, int]]:
+        """The characters of the word at ``position`` that this window shows; None when it shows none."""
+        if position < self.context_start:
+            # A classification token in the question. The old pipeline looked its word number up in the context.
+            word = self.example.question_encoding.token_to_word(position - self.example.question_start)
+        else:
+            word = self.context.token_to_word(position + self.shift)
+        tokens = None if word is None else self.context.word_to_tokens(word)
+        if tokens is None:
+            return None
+        first, stop = max(tokens[0], self.first), min(tokens[1], self.stop)
+        if first >= stop:
+            return None
+        return _characters(self.context, first)[0], _characters(self.context, stop - 1)[1]
+
+    def _token(self, position: int) -> Tuple[int, int]:
+        if position < self.context_start:
+            return _characters(self.example.question_encoding, position - self.example.question_start)
+        return _characters(self.context, position + self.shift)
+
+
+def _characters(encoding: tokenizers.Encoding, token: int) -> Tuple[int, int]:
+    characters = encoding.token_to_chars(token)
+    assert characters is not None, "only special tokens have no characters, and these encodings have none"
+    return characters
+
+
+def _log(value: float) -> float:
+    return math.log(value) if value > 0 else -math.inf
+
+
+def _empty(score: float) -> Dict[str, Any]:
+    return {"score": score, "start": 0, "end": 0, "answer": "", "window": None}
+
+
+def _score(answer: Dict[str, Any]) -> float:
+    return answer["score"]
+
+
+def _plain(answers: Sequence[Dict[str, Any]]) -> List[Dict[str, Any]]:
+    return [{key: answer[key] for key in ("score", "start", "end", "answer")} for answer in answers]
+
+
+def _detailed(answer: Dict[str, Any], null_difference: float) -> Dict[str, Any]:
+    detailed = {key: answer[key] for key in ("score", "start", "end", "answer", "window")}
+    return {**detailed, "null_difference": null_difference}

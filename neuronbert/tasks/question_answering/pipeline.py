@@ -1,0 +1,304 @@
+"""Stands in for the question-answering pipeline that transformers removed: its calls, keywords, results and errors.
+
+from neuronbert import pipeline                                   # was: from transformers import pipeline
+qa = pipeline("question-answering", model="qa-artifact")          # a folder that `neuronbert compile` wrote
+qa(question="Who was Jim Henson?", context="Jim Henson was a nice puppet")
+"""
+
+import sys
+import types
+import warnings
+from collections.abc import Iterable
+from dataclasses import fields
+from itertools import islice
+from pathlib import Path
+from typing import Any, Dict, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple, Union
+
+from neuronbert.artifact.manifest import MANIFEST_NAME, Artifact
+from neuronbert.engine.engine import Engine
+from neuronbert.errors import ArtifactError, InputError, UsageError
+from neuronbert.tasks.question_answering.answers import AnswerOptions, options_of
+from neuronbert.tasks.question_answering.windows import Tokenizer, WindowOptions
+
+TASK = "question-answering"
+
+Pair = Tuple[str, str]  # question, context
+Answer = Dict[str, Any]
+Result = Union[Answer, List[Answer]]
+
+OPTIONS = tuple(field.name for kind in (WindowOptions, AnswerOptions) for field in fields(kind))
+INPUT_KEYWORDS = ("question", "context", "data", "X")
+
+# Keywords of the transformers pipeline that change no answer here, and why.
+IGNORED = {
+    "config": "the artifact holds the config it was compiled with",
+    "device": "an artifact was compiled for its device; compile another variant to use another device",
+    "device_map": "an artifact was compiled for its device; compile another variant to use another device",
+    "dtype": "the precision is that of the compiled variant; choose one with variant=",
+    "feature_extractor": "questions and contexts are text",
+    "framework": "the engine of the compiled variant runs the model",
+    "image_processor": "questions and contexts are text",
+    "model_kwargs": "the model was compiled already",
+    "modelcard": "the artifact's manifest describes the model",
+    "num_workers": "text is prepared in this process",
+    "processor": "questions and contexts are text",
+    "revision": "the artifact holds one revision of the checkpoint; `neuronbert compile --revision` chooses it",
+    "token": "an artifact is a local folder; `neuronbert compile --token` reads private checkpoints",
+    "tokenizer": "the artifact holds the tokenizer of its checkpoint",
+    "torch_dtype": "the precision is that of the compiled variant; choose one with variant=",
+    "trust_remote_code": "remote code never runs",
+    "use_fast": "the tokenizer is always the fast one",
+}
+# Those that the old pipeline let pass without any effect on an answer: nothing is lost, so nothing is said.
+WITHOUT_EFFECT = ("padding", "truncation", "args_parser", "binary_output", "task")
+
+
+class MissingKey(InputError, KeyError):
+    """An input without its question or its context."""
+
+
+class Sample(NamedTuple):
+    """A question and its context, under the names that transformers' SquadExample gave them."""
+
+    question_text: str
+    context_text: str
+
+
+def pipeline(
+    task: Optional[str] = None,
+    model: Union[str, Path, Artifact, Engine, None] = None,
+    *,
+    variant: Optional[str] = None,
+    threads: Optional[int] = None,
+    **keywords: Any,
+) -> "QuestionAnsweringPipeline":
+    """A question-answering pipeline over a compiled artifact.
+
+    model: the artifact or its folder, or an Engine. variant, threads: as for Engine (only without one). Everything
+    else goes to QuestionAnsweringPipeline. UsageError for another task or no model; ArtifactError, with the command
+    that compiles it, for a checkpoint that was not compiled.
+    """
+    if task not in (None, TASK):
+        raise UsageError(f"neuronbert has no {task!r} pipeline", hint=f"pipeline({TASK!r}, model=ARTIFACT)")
+    if model is None:
+        raise UsageError(
+            "pipeline() needs a model: there is no default one",
+            hint="neuronbert compile demo qa-artifact, then pipeline(model='qa-artifact')",
+        )
+    if isinstance(model, (str, Path, Artifact)):
+        if not isinstance(model, Artifact):
+            refuse_checkpoint(model)
+        model = Engine(model, variant=variant, threads=threads)
+    elif variant is not None or threads is not None:
+        raise UsageError("variant and threads are chosen when an Engine is made", hint="Engine(ARTIFACT, variant=...)")
+    return QuestionAnsweringPipeline(model, **keywords)
+
+
+class QuestionAnsweringPipeline:
+    """Answers questions about contexts, with the calls, results and errors of the removed transformers pipeline.
+
+    Keywords, here or at any call (a call's wins; None is the default):
+    top_k (1), doc_stride (128 tokens of overlap), max_answer_len (15 tokens), max_seq_len (384 tokens),
+    max_question_len (None: the question is kept whole, which is what the old pipeline did with fast tokenizers in
+    spite of its documented default of 64), handle_impossible_answer (False), align_to_words (True), batch_size (1:
+    how many inputs are taken at once from a generator); and new ones: ranking ("window"), null_threshold (None) and
+    details (False), see AnswerOptions. ``padding`` is accepted; it never changed an answer.
+    """
+
+    task = TASK
+
+    def __init__(self, model: Engine, tokenizer: Any = None, **keywords: Any):
+        if not callable(getattr(model, "answer", None)):
+            raise UsageError(
+                f"a {type(model).__name__} is not an artifact or an Engine",
+                hint="compile_checkpoint((model, tokenizer), 'qa-artifact'), then pipeline(model='qa-artifact')",
+            )
+        self.model = model
+        if isinstance(tokenizer, Tokenizer) and tokenizer is model.tokenizer:
+            tokenizer = None
+        self._keywords = _known({**keywords, "tokenizer": tokenizer})
+        # So that a wrong value is refused here and not at the first call.
+        _batch_size(self._keywords.get("batch_size"))
+        options_of({name: value for name, value in self._keywords.items() if name in OPTIONS})
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The tokenizer of the artifact."""
+        return self.model.tokenizer
+
+    @staticmethod
+    def create_sample(
+        question: Union[str, Sequence[str]], context: Union[str, Sequence[str]]
+    ) -> Union[Sample, List[Sample]]:
+        """A Sample, or a list of them for lists of questions and contexts."""
+        if isinstance(question, str) and isinstance(context, str):
+            return Sample(question, context)
+        return [Sample(*pair) for pair in _pairs_of_lists(question, context)]
+
+    def __call__(self, *inputs: Any, **keywords: Any) -> Any:
+        """Answer one or many questions.
+
+        qa(question=Q, context=C) with texts, lists, or a list of questions and one context; qa(Q, C); qa(ITEM) or
+        qa([ITEM, ...]) with dictionaries {"question": Q, "context": C} or objects with question_text and context_text;
+        qa(GENERATOR) of such items, answered lazily; data= or X= in place of the position.
+
+        One input gives its result, several a list of results, a generator gives a generator. A result is a
+        dictionary of score, start, end (characters of the context) and answer when there is exactly one answer,
+        else a list of them, best first. The answers of score 0 with which the old pipeline filled up top_k are left
+        out.
+        """
+        given = {name: keywords.pop(name) for name in INPUT_KEYWORDS if name in keywords}
+        chosen = {**self._keywords, **_known(keywords)}
+        batch_size = _batch_size(chosen.pop("batch_size", None))
+        window_options, answer_options = options_of(chosen)
+        found = read_inputs(inputs, given)
+        if not isinstance(found, list):
+            return self._stream(found, batch_size, window_options, answer_options)
+        answers = self.model.answer(found, window_options, answer_options)
+        results = [_result(ranked) for ranked in answers]
+        return results[0] if len(results) == 1 else results
+
+    def _stream(
+        self, items: Iterator[Any], batch_size: int, window_options: WindowOptions, answer_options: AnswerOptions
+    ) -> Iterator[Result]:
+        for chunk in iter(lambda: list(islice(items, batch_size)), []):
+            pairs = [_pair(item) for item in chunk]
+            for ranked in self.model.answer(pairs, window_options, answer_options):
+                yield _result(ranked)
+
+
+def read_inputs(inputs: Sequence[Any], keywords: Mapping[str, Any]) -> Union[List[Pair], Iterator[Any]]:
+    """The (question, context) pairs of a call, checked; an iterator of unchecked items for a generator or Dataset.
+
+    MissingKey (a KeyError) and InputError (a ValueError) with the texts of the old pipeline.
+    """
+    found = _find_items(inputs, keywords)
+    if _is_stream(found):
+        return _iterate(found)
+    if isinstance(found, dict) or _is_sample(found):
+        found = [found]
+    elif not isinstance(found, Iterable):
+        raise InputError(f"Invalid arguments {dict(keywords)}")
+    return [pair for item in found for pair in _pairs(item)]
+
+
+def refuse_checkpoint(model: Union[str, Path]) -> None:
+    """ArtifactError, with the command that compiles it, unless ``model`` is a folder with a manifest."""
+    if (Path(model) / MANIFEST_NAME).exists():
+        return
+    if Path(model).is_dir():
+        what = f"{model} is a folder without {MANIFEST_NAME}: a checkpoint must be compiled before it can answer"
+    else:
+        what = f"there is no artifact at {model}; a checkpoint must be compiled before it can answer"
+    raise ArtifactError(what, hint=f"neuronbert compile {model} qa-artifact, then pipeline(model='qa-artifact')")
+
+
+def _find_items(inputs: Sequence[Any], keywords: Mapping[str, Any]) -> Any:
+    """What was asked, in whatever form it came."""
+    if len(inputs) == 1:
+        return inputs[0]
+    if len(inputs) == 2 and all(isinstance(item, str) for item in inputs):
+        return [{"question": inputs[0], "context": inputs[1]}]
+    if inputs:
+        return list(inputs)
+    for name in ("X", "data"):
+        if name in keywords:
+            return keywords[name]
+    if "question" in keywords and "context" in keywords:
+        return _from_question_and_context(keywords["question"], keywords["context"])
+    raise InputError(f"Unknown arguments {dict(keywords)}")
+
+
+def _from_question_and_context(question: Any, context: Any) -> List[Dict[str, Any]]:
+    if isinstance(question, str) and isinstance(context, str):
+        return [{"question": question, "context": context}]
+    if isinstance(question, list) and isinstance(context, (str, list)):
+        return [{"question": one, "context": its} for one, its in _pairs_of_lists(question, context)]
+    raise InputError("Arguments can't be understood")
+
+
+def _pairs_of_lists(questions: Any, contexts: Any) -> List[Tuple[Any, Any]]:
+    if isinstance(contexts, str):
+        contexts = [contexts] * len(questions)
+    if isinstance(questions, str) or len(questions) != len(contexts):
+        raise InputError("Questions and contexts don't have the same lengths")
+    return list(zip(questions, contexts))
+
+
+def _pairs(item: Any) -> List[Pair]:
+    """An item's pair; several if it is a dictionary of lists."""
+    if isinstance(item, dict) and isinstance(item.get("question"), list) and "context" in item:
+        return [
+            _pair({"question": one, "context": its}) for one, its in _pairs_of_lists(item["question"], item["context"])
+        ]
+    return [_pair(item)]
+
+
+def _pair(item: Any) -> Pair:
+    if _is_sample(item):
+        item = {"question": item.question_text, "context": item.context_text}
+    if not isinstance(item, dict):
+        raise InputError(f"{item} argument needs to be of type (SquadExample, dict)")
+    for name in ("question", "context"):
+        if name not in item:
+            raise MissingKey("You need to provide a dictionary with keys {question:..., context:...}")
+        if item[name] is None:
+            raise InputError(f"`{name}` cannot be None")
+        if item[name] == "":
+            raise InputError(f"`{name}` cannot be empty")
+    return item["question"], item["context"]
+
+
+def _is_sample(item: Any) -> bool:
+    return hasattr(item, "question_text") and hasattr(item, "context_text")
+
+
+def _is_stream(found: Any) -> bool:
+    # A torch Dataset can only be here if its module was imported already.
+    data = sys.modules.get("torch.utils.data")
+    return isinstance(found, types.GeneratorType) or (data is not None and isinstance(found, data.Dataset))
+
+
+def _iterate(stream: Any) -> Iterator[Any]:
+    if isinstance(stream, Iterable):
+        return iter(stream)
+    return (stream[index] for index in range(len(stream)))
+
+
+def _known(keywords: Mapping[str, Any]) -> Dict[str, Any]:
+    """The keywords that have a value and an effect; a warning for those that have none here."""
+    known = {}
+    for name, value in keywords.items():
+        if value is None or name in WITHOUT_EFFECT or (name == "device" and value in (-1, "cpu")):
+            continue
+        if name in OPTIONS or name == "batch_size":
+            known[name] = value
+        elif name == "topk":
+            _warn("topk parameter is deprecated, use top_k instead")
+            known.setdefault("top_k", value)
+        else:
+            reason = IGNORED.get(name, "the question-answering pipeline has no such keyword")
+            _warn(f"{name}={value!r} is ignored: {reason}")
+    if keywords.get("top_k") is not None:
+        known["top_k"] = keywords["top_k"]
+    return known
+
+
+def _batch_size(value: Optional[int]) -> int:
+    if value is None:
+        return 1
+    if value < 1:
+        raise UsageError(f"batch_size must be at least 1, not {value}")
+    return value
+
+
+def _warn(text: str) -> None:
+    """At the line that called the pipeline, wherever in this file the reason was found."""
+    depth, frame = 1, sys._getframe()
+    while frame.f_back is not None and frame.f_code.co_filename == __file__:
+        depth, frame = depth + 1, frame.f_back
+    warnings.warn(text, UserWarning, stacklevel=depth)
+
+
+def _result(answers: List[Answer]) -> Result:
+    return answers[0] if len(answers) == 1 else answers

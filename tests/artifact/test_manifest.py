@@ -1,0 +1,357 @@
+"""An artifact vouches for every byte of itself, and refuses what is not as it was written."""
+
+import errno
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from neuronbert.artifact import manifest as module
+from neuronbert.artifact.manifest import (
+    MANIFEST_NAME,
+    Artifact,
+    choose_variant,
+    load_artifact,
+    new_folder,
+    refuse_unsafe_paths,
+)
+from neuronbert.errors import ArtifactError, OutputError
+
+RELEASED = sorted((Path(__file__).parents[1] / "data" / "artifacts").glob("schema-*"))
+
+
+def rewrite(folder: Path, change) -> None:
+    """Change the manifest and give it a digest that fits, as a program would."""
+    manifest = json.loads((folder / MANIFEST_NAME).read_text())
+    change(manifest)
+    manifest["digest"] = module.NO_DIGEST
+    raw = json.dumps(manifest).encode()
+    (folder / MANIFEST_NAME).write_bytes(
+        raw.replace(module.NO_DIGEST.encode(), module.hashlib.sha256(raw).hexdigest().encode())
+    )
+
+
+def test_a_loaded_artifact_lists_its_files(echo_artifact):
+    manifest = load_artifact(echo_artifact.folder).manifest
+    assert set(manifest["files"]) >= {"config.json", "tokenizer.json", "tokenizer_config.json", "selftest.npz"}
+    assert list(manifest["variants"][0]["files"]) == ["variants/echo-fp32/echo.json"]
+
+
+def test_manifest_has_the_keys_of_the_design(echo_artifact):
+    manifest = echo_artifact.manifest
+    assert set(manifest) >= {
+        "schema_version",
+        "neuronbert_version",
+        "created_at",
+        "checkpoint",
+        "task",
+        "variants",
+        "files",
+        "environment",
+    }
+    assert set(manifest["checkpoint"]) == {
+        "source",
+        "revision",
+        "fingerprint",
+        "architecture",
+        "parameters",
+        "encoder_parameters",
+    }
+    assert set(manifest["variants"][0]) >= {
+        "name", "backend", "precision", "batch_size", "sequence_length", "pipeline_cores", "compiler_args", "emulated",
+        "percent_compiled", "agreement", "accuracy", "compile_s", "versions", "files", "requires", "batch_invariant",
+    }  # fmt: skip
+
+
+def every_file(folder: Path):
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+
+
+def test_one_flipped_byte_in_any_file_is_refused_by_name(echo_copy):
+    for name in every_file(echo_copy):
+        path = echo_copy / name
+        raw = path.read_bytes()
+        for place in {0, len(raw) // 2, len(raw) - 1}:
+            path.write_bytes(raw[:place] + bytes([raw[place] ^ 1]) + raw[place + 1 :])
+            with pytest.raises(ArtifactError, match=name.replace(".", r"\.")):
+                load_artifact(echo_copy)
+        path.write_bytes(raw)
+    load_artifact(echo_copy)
+
+
+@given(data=st.data())
+def test_any_flipped_bit_of_the_manifest_is_refused(echo_artifact, data):
+    raw = (echo_artifact.folder / MANIFEST_NAME).read_bytes()
+    place = data.draw(st.integers(0, len(raw) - 1))
+    bit = data.draw(st.integers(0, 7))
+    changed = raw[:place] + bytes([raw[place] ^ (1 << bit)]) + raw[place + 1 :]
+    with pytest.raises(ArtifactError):
+        _read(changed)
+
+
+def _read(raw: bytes):
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder, MANIFEST_NAME).write_bytes(raw)
+        return module.read_manifest(Path(folder))
+
+
+def test_a_truncated_manifest_is_refused(echo_copy):
+    path = echo_copy / MANIFEST_NAME
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(ArtifactError, match="truncated or damaged"):
+        load_artifact(echo_copy)
+
+
+def test_an_added_file_is_refused_by_name(echo_copy):
+    (echo_copy / "variants" / "extra.bin").write_bytes(b"x")
+    with pytest.raises(ArtifactError, match="variants/extra.bin is not listed"):
+        load_artifact(echo_copy)
+
+
+def test_a_removed_file_is_refused_by_name(echo_copy):
+    (echo_copy / "tokenizer.json").unlink()
+    with pytest.raises(ArtifactError, match="tokenizer.json is missing"):
+        load_artifact(echo_copy)
+
+
+@pytest.mark.parametrize("name", ["config.json", MANIFEST_NAME, "variants/echo-fp32/echo.json"])
+def test_a_symlink_is_refused_even_to_the_same_bytes(echo_copy, echo_artifact, name):
+    (echo_copy / name).unlink()
+    (echo_copy / name).symlink_to(echo_artifact.folder / name)
+    with pytest.raises(ArtifactError, match="symbolic link"):
+        load_artifact(echo_copy)
+
+
+def test_a_symlinked_folder_is_refused(echo_copy, tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    (echo_copy / "more").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(ArtifactError, match="more is a symbolic link"):
+        load_artifact(echo_copy)
+
+
+@pytest.mark.parametrize("name", ["../secret", "/etc/passwd", "variants/../../x", "a//b", "", ".", "a\\b"])
+def test_a_listed_path_that_leads_out_is_refused(tmp_path, name):
+    with pytest.raises(ArtifactError, match="may lead out"):
+        refuse_unsafe_paths(tmp_path, {name: "0" * 64})
+
+
+def test_a_newer_schema_names_the_version_that_reads_it(echo_copy):
+    rewrite(echo_copy, lambda manifest: manifest.update(schema_version=99, neuronbert_version="7.1.0"))
+    with pytest.raises(ArtifactError, match=r"schema version 99(.|\n)*neuronbert>=7\.1\.0"):
+        load_artifact(echo_copy)
+
+
+def test_a_newer_schema_by_an_unknown_writer_is_still_a_command(echo_copy):
+    rewrite(echo_copy, lambda manifest: manifest.update(schema_version=99, neuronbert_version=None))
+    with pytest.raises(ArtifactError, match="pip install --upgrade neuronbert,"):
+        load_artifact(echo_copy)
+
+
+def test_a_damaged_schema_number_does_not_read_as_a_newer_schema(echo_copy):
+    path = echo_copy / MANIFEST_NAME
+    path.write_bytes(path.read_bytes().replace(b'"schema_version": 1', b'"schema_version": 9', 1))
+    with pytest.raises(ArtifactError, match="does not match its own digest"):
+        load_artifact(echo_copy)
+
+
+def test_true_is_no_schema_version(echo_copy):
+    rewrite(echo_copy, lambda manifest: manifest.update(schema_version=True))
+    with pytest.raises(ArtifactError, match="has the schema version True"):
+        load_artifact(echo_copy)
+
+
+def first_variant(**changes):
+    return lambda manifest: manifest["variants"][0].update(changes)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (first_variant(name="../../evil"), r"names a variant '\.\./\.\./evil'"),
+        (first_variant(name=".."), r"names a variant '\.\.'"),
+        (first_variant(name=["echo"]), r"names a variant \['echo'\]"),
+        (first_variant(name="other"), "variant other lists 'variants/echo-fp32/echo.json'"),
+        (first_variant(files={"config.json": "1" * 64}), "variant echo-fp32 lists 'config.json'"),
+        (first_variant(files=["config.json"]), "files is not an object"),
+        (first_variant(selftest_tolerance=float("nan")), "selftest_tolerance nan, not a finite number"),
+        (first_variant(selftest_tolerance=float("inf")), "selftest_tolerance inf, not a finite number"),
+        (first_variant(selftest_tolerance="0.1"), "selftest_tolerance '0.1', not a finite number"),
+        (first_variant(selftest_tolerance=True), "selftest_tolerance True, not a finite number"),
+        (lambda manifest: manifest["variants"][0].pop("requires"), "variant echo-fp32 lacks requires"),
+        (lambda manifest: manifest["variants"].append(manifest["variants"][0]), "two variants called 'echo-fp32'"),
+        (lambda manifest: manifest.update(variants=["x"]), "variants is not a list of objects"),
+        (lambda manifest: manifest.update(files=None), "files is not an object"),
+        (lambda manifest: manifest.pop("task"), "lacks task"),
+    ],
+)
+def test_a_manifest_that_no_compile_wrote_is_refused_though_its_digest_fits(echo_copy, change, message):
+    rewrite(echo_copy, change)
+    with pytest.raises(ArtifactError, match=message):
+        load_artifact(echo_copy)
+
+
+@pytest.mark.parametrize("name", ["openvino-int8", "neuron-b6-s128-p1", "echo-fp32"])
+def test_names_that_compile_gives_are_taken(name):
+    assert module.VARIANT_NAME.fullmatch(name)
+
+
+def test_a_manifest_that_is_a_folder_is_refused_by_name(echo_copy):
+    (echo_copy / MANIFEST_NAME).unlink()
+    (echo_copy / MANIFEST_NAME).mkdir()
+    with pytest.raises(ArtifactError, match=f"{MANIFEST_NAME} cannot be read: Is a directory"):
+        load_artifact(echo_copy)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="permissions are POSIX's")
+@pytest.mark.parametrize("name", [MANIFEST_NAME, "tokenizer.json"])
+def test_a_file_that_may_not_be_read_is_named(echo_artifact, name):
+    with tempfile.TemporaryDirectory() as parent:  # not tmp_path: its parents are closed to other users
+        os.chmod(parent, 0o755)
+        folder = Path(shutil.copytree(echo_artifact.folder, Path(parent, "artifact")))
+        (folder / name).chmod(0)
+        root = os.geteuid() == 0
+        if root:  # who may read everything
+            os.seteuid(65534)
+        try:
+            with pytest.raises(ArtifactError, match=f"{name} cannot be read: Permission denied"):
+                load_artifact(folder)
+        finally:
+            if root:
+                os.seteuid(0)
+
+
+def test_a_folder_that_is_no_artifact_is_named(tmp_path):
+    with pytest.raises(ArtifactError, match="there is no artifact at"):
+        load_artifact(tmp_path / "nothing")
+
+
+@pytest.mark.parametrize("folder", RELEASED, ids=lambda folder: folder.name)
+def test_artifacts_of_every_released_schema_load(folder):
+    assert load_artifact(folder).variants
+
+
+@pytest.mark.parametrize("folder", RELEASED, ids=lambda folder: folder.name)
+def test_every_variant_of_a_released_artifact_passes_its_self_test_and_answers(folder):
+    from neuronbert.engine.engine import Engine
+
+    artifact = load_artifact(folder)
+    for variant in artifact.variants:
+        pytest.importorskip(variant["backend"])
+        with Engine(artifact, variant=variant["name"], threads=1) as engine:
+            assert engine.answer([("who was jim henson?", "jim henson was a nice puppet.")])[0][0]["answer"]
+
+
+def test_there_is_an_artifact_of_the_current_schema():
+    assert f"schema-{module.SCHEMA_VERSION}" in [folder.name for folder in RELEASED]
+
+
+def artifact_with(*variants) -> Artifact:
+    return Artifact(Path("some"), {"variants": [{"name": name, "requires": requires} for name, requires in variants]})
+
+
+def test_the_first_variant_that_this_machine_can_run_is_chosen():
+    artifact = artifact_with(("fast", {"cpu_flags": ["no_such_flag"]}), ("slow", {}))
+    assert choose_variant(artifact)["name"] == "slow"
+
+
+def test_a_machine_that_can_run_none_is_told_what_each_needs():
+    artifact = artifact_with(("fast", {"cpu_flags": ["no_such_flag"]}), ("other", {"libraries": {"nolib": ">=3"}}))
+    with pytest.raises(ArtifactError, match=r"fast needs .*no_such_flag.*other needs .*nolib"):
+        choose_variant(artifact)
+
+
+def test_an_unknown_variant_lists_those_there_are():
+    with pytest.raises(ArtifactError, match="no variant 'x'(.|\n)*one of a, b"):
+        choose_variant(artifact_with(("a", {}), ("b", {})), "x")
+
+
+def test_a_new_folder_appears_only_when_the_block_ends(tmp_path):
+    with new_folder(tmp_path / "deep" / "out") as folder:
+        (folder / "file").write_text("x")
+        assert not (tmp_path / "deep" / "out").exists()
+    assert (tmp_path / "deep" / "out" / "file").read_text() == "x"
+    assert os.listdir(tmp_path / "deep") == ["out"]
+
+
+@pytest.mark.parametrize("error", [RuntimeError("broken"), KeyboardInterrupt()])
+def test_nothing_is_left_after_an_error(tmp_path, error):
+    with pytest.raises(type(error)):
+        with new_folder(tmp_path / "deep" / "deeper" / "out") as folder:
+            (folder / "file").write_text("x")
+            raise error
+    assert os.listdir(tmp_path) == []
+
+
+def test_parents_that_others_use_by_now_stay(tmp_path):
+    with pytest.raises(RuntimeError):
+        with new_folder(tmp_path / "deep" / "deeper" / "out"):
+            (tmp_path / "deep" / "other").touch()
+            raise RuntimeError
+    assert os.listdir(tmp_path / "deep") == ["other"]
+
+
+@pytest.mark.parametrize("below", ["file/out", "file/deep/out"])
+def test_an_output_below_a_file_is_refused(tmp_path, below):
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError, match="a part of the path is a file"):
+        with new_folder(tmp_path / below):
+            pass
+
+
+@pytest.mark.parametrize("kind", ["file", "folder", "dangling link"])
+def test_an_existing_output_is_refused(tmp_path, kind):
+    target = tmp_path / "out"
+    {"file": target.touch, "folder": target.mkdir, "dangling link": lambda: target.symlink_to("nowhere")}[kind]()
+    with pytest.raises(OutputError, match="exists already"):
+        with new_folder(target):
+            pass
+
+
+@pytest.mark.parametrize(
+    ("code", "words"), [(errno.ENOSPC, "disk is full"), (errno.EROFS, "read-only"), (errno.EACCES, "permission denied")]
+)
+def test_what_the_file_system_says_is_put_in_words(tmp_path, code, words):
+    with pytest.raises(OutputError, match=words):
+        with new_folder(tmp_path / "out"):
+            raise OSError(code, os.strerror(code))
+    assert os.listdir(tmp_path) == []
+
+
+def test_an_error_about_a_file_elsewhere_is_not_blamed_on_the_output(tmp_path):
+    with pytest.raises(PermissionError):
+        with new_folder(tmp_path / "a" / "out"):
+            raise PermissionError(errno.EACCES, "denied", str(tmp_path / "checkpoint" / "weights"))
+
+
+def test_loading_needs_neither_torch_nor_transformers(echo_artifact):
+    code = (
+        "import sys; from neuronbert import Engine; "
+        f"Engine({str(echo_artifact.folder)!r}).answer([('Who?', 'Ann did.')]); "
+        "print(sorted({'torch', 'transformers', 'openvino', 'onnxruntime'} & set(sys.modules)))"
+    )
+    assert (
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+    )
+
+
+def test_a_second_interrupt_does_not_stop_the_cleaning_up(tmp_path, monkeypatch):
+    remove, interrupts = shutil.rmtree, [KeyboardInterrupt, KeyboardInterrupt]
+
+    def interrupted(*arguments, **options):
+        if interrupts:
+            raise interrupts.pop()
+        remove(*arguments, **options)
+
+    with pytest.raises(KeyboardInterrupt), new_folder(tmp_path / "out") as folder:
+        (folder / "half").write_text("made")
+        monkeypatch.setattr(shutil, "rmtree", interrupted)
+        raise KeyboardInterrupt
+    monkeypatch.undo()
+    assert os.listdir(tmp_path) == []

@@ -1,0 +1,177 @@
+"""A growing output that is killed before or after any of its system calls, and what it refuses to go on with."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from neuronbert.artifact import resumable
+from neuronbert.artifact.resumable import as_job, partial_path, read_record, record_path, resumable_output
+from neuronbert.errors import OutputError
+
+JOB = as_job(artifact="a", top_k=1, lengths=(1, 2))
+STEPS = [b"one\n", b"", b"two\nthree\n", b"four\n"]
+COMPLETE = b"".join(STEPS)
+
+
+@pytest.fixture(autouse=True)
+def unsynced(monkeypatch):
+    """No test pulls the plug, and a busy disk takes its time."""
+    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
+
+
+class Killed(BaseException):
+    """Nothing after it happens, as nothing happens after SIGKILL."""
+
+
+def perform(output: Path, job=JOB, resumable=True, until=4) -> int:
+    """Do the steps that are left, one line of input each; how many had been done before."""
+    with resumable_output(output) as growing:
+        record = growing.begin(job, resumable)
+        done = record.input_lines
+        for step in STEPS[done:until]:
+            record = record._replace(input_lines=record.input_lines + 1, output_bytes=record.output_bytes + len(step))
+            growing.append(step, record)
+        if until < len(STEPS):
+            raise Killed
+        growing.finish()
+    return done
+
+
+class Countdown:
+    """Raises Killed at the n-th of the calls that it wraps: before it is made, or after."""
+
+    def __init__(self, monkeypatch, remaining: int, after: bool):
+        self.remaining, self.after = remaining, after
+        for owner, name in ((os, "replace"), (os, "rename"), (Path, "unlink")):
+            monkeypatch.setattr(owner, name, self.wrapped(getattr(owner, name)))
+        monkeypatch.setattr(os, "fsync", self.wrapped(lambda descriptor: None))
+        monkeypatch.setattr(resumable.ResumableOutput, "_cut", self.wrapped(resumable.ResumableOutput._cut))
+        monkeypatch.setattr(resumable.ResumableOutput, "tidy", lambda self: None)
+
+    def wrapped(self, function):
+        def call(*arguments, **keywords):
+            self.remaining -= 1
+            if self.remaining == 0 and not self.after:
+                raise Killed
+            result = function(*arguments, **keywords)
+            if self.remaining == 0:
+                raise Killed
+            return result
+
+        return call
+
+
+@pytest.mark.parametrize("after", [False, True])
+def test_a_kill_at_any_call_changes_nothing(tmp_path, monkeypatch, after):
+    for number in range(1, 100):
+        output = tmp_path / f"{number}" / "output"
+        output.parent.mkdir()
+        with monkeypatch.context() as patch:
+            killed = False
+            try:
+                Countdown(patch, number, after)
+                perform(output)
+            except Killed:
+                killed = True
+        if output.exists():  # killed when all was done but the tidying
+            with pytest.raises(OutputError, match="exists already"):
+                perform(output)
+        else:
+            perform(output)
+        assert output.read_bytes() == COMPLETE
+        assert os.listdir(output.parent) == ["output"]
+        if not killed:
+            assert number > 3 * len(STEPS)
+            return
+    pytest.fail("it never came to its end")
+
+
+def test_what_was_written_but_not_recorded_is_cut_off(tmp_path):
+    output = tmp_path / "output"
+    with pytest.raises(Killed):
+        perform(output, until=3)
+    with open(partial_path(output), "ab") as file:
+        file.write(b"half a li")
+    assert perform(output) == 3
+    assert output.read_bytes() == COMPLETE
+
+
+def test_bytes_that_are_gone_are_written_again(tmp_path):
+    output = tmp_path / "output"
+    with pytest.raises(Killed):
+        perform(output, until=3)
+    os.truncate(partial_path(output), 2)
+    assert perform(output) == 0
+    assert output.read_bytes() == COMPLETE
+
+
+def test_the_record_is_plain(tmp_path):
+    output = tmp_path / "output"
+    with pytest.raises(Killed):
+        perform(output, until=1)
+    assert json.loads(record_path(output).read_text())["output_bytes"] == 4
+    record = read_record(output)
+    assert record is not None and (record.job, record.input_lines) == (JOB, 1)
+
+
+def test_another_job_is_refused_by_what_differs(tmp_path):
+    output = tmp_path / "output"
+    with pytest.raises(Killed):
+        perform(output, until=2)
+    with pytest.raises(OutputError, match="its top_k was 1, and is now 2") as caught:
+        perform(output, {**JOB, "top_k": 2})
+    assert f"rm {partial_path(output)}" in str(caught.value.hint)
+    assert perform(output) == 2
+
+
+def test_input_that_cannot_be_read_again_begins_anew(tmp_path, monkeypatch):
+    output = tmp_path / "output"
+    with monkeypatch.context() as patch:
+        patch.setattr(resumable.ResumableOutput, "tidy", lambda self: None)
+        with pytest.raises(Killed):
+            perform(output, resumable=False, until=2)
+    assert partial_path(output).stat().st_size
+    assert perform(output, resumable=False) == 0
+    assert output.read_bytes() == COMPLETE
+
+
+@pytest.mark.parametrize("until", [0, 2])
+def test_an_error_leaves_nothing_that_is_of_no_use(tmp_path, until):
+    with pytest.raises(Killed):
+        perform(tmp_path / "new" / "output", resumable=until == 0, until=until)
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_file_of_nobody_is_not_overwritten(tmp_path):
+    partial_path(tmp_path / "output").write_bytes(b"precious")
+    with pytest.raises(OutputError, match="no record beside it says what it holds"):
+        perform(tmp_path / "output")
+    assert partial_path(tmp_path / "output").read_bytes() == b"precious"
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"job": {}, "resumable": true, "more": 1}'])
+def test_a_damaged_record_is_refused(tmp_path, text):
+    partial_path(tmp_path / "output").write_bytes(b"one\n")
+    record_path(tmp_path / "output").write_text(text)
+    with pytest.raises(OutputError, match="damaged or of another version"):
+        perform(tmp_path / "output")
+
+
+def test_two_cannot_write_at_once(tmp_path):
+    with resumable_output(tmp_path / "output") as growing:
+        growing.begin(JOB, True)
+        with pytest.raises(OutputError, match="another process is writing"):
+            perform(tmp_path / "output")
+        growing.finish()
+    assert os.listdir(tmp_path) == ["output"]
+
+
+def test_what_came_meanwhile_is_not_overwritten(tmp_path):
+    output = tmp_path / "output"
+    with pytest.raises(OutputError, match="exists already"), resumable_output(output) as growing:
+        growing.begin(JOB, True)
+        output.write_bytes(b"precious")
+        growing.finish()
+    assert output.read_bytes() == b"precious"

@@ -1,0 +1,87 @@
+"""Each documented failure becomes our error, its own words kept, with the advice that mends it."""
+
+import pytest
+
+from neuronbert.backends.neuron.failures import (
+    COMPILER_FAILURES,
+    RUNTIME_FAILURES,
+    NumericalError,
+    PipelineRefused,
+    explained,
+)
+from neuronbert.errors import BackendFailed, BackendUnavailable
+
+NOT_INITIALIZED = (
+    "The PyTorch Neuron Runtime could not be initialized. Neuron Driver issues are logged to your system logs."
+)
+NO_DRIVER = "Unable to determine Neuron Driver version. Please check aws-neuron-dkms package is installed."
+OLD_DRIVER = "This runtime requires Neuron Driver version 2.0 or greater. Please upgrade aws-neuron-dkms package."
+OTHER_DRIVER = "This Neuron Runtime (compatibility id: 5) is not compatible with the installed aws-neuron-dkms package"
+TAKEN = "ERROR   NRT:nrt_allocate_neuron_cores  NeuronCore(s) not available - Requested:nc1-nc1 Available:0"
+TOO_MANY = "Requested number of NCs: 8 exceeds the total available number: 4"
+TOO_WIDE = "TDRV:db_vtpb_get_mla_and_tpb  Could not find VNC id 4"
+NEWER = "NEFF version mismatch supported: 1.1 received: 2.0"
+LOAD, EXECUTE = "Could not load the model status=", "Failed to execute the model status="
+
+# text of the exception, what the runtime wrote besides, our class, a word of what it means, a word of the advice
+RUNTIME = [
+    (NOT_INITIALIZED, TAKEN, BackendUnavailable, "another process holds NeuronCores", "neuronbert env"),
+    (TOO_MANY, "", BackendUnavailable, "another process", "doctor"),
+    (NOT_INITIALIZED, NO_DRIVER, BackendUnavailable, "driver is not installed", "aws-neuronx-dkms=2.24"),
+    (NOT_INITIALIZED, OLD_DRIVER, BackendUnavailable, "do not fit each other", "aws-neuronx-dkms=2.24"),
+    (NOT_INITIALIZED, OTHER_DRIVER, BackendUnavailable, "do not fit each other", "aws-neuronx-dkms=2.24"),
+    (LOAD + "2 message=Invalid", TOO_WIDE, BackendUnavailable, "needs more NeuronCores", "--neuroncore-pipeline-cores"),
+    (LOAD + "4 message=Allocation Failure", "", BackendFailed, "device memory is full", "buckets"),
+    (LOAD + "2 message=Invalid", "", BackendFailed, "refuses the model", "compile the artifact again"),
+    (LOAD + "10 message=Unsupported NEFF Version", NEWER, BackendFailed, "newer than this", "torch-neuron==1.13.1"),
+    (EXECUTE + "5 message=Timeout Exceeded", "", BackendFailed, "NEURON_RT_EXEC_TIMEOUT", "restart"),
+    (EXECUTE + "1003 message=Numerical Error", "", NumericalError, "NaN or Inf", "--auto-cast-type bf16"),
+    (EXECUTE + "1002 message=Incorrect Input", "", BackendFailed, "another shape", "compile"),
+    ("Unknown builtin op: neuron::forward_1.", "", BackendUnavailable, "not registered", "import torch_neuron"),
+    (NOT_INITIALIZED, "", BackendUnavailable, "does not start", "neuronbert doctor"),
+    ("something nobody has seen", "", BackendFailed, "cannot load it", "neuronbert doctor"),
+]
+
+PIPELINE = "The requested number of neuroncore-pipeline-cores (4) may not be suitable for this network"
+NOTHING = "No operations were successfully partitioned and compiled to neuron for this model - aborting trace!"
+COMPILER = [
+    (PIPELINE, PipelineRefused, "auto"),
+    ("Please check that neuron-cc is installed and working properly.", BackendUnavailable, "pip install"),
+    ("INFO:Neuron:Compile command returned: -9", BackendFailed, "32 GiB"),
+    ("the compiling process was ended by signal 9", BackendFailed, "32 GiB"),
+    ("TimeoutExpired: Command neuron-cc timed out after 3 seconds", BackendFailed, "--compiler-timeout"),
+    (NOTHING, BackendFailed, "log"),
+]
+
+
+@pytest.mark.parametrize(("text", "also", "kind", "meaning", "advice"), RUNTIME)
+def test_what_the_runtime_says(text, also, kind, meaning, advice):
+    error = explained(text, RUNTIME_FAILURES, "cannot load it", also=also)
+    assert type(error) is kind
+    assert meaning in error.message and text in error.message and also in error.message
+    assert advice in error.hint
+
+
+@pytest.mark.parametrize(("text", "kind", "advice"), COMPILER)
+def test_what_the_compiler_says(text, kind, advice):
+    error = explained(text, COMPILER_FAILURES, "cannot compile")
+    assert type(error) is kind
+    assert text in error.message and advice in error.hint
+
+
+def test_the_frames_of_the_interpreter_are_left_out():
+    text = (
+        "The following operation failed in the TorchScript interpreter.\n"
+        "Traceback of TorchScript (most recent call last):\n"
+        '  File "code/__torch__.py", line 31, in forward\n'
+        "/site-packages/torch/_ops.py(1279): __call__\n"
+        "RuntimeError: RuntimeError: Could not load the model status=4 message=Allocation Failure\n\n"
+        "At:\n  /runtime.py(217): x\n"
+    )
+    error = explained(text, RUNTIME_FAILURES, "cannot load it")
+    assert error.message.splitlines()[1:] == ["    Could not load the model status=4 message=Allocation Failure"]
+
+
+def test_a_very_long_text_keeps_its_end():
+    error = explained("x" * 9000 + "the reason", COMPILER_FAILURES, "cannot compile")
+    assert len(error.message) < 5000 and error.message.endswith("the reason")

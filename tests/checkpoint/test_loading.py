@@ -1,0 +1,479 @@
+"""A checkpoint is read and checked as a whole; every way it can be wrong has a message and a way out."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, Callable, Dict
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+from tiny_checkpoints import FAMILIES, tiny_model, write_checkpoint, write_vocabulary
+
+from neuronbert.checkpoint.loading import Checkpoint, load_checkpoint
+from neuronbert.errors import CheckpointError
+
+
+@pytest.fixture(scope="session")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Dict[str, Path]:
+    """One checkpoint folder of every family."""
+    root = tmp_path_factory.mktemp("checkpoints")
+    return {kind: write_checkpoint(root / kind, kind) for kind in FAMILIES}
+
+
+@pytest.fixture()
+def bert(saved: Dict[str, Path], tmp_path: Path) -> Path:
+    """A copy to damage."""
+    return Path(shutil.copytree(saved["bert"], tmp_path / "bert"))
+
+
+def edit_config(folder: Path, **changes: Any) -> None:
+    path = folder / "config.json"
+    config = {**json.loads(path.read_text()), **changes}
+    path.write_text(json.dumps({key: value for key, value in config.items() if value is not None}))
+
+
+def edit_weights(folder: Path, change: Callable[[Dict[str, np.ndarray]], Any]) -> None:
+    tensors = load_file(folder / "model.safetensors")
+    change(tensors)
+    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+
+
+def refused(source: Any, **options: Any) -> CheckpointError:
+    with pytest.raises(CheckpointError) as caught:
+        load_checkpoint(source, **options)
+    assert caught.value.hint
+    return caught.value
+
+
+def test_reading_needs_neither_torch_nor_transformers() -> None:
+    code = (
+        "import sys, neuronbert.checkpoint.loading as c; d = c.load_checkpoint('demo'); d.tokenizer_files();"
+        "print([m for m in ('torch', 'transformers', 'huggingface_hub') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, check=True, text=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_demo() -> None:
+    demo = load_checkpoint("demo")
+    assert (demo.source, demo.revision, demo.model_type) == ("demo", None, "bert")
+    assert demo.architecture == "BertForQuestionAnswering"
+    # 6 layers of 384 features: 4 squares, 2 wide matrices, their biases, 2 norms.
+    assert demo.encoder_parameters == 6 * (4 * (384 * 384 + 384) + 2 * 384 * 1536 + 1536 + 384 + 4 * 384)
+    assert demo.input_names == ("input_ids", "attention_mask", "token_type_ids")
+    assert {"tokenizer.json", "tokenizer_config.json"} <= set(demo.tokenizer_files())
+
+
+@pytest.mark.parametrize("kind", FAMILIES)
+def test_every_family_reads_like_transformers(saved: Dict[str, Path], kind: str) -> None:
+    found = load_checkpoint(saved[kind])
+    model = tiny_model(kind)
+    assert (found.model_type, found.architecture) == (kind, type(model).__name__)
+    assert found.parameters == sum(p.numel() for p in model.parameters())
+    layers = [p.numel() for name, p in model.named_parameters() if ".layer." in name]
+    assert found.encoder_parameters == sum(layers)
+    expects_types = kind in ("bert", "electra")
+    assert ("token_type_ids" in found.input_names) == expects_types
+    assert found.input_names[:2] == ("input_ids", "attention_mask")
+
+
+def test_a_path_and_its_text_are_the_same_source(saved: Dict[str, Path]) -> None:
+    assert load_checkpoint(saved["bert"]) == load_checkpoint(str(saved["bert"]))
+
+
+@pytest.mark.parametrize("kind", FAMILIES)
+def test_in_memory_equals_the_folder(saved: Dict[str, Path], kind: str) -> None:
+    from transformers import AutoModelForQuestionAnswering, AutoTokenizer
+
+    pair = (
+        AutoModelForQuestionAnswering.from_pretrained(str(saved[kind])),
+        AutoTokenizer.from_pretrained(str(saved[kind])),
+    )
+    folder, memory = load_checkpoint(saved[kind]), load_checkpoint(pair)
+    assert memory.source == f"in-memory {folder.architecture}"
+    for name in ("fingerprint", "parameters", "encoder_parameters", "model_type", "architecture", "input_names"):
+        assert getattr(memory, name) == getattr(folder, name), name
+    assert encode(memory, "Who was Jim?", "the nice puppet") == encode(folder, "Who was Jim?", "the nice puppet")
+
+
+def encode(checkpoint: Checkpoint, *texts: str) -> Any:
+    from tokenizers import Tokenizer
+
+    encoding = Tokenizer.from_str(checkpoint.tokenizer_files()["tokenizer.json"].decode()).encode(*texts)
+    return encoding.ids, encoding.type_ids, encoding.offsets
+
+
+def test_an_in_memory_checkpoint_keeps_its_weights_when_training_goes_on(saved: Dict[str, Path]) -> None:
+    import torch
+    from transformers import AutoTokenizer
+
+    model = tiny_model("bert")
+    checkpoint = load_checkpoint((model, AutoTokenizer.from_pretrained(str(saved["bert"]))))
+    with torch.no_grad():
+        model.qa_outputs.bias += 100.0
+    assert float(checkpoint.torch_model().model.qa_outputs.bias.detach().max()) < 10
+
+
+def test_fingerprint_tells_one_bit_and_ignores_the_files(saved: Dict[str, Path], bert: Path) -> None:
+    original = load_checkpoint(saved["bert"])
+
+    def flip(tensors: Dict[str, np.ndarray]) -> None:
+        tensors["qa_outputs.bias"].view(np.uint8)[0] ^= 1
+
+    edit_weights(bert, flip)
+    assert load_checkpoint(bert).fingerprint != original.fingerprint
+    edit_weights(bert, flip)
+    assert load_checkpoint(bert).fingerprint == original.fingerprint
+    shard(bert)
+    assert load_checkpoint(bert).fingerprint == original.fingerprint
+
+
+def shard(folder: Path) -> None:
+    tensors = load_file(folder / "model.safetensors")
+    names = sorted(tensors)
+    parts = {"model-00001-of-00002.safetensors": names[::2], "model-00002-of-00002.safetensors": names[1::2]}
+    for file, part in parts.items():
+        save_file({name: tensors[name] for name in part}, folder / file)
+    index = {"weight_map": {name: file for file, part in parts.items() for name in part}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    (folder / "model.safetensors").unlink()
+
+
+def test_a_missing_shard_is_named(bert: Path) -> None:
+    shard(bert)
+    (bert / "model-00002-of-00002.safetensors").unlink()
+    assert "lacks model-00002-of-00002.safetensors, which model.safetensors.index.json names" in refused(bert).message
+
+
+def test_a_shard_outside_the_folder_is_refused(bert: Path) -> None:
+    shard(bert)
+    index = json.loads((bert / "model.safetensors.index.json").read_text())
+    index["weight_map"]["qa_outputs.bias"] = "../model.safetensors"
+    (bert / "model.safetensors.index.json").write_text(json.dumps(index))
+    assert "names '../model.safetensors', which is not in its own folder" in refused(bert).message
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_sixteen_bit_weights(tmp_path: Path, dtype: str) -> None:
+    import torch
+
+    model = tiny_model("bert").to(getattr(torch, dtype))
+    model.save_pretrained(str(tmp_path), safe_serialization=True)
+    write_vocabulary(tmp_path, "bert")
+    loaded = dict(load_checkpoint(tmp_path).torch_model().model.named_parameters())
+    for name, parameter in model.named_parameters():
+        assert loaded[name].dtype == torch.float32
+        assert torch.equal(loaded[name], parameter.float()), name
+
+
+def test_legacy_names(saved: Dict[str, Path], bert: Path) -> None:
+    """TensorFlow's gamma and beta, no prefix, position numbers and a pooler, as checkpoints of 2019 have them."""
+
+    def age(tensors: Dict[str, np.ndarray]) -> None:
+        for name in list(tensors):
+            old = name.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta")
+            tensors[old[len("bert.") :] if old.startswith("bert.") else old] = tensors.pop(name)
+        tensors["embeddings.position_ids"] = np.arange(64, dtype=np.int64)[None]
+        tensors["pooler.dense.weight"] = np.zeros((32, 32), np.float32)
+        tensors["pooler.dense.bias"] = np.zeros(32, np.float32)
+
+    edit_weights(bert, age)
+    assert "embeddings.LayerNorm.gamma" in load_file(bert / "model.safetensors")
+    aged, original = load_checkpoint(bert), load_checkpoint(saved["bert"])
+    assert (aged.fingerprint, aged.parameters) == (original.fingerprint, original.parameters)
+
+
+def test_a_config_without_model_type_is_known_by_its_class(saved: Dict[str, Path], bert: Path) -> None:
+    edit_config(bert, model_type=None)
+    assert load_checkpoint(bert).model_type == "bert"
+
+
+def test_no_token_types_where_the_tokenizer_gives_none(bert: Path) -> None:
+    write_vocabulary(bert, "bert", model_input_names=["input_ids", "attention_mask"])
+    assert load_checkpoint(bert).input_names == ("input_ids", "attention_mask")
+
+
+# --- what is refused, and how ---
+
+
+def test_unknown_checkpoint() -> None:
+    error = refused("./no/such/folder")
+    assert error.message.startswith(
+        "there is no checkpoint './no/such/folder': no such folder, and not the form of a hub"
+    )
+    assert "demo" in str(error.hint)
+
+
+def test_a_file_instead_of_a_folder(bert: Path) -> None:
+    error = refused(bert / "config.json")
+    assert "config.json is a file; a checkpoint is a folder" in error.message
+    assert str(bert) in str(error.hint)
+
+
+def test_an_artifact_instead_of_a_checkpoint(tmp_path: Path) -> None:
+    (tmp_path / "neuronbert.json").write_text("{}")
+    assert f"{tmp_path} is a compiled artifact already, not a checkpoint" in refused(tmp_path).message
+
+
+def test_a_whole_artifact_is_told_from_a_checkpoint(echo_artifact: Any) -> None:
+    assert "is a compiled artifact already" in refused(echo_artifact.folder).message
+
+
+def test_no_config(bert: Path) -> None:
+    (bert / "config.json").unlink()
+    error = refused(bert)
+    assert error.message == f"{bert} has no config.json"
+    assert "save_pretrained" in str(error.hint)
+
+
+@pytest.mark.parametrize("text, said", [("{", "is not valid JSON"), ("[]", "holds a list, not a JSON object")])
+def test_broken_config(bert: Path, text: str, said: str) -> None:
+    (bert / "config.json").write_text(text)
+    assert said in refused(bert).message
+
+
+def test_binary_config(bert: Path) -> None:
+    (bert / "config.json").write_bytes(b"\xff\xfe\x00")
+    assert "config.json is not valid JSON" in refused(bert).message
+
+
+def test_model_type_not_served(bert: Path) -> None:
+    edit_config(bert, model_type="gpt2")
+    error = refused(bert)
+    assert error.message == f"{bert / 'config.json'}: model type 'gpt2' is not served"
+    assert "bert, distilbert, roberta, electra" in str(error.hint)
+
+
+def test_no_model_type_at_all(bert: Path) -> None:
+    edit_config(bert, model_type=None, architectures=None)
+    assert 'names neither a "model_type" nor a class in "architectures"' in refused(bert).message
+
+
+@pytest.mark.parametrize(
+    "changes, said",
+    [
+        ({"position_embedding_type": "relative_key"}, "position_embedding_type 'relative_key' is not served"),
+        ({"is_decoder": True}, "is_decoder is true"),
+        ({"hidden_size": "32"}, "hidden_size is '32', not a whole number"),
+        ({"num_attention_heads": 5}, "hidden size 32 cannot be split over 5 attention heads"),
+        ({"num_hidden_layers": 3}, "lacks weights that"),
+        ({"num_hidden_layers": 1}, "holds weights that are no part of BertForQuestionAnswering"),
+        ({"vocab_size": 17}, "bert.embeddings.word_embeddings.weight is [72, 32], the config asks for [17, 32]"),
+    ],
+)
+def test_config_that_does_not_fit(bert: Path, changes: Dict[str, Any], said: str) -> None:
+    edit_config(bert, **changes)
+    assert said in refused(bert).message
+
+
+@pytest.mark.parametrize(
+    "head, instead", [("MaskedLM", "a BertForMaskedLM with cls"), ("", "a BertModel without a head")]
+)
+def test_no_question_answering_head(tmp_path: Path, head: str, instead: str) -> None:
+    folder = write_checkpoint(tmp_path / "other", "bert", head=head)
+    error = refused(folder)
+    file = folder / "model.safetensors"
+    assert error.message == f"{file} has no question-answering head (qa_outputs): it is {instead}"
+    assert f"tools/finetune_qa.py --base {folder}" in str(error.hint)
+    assert "BertForQuestionAnswering" in str(error.hint)
+
+
+def test_weights_missing(bert: Path) -> None:
+    (bert / "model.safetensors").unlink()
+    error = refused(bert)
+    assert error.message.startswith(
+        f"{bert} has no weights, neither model.safetensors nor pytorch_model.bin; it has config"
+    )
+
+
+def test_a_tensorflow_checkpoint_is_told_how_to_convert(bert: Path) -> None:
+    (bert / "model.safetensors").rename(bert / "tf_model.h5")
+    assert "from_tf=True" in str(refused(bert).hint)
+
+
+def test_truncated_weights(bert: Path) -> None:
+    path = bert / "model.safetensors"
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-1000])
+    error = refused(bert)
+    assert error.message == f"{path} is truncated: expected {len(whole)} bytes, found {len(whole) - 1000}"
+    assert "fetch the checkpoint again" in str(error.hint)
+    path.write_bytes(whole[:100])
+    assert f"{path} is truncated: its header alone takes" in refused(bert).message
+    path.write_bytes(b"")
+    assert f"{path} is truncated: it has 0 bytes" in refused(bert).message
+    path.write_bytes(whole + b"x")
+    assert f"{path} has bytes behind its last tensor: expected {len(whole)} bytes" in refused(bert).message
+
+
+def test_weights_that_are_something_else(bert: Path) -> None:
+    path = bert / "model.safetensors"
+    path.write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n")
+    error = refused(bert)
+    assert f"{path} is a Git LFS pointer" in error.message
+    assert error.hint == f"git -C {bert} lfs pull"
+    path.write_bytes(b"\xff" * 64)
+    assert f"{path} is no safetensors file" in refused(bert).message
+    path.write_bytes((10).to_bytes(8, "little") + b"not json!!" + bytes(10))
+    assert f"{path} has a damaged safetensors header" in refused(bert).message
+    header = json.dumps({"a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 4]}}).encode()
+    path.write_bytes(len(header).to_bytes(8, "little") + header + bytes(4))
+    assert f"{path}: a of shape [2] takes 8 bytes, its header says 4" in refused(bert).message
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+def test_weights_that_are_not_numbers(bert: Path, value: float, dtype: Any) -> None:
+    def spoil(tensors: Dict[str, np.ndarray]) -> None:
+        tensors["qa_outputs.bias"] = np.array([0, value], dtype)
+
+    edit_weights(bert, spoil)
+    assert "weight qa_outputs.bias holds NaN or Inf" in refused(bert).message
+
+
+def test_quantised_weights(bert: Path) -> None:
+    def quantise(tensors: Dict[str, np.ndarray]) -> None:
+        tensors["qa_outputs.weight"] = tensors["qa_outputs.weight"].astype(np.int8)
+
+    edit_weights(bert, quantise)
+    error = refused(bert)
+    assert "weight qa_outputs.weight is of type I8, not floating point" in error.message
+
+
+def test_one_weight_under_two_names(bert: Path) -> None:
+    def double(tensors: Dict[str, np.ndarray]) -> None:
+        tensors["bert.embeddings.LayerNorm.gamma"] = tensors["bert.embeddings.LayerNorm.weight"]
+
+    edit_weights(bert, double)
+    assert "holds bert.embeddings.LayerNorm.weight twice" in refused(bert).message
+
+
+def to_pickle(folder: Path) -> Path:
+    import torch
+    from safetensors.torch import load_file as load_torch
+
+    torch.save(load_torch(str(folder / "model.safetensors")), folder / "pytorch_model.bin")
+    (folder / "model.safetensors").unlink()
+    return folder / "pytorch_model.bin"
+
+
+def torch_reads_pickles_safely() -> bool:
+    import torch
+
+    return tuple(int(part) for part in torch.__version__.split(".")[:2]) >= (2, 6)
+
+
+def test_a_pickle_is_refused_and_converted_by_the_command_in_the_hint(saved: Dict[str, Path], bert: Path) -> None:
+    path = to_pickle(bert)
+    error = refused(bert)
+    assert error.message.startswith(f"{path} is a pickle, which can run code when it is read")
+    before, command = str(error.hint).split("convert it once: python ")
+    assert "--allow-pickle" in before
+    if not torch_reads_pickles_safely():
+        pytest.skip("the command needs torch >= 2.6")
+    subprocess.run(f"{sys.executable} {command}", shell=True, check=True)
+    assert load_checkpoint(bert).fingerprint == load_checkpoint(saved["bert"]).fingerprint
+
+
+def test_an_allowed_pickle_reads_like_safetensors(saved: Dict[str, Path], bert: Path) -> None:
+    path = to_pickle(bert)
+    if torch_reads_pickles_safely():
+        assert load_checkpoint(bert, allow_pickle=True).fingerprint == load_checkpoint(saved["bert"]).fingerprint
+    else:
+        assert f"{path} is a pickle, and torch " in refused(bert, allow_pickle=True).message
+
+
+def test_a_pickle_with_code_in_it_does_not_run(bert: Path, tmp_path: Path) -> None:
+    import pickle
+
+    class Attack:
+        def __reduce__(self) -> Any:
+            return Path.touch, (tmp_path / "attacked",)
+
+    to_pickle(bert).write_bytes(pickle.dumps({"qa_outputs.weight": Attack()}))
+    refused(bert, allow_pickle=True)
+    assert not (tmp_path / "attacked").exists()
+
+
+def test_a_truncated_pickle_is_named(bert: Path) -> None:
+    path = to_pickle(bert)
+    path.write_bytes(path.read_bytes()[:1000])
+    if torch_reads_pickles_safely():
+        assert f"{path} (1000 bytes) is not a file of plain weights" in refused(bert, allow_pickle=True).message
+
+
+def test_objects_that_are_no_checkpoint() -> None:
+    error = refused(("model", "tokenizer"))
+    assert (
+        error.message == "an in-memory checkpoint is a pair of transformers objects (model, tokenizer), not (str, str)"
+    )
+
+
+def test_in_memory_without_a_head(saved: Dict[str, Path]) -> None:
+    from transformers import AutoTokenizer
+
+    pair = (tiny_model("bert", head="MaskedLM"), AutoTokenizer.from_pretrained(str(saved["bert"])))
+    error = refused(pair)
+    assert error.message.startswith("in-memory BertForMaskedLM has no question-answering head")
+
+
+@pytest.mark.parametrize("changes", [{"model_type": ["bert"]}, {"model_type": 5}, {"model_type": {"a": 1}}])
+def test_a_model_type_that_is_no_name(bert: Path, changes: Dict[str, Any]) -> None:
+    edit_config(bert, **changes)
+    assert "is not served" in refused(bert).message
+
+
+@pytest.mark.parametrize("architectures", [5, "BertForQuestionAnswering", [5], {"a": 1}, True])
+def test_architectures_that_are_no_list_of_names(saved: Dict[str, Path], bert: Path, architectures: Any) -> None:
+    edit_config(bert, architectures=architectures)
+    assert load_checkpoint(bert).fingerprint == load_checkpoint(saved["bert"]).fingerprint
+    edit_config(bert, model_type=None)
+    assert 'names neither a "model_type"' in refused(bert).message
+
+
+def test_no_head_and_architectures_that_are_no_list(tmp_path: Path) -> None:
+    folder = write_checkpoint(tmp_path, "bert", head="")
+    edit_config(folder, architectures=5)
+    assert "it is a bert encoder" in refused(folder).message
+
+
+def test_a_config_that_is_a_folder(bert: Path) -> None:
+    (bert / "config.json").unlink()
+    (bert / "config.json").mkdir()
+    assert "has no config.json" in refused(bert).message
+
+
+def test_a_tokenizer_with_more_tokens_than_the_model(bert: Path) -> None:
+    rows = json.loads((bert / "config.json").read_text())["vocab_size"]
+    with open(bert / "vocab.txt", "a", encoding="utf-8") as file:
+        file.write("extra\n")
+    problem = refused(bert)
+    assert f"gives 'extra' the id {rows}, and the model has {rows} tokens" in problem.message
+    assert "resize_token_embeddings" in problem.hint
+
+
+def test_a_pair_may_be_a_list(saved: Dict[str, Path]) -> None:
+    import transformers
+
+    model = transformers.BertForQuestionAnswering.from_pretrained(str(saved["bert"]))
+    tokenizer = transformers.AutoTokenizer.from_pretrained(str(saved["bert"]))
+    assert load_checkpoint([model, tokenizer]).fingerprint == load_checkpoint((model, tokenizer)).fingerprint
+
+
+@pytest.mark.parametrize("source", [None, 5, object()])
+def test_what_can_be_no_checkpoint(source: Any) -> None:
+    with pytest.raises(CheckpointError, match=f"not a {type(source).__name__}"):
+        load_checkpoint(source)
+
+
+def test_the_demo_says_where_it_comes_from() -> None:
+    from neuronbert.checkpoint.loading import DEMO_FOLDER
+
+    text = (DEMO_FOLDER / "README.md").read_text(encoding="utf-8")
+    demo = load_checkpoint("demo")
+    assert f"{demo.parameters / 1e6:.1f}M parameters ({demo.encoder_parameters / 1e6:.1f}M of them" in text
+    for word in ("all-MiniLM-L6-v2", "Apache-2.0", "SQuADShifts", "Miller", "CC BY 4.0"):
+        assert word in text

@@ -1,0 +1,422 @@
+import configparser
+import json
+import os
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from neuronbert.cli import doctor
+from neuronbert.cli.doctor import FAIL, GIB, OK, WARN, Check, Facts, examine, render
+
+# A busy machine is no failure.
+UNTIMED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+REPOSITORY = Path(__file__).resolve().parents[2]
+NAMES = {"torch_neuron": "torch-neuron", "neuron_cc": "neuron-cc"}
+
+HEALTHY = Facts(
+    python=(3, 12, 1),
+    libraries={
+        "click": "8.1.7",
+        "numpy": "2.1.0",
+        "tokenizers": "0.20.0",
+        "openvino": "2026.4.1",
+        "onnxruntime": "1.20.0",
+        "torch": "2.5.0+cpu",
+        "transformers": "5.0.0",
+        "huggingface_hub": "1.0.0",
+        "nncf": "2.14.0",
+        "onnx": "1.17.0",
+    },
+    cpu_model="Some CPU",
+    cpu_flags=frozenset({"avx2", "avx512_vnni", "avx512_bf16"}),
+    affinity_cpus=4,
+    usable_cpus=4,
+    physical_cores=4,
+    memory_bytes=16 * GIB,
+    available_bytes=8 * GIB,
+    folder="somewhere",
+    disk_free_bytes=100 * GIB,
+    hub_cache="cache",
+    hub_cache_exists=True,
+)
+INF1 = replace(
+    HEALTHY,
+    python=(3, 10, 4),
+    libraries={
+        **HEALTHY.libraries,
+        "torch": "1.13.1",
+        "torch-neuron": "1.13.1.2.11.13.0",
+        "neuron-cc": "1.24.0.0",
+    },
+    neuron_devices=("/dev/neuron0",),
+    inferentia_chips=1,
+    driver_version="2.24.13.0",
+    neuron_ls='[{"neuron_device": 0, "nc_count": 4, "neuron_processes": []}]',
+)
+
+
+def libraries(*without, **versions):
+    """A healthy machine's libraries but for these; ``torch_neuron`` stands for torch-neuron."""
+    kept = {name: version for name, version in HEALTHY.libraries.items() if name not in without}
+    return {"libraries": {**kept, **{NAMES.get(name, name): version for name, version in versions.items()}}}
+
+
+def inf1_without(*without):
+    return {"libraries": {name: version for name, version in INF1.libraries.items() if name not in without}}
+
+
+def env(**variables):
+    return {"environ": variables}
+
+
+def check(name, facts, **changes):
+    return doctor.CHECKS[name](replace(facts, **changes))
+
+
+def test_a_healthy_cpu_machine_and_a_healthy_inf1_machine_have_nothing_to_mend():
+    assert {item.status for item in examine(HEALTHY)} == {OK}
+    assert {item.status for item in examine(INF1)} == {OK}
+    assert [item.mend for item in examine(HEALTHY)] == [None] * len(doctor.CHECKS)
+
+
+def test_this_machine_can_be_examined():
+    checks = examine()
+    assert [item.name for item in checks] == list(doctor.CHECKS)
+    by_name = {item.name: item for item in checks}
+    assert by_name["python"].status == OK
+    assert by_name["libraries"].status == OK and "numpy" in by_name["libraries"].found
+    json.dumps([item._asdict() for item in checks])
+
+
+CASES = [
+    ("python", {"python": (3, 7, 9)}, FAIL, "3.7.9: neuronbert needs 3.8 or newer", "Python 3.12"),
+    ("python", {"python": (3, 8, 1)}, OK, "the inf1 stack", None),
+    ("python", {"python": (3, 13, 0)}, OK, "the current stack", None),
+    ("python", {"python": (3, 14, 0)}, WARN, "newer than what neuronbert is tested with", None),
+    ("libraries", libraries("tokenizers"), FAIL, "tokenizers is not installed", "pip install --upgrade neuronbert"),
+    ("libraries", libraries(numpy="1.19.5"), FAIL, "numpy 1.19.5 is too old, >=1.20 is needed", "pip install"),
+    (
+        "openvino",
+        libraries(openvino="2023.3.0"),
+        FAIL,
+        "openvino 2023.3.0 is too old",
+        'pip install "neuronbert[openvino]"',
+    ),
+    ("openvino", libraries("openvino"), OK, "not installed (onnxruntime is)", 'pip install "neuronbert[openvino]"'),
+    (
+        "openvino",
+        libraries("openvino", "onnxruntime"),
+        FAIL,
+        "nor any other engine",
+        'pip install "neuronbert[openvino]"',
+    ),
+    (
+        "onnxruntime",
+        libraries("onnxruntime"),
+        OK,
+        "not installed (openvino is)",
+        'pip install "neuronbert[onnxruntime]"',
+    ),
+    (
+        "compiling",
+        libraries("nncf", "onnx"),
+        WARN,
+        "nncf is not installed; onnx is not installed",
+        "neuronbert[compile]",
+    ),
+    ("compiling", libraries(transformers="4.20.1"), WARN, "transformers 4.20.1 is too old", "neuronbert[compile]"),
+    (
+        "compiling",
+        libraries(*doctor.COMPILING),
+        OK,
+        "answers from artifacts, it cannot make them",
+        "neuronbert[compile]",
+    ),
+    ("cpu", {"cpu_flags": frozenset()}, WARN, "its flags cannot be read", None),
+    ("cpu", {"cpu_flags": frozenset({"sse2"})}, WARN, "no AVX2", "AVX2"),
+    ("cpu", {"cpu_flags": frozenset({"avx2", "avx512f"})}, WARN, "no VNNI, so int8 sums overflow 16 bits", "7 bits"),
+    ("cpu", {"cpu_flags": frozenset({"avx2", "avx_vnni"})}, OK, "Some CPU: VNNI (int8 exact and fast)", None),
+    ("cpu", {"cpu_flags": frozenset({"avx2", "avx_vnni", "amx_int8", "amx_bf16"})}, OK, "AMX (int8 and bf16", None),
+    ("cpu", {"architecture": "aarch64", "cpu_flags": frozenset({"asimddp", "bf16"})}, OK, "asimddp, bf16", None),
+    ("threads", env(OMP_NUM_THREADS="8"), WARN, "OMP_NUM_THREADS=8 starts more threads", "export OMP_NUM_THREADS=4"),
+    ("threads", env(MKL_NUM_THREADS="1"), WARN, "MKL_NUM_THREADS=1 leaves 3 cores idle", "unset MKL_NUM_THREADS"),
+    ("threads", env(OMP_NUM_THREADS="all"), WARN, "OMP_NUM_THREADS=all is not a number", "unset OMP_NUM_THREADS"),
+    ("threads", env(OMP_NUM_THREADS="4,2"), OK, "4 CPUs on 4 cores; OMP_NUM_THREADS=4,2", None),
+    (
+        "threads",
+        {"usable_cpus": 1, "physical_cores": 1, "cpu_quota": 1.5},
+        OK,
+        "1 of 4 CPUs on 1 core (the container's quota",
+        None,
+    ),
+    ("threads", {"physical_cores": 2}, OK, "4 CPUs on 2 cores", None),
+    ("threads", {"physical_cores": 2, **env(OMP_NUM_THREADS="2")}, OK, "4 CPUs on 2 cores; OMP_NUM_THREADS=2", None),
+    ("memory", {"available_bytes": GIB // 2}, WARN, "16.0 GiB usable, only 0.5 GiB free now", "stop other processes"),
+    ("memory", {"available_bytes": None}, OK, "16.0 GiB usable", None),
+    ("memory", {"memory_bytes": GIB // 2}, WARN, "0.5 GiB usable, only 0.5 GiB free", "larger machine"),
+    ("disk", {"disk_free_bytes": GIB}, WARN, "only 1.0 GiB free in somewhere", "free some space"),
+    ("disk", {"folder_writable": False}, WARN, "somewhere is read-only for this user", "OUTPUT"),
+    (
+        "hub",
+        {**env(HF_HUB_OFFLINE="1"), "hub_cache_exists": False},
+        WARN,
+        "HF_HUB_OFFLINE is set and the cache",
+        "unset HF_HUB_OFFLINE",
+    ),
+    ("hub", env(TRANSFORMERS_OFFLINE="true"), OK, "offline by TRANSFORMERS_OFFLINE", None),
+    ("hub", env(HF_HUB_OFFLINE="0"), OK, "online, without a token", None),
+    ("hub", env(HF_TOKEN="hf_secret"), OK, "online, with a token", None),
+    (
+        "torch-neuron",
+        libraries(torch_neuron="1.0"),
+        FAIL,
+        "torch-neuron 1.0: a placeholder",
+        "pip.repos.neuron.amazonaws.com",
+    ),
+    (
+        "torch-neuron",
+        libraries(neuron_cc="1.0.post1"),
+        FAIL,
+        "neuron-cc 1.0.post1: a placeholder",
+        "uninstall -y torch-neuron neuron-cc",
+    ),
+    (
+        "torch-neuron",
+        {"inferentia_chips": 1},
+        WARN,
+        "not installed, though this machine has Inferentia",
+        "torch-neuron==1.13.1.*",
+    ),
+    ("torch-neuron", {}, OK, "not installed (only inf1", None),
+    (
+        "torch-neuron",
+        libraries(torch_neuron="1.13.1.2.11.13.0"),
+        FAIL,
+        "needs torch 1.13.1, and torch 2.5.0+cpu is installed",
+        "torch==1.13.1",
+    ),
+    (
+        "inferentia",
+        {"inferentia_chips": 4},
+        FAIL,
+        "4 chips on the PCI bus and no /dev/neuron0",
+        "aws-neuronx-dkms=2.24.*",
+    ),
+    ("inferentia", env(NEURONBERT_EMULATE="inf1.xlarge"), OK, "NEURONBERT_EMULATE=inf1.xlarge stands in", None),
+    (
+        "neuron env",
+        env(NEURON_RT_NUM_CORES="4", NEURONCORE_GROUP_SIZES="4"),
+        FAIL,
+        "does not allow these together",
+        "unset NEURONCORE_GROUP_SIZES",
+    ),
+    (
+        "neuron env",
+        env(NEURON_RT_NUM_CORES="4", NEURON_RT_VISIBLE_CORES="0-3"),
+        WARN,
+        "NEURON_RT_NUM_CORES has no effect",
+        "unset NEURON_RT_NUM_CORES",
+    ),
+    (
+        "neuron env",
+        env(NEURON_RT_VISIBLE_CORES="0,2"),
+        FAIL,
+        "increasing range without gaps",
+        "export NEURON_RT_VISIBLE_CORES",
+    ),
+    (
+        "neuron env",
+        env(NEURONCORE_GROUP_SIZES="1,1,1,1"),
+        WARN,
+        "go by NEURON_RT_VISIBLE_CORES",
+        "export NEURON_RT_VISIBLE_CORES=0-3",
+    ),
+    (
+        "neuron env",
+        env(NEURONCORE_GROUP_SIZES="1"),
+        WARN,
+        "go by NEURON_RT_VISIBLE_CORES",
+        "export NEURON_RT_VISIBLE_CORES=0",
+    ),
+    (
+        "neuron env",
+        env(NEURONCORE_GROUP_SIZES="4x1"),
+        FAIL,
+        "whole numbers separated by commas",
+        "NEURONCORE_GROUP_SIZES=1,1,1,1",
+    ),
+    (
+        "neuron env",
+        env(NEURONCORE_GROUP_SIZES="4,4", NEURON_RT_VISIBLE_CORES="0-3"),
+        FAIL,
+        "want 8 cores and 4 are visible",
+        "unset NEURONCORE_GROUP_SIZES",
+    ),
+    (
+        "neuron env",
+        env(NEURONCORE_GROUP_SIZES="4", NEURON_RT_VISIBLE_CORES="4-7"),
+        OK,
+        "NEURON_RT_VISIBLE_CORES=4-7",
+        None,
+    ),
+    ("neuron env", env(NEURON_RT_NUM_CORES="1"), OK, "NEURON_RT_NUM_CORES=1", None),
+]
+
+
+@pytest.mark.parametrize(("name", "changes", "status", "found", "mend"), CASES)
+def test_what_each_check_finds(name, changes, status, found, mend):
+    result = check(name, HEALTHY, **changes)
+    assert (result.name, result.status) == (name, status), result
+    assert found in result.found
+    assert (result.mend is None) if mend is None else (mend in result.mend)
+
+
+INF1_CASES = [
+    ("compiling", inf1_without("nncf", "onnx"), OK, "torch 1.13.1", None),
+    ("torch-neuron", inf1_without("neuron-cc"), OK, "runs models and compiles none", "neuron-cc"),
+    ("torch-neuron", inf1_without("torch"), FAIL, "torch is not installed", "torch==1.13.1"),
+    (
+        "inferentia",
+        {"driver_version": "2.25.1.0"},
+        FAIL,
+        "driver 2.25.1.0 does not drive Inferentia 1",
+        "aws-neuronx-dkms=2.24.*",
+    ),
+    ("inferentia", {"driver_version": None}, OK, "1 device, driver version unknown", None),
+    (
+        "inferentia",
+        {"unreachable_devices": ("/dev/neuron0",)},
+        FAIL,
+        "may not open /dev/neuron0",
+        "chmod a+rw /dev/neuron0",
+    ),
+    (
+        "inferentia",
+        env(NEURONBERT_EMULATE="inf1.xlarge"),
+        WARN,
+        "yet NEURONBERT_EMULATE=inf1.xlarge is set",
+        "unset NEURONBERT_EMULATE",
+    ),
+    ("neuron cores", {}, OK, "all free", None),
+    ("neuron cores", {"neuron_ls": None}, WARN, "there is no /opt/aws/neuron/bin/neuron-ls", "aws-neuronx-tools=2.*"),
+    ("neuron cores", {"neuron_ls": "error: no devices"}, WARN, "neuron-ls says 'error: no devices'", None),
+    (
+        "neuron cores",
+        {"neuron_ls": '[{"neuron_device": 0, "neuron_processes": [{"pid": 42, "command": "serve"}]}]'},
+        WARN,
+        "process 42 (serve) on device 0",
+        "kill 42",
+    ),
+]
+
+
+@pytest.mark.parametrize(("name", "changes", "status", "found", "mend"), INF1_CASES)
+def test_what_each_check_finds_on_inf1(name, changes, status, found, mend):
+    result = check(name, INF1, **changes)
+    assert (result.name, result.status) == (name, status), result
+    assert found in result.found
+    assert (result.mend is None) if mend is None else (mend in result.mend)
+
+
+def test_a_token_is_never_shown():
+    report = render(examine(replace(HEALTHY, environ={"HF_TOKEN": "hf_secret"})))
+    assert "with a token" in report and "hf_secret" not in report
+
+
+def test_a_check_that_breaks_says_so_and_the_others_go_on(monkeypatch):
+    monkeypatch.setitem(doctor.CHECKS, "cpu", lambda facts: 1 / 0)
+    checks = {item.name: item for item in examine(HEALTHY)}
+    assert checks["cpu"].status == WARN
+    assert checks["cpu"].found == "could not be examined: ZeroDivisionError: division by zero"
+    assert checks["threads"].status == OK
+
+
+def test_a_machine_that_cannot_be_looked_at_is_reported(monkeypatch):
+    def deleted():
+        raise FileNotFoundError(2, "No such file or directory")
+
+    monkeypatch.setattr(os, "getcwd", deleted)
+    (only,) = examine()
+    assert only.status == FAIL and "FileNotFoundError" in only.found
+
+
+@UNTIMED
+@given(
+    st.dictionaries(
+        st.sampled_from([*doctor.THREAD_VARIABLES, "NEURON_RT_VISIBLE_CORES", "NEURONCORE_GROUP_SIZES"]), st.text()
+    )
+)
+def test_no_value_of_a_variable_breaks_a_check(environ):
+    assert not [item for item in examine(replace(HEALTHY, environ=environ)) if "could not be examined" in item.found]
+
+
+def test_the_report_lines_up_and_counts():
+    checks = [Check("a", OK, "fine"), Check("long name", WARN, "hm", "do this"), Check("b", FAIL, "broken", "do that")]
+    assert render(checks).splitlines() == [
+        "ok    a          fine",
+        "warn  long name  hm",
+        "                 try: do this",
+        "fail  b          broken",
+        "                 try: do that",
+        "1 ok, 1 to look at, 1 broken",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("value", "cores"),
+    [
+        ("0", [0]),
+        ("0-3", [0, 1, 2, 3]),
+        ("3-5,6", [3, 4, 5, 6]),
+        ("3,2", None),
+        ("0-1,1", None),
+        ("5-4", None),
+        ("a", None),
+        ("", None),
+        ("0-999999999", None),
+    ],
+)
+def test_parse_visible_cores(value, cores):
+    assert doctor.parse_visible_cores(value) == cores
+
+
+@pytest.mark.parametrize(
+    ("environ", "expected"),
+    [
+        ({"HF_HUB_CACHE": "/x"}, "/x"),
+        ({"HF_HOME": "/h"}, os.path.join("/h", "hub")),
+        ({"XDG_CACHE_HOME": "/c"}, os.path.join("/c", "huggingface", "hub")),
+        ({}, os.path.expanduser(os.path.join("~", ".cache", "huggingface", "hub"))),
+    ],
+)
+def test_the_hubs_cache_is_where_huggingface_hub_keeps_it(environ, expected):
+    assert doctor.hub_cache(environ) == expected
+
+
+def test_inferentia_chips_are_counted_on_the_pci_bus(tmp_path):
+    for number, (vendor, device) in enumerate([("0x1d0f", "0x7064"), ("0x1d0f", "0x7264"), ("0x8086", "0x7064")]):
+        folder = tmp_path / f"0000:00:{number}"
+        folder.mkdir()
+        (folder / "vendor").write_text(vendor + "\n")
+        (folder / "device").write_text(device + "\n")
+    assert doctor.count_inferentia_chips(tmp_path) == 1
+    assert doctor.count_inferentia_chips(tmp_path / "absent") == 0
+
+
+def test_the_bounds_are_those_of_setup_cfg():
+    setup = configparser.ConfigParser()
+    setup.read(REPOSITORY / "setup.cfg", encoding="utf-8")
+
+    def bounds(section, option):
+        lines = [line for line in setup[section][option].splitlines() if re.match(r"[\w-]+>=", line)]
+        return {name: ">=" + version for name, version in (line.split(">=") for line in lines)}
+
+    extras = "options.extras_require"
+    assert bounds("options", "install_requires") == doctor.REQUIRED
+    assert {**bounds(extras, "openvino"), **bounds(extras, "onnxruntime")} == doctor.ENGINES
+    assert bounds(extras, "compile") == doctor.COMPILING
+    assert bounds(extras, "inf1")["torch-neuron"] == doctor.FIRST_REAL_NEURON

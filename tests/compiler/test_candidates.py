@@ -1,0 +1,135 @@
+"""Which variants are tried, and how fast each is."""
+
+import re
+from contextlib import contextmanager
+from typing import List
+
+import numpy as np
+import pytest
+
+from neuronbert.backends import BACKENDS, Batch, Logits
+from neuronbert.compiler.candidates import (
+    AUTO_BACKENDS,
+    ROUNDS,
+    Candidate,
+    Trial,
+    choose_candidates,
+    names,
+    time_trials,
+)
+from neuronbert.errors import BackendFailed, UsageError
+from neuronbert.tasks.question_answering.windows import Window
+
+
+def test_names_are_split_and_not_repeated():
+    assert names(["a,b", "b", " c "]) == ["a", "b", "c"]
+    assert names("a") == ["a"]
+
+
+def test_auto_tries_every_precision_of_every_real_backend():
+    candidates = choose_candidates("auto", "auto")
+    assert {candidate.backend for candidate in candidates} == set(AUTO_BACKENDS)
+    assert ("openvino", "int8", False) in candidates
+    assert not any(candidate.explicit for candidate in candidates)
+
+
+def test_combinations_asked_for_are_explicit():
+    assert choose_candidates("openvino,onnxruntime", ["fp32"]) == [
+        Candidate("openvino", "fp32", True),
+        Candidate("onnxruntime", "fp32", True),
+    ]
+
+
+def test_half_an_auto_is_an_auto():
+    assert choose_candidates("torchscript", "auto") == [Candidate("torchscript", "fp32", False)]
+
+
+@pytest.mark.parametrize(
+    ("backend", "precision", "words"),
+    [
+        ("tensorrt", "fp32", "no backend 'tensorrt'"),
+        ("openvino", "fp64", "no precision 'fp64'"),
+        ("auto,openvino", "fp32", "auto cannot be combined"),
+        ("torchscript", "int8", "no backend of torchscript offers int8"),
+        ("torchscript,echo,openvino", "int8,fp32", "torchscript does not offer int8; echo does not offer int8$"),
+        ("", "fp32", "no backend of none"),
+    ],
+)
+def test_nonsense_is_refused_in_words(backend, precision, words):
+    with pytest.raises(UsageError) as error:
+        choose_candidates(backend, precision)
+    assert re.search(words, error.value.message)
+
+
+def test_an_auto_passes_over_what_a_backend_does_not_offer():
+    assert choose_candidates("auto", "int8") == [
+        Candidate("openvino", "int8", False),
+        Candidate("onnxruntime", "int8", False),
+    ]
+
+
+def test_every_backend_is_known_to_the_table():
+    assert set(AUTO_BACKENDS) < set(BACKENDS)
+
+
+class Sleeper:
+    """A session that takes ``tokens`` of a clock of its own."""
+
+    precision = "fp32"
+    concurrency = 1
+
+    def __init__(self, now: List[float], seconds_per_token: float):
+        self.now = now
+        self.seconds_per_token = seconds_per_token
+
+    def run(self, batch: Batch) -> Logits:
+        self.now[0] += batch.input_ids.size * self.seconds_per_token
+        return Logits(np.zeros(batch.input_ids.shape, np.float32), np.zeros(batch.input_ids.shape, np.float32))
+
+    def close(self) -> None:
+        pass
+
+
+def test_speeds_are_windows_per_second_over_the_same_windows():
+    now = [0.0]
+    window = Window(np.ones(100, np.int64), np.zeros(100, np.int64), 10, 0, 89)
+    trials = [
+        Trial(Candidate("slow", "fp32", False), session=Sleeper(now, 0.002)),
+        Trial(Candidate("fast", "fp32", False), session=Sleeper(now, 0.001)),
+    ]
+    time_trials(trials, [window] * 40, 0, lambda: now[0])
+    assert [trial.speed for trial in trials] == pytest.approx([5.0, 10.0])
+    assert [len(trial.windows_per_s) for trial in trials] == [ROUNDS, ROUNDS]
+
+
+def test_one_that_breaks_while_it_is_timed_leaves_the_others_timed():
+    now = [0.0]
+
+    class Breaking(Sleeper):
+        runs = 0
+
+        def run(self, batch: Batch) -> Logits:
+            self.runs += 1
+            if self.runs > 10:  # in the second round of all, after the probes
+                raise BackendFailed("it broke")
+            return super().run(batch)
+
+    @contextmanager
+    def guard(trial):
+        try:
+            yield
+        except BackendFailed:
+            trial.session = None
+
+    window = Window(np.ones(100, np.int64), np.zeros(100, np.int64), 10, 0, 89)
+    broken = Trial(Candidate("broken", "fp32", False), session=Breaking(now, 0.002))
+    good = Trial(Candidate("good", "fp32", False), session=Sleeper(now, 0.001))
+    time_trials([broken, good], [window] * 40, 0, lambda: now[0], guard)
+    assert (broken.session, good.speed, len(good.windows_per_s)) == (None, pytest.approx(10.0), ROUNDS)
+    time_trials([broken], [window] * 40, 0, lambda: now[0], guard)
+    assert broken.speed == 0.0
+
+
+def test_the_speed_is_the_median_of_the_rounds():
+    assert Trial(Candidate("a", "fp32", False), windows_per_s=[4.0, 40.0, 5.0]).speed == 5.0
+    assert Trial(Candidate("a", "fp32", False)).speed == 0.0

@@ -1,0 +1,260 @@
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from neuronbert.hardware import machine
+
+# A busy machine is no failure.
+UNTIMED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+
+
+@pytest.fixture()
+def cgroups(tmp_path):
+    """Builds /proc/self/cgroup and a cgroup tree; returns both roots."""
+
+    def cgroups(membership, files):
+        (tmp_path / "proc" / "self").mkdir(parents=True)
+        (tmp_path / "proc" / "self" / "cgroup").write_text(membership)
+        for name, text in files.items():
+            path = tmp_path / "cgroup" / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+        return tmp_path / "proc", tmp_path / "cgroup"
+
+    return cgroups
+
+
+V1 = "5:cpu,cpuacct:/docker/abc\n4:memory:/docker/abc\n0::/\n"
+
+
+@pytest.mark.parametrize(
+    ("membership", "files", "quota"),
+    [
+        ("0::/\n", {"cpu.max": "150000 100000\n"}, 1.5),
+        ("0::/\n", {"cpu.max": "max 100000\n"}, None),
+        ("0::/a/b\n", {"a/cpu.max": "400000 100000\n", "a/b/cpu.max": "max 100000\n"}, 4.0),
+        ("0::/a/b\n", {"a/cpu.max": "400000 100000\n", "a/b/cpu.max": "50000 100000\n"}, 0.5),
+        # In a container the path is the host's, and its own limit stands at the root.
+        ("0::/system.slice/docker-1.scope\n", {"cpu.max": "200000 100000\n"}, 2.0),
+        (
+            V1,
+            {"cpu,cpuacct/docker/abc/cpu.cfs_quota_us": "300000", "cpu,cpuacct/docker/abc/cpu.cfs_period_us": "100000"},
+            3.0,
+        ),
+        (V1, {"cpu,cpuacct/cpu.cfs_quota_us": "300000", "cpu,cpuacct/cpu.cfs_period_us": "100000"}, 3.0),
+        (V1, {"cpu/cpu.cfs_quota_us": "100000", "cpu/cpu.cfs_period_us": "100000"}, 1.0),
+        (V1, {"cpu,cpuacct/cpu.cfs_quota_us": "-1", "cpu,cpuacct/cpu.cfs_period_us": "100000"}, None),
+        ("0::/\n", {"cpu.max": "garbage"}, None),
+        ("", {}, None),
+        ("nonsense\n", {}, None),
+    ],
+)
+def test_cpu_quota(cgroups, membership, files, quota):
+    assert machine.cpu_quota(*cgroups(membership, files)) == quota
+
+
+@pytest.mark.parametrize(
+    ("membership", "files", "limit"),
+    [
+        ("0::/a\n", {"a/memory.max": "1048576\n"}, 1 << 20),
+        (V1, {"memory/docker/abc/memory.limit_in_bytes": "2097152\n"}, 2 << 20),
+        (V1, {"memory/memory.limit_in_bytes": "9223372036854771712\n"}, None),
+        ("0::/\n", {"memory.max": "max\n"}, None),
+        ("", {}, None),
+    ],
+)
+def test_memory_bytes_is_the_machines_cut_to_the_cgroups_limit(cgroups, membership, files, limit):
+    installed = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    assert machine.memory_bytes(*cgroups(membership, files)) == (limit or installed)
+
+
+@pytest.mark.parametrize(("quota", "expected"), [(None, 4), (2.9, 2), (0.2, 1), (64.0, 4)])
+def test_usable_cpus_rounds_a_quota_down_to_at_least_one(monkeypatch, quota, expected):
+    monkeypatch.setattr(machine, "_affinity", lambda: {0, 1, 2, 3})
+    monkeypatch.setattr(machine, "cpu_quota", lambda: quota)
+    assert machine.usable_cpus() == expected
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system has no affinity masks")
+def test_usable_cpus_follows_the_affinity_of_a_real_process():
+    one = sorted(os.sched_getaffinity(0))[:1]
+    code = (
+        f"import os; os.sched_setaffinity(0, {one}); from neuronbert.hardware import machine;"
+        "print(machine.usable_cpus(), machine.physical_cores())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, check=True)
+    assert done.stdout.split() == [b"1", b"1"]
+
+
+def test_smt_siblings_are_one_core(tmp_path):
+    for cpu, (package, core) in enumerate([(0, 0), (0, 1), (0, 0), (0, 1), (1, 0)]):
+        folder = tmp_path / f"cpu{cpu}" / "topology"
+        folder.mkdir(parents=True)
+        (folder / "core_id").write_text(f"{core}\n")
+        (folder / "physical_package_id").write_text(f"{package}\n")
+    assert machine._core_ids(tmp_path, {0, 1, 2, 3, 4}) == 3
+    assert machine._core_ids(tmp_path, {0, 2}) == 1
+    assert machine._core_ids(tmp_path, {0, 9}) is None
+
+
+@pytest.mark.parametrize(
+    ("asked", "expected"), [(None, 2), ("", 2), ("3", 3), ("3,2", 3), (" 1 ", 1), ("all", 2), ("0", 2)]
+)
+def test_one_thread_computes_on_each_core_unless_the_user_says_otherwise(monkeypatch, asked, expected):
+    monkeypatch.setattr(machine, "_affinity", lambda: {0, 1, 2, 3})
+    monkeypatch.setattr(machine, "cpu_quota", lambda: None)
+    monkeypatch.setattr(machine, "_core_ids", lambda cpus, wanted: 2)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    if asked is not None:
+        monkeypatch.setenv("OMP_NUM_THREADS", asked)
+    assert machine.compute_threads() == expected
+
+
+def test_this_machine_has_cores_within_its_cpus():
+    assert 1 <= machine.physical_cores() <= machine.usable_cpus() <= machine.affinity_cpus() <= os.cpu_count()
+
+
+CPUINFO = (
+    "processor\t: 0\nmodel name\t: Some CPU\nflags\t\t: fpu avx2 avx512_vnni\n\nprocessor\t: 1\nflags\t\t: fpu avx2\n"
+)
+
+
+def test_flags_are_those_that_every_cpu_has():
+    assert machine.parse_cpu_flags(CPUINFO) == {"fpu", "avx2"}
+
+
+def test_arm_features_are_flags():
+    assert machine.parse_cpu_flags("processor\t: 0\nFeatures\t: fp asimd asimddp i8mm bf16\n") >= {"asimddp", "bf16"}
+
+
+@pytest.mark.parametrize("text", ["", "processor : 0\nhart : 1\n"])
+def test_no_flags_where_none_are_listed(text):
+    assert machine.parse_cpu_flags(text) == frozenset()
+
+
+def test_darwin_names_become_linux_names():
+    text = (
+        "machdep.cpu.features: FPU SSE4.2 AVX1.0\nmachdep.cpu.leaf7_features: AVX2 AVX512F AVX512VNNI\n"
+        "hw.optional.arm.FEAT_DotProd: 1\nhw.optional.arm.FEAT_I8MM: 0\nhw.optional.neon: 1\nhw.optional.avx512bw: 1\n"
+    )
+    flags = machine.parse_darwin_flags(text)
+    assert flags >= {"avx2", "avx512f", "avx512_vnni", "avx512bw", "asimddp", "asimd"}
+    assert "i8mm" not in flags
+
+
+@pytest.mark.parametrize(
+    ("flags", "vnni", "bf16"),
+    [
+        ({"avx2"}, False, False),
+        ({"avx_vnni"}, True, False),
+        ({"avx512_vnni", "avx512_bf16"}, True, True),
+        ({"amx_bf16"}, False, True),
+    ],
+)
+def test_what_flags_mean(monkeypatch, flags, vnni, bf16):
+    monkeypatch.setattr(machine, "cpu_flags", lambda: frozenset(flags))
+    assert (machine.has_vnni(), machine.has_bf16()) == (vnni, bf16)
+
+
+@pytest.mark.parametrize(
+    ("version", "specifier", "met"),
+    [
+        ("2024.4.1", ">=2024.4", True),
+        ("2024.3", ">=2024.4", False),
+        ("2024.10", ">=2024.9", True),  # not as text
+        ("2.13.0+cpu", ">=2.4,<3", True),
+        ("3.0", ">=2.4,<3", False),
+        ("1.13.1.2.11.13.0", "==1.13.1.*", True),
+        ("1.0.post1", ">=1.13", False),
+        ("1.13", "==1.13.0", True),
+        ("1.13.1", "!=1.13.*", False),
+        ("1.14", "~=1.13", True),
+        ("2.0", "~=1.13", False),
+        ("1.13.5", "~=1.13.1", True),
+        ("1.14.0", "~=1.13.1", False),
+        ("1.12", "<=1.12.0", True),
+        ("1.12.1", ">1.12", True),
+        ("anything", "", True),
+    ],
+)
+def test_version_meets(version, specifier, met):
+    assert machine.version_meets(version, specifier) is met
+
+
+@UNTIMED
+@given(
+    st.lists(st.integers(0, 30), min_size=1, max_size=4),
+    st.sampled_from([">=", "<=", "==", "!=", ">", "<"]),
+    st.lists(st.integers(0, 30), min_size=1, max_size=4),
+)
+def test_version_meets_agrees_with_packaging(release, operator, bound):
+    specifiers = pytest.importorskip("packaging.specifiers")
+    version, clause = ".".join(map(str, release)), operator + ".".join(map(str, bound))
+    assert machine.version_meets(version, clause) == specifiers.SpecifierSet(clause).contains(version)
+
+
+def test_a_requirement_that_cannot_be_read_is_refused():
+    with pytest.raises(ValueError, match="not a version requirement: '2024'"):
+        machine.version_meets("1.0", "2024")
+
+
+def test_unmet_requirements_in_words(monkeypatch):
+    monkeypatch.setattr(machine, "cpu_flags", lambda: frozenset({"avx2"}))
+    monkeypatch.setattr(machine, "library_version", {"openvino": "2023.1"}.get)
+    monkeypatch.delenv("NEURONBERT_EMULATE", raising=False)
+    requires = {
+        "cpu_flags": ["avx2", machine.VNNI],
+        "libraries": {"openvino": ">=2024.4", "torch": ">=2"},
+        "device": "tpu",
+        "moon": "full",
+    }
+    assert machine.unmet_requirements(requires) == [
+        "a CPU with avx512_vnni or avx_vnni",
+        "openvino >=2024.4 (installed: 2023.1)",
+        "torch >=2 (not installed)",
+        "a device of kind 'tpu', which this version does not know",
+        "a requirement this version does not know: moon = 'full'",
+    ]
+
+
+def test_nothing_is_unmet_where_all_is_there(monkeypatch):
+    monkeypatch.setattr(machine, "cpu_flags", lambda: frozenset({"avx_vnni"}))
+    requires = {"cpu_flags": [machine.VNNI], "libraries": {"numpy": ">=1.20"}, "device": "cpu"}
+    assert machine.unmet_requirements(requires) == []
+    assert machine.unmet_requirements({}) == []
+
+
+def test_a_device_and_its_emulation_are_not_the_same(monkeypatch):
+    monkeypatch.setenv("NEURONBERT_EMULATE", "inf1.xlarge")
+    assert machine.unmet_requirements({"device": "neuron-emulated"}) == []
+    assert machine.unmet_requirements({"device": "neuron"}) == [
+        "a real Inferentia device (NEURONBERT_EMULATE=inf1.xlarge stands in for it)"
+    ]
+    monkeypatch.delenv("NEURONBERT_EMULATE")
+    assert machine.unmet_requirements({"device": "neuron-emulated"}) == [
+        "the emulated device it was compiled on (NEURONBERT_EMULATE=inf1.xlarge)"
+    ]
+    monkeypatch.setattr(machine, "has_inferentia", lambda: False)
+    assert machine.unmet_requirements({"device": "neuron"}) == ["an Inferentia device (/dev/neuron0 does not exist)"]
+    monkeypatch.setattr(machine, "has_inferentia", lambda: True)
+    assert machine.unmet_requirements({"device": "neuron"}) == []
+
+
+def test_the_fingerprint_is_json_and_imports_nothing_heavy():
+    code = (
+        "import json, sys; from neuronbert.hardware.machine import environment; print(json.dumps(environment()));"
+        "heavy = ('numpy', 'torch', 'transformers', 'openvino', 'onnxruntime', 'tokenizers');"
+        "print([name for name in heavy if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, check=True)
+    fingerprint, imported = done.stdout.decode().splitlines()
+    assert imported == "[]"
+    document = json.loads(fingerprint)
+    assert document["python"] == ".".join(map(str, sys.version_info[:3]))
+    assert document["cpu_model"] and document["os"] and document["memory_bytes"] > 0
+    assert document["libraries"]["numpy"] == __import__("numpy").__version__

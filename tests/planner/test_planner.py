@@ -1,0 +1,320 @@
+"""Plans: the published conclusions for BERT-base, targets that cannot be met, prices, measured points, words."""
+
+import json
+import math
+import re
+from itertools import repeat
+
+import pytest
+from click.testing import CliRunner
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import neuronbert
+from neuronbert.benchmark.report import document_of
+from neuronbert.cli.main import cli, run
+from neuronbert.errors import CheckpointError, InputError, NoConfiguration, UsageError
+from neuronbert.hardware import cores
+from neuronbert.hardware.device_model import BERT_BASE, ModelShape
+from neuronbert.planner.explanation import explanation, plan_text
+from neuronbert.planner.planning import BATCH_SIZES, plan
+from neuronbert.planner.queueing import under_load
+
+BERT_LARGE = ModelShape(24, 1024, 4096, 16, 302_309_376)
+CONFIG = {"model_type": "bert", "num_hidden_layers": 12, "hidden_size": 768, "intermediate_size": 3072,
+          "num_attention_heads": 12}  # fmt: skip
+
+
+def base_plan(**options):
+    return plan(BERT_BASE, **{"sequence_length": 128, **options})
+
+
+@pytest.mark.parametrize("asked", [{}, {"throughput": 800, "latency_p95_ms": 60}, {"throughput": 5000}])
+def test_bert_base_is_cheapest_data_parallel_at_batch_6_on_the_smallest_instance(asked):
+    best = base_plan(objective="cost", **asked).best
+    assert (best.mode, best.batch_size, best.instance_type) == ("data-parallel", 6, "inf1.xlarge")
+
+
+@pytest.mark.parametrize("asked", [{}, {"throughput": 800, "latency_p95_ms": 60}, {"throughput": 100}])
+def test_bert_base_is_soonest_done_in_a_pipeline_of_16_at_batch_1(asked):
+    best = base_plan(objective="latency", **asked).best
+    assert (best.mode, best.pipeline_cores, best.batch_size) == ("pipeline", 16, 1)
+    assert best.instance_type == "inf1.6xlarge" and best.formula
+
+
+def test_most_from_one_instance_is_the_largest_one():
+    assert base_plan(objective="throughput").best.instance_type == "inf1.24xlarge"
+
+
+def test_every_layout_is_ranked_or_rejected_with_a_reason():
+    found = base_plan(throughput=800, latency_p95_ms=25)
+    everything = found.ranked + found.rejected
+    expected = {
+        (name, p, b)
+        for name, size in cores.INSTANCE_TYPES.items()
+        for p in (1, 2, 4, 8, 16)
+        if p <= size.cores
+        for b in BATCH_SIZES
+    }
+    assert {(one.instance_type, one.pipeline_cores, one.batch_size) for one in everything} == expected
+    assert len(everything) == len(expected)
+    assert found.rejected and all(one.rejected for one in found.rejected)
+    assert all(one.p95_ms <= 25 and not one.rejected for one in found.ranked)
+
+
+@settings(max_examples=8)
+@given(
+    throughput=st.sampled_from([5.0, 90.0, 800.0, 7000.0]),
+    limit=st.sampled_from([7.0, 30.0, 200.0]),
+    headroom=st.sampled_from([0.0, 0.25, 0.6]),
+)
+def test_instances_keep_the_headroom_and_carry_the_load(throughput, limit, headroom):
+    found = base_plan(throughput=throughput, latency_p95_ms=limit, headroom=headroom, instance_type=["inf1.6xlarge"])
+    for one in found.ranked:
+        assert one.instances * one.load_per_instance == pytest.approx(throughput)
+        assert one.latency.utilisation <= 1 - headroom + 1e-9
+        assert one.usd_per_million == pytest.approx(one.usd_per_hour / throughput / 3600 * 1e6)
+
+
+def test_one_instance_fewer_would_not_do():
+    best = base_plan(throughput=5000).best
+    assert 5000 / (best.instances - 1) > 0.75 * best.capacity_per_s
+    tight = next(one for one in base_plan(throughput=5000, latency_p95_ms=28).ranked if one.instances > 2)
+    fewer = 5000 / (tight.instances - 1)
+    assert fewer > 0.75 * tight.capacity_per_s or under_load(tight.service, fewer).p95_s * 1e3 > 28
+
+
+def test_the_published_throughputs_are_predicted_within_fifteen_percent():
+    ranked = {(one.instance_type, one.pipeline_cores, one.batch_size): one for one in base_plan().ranked}
+    for key, published in ((("inf1.xlarge", 1, 6), 1180.7), (("inf1.xlarge", 1, 8), 1095.4),
+                           (("inf1.6xlarge", 16, 1), 2009.1)):  # fmt: skip
+        assert ranked[key].capacity_per_s == pytest.approx(published, rel=0.15)
+
+
+@pytest.mark.parametrize("shape, formula", [(BERT_BASE, 16), (BERT_LARGE, 60)])
+def test_the_formulas_answer_is_a_candidate_and_marked(shape, formula):
+    found = plan(shape, sequence_length=128, objective="latency")
+    marked = [one for one in found.ranked + found.rejected if one.formula and one.instance_type == "inf1.24xlarge"]
+    assert {one.pipeline_cores for one in marked} == {formula}
+    assert not any(one.rejected for one in marked) or all("half-layers" in one.rejected for one in marked)
+    assert "formula" in plan_text(found)
+
+
+def test_a_pipeline_of_more_cores_than_half_layers_is_rejected():
+    found = plan(BERT_LARGE, sequence_length=128, instance_type=["inf1.24xlarge"])
+    assert {one.pipeline_cores for one in found.rejected} == {60}
+    assert all("60 cores for 48 half-layers" in one.rejected for one in found.rejected)
+
+
+def test_a_model_too_large_for_a_chip_is_rejected_with_the_numbers():
+    giant = ModelShape(96, 4096, 16384, 64, 19_000_000_000)
+    with pytest.raises(NoConfiguration, match="does not fit device memory"):
+        plan(giant, instance_type=["inf1.xlarge"])
+
+
+@pytest.mark.parametrize("load", [None, 800.0])
+def test_an_impossible_latency_names_the_nearest_and_that_one_can_be_had(load):
+    with pytest.raises(NoConfiguration) as caught:
+        base_plan(latency_p95_ms=1, throughput=load)
+    assert caught.value.exit_code == 5
+    assert re.search(r"nearest is pipeline × 16, batch 1, inf1.6xlarge: 3\.1", caught.value.message)
+    reachable = float(re.search(r"--latency-p95-ms ([\d.]+)", caught.value.hint).group(1))
+    assert base_plan(latency_p95_ms=reachable, throughput=load).best.pipeline_cores == 16
+
+
+def test_only_the_instances_asked_for():
+    found = base_plan(instance_type=["inf1.xlarge,inf1.2xlarge"])
+    assert {one.instance_type for one in found.ranked + found.rejected} == {"inf1.xlarge", "inf1.2xlarge"}
+
+
+@pytest.mark.parametrize(
+    "options, why",
+    [({"throughput": 0}, "--throughput must be above 0"), ({"throughput": math.nan}, "--throughput"),
+     ({"latency_p95_ms": -1}, "--latency-p95-ms"), ({"objective": "joy"}, "no objective 'joy'"),
+     ({"headroom": 1}, "--headroom"), ({"headroom": -0.1}, "--headroom"), ({"sequence_length": 0}, "--sequence-length"),
+     ({"sdk_release": "1.18"}, "SDK release"),
+     ({"instance_type": ["inf1.3xlarge"]}, "no price for 'inf1.3xlarge'")],
+)  # fmt: skip
+def test_options_out_of_range_are_refused(options, why):
+    with pytest.raises(UsageError, match=why):
+        base_plan(**options)
+
+
+def test_an_instance_nobody_can_predict_or_measured_is_no_configuration():
+    with pytest.raises(NoConfiguration, match="g4dn.xlarge.*\n.*--measured"):
+        base_plan(instance_type=["g4dn.xlarge"])
+
+
+def test_prices_of_a_file_decide(tmp_path):
+    path = tmp_path / "prices.json"
+    one = {"region": "mars", "date": "2030-01", "source": "offer", "usd_per_hour": {"inf1.24xlarge": 0.01}}
+    path.write_text(json.dumps({"schema_version": 1, "lists": [one]}))
+    found = base_plan(throughput=800, prices=path)
+    assert found.best.instance_type == "inf1.24xlarge"
+    assert any("0.01 USD/h in mars, 2030-01 (offer)" in line for line in explanation(found))
+
+
+# ---------------------------------------------------------------------------- measured points
+
+
+def report(tmp_path, *points, broken=(), **changes):
+    point = {"instance_type": "c5.xlarge", "engine": "openvino", "variant": "openvino-int8", "precision": "int8",
+             "mode": None, "emulated": False, "n_models": 1, "pipeline_size": 1, "batch_size": 8, "concurrency": 32,
+             "throughput_avg": 100.0, "latency_ms_p50": 80.0, "latency_ms_p95": 88.0, "sequence_length": 128,
+             "errors": 0}  # fmt: skip
+    document = document_of(
+        [{**point, **changes, **one} for one in points or ({},)], command="", artifact={}, environment={}
+    )
+    document["points"] = [{**one, **dict(change)} for one, change in zip(document["points"], broken or repeat({}))]
+    path = tmp_path / "benchmark.json"
+    path.write_text(json.dumps(document))
+    return path
+
+
+def measured_ones(found):
+    return [one for one in [*found.ranked, *found.rejected] if one.measured]
+
+
+def test_a_measured_point_joins_with_its_price_and_its_command(tmp_path):
+    found = base_plan(throughput=50, measured=report(tmp_path))
+    one = next(one for one in found.ranked if one.measured)
+    assert one.capacity_per_s == pytest.approx(100) and one.spread == pytest.approx(1.1)
+    assert one.price.usd_per_hour == 0.17 and one.instances == 1
+    assert "--backend openvino --precision int8" in one.compile_command
+    assert one.p95_ms >= 80 * 1.1
+
+
+def test_a_cheap_enough_measured_point_wins_and_is_called_measured(tmp_path):
+    found = base_plan(throughput=50, measured=report(tmp_path, throughput_avg=5000.0))
+    assert found.best.measured and explanation(found)[1].startswith("  Measured on c5.xlarge")
+
+
+def test_this_machine_has_no_price_until_a_file_gives_it_one(tmp_path):
+    measured = report(tmp_path, instance_type="this machine")
+    found = base_plan(throughput=50, measured=measured)
+    assert [one.rejected for one in found.rejected if one.measured] == [
+        "no price for this machine: --prices FILE with its dollars an hour"
+    ]
+    fast = base_plan(objective="latency", throughput=50, measured=measured)
+    assert any(one.measured and one.usd_per_million is None for one in fast.ranked)
+    assert "?" in plan_text(fast._replace(ranked=[one for one in fast.ranked if one.measured]))
+
+
+def test_a_point_of_another_length_is_rejected(tmp_path):
+    found = base_plan(measured=report(tmp_path, sequence_length=384))
+    assert any(one.rejected == "was measured at 384 tokens" for one in found.rejected)
+
+
+def test_a_configuration_is_its_point_of_most_throughput(tmp_path):
+    loads = [{"concurrency": 1, "throughput_avg": 20.0}, {"concurrency": 32}, {"concurrency": 16, "errors": 3}]
+    assert [one.capacity_per_s for one in measured_ones(base_plan(measured=report(tmp_path, *loads)))] == [100]
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"emulated": True}, "emulated device"),
+        ({"errors": 3}, "3 errors"),
+        ({"throughput_avg": None}, "0 answers/s"),
+        ({"throughput_avg": 0.0, "latency_ms_p50": None}, "0 answers/s"),
+    ],
+)
+def test_what_tells_nothing_is_rejected_with_the_reason(tmp_path, changes, why):
+    found = base_plan(measured=report(tmp_path, {**changes}))
+    assert [why in one.rejected for one in measured_ones(found)] == [True]
+
+
+def test_a_measured_layout_of_cores_has_the_command_that_makes_it(tmp_path):
+    point = {"instance_type": "inf1.xlarge", "engine": "neuron", "variant": "neuron-b1-s128-p4", "precision": "bf16",
+             "mode": "pipeline", "pipeline_size": 4, "batch_size": 1}  # fmt: skip
+    (one,) = measured_ones(base_plan(measured=report(tmp_path, point)))
+    assert one.name == "pipeline × 4, batch 1, inf1.xlarge"
+    assert one.compile_command.endswith(
+        "--backend neuron --instance-type inf1.xlarge --mode pipeline --neuroncore-pipeline-cores 4 --batch-size 1 "
+        "--sequence-length 128"
+    )
+
+
+@pytest.mark.parametrize("broken", [{"latency_ms_p95": None}, {"batch_size": "many"}, {"throughput_avg": "fast"}])
+def test_a_broken_point_is_named(tmp_path, broken):
+    with pytest.raises(InputError, match="point 2 of .*benchmark.json"):
+        base_plan(measured=report(tmp_path, {}, {}, broken=[{}, broken]))
+
+
+@pytest.mark.parametrize("text", ["{", "{}", "[]", '{"kind": "neuronbert-benchmark", "schema_version": 1}'])
+def test_a_file_that_is_no_report_is_refused(tmp_path, text):
+    path = tmp_path / "x.json"
+    path.write_text(text)
+    with pytest.raises(InputError, match="x.json is not (JSON|a report)"):
+        base_plan(measured=path)
+
+
+# ---------------------------------------------------------------------------- words and the command line
+
+
+@pytest.mark.parametrize("objective", ["cost", "latency", "throughput"])
+def test_the_words_say_choice_reason_price_and_command(objective):
+    found = base_plan(objective=objective, throughput=800, latency_p95_ms=60)
+    said = " ".join(explanation(found))
+    for part in (found.best.name, "95 of 100 within", "us-east-1, 2024-09", "USD for a million", "Not ",
+                 f"make it: {found.best.compile_command}"):  # fmt: skip
+        assert part in said
+    text = plan_text(found)
+    assert max(map(len, text.splitlines())) <= 180 and "Ruled out" in text or not found.rejected
+
+
+def test_the_compile_command_is_one_the_command_line_takes():
+    for one in (base_plan().best, base_plan(objective="latency").best):
+        words = one.compile_command.split()
+        assert words[:2] == ["neuronbert", "compile"]
+        known = {option for parameter in cli.commands["compile"].params for option in parameter.opts}
+        assert {word for word in words if word.startswith("--")} <= known
+
+
+def test_the_package_offers_it():
+    assert neuronbert.plan is plan
+
+
+@pytest.fixture()
+def config_folder(tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps(CONFIG))
+    return tmp_path
+
+
+def test_a_folder_needs_no_weights(config_folder):
+    assert plan(str(config_folder), sequence_length=128).shape == BERT_BASE
+
+
+def test_a_config_that_is_none(config_folder):
+    (config_folder / "config.json").write_text("[")
+    with pytest.raises(CheckpointError, match="config.json is not a model's config"):
+        plan(str(config_folder))
+
+
+def test_an_artifact_plans_what_it_was_compiled_from(echo_artifact):
+    found = plan(str(echo_artifact.folder), sequence_length=128)
+    assert found.source == echo_artifact.manifest["checkpoint"]["source"]
+    assert found.shape.weights == echo_artifact.manifest["checkpoint"]["encoder_parameters"]
+
+
+def test_the_verb_prints_the_plan(config_folder):
+    arguments = ["plan", str(config_folder), "--sequence-length", "128", "--throughput", "800"]
+    result = CliRunner().invoke(cli, [*arguments, "--latency_p95_ms", "60", "--instance-type", "inf1.xlarge"])
+    assert result.exit_code == 0 and result.output.startswith("Lowest cost: data-parallel, batch 6, inf1.xlarge")
+    document = json.loads(CliRunner().invoke(cli, [*arguments, "--json"]).output)
+    assert document["best"]["cost_per_1m_inf"] == pytest.approx(0.0792, abs=1e-3)
+    assert document["best"]["price"]["region"] == "us-east-1"
+    assert any(one["formula"] for one in document["ranked"])
+
+
+def test_the_verb_exits_with_5_when_nothing_will_do(config_folder, capsys):
+    assert run(["plan", str(config_folder), "--latency-p95-ms", "1"]) == 5
+    assert "try: --latency-p95-ms" in capsys.readouterr().err
+
+
+def test_an_older_sdk_is_predicted_slower():
+    old, new = (
+        base_plan(sdk_release=release, objective="throughput", instance_type=["inf1.xlarge"])
+        for release in ("1.13", "2.20")
+    )
+    assert old.best.capacity_per_s < new.best.capacity_per_s

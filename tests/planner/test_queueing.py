@@ -1,0 +1,107 @@
+"""The recursion over batches: against queueing theory, and the rule by which batches leave."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from neuronbert.errors import UsageError
+from neuronbert.planner.queueing import Service, poisson_arrivals, schedule, under_load
+
+services = st.builds(
+    Service,
+    groups=st.integers(1, 5),
+    batch_size=st.integers(1, 6),
+    bottleneck_s=st.just(0.01),
+    service_s=st.sampled_from([0.01, 0.02, 0.035]),
+    in_flight=st.integers(1, 4),
+    parallel=st.integers(1, 3),
+    max_wait_s=st.sampled_from([0.0, 0.003, 0.02]),
+)
+arrivals = st.lists(st.floats(0, 0.5), min_size=1, max_size=60).map(sorted)
+
+
+@pytest.mark.parametrize("utilisation", [0.3, 0.6, 0.8])
+def test_one_server_waits_as_pollaczek_and_khinchine_say(utilisation):
+    service = Service(1, 1, 0.01, 0.01)
+    found = schedule(service, poisson_arrivals(utilisation / 0.01, 200_000)).latencies_s.mean()
+    assert found == pytest.approx(0.01 + utilisation * 0.01 / (2 * (1 - utilisation)), rel=0.03)
+
+
+def test_a_lone_request_takes_the_service_time_and_waits_for_nobody():
+    assert schedule(Service(4, 6, 0.02, 0.02), [1.0]).latencies_s.tolist() == pytest.approx([0.02])
+
+
+def test_what_waited_while_the_group_was_busy_leaves_together():
+    result = schedule(Service(1, 4, 0.01, 0.01), [0.0, 0.001, 0.002, 0.003])
+    assert result.rows.tolist() == [1, 3]
+    assert result.latencies_s.tolist() == pytest.approx([0.01, 0.019, 0.018, 0.017])
+
+
+def test_a_full_batch_takes_the_second_place_of_a_busy_group_at_once():
+    result = schedule(Service(1, 2, 0.01, 0.01, in_flight=2, max_wait_s=1.0), [0.0, 0.001, 0.002])
+    assert result.rows.tolist() == [1, 2]
+    assert result.latencies_s.tolist() == pytest.approx([0.01, 0.019, 0.018])
+
+
+def test_a_batch_that_does_not_fill_takes_it_when_its_oldest_has_waited():
+    result = schedule(Service(1, 9, 0.01, 0.01, in_flight=2, max_wait_s=0.004), [0.0, 0.001, 0.0049, 0.0051])
+    assert result.rows.tolist() == [1, 2, 1]
+
+
+def test_a_pipeline_with_an_empty_stage_does_not_let_a_batch_fill():
+    moments = [0.0, 0.001, 0.002, 0.003]
+    assert schedule(Service(1, 4, 0.01, 0.02, 2, 2, 1.0), moments).rows.tolist() == [1, 1, 2]
+    assert schedule(Service(1, 4, 0.01, 0.02, 2, 1, 1.0), moments).rows.tolist() == [1, 3]
+
+
+def test_a_pipeline_takes_a_batch_whenever_its_first_stage_is_free():
+    result = schedule(Service(1, 1, 0.01, 0.04, in_flight=4), [0.0, 0.0, 0.0])
+    assert result.latencies_s.tolist() == pytest.approx([0.04, 0.05, 0.06])
+
+
+@given(services, arrivals)
+def test_every_request_is_served_once_in_order_and_never_faster_than_alone(service, moments):
+    result = schedule(service, moments)
+    assert result.rows.sum() == len(moments) and result.rows.min() >= 1 and result.rows.max() <= service.batch_size
+    assert (result.latencies_s >= service.service_s - 1e-12).all()
+    ends = np.asarray(moments) + result.latencies_s
+    assert (np.diff(ends) >= -1e-12).all()
+
+
+@given(services, arrivals)
+def test_no_group_holds_more_than_it_may(service, moments):
+    result = schedule(service, moments)
+    ends = (np.asarray(moments) + result.latencies_s)[np.cumsum(result.rows) - 1]
+    held = service.groups * service.in_flight
+    assert (ends[held:] >= ends[:-held] + service.bottleneck_s - 1e-12).all()
+
+
+def test_under_load_waits_more_the_fuller_it_is():
+    service = Service(4, 6, 0.02, 0.02, 2)
+    p95 = [under_load(service, share * service.capacity_per_s).p95_s for share in (0.5, 0.7, 0.9)]
+    assert p95 == sorted(p95) and p95[0] >= 0.02
+
+
+@pytest.mark.parametrize("share", [1.0, 1.5])
+def test_there_is_no_latency_at_or_above_capacity(share):
+    service = Service(4, 6, 0.02, 0.02, 2)
+    assert under_load(service, share * service.capacity_per_s).p95_s == math.inf
+
+
+def test_capacity_is_the_slowest_stage_or_what_is_in_flight():
+    assert Service(4, 6, 0.02, 0.02, 2).capacity_per_s == pytest.approx(1200)
+    assert Service(1, 1, 0.001, 0.004, 2).capacity_per_s == pytest.approx(500)
+    assert Service(1, 1, 0.001, 0.004, 8).capacity_per_s == pytest.approx(1000)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [{"groups": 0}, {"batch_size": 0}, {"in_flight": 0}, {"parallel": 0}, {"max_wait_s": -1}, {"bottleneck_s": 0.0},
+     {"bottleneck_s": 2.0}, {"service_s": math.inf}],
+)  # fmt: skip
+def test_an_instance_that_cannot_be_is_refused(changed):
+    with pytest.raises(UsageError, match="must"):
+        Service(**{"groups": 1, "batch_size": 1, "bottleneck_s": 1.0, "service_s": 1.0, **changed})

@@ -1,0 +1,412 @@
+"""The offline job: the same bytes whatever happens, in real processes that are killed, starved of disk and stopped."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any, Dict, List
+
+import pytest
+
+from neuronbert import Engine, run_job
+from neuronbert.artifact.resumable import partial_path, read_record, record_path
+from neuronbert.engine.lines import answer_lines, prepare_lines
+from neuronbert.errors import ArtifactError, BackendFailed, InputError, OutputError, UsageError
+from neuronbert.runner import job
+from neuronbert.runner.job import BLOCKS_IN_FLIGHT
+from neuronbert.tasks.question_answering.answers import options_of
+from neuronbert.tasks.question_answering.squad import question_line
+
+WORDS = "the old coat of Jim Henson made a frog puppet that everybody knows by its green arms".split()
+BLOCK_LINES = 16
+
+
+@pytest.fixture(autouse=True)
+def small_blocks(monkeypatch):
+    monkeypatch.setattr(job, "BLOCK_LINES", BLOCK_LINES)
+    monkeypatch.setattr(os, "fsync", lambda descriptor: None)  # no test pulls the plug
+
+
+def question_lines(count: int) -> List[str]:
+    """Contexts of 1 to 600 words, so that some have several windows; some lines have an id, options, or nothing."""
+    chosen = random.Random(0)
+    lines = []
+    for number in range(count):
+        context = " ".join(chosen.choices(WORDS, k=chosen.choice([1, 20, 60, 600])))
+        more: Dict[str, Any] = {"top_k": 3} if number % 7 == 0 else {"doc_stride": 8} if number % 11 == 0 else {}
+        identity = f"id-é-{number}" if number % 2 else None
+        lines.append("" if number % 13 == 5 else question_line(f"What is {number}?", context, identity, **more))
+    return lines
+
+
+def write(path: Path, lines: List[str]) -> Path:
+    path.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
+    return path
+
+
+@pytest.fixture()
+def questions(tmp_path):
+    return write(tmp_path / "questions.jsonl", question_lines(100))
+
+
+def expected(artifact, questions: Path, *options: Any) -> bytes:
+    """What ``neuronbert answer --input`` prints for the same lines."""
+    with Engine(artifact) as engine, open(questions, "rb") as lines:
+        prepared, _ = prepare_lines(engine.tokenizer, lines, *options)
+        results = [json.dumps(result, ensure_ascii=False) + "\n" for result in answer_lines(engine, prepared)]
+    return "".join(results).encode("utf-8")
+
+
+def test_it_writes_what_answer_prints(echo_artifact, questions, tmp_path):
+    seen = []
+    report = run_job(
+        echo_artifact.folder, questions, tmp_path / "new" / "out", progress=lambda *done: seen.append(done)
+    )
+    assert (tmp_path / "new" / "out").read_bytes() == expected(echo_artifact, questions)
+    assert (report.lines, report.answered, report.skipped, report.resumed_lines) == (100, 92, 0, 0)
+    assert report.variant == "echo-fp32" and report.questions_per_s > 0
+    size = questions.stat().st_size
+    assert seen[-1] == (size, size, 100)
+    assert [lines for _, _, lines in seen] == [16, 32, 48, 64, 80, 96, 100]
+    assert os.listdir(tmp_path / "new") == ["out"]
+    assert json.dumps(report.as_dict())
+
+
+def test_options_are_those_of_answer(echo_artifact, questions, tmp_path):
+    options = {"max_seq_len": 64, "doc_stride": 16, "top_k": 2, "ranking": "document"}
+    run_job(echo_artifact, questions, tmp_path / "out", workers=2, **options)
+    assert (tmp_path / "out").read_bytes() == expected(echo_artifact, questions, *options_of(options))
+
+
+def test_long_lines_make_small_blocks(echo_artifact, questions, tmp_path, monkeypatch):
+    monkeypatch.setattr(job, "BLOCK_BYTES", 1)
+    seen = []
+    run_job(echo_artifact, questions, tmp_path / "out", progress=lambda *done: seen.append(done[2]))
+    assert seen == list(range(1, 101))
+    assert (tmp_path / "out").read_bytes() == expected(echo_artifact, questions)
+
+
+def test_memory_is_that_of_a_few_blocks(echo_artifact, tmp_path, monkeypatch):
+    """However long the input: no more is read than what is on its way."""
+    questions = write(tmp_path / "questions", question_lines(30 * BLOCK_LINES))
+    read, ahead = [0], []
+    block = job._Source.block
+
+    def counted(source):
+        lines = block(source)
+        read[0] += len(lines)
+        return lines
+
+    monkeypatch.setattr(job._Source, "block", counted)
+    run_job(echo_artifact, questions, tmp_path / "out", progress=lambda a, b, lines: ahead.append(read[0] - lines))
+    assert max(ahead) <= BLOCKS_IN_FLIGHT * BLOCK_LINES
+
+
+# Broken lines.
+
+BROKEN = "{broken"
+
+
+def test_a_broken_line_keeps_what_was_good_before_it(echo_artifact, tmp_path):
+    lines = question_lines(60)
+    path = write(tmp_path / "questions", [*lines[:40], BROKEN, *lines[40:]])
+    with pytest.raises(InputError, match="line 41: not JSON"):
+        run_job(echo_artifact, path, tmp_path / "out")
+    record = read_record(tmp_path / "out")
+    assert record is not None and record.input_lines == 32
+    write(path, lines)  # mended: what is recorded lies before it
+    report = run_job(echo_artifact, path, tmp_path / "out")
+    assert (report.lines, report.resumed_lines) == (60, 32)
+    assert (tmp_path / "out").read_bytes() == expected(echo_artifact, path)
+
+
+def test_a_broken_line_in_the_first_block_leaves_nothing(echo_artifact, tmp_path):
+    path = write(tmp_path / "questions", [*question_lines(3), BROKEN])
+    with pytest.raises(InputError, match="line 4"):
+        run_job(echo_artifact, path, tmp_path / "out")
+    assert os.listdir(tmp_path) == ["questions"]
+
+
+def test_broken_lines_are_left_out_and_told(echo_artifact, tmp_path):
+    lines = question_lines(40)
+    mixed = [*lines[:20], BROKEN, question_line("why " * 600, "text"), *lines[20:], BROKEN]
+    skipped = []
+    report = run_job(
+        echo_artifact, write(tmp_path / "mixed", mixed), tmp_path / "out", on_error="skip", on_skip=skipped.append
+    )
+    assert [line.line_number for line in skipped] == [21, 22, 43]
+    assert "600 tokens" in skipped[1].reason
+    assert (report.lines, report.answered, report.skipped) == (43, 37, 3)
+    written = [json.loads(line) for line in (tmp_path / "out").read_text(encoding="utf-8").splitlines()]
+    plain = [json.loads(line) for line in expected(echo_artifact, write(tmp_path / "good", lines)).splitlines()]
+    for one, other in zip(written, plain):
+        shift = 2 if other["line"] > 20 else 0
+        assert one == {**other, "line": other["line"] + shift}
+
+
+@pytest.mark.parametrize("lines", [[], ["", " "]])
+def test_input_without_a_question_is_refused(echo_artifact, tmp_path, lines):
+    with pytest.raises(InputError, match="no question"):
+        run_job(echo_artifact, write(tmp_path / "questions", lines), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+# What is refused before anything is begun.
+
+
+def test_an_output_that_exists_is_refused_before_any_work(tmp_path):
+    (tmp_path / "out").write_bytes(b"precious")
+    with pytest.raises(OutputError, match="exists already"):
+        run_job("no-artifact", "no-input", tmp_path / "out")
+    assert (tmp_path / "out").read_bytes() == b"precious"
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "words"),
+    [
+        ({"artifact": "nothing"}, ArtifactError, "nothing"),
+        ({"input": "nothing"}, InputError, "cannot read nothing"),
+        ({"on_error": "stop"}, UsageError, "stop"),
+        ({"workers": 10_000}, UsageError, "10000 workers"),
+        ({"doc_stride": 9999}, UsageError, "9999"),
+        ({"variant": "gpu"}, ArtifactError, "gpu"),
+    ],
+)
+def test_what_cannot_be_done_leaves_nothing(echo_artifact, questions, tmp_path, change, error, words):
+    arguments = {"artifact": echo_artifact.folder, "input": questions, "output": tmp_path / "new" / "out", **change}
+    with pytest.raises(error, match=words):
+        run_job(**arguments)
+    assert os.listdir(tmp_path) == ["questions.jsonl"]
+
+
+# An unfinished job: begun in this process and stopped behind its second block.
+
+
+class Stopped(Exception):
+    pass
+
+
+@pytest.fixture()
+def unfinished(echo_artifact, questions, tmp_path):
+    def stop(done, total, lines):
+        if lines == 2 * BLOCK_LINES:
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        run_job(echo_artifact, questions, tmp_path / "out", progress=stop)
+    return tmp_path / "out"
+
+
+def test_it_goes_on_whatever_the_number_of_workers(echo_artifact, questions, unfinished):
+    seen = []
+    report = run_job(echo_artifact, questions, unfinished, workers=2, progress=lambda *done: seen.append(done))
+    assert report.resumed_lines == 2 * BLOCK_LINES
+    assert unfinished.read_bytes() == expected(echo_artifact, questions)
+    assert seen[-1][0] == seen[-1][1] < questions.stat().st_size  # the time left is of what is left
+
+
+def test_the_input_may_have_moved_and_grown(echo_artifact, questions, unfinished, tmp_path):
+    with open(questions, "a", encoding="utf-8") as file:
+        file.write(question_line("One more?", "Yes, one more.") + "\n")
+    moved = questions.rename(tmp_path / "moved")
+    assert run_job(echo_artifact, moved, unfinished).lines == 101
+    assert unfinished.read_bytes() == expected(echo_artifact, moved)
+
+
+@pytest.mark.parametrize("change", ["another byte", "shorter"])
+def test_another_input_is_refused(echo_artifact, questions, unfinished, change):
+    data = questions.read_bytes()
+    questions.write_bytes(data.replace(b"What is 1?", b"What is 2?") if change == "another byte" else data[:100])
+    with pytest.raises(OutputError, match="was begun with another input"):
+        run_job(echo_artifact, questions, unfinished)
+    questions.write_bytes(data)
+    run_job(echo_artifact, questions, unfinished)  # nothing was lost by it
+    assert unfinished.read_bytes() == expected(echo_artifact, questions)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"top_k": 2}, "its top_k was 1, and is now 2"),
+        ({"max_seq_len": 64}, "its max_seq_len was null, and is now 64"),
+    ],
+)
+def test_other_options_are_refused(echo_artifact, questions, unfinished, options, words):
+    with pytest.raises(OutputError, match=words):
+        run_job(echo_artifact, questions, unfinished, **options)
+
+
+def test_another_artifact_is_refused(echo_artifact, questions, unfinished):
+    other = type(echo_artifact)(echo_artifact.folder, {**echo_artifact.manifest, "digest": "f" * 64})
+    with pytest.raises(OutputError, match="its artifact was"):
+        run_job(other, questions, unfinished)
+
+
+def test_a_stream_is_not_what_it_was_begun_with(echo_artifact, questions, unfinished):
+    with open(questions, "rb") as file:
+        piped = subprocess.Popen(["cat"], stdin=file, stdout=subprocess.PIPE)
+    with piped, pytest.raises(OutputError, match='its input was "file", and is now "stream"'):
+        assert piped.stdout is not None
+        run_job(echo_artifact, f"/dev/fd/{piped.stdout.fileno()}", unfinished)
+
+
+# Real processes.
+
+CODE = (
+    "import os, resource, sys; from neuronbert.runner import job; from neuronbert.cli.main import main; "
+    f"job.BLOCK_LINES = {BLOCK_LINES}; os.fsync = lambda descriptor: None; limit = int(sys.argv.pop(1)); "
+    "limit and resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY)); main()"
+)
+
+
+def start(artifact, questions: Any, output: Path, *options: str, limit: int = 0, **keywords: Any):
+    """``neuronbert run`` as a process of its own; ``limit``: bytes that a file of its may have."""
+    arguments = ["run", str(artifact.folder), "--input", str(questions), "--output", str(output), *options]
+    command = [sys.executable, "-c", CODE, str(limit), *arguments]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **keywords)
+
+
+def wait_for_bytes(process, output: Path, count: int) -> None:
+    """Until so much is written, or the process has ended."""
+    while process.poll() is None and size_of(partial_path(output)) < count:
+        time.sleep(0.001)
+
+
+def size_of(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
+
+
+@pytest.mark.slow
+def test_killed_again_and_again_it_writes_the_same_bytes(echo_artifact, tmp_path):
+    questions = write(tmp_path / "questions", question_lines(1600))
+    undisturbed = expected(echo_artifact, questions)
+    chosen = random.Random(time.time_ns())
+    points = sorted(chosen.randrange(len(undisturbed)) for _ in range(6))
+    output, kills = tmp_path / "out", 0
+    for point in points:
+        with start(echo_artifact, questions, output) as process:
+            wait_for_bytes(process, output, point)
+            time.sleep(chosen.random() * 0.02)
+            process.kill()
+            kills += process.wait() == -signal.SIGKILL
+        if output.exists():
+            break
+        assert undisturbed.startswith(partial_path(output).read_bytes()), f"points {points}"
+    if not output.exists():
+        with start(echo_artifact, questions, output, "--json") as process:
+            assert json.loads(process.communicate()[0])["resumed_lines"] > 0
+    assert kills >= 3
+    assert output.read_bytes() == undisturbed, f"points {points}"
+    assert sorted(os.listdir(tmp_path)) == ["out", "questions"]
+
+
+@pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted_it_says_that_it_can_go_on(echo_artifact, tmp_path, sign):
+    questions = write(tmp_path / "questions", question_lines(1600))
+    output = tmp_path / "out"
+    with start(echo_artifact, questions, output) as process:
+        wait_for_bytes(process, output, 10_000)
+        process.send_signal(sign)
+        _, err = process.communicate()
+    assert process.returncode == 130
+    kept, *_, last = err.decode().splitlines()[-3:]  # click ends the line of the ^C
+    assert last == "interrupted" and "the same command goes on from there" in kept
+    with start(echo_artifact, questions, output) as process:
+        _, err = process.communicate()
+    assert process.returncode == 0 and b"by an earlier run" in err
+    assert output.read_bytes() == expected(echo_artifact, questions)
+
+
+def test_a_full_disk_loses_nothing(echo_artifact, questions, tmp_path):
+    output = tmp_path / "out"
+    with start(echo_artifact, questions, output, limit=10_000) as process:
+        out, err = process.communicate()
+    assert (process.returncode, out) == (1, b"")
+    kept, error, hint = err.decode().splitlines()[-3:]
+    assert "the same command goes on from there" in kept
+    assert "a file would be larger than this process may write" in error and hint.startswith("  try:")
+    with start(echo_artifact, questions, output) as process:
+        process.communicate()
+    assert process.returncode == 0
+    assert output.read_bytes() == expected(echo_artifact, questions)
+
+
+def test_stdin_is_read_once(echo_artifact, questions, tmp_path):
+    output = tmp_path / "out"
+    with start(echo_artifact, "-", output, stdin=subprocess.PIPE) as process:
+        assert process.stdin is not None
+        process.stdin.write(questions.read_bytes()[:-100])  # and there is more to come
+        process.stdin.flush()
+        wait_for_bytes(process, output, 1)
+        process.kill()
+    assert size_of(partial_path(output)) > 0
+    with start(echo_artifact, "-", output, stdin=subprocess.PIPE) as process:
+        out, err = process.communicate(questions.read_bytes())
+    assert (process.returncode, out) == (0, b"")
+    assert b"cannot be read again" in err
+    assert output.read_bytes() == expected(echo_artifact, questions)
+    assert sorted(os.listdir(tmp_path)) == ["out", "questions.jsonl"]
+
+
+def test_stdin_that_is_broken_leaves_nothing(echo_artifact, tmp_path):
+    lines = "".join(line + "\n" for line in [*question_lines(40), BROKEN])
+    with start(echo_artifact, "-", tmp_path / "out", stdin=subprocess.PIPE) as process:
+        _, err = process.communicate(lines.encode())
+    assert process.returncode == 1
+    assert b"line 41" in err and b"goes on" not in err
+    assert os.listdir(tmp_path) == []
+
+
+# A line with which every worker dies: one that holds the unknown token.
+
+SITE = """
+import os
+from neuronbert.backends.echo import EchoSession
+
+run = EchoSession.run
+
+def deadly(self, batch):
+    if (batch.input_ids == 100).any():
+        os.kill(os.getpid(), 9)
+    return run(self, batch)
+
+EchoSession.run = deadly
+"""
+
+
+@pytest.fixture()
+def poisoned(tmp_path, monkeypatch):
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "sitecustomize.py").write_text(SITE)
+    path = [str(tmp_path / "site"), str(Path(job.__file__).parents[2]), os.environ.get("PYTHONPATH", "")]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(path))
+    lines = question_lines(40)
+    lines[20] = question_line("What?", "\U00013080")  # a hieroglyph
+    return write(tmp_path / "questions", lines)
+
+
+@pytest.mark.slow
+def test_a_line_that_kills_workers_is_left_out_alone(echo_artifact, poisoned, tmp_path):
+    skipped: List[Any] = []
+    report = run_job(echo_artifact, poisoned, tmp_path / "out", on_error="skip", on_skip=skipped.append)
+    assert [line.line_number for line in skipped] == [21]
+    assert (report.answered, report.skipped) == (36, 1)
+    lines = poisoned.read_text(encoding="utf-8").splitlines()
+    good = write(tmp_path / "good", [*lines[:20], "", *lines[21:]])
+    assert (tmp_path / "out").read_bytes() == expected(echo_artifact, good)
+
+
+@pytest.mark.slow
+def test_a_line_that_kills_workers_is_named(echo_artifact, poisoned, tmp_path):
+    with pytest.raises(BackendFailed, match="^line 21: .*workers when they died"):
+        run_job(echo_artifact, poisoned, tmp_path / "out")
+    record = read_record(tmp_path / "out")
+    assert record is not None and record.input_lines == BLOCK_LINES
+    assert record_path(tmp_path / "out").exists()
