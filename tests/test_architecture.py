@@ -41,7 +41,7 @@ IMPORTED = imported_by_module()
 
 
 def folder_of(module: str) -> str:
-    """The part below the package; the package itself, which every module may ask for its version, stands at the bottom."""
+    """The part below the package. Every module may ask the package itself for its version: it stands at the bottom."""
     return module.split(".")[1] if "." in module else "errors"
 
 
