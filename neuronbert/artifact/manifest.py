@@ -14,11 +14,11 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, Mapping, Optional, Union
+from typing import Any, Dict, Iterator, List, Mapping, Union
 
 from neuronbert import __version__
 from neuronbert.errors import ArtifactError, NeuronBertError, OutputError
-from neuronbert.hardware.machine import unmet_requirements
+from neuronbert.tasks import TASKS
 
 MANIFEST_NAME = "neuronbert.json"
 SELFTEST_NAME = "selftest.npz"
@@ -43,6 +43,11 @@ class Artifact:
 
     folder: Path
     manifest: Mapping[str, Any]
+
+    @property
+    def task(self) -> str:
+        """What its model is for: a name of the table of tasks."""
+        return str(self.manifest["task"])
 
     @property
     def variants(self) -> List[Variant]:
@@ -112,6 +117,7 @@ def _refuse_malformed(folder: Path, manifest: Mapping[str, Any]) -> None:
     missing = [key for key in REQUIRED_KEYS if key not in manifest]
     if missing:
         raise _damaged(folder, f"{MANIFEST_NAME} lacks {', '.join(missing)}")
+    _refuse_unknown_task(folder, manifest["task"])
     _refuse_malformed_files(folder, "files", manifest["files"])
     variants = manifest["variants"]
     if not isinstance(variants, list) or not all(isinstance(variant, dict) for variant in variants):
@@ -121,6 +127,14 @@ def _refuse_malformed(folder: Path, manifest: Mapping[str, Any]) -> None:
         _refuse_malformed_variant(folder, variant)
         if names.count(variant["name"]) > 1:
             raise _damaged(folder, f"{MANIFEST_NAME} has two variants called {variant['name']!r}")
+
+
+def _refuse_unknown_task(folder: Path, task: Any) -> None:
+    if not isinstance(task, str) or task not in TASKS:
+        raise ArtifactError(
+            f"{folder} has the task {task!r}, and neuronbert {__version__} knows {', '.join(TASKS)}",
+            hint="pip install --upgrade neuronbert",
+        )
 
 
 def _refuse_malformed_variant(folder: Path, variant: Variant) -> None:
@@ -250,49 +264,19 @@ def checksums(folder: Path, below: str = "") -> Dict[str, str]:
     return {path.relative_to(folder).as_posix(): sha256_of(path) for path in sorted(start.rglob("*")) if path.is_file()}
 
 
-def choose_variant(artifact: Artifact, name: Optional[str] = None) -> Variant:
-    """The variant called ``name``, or the first in the manifest's order (fastest first) that this machine can run.
-
-    Raises ArtifactError naming what is there, and what each variant lacks on this machine.
-    """
-    variants = artifact.variants
-    if name is not None:
-        variants = [variant for variant in variants if variant["name"] == name]
-        if not variants:
-            there = ", ".join(variant["name"] for variant in artifact.variants)
-            raise ArtifactError(f"{artifact.folder} has no variant {name!r}", hint=f"one of {there}")
-    unmet = {variant["name"]: unmet_requirements(variant["requires"]) for variant in variants}
-    for variant in variants:
-        if not unmet[variant["name"]]:
-            return variant
-    lacks = "; ".join(f"{name} needs {', '.join(reasons)}" for name, reasons in unmet.items())
-    raise ArtifactError(
-        f"{artifact.folder} has no variant for this machine: {lacks or 'it has no variants'}",
-        hint="neuronbert doctor, or compile the checkpoint on this machine",
-    )
-
-
-def choose_variants(artifact: Artifact, name: Optional[str] = None) -> List[Variant]:
-    """What is loaded together: the chosen variant and, where none was named, its sister buckets of static shapes."""
-    chosen = choose_variant(artifact, name)
-    if name is not None or chosen["sequence_length"] is None:
-        return [chosen]
-    return [variant for variant in artifact.variants if _family(variant) == _family(chosen)]
-
-
-def _family(variant: Variant) -> Any:
-    return [variant[key] for key in ("backend", "precision", "pipeline_cores", "compiler_args", "emulated")]
-
-
 def manifest_of(
-    checkpoint: Mapping[str, Any], variants: List[Dict[str, Any]], environment: Mapping[str, Any], **more: Any
+    task: str,
+    checkpoint: Mapping[str, Any],
+    variants: List[Dict[str, Any]],
+    environment: Mapping[str, Any],
+    **more: Any,
 ) -> Dict[str, Any]:
     """A new manifest, still without the files' checksums and its own digest."""
     return {
         "schema_version": SCHEMA_VERSION,
         "neuronbert_version": __version__,
         "created_at": datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
-        "task": "question-answering",
+        "task": task,
         "checkpoint": dict(checkpoint),
         "variants": variants,
         **more,

@@ -4,14 +4,13 @@ A batch goes to the smallest bucket that its longest row fits. Rows that are mis
 all-padding row has nothing to attend to, and its numbers could be NaN.
 """
 
-from typing import Any, Iterator, List, Mapping, NamedTuple, Sequence, Tuple
+from typing import Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
 
-from neuronbert.backends import Batch, Logits, ThroughputPlan
+from neuronbert.backends.base import Batch, StaticSession, ThroughputPlan, Variant
+from neuronbert.backends.outputs import Output, Outputs, fit_tokens, joined
 from neuronbert.errors import InputError
-
-Variant = Mapping[str, Any]
 
 
 class Part(NamedTuple):
@@ -24,14 +23,17 @@ class Part(NamedTuple):
 class OneCopy:
     """A static session pinned to one of its copies."""
 
-    def __init__(self, session: Any, copy: int):
+    copies = 1
+
+    def __init__(self, session: StaticSession, copy: int):
+        self.name = session.name
         self.shape = session.shape
         self.precision = session.precision
         self.concurrency = 1
         self._session = session
         self._copy = copy
 
-    def run(self, batch: Batch) -> Logits:
+    def run(self, batch: Batch, copy: Optional[int] = None) -> Outputs:
         return self._session.run(batch, self._copy)
 
     def close(self) -> None:
@@ -41,7 +43,8 @@ class OneCopy:
 class BucketedSession:
     """Sessions of different static shapes behind one that takes any batch that fits the longest of them."""
 
-    def __init__(self, sessions: Sequence[Any], variants: Sequence[Variant] = ()):
+    def __init__(self, sessions: Sequence[StaticSession], outputs: Sequence[Output], variants: Sequence[Variant] = ()):
+        self._outputs = tuple(outputs)
         self.sessions = sorted(sessions, key=lambda one: (one.shape.sequence_length, one.shape.batch_size))
         self.precision = str(sessions[0].precision)
         # Buckets lie on the same cores: together they take no more requests than one of them.
@@ -64,23 +67,23 @@ class BucketedSession:
         """Every copy of every bucket."""
         for session in self.sessions:
             for copy in range(session.copies):
-                yield Part(self._variants[session.name], BucketedSession([OneCopy(session, copy)]))
+                yield Part(self._variants[session.name], BucketedSession([OneCopy(session, copy)], self._outputs))
 
-    def run(self, batch: Batch) -> Logits:
-        """Logits of [rows, tokens] up to the longest bucket, in the batch's own shape; InputError for a longer one."""
+    def run(self, batch: Batch) -> Outputs:
+        """The outputs of a batch of up to the longest bucket's tokens, as wide as it; InputError for a longer one."""
         rows, tokens = batch.input_ids.shape
         # Padding at the end of every row is not the model's business: it may be what makes a bucket too short.
         needed = int(np.flatnonzero(batch.attention_mask.any(axis=0))[-1]) + 1 if batch.attention_mask.any() else 1
-        results: List[Logits] = []
+        results: List[Outputs] = []
         first = 0
         while first < rows:
             number = self._route(rows - first, needed)
             size, length = self._shapes[number]
             piece = Batch(*(fitted(field[first : first + size], size, length) for field in batch))
-            logits = self.sessions[number].run(piece)
-            results.append(Logits(*(side[: rows - first] for side in logits)))
+            outputs = self.sessions[number].run(piece)
+            results.append({name: array[: rows - first] for name, array in outputs.items()})
             first += size
-        return Logits(*(_unfitted([getattr(one, side) for one in results], tokens) for side in Logits._fields))
+        return fit_tokens(joined(results), self._outputs, tokens)
 
     def _route(self, rows: int, tokens: int) -> int:
         """The session for ``rows`` rows of at most ``tokens`` tokens, by its number."""
@@ -121,10 +124,3 @@ def fitted(field: np.ndarray, rows: int, tokens: int) -> np.ndarray:
         columns = np.pad(columns, ((0, 0), (0, missing)))
     repeated = np.arange(rows).clip(max=len(columns) - 1)
     return np.ascontiguousarray(columns[repeated])
-
-
-def _unfitted(sides: Sequence[np.ndarray], tokens: int) -> np.ndarray:
-    """Rows put together again, as wide as the caller's batch; columns beyond the bucket were padding."""
-    together = (sides[0] if len(sides) == 1 else np.concatenate(sides))[:, :tokens]
-    missing = tokens - together.shape[1]
-    return np.pad(together, ((0, 0), (0, missing))) if missing else together

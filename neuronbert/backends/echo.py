@@ -1,4 +1,4 @@
-"""A backend without a model: logits that are a fixed function of the token ids, for tests of everything around it.
+"""A backend without a model: outputs that are a fixed function of the token ids, for tests of everything around it.
 
 Its file may also name ``faults``, {token id: "exit" | "abort" | "hang" | "raise"}, which a batch with that token
 provokes, and ``batch_s``, seconds that a batch takes: what the runner has to survive, and a device to measure it by.
@@ -12,7 +12,8 @@ from typing import Any, Mapping, Sequence, Tuple
 
 import numpy as np
 
-from neuronbert.backends import Batch, ExportResult, ExportSource, Logits, ThroughputPlan
+from neuronbert.backends.base import Batch, ExportResult, ExportSource, ThroughputPlan, Variant
+from neuronbert.backends.outputs import PER_ROW, Output, Outputs
 from neuronbert.errors import BackendFailed, BackendUnavailable
 
 PRECISIONS: Tuple[str, ...] = ("fp32",)
@@ -52,42 +53,54 @@ def export(source: ExportSource, precision: str, recipe: Mapping[str, Any], fold
     return ExportResult(batch_invariant=True, requires={"device": "cpu"}, versions={}, recipe=dict(recipe))
 
 
-def load(folder: Path, variant: Mapping[str, Any], *, threads: int, streams: int) -> "EchoSession":
+def load(folder: Path, variant: Variant, *, outputs: Sequence[Output], threads: int, streams: int) -> "EchoSession":
     """Read the hash back. Raises BackendFailed when its file is not what ``export`` wrote."""
     try:
         hash_of = json.loads((folder / FILE_NAME).read_text(encoding="utf-8"))
         faults = {int(token): str(kind) for token, kind in hash_of.get("faults", {}).items()}
         batch_s = float(hash_of.get("batch_s", 0.0))
-        return EchoSession(int(hash_of["multiplier"]), int(hash_of["modulus"]), streams, faults, batch_s)
+        return EchoSession(
+            int(hash_of["multiplier"]), int(hash_of["modulus"]), streams, faults, batch_s, outputs=outputs
+        )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise BackendFailed(f"cannot read {folder / FILE_NAME}: {error}", hint="compile the artifact again") from error
 
 
 class EchoSession:
-    """Hashes token ids into logits; rows are independent, and padding gets 0."""
+    """Hashes token ids into outputs; rows are independent, and padding gets 0."""
 
     precision = "fp32"
 
     def __init__(
-        self, multiplier: int, modulus: int, concurrency: int, faults: Mapping[int, str], batch_s: float = 0.0
+        self,
+        multiplier: int,
+        modulus: int,
+        concurrency: int,
+        faults: Mapping[int, str],
+        batch_s: float = 0.0,
+        *,
+        outputs: Sequence[Output],
     ):
         self.concurrency = concurrency
+        self._outputs = tuple(outputs)
         self._faults = faults
         self._batch_s = batch_s
         self._multiplier = multiplier
         self._modulus = modulus
 
-    def run(self, batch: Batch) -> Logits:
-        """Logits in [-LOGIT_RANGE, LOGIT_RANGE), float32 of the batch's shape."""
+    def run(self, batch: Batch) -> Outputs:
+        """Numbers in [-LOGIT_RANGE, LOGIT_RANGE), float32 [rows, tokens], or [rows] of the first token."""
         for token, kind in self._faults.items():
             if (batch.input_ids == token).any():
                 _break(kind)
         if self._batch_s:
             time.sleep(self._batch_s)
         keys = batch.input_ids * 2 + batch.token_type_ids + np.arange(batch.input_ids.shape[1])
-        return Logits(
-            self._hash(keys, batch.attention_mask), self._hash(keys + self._modulus // 2, batch.attention_mask)
-        )
+        found = {}
+        for number, output in enumerate(self._outputs):
+            hashed = self._hash(keys + number * (self._modulus // 2), batch.attention_mask)
+            found[output.name] = hashed[:, 0] if output.per == PER_ROW else hashed
+        return found
 
     def _hash(self, keys: np.ndarray, mask: np.ndarray) -> np.ndarray:
         fractions = (keys * self._multiplier % self._modulus) / self._modulus

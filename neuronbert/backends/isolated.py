@@ -14,20 +14,21 @@ import sys
 import threading
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any, Dict, List, Mapping, Sequence
+from typing import Any, Dict, List, Mapping, Optional, Sequence
 
 import numpy as np
 
 from neuronbert import errors
-from neuronbert.backends import Batch, Logits, load_backend
+from neuronbert.backends import load_backend
+from neuronbert.backends.base import Batch, Bucket, Variant
 from neuronbert.backends.buckets import BucketedSession
-from neuronbert.backends.neuron.target import Bucket
+from neuronbert.backends.outputs import Output, Outputs
 
 
 class DeviceProcess:
     """A child that loads variants and answers batches, one at a time. Errors arrive as the classes they were."""
 
-    def __init__(self, folders: Sequence[Path], variants: Sequence[Mapping[str, Any]], threads: int):
+    def __init__(self, folders: Sequence[Path], variants: Sequence[Variant], outputs: Sequence[Output], threads: int):
         self._lock = threading.Lock()
         mine, its = socket.socketpair()
         root = str(Path(__file__).resolve().parents[2])
@@ -44,6 +45,7 @@ class DeviceProcess:
         job = {
             "folders": [str(folder) for folder in folders],
             "variants": [dict(variant) for variant in variants],
+            "outputs": list(outputs),
             "threads": threads,
         }
         try:
@@ -82,28 +84,29 @@ class IsolatedSession:
     concurrency = 1
     copies = 1
 
-    def __init__(self, process: DeviceProcess, number: int, variant: Mapping[str, Any]):
+    def __init__(self, process: DeviceProcess, number: int, variant: Variant):
         self.name = str(variant["name"])
         self.shape = Bucket(variant["batch_size"], variant["sequence_length"], variant["pipeline_cores"])
         self.precision = process.precision
         self._process = process
         self._number = number
 
-    def run(self, batch: Batch, copy: Any = None) -> Logits:
-        """Logits of a batch of the variant's shape."""
-        arrays = self._process.ask(_packed({**batch._asdict(), "number": np.array(self._number)}))
-        return Logits(arrays["start"], arrays["end"])
+    def run(self, batch: Batch, copy: Optional[int] = None) -> Outputs:
+        """The outputs of a batch of the variant's shape."""
+        return dict(self._process.ask(_packed({**batch._asdict(), "number": np.array(self._number)})))
 
     def close(self) -> None:
         """Ends the process, and with it the sessions beside this one."""
         self._process.close()
 
 
-def load_isolated(folders: Sequence[Path], variants: Sequence[Mapping[str, Any]], *, threads: int) -> BucketedSession:
+def load_isolated(
+    folders: Sequence[Path], variants: Sequence[Variant], outputs: Sequence[Output], *, threads: int
+) -> BucketedSession:
     """Static-shape variants in a child process, taking batches of any size up to the longest."""
-    process = DeviceProcess(folders, variants, threads)
+    process = DeviceProcess(folders, variants, outputs, threads)
     sessions = [IsolatedSession(process, number, variant) for number, variant in enumerate(variants)]
-    return BucketedSession(sessions, variants)
+    return BucketedSession(sessions, outputs, variants)
 
 
 def _packed(arrays: Mapping[str, Any]) -> bytes:
@@ -147,7 +150,7 @@ def main(arguments: List[str]) -> None:
             arrays = _unpacked(connection.recv_bytes())
             try:
                 session = sessions[int(arrays.pop("number"))]
-                answer = _packed(session.run(Batch(**arrays))._asdict())
+                answer = _packed(session.run(Batch(**arrays)))
             except errors.NeuronBertError as error:
                 answer = _described(error)
             connection.send_bytes(answer)
@@ -155,8 +158,9 @@ def main(arguments: List[str]) -> None:
 
 def _load_all(job: Mapping[str, Any]) -> List[Any]:
     backend = load_backend(job["variants"][0]["backend"])
+    outputs = [Output(*output) for output in job["outputs"]]
     return [
-        backend.load(Path(folder), variant, threads=job["threads"], streams=1)
+        backend.load(Path(folder), variant, outputs=outputs, threads=job["threads"], streams=1)
         for folder, variant in zip(job["folders"], job["variants"])
     ]
 

@@ -10,7 +10,8 @@ from typing import Any, Dict, Iterator, Mapping, Sequence, Set, Tuple
 
 import numpy as np
 
-from neuronbert.backends import Batch, ExportResult, ExportSource, Logits, ThroughputPlan
+from neuronbert.backends.base import Batch, ExportResult, ExportSource, ThroughputPlan, Variant
+from neuronbert.backends.outputs import PER_TOKEN, Output, Outputs, named
 from neuronbert.backends.tracing import disk_errors, model_bytes, traceable
 from neuronbert.checkpoint.families import family_of, size_of
 from neuronbert.errors import BackendFailed, BackendUnavailable
@@ -19,7 +20,6 @@ from neuronbert.hardware.machine import VNNI, has_vnni, library_version, library
 PRECISIONS: Tuple[str, ...] = ("fp32", "int8")
 STATIC_SHAPES = False
 FILE_NAME = "model.onnx"
-OUTPUTS = ("start_logits", "end_logits")
 OPSET = 17  # the first with LayerNormalization
 # The optimizer's name for the layout that BERT, RoBERTa, ELECTRA and DistilBERT share.
 GRAPH_FAMILY = "bert"
@@ -92,15 +92,18 @@ def _export_plain(source: ExportSource, path: Path) -> None:
     import torch
 
     model, inputs = traceable(source)
-    sizes = {0: "rows", 1: "tokens"}
+    axes = {name: {0: "rows", 1: "tokens"} for name in source.input_names}
+    for output in source.outputs:
+        axes[output.name] = {0: "rows", 1: "tokens"} if output.per == PER_TOKEN else {0: "rows"}
     options: Dict[str, Any] = {} if _before_dynamo(torch) else {"dynamo": False}
     try:
         with torch.no_grad():
             # The tracing exporter: its graphs are the ones that ONNX Runtime's fusions recognise (the newer one's
             # attention is left in small operators: onnxruntime 1.31, torch 2.13).
             torch.onnx.export(
-                model, inputs, str(path), input_names=list(source.input_names), output_names=list(OUTPUTS),
-                dynamic_axes=dict.fromkeys((*source.input_names, *OUTPUTS), sizes), opset_version=OPSET, **options,
+                model, inputs, str(path), input_names=list(source.input_names),
+                output_names=[output.name for output in source.outputs], dynamic_axes=axes, opset_version=OPSET,
+                **options,
             )  # fmt: skip
     except (RuntimeError, ValueError, TypeError) as error:
         raise BackendFailed(f"torch cannot export this model to ONNX: {error}", hint="--backend openvino") from error
@@ -220,7 +223,9 @@ def _quiet() -> Iterator[None]:
         logging.disable(previous)
 
 
-def load(folder: Path, variant: Mapping[str, Any], *, threads: int, streams: int) -> "OnnxRuntimeSession":
+def load(
+    folder: Path, variant: Variant, *, outputs: Sequence[Output], threads: int, streams: int
+) -> "OnnxRuntimeSession":
     """Open the model. Raises BackendUnavailable without onnxruntime, BackendFailed when it refuses the file."""
     check_available("fp32")
     onnxruntime = import_quietly()
@@ -239,7 +244,7 @@ def load(folder: Path, variant: Mapping[str, Any], *, threads: int, streams: int
             f"onnxruntime {onnxruntime.__version__} cannot load {folder / FILE_NAME}: {error}",
             hint="compile the artifact again",
         ) from error
-    return OnnxRuntimeSession(session, streams, _precision(session, folder / FILE_NAME))
+    return OnnxRuntimeSession(session, outputs, streams, _precision(session, folder / FILE_NAME))
 
 
 def _precision(session: Any, path: Path) -> str:
@@ -260,26 +265,28 @@ def _named_in(path: Path) -> Set[str]:
 class OnnxRuntimeSession:
     """An ONNX Runtime session; calls from several threads share its weights and its pool."""
 
-    def __init__(self, session: Any, concurrency: int, precision: str):
+    def __init__(self, session: Any, outputs: Sequence[Output], concurrency: int, precision: str):
         self.concurrency = concurrency
         self.precision = precision
         self._session = session
+        self._outputs = tuple(outputs)
+        self._names = [output.name for output in outputs]
         self._inputs = [argument.name for argument in session.get_inputs()]
 
-    def run(self, batch: Batch) -> Logits:
-        """Logits of the batch, float32 [rows, tokens]. Raises BackendFailed when the engine refuses the batch."""
+    def run(self, batch: Batch) -> Outputs:
+        """The outputs of the batch. Raises BackendFailed when the engine refuses the batch."""
         session = self._session
         if session is None:
             raise BackendFailed("this session is closed")
         fields = batch._asdict()
         try:
-            start, end = session.run(OUTPUTS, {name: np.ascontiguousarray(fields[name]) for name in self._inputs})
+            arrays = session.run(self._names, {name: np.ascontiguousarray(fields[name]) for name in self._inputs})
         except Exception as error:  # onnxruntime's exceptions share no base class of their own
             raise BackendFailed(
                 f"onnxruntime failed on a batch of shape {batch.input_ids.shape}: {error}",
                 hint="neuronbert doctor, or another variant",
             ) from error
-        return Logits(start, end)
+        return named(self._outputs, arrays)
 
     def close(self) -> None:
         """Release the weights; runs that are under way end as usual."""

@@ -3,9 +3,10 @@
 import logging
 import warnings
 from contextlib import contextmanager
-from typing import Any, Iterator, Optional
+from typing import Any, Iterator, Optional, Sequence
 
-from neuronbert.backends import Batch, Logits
+from neuronbert.backends.base import Batch
+from neuronbert.backends.outputs import Output, Outputs, named
 
 
 @contextmanager
@@ -35,19 +36,20 @@ class ReferenceSession:
     precision = "fp32"
     concurrency = 1
 
-    def __init__(self, model: Any, threads: Optional[int] = None):
+    def __init__(self, model: Any, outputs: Sequence[Output], threads: Optional[int] = None):
         import torch
 
         self._torch = torch
         self._model = model
+        self._outputs = tuple(outputs)
         if threads is not None:
             torch.set_num_threads(threads)
 
-    def run(self, batch: Batch) -> Logits:
-        """The logits of one batch, float32 [rows, tokens]."""
+    def run(self, batch: Batch) -> Outputs:
+        """The outputs of one batch."""
         with self._torch.inference_mode():
-            start, end = self._model(*(self._torch.from_numpy(array) for array in batch))
-        return Logits(start.numpy(), end.numpy())
+            found = self._model(*(self._torch.from_numpy(array) for array in batch))
+        return named(self._outputs, [tensor.numpy() for tensor in found])
 
     def close(self) -> None:
         """Drop the model."""

@@ -6,7 +6,8 @@ from typing import Any, Mapping, Sequence, Tuple
 
 import numpy as np
 
-from neuronbert.backends import Batch, ExportResult, ExportSource, Logits, ThroughputPlan
+from neuronbert.backends.base import Batch, ExportResult, ExportSource, ThroughputPlan, Variant
+from neuronbert.backends.outputs import Output, Outputs, named
 from neuronbert.backends.tracing import traceable
 from neuronbert.errors import BackendFailed, BackendUnavailable
 from neuronbert.hardware.machine import library_version, library_versions
@@ -63,7 +64,9 @@ def export(source: ExportSource, precision: str, recipe: Mapping[str, Any], fold
     )
 
 
-def load(folder: Path, variant: Mapping[str, Any], *, threads: int, streams: int) -> "TorchScriptSession":
+def load(
+    folder: Path, variant: Variant, *, outputs: Sequence[Output], threads: int, streams: int
+) -> "TorchScriptSession":
     """Load the traced model.
 
     Sets torch's intra-op threads to ``threads // streams``, and that is a setting of the whole process: a second
@@ -79,20 +82,21 @@ def load(folder: Path, variant: Mapping[str, Any], *, threads: int, streams: int
         raise BackendFailed(
             f"torch {torch.__version__} cannot load {folder / FILE_NAME}: {error}", hint="compile the artifact again"
         ) from error
-    return TorchScriptSession(model, len(list(model.graph.inputs())) - 1, streams)
+    return TorchScriptSession(model, outputs, len(list(model.graph.inputs())) - 1, streams)
 
 
 class TorchScriptSession:
     """A frozen TorchScript module; every call runs on the process's intra-op threads."""
 
-    def __init__(self, model: Any, inputs: int, concurrency: int):
+    def __init__(self, model: Any, outputs: Sequence[Output], inputs: int, concurrency: int):
         self.concurrency = concurrency
         self.precision = _precision(model)
         self._model = model
+        self._outputs = tuple(outputs)
         self._inputs = inputs
 
-    def run(self, batch: Batch) -> Logits:
-        """Logits of the batch, float32 [rows, tokens]. Raises BackendFailed when torch refuses the batch."""
+    def run(self, batch: Batch) -> Outputs:
+        """The outputs of the batch. Raises BackendFailed when torch refuses the batch."""
         import torch
 
         model = self._model
@@ -101,13 +105,13 @@ class TorchScriptSession:
         tensors = [torch.from_numpy(np.ascontiguousarray(field)) for field in batch[: self._inputs]]
         try:
             with torch.inference_mode():
-                start, end = model(*tensors)
+                found = model(*tensors)
         except (RuntimeError, IndexError) as error:
             raise BackendFailed(
                 f"torch failed on a batch of shape {batch.input_ids.shape}: {error}",
                 hint="neuronbert doctor, or another variant",
             ) from error
-        return Logits(start.numpy(), end.numpy())
+        return named(self._outputs, [tensor.numpy() for tensor in found])
 
     def close(self) -> None:
         """Release the module."""

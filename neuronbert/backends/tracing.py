@@ -8,7 +8,7 @@ from typing import Any, Dict, Iterator, Tuple
 
 import numpy as np
 
-from neuronbert.backends import ExportSource
+from neuronbert.backends.base import ExportSource
 from neuronbert.checkpoint.families import family_of, size_of
 
 # Unequal and above 1, so that no tracer takes a size for a constant or for the other one.

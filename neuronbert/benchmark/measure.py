@@ -4,17 +4,18 @@ import os
 import time
 from concurrent.futures import Future
 from pathlib import Path
-from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence
 
 from neuronbert.artifact.manifest import Artifact
-from neuronbert.backends import Batch
+from neuronbert.backends.base import Batch
 from neuronbert.benchmark.load import LoadResult, Period, closed_loop, open_loop
 from neuronbert.benchmark.loadgen import OFFLINE as LOADGEN_OFFLINE
 from neuronbert.benchmark.loadgen import SERVER, SINGLE_STREAM, LoadGenResult, run_loadgen
 from neuronbert.benchmark.points import CLOSED, OFFLINE, OPEN, Load, Setting
-from neuronbert.errors import InputError
+from neuronbert.checkpoint.tokenizer import Tokenizer
+from neuronbert.engine.batches import collate
 from neuronbert.runner import Runner
-from neuronbert.tasks.question_answering.windows import Tokenizer, WindowOptions, collate, encode_examples
+from neuronbert.tasks.base import Input, Task
 
 # Clients that keep every worker's batches full, whatever the time that a batch takes.
 OFFLINE_BATCHES = 4
@@ -24,26 +25,24 @@ LEAST_BATCHES = 50
 OPEN_QUEUE, CLOSED_QUEUE = 1024, 1 << 20
 ITEMS = 200  # different requests of a point
 
-Pair = Tuple[str, str]
-
 
 class Options(NamedTuple):
     """What is alike for all points."""
 
-    questions: List[Pair]
+    inputs: List[Input]
     distribution: str
     period: Period
     loadgen_folder: Optional[Path]
 
 
 class _Texts:
-    """A client that asks questions with their own lengths."""
+    """A client that asks with text, of its own lengths."""
 
     def __init__(self, runner: Runner):
         self._runner = runner
 
-    def submit(self, item: Pair) -> "Future[Any]":
-        return self._runner.submit(*item)
+    def submit(self, item: Input) -> "Future[Any]":
+        return self._runner.submit(*self._runner.task.call_arguments(item))
 
 
 class _Tokens:
@@ -56,15 +55,9 @@ class _Tokens:
         return self._runner.submit_encoded(*item)
 
 
-def full_windows(tokenizer: Tokenizer, questions: Sequence[Pair], length: int) -> List[Batch]:
-    """Rows of exactly ``length`` tokens of real text, as batches of one."""
-    together = " ".join(dict.fromkeys(context for _, context in questions))
-    options = WindowOptions(max_seq_len=length, doc_stride=0)
-    windows = encode_examples(tokenizer, [(questions[0][0], together[: 40 * ITEMS * length // 8])], options)[0].windows
-    found = [collate([window], tokenizer.pad_id) for window in windows if len(window.input_ids) == length]
-    if not found:
-        raise InputError(f"the questions hold no text of {length} tokens", hint="more --input-data, or a shorter one")
-    return found[:ITEMS]
+def full_rows(task: Task, tokenizer: Tokenizer, inputs: Sequence[Input], tokens: int) -> List[Batch]:
+    """Rows of exactly ``tokens`` of real text, as batches of one."""
+    return [collate([row], tokenizer.pad_id) for row in task.full_rows(tokenizer, inputs, tokens, ITEMS)]
 
 
 class Measured(NamedTuple):
@@ -89,10 +82,10 @@ def measure(artifact: Artifact, setting: Setting, options: Options, inf1: Option
     ) as runner:
         cold_start_s = time.perf_counter() - began
         client: Any = _Texts(runner)
-        items: Sequence[Any] = options.questions
+        items: Sequence[Any] = options.inputs
         if not setting.text:
             assert setting.sequence_length is not None
-            client, items = _Tokens(runner), full_windows(runner.tokenizer, items, setting.sequence_length)
+            client, items = _Tokens(runner), full_rows(runner.task, runner.tokenizer, items, setting.sequence_length)
         before, cpu_s = runner.stats(), _cpu_s(runner)
         in_flight = len(before["workers"]) * setting.batch_size * OFFLINE_BATCHES
         result = _ask(client, items, setting.load, in_flight, options)

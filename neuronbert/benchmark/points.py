@@ -4,8 +4,9 @@ import itertools
 import math
 from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
-from neuronbert.artifact.manifest import Artifact, Variant, choose_variants
-from neuronbert.backends.neuron.target import Bucket
+from neuronbert.artifact.manifest import Artifact, Variant
+from neuronbert.artifact.variants import choose_variants
+from neuronbert.backends.base import Bucket
 from neuronbert.errors import ArtifactError, UsageError
 from neuronbert.hardware.cores import DATA_PARALLEL, PIPELINE
 

@@ -19,7 +19,7 @@ import numpy as np
 from neuronbert.artifact.manifest import Artifact, PathLike, load_artifact, output_errors
 from neuronbert.benchmark.load import DISTRIBUTIONS, Period
 from neuronbert.benchmark.loadgen import LEAST_SERVER_QUERIES, import_loadgen
-from neuronbert.benchmark.measure import ITEMS, Options, Pair, full_windows, measure
+from neuronbert.benchmark.measure import ITEMS, Options, full_rows, measure
 from neuronbert.benchmark.missing_shapes import Shapes
 from neuronbert.benchmark.points import OFFLINE, OPEN, Axes, Load, Setting, chosen_variants, like, loads_of, settings_of
 from neuronbert.benchmark.report import (
@@ -33,6 +33,7 @@ from neuronbert.benchmark.report import (
     write_report,
 )
 from neuronbert.benchmark.statistics import slower
+from neuronbert.checkpoint.tokenizer import Tokenizer
 from neuronbert.emulator.settings import settings_from
 from neuronbert.errors import GateRefused, InputError, NeuronBertError, UsageError
 from neuronbert.hardware import cores
@@ -40,7 +41,8 @@ from neuronbert.hardware.cores import layout_for
 from neuronbert.hardware.machine import environment
 from neuronbert.hardware.prices import THIS_MACHINE, Price, PriceBook, load_prices
 from neuronbert.runner.placement import place_workers
-from neuronbert.tasks.question_answering.windows import Tokenizer
+from neuronbert.tasks import load_task
+from neuronbert.tasks.base import Input, Task
 
 # What a point takes beside its windows: starting the runner, loading and self-testing the variant.
 START_S = 3.0
@@ -100,13 +102,17 @@ def benchmark_artifact(
     loaded = artifact if isinstance(artifact, Artifact) else load_artifact(artifact)
     period = Period(longest_s=longest_s)
     _refuse_early(period, latency_p95_ms, request_distribution, report, loadgen)
-    questions = _questions(input_data)
+    task = load_task(loaded.task)
+    inputs = _inputs(task, input_data)
     variants = chosen_variants(loaded, variant, precision)
     axes = Axes(batch_size, workers, threads, sequence_length, neuroncore_pipeline_cores)
     places = _Places(loaded, instance_type, load_prices(prices))
     left_out: Counter[str] = Counter()  # why → how many points
     settings = places.possible(
-        settings_of(variants, axes, loads_of(scenario, concurrency, request_rate, loadgen=loadgen)), questions, left_out
+        settings_of(variants, axes, loads_of(scenario, concurrency, request_rate, loadgen=loadgen)),
+        task,
+        inputs,
+        left_out,
     )
     for reason, count in left_out.items():
         progress(f"{count} point(s) left out: {reason}")
@@ -114,7 +120,7 @@ def benchmark_artifact(
         "artifact": _artifact_facts(loaded, variants),
         "environment": environment(),
         "asked": {
-            "questions": hashlib.sha256(json.dumps(questions).encode()).hexdigest(),
+            "questions": hashlib.sha256(json.dumps(inputs).encode()).hexdigest(),
             "request_distribution": request_distribution,
             "emulation": _emulation(variants),
         },
@@ -137,7 +143,7 @@ def benchmark_artifact(
     )
     shapes = Shapes(loaded, places.cores_of, progress)
     _announce([one for one in settings if one not in kept.points], shapes, longest_s, loadgen, progress)
-    options = Options(questions, request_distribution, period, _loadgen_folder(report) if loadgen else None)
+    options = Options(inputs, request_distribution, period, _loadgen_folder(report) if loadgen else None)
     for number, setting in enumerate(settings, start=1):
         if setting in kept.points:
             continue
@@ -225,13 +231,13 @@ class _Places:
         return {place: self.price(place) for place in map(self.of, settings)}
 
     def possible(
-        self, settings: Sequence[Setting], questions: Sequence[Pair], left_out: "Counter[str]"
+        self, settings: Sequence[Setting], task: Task, inputs: Sequence[Input], left_out: "Counter[str]"
     ) -> List[Setting]:
         """Without what there is no room or no text for, counted in ``left_out``; UsageError when nothing is left."""
         found = []
         for setting in settings:
             try:
-                self._require(setting, questions)
+                self._require(setting, task, inputs)
                 found.append(setting)
             except (UsageError, InputError) as error:
                 left_out[error.message] += 1
@@ -239,12 +245,12 @@ class _Places:
             raise UsageError(f"no point of this sweep can be: {next(iter(left_out))}", hint="other values")
         return found
 
-    def _require(self, setting: Setting, questions: Sequence[Pair]) -> None:
+    def _require(self, setting: Setting, task: Task, inputs: Sequence[Input]) -> None:
         length = setting.sequence_length
         if length and self._tokens and length > self._tokens:
             raise UsageError(f"{length} tokens are more than the model's {self._tokens}")
         if length and not setting.text and length not in self._full:
-            full_windows(self._tokenizer, questions, length)
+            full_rows(task, self._tokenizer, inputs, length)
             self._full.add(length)
         if setting.pipeline_cores is None:
             place_workers(self._artifact, variant=setting.variant, workers=setting.workers, threads=setting.threads)
@@ -305,32 +311,20 @@ def _with_rate(setting: Setting, points: Mapping[Setting, Mapping[str, Any]]) ->
     return setting._replace(load=Load(OPEN, float(f"{SERVER_SHARE * reached:.3g}")))
 
 
-def _questions(path: Optional[Union[str, Path]]) -> List[Pair]:
-    """Questions and contexts of a JSONL or SQuAD file, or the package's own."""
-    from neuronbert.tasks.question_answering.samples import gate_path
-    from neuronbert.tasks.question_answering.squad import load_squad, read_questions
-
-    if path is None:
-        path = gate_path()
-    try:
-        if Path(path).suffix == ".jsonl":
-            with open(path, "rb") as lines:
-                found = [(line.question, line.context) for line in read_questions(lines)]
-        else:
-            found = [(one.question, one.context) for one in load_squad(path)]
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}", hint="a .jsonl or a SQuAD .json file") from None
+def _inputs(task: Task, path: Optional[PathLike]) -> List[Input]:
+    """At most ITEMS inputs of a file, or of the package's own, short and long ones mixed."""
+    found = task.read_inputs(path)
     if not found:
-        raise InputError(f"{path} holds no question", hint="one JSON object with question and context a line")
-    return _evenly_mixed(found[:: max(1, len(found) // ITEMS)][:ITEMS])
+        raise InputError(f"{path} holds no {task.LINES.noun}", hint=f"one JSON object a line: {task.LINES.example}")
+    return _evenly_mixed(found[:: max(1, len(found) // ITEMS)][:ITEMS], task)
 
 
-def _evenly_mixed(questions: List[Pair]) -> List[Pair]:
+def _evenly_mixed(inputs: List[Input], task: Task) -> List[Input]:
     """In an order in which every stretch has short and long ones alike, so that one second is as much work as another.
 
     Multiples of the golden ratio, modulo 1: of all sequences these leave the smallest gaps.
     """
-    ordered = sorted(questions, key=lambda pair: len(pair[0]) + len(pair[1]))
+    ordered = sorted(inputs, key=lambda asked: sum(map(len, task.call_arguments(asked))))
     ranks = np.argsort(np.argsort(np.arange(len(ordered)) * GOLDEN_RATIO % 1))
     return [ordered[rank] for rank in ranks]
 

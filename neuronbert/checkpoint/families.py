@@ -1,23 +1,47 @@
-"""The model families that are served: for checkpoint.py, the name and shape of every weight a config promises."""
+"""The model families that are served: for loading.py, the name and shape of every weight that a config promises."""
 
+import importlib
 import re
-from typing import Any, Dict, Iterable, List, Mapping, NamedTuple, Optional, Tuple
+from typing import Any, Callable, Dict, Iterable, List, Mapping, NamedTuple, Optional, Tuple, cast
 
 from neuronbert.errors import CheckpointError
 
 Shape = Tuple[int, ...]
 
 
+class Head(NamedTuple):
+    """What a task adds to the encoder: the transformers class, its weights, and what they make of hidden states."""
+
+    task: str  # its name
+    class_suffix: str  # of the transformers class behind the family's prefix, such as ForTokenClassification
+    labels: int  # the config's num_labels
+    parts: Tuple[str, ...]  # first parts of its weights' names
+    shapes: Callable[[int], Dict[str, Shape]]  # hidden size → name → shape of each of its weights
+    forward: Callable[[Any, Any], Tuple[Any, ...]]  # (transformers model, hidden states) → the task's outputs, in order
+    training_command: str  # makes a checkpoint with this head of {source}
+    place: str  # module:name, where another process finds it
+
+
+def head_at(place: str) -> Head:
+    """The Head whose ``place`` this is."""
+    module, name = place.split(":")
+    return cast(Head, getattr(importlib.import_module(module), name))
+
+
 class Family(NamedTuple):
-    """One model type: the transformers class that serves it and how its weights are named."""
+    """One model type: the transformers classes that serve it and how its weights are named."""
 
     model_type: str
-    architecture: str
+    class_prefix: str
     config_class: str
     prefix: str
     has_token_types: bool
     # Defaults of config.json keys, as transformers documents them for each config class.
     defaults: Mapping[str, int]
+
+    def architecture(self, head: Head) -> str:
+        """The transformers class of this family with ``head``."""
+        return self.class_prefix + head.class_suffix
 
 
 _BERT_SIZES = {
@@ -32,10 +56,10 @@ _BERT_SIZES = {
 }
 
 FAMILIES: Dict[str, Family] = {
-    "bert": Family("bert", "BertForQuestionAnswering", "BertConfig", "bert.", True, _BERT_SIZES),
+    "bert": Family("bert", "Bert", "BertConfig", "bert.", True, _BERT_SIZES),
     "distilbert": Family(
         "distilbert",
-        "DistilBertForQuestionAnswering",
+        "DistilBert",
         "DistilBertConfig",
         "distilbert.",
         False,
@@ -43,7 +67,7 @@ FAMILIES: Dict[str, Family] = {
     ),
     "roberta": Family(
         "roberta",
-        "RobertaForQuestionAnswering",
+        "Roberta",
         "RobertaConfig",
         "roberta.",
         False,  # its one token type is 0 for every token
@@ -51,7 +75,7 @@ FAMILIES: Dict[str, Family] = {
     ),
     "electra": Family(
         "electra",
-        "ElectraForQuestionAnswering",
+        "Electra",
         "ElectraConfig",
         "electra.",
         True,
@@ -97,7 +121,7 @@ def _model_type_of_class(names: Iterable[str]) -> Optional[str]:
     """Configs written before transformers 2.10 have no model_type; the class name tells it."""
     for name in names:
         for family in FAMILIES.values():
-            if name.startswith(family.architecture.split("For")[0] + "For"):
+            if name.startswith(family.class_prefix + "For"):
                 return family.model_type
     return None
 
@@ -138,8 +162,10 @@ def usable_positions(config: Mapping[str, Any], family: Family) -> int:
     return positions
 
 
-def expected_shapes(config: Mapping[str, Any], family: Family, where: str = "config.json") -> Dict[str, Shape]:
-    """Name → shape of every weight of the question-answering model that ``config`` describes."""
+def expected_shapes(
+    config: Mapping[str, Any], family: Family, head: Optional[Head], where: str = "config.json"
+) -> Dict[str, Shape]:
+    """Name → shape of every weight of the encoder that ``config`` describes, and of ``head``."""
 
     def size(key: str) -> int:
         return size_of(config, family, key, where)
@@ -154,8 +180,7 @@ def expected_shapes(config: Mapping[str, Any], family: Family, where: str = "con
     _add_embeddings(shapes, family, size)
     for layer in range(size("num_hidden_layers")):
         _add_layer(shapes, family, layer, hidden, size("intermediate_size"))
-    _add_linear(shapes, "qa_outputs", 2, hidden)
-    return shapes
+    return shapes if head is None else {**shapes, **head.shapes(hidden)}
 
 
 def _add_embeddings(shapes: Dict[str, Shape], family: Family, size: Any) -> None:
@@ -207,10 +232,11 @@ def is_encoder_weight(name: str) -> bool:
 _BODY = ("embeddings.", "embeddings_project.", "encoder.", "transformer.", "pooler.")
 _LEGACY_NORM = re.compile(r"LayerNorm\.(gamma|beta)$")
 _BUFFER = re.compile(r"(^|\.)(position_ids|token_type_ids)$")
-# Heads of other tasks that ride along in some checkpoints; question answering never reads them.
-_OTHER_HEADS = re.compile(
-    r"(^|\.)pooler\.|^(cls|lm_head|classifier|pre_classifier|generator_predictions|generator_lm_head"
-    r"|discriminator_predictions|vocab_transform|vocab_layer_norm|vocab_projector|sequence_summary)\."
+_POOLER = re.compile(r"(^|\.)pooler\.")
+# First parts of the heads' names in transformers: those of other tasks ride along in some checkpoints.
+_HEAD_PARTS = frozenset(
+    "cls lm_head qa_outputs classifier pre_classifier generator_predictions generator_lm_head "
+    "discriminator_predictions vocab_transform vocab_layer_norm vocab_projector sequence_summary".split()
 )
 
 
@@ -222,11 +248,13 @@ def canonical_name(name: str, family: Family) -> str:
     return family.prefix + name if name.startswith(_BODY) else name
 
 
-def is_ignored(name: str) -> bool:
-    """Whether a weight of this canonical name may be in the file without being served."""
-    return bool(_BUFFER.search(name) or _OTHER_HEADS.search(name))
+def is_ignored(name: str, head: Optional[Head]) -> bool:
+    """Whether a weight of this canonical name may be in the file without being served by a model with ``head``."""
+    served = () if head is None else head.parts
+    other_head = name.split(".")[0] in _HEAD_PARTS.difference(served)
+    return other_head or bool(_BUFFER.search(name) or _POOLER.search(name))
 
 
 def heads_in(names: Iterable[str], family: Family) -> List[str]:
-    """First parts of the names outside the encoder: what a checkpoint has instead of ``qa_outputs``."""
+    """First parts of the names outside the encoder: the heads that a checkpoint has."""
     return sorted({name.split(".")[0] for name in names if not name.startswith(family.prefix)})

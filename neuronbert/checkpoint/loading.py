@@ -1,4 +1,4 @@
-"""Turns a folder, a hub id, "demo" or an in-memory (model, tokenizer) into a checked Checkpoint for the compiler.
+"""Turns a folder, a hub id, "demo" or an in-memory (model, tokenizer) into a checked Checkpoint; tasks say which heads.
 
 Reads and checks everything without torch or transformers; only ``Checkpoint.torch_model`` (and a pickle) needs them.
 """
@@ -13,6 +13,7 @@ from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tup
 from neuronbert.checkpoint import weights
 from neuronbert.checkpoint.families import (
     Family,
+    Head,
     canonical_name,
     expected_shapes,
     family_of,
@@ -34,9 +35,9 @@ Source = Union[str, "os.PathLike[str]", Tuple[Any, Any], List[Any]]
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A question-answering checkpoint that was read and checked as a whole.
+    """A checkpoint that was read and checked as a whole.
 
-    ``parameters`` counts the question-answering model, ``encoder_parameters`` its transformer layers alone (BERT-base:
+    ``parameters`` counts the encoder with its ``head``, ``encoder_parameters`` the transformer layers alone (BERT-base:
     85,054,464). ``fingerprint`` is weights.fingerprint over the served weights under transformers' current names.
     ``input_names`` are the model's inputs in forward order. ``revision`` is the commit a hub id was resolved to.
     """
@@ -50,6 +51,7 @@ class Checkpoint:
     parameters: int
     encoder_parameters: int
     input_names: Tuple[str, ...]
+    head: Head
     _tensors: Mapping[str, StoredTensor] = field(repr=False, compare=False)
     _tokenizer: Mapping[str, bytes] = field(repr=False, compare=False)
 
@@ -60,18 +62,18 @@ class Checkpoint:
     def torch_model(self) -> Any:
         """A new reference_model.ReferenceModel: float32, on the CPU, in eval mode.
 
-        ``forward(input_ids, attention_mask, token_type_ids)`` → ``(start_logits, end_logits)``.
+        ``forward(input_ids, attention_mask, token_type_ids)`` → the task's outputs, in order.
         Needs torch and transformers.
         """
         from neuronbert.checkpoint.reference_model import build_reference_model
 
         arrays = {name: tensor.float32() for name, tensor in self._tensors.items()}
         family = family_of(self.config, self.source)
-        return build_reference_model(family, self.config, arrays, "token_type_ids" in self.input_names)
+        return build_reference_model(family, self.head, self.config, arrays, "token_type_ids" in self.input_names)
 
 
 class BaseCheckpoint(NamedTuple):
-    """A checkpoint to fine-tune: as Checkpoint, but the question-answering head may be absent from ``tensors``."""
+    """A checkpoint to fine-tune: as Checkpoint, but the head may be absent from ``tensors``."""
 
     source: str
     revision: Optional[str]
@@ -91,13 +93,14 @@ class _Place(NamedTuple):
 
 def load_checkpoint(
     source: Source,
+    heads: Sequence[Head],
     *,
     revision: Optional[str] = None,
     token: Optional[str] = None,
     local_files_only: bool = False,
     allow_pickle: bool = False,
 ) -> Checkpoint:
-    """Read ``source`` and check it as a whole: config, weights and tokenizer.
+    """Read ``source`` and check it as a whole: config, weights with the first of ``heads`` that is there, tokenizer.
 
     ``source`` is a folder as transformers saves it, a hub id, ``"demo"`` (the checkpoint inside the package), or a
     pair of transformers objects ``(model, tokenizer)``. ``revision``, ``token`` and ``local_files_only`` concern hub
@@ -105,22 +108,27 @@ def load_checkpoint(
     read only with ``allow_pickle`` and torch >= 2.6. Raises CheckpointError, whose hint says what to do.
     """
     if isinstance(source, (tuple, list)):
-        return _from_objects(source)
-    base = _read(_locate(source, revision, token, local_files_only, allow_pickle), allow_pickle, needs_head=True)
-    return _describe(base)
+        return _from_objects(source, heads)
+    place = _locate(source, revision, token, local_files_only, allow_pickle)
+    config, family, stored = _read_weights(place, allow_pickle)
+    head = _find_head(stored, family, config, place.source, heads)
+    return _describe(_checked(place, config, family, stored, head), head)
 
 
 def load_base_checkpoint(
     source: Union[str, "os.PathLike[str]"],
+    head: Optional[Head] = None,
     *,
     revision: Optional[str] = None,
     token: Optional[str] = None,
     local_files_only: bool = False,
     allow_pickle: bool = False,
 ) -> BaseCheckpoint:
-    """Read and check a checkpoint to fine-tune; as ``load_checkpoint``, but it needs no question-answering head."""
+    """Read and check a checkpoint to fine-tune, as ``load_checkpoint``; it may be without ``head``."""
     place = _locate(source, revision, token, local_files_only, allow_pickle)
-    return _read(place, allow_pickle, needs_head=False)
+    config, family, stored = _read_weights(place, allow_pickle)
+    there = head if head is not None and _has_head(stored, family, head) else None
+    return _checked(place, config, family, stored, there)
 
 
 def _locate(
@@ -156,24 +164,26 @@ def _locate(
     return _Place(snapshot, name, commit)
 
 
-def _read(place: _Place, allow_pickle: bool, needs_head: bool) -> BaseCheckpoint:
+def _read_weights(place: _Place, allow_pickle: bool) -> Tuple[Dict[str, Any], Family, Tensors]:
     config = _read_config(place.folder)
-    where = str(place.folder / "config.json")
-    family = family_of(config, where)
-    stored = weights.read_folder(place.folder, allow_pickle)
-    if needs_head:
-        _require_head(stored, family, config, place.source)
-    tensors = _served(stored, family, config, where)
+    family = family_of(config, str(place.folder / "config.json"))
+    return config, family, weights.read_folder(place.folder, allow_pickle)
+
+
+def _checked(
+    place: _Place, config: Dict[str, Any], family: Family, stored: Tensors, head: Optional[Head]
+) -> BaseCheckpoint:
+    tensors = _served(stored, family, head, config, str(place.folder / "config.json"))
     tokenizer = _read_tokenizer(place.folder, family, config, place.source)
     return BaseCheckpoint(place.source, place.revision, config, family, tensors, tokenizer)
 
 
-def _from_objects(source: Sequence[Any]) -> Checkpoint:
+def _from_objects(source: Sequence[Any], heads: Sequence[Head]) -> Checkpoint:
     if len(source) != 2 or not hasattr(source[0], "state_dict") or not hasattr(source[1], "save_pretrained"):
         kinds = ", ".join(type(item).__name__ for item in source)
         raise CheckpointError(
             f"an in-memory checkpoint is a pair of transformers objects (model, tokenizer), not ({kinds})",
-            hint="(AutoModelForQuestionAnswering.from_pretrained(…), AutoTokenizer.from_pretrained(…))",
+            hint=f"(AutoModel{heads[0].class_suffix}.from_pretrained(…), AutoTokenizer.from_pretrained(…))",
         )
     model, tokenizer_object = source
     name = f"in-memory {type(model).__name__}"
@@ -181,12 +191,12 @@ def _from_objects(source: Sequence[Any]) -> Checkpoint:
     config["architectures"] = [type(model).__name__]
     family = family_of(config, name)
     state = weights.from_state_dict(model.state_dict(), name)
-    _require_head(state, family, config, name)
-    tensors = _served(state, family, config, name)
+    head = _find_head(state, family, config, name, heads)
+    tensors = _served(state, family, head, config, name)
     with tempfile.TemporaryDirectory(prefix="neuronbert-tokenizer-") as folder:
         tokenizer_object.save_pretrained(folder)
         tokenizer = _read_tokenizer(Path(folder), family, config, name)
-    return _describe(BaseCheckpoint(name, None, config, family, tensors, tokenizer))
+    return _describe(BaseCheckpoint(name, None, config, family, tensors, tokenizer), head)
 
 
 def _read_tokenizer(folder: Path, family: Family, config: Mapping[str, Any], source: str) -> Dict[str, bytes]:
@@ -202,18 +212,19 @@ def _read_tokenizer(folder: Path, family: Family, config: Mapping[str, Any], sou
     return files
 
 
-def _describe(base: BaseCheckpoint) -> Checkpoint:
+def _describe(base: BaseCheckpoint, head: Head) -> Checkpoint:
     source, revision, config, family, tensors, tokenizer = base
     return Checkpoint(
         source=source,
         revision=revision,
         config=config,
         model_type=family.model_type,
-        architecture=family.architecture,
+        architecture=family.architecture(head),
         fingerprint=weights.fingerprint(tensors),
         parameters=sum(tensor.size for tensor in tensors.values()),
         encoder_parameters=sum(tensor.size for name, tensor in tensors.items() if is_encoder_weight(name)),
         input_names=_input_names(family, config, tokenizer),
+        head=head,
         _tensors=tensors,
         _tokenizer=tokenizer,
     )
@@ -251,13 +262,14 @@ def _read_config(folder: Path) -> Dict[str, Any]:
     return config
 
 
-def _served(stored: Tensors, family: Family, config: Mapping[str, Any], config_name: str) -> Tensors:
-    """The weights that ``config`` asks for, under their current names; all checks made. The head may be absent."""
-    named = _renamed(stored, family)
-    shapes = expected_shapes(config, family, config_name)
-    if not any(name.startswith("qa_outputs.") for name in named):
-        shapes = {name: shape for name, shape in shapes.items() if not name.startswith("qa_outputs.")}
-    _require_same_names(named, shapes, family, config_name)
+def _served(
+    stored: Tensors, family: Family, head: Optional[Head], config: Mapping[str, Any], config_name: str
+) -> Tensors:
+    """The weights that ``config`` and ``head`` ask for, under their current names; all checks made."""
+    named = _renamed(stored, family, head)
+    shapes = expected_shapes(config, family, head, config_name)
+    model = family.class_prefix + ("Model" if head is None else head.class_suffix)
+    _require_same_names(named, shapes, model, config_name)
     wrong = [
         f"{name} is {list(named[name].shape)}, the config asks for {list(shape)}"
         for name, shape in shapes.items()
@@ -272,11 +284,11 @@ def _served(stored: Tensors, family: Family, config: Mapping[str, Any], config_n
     return named
 
 
-def _renamed(stored: Tensors, family: Family) -> Tensors:
+def _renamed(stored: Tensors, family: Family, head: Optional[Head]) -> Tensors:
     named: Tensors = {}
     for raw, tensor in stored.items():
         name = canonical_name(raw, family)
-        if is_ignored(name):
+        if is_ignored(name, head):
             continue
         if name in named:
             raise CheckpointError(
@@ -287,20 +299,29 @@ def _renamed(stored: Tensors, family: Family) -> Tensors:
     return named
 
 
-def _require_head(stored: Tensors, family: Family, config: Mapping[str, Any], source: str) -> None:
-    if any(canonical_name(name, family) == "qa_outputs.weight" for name in stored):
-        return
+def _has_head(stored: Tensors, family: Family, head: Head) -> bool:
+    found = {canonical_name(name, family) for name in stored}
+    return all(f"{part}.weight" in found for part in head.parts)
+
+
+def _find_head(stored: Tensors, family: Family, config: Mapping[str, Any], source: str, heads: Sequence[Head]) -> Head:
+    """The first of ``heads`` that the weights have; CheckpointError says what they have instead."""
+    for head in heads:
+        if _has_head(stored, family, head):
+            return head
     said = (named_classes(config) or [f"{family.model_type} encoder"])[0]
-    heads = heads_in([canonical_name(name, family) for name in stored], family)
-    instead = f"{_article(said)} with {', '.join(heads)}" if heads else f"{_article(said)} without a head"
+    others = heads_in([canonical_name(name, family) for name in stored], family)
+    instead = f"{_article(said)} with {', '.join(others)}" if others else f"{_article(said)} without a head"
+    wanted = " nor ".join(f"{head.task} head ({', '.join(head.parts)})" for head in heads)
+    classes = " or ".join(family.architecture(head) for head in heads)
     raise CheckpointError(
-        f"{_file_of(stored)} has no question-answering head (qa_outputs): it is {instead}",
-        hint=f"fine-tune one: python tools/finetune_qa.py --base {source} --data train.json --output qa-checkpoint,"
-        f" or choose a checkpoint of class {family.architecture}",
+        f"{_file_of(stored)} has no {wanted}: it is {instead}",
+        hint=f"fine-tune one: {heads[0].training_command.format(source=source)},"
+        f" or choose a checkpoint of class {classes}",
     )
 
 
-def _require_same_names(named: Tensors, shapes: Mapping[str, Any], family: Family, config_name: str) -> None:
+def _require_same_names(named: Tensors, shapes: Mapping[str, Any], model: str, config_name: str) -> None:
     missing = [name for name in shapes if name not in named]
     unknown = sorted(name for name in named if name not in shapes)
     if missing:
@@ -310,7 +331,7 @@ def _require_same_names(named: Tensors, shapes: Mapping[str, Any], family: Famil
         )
     if unknown:
         raise CheckpointError(
-            f"{_file_of(named)} holds weights that are no part of {family.architecture} as {config_name} describes it:"
+            f"{_file_of(named)} holds weights that are no part of {model} as {config_name} describes it:"
             f" {_first(unknown)}",
             hint="merge adapters into the model before saving it, or check num_hidden_layers in config.json",
         )

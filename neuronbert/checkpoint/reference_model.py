@@ -11,7 +11,7 @@ from typing import Any, Dict, Mapping, Optional, Tuple
 import numpy as np
 import torch
 
-from neuronbert.checkpoint.families import Family
+from neuronbert.checkpoint.families import Family, Head
 from neuronbert.errors import BackendFailed
 
 
@@ -43,16 +43,17 @@ MASKED_SCORE = -10000.0
 
 
 class ReferenceModel(torch.nn.Module):
-    """``forward(input_ids, attention_mask, token_type_ids=None)`` → ``(start_logits, end_logits)``.
+    """``forward(input_ids, attention_mask, token_type_ids=None)`` → what ``head`` makes of the hidden states.
 
-    Inputs are int64 of shape [rows, tokens], outputs float32 of the same shape. ``model`` is the transformers object;
+    Inputs are int64 of shape [rows, tokens], outputs float32 with [rows, …]. ``model`` is the transformers object;
     its embeddings, layers and head are called one after another, because the code between them (how a mask is
     expanded, what is returned) differs between releases and is what torch.jit.trace and 16-bit engines stumble over.
     """
 
-    def __init__(self, model: torch.nn.Module, prefix: str, uses_token_types: bool):
+    def __init__(self, model: torch.nn.Module, prefix: str, head: Head, uses_token_types: bool):
         super().__init__()
         self.model = model
+        self._head = head
         self.uses_token_types = uses_token_types
         self._prefix = prefix.rstrip(".")
 
@@ -62,15 +63,13 @@ class ReferenceModel(torch.nn.Module):
 
     def forward(
         self, input_ids: torch.Tensor, attention_mask: torch.Tensor, token_type_ids: Optional[torch.Tensor] = None
-    ) -> Tuple[torch.Tensor, torch.Tensor]:
+    ) -> Tuple[torch.Tensor, ...]:
         hidden = self.embed(input_ids, token_type_ids)
         mask = additive_mask(attention_mask)
         for layer in self.layers():
             out = layer(hidden, mask)
             hidden = out[0] if isinstance(out, tuple) else out
-        logits = self.model.qa_outputs(hidden)
-        start, end = logits.split(1, dim=-1)
-        return start.squeeze(-1).contiguous(), end.squeeze(-1).contiguous()
+        return self._head.forward(self.model, hidden)
 
     def embed(self, input_ids: torch.Tensor, token_type_ids: Optional[torch.Tensor]) -> torch.Tensor:
         """Summed, normalised and projected embeddings, float32 [rows, tokens, hidden]: what stays on a host CPU."""
@@ -93,23 +92,23 @@ def additive_mask(attention_mask: torch.Tensor) -> torch.Tensor:
 
 
 def build_reference_model(
-    family: Family, config: Mapping[str, Any], weights: Mapping[str, np.ndarray], uses_token_types: bool
+    family: Family, head: Head, config: Mapping[str, Any], weights: Mapping[str, np.ndarray], uses_token_types: bool
 ) -> ReferenceModel:
     """The transformers model of ``config`` with ``weights`` (float32 by canonical name), on the CPU, in eval mode."""
-    model = new_transformers_model(family, config)
+    model = new_transformers_model(family, head, config)
     load_strictly(model, {name: torch.from_numpy(array) for name, array in weights.items()})
-    return ReferenceModel(model.eval(), family.prefix, uses_token_types).eval()
+    return ReferenceModel(model.eval(), family.prefix, head, uses_token_types).eval()
 
 
-def new_transformers_model(family: Family, config: Mapping[str, Any]) -> Any:
-    """A float32 model of ``family`` with transformers' random weights; the caller's random numbers are left alone."""
+def new_transformers_model(family: Family, head: Head, config: Mapping[str, Any]) -> Any:
+    """A float32 model with transformers' random weights; the caller's random numbers are left alone."""
     settings = {key: value for key, value in config.items() if key not in _NOT_OUR_SETTINGS}
-    settings.update(num_labels=2, chunk_size_feed_forward=0)
+    settings.update(num_labels=head.labels, chunk_size_feed_forward=0)
     parsed = getattr(transformers, family.config_class).from_dict(settings)
     # Eager attention is the one form that every release has and every exporter and fusion knows.
     parsed._attn_implementation = "eager"
     with torch.random.fork_rng(devices=[]):
-        model = getattr(transformers, family.architecture)(parsed).float()
+        model = getattr(transformers, family.architecture(head))(parsed).float()
     if family.model_type == "distilbert":
         _add_masks_in_distilbert(model)
     return model

@@ -302,30 +302,25 @@ def answer(
 def _answer_one(
     artifact: str, question: str, context: str, variant: str, threads: int, as_json: bool, **options: Any
 ) -> None:
-    from neuronbert.cli.tables import answers_text
     from neuronbert.engine.engine import Engine
-    from neuronbert.engine.lines import flat
-    from neuronbert.tasks.question_answering.answers import options_of
+    from neuronbert.tasks.base import option_kinds, options_of
 
-    window, ranking = options_of(options)
     with Engine(artifact, variant=variant, threads=threads, streams=1) as engine:
-        ranked = engine.answer([(question, context)], window, ranking)[0]
-    show(as_json, flat(ranked, ranking.top_k), lambda: answers_text(ranked))
+        encode_options, decode_options = options_of(option_kinds(engine.task), options)
+        result = engine.answer([(question, context)], encode_options, decode_options)[0]
+    show(as_json, engine.task.json_result(result, decode_options), lambda: engine.task.result_text(result))
 
 
 def _answer_file(
     artifact: str, input_: str, on_error: str, variant: str, threads: int, as_json: bool, **options: Any
 ) -> None:
     from neuronbert.engine.engine import Engine
-    from neuronbert.engine.lines import answer_lines, prepare_lines, refuse_no_question
-    from neuronbert.tasks.question_answering.answers import options_of
-    from neuronbert.tasks.question_answering.squad import bounded_lines
+    from neuronbert.engine.lines import answer_lines
+    from neuronbert.tasks.base import option_kinds, options_of
 
-    window, ranking = options_of(options)
     with open_input(input_) as file, Engine.for_many(artifact, variant=variant, threads=threads) as engine:
-        prepared, skipped = prepare_lines(engine.tokenizer, bounded_lines(file), window, ranking, on_error)
-        refuse_no_question(len(prepared) + len(skipped))
-        results = answer_lines(engine, prepared)
+        encode_options, decode_options = options_of(option_kinds(engine.task), options)
+        results, skipped = answer_lines(engine, file, encode_options, decode_options, on_error)
         if as_json:
             document = {"results": list(results), "skipped": [line._asdict() for line in skipped]}
             put(to_json(document, indent=2))
@@ -433,11 +428,11 @@ def open_input(path: str) -> Iterator[BinaryIO]:
 def evaluate(artifact: str, data: str, as_json: bool, **options: Any) -> None:
     """Exact match and F1 of ARTIFACT on DATA (SQuAD v1.1 or v2.0), as the official scripts count them."""
     from neuronbert.benchmark.evaluation import evaluate_artifact
-    from neuronbert.cli.tables import evaluation_table
+    from neuronbert.cli.tables import evaluation_text
 
     with progress_bar("answering") as progress:
         report = evaluate_artifact(artifact, data, progress=progress, **options)
-    show(as_json, report.as_dict(), lambda: evaluation_table(report))
+    show(as_json, report.as_dict(), lambda: evaluation_text(report.tables()))
 
 
 @cli.command("env")

@@ -4,9 +4,13 @@ import ctypes
 import os
 import sys
 from contextlib import contextmanager
-from typing import Any, Iterable, Iterator, List, Mapping, Optional, Sequence
+from typing import TYPE_CHECKING, Any, Dict, Iterator, List, Mapping, Optional, Sequence, Union
 
 from neuronbert.artifact.manifest import Artifact
+from neuronbert.tasks import load_figures
+
+if TYPE_CHECKING:  # at run time it would bring a tokenizer, which `inspect` has no use for
+    from neuronbert.tasks.base import Table, TaskFigures
 
 
 @contextmanager
@@ -45,13 +49,14 @@ def table(rows: Sequence[Sequence[str]], header: Optional[Sequence[str]] = None)
 
 def compile_report(artifact: Artifact) -> str:
     """What compile kept and left, with the reason for each in two lines."""
-    lines = [line for trial in artifact.manifest["selection"] for line in trial_lines(trial)]
+    figures = load_figures(artifact.task)
+    lines = [line for trial in artifact.manifest["selection"] for line in trial_lines(trial, figures)]
     names = ", ".join(variant["name"] for variant in artifact.variants)
     emulated = " (emulated)" if any(variant["emulated"] for variant in artifact.variants) else ""
     return "\n".join([*lines, f"{artifact.folder}: {names}{emulated}"])
 
 
-def trial_lines(trial: Mapping[str, Any]) -> List[str]:
+def trial_lines(trial: Mapping[str, Any], figures: "TaskFigures") -> List[str]:
     """A candidate's outcome and reason, and its comparison with the FP32 reference."""
     rates = sorted(trial["windows_per_s"])
     speed = f" ({rates[len(rates) // 2]:.1f} windows/s here)" if rates else ""
@@ -59,21 +64,8 @@ def trial_lines(trial: Mapping[str, Any]) -> List[str]:
     agreement = trial["agreement"]
     return [
         f"{trial['name']} {trial['outcome']}{speed}{why}",
-        "  " + (agreement_text(agreement) if agreement else "not compared with the FP32 reference"),
+        "  " + (figures.agreement_text(agreement) if agreement else "not compared with the FP32 reference"),
     ]
-
-
-def agreement_text(agreement: Mapping[str, Any]) -> str:
-    """The figures that the gate decides by, and those that are only reported."""
-    return (
-        f"F1 {agreement['f1']:.2f} of {agreement['reference_f1']:.2f} in FP32, answer F1 {agreement['answer_f1']:.3f}, "
-        f"top-1 equal {agreement['top1_agreement']:.1%}, {_logits_text(agreement['max_abs_diff'])} "
-        f"({agreement['n']} questions)"
-    )
-
-
-def _logits_text(max_abs_diff: Optional[float]) -> str:
-    return "logits with NaN or Inf" if max_abs_diff is None else f"logits within {max_abs_diff:.2g}"
 
 
 def manifest_table(artifact: Artifact) -> str:
@@ -92,26 +84,24 @@ def manifest_table(artifact: Artifact) -> str:
         ("machine", _machine(manifest["environment"])),
         ("checksums", f"all {files} files verified"),
     ]
-    return f"{table(facts)}\n\n{variants_table(artifact.variants)}"
+    return f"{table(facts)}\n\n{variants_table(artifact.variants, load_figures(artifact.task))}"
 
 
-def variants_table(variants: Sequence[Mapping[str, Any]]) -> str:
+def variants_table(variants: Sequence[Mapping[str, Any]], figures: "TaskFigures") -> str:
     """One line for each variant, in the order of preference."""
-    header = ("variant", "shape", "F1 (FP32)", "top-1 equal", "batch invariant", "requires", "made with")
-    return table([_variant_row(variant) for variant in variants], header)
+    rows = [_variant_cells(variant, figures) for variant in variants]
+    return table([list(row.values()) for row in rows], list(rows[0]) if rows else None)
 
 
-def _variant_row(variant: Mapping[str, Any]) -> List[str]:
-    accuracy, agreement = variant["accuracy"], variant["agreement"]
-    return [
-        variant["name"] + (" (EMULATED)" if variant["emulated"] else ""),
-        f"{variant['batch_size'] or 'any'} × {variant['sequence_length'] or 'any'}",
-        f"{accuracy['f1']:.2f} ({accuracy['reference_f1']:.2f})" if accuracy else "not measured",
-        f"{agreement['top1_agreement']:.1%} of {agreement['n']}" if agreement else "not measured",
-        "yes" if variant["batch_invariant"] else "no",
-        _requirements(variant["requires"]),
-        ", ".join(f"{name} {version}" for name, version in variant["versions"].items()),
-    ]
+def _variant_cells(variant: Mapping[str, Any], figures: "TaskFigures") -> Dict[str, str]:
+    return {
+        "variant": variant["name"] + (" (EMULATED)" if variant["emulated"] else ""),
+        "shape": f"{variant['batch_size'] or 'any'} × {variant['sequence_length'] or 'any'}",
+        **figures.columns(variant),
+        "batch invariant": "yes" if variant["batch_invariant"] else "no",
+        "requires": _requirements(variant["requires"]),
+        "made with": ", ".join(f"{name} {version}" for name, version in variant["versions"].items()),
+    }
 
 
 def _requirements(requires: Mapping[str, Any]) -> str:
@@ -129,55 +119,6 @@ def _machine(environment: Mapping[str, Any]) -> str:
     return ", ".join(str(environment[key]) for key in ("cpu_model", "python", "os") if environment.get(key))
 
 
-def answers_text(ranked: Iterable[Mapping[str, Any]]) -> str:
-    """One line for each answer: its text, then its score and place."""
-    return "\n".join(
-        f"{answer['answer'] or '(no answer)'}  (score {answer['score']:.4f}, "
-        f"characters {answer['start']} to {answer['end']}{_details_text(answer)})"
-        for answer in ranked
-    )
-
-
-def _details_text(answer: Mapping[str, Any]) -> str:
-    if "null_difference" not in answer:
-        return ""
-    window = "" if answer["window"] is None else f", window {answer['window']}"
-    return f"{window}, null difference {answer['null_difference']:.2f}"
-
-
-def evaluation_table(report: Any) -> str:
-    """The figures of an EvaluationReport, and every answer that changed if it compares two."""
-    low, high = report.f1_interval
-    facts = [
-        ("artifact", f"{report.artifact} ({report.variant})"),
-        ("data", f"{report.data}: {report.questions} questions, SQuAD {report.version}"),
-        *((name, f"{value:.4f}" if isinstance(value, float) else str(value)) for name, value in report.metrics.items()),
-        ("f1, 95 % interval", f"{low:.2f} to {high:.2f}"),
-        ("questions/s", f"{report.questions_per_s:.1f} (from text to answers, loading not counted)"),
-    ]
-    comparison = report.comparison
-    return table(facts) + (f"\n\n{comparison_text(comparison)}" if comparison else "")
-
-
-def comparison_text(comparison: Any) -> str:
-    """How the answers differ from another reader's, and each that does."""
-    summary = (
-        f"against {comparison.against}: {comparison.equal_answers:.1%} of the answers equal, "
-        f"token F1 {comparison.answer_f1:.3f}, its own F1 {comparison.metrics['f1']:.4f}; "
-        f"{len(comparison.changed)} changed"
-    )
-    rows = [
-        [
-            changed.id,
-            f"{_short(changed.against_answer)} ({changed.against_score:.2f})",
-            f"{_short(changed.answer)} ({changed.score:.2f})",
-            _short(" | ".join(dict.fromkeys(changed.golds)) or "(no answer)"),
-        ]
-        for changed in comparison.changed
-    ]
-    return summary + ("\n" + table(rows, ("question", "was", "is", "gold")) if rows else "")
-
-
 def job_summary(report: Any) -> str:
     """What a JobReport says, in one line."""
     resumed = f", {report.resumed_lines:,} of them by an earlier run" if report.resumed_lines else ""
@@ -188,6 +129,6 @@ def job_summary(report: Any) -> str:
     )
 
 
-def _short(text: str, characters: int = 40) -> str:
-    text = " ".join(text.split()) or "(no answer)"
-    return text if len(text) <= characters else text[: characters - 1] + "…"
+def evaluation_text(parts: Sequence[Union[str, "Table"]]) -> str:
+    """The lines and tables of a task's evaluation, one below the other."""
+    return "\n".join(part if isinstance(part, str) else table(part.rows, part.header) for part in parts)

@@ -1,19 +1,17 @@
-"""Which variants compiler is to try, what became of each, and how fast each is on this machine."""
+"""Which variants compile is to try, and what became of each."""
 
 import os
-import time
-from contextlib import nullcontext
 from dataclasses import dataclass, field
 from itertools import zip_longest
 from pathlib import Path
 from statistics import median
-from typing import Any, Callable, ContextManager, Dict, Iterable, List, Mapping, NamedTuple, Optional, Sequence, Union
+from typing import Any, Dict, Iterable, List, Mapping, NamedTuple, Optional, Sequence, Union
 
-from neuronbert.backends import BACKENDS, Session, ThroughputPlan, load_backend
-from neuronbert.compiler.gate import Agreement, infer_concurrently
+from neuronbert.backends import BACKENDS, load_backend
+from neuronbert.backends.base import Session, ThroughputPlan
 from neuronbert.errors import UsageError
 from neuronbert.hardware.machine import has_inferentia
-from neuronbert.tasks.question_answering.windows import Window
+from neuronbert.tasks.base import Agreement
 
 Names = Union[str, Sequence[str]]
 
@@ -21,9 +19,6 @@ PRECISIONS = ("fp32", "bf16", "fp16", "int8")
 # Backends that ``auto`` tries; echo has no model. On an inf1 instance, real or emulated, its chips are paid for.
 AUTO_BACKENDS = ("openvino", "onnxruntime", "torchscript")
 AUTO_BACKENDS_INF1 = ("neuron",)
-ROUNDS = 3
-ROUND_S = 1.0  # for the slowest; the same windows for all
-TIMED_WINDOWS = (16, 96)
 
 
 class Candidate(NamedTuple):
@@ -131,49 +126,3 @@ def _offered(backend: str, precisions: Sequence[str], neuron_precision: Optional
     if backend == "neuron" and neuron_precision is not None:
         offered = (neuron_precision,)
     return list(offered) if list(precisions) == ["auto"] else [value for value in precisions if value in offered]
-
-
-def time_trials(
-    trials: Sequence[Trial],
-    windows: Sequence[Window],
-    pad_id: int,
-    clock: Callable[[], float] = time.perf_counter,
-    guard: Callable[[Trial], ContextManager[Any]] = nullcontext,
-) -> None:
-    """Time every trial's session on the same windows, in turns (A B A B), so that a drift of the machine hits all.
-
-    Each run is inside ``guard(trial)``. One that takes the trial's session away ends the timing of that trial.
-    """
-    by_length = sorted(windows, key=lambda window: len(window.input_ids))
-
-    def measured(sample: Sequence[Window]) -> List[float]:
-        speeds = []
-        for trial in trials:
-            if trial.session is not None:
-                with guard(trial):
-                    speed = _windows_per_s(trial.session, trial.plan, sample, pad_id, clock)
-                    trial.windows_per_s.append(speed)
-                    speeds.append(speed)
-        return speeds
-
-    probe = _evenly(by_length, 8)
-    measured(probe)  # the first run of a session also allocates
-    low, high = TIMED_WINDOWS
-    sample = _evenly(by_length, int(min(high, max(low, min(measured(probe), default=0.0) * ROUND_S))))
-    for trial in trials:
-        trial.windows_per_s = []
-    for _ in range(ROUNDS):
-        measured(sample)
-
-
-def _evenly(windows: Sequence[Window], count: int) -> List[Window]:
-    count = min(count, len(windows))
-    return [windows[(2 * index + 1) * len(windows) // (2 * count)] for index in range(count)]
-
-
-def _windows_per_s(
-    session: Session, plan: ThroughputPlan, windows: Sequence[Window], pad_id: int, clock: Callable[[], float]
-) -> float:
-    started = clock()
-    infer_concurrently(session, windows, plan, pad_id)
-    return len(windows) / (clock() - started)

@@ -9,7 +9,7 @@ from bisect import bisect_left
 from collections import deque
 from typing import Deque, Dict, Iterator, List, NamedTuple, Optional, Tuple
 
-from neuronbert.backends import ThroughputPlan
+from neuronbert.backends.base import ThroughputPlan
 from neuronbert.runner.requests import Request
 
 # Reasons for a batch to leave, counted in the runner's statistics.

@@ -15,7 +15,8 @@ from typing import Any, Callable, Deque, Dict, List, Optional, Sequence, Tuple
 
 import numpy as np
 
-from neuronbert.backends import Batch, Logits, ThroughputPlan
+from neuronbert.backends.base import Batch, ThroughputPlan
+from neuronbert.backends.outputs import Output, row_of
 from neuronbert.errors import BackendFailed, DeadlineExceeded, NeuronBertError, PoisonRequest, RunnerClosed
 from neuronbert.runner import supervision
 from neuronbert.runner.batching import WHOLE_BATCH, Batcher, Item, Leaving, adaptive_wait_s, fill_of, padding_of
@@ -47,7 +48,9 @@ class Settings:
         hang_timeout_s: float,
         start_timeout_s: float,
         pad_id: int,
+        outputs: Sequence[Output],
     ):
+        self.outputs = outputs
         self.job, self.places, self.pad_id = job, places, pad_id
         self.in_flight, self.batch_size = in_flight, batch_size
         self.max_wait_s, self.hang_timeout_s, self.start_timeout_s = max_wait_s, hang_timeout_s, start_timeout_s
@@ -250,15 +253,13 @@ class Dispatcher:
             if request.over:
                 continue
             if item.row == WHOLE_BATCH:
-                request.logits = [Logits(message["start"], message["end"])]
+                request.outputs = [message["outputs"]]
             else:
-                request.logits[item.row] = Logits(
-                    message["start"][index, : item.length], message["end"][index, : item.length]
-                )
+                request.outputs[item.row] = row_of(message["outputs"], self._settings.outputs, index, item.length)
             if not request.trips or request.trips[-1] is not trip:
                 request.trips.append(trip)
         for request in {id(item.request): item.request for item in sent.items}.values():
-            if not request.over and not any(one is None for one in request.logits):
+            if not request.over and not any(one is None for one in request.outputs):
                 self._finish(request)
         self.statistics.round_trip.add(now_s() - sent.sent)  # what the askers saw, their callbacks included
 
@@ -415,7 +416,7 @@ class Dispatcher:
     def _finish(self, request: Request) -> None:
         began = now_s()
         try:
-            result = request.finish([one for one in request.logits if one is not None])
+            result = request.finish([one for one in request.outputs if one is not None])
         except Exception as error:
             self._fail(request, error)
             return

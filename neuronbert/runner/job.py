@@ -20,17 +20,18 @@ from typing import Any, BinaryIO, Callable, Deque, Dict, Iterator, List, NamedTu
 from neuronbert import __version__
 from neuronbert.artifact.manifest import Artifact, PathLike, load_artifact
 from neuronbert.artifact.resumable import Record, as_job, partial_path, record_path, resumable_output
-from neuronbert.backends import Logits
-from neuronbert.engine.engine import CHUNK_QUESTIONS, plan_batches, unpad
-from neuronbert.engine.lines import PreparedLine, prepare_lines, refuse_no_question, result_of
+from neuronbert.backends.outputs import Outputs
+from neuronbert.engine.batches import collate, plan_batches, uncollate
+from neuronbert.engine.engine import CHUNK_INPUTS
+from neuronbert.engine.lines import PreparedLine, prepare_lines, refuse_no_input, result_of
 from neuronbert.errors import BackendFailed, InputError, NeuronBertError, OutputError, RunnerClosed
 from neuronbert.runner import Runner
-from neuronbert.tasks.question_answering.answers import AnswerOptions, options_of, rank_answers
-from neuronbert.tasks.question_answering.squad import SkippedLine
-from neuronbert.tasks.question_answering.windows import Window, WindowOptions, collate
+from neuronbert.tasks import load_task
+from neuronbert.tasks.base import DecodeOptions, EncodeOptions, Row, option_kinds, options_of
+from neuronbert.tasks.lines import SkippedLine
 
 # Part of what an unfinished job was begun with: a release that changes either must not go on with it.
-BLOCK_LINES = CHUNK_QUESTIONS
+BLOCK_LINES = CHUNK_INPUTS
 BLOCK_BYTES = 8 << 20
 # One that is ranked and written, one that is computed, one whose first batches are there when that is done.
 BLOCKS_IN_FLIGHT = 3
@@ -77,8 +78,8 @@ def run_job(
 
     While it runs, ``output``.partial grows, and ``output``.partial.json records how far it is: the same call goes on
     after a kill, and the output is what one undisturbed run writes. Input that is no plain file cannot be read again,
-    so such a job begins anew. workers, variant, threads: as for Runner. ``options`` are those of WindowOptions and
-    AnswerOptions, which a line may set for itself. A broken line fails the job, or is passed to
+    so such a job begins anew. workers, variant, threads: as for Runner. ``options`` are those of the task (windows and
+    answers), which a line may set for itself. A broken line fails the job, or is passed to
     ``on_skip`` with ``on_error="skip"``. ``neuronbert top`` shows the job.
 
     Raises InputError naming the line, OutputError (``output`` exists, the disk is full, the partial output is of
@@ -86,11 +87,12 @@ def run_job(
     """
     with resumable_output(output) as growing, _opened(input) as source:
         loaded = artifact if isinstance(artifact, Artifact) else load_artifact(artifact)
-        windows, answers = options_of(options)
+        task = load_task(loaded.task)
+        encode_options, decode_options = options_of(option_kinds(task), options)
         with Runner(loaded, workers=workers, variant=variant, threads=threads, publish=True) as runner:
-            record = growing.begin(_description(runner, source, windows, answers), source.resumable)
+            record = growing.begin(_description(runner, source, encode_options, decode_options), source.resumable)
             source.skip(record, growing.output)
-            job = _Job(runner, source, windows, answers, on_error)
+            job = _Job(runner, source, encode_options, decode_options, on_error)
             first, started = record, time.perf_counter()
             for block in job.blocks():
                 done = job.answer(block)
@@ -99,7 +101,7 @@ def run_job(
                 for line in done.skipped:
                     on_skip(line)
                 progress(record.input_bytes - first.input_bytes, source.left, record.input_lines)
-            refuse_no_question(record.answered + record.skipped)
+            refuse_no_input(task, record.answered + record.skipped)
             seconds = time.perf_counter() - started
         growing.finish()
     return JobReport(
@@ -119,15 +121,17 @@ def _names(runner: Runner) -> str:
     return ", ".join(variant["name"] for variant in runner.variants)
 
 
-def _description(runner: Runner, source: "_Source", windows: WindowOptions, answers: AnswerOptions) -> Dict[str, Any]:
+def _description(
+    runner: Runner, source: "_Source", encode_options: EncodeOptions, decode_options: DecodeOptions
+) -> Dict[str, Any]:
     """All that the output depends on but the input's bytes; the names are for whoever changed one of them."""
     plan = runner.plan
     return as_job(
         input=source.kind,
         artifact=runner.artifact.manifest["digest"],
         variant=_names(runner),
-        **asdict(windows),
-        **asdict(answers),
+        **asdict(encode_options),
+        **asdict(decode_options),
         batches={"rows": plan.rows, "tokens": plan.tokens, "lengths": plan.lengths},
         threads_per_batch=max(1, runner.places[0].threads // plan.streams),
         block={"lines": BLOCK_LINES, "bytes": BLOCK_BYTES},
@@ -206,10 +210,10 @@ def _opened(path: PathLike) -> Iterator[_Source]:
 
 
 class _Batch(NamedTuple):
-    """Which of its block's windows, and their logits to come."""
+    """Which of its block's rows, and their outputs to come."""
 
-    windows: List[int]
-    logits: "Future[Logits]"
+    rows: List[int]
+    outputs: "Future[Outputs]"
 
 
 class _Block(NamedTuple):
@@ -217,7 +221,7 @@ class _Block(NamedTuple):
 
     prepared: List[PreparedLine]
     skipped: List[SkippedLine]
-    windows: List[Window]
+    rows: List[Row]
     batches: List[_Batch]
     input_sha256: str
     input_bytes: int
@@ -244,9 +248,16 @@ class _Answered(NamedTuple):
 
 
 class _Job:
-    def __init__(self, runner: Runner, source: _Source, windows: WindowOptions, answers: AnswerOptions, on_error: str):
+    def __init__(
+        self,
+        runner: Runner,
+        source: _Source,
+        encode_options: EncodeOptions,
+        decode_options: DecodeOptions,
+        on_error: str,
+    ):
         self._runner, self._source = runner, source
-        self._options = windows, answers
+        self._options = encode_options, decode_options
         self._on_error = on_error
         self._waiting: Deque[_Block] = deque()
 
@@ -273,65 +284,71 @@ class _Job:
         lines = self._source.block()
         if not lines:
             return None
+        runner = self._runner
         prepared, skipped = prepare_lines(
-            self._runner.tokenizer, lines, *self._options, on_error=self._on_error, first_line=first_line
+            runner.task, runner.tokenizer, lines, *self._options, on_error=self._on_error, first_line=first_line
         )
-        shown = [window for one in prepared for window in one.example.windows]
+        rows = [row for line in prepared for row in line.example.windows]
         batches = [
-            _Batch(batch, self._submit(shown, batch))
-            for batch in plan_batches([len(window.input_ids) for window in shown], self._runner.plan)
+            _Batch(batch, self._submit(rows, batch))
+            for batch in plan_batches([len(row.input_ids) for row in rows], runner.plan)
         ]
-        return _Block(prepared, skipped, shown, batches, self._source.sha256, self._source.bytes, self._source.lines)
+        return _Block(prepared, skipped, rows, batches, self._source.sha256, self._source.bytes, self._source.lines)
 
-    def _submit(self, windows: List[Window], batch: List[int]) -> "Future[Logits]":
-        return self._runner.submit_together(collate([windows[index] for index in batch], self._runner.tokenizer.pad_id))
+    def _submit(self, rows: List[Row], batch: List[int]) -> "Future[Outputs]":
+        return self._runner.submit_together(collate([rows[index] for index in batch], self._runner.tokenizer.pad_id))
 
     def answer(self, block: _Block) -> _Answered:
         """The output's lines of ``block``, when its batches are done."""
-        logits, failed = self._logits(block)
+        outputs, failed = self._outputs(block)
+        task = self._runner.task
         results: List[str] = []
         skipped = list(block.skipped)
         first = 0
-        for one in block.prepared:
-            own = range(first, first + len(one.example.windows))
+        for line in block.prepared:
+            own = range(first, first + len(line.example.windows))
             first = own.stop
             error = next((failed[index] for index in own if index in failed), None)
             if error is None:
-                starts, ends = [logits[index].start for index in own], [logits[index].end for index in own]
-                ranked = rank_answers(one.example, starts, ends, one.options)
-                results.append(json.dumps(result_of(one, ranked), ensure_ascii=False))
+                result = task.decode(line.example, [outputs[index] for index in own], line.options)
+                results.append(json.dumps(result_of(task, line, result), ensure_ascii=False))
             elif self._on_error == "skip":
-                skipped.append(SkippedLine(one.line.line_number, error.message))
+                skipped.append(SkippedLine(line.line.line_number, error.message))
             else:
                 raise BackendFailed(
-                    f"line {one.line.line_number}: {error.message}", hint="--on-error skip leaves such lines out"
+                    f"line {line.line.line_number}: {error.message}", hint="--on-error skip leaves such lines out"
                 )
         text = "".join(result + "\n" for result in results).encode("utf-8")
         return _Answered(text, len(results), sorted(skipped))
 
-    def _logits(self, block: _Block) -> Tuple[List[Logits], Dict[int, NeuronBertError]]:
-        """The logits of each window, and what is wrong with those that have none."""
-        answered: List[Tuple[List[int], Logits]] = []
+    def _outputs(self, block: _Block) -> Tuple[Dict[int, Outputs], Dict[int, NeuronBertError]]:
+        """The outputs of each row by its number, and what is wrong with those that have none."""
+        found: Dict[int, Outputs] = {}
         failed: Dict[int, NeuronBertError] = {}
         for batch in block.batches:
-            outcome = _outcome(batch.logits)
-            if isinstance(outcome, Logits):
-                answered.append((batch.windows, outcome))
+            outcome = _outcome(batch.outputs)
+            if not isinstance(outcome, NeuronBertError):
+                found.update(self._rows_of(block, batch.rows, outcome))
                 continue
             # One of its rows may be at fault, or a row of another batch that was with the same worker when it died.
-            wait([each.logits for other in (block, *self._waiting) for each in other.batches])
-            for index in batch.windows:
-                alone = _outcome(self._submit(block.windows, [index]))
-                if isinstance(alone, Logits):
-                    answered.append(([index], alone))
-                else:
+            wait([other.outputs for waiting in (block, *self._waiting) for other in waiting.batches])
+            for index in batch.rows:
+                alone = _outcome(self._submit(block.rows, [index]))
+                if isinstance(alone, NeuronBertError):
                     failed[index] = alone
-        return unpad(block.windows, answered), failed
+                else:
+                    found.update(self._rows_of(block, [index], alone))
+        return found, failed
+
+    def _rows_of(self, block: _Block, batch: List[int], outputs: Outputs) -> Dict[int, Outputs]:
+        rows = [block.rows[index] for index in batch]
+        specs = self._runner.task.OUTPUTS
+        return dict(zip(batch, uncollate(rows, specs, [(list(range(len(batch))), outputs)])))
 
 
-def _outcome(logits: "Future[Logits]") -> Union[Logits, NeuronBertError]:
+def _outcome(outputs: "Future[Outputs]") -> Union[Outputs, NeuronBertError]:
     try:
-        return logits.result()
+        return outputs.result()
     except RunnerClosed:
         raise
     except NeuronBertError as error:

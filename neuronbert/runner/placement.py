@@ -3,7 +3,8 @@
 import os
 from typing import Dict, List, NamedTuple, Optional, Sequence
 
-from neuronbert.artifact.manifest import Artifact, Variant, choose_variants
+from neuronbert.artifact.manifest import Artifact, Variant
+from neuronbert.artifact.variants import choose_variants
 from neuronbert.backends import load_backend
 from neuronbert.backends.neuron.target import recorded_layout
 from neuronbert.errors import ArtifactError, UsageError

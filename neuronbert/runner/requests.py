@@ -7,7 +7,8 @@ from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence
 
 import numpy as np
 
-from neuronbert.backends import Batch, Logits
+from neuronbert.backends.base import Batch
+from neuronbert.backends.outputs import Outputs
 
 
 class Row(NamedTuple):
@@ -31,7 +32,7 @@ class Request:
 
     id: int
     rows: Sequence[Row]
-    finish: Callable[[List[Logits]], Any]  # the rows' logits, un-padded → the result
+    finish: Callable[[List[Outputs]], Any]  # the rows' outputs, un-padded → the result
     submitted: float
     accepted: float = 0.0  # tokenised and queued
     deadline: float = math.inf
@@ -47,14 +48,14 @@ class Request:
     sent_first: float = 0.0
     batch_wait_s: float = 0.0  # of the time in the queue: while a worker had room, for others to share its batch
     trips: List[Dict[str, Any]] = field(default_factory=list)  # the batches its rows went in
-    logits: List[Optional[Logits]] = field(default_factory=list)
+    outputs: List[Optional[Outputs]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.logits = [None] * (1 if self.batch is not None else len(self.rows))
+        self.outputs = [None] * (1 if self.batch is not None else len(self.rows))
 
     def forget(self) -> None:
         """Drop what is large: somebody may keep the future, and a deadline may be long."""
-        self.rows, self.batch, self.logits, self.finish = (), None, [], _forgotten
+        self.rows, self.batch, self.outputs, self.finish = (), None, [], _forgotten
 
     @property
     def size(self) -> int:
@@ -82,5 +83,5 @@ class Request:
         }
 
 
-def _forgotten(logits: List[Logits]) -> Any:
+def _forgotten(outputs: List[Outputs]) -> Any:
     raise AssertionError("a request has one outcome")

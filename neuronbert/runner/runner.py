@@ -10,14 +10,13 @@ import threading
 import time
 from collections import deque
 from concurrent.futures import CancelledError, Future
-from dataclasses import fields
-from typing import Any, Deque, Dict, Iterable, Iterator, List, Optional, Sequence, Tuple, Union
-
-import numpy as np
+from typing import Any, Deque, Dict, Iterable, Iterator, List, Optional, Sequence, Tuple, Type, Union
 
 from neuronbert.artifact.manifest import Artifact, PathLike, load_artifact
-from neuronbert.backends import Batch, Logits, ThroughputPlan
-from neuronbert.engine.model import QuestionAnsweringOutput, encoded_batch, refuse_foreign_tokens
+from neuronbert.backends.base import Batch, ThroughputPlan
+from neuronbert.backends.outputs import Outputs, stacked
+from neuronbert.checkpoint.tokenizer import Tokenizer
+from neuronbert.engine.encoded import encoded_batch, refuse_foreign_tokens
 from neuronbert.errors import InputError, NeuronBertError, Overloaded, RunnerClosed, UsageError
 from neuronbert.hardware.cores import CoreLayout
 from neuronbert.runner.counters import Statistics
@@ -27,19 +26,24 @@ from neuronbert.runner.placement import place_workers
 from neuronbert.runner.publishing import Publisher
 from neuronbert.runner.requests import Request, Row
 from neuronbert.runner.supervision import Job, now_s
-from neuronbert.tasks.question_answering.answers import AnswerOptions, options_of, rank_answers
-from neuronbert.tasks.question_answering.windows import Example, Tokenizer, WindowOptions, encode_examples
+from neuronbert.tasks import load_task
+from neuronbert.tasks.base import (
+    DecodeOptions,
+    EncodeOptions,
+    Example,
+    Input,
+    option_kinds,
+    option_names,
+    options_of,
+)
 
-Pair = Tuple[str, str]  # question, context
-
-WINDOW_KEYWORDS = frozenset(field.name for field in fields(WindowOptions))
-ANSWER_KEYWORDS = frozenset(field.name for field in fields(AnswerOptions))
-
-MAP_CHUNK = 32  # pairs tokenised together
+MAP_CHUNK = 32  # inputs tokenised together
 
 
 class Runner:
     """Answers from many processes: ``with Runner("qa-artifact", workers=4) as runner: runner.submit(...)``.
+
+    What is asked and answered is the artifact's ``task``'s affair: a question with its context, and its answer.
 
     workers: processes (default: one for each core group; on CPUs one, with as many streams as it has threads).
     variant, threads, streams: each worker's, as for Engine. layout, or instance_type and mode: the NeuronCores.
@@ -96,6 +100,7 @@ class Runner:
             if not value > 0:
                 raise UsageError(f"{name} must be above 0, not {value!r}")
         self.artifact = artifact if isinstance(artifact, Artifact) else load_artifact(artifact)
+        self.task = load_task(self.artifact.task)
         placement = place_workers(
             self.artifact,
             variant=variant,
@@ -135,6 +140,7 @@ class Runner:
                 hang_timeout_s=hang_timeout_s,
                 start_timeout_s=start_timeout_s,
                 pad_id=self.tokenizer.pad_id,
+                outputs=self.task.OUTPUTS,
             ),
             self._statistics,
             self.events.happened,
@@ -157,26 +163,22 @@ class Runner:
     # ------------------------------------------------------------------ asking
 
     def submit(
-        self,
-        question: str,
-        context: str,
-        *,
-        timeout_s: Optional[float] = None,
-        breakdown: bool = False,
-        **keywords: Any,
+        self, *inputs: Any, timeout_s: Optional[float] = None, breakdown: bool = False, **keywords: Any
     ) -> "Future[Any]":
-        """Ask one question; the future's result is what ``pipeline`` gives: one answer, or a list with ``top_k``.
+        """Ask one input; the future's result is what ``pipeline`` gives.
 
-        keywords: those of WindowOptions and AnswerOptions. ``timeout_s``: from now; a request that could only be late
+        For question answering: ``submit(question, context)``, one answer or a list with ``top_k``, and the keywords of
+        WindowOptions and AnswerOptions. ``timeout_s``: from now; a request that could only be late
         fails with DeadlineExceeded before it costs device time. ``breakdown``: the result is an Answered, with where
         its time went. Raises InputError and UsageError for what cannot be asked, Overloaded (at once) when the queue
         is full or too long for ``timeout_s``, RunnerClosed.
         """
         submitted = now_s()
         self._refuse_early(timeout_s)
-        windows, answers = self._options(keywords)
-        example = encode_examples(self.tokenizer, [(question, context)], windows)[0]
-        request = self._request(example, answers, submitted, breakdown)
+        asked, keywords = self.task.call_input(*inputs, **keywords)
+        encode_options, decode_options = self._options(keywords)
+        example = self.task.encode(self.tokenizer, [asked], encode_options)[0]
+        request = self._request(example, decode_options, submitted, breakdown)
         self._admit(request, timeout_s)
         return request.future
 
@@ -189,9 +191,9 @@ class Runner:
         timeout_s: Optional[float] = None,
         breakdown: bool = False,
     ) -> "Future[Any]":
-        """Ask with tokens that the caller made: int [rows, tokens] each, as for NeuronBertForQuestionAnswering.
+        """Ask with tokens that the caller made: int [rows, tokens] each, as for the task's model class.
 
-        The future's result has ``start_logits`` and ``end_logits``, float32 [rows, tokens]. Errors as for ``submit``.
+        The future's result has the model's outputs by name, float32 with [rows, …]. Errors as for ``submit``.
         """
         submitted = now_s()
         self._refuse_early(timeout_s)
@@ -201,34 +203,34 @@ class Runner:
         self._admit(request, timeout_s)
         return request.future
 
-    def submit_together(self, batch: Batch) -> "Future[Logits]":
+    def submit_together(self, batch: Batch) -> "Future[Outputs]":
         """Rows that go to one worker in one batch, nothing beside them: the same numbers whatever else is running.
 
-        Waits while the queue is full. The future's result is the batch's Logits.
+        Waits while the queue is full. The future's result is the batch's Outputs.
         """
-        request = Request(next(self._ids), (), lambda logits: logits[0], now_s(), batch=batch)
+        request = Request(next(self._ids), (), lambda outputs: outputs[0], now_s(), batch=batch)
         self._admit(request, None, wait=True)
         return request.future
 
-    async def answer(self, question: str, context: str, **keywords: Any) -> Any:
+    async def answer(self, *inputs: Any, **keywords: Any) -> Any:
         """``submit`` for asyncio: tokenises in another thread, and cancelling the task cancels the request."""
-        submit = functools.partial(self.submit, question, context, **keywords)
+        submit = functools.partial(self.submit, *inputs, **keywords)
         future = await asyncio.get_running_loop().run_in_executor(None, submit)
         return await asyncio.wrap_future(future)
 
-    def map(self, pairs: Iterable[Pair], *, on_error: str = "raise", **keywords: Any) -> Iterator[Any]:
-        """The results for each (question, context), in order, over any number of pairs in bounded memory.
+    def map(self, pairs: Iterable[Input], *, on_error: str = "raise", **keywords: Any) -> Iterator[Any]:
+        """The results for each input (a question and its context), in order, over any number in bounded memory.
 
-        Where the queue is full it waits. ``on_error="yield"`` gives a pair's error in its place instead of raising it.
+        Where the queue is full it waits. ``on_error="yield"`` gives an input's error in its place instead of raising.
         """
         if on_error not in ("raise", "yield"):
             raise UsageError(f"on_error is {on_error!r}", hint="raise or yield")
-        windows, answers = self._options(keywords)
+        encode_options, decode_options = self._options(keywords)
         source = iter(pairs)
         waiting: Deque[Future[Any]] = deque()
         try:
             for chunk in iter(lambda: list(itertools.islice(source, MAP_CHUNK)), []):
-                for future in self._submit_all(chunk, windows, answers):
+                for future in self._submit_all(chunk, encode_options, decode_options):
                     waiting.append(future)
                     # As many as may wait: more would only be kept here instead of in the queue.
                     while len(waiting) > self._statistics.max_queue or (waiting and waiting[0].done()):
@@ -240,52 +242,43 @@ class Runner:
                 future.cancel()
 
     def _submit_all(
-        self, pairs: Sequence[Pair], windows: WindowOptions, answers: AnswerOptions
+        self, inputs: Sequence[Input], encode_options: EncodeOptions, decode_options: DecodeOptions
     ) -> Iterator["Future[Any]"]:
         submitted = now_s()
-        for outcome in self._encode_all(pairs, windows):
+        for outcome in self._encode_all(inputs, encode_options):
             if isinstance(outcome, NeuronBertError):
                 failed: Future[Any] = Future()
                 failed.set_exception(outcome)
                 yield failed
                 continue
-            request = self._request(outcome, answers, submitted, False)
+            request = self._request(outcome, decode_options, submitted, False)
             try:
                 self._admit(request, None, wait=True)
             except InputError as error:
                 request.future.set_exception(error)
             yield request.future
 
-    def _encode_all(self, pairs: Sequence[Pair], windows: WindowOptions) -> List[Union[Example, NeuronBertError]]:
+    def _encode_all(self, inputs: Sequence[Input], options: EncodeOptions) -> List[Union[Example, NeuronBertError]]:
         """Together if all are well, else each by itself: what is wrong with one is its own affair."""
         try:
-            return list(encode_examples(self.tokenizer, pairs, windows))
+            return list(self.task.encode(self.tokenizer, inputs, options))
         except InputError as error:
-            if len(pairs) == 1:
+            if len(inputs) == 1:
                 return [error]
-        return [outcome for pair in pairs for outcome in self._encode_all([pair], windows)]
+        return [outcome for asked in inputs for outcome in self._encode_all([asked], options)]
 
     # ------------------------------------------------------------------ requests
 
-    @staticmethod
-    @functools.lru_cache(maxsize=64)
-    def _made_options(items: Tuple[Tuple[str, Any], ...]) -> Tuple[WindowOptions, AnswerOptions]:
-        keywords = dict(items)
-        unknown = sorted(set(keywords) - WINDOW_KEYWORDS - ANSWER_KEYWORDS)
-        if unknown:
-            known = ", ".join(sorted(WINDOW_KEYWORDS | ANSWER_KEYWORDS))
-            raise UsageError(f"there is no keyword {unknown[0]!r}", hint=f"one of {known}")
-        return options_of(keywords)
+    def _options(self, keywords: Dict[str, Any]) -> Tuple[EncodeOptions, DecodeOptions]:
+        return _made_options(option_kinds(self.task), tuple(sorted(keywords.items())))
 
-    def _options(self, keywords: Dict[str, Any]) -> Tuple[WindowOptions, AnswerOptions]:
-        return self._made_options(tuple(sorted(keywords.items())))
+    def _request(self, example: Example, options: DecodeOptions, submitted: float, breakdown: bool) -> Request:
+        task = self.task
 
-    def _request(self, example: Example, options: AnswerOptions, submitted: float, breakdown: bool) -> Request:
-        def finish(logits: List[Logits]) -> Any:
-            ranked = rank_answers(example, [one.start for one in logits], [one.end for one in logits], options)
-            return ranked[0] if len(ranked) == 1 else ranked
+        def finish(outputs: List[Outputs]) -> Any:
+            return task.call_result(task.decode(example, outputs, options))
 
-        rows = [Row(window.input_ids, window.token_type_ids) for window in example.windows]
+        rows = [Row(row.input_ids, row.token_type_ids) for row in example.windows]
         return Request(next(self._ids), rows, finish, submitted, wants_breakdown=breakdown)
 
     def _encoded_request(self, batch: Batch, submitted: float, breakdown: bool) -> Request:
@@ -293,9 +286,15 @@ class Runner:
         plan = self._dispatcher.plan
         assert plan is not None
         if len(batch.input_ids) == plan.rows:  # a full batch as it is
-            return Request(number, (), _output, submitted, batch=batch, wants_breakdown=breakdown)
+            return Request(number, (), self._output, submitted, batch=batch, wants_breakdown=breakdown)
         rows = [Row(ids, types, mask) for ids, mask, types in zip(*batch)]
-        return Request(number, rows, _output, submitted, wants_breakdown=breakdown)
+        return Request(number, rows, self._stacked_output, submitted, wants_breakdown=breakdown)
+
+    def _output(self, outputs: List[Outputs]) -> Any:
+        return self.task.MODEL_OUTPUT(**outputs[0])
+
+    def _stacked_output(self, outputs: List[Outputs]) -> Any:
+        return self.task.MODEL_OUTPUT(**stacked(outputs))
 
     def _refuse_early(self, timeout_s: Optional[float]) -> None:
         """Before any work is spent on a request that cannot be let in."""
@@ -427,11 +426,16 @@ class Runner:
         os.kill(os.getpid(), signal.SIGTERM)
 
 
-def _output(logits: List[Logits]) -> QuestionAnsweringOutput:
-    """The rows' logits as one array of each side; a whole batch is one already."""
-    if len(logits) == 1 and logits[0].start.ndim == 2:
-        return QuestionAnsweringOutput(*logits[0])
-    return QuestionAnsweringOutput(*(np.stack(side) for side in zip(*logits)))
+@functools.lru_cache(maxsize=64)
+def _made_options(
+    kinds: Tuple[Type[Any], Type[Any]], items: Tuple[Tuple[str, Any], ...]
+) -> Tuple[EncodeOptions, DecodeOptions]:
+    keywords = dict(items)
+    known = sorted(option_names(kinds))
+    unknown = sorted(set(keywords).difference(known))
+    if unknown:
+        raise UsageError(f"there is no keyword {unknown[0]!r}", hint=f"one of {', '.join(known)}")
+    return options_of(kinds, keywords)
 
 
 def _outcome(future: "Future[Any]", on_error: str) -> Any:

@@ -14,7 +14,7 @@ import threading
 import time
 from typing import Any, Dict, List
 
-from neuronbert.backends import Batch
+from neuronbert.backends.base import Batch
 from neuronbert.errors import BackendFailed, NeuronBertError
 from neuronbert.runner.frames import packed, receive_blocking
 
@@ -103,12 +103,12 @@ class Worker:
     def _run(self, number: int, batch: Batch) -> None:
         started = time.perf_counter()
         try:
-            start, end = self._session.run(Batch(*batch))
+            outputs = self._session.run(Batch(*batch))
         except Exception as error:
             self._send({"kind": "failed", "batch": number, "error": _sendable(error)})
             return
         device_s = time.perf_counter() - started
-        self._send({"kind": "done", "batch": number, "start": start, "end": end, "device_s": device_s})
+        self._send({"kind": "done", "batch": number, "outputs": outputs, "device_s": device_s})
 
     def _send(self, message: Dict[str, Any]) -> None:
         data = packed(message)

@@ -1,4 +1,33 @@
 """What a model is for: one module or folder a task, one Protocol (``base``), one table. Text in, results out.
 
-``artifact`` and everything above may import it, but only ``base`` and the table: nothing there knows a task by name.
+``artifact`` and everything above may import the modules here and the table, never a task: they know none by name.
 """
+
+import importlib
+from typing import TYPE_CHECKING, cast
+
+from neuronbert.errors import UsageError
+
+if TYPE_CHECKING:
+    from neuronbert.tasks.base import Task, TaskFigures
+
+# name, as transformers calls its pipeline → folder with the modules task (base.Task) and figures, imported on use
+TASKS = {
+    "question-answering": "neuronbert.tasks.question_answering",
+}
+# public name → task: the class that gives a task's outputs for tokens (engine/model.py makes it)
+MODEL_CLASSES = {
+    "NeuronBertForQuestionAnswering": "question-answering",
+}
+
+
+def load_task(name: str) -> "Task":
+    """The task called ``name``; UsageError if there is none."""
+    if name not in TASKS:
+        raise UsageError(f"there is no task {name!r}", hint=f"one of {', '.join(TASKS)}")
+    return cast("Task", importlib.import_module(f"{TASKS[name]}.task"))
+
+
+def load_figures(name: str) -> "TaskFigures":
+    """How what the gate measured for the task called ``name`` is shown; it must be in the table."""
+    return cast("TaskFigures", importlib.import_module(f"{TASKS[name]}.figures"))

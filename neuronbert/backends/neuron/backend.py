@@ -1,29 +1,28 @@
 """AWS Inferentia 1: traces the model with torch_neuron for one static shape, and runs it on the cores of this process.
 
-The only module that imports torch_neuron. A compiled model takes one shape; engine.py puts several together
+A compiled model takes one shape; engine.py puts several together
 (buckets.py). One ``torch.jit.load`` is one core group, so a session holds a module for each group it uses.
 """
 
 import importlib
 import os
-import re
 import shutil
 import sys
 import tempfile
 import threading
-from collections import Counter
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
 
-from neuronbert.backends import Batch, ExportResult, ExportSource, Logits, ThroughputPlan
+from neuronbert.backends.base import Batch, Bucket, ExportResult, ExportSource, ThroughputPlan, Variant
 from neuronbert.backends.neuron.core_groups import CoreGroups, core_variables, cores_given
 from neuronbert.backends.neuron.failures import RUNTIME_FAILURES, NumericalError, explained
-from neuronbert.backends.neuron.target import Bucket, recorded_layout
+from neuronbert.backends.neuron.target import recorded_layout
+from neuronbert.backends.neuron.tracing import import_torch_neuron
+from neuronbert.backends.outputs import Output, Outputs, all_finite, equal, named
 from neuronbert.backends.tracing import example_inputs
-from neuronbert.cli.doctor import NEURON_INSTALL
 from neuronbert.errors import BackendFailed, BackendUnavailable
 from neuronbert.hardware.cores import MAX_CORES, MAX_HOST_THREADS, NUM_CORES, environment_set
 from neuronbert.hardware.machine import library_version, library_versions
@@ -36,23 +35,6 @@ EMULATED = "+emulated"  # how the version of a stand-in ends
 
 # Ids that every vocabulary has: warming up knows nothing of the model but its shape.
 WARM_UP_VOCABULARY = 30
-# What must not run on the CPU: the work that the instance is paid for. Embeddings and what surrounds them belong there.
-DEVICE_OPERATORS = frozenset(
-    "aten::" + name
-    for name in "linear matmul mm bmm addmm baddbmm einsum softmax _softmax scaled_dot_product_attention".split()
-)
-
-
-def import_torch_neuron() -> Any:
-    """The torch_neuron module; BackendUnavailable with its own words where it cannot be imported."""
-    try:
-        module = importlib.import_module("torch_neuron")
-    except ImportError as error:
-        # PyPI's placeholder raises "WRONG PACKAGE": its text says more than "not installed" would.
-        raise BackendUnavailable(f"torch_neuron cannot be imported: {error}", hint=NEURON_INSTALL) from error
-    if not hasattr(module, "trace"):
-        raise BackendUnavailable("torch_neuron is installed and has no trace function", hint=NEURON_INSTALL)
-    return module
 
 
 def check_available(precision: str) -> None:
@@ -122,60 +104,6 @@ def compiler_versions() -> Dict[str, str]:
     return {**versions, "neuron-cc": str(found)} if found else versions
 
 
-class CompileReport(NamedTuple):
-    """What became of a trace: how much of it is on the device, and what is not."""
-
-    percent_compiled: Optional[float]  # as the compiler's log says
-    subgraphs: int  # neuron::forward nodes in the graph
-    operators_on_cpu: Dict[str, int]
-
-    def fallback(self) -> List[str]:
-        """Work for the device that was left on the CPU, in words; empty when all is well."""
-        if not self.subgraphs:
-            return ["the traced graph has no neuron::forward node: all of it would run on the CPU"]
-        left = {name: count for name, count in self.operators_on_cpu.items() if name in DEVICE_OPERATORS}
-        if not left:
-            return []
-        named = ", ".join(f"{count} {name}" for name, count in sorted(left.items()))
-        percent = (
-            "" if self.percent_compiled is None else f" ({self.percent_compiled:.2f} % of the operators are compiled)"
-        )
-        return [f"{named} would run on the CPU{percent}"]
-
-
-def trace(model: Any, inputs: Tuple[Any, ...], recipe: Mapping[str, Any], folder: Path) -> Any:
-    """torch_neuron.trace of a model in eval mode, called with positional inputs and returning a tuple.
-
-    ``fallback=False`` would refuse every BERT, whose aten::embedding never compiles: what fell back is looked up in
-    the graph instead (``report_of``).
-    """
-    return import_torch_neuron().trace(
-        model.eval(),
-        inputs,
-        compiler_args=list(recipe["compiler_args"]),
-        compiler_workdir=str(folder),
-        compiler_timeout=recipe.get("compiler_timeout_s"),
-    )
-
-
-def report_of(traced: Any, log: str) -> CompileReport:
-    """What the graph of a traced module and the log of its compilation say."""
-    kinds = Counter(node.kind() for node in _nodes(traced.inlined_graph))
-    percent = re.findall(r"\(post-compilation\).*percent compiled = ([0-9.]+)%", log)
-    return CompileReport(
-        float(percent[-1]) if percent else None,
-        sum(count for kind, count in kinds.items() if kind.startswith("neuron::forward")),
-        {kind: count for kind, count in sorted(kinds.items()) if kind.startswith("aten::")},
-    )
-
-
-def _nodes(block: Any) -> Iterator[Any]:
-    for node in block.nodes():
-        yield node
-        for inner in node.blocks():
-            yield from _nodes(inner)
-
-
 # ---------------------------------------------------------------------------- loading
 
 
@@ -192,7 +120,7 @@ _groups: Dict[Tuple[int, int, int], CoreGroups] = {}
 _loading = threading.Lock()
 
 
-def load(folder: Path, variant: Mapping[str, Any], *, threads: int, streams: int) -> "NeuronSession":
+def load(folder: Path, variant: Variant, *, outputs: Sequence[Output], threads: int, streams: int) -> "NeuronSession":
     """Load one bucket onto every core group of this process (onto as many as ``streams`` requests need), and warm up.
 
     The cores are those that NEURON_RT_VISIBLE_CORES, NEURON_RT_NUM_CORES or NEURONCORE_GROUP_SIZES give the process.
@@ -202,10 +130,12 @@ def load(folder: Path, variant: Mapping[str, Any], *, threads: int, streams: int
     module = import_torch_neuron()
     _refuse_foreign(variant, str(module.__version__))
     with _loading:
-        return _load(module, folder, variant, threads, streams)
+        return _load(module, folder, variant, outputs, threads, streams)
 
 
-def _load(module: Any, folder: Path, variant: Mapping[str, Any], threads: int, streams: int) -> "NeuronSession":
+def _load(
+    module: Any, folder: Path, variant: Variant, outputs: Sequence[Output], threads: int, streams: int
+) -> "NeuronSession":
     global _process
     import torch
 
@@ -220,7 +150,7 @@ def _load(module: Any, folder: Path, variant: Mapping[str, Any], threads: int, s
     # What is asked of the runtime here must not be what a child of this process asks for.
     asked = {} if variables else {NUM_CORES: str(cores)}
     with _explained(f"cannot load {variant['name']} from {folder}"), environment_set(asked):
-        session = NeuronSession(folder / FILE_NAME, variant, groups)
+        session = NeuronSession(folder / FILE_NAME, variant, outputs, groups)
     _process = _Process(module, variables, cores)
     session.check_inputs_matter()
     return session
@@ -270,9 +200,10 @@ def _refuse_foreign(variant: Mapping[str, Any], version: str) -> None:
 class NeuronSession:
     """One bucket on the core groups of this process; ``run`` takes batches of exactly ``shape``."""
 
-    def __init__(self, path: Path, variant: Mapping[str, Any], groups: CoreGroups):
+    def __init__(self, path: Path, variant: Variant, outputs: Sequence[Output], groups: CoreGroups):
         import torch
 
+        self._outputs = tuple(outputs)
         self.name = str(variant["name"])
         self.shape = Bucket(variant["batch_size"], variant["sequence_length"], variant["pipeline_cores"])
         self.precision = str(variant["precision"])
@@ -287,8 +218,8 @@ class NeuronSession:
             self._modules.append(torch.jit.load(str(path)))
             self._call(copy, self._example())
 
-    def run(self, batch: Batch, copy: Optional[int] = None) -> Logits:
-        """Logits of a batch of ``shape``, float32 [rows, tokens], from the least busy core group, or from ``copy``.
+    def run(self, batch: Batch, copy: Optional[int] = None) -> Outputs:
+        """The outputs of a batch of ``shape``, from the least busy core group, or from ``copy``.
 
         Raises NumericalError for NaN and Inf, BackendFailed for what the runtime says.
         """
@@ -301,14 +232,14 @@ class NeuronSession:
             )
         try:
             with self._groups.taken(copy) as group:
-                logits = self._call(group, batch)
+                outputs = self._call(group, batch)
         except (RuntimeError, IndexError) as error:
             raise explained(str(error), RUNTIME_FAILURES, f"{self.name} failed on the device") from error
-        if not all(np.isfinite(side).all() for side in logits):
+        if not all_finite(outputs):
             raise NumericalError(
                 f"{self.name} gives NaN or Inf", hint="neuronbert doctor; compile again with --auto-cast-type bf16"
             )
-        return logits
+        return outputs
 
     def check_inputs_matter(self) -> None:
         """Raise BackendFailed unless two inputs changing places changes the logits, on every core group."""
@@ -320,20 +251,20 @@ class NeuronSession:
                 before, after = self._call(copy, example), self._call(copy, swapped)
             except (RuntimeError, IndexError):
                 continue  # a token type that the model does not have: the inputs do differ
-            if np.array_equal(before.start, after.start) and np.array_equal(before.end, after.end):
+            if equal(after, before):
                 raise BackendFailed(
                     f"{self.name} gives the same logits when {first} and {second} change places: either the runtime "
                     "is not running and its numbers mean nothing, or the model ignores its inputs",
                     hint="neuronbert doctor; sudo modprobe neuron; then restart the process",
                 )
 
-    def _call(self, copy: int, batch: Batch) -> Logits:
+    def _call(self, copy: int, batch: Batch) -> Outputs:
         import torch
 
         tensors = [torch.from_numpy(np.ascontiguousarray(getattr(batch, name))) for name in self._inputs]
         with torch.no_grad():
-            start, end = self._modules[copy](*tensors)
-        return Logits(start.numpy(), end.numpy())
+            found = self._modules[copy](*tensors)
+        return named(self._outputs, [tensor.numpy() for tensor in found])
 
     def _example(self) -> Batch:
         return Batch(**example_inputs(WARM_UP_VOCABULARY, self.shape.batch_size, self.shape.sequence_length))

@@ -20,10 +20,12 @@ from typing import Any, Dict, Iterator, List, Mapping, NamedTuple, Optional
 
 import numpy as np
 
-from neuronbert.backends import ExportSource, load_backend
+from neuronbert.backends import load_backend
+from neuronbert.backends.base import ExportSource
 from neuronbert.backends.neuron.failures import COMPILER_FAILURES, explained
+from neuronbert.backends.neuron.tracing import CompileReport, report_of, trace
 from neuronbert.backends.tracing import example_inputs
-from neuronbert.checkpoint.families import family_of, size_of
+from neuronbert.checkpoint.families import family_of, head_at, size_of
 from neuronbert.errors import BackendFailed
 
 CACHE_VARIABLE = "NEURONBERT_CACHE"
@@ -39,7 +41,7 @@ class Compiled(NamedTuple):
 
     model: Path
     log: Path
-    report: Any  # neuron.CompileReport
+    report: CompileReport
 
 
 def compile_bucket(source: ExportSource, recipe: Mapping[str, Any], versions: Mapping[str, str]) -> Compiled:
@@ -47,7 +49,6 @@ def compile_bucket(source: ExportSource, recipe: Mapping[str, Any], versions: Ma
 
     Raises what the compiler's failure is to us (neuron_errors.py), the path of its log named.
     """
-    neuron = load_backend("neuron")
     weights = weights_of(source)
     key = job_key(source, weights, recipe, versions)
     cache = cache_folder()
@@ -61,7 +62,7 @@ def compile_bucket(source: ExportSource, recipe: Mapping[str, Any], versions: Ma
             failure = run_job(job, recipe.get("compiler_timeout_s"))
             report = read_report(job)
             if report is not None and failure is None:
-                failure = "\n".join(neuron.CompileReport(*report).fallback())
+                failure = "\n".join(CompileReport(*report).fallback())
             if failure:
                 kept = cache / "failed" / f"{key[:12]}.log"
                 kept.parent.mkdir(exist_ok=True)
@@ -141,7 +142,7 @@ def read_entry(entry: Path) -> Optional[Compiled]:
             return None
     except OSError:
         return None
-    return Compiled(entry / MODEL, entry / LOG, load_backend("neuron").CompileReport(*report))
+    return Compiled(entry / MODEL, entry / LOG, CompileReport(*report))
 
 
 def store(job: Path, entry: Path) -> Compiled:
@@ -187,6 +188,7 @@ def weights_of(source: ExportSource) -> Dict[str, np.ndarray]:
 def write_job(job: Path, source: ExportSource, weights: Mapping[str, Any], recipe: Mapping[str, Any]) -> None:
     """Everything the child needs, without a pickle."""
     facts = {"config": dict(source.config), "input_names": list(source.input_names), "recipe": dict(recipe)}
+    facts["head"] = source.head.place
     (job / "job.json").write_text(json.dumps(facts, default=str), encoding="utf-8")
     np.savez(job / "weights.npz", **weights)
 
@@ -252,7 +254,7 @@ def main(job: Path) -> int:
 def _compile_job(job: Path) -> None:
     from neuronbert.checkpoint.reference_model import build_reference_model
 
-    neuron = load_backend("neuron")
+    load_backend("neuron")  # an emulator that is asked for stands in for torch_neuron from here on
     import torch
 
     facts = json.loads((job / "job.json").read_text(encoding="utf-8"))
@@ -260,15 +262,15 @@ def _compile_job(job: Path) -> None:
     family = family_of(config, "config.json")
     with np.load(job / "weights.npz", allow_pickle=False) as stored:
         weights = {name: stored[name] for name in stored.files}
-    model = build_reference_model(family, config, weights, "token_type_ids" in names)
+    model = build_reference_model(family, head_at(facts["head"]), config, weights, "token_type_ids" in names)
     model.config.return_dict = False
     arrays = example_inputs(size_of(config, family, "vocab_size"), recipe["batch_size"], recipe["sequence_length"])
     inputs = tuple(torch.from_numpy(arrays[name]) for name in names)
     (job / "work").mkdir()
     with torch.no_grad():
-        traced = neuron.trace(model, inputs, recipe, job / "work")
+        traced = trace(model, inputs, recipe, job / "work")
     sys.stderr.flush()
-    report = neuron.report_of(traced, _tail(job / LOG, 1_000_000))
+    report = report_of(traced, _tail(job / LOG, 1_000_000))
     torch.jit.save(traced, str(job / MODEL))
     (job / REPORT).write_text(json.dumps(list(report)), encoding="utf-8")
 

@@ -6,6 +6,7 @@ Pure: nothing is imported that needs a device, torch or the compiler.
 from dataclasses import dataclass
 from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple, Union
 
+from neuronbert.backends.base import Bucket
 from neuronbert.errors import UsageError
 from neuronbert.hardware.cores import (
     DATA_PARALLEL,
@@ -44,18 +45,6 @@ FAST_MATH: Mapping[Tuple[str, str], Tuple[str, ...]] = {
 DEFAULT_TYPES = {"none": "bf16", "matmul": "fp16", "all": "bf16"}
 
 Numbers = Union[int, str, Sequence[Union[int, str]]]
-
-
-class Bucket(NamedTuple):
-    """The one shape that a compiled model takes, and the cores that it runs over."""
-
-    batch_size: int
-    sequence_length: int  # tokens
-    pipeline_cores: int
-
-    @property
-    def name(self) -> str:
-        return f"b{self.batch_size}-s{self.sequence_length}-p{self.pipeline_cores}"
 
 
 class NeuronPlan(NamedTuple):

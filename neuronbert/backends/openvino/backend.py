@@ -10,7 +10,8 @@ from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
 
 import numpy as np
 
-from neuronbert.backends import Batch, ExportResult, ExportSource, Logits, ThroughputPlan
+from neuronbert.backends.base import Batch, ExportResult, ExportSource, ThroughputPlan, Variant
+from neuronbert.backends.outputs import Output, Outputs, cut_tokens, named
 from neuronbert.backends.tracing import GRAPH_BYTES, disk_errors, traceable
 from neuronbert.checkpoint.families import family_of, size_of, usable_positions
 from neuronbert.errors import BackendFailed, BackendUnavailable
@@ -19,7 +20,6 @@ from neuronbert.hardware.machine import BF16, VNNI, has_bf16, has_vnni, library_
 PRECISIONS: Tuple[str, ...] = ("fp32", "bf16", "int8")
 STATIC_SHAPES = False
 FILE_NAME = "openvino_model.xml"
-OUTPUTS = ("start_logits", "end_logits")
 # OpenVINO's attention kernel handles 16 tokens at a time and is slow on a remainder. Over XQuAD's lengths (2 cores,
 # int8) padding to 16 makes the demo, with heads of 32, 3 % faster though 5 % more tokens are computed; BERT-base, with
 # heads of 64 and a smaller share of attention, becomes 3 % slower.
@@ -133,8 +133,8 @@ def _convert(source: ExportSource) -> Any:
         ) from error
     for port, name in zip(model.inputs, source.input_names):
         port.get_tensor().set_names({name})
-    for port, name in zip(model.outputs, OUTPUTS):
-        port.get_tensor().set_names({name})
+    for port, output in zip(model.outputs, source.outputs):
+        port.get_tensor().set_names({output.name})
     return model
 
 
@@ -142,7 +142,7 @@ def _calibration(source: ExportSource) -> List[Dict[str, np.ndarray]]:
     return [{name: getattr(batch, name) for name in source.input_names} for batch in source.calibration()]
 
 
-def load(folder: Path, variant: Mapping[str, Any], *, threads: int, streams: int) -> "OpenVinoSession":
+def load(folder: Path, variant: Variant, *, outputs: Sequence[Output], threads: int, streams: int) -> "OpenVinoSession":
     """Compile the model for this CPU. Raises BackendUnavailable without openvino, BackendFailed on bad files."""
     check_available(variant["precision"])
     openvino = import_quietly("openvino")
@@ -159,7 +159,7 @@ def load(folder: Path, variant: Mapping[str, Any], *, threads: int, streams: int
             f"openvino {library_version('openvino')} cannot load {folder / FILE_NAME}: {error}",
             hint="compile the artifact again",
         ) from error
-    return OpenVinoSession(compiled, streams, variant.get("recipe", {}).get("padding"))
+    return OpenVinoSession(compiled, outputs, streams, variant.get("recipe", {}).get("padding"))
 
 
 def _hint(variant: Mapping[str, Any]) -> str:
@@ -175,8 +175,15 @@ def _hint(variant: Mapping[str, Any]) -> str:
 class OpenVinoSession:
     """A compiled model and one infer request for each batch that may run at once."""
 
-    def __init__(self, compiled: Any, concurrency: int, padding: Optional[Mapping[str, int]] = None):
+    def __init__(
+        self,
+        compiled: Any,
+        outputs: Sequence[Output],
+        concurrency: int,
+        padding: Optional[Mapping[str, int]] = None,
+    ):
         self.concurrency = concurrency
+        self._outputs = tuple(outputs)
         self._padding = padding
         self.precision, self.products = _precision(compiled)
         self._inputs = [port.get_any_name() for port in compiled.inputs]
@@ -187,8 +194,8 @@ class OpenVinoSession:
         self._closing = threading.Lock()
         self._closed = False
 
-    def run(self, batch: Batch) -> Logits:
-        """Logits of the batch, float32 [rows, tokens]; waits its turn. Raises BackendFailed on a refused batch."""
+    def run(self, batch: Batch) -> Outputs:
+        """The outputs of the batch; waits its turn. Raises BackendFailed on a refused batch."""
         if self._closed:
             raise BackendFailed("this session is closed")
         fields = pad_tokens(batch, self._padding)._asdict()
@@ -198,9 +205,10 @@ class OpenVinoSession:
             raise BackendFailed("this session was closed while a batch waited for its turn")
         try:
             request.infer([np.ascontiguousarray(fields[name]) for name in self._inputs], share_inputs=True)
+            arrays = [request.get_output_tensor(index).data for index in range(len(self._outputs))]
+            found = cut_tokens(named(self._outputs, arrays), self._outputs, batch.input_ids.shape[1])
             # Copied: the request writes its next results to the same memory.
-            tokens = batch.input_ids.shape[1]
-            return Logits(*(request.get_output_tensor(index).data[:, :tokens].copy() for index in range(len(OUTPUTS))))
+            return {name: array.copy() for name, array in found.items()}
         except RuntimeError as error:
             raise BackendFailed(
                 f"openvino failed on a batch of shape {batch.input_ids.shape}: {error}",

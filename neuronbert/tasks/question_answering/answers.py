@@ -5,15 +5,17 @@ per window, answers with the same text (whatever its case) are one answer whose 
 """
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from numbers import Integral, Real
-from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
 import tokenizers
 
 from neuronbert.errors import UsageError
-from neuronbert.tasks.question_answering.windows import Example, Window, WindowOptions
+from neuronbert.tasks.question_answering.windows import Example, Window
+
+Answer = Dict[str, Any]  # score, start, end, answer; with details also window and null_difference
 
 RANKINGS = ("window", "document")
 MASKED_LOGIT = -10000.0  # what the transformers pipeline gives to a token that no answer may touch
@@ -61,13 +63,6 @@ class AnswerOptions:
     def candidates_per_window(self) -> int:
         # Candidates may become one answer when they are moved to words, so more are kept: the old pipeline's rule.
         return 2 * self.top_k + 10 if self.align_to_words else self.top_k
-
-
-def options_of(keywords: Mapping[str, Any]) -> Tuple[WindowOptions, AnswerOptions]:
-    """Keywords of both kinds as what they are; one that is None keeps its default. TypeError for another name."""
-    given = {name: value for name, value in keywords.items() if value is not None}
-    window = {field.name: given.pop(field.name) for field in fields(WindowOptions) if field.name in given}
-    return WindowOptions(**window), AnswerOptions(**given)
 
 
 class Softmax(NamedTuple):
@@ -342,3 +337,9 @@ def _plain(answers: Sequence[Dict[str, Any]]) -> List[Dict[str, Any]]:
 def _detailed(answer: Dict[str, Any], null_difference: float) -> Dict[str, Any]:
     detailed = {key: answer[key] for key in ("score", "start", "end", "answer", "window")}
     return {**detailed, "null_difference": null_difference}
+
+
+def flat(ranked: Sequence[Answer], top_k: int) -> Answer:
+    """For JSON: one answer's own keys where one was asked for, else a list under ``answers``; null for infinity."""
+    answers = [{name: None if value == math.inf else value for name, value in answer.items()} for answer in ranked]
+    return answers[0] if top_k == 1 and answers else {"answers": answers}

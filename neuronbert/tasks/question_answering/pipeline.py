@@ -9,24 +9,22 @@ import sys
 import types
 import warnings
 from collections.abc import Iterable
-from dataclasses import fields
 from itertools import islice
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple, Union
 
-from neuronbert.artifact.manifest import MANIFEST_NAME, Artifact
-from neuronbert.engine.engine import Engine
-from neuronbert.errors import ArtifactError, InputError, UsageError
-from neuronbert.tasks.question_answering.answers import AnswerOptions, options_of
-from neuronbert.tasks.question_answering.windows import Tokenizer, WindowOptions
+import neuronbert
+from neuronbert.checkpoint.tokenizer import Tokenizer
+from neuronbert.errors import InputError, UsageError
+from neuronbert.tasks.base import Answerer, option_names, options_of
+from neuronbert.tasks.question_answering.answers import Answer, AnswerOptions
+from neuronbert.tasks.question_answering.lines import Pair
+from neuronbert.tasks.question_answering.windows import WindowOptions
 
-TASK = "question-answering"
-
-Pair = Tuple[str, str]  # question, context
-Answer = Dict[str, Any]
 Result = Union[Answer, List[Answer]]
 
-OPTIONS = tuple(field.name for kind in (WindowOptions, AnswerOptions) for field in fields(kind))
+KINDS = (WindowOptions, AnswerOptions)
+OPTIONS = option_names(KINDS)
 INPUT_KEYWORDS = ("question", "context", "data", "X")
 
 # Keywords of the transformers pipeline that change no answer here, and why.
@@ -57,41 +55,11 @@ class MissingKey(InputError, KeyError):
     """An input without its question or its context."""
 
 
-class Sample(NamedTuple):
+class QuestionAndContext(NamedTuple):
     """A question and its context, under the names that transformers' SquadExample gave them."""
 
     question_text: str
     context_text: str
-
-
-def pipeline(
-    task: Optional[str] = None,
-    model: Union[str, Path, Artifact, Engine, None] = None,
-    *,
-    variant: Optional[str] = None,
-    threads: Optional[int] = None,
-    **keywords: Any,
-) -> "QuestionAnsweringPipeline":
-    """A question-answering pipeline over a compiled artifact.
-
-    model: the artifact or its folder, or an Engine. variant, threads: as for Engine (only without one). Everything
-    else goes to QuestionAnsweringPipeline. UsageError for another task or no model; ArtifactError, with the command
-    that compiles it, for a checkpoint that was not compiled.
-    """
-    if task not in (None, TASK):
-        raise UsageError(f"neuronbert has no {task!r} pipeline", hint=f"pipeline({TASK!r}, model=ARTIFACT)")
-    if model is None:
-        raise UsageError(
-            "pipeline() needs a model: there is no default one",
-            hint="neuronbert compile demo qa-artifact, then pipeline(model='qa-artifact')",
-        )
-    if isinstance(model, (str, Path, Artifact)):
-        if not isinstance(model, Artifact):
-            refuse_checkpoint(model)
-        model = Engine(model, variant=variant, threads=threads)
-    elif variant is not None or threads is not None:
-        raise UsageError("variant and threads are chosen when an Engine is made", hint="Engine(ARTIFACT, variant=...)")
-    return QuestionAnsweringPipeline(model, **keywords)
 
 
 class QuestionAnsweringPipeline:
@@ -105,9 +73,9 @@ class QuestionAnsweringPipeline:
     details (False), see AnswerOptions. ``padding`` is accepted; it never changed an answer.
     """
 
-    task = TASK
+    task = "question-answering"
 
-    def __init__(self, model: Engine, tokenizer: Any = None, **keywords: Any):
+    def __init__(self, model: Answerer, tokenizer: Any = None, **keywords: Any):
         if not callable(getattr(model, "answer", None)):
             raise UsageError(
                 f"a {type(model).__name__} is not an artifact or an Engine",
@@ -119,7 +87,7 @@ class QuestionAnsweringPipeline:
         self._keywords = _known({**keywords, "tokenizer": tokenizer})
         # So that a wrong value is refused here and not at the first call.
         _batch_size(self._keywords.get("batch_size"))
-        options_of({name: value for name, value in self._keywords.items() if name in OPTIONS})
+        options_of(KINDS, {name: value for name, value in self._keywords.items() if name in OPTIONS})
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -129,11 +97,11 @@ class QuestionAnsweringPipeline:
     @staticmethod
     def create_sample(
         question: Union[str, Sequence[str]], context: Union[str, Sequence[str]]
-    ) -> Union[Sample, List[Sample]]:
-        """A Sample, or a list of them for lists of questions and contexts."""
+    ) -> Union[QuestionAndContext, List[QuestionAndContext]]:
+        """A QuestionAndContext, or a list of them for lists of questions and contexts."""
         if isinstance(question, str) and isinstance(context, str):
-            return Sample(question, context)
-        return [Sample(*pair) for pair in _pairs_of_lists(question, context)]
+            return QuestionAndContext(question, context)
+        return [QuestionAndContext(*pair) for pair in _pairs_of_lists(question, context)]
 
     def __call__(self, *inputs: Any, **keywords: Any) -> Any:
         """Answer one or many questions.
@@ -150,7 +118,7 @@ class QuestionAnsweringPipeline:
         given = {name: keywords.pop(name) for name in INPUT_KEYWORDS if name in keywords}
         chosen = {**self._keywords, **_known(keywords)}
         batch_size = _batch_size(chosen.pop("batch_size", None))
-        window_options, answer_options = options_of(chosen)
+        window_options, answer_options = options_of(KINDS, chosen)
         found = read_inputs(inputs, given)
         if not isinstance(found, list):
             return self._stream(found, batch_size, window_options, answer_options)
@@ -180,17 +148,6 @@ def read_inputs(inputs: Sequence[Any], keywords: Mapping[str, Any]) -> Union[Lis
     elif not isinstance(found, Iterable):
         raise InputError(f"Invalid arguments {dict(keywords)}")
     return [pair for item in found for pair in _pairs(item)]
-
-
-def refuse_checkpoint(model: Union[str, Path]) -> None:
-    """ArtifactError, with the command that compiles it, unless ``model`` is a folder with a manifest."""
-    if (Path(model) / MANIFEST_NAME).exists():
-        return
-    if Path(model).is_dir():
-        what = f"{model} is a folder without {MANIFEST_NAME}: a checkpoint must be compiled before it can answer"
-    else:
-        what = f"there is no artifact at {model}; a checkpoint must be compiled before it can answer"
-    raise ArtifactError(what, hint=f"neuronbert compile {model} qa-artifact, then pipeline(model='qa-artifact')")
 
 
 def _find_items(inputs: Sequence[Any], keywords: Mapping[str, Any]) -> Any:
@@ -246,7 +203,7 @@ def _pair(item: Any) -> Pair:
             raise InputError(f"`{name}` cannot be None")
         if item[name] == "":
             raise InputError(f"`{name}` cannot be empty")
-    return item["question"], item["context"]
+    return Pair(item["question"], item["context"])
 
 
 def _is_sample(item: Any) -> bool:
@@ -293,9 +250,10 @@ def _batch_size(value: Optional[int]) -> int:
 
 
 def _warn(text: str) -> None:
-    """At the line that called the pipeline, wherever in this file the reason was found."""
+    """At the line that called the pipeline, wherever in the package the reason was found."""
+    package = str(Path(neuronbert.__file__).parent)
     depth, frame = 1, sys._getframe()
-    while frame.f_back is not None and frame.f_code.co_filename == __file__:
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(package):
         depth, frame = depth + 1, frame.f_back
     warnings.warn(text, UserWarning, stacklevel=depth)
 

@@ -1,0 +1,138 @@
+"""What a backend must provide and what passes through it: typed protocols, for the table and everything above.
+
+A backend turns a checkpoint into files (``export``) and files into a ``Session`` (``load``). Everything around the one
+device call (rows, batching, results) is the same for all of them; which arrays the model returns is the task's affair.
+"""
+
+from pathlib import Path
+from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Protocol, Sequence, Tuple
+
+import numpy as np
+
+from neuronbert.backends.outputs import Output, Outputs
+from neuronbert.checkpoint.families import Head
+
+Variant = Mapping[str, Any]  # a variant's entry in the manifest: JSON
+
+
+class Batch(NamedTuple):
+    """Rows of tokens, padded to one length: three int64 arrays of shape [rows, tokens]."""
+
+    input_ids: np.ndarray
+    attention_mask: np.ndarray
+    token_type_ids: np.ndarray
+
+
+class Bucket(NamedTuple):
+    """The one shape that a compiled model with static shapes takes, and the cores that it runs over."""
+
+    batch_size: int
+    sequence_length: int  # tokens
+    pipeline_cores: int
+
+    @property
+    def name(self) -> str:
+        return f"b{self.batch_size}-s{self.sequence_length}-p{self.pipeline_cores}"
+
+
+class Session(Protocol):
+    """A loaded variant. ``run`` may be called from ``concurrency`` threads at once."""
+
+    precision: str  # read back from the engine, not repeated from the request
+    concurrency: int
+
+    def run(self, batch: Batch) -> Outputs:
+        """The model's outputs by name, float32; BackendFailed when the engine refuses the batch."""
+
+    def close(self) -> None: ...
+
+
+class StaticSession(Session, Protocol):
+    """A session that takes batches of one shape, on one or several copies of its model."""
+
+    name: str
+    shape: Bucket
+    copies: int
+
+    def run(self, batch: Batch, copy: Optional[int] = None) -> Outputs:
+        """As Session.run for a batch of ``shape``, on the least busy copy or on the one numbered ``copy``."""
+
+
+class ThroughputPlan(NamedTuple):
+    """How to keep a number of threads busy when many rows wait."""
+
+    streams: int  # batches that run at once
+    rows: int  # of one batch, at most
+    tokens: int  # of one batch, at most, counted with padding
+    lengths: Tuple[int, ...] = ()  # static shapes: the buckets' lengths; a batch has rows of one bucket only
+
+
+class ExportResult(NamedTuple):
+    """What an export adds to the manifest; the fields with defaults belong to backends with static shapes."""
+
+    batch_invariant: bool  # a row's outputs do not depend on the other rows of its batch
+    requires: Dict[str, Any]  # {"cpu_flags": [...], "libraries": {"openvino": ">=2024.4"}, "device": "cpu"}
+    versions: Dict[str, str]  # of the libraries that made the files
+    recipe: Dict[str, Any]  # how: quantisation preset, SmoothQuant alpha, ignored layers, compiler arguments
+    batch_size: Optional[int] = None  # the one shape that the files take
+    sequence_length: Optional[int] = None
+    pipeline_cores: Optional[int] = None  # NeuronCores that one copy runs over
+    compiler_args: Tuple[str, ...] = ()
+    emulated: bool = False
+    percent_compiled: Optional[float] = None
+
+
+class ExportSource(Protocol):
+    """What a backend may ask of the compiler while it exports."""
+
+    @property
+    def config(self) -> Mapping[str, Any]:
+        """The checkpoint's config.json."""
+
+    @property
+    def input_names(self) -> Tuple[str, ...]:
+        """The model's inputs among Batch's fields, in forward order."""
+
+    @property
+    def head(self) -> Head:
+        """What the task adds to the encoder."""
+
+    @property
+    def outputs(self) -> Tuple[Output, ...]:
+        """What forward returns, in order."""
+
+    def torch_model(self) -> Any:
+        """The FP32 model in eval mode: forward(input_ids, attention_mask, token_type_ids) → a tuple of outputs."""
+
+    def calibration(self) -> List[Batch]:
+        """Unpadded single-row batches of real text that the gate does not see."""
+
+
+class Backend(Protocol):
+    """A backend module.
+
+    With ``STATIC_SHAPES`` a variant takes batches of one shape: its recipe says which, ``load`` gives a StaticSession,
+    and buckets.py makes one Session of several. Its device is a process's own until that ends, so the compiler loads it
+    in a child (isolated.py).
+    """
+
+    PRECISIONS: Tuple[str, ...]
+    STATIC_SHAPES: bool
+
+    def check_available(self, precision: str) -> None:
+        """Raise BackendUnavailable, with the command that mends it, unless this machine can run it."""
+
+    def batch_invariant(self, precision: str) -> bool:
+        """Whether a row's outputs are independent of the other rows of its batch (up to rounding)."""
+
+    def throughput_plan(self, threads: int) -> ThroughputPlan:
+        """Streams and batch size that were measured fastest; the reasons stand beside the constants."""
+
+    def recipes(self, precision: str) -> Sequence[Mapping[str, Any]]:
+        """What to try, in order, until one passes the gate; one entry for the exact precisions."""
+
+    def export(self, source: ExportSource, precision: str, recipe: Mapping[str, Any], folder: Path) -> ExportResult:
+        """Write the variant's files into the empty ``folder``."""
+
+    def load(self, folder: Path, variant: Variant, *, outputs: Sequence[Output], threads: int, streams: int) -> Session:
+        """Load what ``export`` wrote: a model of ``outputs``, in that order; ``streams`` runs share the ``threads``."""

@@ -1,0 +1,85 @@
+"""torch_neuron: importing it, tracing a model with it, and what the traced graph says was compiled.
+
+The only module that imports torch_neuron, whichever stands behind that name.
+"""
+
+import importlib
+import re
+from collections import Counter
+from pathlib import Path
+from typing import Any, Dict, Iterator, List, Mapping, NamedTuple, Optional, Tuple
+
+from neuronbert.cli.doctor import NEURON_INSTALL
+from neuronbert.errors import BackendUnavailable
+
+# What must not run on the CPU: the work that the instance is paid for. Embeddings and what surrounds them belong there.
+DEVICE_OPERATORS = frozenset(
+    "aten::" + name
+    for name in "linear matmul mm bmm addmm baddbmm einsum softmax _softmax scaled_dot_product_attention".split()
+)
+
+
+def import_torch_neuron() -> Any:
+    """The torch_neuron module; BackendUnavailable with its own words where it cannot be imported."""
+    try:
+        module = importlib.import_module("torch_neuron")
+    except ImportError as error:
+        # PyPI's placeholder raises "WRONG PACKAGE": its text says more than "not installed" would.
+        raise BackendUnavailable(f"torch_neuron cannot be imported: {error}", hint=NEURON_INSTALL) from error
+    if not hasattr(module, "trace"):
+        raise BackendUnavailable("torch_neuron is installed and has no trace function", hint=NEURON_INSTALL)
+    return module
+
+
+class CompileReport(NamedTuple):
+    """What became of a trace: how much of it is on the device, and what is not."""
+
+    percent_compiled: Optional[float]  # as the compiler's log says
+    subgraphs: int  # neuron::forward nodes in the graph
+    operators_on_cpu: Dict[str, int]
+
+    def fallback(self) -> List[str]:
+        """Work for the device that was left on the CPU, in words; empty when all is well."""
+        if not self.subgraphs:
+            return ["the traced graph has no neuron::forward node: all of it would run on the CPU"]
+        left = {name: count for name, count in self.operators_on_cpu.items() if name in DEVICE_OPERATORS}
+        if not left:
+            return []
+        named = ", ".join(f"{count} {name}" for name, count in sorted(left.items()))
+        percent = (
+            "" if self.percent_compiled is None else f" ({self.percent_compiled:.2f} % of the operators are compiled)"
+        )
+        return [f"{named} would run on the CPU{percent}"]
+
+
+def trace(model: Any, inputs: Tuple[Any, ...], recipe: Mapping[str, Any], folder: Path) -> Any:
+    """torch_neuron.trace of a model in eval mode, called with positional inputs and returning a tuple.
+
+    ``fallback=False`` would refuse every BERT, whose aten::embedding never compiles: what fell back is looked up in
+    the graph instead (``report_of``).
+    """
+    return import_torch_neuron().trace(
+        model.eval(),
+        inputs,
+        compiler_args=list(recipe["compiler_args"]),
+        compiler_workdir=str(folder),
+        compiler_timeout=recipe.get("compiler_timeout_s"),
+    )
+
+
+def report_of(traced: Any, log: str) -> CompileReport:
+    """What the graph of a traced module and the log of its compilation say."""
+    kinds = Counter(node.kind() for node in _nodes(traced.inlined_graph))
+    percent = re.findall(r"\(post-compilation\).*percent compiled = ([0-9.]+)%", log)
+    return CompileReport(
+        float(percent[-1]) if percent else None,
+        sum(count for kind, count in kinds.items() if kind.startswith("neuron::forward")),
+        {kind: count for kind, count in sorted(kinds.items()) if kind.startswith("aten::")},
+    )
+
+
+def _nodes(block: Any) -> Iterator[Any]:
+    for node in block.nodes():
+        yield node
+        for inner in node.blocks():
+            yield from _nodes(inner)

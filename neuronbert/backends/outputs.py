@@ -1,0 +1,86 @@
+"""What a model returns: arrays by name, of one entry per token or per row; cut, joined and compared here. Pure."""
+
+from typing import Dict, List, NamedTuple, Sequence
+
+import numpy as np
+
+PER_TOKEN, PER_ROW = "token", "row"
+
+Outputs = Dict[str, np.ndarray]  # float32: [rows, tokens, …] or [rows, …] of a batch; without [rows] of one row
+
+
+class Output(NamedTuple):
+    """One array that a model returns."""
+
+    name: str
+    per: str  # PER_TOKEN or PER_ROW
+
+
+def named(outputs: Sequence[Output], arrays: Sequence[np.ndarray]) -> Outputs:
+    """What an engine returns in order, by name."""
+    return {output.name: array for output, array in zip(outputs, arrays)}
+
+
+def row_of(outputs: Outputs, specs: Sequence[Output], row: int, tokens: int) -> Outputs:
+    """One row of a batch's outputs, without padding."""
+    return {
+        spec.name: outputs[spec.name][row, :tokens] if spec.per == PER_TOKEN else outputs[spec.name][row]
+        for spec in specs
+    }
+
+
+def cut_tokens(outputs: Outputs, specs: Sequence[Output], tokens: int) -> Outputs:
+    """The outputs of a batch without what lies behind its first ``tokens`` tokens."""
+    return {
+        spec.name: outputs[spec.name][:, :tokens] if spec.per == PER_TOKEN else outputs[spec.name] for spec in specs
+    }
+
+
+def fit_tokens(outputs: Outputs, specs: Sequence[Output], tokens: int) -> Outputs:
+    """The outputs of a batch as wide as ``tokens``: cut, or filled with 0."""
+    return {
+        spec.name: _fitted(outputs[spec.name], tokens) if spec.per == PER_TOKEN else outputs[spec.name]
+        for spec in specs
+    }
+
+
+def _fitted(array: np.ndarray, tokens: int) -> np.ndarray:
+    missing = tokens - array.shape[1]
+    if missing <= 0:
+        return array[:, :tokens]
+    return np.pad(array, [(0, 0), (0, missing)] + [(0, 0)] * (array.ndim - 2))
+
+
+def joined(parts: Sequence[Outputs]) -> Outputs:
+    """The outputs of batches whose rows follow one another, as of one batch."""
+    if len(parts) == 1:
+        return parts[0]
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def stacked(rows: Sequence[Outputs]) -> Outputs:
+    """The outputs of rows of one length, as of one batch."""
+    return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
+
+
+def all_finite(outputs: Outputs) -> bool:
+    """Whether no array holds NaN or Inf."""
+    return all(bool(np.isfinite(array).all()) for array in outputs.values())
+
+
+def equal(actual: Outputs, expected: Outputs) -> bool:
+    """Whether every array is the same to the last bit."""
+    return all(np.array_equal(actual[name], expected[name]) for name in expected)
+
+
+def max_difference(actual: Outputs, expected: Outputs, specs: Sequence[Output], mask: np.ndarray) -> float:
+    """The largest absolute difference of a batch's outputs, over the tokens that are not padding; NaN if there is one.
+
+    ``mask``: [rows, tokens] of 1 and 0.
+    """
+    kept = mask.astype(bool)
+    differences: List[float] = []
+    for spec in specs:
+        difference = np.abs(actual[spec.name] - expected[spec.name])
+        differences.append(float((difference[kept] if spec.per == PER_TOKEN else difference).max()))
+    return float(np.max(differences))

@@ -1,0 +1,191 @@
+"""Makes and loads what a candidate stands for: a variant, or a bucket for each static shape; selection.py decides."""
+
+import shutil
+import time
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any, Dict, Iterator, List, Mapping, Optional
+
+from neuronbert.backends import load_backend
+from neuronbert.backends.base import ExportResult
+from neuronbert.backends.buckets import BucketedSession
+from neuronbert.backends.isolated import load_isolated
+from neuronbert.backends.neuron.failures import PipelineRefused
+from neuronbert.backends.neuron.target import NeuronTarget, one_step_smaller
+from neuronbert.backends.reference import quietly_walked
+from neuronbert.compiler.candidates import Candidate, Trial
+from neuronbert.compiler.source import CompileSource, Progress
+from neuronbert.engine.loading import load_variants
+from neuronbert.errors import BackendFailed, BackendUnavailable
+
+
+class Exporter:
+    """Fills the folder of an artifact with variants. As a context manager it closes every session still open."""
+
+    def __init__(self, source: CompileSource, folder: Path, *, threads: int, progress: Progress):
+        self._source = source
+        self._folder = folder
+        self._threads = threads
+        self._progress = progress
+        self._trials: List[Trial] = []
+
+    def __enter__(self) -> "Exporter":
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        with ExitStack() as stack:
+            for trial in self._trials:
+                if trial.session is not None:
+                    stack.callback(trial.session.close)
+
+    @contextmanager
+    def guarded(self, trial: Trial) -> Iterator[None]:
+        """What breaks a candidate while it is made, timed or compared: raised for one asked for by name.
+
+        Of an ``auto`` it is recorded, and what there was of the candidate is thrown away.
+        """
+        try:
+            yield
+        except (BackendUnavailable, BackendFailed) as error:
+            self.discard(trial)
+            if trial.candidate.explicit:
+                raise
+            self._progress(f"{trial.candidate.name}: {error.message}")
+            before = f"{trial.why}; then: " if trial.outcome == "refused" else ""
+            trial.outcome, trial.why = trial.outcome or "not built", before + error.message
+            trial.variants, trial.agreements, trial.windows_per_s = [], [], []
+
+    def build(self, candidate: Candidate) -> Trial:
+        """Export a candidate with the first of its backend's recipes that does not break, and load it."""
+        trial = Trial(candidate)
+        self._trials.append(trial)
+        with self.guarded(trial):
+            backend = load_backend(candidate.backend)
+            backend.check_available(candidate.precision)
+            if not candidate.explicit and not backend.batch_invariant(candidate.precision):
+                raise BackendUnavailable(
+                    "its logits for a row depend on the other rows of the batch; "
+                    f"ask for it with --backend {candidate.backend} --precision {candidate.precision}"
+                )
+            trial.recipes = list(backend.recipes(candidate.precision))
+            self.export(trial)
+        return trial
+
+    def export(self, trial: Trial) -> None:
+        """Build and load the trial with the next of its recipes that does not break; what the last one raises."""
+        while True:
+            recipe = trial.recipes.pop(0)
+            try:
+                self._export_recipe(trial, recipe)
+                return
+            except BackendFailed as error:
+                if not trial.recipes:
+                    raise
+                self._progress(f"{trial.candidate.name}: {error.message}; trying the next recipe")
+                self.discard(trial)
+
+    def _export_recipe(self, trial: Trial, recipe: Mapping[str, Any]) -> None:
+        trial.variants, trial.agreements = [], []
+        outputs = self._source.outputs
+        if load_backend(trial.candidate.backend).STATIC_SHAPES:
+            trial.session = self._export_buckets(trial, recipe)
+        else:
+            self._export_variant(trial, trial.candidate.name, recipe)
+            trial.session, trial.plan = load_variants(
+                self._folders(trial), trial.variants, outputs, threads=self._threads, streams=None
+            )
+        if trial.session.precision != trial.candidate.precision:
+            raise BackendFailed(
+                f"{trial.candidate.backend} runs {trial.candidate.name} in {trial.session.precision}",
+                hint="neuronbert doctor, or another --precision",
+            )
+
+    def _export_variant(self, trial: Trial, name: str, recipe: Mapping[str, Any], words: str = "") -> None:
+        self._progress(f"{name}: compiling" + (f" ({words or _recipe_words(recipe)})" if recipe else ""))
+        backend = load_backend(trial.candidate.backend)
+        folder = self._folder_of(name)
+        folder.mkdir(parents=True)
+        trial.folders.append(folder)
+        started = time.perf_counter()
+        with quietly_walked():
+            result = backend.export(self._source, trial.candidate.precision, recipe, folder)
+        trial.variants.append(variant_entry(trial.candidate, name, result, time.perf_counter() - started))
+
+    def _export_buckets(self, trial: Trial, recipe: Mapping[str, Any]) -> BucketedSession:
+        """Every bucket of the target, at the first number of pipeline cores that the compiler takes for all of them."""
+        target = self._source.target
+        assert target is not None
+        refused: List[int] = []
+        while True:
+            try:
+                self._export_each_bucket(trial, recipe, target, refused)
+                break
+            except PipelineRefused as error:
+                smaller = self._smaller_pipeline(target, refused)
+                if smaller is None:
+                    raise
+                self._progress(f"{error.message}\ntrying {smaller} pipeline cores instead")
+                self.discard(trial)
+                trial.variants = []
+        session = load_isolated(self._folders(trial), trial.variants, self._source.outputs, threads=self._threads)
+        trial.plan = session.plan()
+        return session
+
+    def _export_each_bucket(
+        self, trial: Trial, recipe: Mapping[str, Any], target: NeuronTarget, refused: List[int]
+    ) -> None:
+        plan = target.plan(self._source.checkpoint.encoder_parameters, refused)
+        for line in plan.sentences():
+            self._progress(line)
+        for bucket in plan.buckets:
+            whole = {**recipe, **target.recipe(plan, bucket)}
+            name = f"{trial.candidate.backend}-{bucket.name}"
+            self._export_variant(trial, name, whole, " ".join(whole["compiler_args"]))
+
+    def _smaller_pipeline(self, target: NeuronTarget, refused: List[int]) -> Optional[int]:
+        """The cores to try after the compiler refused the plan's, which join ``refused``; None: there is no other."""
+        cores = target.plan(self._source.checkpoint.encoder_parameters, refused).layout.cores_per_model
+        if not target.asks_for_auto_cores or cores == 1:
+            return None
+        refused.append(cores)
+        return one_step_smaller(cores)
+
+    def _folder_of(self, name: str) -> Path:
+        return self._folder / "variants" / name
+
+    def _folders(self, trial: Trial) -> List[Path]:
+        return [self._folder_of(str(variant["name"])) for variant in trial.variants]
+
+    def discard(self, trial: Trial) -> None:
+        """Close the trial's session and remove its files."""
+        if trial.session is not None:
+            trial.session.close()
+            trial.session = None
+        for folder in trial.folders:
+            shutil.rmtree(folder, ignore_errors=True)
+        trial.folders = []
+
+
+def variant_entry(candidate: Candidate, name: str, result: ExportResult, compile_s: float) -> Dict[str, Any]:
+    """A variant as the manifest lists it, before it was compared with the reference."""
+    return {
+        "name": name,
+        "backend": candidate.backend,
+        "precision": candidate.precision,
+        "batch_size": result.batch_size,
+        "sequence_length": result.sequence_length,
+        "pipeline_cores": result.pipeline_cores,
+        "compiler_args": list(result.compiler_args),
+        "emulated": result.emulated,
+        "percent_compiled": result.percent_compiled,
+        "batch_invariant": result.batch_invariant,
+        "requires": result.requires,
+        "recipe": result.recipe,
+        "compile_s": round(compile_s, 3),
+        "versions": result.versions,
+        "files": {},
+    }
+
+
+def _recipe_words(recipe: Mapping[str, Any]) -> str:
+    return ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in recipe.items())

@@ -1,0 +1,120 @@
+"""Keeps the fastest candidates that pass the gate, and says of every other why not."""
+
+from typing import Any, Dict, List, Optional, Sequence
+
+import numpy as np
+
+from neuronbert.backends.base import Session, ThroughputPlan
+from neuronbert.backends.buckets import BucketedSession
+from neuronbert.backends.neuron.failures import NumericalError
+from neuronbert.compiler.candidates import Trial
+from neuronbert.compiler.exporter import Exporter
+from neuronbert.compiler.gate import nan_refusals
+from neuronbert.compiler.self_test import selftest_batch, selftest_tolerance
+from neuronbert.compiler.source import CompileSource, Progress
+from neuronbert.compiler.timing import time_trials
+from neuronbert.errors import BackendUnavailable, GateRefused, NeuronBertError
+from neuronbert.tasks.base import FP32_MAX_ABS_DIFF, NOT_FINITE, Agreement
+
+GATE_HINT = (
+    "--precision fp32, or --calibration-data with questions of your own domain; --min-f1-ratio and --min-answer-f1 set "
+    "what is accepted, and --skip-gate is for weights that mean nothing"
+)
+
+
+class Selection:
+    """Times trials, asks the gate about them, and has refused ones built again; ``limits`` are the task gate's."""
+
+    def __init__(self, source: CompileSource, exporter: Exporter, limits: Any, progress: Progress):
+        self._source = source
+        self._exporter = exporter
+        self._limits = limits
+        self._progress = progress
+
+    def choose(self, trials: Sequence[Trial]) -> List[Trial]:
+        """Ask the gate about the fastest first; the trials that are kept, fastest first.
+
+        Of the candidates of an ``auto``, those slower than one that passed are dropped without being asked about. One
+        that is refused comes back with its next recipe, at the speed that it has then.
+        """
+        waiting = [trial for trial in trials if trial.session is not None]
+        if len(waiting) > 1:
+            self._progress(f"timing {', '.join(trial.candidate.name for trial in waiting)} in turns")
+            self._time(waiting)
+            waiting = [trial for trial in waiting if trial.session is not None]
+        kept: List[Trial] = []
+        while waiting:
+            waiting.sort(key=lambda trial: -trial.speed)
+            trial = waiting.pop(0)
+            if kept and not trial.candidate.explicit:
+                trial.outcome = "slower"
+                trial.why = f"{kept[0].candidate.name} is {kept[0].speed / trial.speed:.2f} times as fast"
+                self._exporter.discard(trial)
+                continue
+            with self._exporter.guarded(trial):
+                if self._passes(trial):
+                    kept.append(trial)
+                elif self._rebuild(trial):
+                    waiting.append(trial)
+        if not kept:
+            raise _nothing_left(trials)
+        return kept
+
+    def _time(self, trials: Sequence[Trial]) -> None:
+        source = self._source
+        time_trials(trials, source.timed_rows(), source.outputs, source.tokenizer.pad_id, guard=self._exporter.guarded)
+
+    def _passes(self, trial: Trial) -> bool:
+        """Whether the gate lets every variant of the trial through; what it measured goes into them either way."""
+        assert trial.session is not None
+        reasons: List[str] = []
+        if isinstance(trial.session, BucketedSession):
+            entries = {variant["name"]: variant for variant in trial.variants}
+            for variant, session in trial.session.parts():
+                found = self._examine(trial, entries[variant["name"]], session, session.plan())
+                reasons += [f"{variant['name']}: {reason}" for reason in found]
+        else:
+            reasons = self._examine(trial, trial.variants[0], trial.session, trial.plan)
+        passed = "" if self._source.skip_gate else "it passes the gate"
+        trial.outcome, trial.why = ("refused", "; ".join(reasons)) if reasons else ("kept", passed)
+        return not reasons
+
+    def _examine(self, trial: Trial, variant: Dict[str, Any], session: Session, plan: ThroughputPlan) -> List[str]:
+        """Why the gate refuses a variant; empty if it passes. The variant gets its figures."""
+        source = self._source
+        gate = source.gate(variant["sequence_length"])
+        self._progress(f"{variant['name']}: {'comparing with the reference' if gate else 'self-test'}")
+        agreement: Optional[Agreement] = None
+        try:
+            if gate is not None:
+                agreement = gate.compare(session, plan)
+                reasons = source.task.gate().refusals(variant["precision"], agreement, self._limits)
+            else:
+                reasons = nan_refusals(session.run(selftest_batch(source.selftest)))
+            exact = variant["precision"] == "fp32" and gate is not None
+            tolerance = FP32_MAX_ABS_DIFF if exact else selftest_tolerance(source.selftest, session, source.outputs)
+            variant["selftest_tolerance"] = tolerance
+            reasons = reasons or ([] if np.isfinite(tolerance) else [NOT_FINITE])
+        except NumericalError as error:
+            reasons = [f"{NOT_FINITE} ({error.hint})"]
+        variant.update({"agreement": None, "accuracy": None} if agreement is None else agreement.entry())
+        trial.agreements += [agreement] if agreement else []
+        return reasons
+
+    def _rebuild(self, trial: Trial) -> bool:
+        """Try a refused trial's next recipe; False, or GateRefused for an explicit one, when there is none left."""
+        self._progress(f"{trial.candidate.name}: refused: {trial.why}")
+        self._exporter.discard(trial)
+        if trial.recipes:
+            self._exporter.export(trial)
+            time_trials([trial], self._source.timed_rows(), self._source.outputs, self._source.tokenizer.pad_id)
+            return True
+        if trial.candidate.explicit:
+            raise GateRefused(f"the gate refuses {trial.candidate.name}: {trial.why}", hint=GATE_HINT)
+        return False
+
+
+def _nothing_left(trials: Sequence[Trial]) -> NeuronBertError:
+    lines = "\n".join(f"  {trial.candidate.name} {trial.outcome}: {trial.why}" for trial in trials)
+    kind = GateRefused if any(trial.outcome == "refused" for trial in trials) else BackendUnavailable
+    return kind(f"no variant is left:\n{lines}", hint="neuronbert doctor, or --backend and --precision by name")

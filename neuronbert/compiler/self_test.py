@@ -1,0 +1,40 @@
+"""What lets any load test itself: inputs with their FP32 outputs, and how far a load may be from them."""
+
+from typing import Dict, Mapping, Sequence
+
+import numpy as np
+
+from neuronbert.backends.base import Batch, Session
+from neuronbert.backends.outputs import PER_TOKEN, Output, max_difference
+from neuronbert.engine.batches import collate
+from neuronbert.tasks.base import Example
+
+SELFTEST_ROWS = 4
+
+
+def selftest_arrays(examples: Sequence[Example], reference: Session, pad_id: int) -> Dict[str, np.ndarray]:
+    """Inputs (the shortest rows, padded to one length) and their FP32 outputs, as ``selftest.npz`` stores them."""
+    rows = sorted((row for example in examples for row in example.windows), key=lambda row: len(row.input_ids))
+    batch = collate(rows[:SELFTEST_ROWS], pad_id)
+    return {**batch._asdict(), **reference.run(batch)}
+
+
+def selftest_batch(arrays: Mapping[str, np.ndarray]) -> Batch:
+    """The inputs among what ``selftest_arrays`` made."""
+    return Batch(*(arrays[name] for name in Batch._fields))
+
+
+def selftest_tolerance(arrays: Mapping[str, np.ndarray], session: Session, outputs: Sequence[Output]) -> float:
+    """How far a load's self-test may be from the FP32 reference, given what ``session`` gives where it was compiled.
+
+    Twice the difference measured here and a twentieth of the outputs' range leave room for another CPU's kernels; a
+    dead runtime, with constant outputs, is off by the range itself.
+    """
+    batch = selftest_batch(arrays)
+    expected = {output.name: arrays[output.name] for output in outputs}
+    real = batch.attention_mask.astype(bool)
+    spread = min(
+        float(np.ptp(expected[output.name][real] if output.per == PER_TOKEN else expected[output.name]))
+        for output in outputs
+    )
+    return 2 * max_difference(session.run(batch), expected, outputs, batch.attention_mask) + spread / 20

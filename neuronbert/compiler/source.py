@@ -1,0 +1,134 @@
+"""What is compiled: the checkpoint, its FP32 reference, and the questions that calibration, gate and self-test ask."""
+
+from pathlib import Path
+from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
+
+from neuronbert.backends.base import Batch
+from neuronbert.backends.neuron.target import NeuronTarget
+from neuronbert.backends.outputs import Output
+from neuronbert.backends.reference import ReferenceSession
+from neuronbert.checkpoint.families import Head
+from neuronbert.checkpoint.loading import Checkpoint
+from neuronbert.checkpoint.tokenizer import Tokenizer
+from neuronbert.compiler.gate import Gate
+from neuronbert.compiler.self_test import selftest_arrays
+from neuronbert.engine.batches import collate
+from neuronbert.errors import UsageError
+from neuronbert.tasks.base import Example, GateQuestions, Labelled, Row, Task
+
+Progress = Callable[[str], None]
+
+
+class CompileSource:
+    """A checkpoint being compiled (backends.base.ExportSource), with the reference that every variant is held against.
+
+    ``folder`` holds its tokenizer already. ``target`` gives the buckets where shapes are static. As a context manager
+    it releases the reference.
+    """
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        task: Task,
+        folder: Path,
+        questions: GateQuestions,
+        target: Optional[NeuronTarget],
+        *,
+        skip_gate: bool,
+        threads: int,
+        progress: Progress,
+    ):
+        self.checkpoint = checkpoint
+        self.task = task
+        self.target = target
+        self.skip_gate = skip_gate
+        self.tokenizer = Tokenizer.from_files(folder)
+        self._refuse_long_buckets()
+        self._questions = questions
+        self._progress = progress
+        self._model = checkpoint.torch_model()
+        self._reference = ReferenceSession(self._model, task.OUTPUTS, threads=threads)
+        self._gates: Dict[Optional[int], Gate] = {}
+        # The shipped questions, whatever the gate's and calibration's are: the same text in every artifact.
+        shortest = self._encode(questions.shipped, min(target.sequence_lengths) if target else None)
+        self.selftest = selftest_arrays(shortest, self._reference, self.tokenizer.pad_id)
+
+    def __enter__(self) -> "CompileSource":
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self._reference.close()
+
+    def _refuse_long_buckets(self) -> None:
+        positions = self.tokenizer.max_positions
+        if self.target is not None and positions is not None and max(self.target.sequence_lengths) > positions:
+            raise UsageError(
+                f"--sequence-length {max(self.target.sequence_lengths)} is more than the model's {positions} positions",
+                hint=f"--sequence-length {positions}",
+            )
+
+    def _encode(self, questions: Sequence[Labelled], tokens: Optional[int] = None) -> Sequence[Example]:
+        """Rows of the questions, of at most ``tokens`` where that is given (a bucket's)."""
+        inputs = self.task.gate().inputs(questions)
+        return self.task.encode(self.tokenizer, inputs, self.task.bucket_options(tokens))
+
+    def gate(self, tokens: Optional[int]) -> Optional[Gate]:
+        """The gate for rows of at most ``tokens`` (None: the default), its reference computed once; None if skipped."""
+        if not self.skip_gate and tokens not in self._gates:
+            asked = self._questions.asked
+            cut = f" in windows of {tokens} tokens" if tokens else ""
+            self._progress(f"answering {len(asked)} questions{cut} in FP32, the reference")
+            examples = self._encode(asked, tokens)
+            self._warn_of_cuts(examples, tokens)
+            self._gates[tokens] = Gate(
+                self.task.gate(), self.task.OUTPUTS, asked, examples, self.tokenizer.pad_id, self._reference
+            )
+        return self._gates.get(tokens)
+
+    def _warn_of_cuts(self, examples: Sequence[Example], tokens: Optional[int]) -> None:
+        """The gate compares like with like, and so does not see what short rows cost FP32 itself."""
+        longest = self.target is not None and tokens == max(self.target.sequence_lengths)
+        cut = sum(len(example.windows) > 1 for example in examples)
+        if longest and 10 * cut > len(examples):
+            self._progress(
+                f"note: {cut / len(examples):.0%} of the gate's questions do not fit one window of {tokens} tokens; a "
+                f"longer --sequence-length beside it answers them better"
+            )
+
+    def timed_rows(self) -> List[Row]:
+        """The gate's rows, short enough for every bucket there is."""
+        tokens = max(self.target.sequence_lengths) if self.target else None
+        # None are left to a skipped gate when calibration has them all.
+        questions = self._questions.asked or self._questions.shipped
+        return [row for example in self._encode(questions, tokens) for row in example.windows]
+
+    # ---- what backends ask for while they export
+
+    @property
+    def config(self) -> Mapping[str, Any]:
+        """The checkpoint's config.json."""
+        return self.checkpoint.config
+
+    @property
+    def input_names(self) -> Tuple[str, ...]:
+        """The model's inputs, in forward order."""
+        return self.checkpoint.input_names
+
+    @property
+    def head(self) -> Head:
+        """The task's head."""
+        return self.checkpoint.head
+
+    @property
+    def outputs(self) -> Tuple[Output, ...]:
+        """What the model returns, in order."""
+        return self.task.OUTPUTS
+
+    def torch_model(self) -> Any:
+        """The FP32 reference model."""
+        return self._model
+
+    def calibration(self) -> List[Batch]:
+        """Unpadded single-row batches of the calibration questions."""
+        rows = [row for example in self._encode(self._questions.calibration) for row in example.windows]
+        return [collate([row], self.tokenizer.pad_id) for row in rows]

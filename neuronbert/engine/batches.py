@@ -1,0 +1,95 @@
+"""Rows of tokens to batches of similar length, and outputs back to rows; engine, runner and job cut alike. Pure."""
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import Iterable, List, Optional, Sequence, Tuple
+
+import numpy as np
+
+from neuronbert.backends.base import Batch, Session, ThroughputPlan
+from neuronbert.backends.outputs import Output, Outputs, row_of
+from neuronbert.errors import UsageError
+from neuronbert.tasks.base import Row
+
+
+def plan_batches(lengths: Sequence[int], plan: ThroughputPlan) -> List[List[int]]:
+    """Cut rows into batches of similar length, longest first.
+
+    Longest first lets the last batches, which no longer fill all threads, be the short ones. Every index appears in
+    exactly one batch; a row longer than ``plan.tokens`` has a batch of its own. Where the plan has buckets, a batch
+    holds rows of one bucket only: a short one would take as long as the longest.
+    """
+    order = np.argsort(-np.asarray(lengths, dtype=np.int64), kind="stable").tolist()
+    batches: List[List[int]] = []
+    first = 0
+    while first < len(order):
+        longest = lengths[order[first]]
+        rows = max(1, min(plan.rows, plan.tokens // longest))
+        shorter_bucket = max((length for length in plan.lengths if length < longest), default=0)
+        batch = [index for index in order[first : first + rows] if lengths[index] > shorter_bucket]
+        batches.append(batch)
+        first += len(batch)
+    return batches
+
+
+def collate(rows: Sequence[Row], pad_id: int, length: Optional[int] = None) -> Batch:
+    """Stack rows into a Batch of shape [rows, tokens], padded on the right.
+
+    tokens is ``length``, or that of the longest row. UsageError if a row is longer than ``length``.
+    """
+    longest = max((len(row.input_ids) for row in rows), default=0)
+    if length is None:
+        length = longest
+    if longest > length:
+        raise UsageError(f"a window of {longest} tokens does not fit into {length}", hint=f"a max_seq_len of {length}")
+    input_ids = np.full((len(rows), length), pad_id, dtype=np.int64)
+    attention_mask = np.zeros((len(rows), length), dtype=np.int64)
+    token_type_ids = np.zeros((len(rows), length), dtype=np.int64)
+    for number, row in enumerate(rows):
+        tokens = len(row.input_ids)
+        input_ids[number, :tokens] = row.input_ids
+        attention_mask[number, :tokens] = 1
+        token_type_ids[number, :tokens] = row.token_type_ids
+    return Batch(input_ids, attention_mask, token_type_ids)
+
+
+def uncollate(
+    rows: Sequence[Row], specs: Sequence[Output], answered: Iterable[Tuple[List[int], Outputs]]
+) -> List[Outputs]:
+    """The outputs of each row, un-padded and in order, from batches of them: which rows, and the batch's outputs."""
+    found: List[Optional[Outputs]] = [None] * len(rows)
+    for batch, outputs in answered:
+        for number, index in enumerate(batch):
+            found[index] = row_of(outputs, specs, number, len(rows[index].input_ids))
+    assert None not in found, "every row is in one batch"
+    return [outputs for outputs in found if outputs is not None]
+
+
+def infer_rows(
+    session: Session,
+    rows: Sequence[Row],
+    specs: Sequence[Output],
+    plan: ThroughputPlan,
+    pad_id: int,
+    pool: Optional[ThreadPoolExecutor] = None,
+) -> List[Outputs]:
+    """The outputs of each row, un-padded, in the order given.
+
+    With a ``pool`` as many batches run at once as the session allows.
+    """
+    batches = plan_batches([len(row.input_ids) for row in rows], plan)
+
+    def run(batch: List[int]) -> Outputs:
+        return session.run(collate([rows[index] for index in batch], pad_id))
+
+    results = pool.map(run, batches) if pool is not None and len(batches) > 1 else map(run, batches)
+    return uncollate(rows, specs, zip(batches, results))
+
+
+def infer_concurrently(
+    session: Session, rows: Sequence[Row], specs: Sequence[Output], plan: ThroughputPlan, pad_id: int
+) -> List[Outputs]:
+    """``infer_rows`` with as many batches at once as the session allows: one would leave its other streams idle."""
+    if session.concurrency == 1:
+        return infer_rows(session, rows, specs, plan, pad_id)
+    with ThreadPoolExecutor(session.concurrency) as pool:
+        return infer_rows(session, rows, specs, plan, pad_id, pool)

@@ -1,0 +1,60 @@
+"""Batches that the caller tokenised: made into arrays, and refused where no tokenizer of the checkpoint gives them."""
+
+from typing import Any, Mapping, Optional
+
+import numpy as np
+
+from neuronbert.backends.base import Batch
+from neuronbert.errors import InputError
+
+
+def encoded_batch(input_ids: Any, attention_mask: Any = None, token_type_ids: Any = None) -> Batch:
+    """A Batch of what the caller tokenised, int [rows, tokens] each; InputError for shapes that differ.
+
+    Without a mask every token counts; without token types all are 0.
+    """
+    ids = _matrix("input_ids", input_ids)
+    mask = np.ones_like(ids) if attention_mask is None else _matrix("attention_mask", attention_mask)
+    types = np.zeros_like(ids) if token_type_ids is None else _matrix("token_type_ids", token_type_ids)
+    if not ids.shape == mask.shape == types.shape:
+        raise InputError(
+            f"input_ids {ids.shape}, attention_mask {mask.shape} and token_type_ids {types.shape} differ in shape",
+            hint="pad all three to one [rows, tokens]",
+        )
+    return Batch(ids, mask, types)
+
+
+def refuse_foreign_tokens(batch: Batch, config: Mapping[str, Any], longest: Optional[int]) -> None:
+    """InputError for what no tokenizer of the checkpoint gives: an engine would answer it with numbers."""
+    _in_range("input_ids", batch.input_ids, int(config["vocab_size"]))
+    _in_range("attention_mask", batch.attention_mask, 2)
+    _in_range("token_type_ids", batch.token_type_ids, max(1, int(config.get("type_vocab_size", 1))))
+    tokens = batch.input_ids.shape[1]
+    if longest is not None and tokens > longest:
+        raise InputError(
+            f"{tokens} tokens are more than the {longest} that this artifact takes",
+            hint="cut the text into windows, as pipeline() does",
+        )
+
+
+def _in_range(name: str, array: np.ndarray, count: int) -> None:
+    if array.min() < 0 or array.max() >= count:
+        wrong = array[(array < 0) | (array >= count)]
+        raise InputError(
+            f"{name} holds {wrong[0]}, and this model has 0 to {count - 1}", hint="the checkpoint's tokenizer"
+        )
+
+
+def _matrix(name: str, value: Any) -> np.ndarray:
+    try:
+        array = np.asarray(value.detach().cpu() if hasattr(value, "detach") else value)
+    except ValueError:
+        raise InputError(
+            f"the rows of {name} differ in length", hint="pad them: tokenizer(..., padding=True)"
+        ) from None
+    if array.ndim != 2 or array.size == 0 or array.dtype.kind not in "iub":
+        raise InputError(
+            f"{name} must be whole numbers of shape [rows, tokens], not {array.dtype} of shape {array.shape}",
+            hint="tokenizer(..., return_tensors='np'), or add the batch dimension: ids[None, :]",
+        )
+    return np.ascontiguousarray(array, dtype=np.int64)

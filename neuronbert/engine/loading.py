@@ -1,0 +1,94 @@
+"""Loads the variants of an artifact behind one session, and lets each test itself before it answers anybody."""
+
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Dict, List, NamedTuple, Optional, Sequence, Tuple, cast
+
+import numpy as np
+
+from neuronbert.artifact.manifest import SELFTEST_NAME, Artifact, Variant
+from neuronbert.backends import load_backend
+from neuronbert.backends.base import Batch, Session, StaticSession, ThroughputPlan
+from neuronbert.backends.buckets import BucketedSession
+from neuronbert.backends.outputs import Output, max_difference
+from neuronbert.errors import BackendFailed
+
+
+class Loaded(NamedTuple):
+    """A session, how to keep it busy, and the threads that do."""
+
+    session: Session
+    plan: ThroughputPlan
+    pool: Optional[ThreadPoolExecutor]
+
+    def close(self) -> None:
+        """Release the threads and the model."""
+        if self.pool is not None:
+            self.pool.shutdown()
+        self.session.close()
+
+
+def load_variants(
+    folders: Sequence[Path],
+    variants: Sequence[Variant],
+    outputs: Sequence[Output],
+    *,
+    threads: int,
+    streams: Optional[int],
+) -> Tuple[Session, ThroughputPlan]:
+    """The session of one variant, or of several buckets behind one, and how to keep it busy."""
+    backend = load_backend(variants[0]["backend"])
+    plan = backend.throughput_plan(threads)
+    streams = streams or plan.streams
+    sessions: List[Session] = []
+    with ExitStack() as opened:
+        for folder, variant in zip(folders, variants):
+            sessions.append(backend.load(folder, variant, outputs=outputs, threads=threads, streams=streams))
+            opened.callback(sessions[-1].close)
+        opened.pop_all()  # all are loaded: whoever asked for them closes them
+    if not backend.STATIC_SHAPES:
+        return sessions[0], plan._replace(streams=streams)
+    bucketed = BucketedSession([cast(StaticSession, session) for session in sessions], outputs, variants)
+    return bucketed, bucketed.plan()
+
+
+def load_tested(
+    artifact: Artifact, variants: Sequence[Variant], outputs: Sequence[Output], *, threads: int, streams: int
+) -> Loaded:
+    """The session of an artifact's variants, every copy of every bucket self-tested: a dead core is wrong by itself."""
+    folders = [artifact.variant_folder(variant) for variant in variants]
+    session, plan = load_variants(folders, variants, outputs, threads=threads, streams=streams)
+    parts = session.parts() if isinstance(session, BucketedSession) else [(variants[0], session)]
+    try:
+        for variant, part in parts:
+            self_test(part, artifact, variant, outputs)
+    except BaseException:
+        session.close()
+        raise
+    return Loaded(session, plan, ThreadPoolExecutor(session.concurrency) if session.concurrency > 1 else None)
+
+
+def throughput_streams(variant: Variant, threads: int) -> int:
+    """Batches at once with which the variant's backend answers most on ``threads``."""
+    return load_backend(variant["backend"]).throughput_plan(threads).streams
+
+
+def self_test(session: Session, artifact: Artifact, variant: Variant, outputs: Sequence[Output]) -> float:
+    """Compare the session with the FP32 outputs stored in the artifact; the largest difference.
+
+    A dead or wrong runtime gives wrong numbers, not errors. Raises BackendFailed when the difference exceeds what the
+    gate allowed this variant when it was compiled (``selftest_tolerance``).
+    """
+    with np.load(artifact.folder / SELFTEST_NAME, allow_pickle=False) as stored:
+        batch = Batch(*(stored[name] for name in Batch._fields))
+        expected: Dict[str, np.ndarray] = {output.name: stored[output.name] for output in outputs}
+    difference = max_difference(session.run(batch), expected, outputs, batch.attention_mask)
+    if not difference <= variant["selftest_tolerance"]:
+        raise BackendFailed(
+            f"variant {variant['name']} of {artifact.folder} fails its self-test: "
+            f"logits differ from the FP32 reference by {difference:.3g}, "
+            f"and {variant['selftest_tolerance']:.3g} is allowed",
+            hint="neuronbert doctor; the same artifact on another machine tells a damaged runtime from a wrong one",
+        )
+    return difference

@@ -1,0 +1,62 @@
+"""The calls of the pipelines that transformers had: the task says which, the artifact answers."""
+
+from pathlib import Path
+from typing import Any, Optional, Union
+
+from neuronbert.artifact.manifest import MANIFEST_NAME, Artifact
+from neuronbert.engine.engine import Engine
+from neuronbert.errors import ArtifactError, UsageError
+from neuronbert.tasks import TASKS
+
+
+def pipeline(
+    task: Optional[str] = None,
+    model: Union[str, Path, Artifact, Engine, None] = None,
+    *,
+    variant: Optional[str] = None,
+    threads: Optional[int] = None,
+    **keywords: Any,
+) -> Any:
+    """The pipeline of ``task`` over a compiled artifact, called as transformers' one of that name is.
+
+    model: the artifact or its folder, or an Engine. variant, threads: as for Engine (only without one). Everything
+    else goes to the pipeline. UsageError for another task than the artifact's or no model; ArtifactError, with the
+    command that compiles it, for a checkpoint that was not compiled.
+    """
+    if task is not None and task not in TASKS:
+        raise UsageError(
+            f"neuronbert has no {task!r} pipeline", hint=f"pipeline({next(iter(TASKS))!r}, model=ARTIFACT)"
+        )
+    if model is None:
+        raise UsageError(
+            "pipeline() needs a model: there is no default one",
+            hint="neuronbert compile demo qa-artifact, then pipeline(model='qa-artifact')",
+        )
+    if isinstance(model, (str, Path, Artifact)):
+        if not isinstance(model, Artifact):
+            refuse_checkpoint(model)
+        model = Engine(model, variant=variant, threads=threads)
+    elif variant is not None or threads is not None:
+        raise UsageError("variant and threads are chosen when an Engine is made", hint="Engine(ARTIFACT, variant=...)")
+    if not callable(getattr(model, "answer", None)):
+        raise UsageError(
+            f"a {type(model).__name__} is not an artifact or an Engine",
+            hint="compile_checkpoint((model, tokenizer), 'qa-artifact'), then pipeline(model='qa-artifact')",
+        )
+    if task not in (None, model.task.NAME):
+        raise UsageError(
+            f"{model.artifact.folder} is for {model.task.NAME}, not for {task}",
+            hint=f"pipeline({model.task.NAME!r}, model=ARTIFACT)",
+        )
+    return model.task.pipeline(model, **keywords)
+
+
+def refuse_checkpoint(model: Union[str, Path]) -> None:
+    """ArtifactError, with the command that compiles it, unless ``model`` is a folder with a manifest."""
+    if (Path(model) / MANIFEST_NAME).exists():
+        return
+    if Path(model).is_dir():
+        what = f"{model} is a folder without {MANIFEST_NAME}: a checkpoint must be compiled before it can answer"
+    else:
+        what = f"there is no artifact at {model}; a checkpoint must be compiled before it can answer"
+    raise ArtifactError(what, hint=f"neuronbert compile {model} qa-artifact, then pipeline(model='qa-artifact')")

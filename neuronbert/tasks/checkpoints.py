@@ -1,0 +1,32 @@
+"""Reads a checkpoint for whichever task its head is of."""
+
+from typing import Optional
+
+from neuronbert.checkpoint.loading import Checkpoint, Source
+from neuronbert.checkpoint.loading import load_checkpoint as load_with_heads
+from neuronbert.tasks import TASKS, load_task
+
+
+def load_checkpoint(
+    source: Source,
+    *,
+    revision: Optional[str] = None,
+    token: Optional[str] = None,
+    local_files_only: bool = False,
+    allow_pickle: bool = False,
+) -> Checkpoint:
+    """Read ``source`` and check it as a whole: config, weights and tokenizer. ``head.task`` names its task.
+
+    ``source`` is a folder as transformers saves it, a hub id, ``"demo"`` (the checkpoint inside the package), or a
+    pair of transformers objects ``(model, tokenizer)``. ``revision``, ``token`` and ``local_files_only`` concern hub
+    ids; one revision pins weights, config and tokenizer, and code from the hub never runs. ``pytorch_model.bin`` is
+    read only with ``allow_pickle`` and torch >= 2.6. Raises CheckpointError, whose hint says what to do.
+    """
+    return load_with_heads(
+        source,
+        [load_task(name).HEAD for name in TASKS],
+        revision=revision,
+        token=token,
+        local_files_only=local_files_only,
+        allow_pickle=allow_pickle,
+    )

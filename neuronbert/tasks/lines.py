@@ -1,0 +1,155 @@
+"""Reads inputs from JSON lines, whatever the task: what a line must hold is the task's LineForm."""
+
+import json
+from itertools import count
+from typing import Any, BinaryIO, Dict, Iterable, Iterator, List, Mapping, NamedTuple, Optional, Union
+
+from neuronbert.errors import InputError, UsageError
+from neuronbert.tasks.base import Input, LineForm
+
+MAX_LINE_BYTES = 1 << 26  # far more than any document
+
+
+class InputLine(NamedTuple):
+    """One line of a JSONL file; ``keywords`` are the options that it sets for itself."""
+
+    line_number: int  # from 1
+    id: Union[str, int, None]
+    input: Input
+    keywords: Dict[str, Any]
+
+
+class SkippedLine(NamedTuple):
+    """A line that could not be read, with the reason in words."""
+
+    line_number: int  # from 1
+    reason: str
+
+
+def bounded_lines(file: BinaryIO, form: LineForm) -> Iterator[bytes]:
+    """The lines of a file or pipe; InputError for an endless one, which binary input may hold."""
+    for number in count(1):
+        line = file.readline(MAX_LINE_BYTES)
+        if not line:
+            return
+        if len(line) == MAX_LINE_BYTES and not line.endswith(b"\n"):
+            raise InputError(f"line {number} is longer than {MAX_LINE_BYTES >> 20} MiB: is it text?", hint=form.hint)
+        yield line
+
+
+class BrokenLine(Exception):
+    """Why a line is no input."""
+
+
+class LineReader:
+    """Iterates over the inputs of JSON lines; with ``on_error="skip"`` the bad lines are in ``skipped``."""
+
+    def __init__(self, lines: Iterable[Union[str, bytes]], form: LineForm, on_error: str = "fail", first_line: int = 1):
+        if on_error not in ("fail", "skip"):
+            raise UsageError(f"on_error is {on_error!r}", hint="fail or skip")
+        self.skipped: List[SkippedLine] = []
+        self._lines = lines
+        self._form = form
+        self._skip = on_error == "skip"
+        self._first_line = first_line
+
+    def __iter__(self) -> Iterator[InputLine]:
+        # Whether an input was read: from then on the input is text, whatever a line of it holds.
+        started = self._first_line > 1
+        for number, raw in enumerate(self._lines, start=self._first_line):
+            if not started:
+                refuse_binary(raw, f"line {number} of the input", hint=self._form.hint)
+            try:
+                line = _parse_line(raw, number, self._form)
+            except BrokenLine as reason:
+                if not self._skip:
+                    hint = f"{self._form.hint}; or --on-error skip"
+                    raise InputError(f"line {number}: {reason}", hint=hint) from None
+                self.skipped.append(SkippedLine(number, str(reason)))
+                continue
+            if line is not None:
+                started = True
+                yield line
+
+
+def read_lines(
+    lines: Iterable[Union[str, bytes]], form: LineForm, on_error: str = "fail", first_line: int = 1
+) -> LineReader:
+    """Inputs from JSON lines, read as they are asked for; blank lines and a UTF-8 byte order mark are passed over.
+
+    ``lines`` is a list, or a file or stream best opened in binary mode. A broken line raises InputError
+    naming its number, or with ``on_error="skip"`` is added to the reader's ``skipped``. Input that
+    turns out to be binary before its first good line is refused either way. ``first_line`` is the number of the first
+    line given, of an input whose beginning was read before.
+    """
+    return LineReader(lines, form, on_error, first_line)
+
+
+def refuse_binary(raw: Union[str, bytes], place: str, *, hint: str) -> None:
+    """A NUL never occurs in JSON text, so one byte is enough to know."""
+    start = raw[:4] if isinstance(raw, bytes) else b""
+    if start[:2] == b"\x1f\x8b":
+        raise InputError(f"{place} is gzip-compressed", hint="unpack it first: gunzip FILE")
+    if start[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        raise InputError(f"{place} is UTF-16, not UTF-8", hint="convert it: iconv -f UTF-16 -t UTF-8 FILE")
+    if (b"\0" in raw) if isinstance(raw, bytes) else ("\0" in raw):
+        raise InputError(f"{place} is binary, not JSON text", hint=hint)
+
+
+def _parse_line(raw: Union[str, bytes], number: int, form: LineForm) -> Optional[InputLine]:
+    try:
+        text = raw.decode("utf-8") if isinstance(raw, bytes) else raw
+    except UnicodeDecodeError as error:
+        raise BrokenLine(f"not UTF-8 text (byte 0x{error.object[error.start]:02x})") from None
+    if "\0" in text:
+        raise BrokenLine(f"a NUL byte at column {text.index(chr(0)) + 1}, which JSON text never holds")
+    text = text.lstrip("\ufeff") if number == 1 else text
+    if not text.strip():
+        return None
+    try:
+        record = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise BrokenLine(f"not JSON ({error.msg} at column {error.pos + 1})") from None
+    except (ValueError, RecursionError) as error:
+        raise BrokenLine(f"cannot be read as JSON ({error})") from None
+    if not isinstance(record, dict):
+        raise BrokenLine(f"a JSON object is expected, not {shown(record)}")
+    fault = _record_fault(record, form)
+    if fault:
+        raise BrokenLine(fault)
+    keywords = {key: record[key] for key in form.keywords if record.get(key) is not None}
+    return InputLine(number, record.get("id"), form.input(record), keywords)
+
+
+def _record_fault(record: Mapping[str, Any], form: LineForm) -> Optional[str]:
+    fault = form.fault(record)
+    if fault:
+        return fault
+    identity = record.get("id")
+    if isinstance(identity, bool) or not isinstance(identity, (str, int, type(None))):
+        return f"id is {shown(identity)}, neither a string nor a whole number"
+    for key, kind in form.keywords.items():
+        value = record.get(key)
+        # bool is an int to Python, but true is no top_k.
+        if value is not None and (not isinstance(value, kind) or (kind is int and isinstance(value, bool))):
+            return f"{key} is {shown(value)}, not {'a whole number' if kind is int else 'true or false'}"
+    return None
+
+
+def text_fault(key: str, value: Any) -> Optional[str]:
+    """What is wrong with ``value`` as a question, context or answer, in words."""
+    if not isinstance(value, str):
+        return f"{key} is {shown(value)}, not a string"
+    if not value:
+        return f"{key} is empty"
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError as error:
+        return f"{key} holds half of a surrogate pair (\\u{ord(value[error.start]):04x}) at character {error.start}"
+    return None
+
+
+def shown(value: Any) -> str:
+    """A value as JSON would write it, short enough for one line."""
+    text = json.dumps(value)
+    return text if len(text) <= 60 else text[:57] + "..."

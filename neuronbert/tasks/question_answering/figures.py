@@ -1,0 +1,25 @@
+"""What the gate measured of a variant, as text; ``inspect`` shows it, so nothing is imported that reads text."""
+
+from typing import Any, Dict, Mapping, Optional
+
+
+def agreement_text(agreement: Mapping[str, Any]) -> str:
+    """The figures that the gate decides by, and those that are only reported."""
+    return (
+        f"F1 {agreement['f1']:.2f} of {agreement['reference_f1']:.2f} in FP32, answer F1 {agreement['answer_f1']:.3f}, "
+        f"top-1 equal {agreement['top1_agreement']:.1%}, {_logits_text(agreement['max_abs_diff'])} "
+        f"({agreement['n']} questions)"
+    )
+
+
+def _logits_text(max_abs_diff: Optional[float]) -> str:
+    return "logits with NaN or Inf" if max_abs_diff is None else f"logits within {max_abs_diff:.2g}"
+
+
+def columns(variant: Mapping[str, Any]) -> Dict[str, str]:
+    """What ``inspect`` shows of a variant's accuracy and agreement."""
+    accuracy, agreement = variant["accuracy"], variant["agreement"]
+    return {
+        "F1 (FP32)": f"{accuracy['f1']:.2f} ({accuracy['reference_f1']:.2f})" if accuracy else "not measured",
+        "top-1 equal": f"{agreement['top1_agreement']:.1%} of {agreement['n']}" if agreement else "not measured",
+    }

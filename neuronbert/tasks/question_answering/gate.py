@@ -1,0 +1,219 @@
+"""What compile's gate measures of question answering: F1 against gold answers, and agreement with the reference's."""
+
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
+
+import numpy as np
+
+from neuronbert.backends.outputs import Outputs, all_finite
+from neuronbert.errors import InputError, UsageError
+from neuronbert.tasks.base import (
+    DEFAULT_MIN_ANSWER_F1,
+    DEFAULT_MIN_F1_RATIO,
+    FP32_MAX_ABS_DIFF,
+    NOT_FINITE,
+    GateQuestions,
+)
+from neuronbert.tasks.question_answering.answers import Answer, AnswerOptions, rank_answers
+from neuronbert.tasks.question_answering.lines import Pair
+from neuronbert.tasks.question_answering.metrics import mean_f1
+from neuronbert.tasks.question_answering.samples import calibration_path, gate_path
+from neuronbert.tasks.question_answering.squad import PathLike, SquadQuestion, load_squad
+from neuronbert.tasks.question_answering.windows import Example
+
+MIN_QUESTIONS = 500
+FP32_MIN_TOP1_AGREEMENT = 0.99
+
+
+@dataclass(frozen=True)
+class GateLimits:
+    """What a reduced-precision variant must reach; UsageError for what is not a number from 0 to 1."""
+
+    min_f1_ratio: float = DEFAULT_MIN_F1_RATIO
+    min_answer_f1: float = DEFAULT_MIN_ANSWER_F1
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            number = isinstance(value, (int, float)) and not isinstance(value, bool)
+            if not (number and 0 <= value <= 1):  # false for NaN too
+                raise UsageError(
+                    f"{name} must be a number from 0 to 1, not {value!r}",
+                    hint=f"{name}={getattr(GateLimits, name):g}, or leave it out",
+                )
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How a variant compares with the FP32 reference over ``n`` questions.
+
+    F1 figures are percentages against gold answers; ``answer_f1`` (0 to 1) is the token F1 of the variant's answers
+    against the reference's.
+    """
+
+    n: int
+    max_abs_diff: float
+    top1_agreement: float
+    f1: float
+    reference_f1: float
+    answer_f1: float
+
+    @property
+    def f1_ratio(self) -> float:
+        return self.f1 / self.reference_f1 if self.reference_f1 else float("nan")
+
+    def as_dict(self) -> Dict[str, Any]:
+        """The figures for JSON, which has no NaN or Inf: null stands for them."""
+        figures = {**asdict(self), "f1_ratio": self.f1_ratio}
+        return {name: value if np.isfinite(value) else None for name, value in figures.items()}
+
+    def entry(self) -> Dict[str, Any]:
+        """The manifest's ``agreement`` and ``accuracy``."""
+        figures = self.as_dict()
+        return {
+            "agreement": {key: figures.pop(key) for key in ("max_abs_diff", "top1_agreement", "n")},
+            "accuracy": figures,
+        }
+
+
+class Judged(NamedTuple):
+    """The gate's questions answered by one session: logits per window, the best answer per question."""
+
+    outputs: Sequence[Outputs]
+    spans: List[Tuple[int, int]]
+    texts: List[str]
+
+
+class QuestionAnsweringGate:
+    """The gate of question answering (tasks.base.TaskGate)."""
+
+    def limits(self, options: Mapping[str, Any]) -> GateLimits:
+        """``min_f1_ratio`` and ``min_answer_f1``."""
+        return GateLimits(**{field.name: options[field.name] for field in fields(GateLimits)})
+
+    def questions(
+        self, gate_data: Optional[PathLike], calibration_data: Optional[PathLike], skipped: bool
+    ) -> GateQuestions:
+        """SQuAD files of the user's; the gate's are filled up to 500 from the shipped sample."""
+        calibration = load_squad(calibration_data or calibration_path())
+        asked = gate_questions(gate_data, calibration)
+        if not skipped:
+            refuse_few(asked, gate_data)
+        given = {(item.question, item.context) for item in load_squad(gate_data)} if gate_data else set()
+        filled = any((item.question, item.context) not in given for item in asked)
+        files = [Path(gate_data)] if gate_data else []
+        return GateQuestions(
+            calibration,
+            asked,
+            load_squad(gate_path()),
+            Path(calibration_data or calibration_path()),
+            [] if skipped else files + ([gate_path()] if filled else []),
+        )
+
+    def inputs(self, labelled: Sequence[SquadQuestion]) -> List[Pair]:
+        """Questions and contexts."""
+        return [Pair(item.question, item.context) for item in labelled]
+
+    def judge(
+        self, labelled: Sequence[SquadQuestion], examples: Sequence[Example], outputs: Sequence[Outputs]
+    ) -> Judged:
+        """The best answer to each question; the empty one competes when one of them has no answer."""
+        options = AnswerOptions(handle_impossible_answer=any(item.is_impossible for item in labelled))
+        best = []
+        first = 0
+        for example in examples:
+            own = outputs[first : first + len(example.windows)]
+            first += len(example.windows)
+            best.append(_best(example, own, options))
+        return Judged(outputs, [(answer["start"], answer["end"]) for answer in best], [a["answer"] for a in best])
+
+    def compare(self, labelled: Sequence[SquadQuestion], judged: Judged, reference: Judged) -> Agreement:
+        """Answers against gold answers and the reference's answers, logits against the reference's logits."""
+        golds = [item.answers or ("",) for item in labelled]
+        return Agreement(
+            n=len(labelled),
+            max_abs_diff=_max_abs_diff(judged.outputs, reference.outputs),
+            top1_agreement=float(np.mean([a == b for a, b in zip(judged.spans, reference.spans)])),
+            f1=100 * mean_f1(judged.texts, golds),
+            reference_f1=100 * mean_f1(reference.texts, golds),
+            answer_f1=mean_f1(judged.texts, [(answer,) for answer in reference.texts]),
+        )
+
+    def refusals(self, precision: str, agreement: Agreement, limits: GateLimits) -> List[str]:
+        """FP32 must give the reference's logits, a reduced precision its accuracy."""
+        return refusals(precision, agreement, limits)
+
+
+def _best(example: Example, outputs: Sequence[Outputs], options: AnswerOptions) -> Answer:
+    if not all(map(all_finite, outputs)):
+        return {"start": -1, "end": -1, "answer": ""}
+    answers = rank_answers(
+        example, [window["start_logits"] for window in outputs], [window["end_logits"] for window in outputs], options
+    )
+    return answers[0] if answers else {"start": 0, "end": 0, "answer": ""}
+
+
+def _max_abs_diff(actual: Sequence[Outputs], expected: Sequence[Outputs]) -> float:
+    return float(np.max([np.abs(a[name] - b[name]).max() for a, b in zip(actual, expected) for name in b]))
+
+
+def refusals(precision: str, agreement: Agreement, limits: GateLimits = GateLimits()) -> List[str]:
+    """Why the gate refuses a variant, in words; empty if it passes."""
+    if not np.isfinite(agreement.max_abs_diff):
+        return [NOT_FINITE]
+    return _fp32_refusals(agreement) if precision == "fp32" else _reduced_refusals(agreement, limits)
+
+
+def _fp32_refusals(agreement: Agreement) -> List[str]:
+    reasons = []
+    if agreement.max_abs_diff > FP32_MAX_ABS_DIFF:
+        reasons.append(
+            f"its logits differ from the FP32 reference by {agreement.max_abs_diff:.2g}, "
+            f"more than {FP32_MAX_ABS_DIFF:g}"
+        )
+    if agreement.top1_agreement < FP32_MIN_TOP1_AGREEMENT:
+        reasons.append(
+            f"only {agreement.top1_agreement:.1%} of its answers equal the reference's, "
+            f"less than {FP32_MIN_TOP1_AGREEMENT:.0%}"
+        )
+    return reasons
+
+
+def _reduced_refusals(agreement: Agreement, limits: GateLimits) -> List[str]:
+    reasons = []
+    if not agreement.reference_f1:
+        reasons.append("the FP32 reference itself scores F1 0 on the gate's questions, so the gate means nothing")
+    elif agreement.f1_ratio < limits.min_f1_ratio:
+        reasons.append(
+            f"its F1 is {agreement.f1:.2f}, {agreement.f1_ratio:.2%} of the reference's {agreement.reference_f1:.2f} "
+            f"and less than {limits.min_f1_ratio:.2%}"
+        )
+    if agreement.answer_f1 < limits.min_answer_f1:
+        reasons.append(
+            f"its answers' token F1 against the reference's is {agreement.answer_f1:.3f}, "
+            f"less than {limits.min_answer_f1:.3f}"
+        )
+    return reasons
+
+
+def gate_questions(gate_data: Optional[PathLike], calibration: Sequence[SquadQuestion]) -> List[SquadQuestion]:
+    """The gate's questions: the given ones, filled up from the shipped sample, none from a paragraph of calibration."""
+    seen = {question.context for question in calibration}
+    shipped = [question for question in load_squad(gate_path()) if question.context not in seen]
+    if gate_data is None:
+        return shipped
+    given = [question for question in load_squad(gate_data) if question.context not in seen]
+    twice = {(question.question, question.context) for question in given}
+    more = [question for question in shipped if (question.question, question.context) not in twice]
+    return given + more[: max(0, MIN_QUESTIONS - len(given))]
+
+
+def refuse_few(questions: Sequence[SquadQuestion], gate_data: Optional[PathLike]) -> None:
+    """InputError when calibration leaves the gate fewer questions than it needs to mean something."""
+    if len(questions) < MIN_QUESTIONS:
+        own = f"{Path(gate_data).name} and " if gate_data else ""
+        raise InputError(
+            f"{len(questions)} questions are left for the gate, which needs {MIN_QUESTIONS}: "
+            f"the others of {own}the shipped sample are about paragraphs of the calibration data",
+            hint="--calibration-data with other paragraphs, or --gate-data with more questions",
+        )

@@ -1,0 +1,58 @@
+"""Questions as JSON lines: the fields of a line, and the options that it may set; tasks/lines.py reads them."""
+
+import json
+from typing import Any, Iterable, Mapping, NamedTuple, Optional, Union
+
+from neuronbert.tasks.base import LineForm
+from neuronbert.tasks.lines import LineReader, read_lines, text_fault
+
+# Answer options a line may set for itself, by their type.
+_KEYWORDS: Mapping[str, type] = {
+    "top_k": int,
+    "doc_stride": int,
+    "max_answer_len": int,
+    "max_seq_len": int,
+    "max_question_len": int,
+    "handle_impossible_answer": bool,
+    "align_to_words": bool,
+}
+
+
+class Pair(NamedTuple):
+    """What is asked, and the text that may answer it."""
+
+    question: str
+    context: str
+
+
+def _fault(record: Mapping[str, Any]) -> Optional[str]:
+    for key in Pair._fields:
+        fault = text_fault(key, record[key]) if key in record else f"the key {key!r} is missing"
+        if fault:
+            return fault
+    return None
+
+
+def _pair(record: Mapping[str, Any]) -> Pair:
+    return Pair(record["question"], record["context"])
+
+
+LINES = LineForm(
+    noun="question",
+    hint='one JSON object a line: {"question": "...", "context": "..."}, "id" if you like',
+    example='{"question": ..., "context": ...}',
+    keywords=_KEYWORDS,
+    fault=_fault,
+    input=_pair,
+)
+
+
+def read_questions(lines: Iterable[Union[str, bytes]], on_error: str = "fail", first_line: int = 1) -> LineReader:
+    """Questions from JSON lines; see tasks.lines.read_lines."""
+    return read_lines(lines, LINES, on_error, first_line)
+
+
+def question_line(question: str, context: str, id: Union[str, int, None] = None, **keywords: Any) -> str:
+    """The JSON line, without its newline, that ``read_questions`` reads back as this question."""
+    head = {} if id is None else {"id": id}
+    return json.dumps({**head, "question": question, "context": context, **keywords}, ensure_ascii=False)

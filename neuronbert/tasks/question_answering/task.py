@@ -1,0 +1,160 @@
+"""Question answering as a Task (tasks/base.py): a row of the table, made of the modules beside it."""
+
+from pathlib import Path
+from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
+
+import numpy as np
+
+from neuronbert.backends.outputs import PER_TOKEN, Output, Outputs
+from neuronbert.checkpoint.families import Head, Shape
+from neuronbert.checkpoint.tokenizer import Tokenizer
+from neuronbert.errors import InputError
+from neuronbert.tasks.base import Answerer, Row, TaskEvaluation, TaskGate
+from neuronbert.tasks.question_answering import text
+from neuronbert.tasks.question_answering.answers import Answer, AnswerOptions, flat, rank_answers
+from neuronbert.tasks.question_answering.lines import LINES as LINES
+from neuronbert.tasks.question_answering.lines import Pair, read_questions
+from neuronbert.tasks.question_answering.windows import Example, WindowOptions, encode_examples, window_lengths
+
+NAME = "question-answering"
+OUTPUTS = (Output("start_logits", PER_TOKEN), Output("end_logits", PER_TOKEN))
+ENCODE_OPTIONS = WindowOptions
+DECODE_OPTIONS = AnswerOptions
+
+
+class QuestionAnsweringOutput(NamedTuple):
+    """Logits of each token as float32 [rows, tokens], as long as the input was."""
+
+    start_logits: Any
+    end_logits: Any
+
+
+MODEL_OUTPUT = QuestionAnsweringOutput
+
+
+def _head_shapes(hidden: int) -> Dict[str, Shape]:
+    return {"qa_outputs.weight": (2, hidden), "qa_outputs.bias": (2,)}
+
+
+def _head_forward(model: Any, hidden: Any) -> Tuple[Any, ...]:
+    start, end = model.qa_outputs(hidden).split(1, dim=-1)
+    return start.squeeze(-1).contiguous(), end.squeeze(-1).contiguous()
+
+
+HEAD = Head(
+    task=NAME,
+    class_suffix="ForQuestionAnswering",
+    labels=2,
+    parts=("qa_outputs",),
+    shapes=_head_shapes,
+    forward=_head_forward,
+    training_command="python tools/finetune_qa.py --base {source} --data train.json --output qa-checkpoint",
+    place=f"{__name__}:HEAD",
+)
+
+
+# ---------------------------------------------------------------------------- inputs
+
+
+def call_input(question: str, context: str, **keywords: Any) -> Tuple[Pair, Dict[str, Any]]:
+    """A question and its context, and the other keywords."""
+    return Pair(question, context), keywords
+
+
+def call_arguments(asked: Tuple[str, str]) -> Sequence[str]:
+    """Question and context."""
+    return asked
+
+
+def encode(tokenizer: Tokenizer, inputs: Sequence[Tuple[str, str]], options: WindowOptions) -> List[Example]:
+    """Cut every (question, context) into windows."""
+    return encode_examples(tokenizer, inputs, options)
+
+
+def check_options(tokenizer: Tokenizer, options: WindowOptions) -> None:
+    """UsageError for windows that overlap by more than their length."""
+    window_lengths(tokenizer, options)
+
+
+def bucket_options(tokens: Optional[int]) -> WindowOptions:
+    """Windows of ``tokens`` at most, half of them for the question."""
+    return WindowOptions(max_seq_len=tokens, max_question_len=tokens // 2 if tokens else None)
+
+
+def read_inputs(path: Any) -> List[Pair]:
+    """Questions and contexts of a JSONL or SQuAD file, or the package's own."""
+    from neuronbert.tasks.question_answering.samples import gate_path
+    from neuronbert.tasks.question_answering.squad import load_squad
+
+    if path is None:
+        path = gate_path()
+    try:
+        if Path(path).suffix == ".jsonl":
+            with open(path, "rb") as lines:
+                return [line.input for line in read_questions(lines)]
+        return [Pair(labelled.question, labelled.context) for labelled in load_squad(path)]
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}", hint="a .jsonl or a SQuAD .json file") from None
+
+
+def full_rows(tokenizer: Tokenizer, inputs: Sequence[Tuple[str, str]], tokens: int, count: int) -> List[Row]:
+    """The first question over all the contexts' text, in windows that are full."""
+    together = " ".join(dict.fromkeys(context for _, context in inputs))
+    options = WindowOptions(max_seq_len=tokens, doc_stride=0)
+    windows = encode_examples(tokenizer, [(inputs[0][0], together[: 40 * count * tokens // 8])], options)[0].windows
+    found: List[Row] = [window for window in windows if len(window.input_ids) == tokens]
+    if not found:
+        raise InputError(f"the questions hold no text of {tokens} tokens", hint="more --input-data, or a shorter one")
+    return found[:count]
+
+
+# ---------------------------------------------------------------------------- results
+
+
+def decode(example: Example, outputs: Sequence[Outputs], options: AnswerOptions) -> List[Answer]:
+    """The ranked answers."""
+    return rank_answers(example, *logits_of(outputs), options)
+
+
+def logits_of(outputs: Sequence[Outputs]) -> Tuple[List[np.ndarray], List[np.ndarray]]:
+    """Start and end logits of each window."""
+    return [window["start_logits"] for window in outputs], [window["end_logits"] for window in outputs]
+
+
+def call_result(result: List[Answer]) -> Any:
+    """The answer itself where there is exactly one."""
+    return result[0] if len(result) == 1 else result
+
+
+def json_result(result: List[Answer], options: AnswerOptions) -> Dict[str, Any]:
+    """One answer's own keys where one was asked for, else a list under ``answers``."""
+    return flat(result, options.top_k)
+
+
+result_text = text.answers_text
+
+
+# ---------------------------------------------------------------------------- what is made of the task
+
+
+def pipeline(model: Answerer, **keywords: Any) -> Any:
+    """A QuestionAnsweringPipeline."""
+    from neuronbert.tasks.question_answering.pipeline import QuestionAnsweringPipeline
+
+    return QuestionAnsweringPipeline(model, **keywords)
+
+
+def gate() -> TaskGate:
+    """F1 against gold answers, and agreement with the reference's answers."""
+    from neuronbert.tasks.question_answering.gate import QuestionAnsweringGate
+
+    return QuestionAnsweringGate()
+
+
+def evaluation(
+    data: Any, limit: Optional[int], window_options: WindowOptions, answer_options: AnswerOptions
+) -> TaskEvaluation:
+    """Exact match and F1 on a SQuAD file."""
+    from neuronbert.tasks.question_answering.evaluation import SquadEvaluation
+
+    return SquadEvaluation.of(data, limit, window_options, answer_options)
