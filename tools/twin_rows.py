@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 from neuronbert import compile_checkpoint
-from neuronbert.tasks.question_answering.windows import Tokenizer
+from neuronbert.checkpoint.tokenizer import Tokenizer
 
 ROOT = Path(__file__).resolve().parent.parent
 XQUAD = ROOT / "tests" / "data" / "xquad" / "xquad-en.json"

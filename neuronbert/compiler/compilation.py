@@ -37,7 +37,7 @@ from neuronbert.errors import positive
 from neuronbert.hardware.cores import DATA_PARALLEL
 from neuronbert.hardware.machine import compute_threads, environment
 from neuronbert.tasks import load_task
-from neuronbert.tasks.base import DEFAULT_MIN_ANSWER_F1, DEFAULT_MIN_F1_RATIO, GateQuestions
+from neuronbert.tasks.base import DEFAULT_MIN_ANSWER_F1, DEFAULT_MIN_F1_RATIO, GateLimits, GateQuestions
 from neuronbert.tasks.checkpoints import load_checkpoint
 
 
@@ -84,6 +84,7 @@ def compile_checkpoint(
     Nothing is left at ``output`` after an error.
     """
     refuse_existing(Path(output))
+    limits = GateLimits(min_f1_ratio, min_answer_f1)
     threads = positive("threads", threads) or compute_threads()
     target = NeuronTarget.of(
         batch_size,
@@ -102,7 +103,6 @@ def compile_checkpoint(
         checkpoint, revision=revision, token=token, local_files_only=local_files_only, allow_pickle=allow_pickle
     )
     task = load_task(checkpoint_read.head.task)
-    limits = task.gate().limits({"min_f1_ratio": min_f1_ratio, "min_answer_f1": min_answer_f1})
     questions = task.gate().questions(gate_data, calibration_data, skip_gate)
     with new_folder(output) as folder:
         save_checkpoint_files(checkpoint_read, folder)

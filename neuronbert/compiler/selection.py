@@ -14,7 +14,7 @@ from neuronbert.compiler.self_test import selftest_batch, selftest_tolerance
 from neuronbert.compiler.source import CompileSource, Progress
 from neuronbert.compiler.timing import time_trials
 from neuronbert.errors import BackendUnavailable, GateRefused, NeuronBertError
-from neuronbert.tasks.base import FP32_MAX_ABS_DIFF, NOT_FINITE, Agreement
+from neuronbert.tasks.base import FP32_MAX_ABS_DIFF, NOT_FINITE, Agreement, GateLimits
 
 GATE_HINT = (
     "--precision fp32, or --calibration-data with questions of your own domain; --min-f1-ratio and --min-answer-f1 set "
@@ -23,9 +23,9 @@ GATE_HINT = (
 
 
 class Selection:
-    """Times trials, asks the gate about them, and has refused ones built again; ``limits`` are the task gate's."""
+    """Times trials, asks the gate about them, and has refused ones built again; ``limits`` are the gate's."""
 
-    def __init__(self, source: CompileSource, exporter: Exporter, limits: Any, progress: Progress):
+    def __init__(self, source: CompileSource, exporter: Exporter, limits: GateLimits, progress: Progress):
         self._source = source
         self._exporter = exporter
         self._limits = limits

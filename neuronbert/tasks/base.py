@@ -3,7 +3,7 @@
 Everything above (artifact, engine, compiler, runner, benchmark) works through this Protocol and knows no task by name.
 """
 
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Protocol, Sequence, Tuple, Type
 
@@ -12,6 +12,7 @@ import numpy as np
 from neuronbert.backends.outputs import Output, Outputs
 from neuronbert.checkpoint.families import Head
 from neuronbert.checkpoint.tokenizer import Tokenizer
+from neuronbert.errors import UsageError
 
 NOT_FINITE = "its logits hold NaN or Inf"  # why the gate refuses such a variant
 # FP32 variants compute the same function: only the order of additions differs.
@@ -84,6 +85,23 @@ class Agreement(Protocol):
         """The manifest's ``agreement`` and ``accuracy`` of the variant."""
 
 
+@dataclass(frozen=True)
+class GateLimits:
+    """What a reduced-precision variant must reach; UsageError for what is not a number from 0 to 1."""
+
+    min_f1_ratio: float = DEFAULT_MIN_F1_RATIO
+    min_answer_f1: float = DEFAULT_MIN_ANSWER_F1
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            number = isinstance(value, (int, float)) and not isinstance(value, bool)
+            if not (number and 0 <= value <= 1):  # false for NaN too
+                raise UsageError(
+                    f"{name} must be a number from 0 to 1, not {value!r}",
+                    hint=f"{name}={getattr(GateLimits, name):g}, or leave it out",
+                )
+
+
 class GateQuestions(NamedTuple):
     """What the gate asks, and the files that it and calibration come from."""
 
@@ -95,10 +113,7 @@ class GateQuestions(NamedTuple):
 
 
 class TaskGate(Protocol):
-    """What the gate measures; ``limits`` are what a variant of reduced precision must reach."""
-
-    def limits(self, options: Mapping[str, Any]) -> Any:
-        """The options of compile as limits; UsageError for what cannot be one."""
+    """What the gate measures."""
 
     def questions(self, gate_data: Any, calibration_data: Any, skipped: bool) -> GateQuestions:
         """From files of the user's, filled up from the shipped ones.
@@ -115,7 +130,7 @@ class TaskGate(Protocol):
     def compare(self, labelled: Sequence[Labelled], judged: Any, reference: Any) -> Agreement:
         """How what one session made of the questions agrees with what the reference made of them."""
 
-    def refusals(self, precision: str, agreement: Any, limits: Any) -> List[str]:
+    def refusals(self, precision: str, agreement: Any, limits: GateLimits) -> List[str]:
         """Why a variant is refused, in words; empty if it passes."""
 
 

@@ -14,14 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from neuronbert.artifact import manifest as module
-from neuronbert.artifact.manifest import (
-    MANIFEST_NAME,
-    Artifact,
-    choose_variant,
-    load_artifact,
-    new_folder,
-    refuse_unsafe_paths,
-)
+from neuronbert.artifact.manifest import MANIFEST_NAME, Artifact, load_artifact, new_folder, refuse_unsafe_paths
+from neuronbert.artifact.variants import choose_variant
 from neuronbert.errors import ArtifactError, OutputError
 
 RELEASED = sorted((Path(__file__).parents[1] / "data" / "artifacts").glob("schema-*"))

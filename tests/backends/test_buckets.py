@@ -6,12 +6,14 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from logits import logits as logits_of
 
-from neuronbert.backends import Batch, Logits
+from neuronbert.backends.base import Batch, Bucket
 from neuronbert.backends.buckets import BucketedSession, fitted, route
-from neuronbert.backends.neuron.target import Bucket
-from neuronbert.engine.engine import infer_windows, plan_batches
+from neuronbert.backends.outputs import Outputs
+from neuronbert.engine.batches import infer_rows, plan_batches
 from neuronbert.errors import InputError
+from neuronbert.tasks.question_answering.task import OUTPUTS
 from neuronbert.tasks.question_answering.windows import Window
 
 
@@ -28,13 +30,13 @@ class Static:
         self.seen: List[Batch] = []
         self.copies_asked: List[object] = []
 
-    def run(self, batch: Batch, copy: object = None) -> Logits:
+    def run(self, batch: Batch, copy: object = None) -> Outputs:
         assert batch.input_ids.shape == self.shape[:2]
         assert batch.attention_mask.any(axis=1).all(), "a row of nothing but padding"
         self.seen.append(batch)
         self.copies_asked.append(copy)
         logits = (batch.input_ids * batch.attention_mask).astype(np.float32)
-        return Logits(logits, -logits)
+        return logits_of(logits, -logits)
 
     def close(self) -> None:
         self.seen = []
@@ -50,10 +52,10 @@ def test_every_row_comes_back_as_it_went_in(shapes, rows, tokens, seed):
     ids = random.integers(5, 99, size=(rows, tokens))
     lengths = random.integers(1, min(tokens, longest) + 1, size=rows)
     mask = (np.arange(tokens)[None, :] < lengths[:, None]).astype(np.int64)
-    session = BucketedSession([Static(*shape) for shape in shapes])
+    session = BucketedSession([Static(*shape) for shape in shapes], OUTPUTS)
     logits = session.run(Batch(ids, mask, np.zeros_like(ids)))
-    np.testing.assert_array_equal(logits.start, ids * mask)
-    np.testing.assert_array_equal(logits.end, -(ids * mask))
+    np.testing.assert_array_equal(logits["start_logits"], ids * mask)
+    np.testing.assert_array_equal(logits["end_logits"], -(ids * mask))
 
 
 @given(shapes=SHAPES, rows=st.integers(1, 13), tokens=st.integers(1, 64))
@@ -74,7 +76,7 @@ def test_a_partial_batch_repeats_a_real_row():
 
 
 def test_batches_hold_windows_of_one_bucket():
-    plan = BucketedSession([Static(4, 32), Static(4, 64)]).plan()
+    plan = BucketedSession([Static(4, 32), Static(4, 64)], OUTPUTS).plan()
     lengths = [10, 60, 33, 32, 50, 31, 64, 64]
     for batch in plan_batches(lengths, plan):
         assert len({lengths[index] > 32 for index in batch}) == 1
@@ -82,17 +84,18 @@ def test_batches_hold_windows_of_one_bucket():
 
 
 def test_windows_get_their_own_logits_back():
-    session = BucketedSession([Static(2, 32), Static(3, 64)])
+    session = BucketedSession([Static(2, 32), Static(3, 64)], OUTPUTS)
     windows = [
         Window(np.arange(5, 5 + length), np.zeros(length, np.int64), 1, 0, length - 2) for length in (64, 7, 33, 32, 12)
     ]
-    for window, (start, _) in zip(windows, infer_windows(session, windows, session.plan(), 0)):
+    for window, outputs in zip(windows, infer_rows(session, windows, OUTPUTS, session.plan(), 0)):
+        start = outputs["start_logits"]
         np.testing.assert_array_equal(start, window.input_ids)
 
 
 def test_a_self_test_reaches_every_copy_of_every_bucket():
     sessions = [Static(2, 32), Static(2, 64)]
-    bucketed = BucketedSession(sessions, [{"name": one.name} for one in sessions])
+    bucketed = BucketedSession(sessions, OUTPUTS, [{"name": one.name} for one in sessions])
     ones = np.ones((1, 9), np.int64)
     asked = []
     for part in bucketed.parts():
@@ -103,4 +106,4 @@ def test_a_self_test_reaches_every_copy_of_every_bucket():
 
 
 def test_buckets_on_the_same_cores_take_no_more_requests_than_one():
-    assert BucketedSession([Static(2, 32), Static(2, 64)]).concurrency == 2
+    assert BucketedSession([Static(2, 32), Static(2, 64)], OUTPUTS).concurrency == 2

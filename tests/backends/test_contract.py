@@ -11,10 +11,12 @@ import numpy as np
 import pytest
 from tiny_source import TinySource, difference, random_batch
 
-from neuronbert.backends import BACKENDS, Batch, load_backend
+from neuronbert.backends import BACKENDS, load_backend
+from neuronbert.backends.base import Batch
 from neuronbert.checkpoint.families import FAMILIES
 from neuronbert.errors import BackendFailed, BackendUnavailable, UsageError
 from neuronbert.hardware.machine import unmet_requirements
+from neuronbert.tasks.question_answering.task import OUTPUTS
 
 ENGINES = [
     (name, precision)
@@ -60,7 +62,9 @@ def loaded(exported: Any) -> Iterator[Any]:
 
     def load(name: str, precision: str, model_type: str = "bert", threads: int = 2, streams: int = 1) -> Any:
         made = exported(name, precision, model_type)
-        sessions.append(load_backend(name).load(made.folder, made.variant, threads=threads, streams=streams))
+        sessions.append(
+            load_backend(name).load(made.folder, made.variant, outputs=OUTPUTS, threads=threads, streams=streams)
+        )
         return sessions[-1], made
 
     yield load
@@ -75,8 +79,8 @@ def test_agrees_with_torch_on_every_shape(loaded: Any, name: str, precision: str
     for rows, tokens, padding in ((1, 1, 0), (1, 33, 0), (3, 20, 6), (5, 64, 0), (2, 12, 3)):
         batch = random_batch(rows, tokens, seed=rows, padding=padding)
         logits = session.run(batch)
-        assert logits.start.shape == logits.end.shape == (rows, tokens)
-        assert logits.start.dtype == logits.end.dtype == np.float32
+        assert logits["start_logits"].shape == logits["end_logits"].shape == (rows, tokens)
+        assert logits["start_logits"].dtype == logits["end_logits"].dtype == np.float32
         if tokens > 1:
             assert difference(logits, made.source.logits(batch), batch.attention_mask) < TOLERANCE[precision]
 
@@ -97,8 +101,8 @@ def test_a_row_depends_on_its_batch_only_where_that_is_said(loaded: Any, name: s
     for row in range(4):
         length = int(batch.attention_mask[row].sum())
         alone = session.run(Batch(*(field[row : row + 1, :length] for field in batch)))
-        drift = max(drift, float(np.abs(alone.start[0] - together.start[row, :length]).max()))
-    assert (drift < 1e-4 * float(np.ptp(together.start))) == load_backend(name).batch_invariant(precision)
+        drift = max(drift, float(np.abs(alone["start_logits"][0] - together["start_logits"][row, :length]).max()))
+    assert (drift < 1e-4 * float(np.ptp(together["start_logits"]))) == load_backend(name).batch_invariant(precision)
 
 
 @pytest.mark.parametrize("streams", (1, 2))
@@ -110,8 +114,8 @@ def test_runs_from_several_threads_at_once(loaded: Any, name: str, precision: st
     expected = [session.run(batch) for batch in batches]
     with ThreadPoolExecutor(4) as pool:  # more callers than the session promised: they wait
         for actual, one in zip(pool.map(session.run, batches), expected):
-            np.testing.assert_allclose(actual.start, one.start, rtol=0, atol=1e-5)
-            np.testing.assert_allclose(actual.end, one.end, rtol=0, atol=1e-5)
+            np.testing.assert_allclose(actual["start_logits"], one["start_logits"], rtol=0, atol=1e-5)
+            np.testing.assert_allclose(actual["end_logits"], one["end_logits"], rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("name, precision", [(name, precision) for name, precision in ENGINES if precision == "fp32"])
@@ -127,7 +131,7 @@ def test_failures_are_our_errors(loaded: Any, exported: Any, tmp_path: Path, nam
     for file in made.folder.iterdir():
         (tmp_path / file.name).write_bytes(file.read_bytes()[:100])
     with pytest.raises(BackendFailed, match="cannot load"):
-        load_backend(name).load(tmp_path, made.variant, threads=1, streams=1)
+        load_backend(name).load(tmp_path, made.variant, outputs=OUTPUTS, threads=1, streams=1)
 
 
 @pytest.mark.parametrize("name", BACKENDS)
@@ -155,9 +159,9 @@ import sys
 from pathlib import Path
 import numpy as np
 from neuronbert.backends import Batch, load_backend
-session = load_backend(sys.argv[1]).load(Path(sys.argv[2]), {"precision": sys.argv[3]}, threads=1, streams=1)
+session = load_backend(sys.argv[1]).load(Path(sys.argv[2]), {"precision": sys.argv[3]}, outputs=OUTPUTS, threads=1, streams=1)
 ones = np.ones((1, 9), dtype=np.int64)
-assert session.run(Batch(ones, ones, ones)).start.shape == (1, 9)
+assert session.run(Batch(ones, ones, ones))["start_logits"].shape == (1, 9)
 heavy = {"torch", "transformers", "nncf", "onnx", "openvino_telemetry"} & set(sys.modules)
 assert not heavy, heavy
 """

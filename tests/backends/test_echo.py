@@ -9,38 +9,42 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny_source import random_batch
 
-from neuronbert.backends import Batch, echo
+from neuronbert.backends import echo
+from neuronbert.backends.base import Batch
 from neuronbert.errors import BackendFailed
+from neuronbert.tasks.question_answering.task import OUTPUTS
 
 
 def session(streams: int = 1) -> echo.EchoSession:
-    return echo.EchoSession(echo.MULTIPLIER, echo.MODULUS, streams, faults={})
+    return echo.EchoSession(echo.MULTIPLIER, echo.MODULUS, streams, faults={}, outputs=OUTPUTS)
 
 
 @given(st.integers(1, 4), st.integers(1, 50), st.integers(0, 9))
 def test_rows_are_independent_and_padding_is_zero(rows: int, tokens: int, seed: int) -> None:
     batch = random_batch(rows, tokens, seed=seed, padding=tokens // 5)
     logits = session().run(batch)
-    assert logits.start.dtype == np.float32 and logits.start.shape == (rows, tokens)
+    assert logits["start_logits"].dtype == np.float32 and logits["start_logits"].shape == (rows, tokens)
     for side in logits:
         assert (np.abs(side) <= echo.LOGIT_RANGE).all() and not side[batch.attention_mask == 0].any()
     last = Batch(*(field[-1:] for field in batch))
-    np.testing.assert_array_equal(session().run(last).end[0], logits.end[-1])
+    np.testing.assert_array_equal(session().run(last)["end_logits"][0], logits["end_logits"][-1])
 
 
 def test_logits_differ_between_tokens_sides_and_types() -> None:
     batch = random_batch(1, 60)
     logits = session().run(batch)
-    assert len(set(logits.start[0])) > 40 and not np.array_equal(logits.start, logits.end)
+    assert len(set(logits["start_logits"][0])) > 40 and not np.array_equal(logits["start_logits"], logits["end_logits"])
     other = batch._replace(token_type_ids=1 - batch.token_type_ids)
-    assert not np.array_equal(session().run(other).start, logits.start)
+    assert not np.array_equal(session().run(other)["start_logits"], logits["start_logits"])
 
 
 def test_what_is_exported_can_be_loaded_and_damage_is_named(tmp_path: Path) -> None:
     echo.export(None, "fp32", {}, tmp_path)  # type: ignore[arg-type]  # it asks nothing of the checkpoint
-    loaded = echo.load(tmp_path, {"precision": "fp32"}, threads=2, streams=2)
+    loaded = echo.load(tmp_path, {"precision": "fp32"}, outputs=OUTPUTS, threads=2, streams=2)
     assert loaded.concurrency == 2 and loaded.precision == "fp32"
-    np.testing.assert_array_equal(loaded.run(random_batch(2, 9)).start, session().run(random_batch(2, 9)).start)
+    np.testing.assert_array_equal(
+        loaded.run(random_batch(2, 9)).start, session().run(random_batch(2, 9))["start_logits"]
+    )
     (tmp_path / echo.FILE_NAME).write_text(json.dumps({"multiplier": 3}))
     with pytest.raises(BackendFailed, match="modulus"):
-        echo.load(tmp_path, {}, threads=1, streams=1)
+        echo.load(tmp_path, {}, outputs=OUTPUTS, threads=1, streams=1)

@@ -4,8 +4,10 @@ from typing import Any, Dict, List, Tuple
 
 import numpy as np
 
-from neuronbert.backends import Batch, Logits
+from neuronbert.backends.base import Batch
+from neuronbert.backends.outputs import Outputs
 from neuronbert.checkpoint.families import FAMILIES, Family
+from neuronbert.tasks.question_answering.task import HEAD
 
 # Small enough that exporting one takes seconds; 80 positions, so that longer rows fail.
 SIZES: Dict[str, int] = {
@@ -43,11 +45,11 @@ class TinySource:
 
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(7)
-            model = new_transformers_model(self.family, self.config).eval()
+            model = new_transformers_model(self.family, HEAD, self.config).eval()
             with torch.no_grad():
                 for name, parameter in model.named_parameters():
                     parameter.copy_(torch.randn_like(parameter) * 0.25 + (1.0 if "orm.weight" in name else 0.0))
-        return ReferenceModel(model, self.family.prefix, self.family.has_token_types).eval()
+        return ReferenceModel(model, self.family.prefix, HEAD, self.family.has_token_types).eval()
 
     def torch_model(self) -> Any:
         return self._model
@@ -55,13 +57,13 @@ class TinySource:
     def calibration(self) -> List[Batch]:
         return [random_batch(1, tokens, seed=tokens) for tokens in range(5, 45)]
 
-    def logits(self, batch: Batch) -> Logits:
+    def logits(self, batch: Batch) -> Outputs:
         """What torch says."""
         import torch
 
         with torch.no_grad():
             start, end = self._model(*[torch.from_numpy(batch._asdict()[name]) for name in self.input_names])
-        return Logits(start.numpy(), end.numpy())
+        return {"start_logits": start.numpy(), "end_logits": end.numpy()}
 
 
 def random_batch(rows: int, tokens: int, seed: int = 0, padding: int = 0) -> Batch:
@@ -77,7 +79,7 @@ def random_batch(rows: int, tokens: int, seed: int = 0, padding: int = 0) -> Bat
     return Batch(ids, mask, types)
 
 
-def difference(actual: Logits, expected: Logits, mask: np.ndarray) -> float:
+def difference(actual: Outputs, expected: Outputs, mask: np.ndarray) -> float:
     """The largest difference over real tokens, as a share of the spread of the expected logits."""
     kept = mask.astype(bool)
     spread = max(float(np.ptp(side[kept])) for side in expected)

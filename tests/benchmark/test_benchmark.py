@@ -10,12 +10,13 @@ from hypothesis import strategies as st
 from neuronbert import benchmark_artifact
 from neuronbert.benchmark import sweep as benchmark
 from neuronbert.benchmark.load import Period
-from neuronbert.benchmark.measure import full_windows
+from neuronbert.benchmark.measure import full_rows
 from neuronbert.benchmark.missing_shapes import Shapes
 from neuronbert.benchmark.points import CLOSED, Axes, Load, settings_of
 from neuronbert.benchmark.report import as_markdown, read_report
+from neuronbert.checkpoint.tokenizer import Tokenizer
 from neuronbert.errors import ArtifactError, BackendFailed, GateRefused, InputError, UsageError
-from neuronbert.tasks.question_answering.windows import Tokenizer
+from neuronbert.tasks.question_answering import task as question_answering
 
 
 @pytest.fixture(autouse=True)
@@ -198,19 +199,24 @@ def test_settings_that_cannot_be(echo_artifact, options, error, words):
 
 @given(st.lists(st.tuples(st.just("Who?"), st.text(max_size=50)), max_size=80))
 def test_questions_are_mixed_and_none_is_lost(questions):
-    assert sorted(benchmark._evenly_mixed(questions)) == sorted(questions)
+    assert sorted(benchmark._evenly_mixed(questions, question_answering)) == sorted(questions)
 
 
 def test_every_stretch_of_the_mix_is_the_same_work():
-    lengths = np.array([len(context) for _, context in benchmark._evenly_mixed([("", "x" * n) for n in range(200)])])
+    lengths = np.array(
+        [
+            len(context)
+            for _, context in benchmark._evenly_mixed([("", "x" * n) for n in range(200)], question_answering)
+        ]
+    )
     stretches = [np.roll(lengths, -first)[:64].mean() for first in range(200)]
     assert max(stretches) / min(stretches) < 1.1
 
 
 def test_full_windows_have_no_padding(echo_artifact):
     tokenizer = Tokenizer.from_files(echo_artifact.folder)
-    rows = full_windows(tokenizer, [("Who?", "It was the man in the box. " * 400)], 128)
+    rows = full_rows(question_answering, tokenizer, [("Who?", "It was the man in the box. " * 400)], 128)
     assert len(rows) > 5
     assert all(row.input_ids.shape == (1, 128) and row.attention_mask.all() for row in rows)
     with pytest.raises(InputError, match="no text of 128 tokens"):
-        full_windows(tokenizer, [("Who?", "Me.")], 128)
+        full_rows(question_answering, tokenizer, [("Who?", "Me.")], 128)

@@ -3,8 +3,10 @@ from pathlib import Path
 
 import pytest
 
-from neuronbert.benchmark.evaluation import Answered, compare_answers, evaluate_artifact
+from neuronbert.benchmark.evaluation import evaluate_artifact
 from neuronbert.errors import ArtifactError, CheckpointError, InputError, UsageError
+from neuronbert.tasks.question_answering.evaluation import Reading as Answered
+from neuronbert.tasks.question_answering.evaluation import compare_answers
 from neuronbert.tasks.question_answering.metrics import evaluate_answers
 from neuronbert.tasks.question_answering.samples import gate_path
 from neuronbert.tasks.question_answering.squad import SquadData, SquadQuestion, load_squad, squad_document

@@ -16,7 +16,7 @@ import pytest
 from tiny_checkpoints import write_checkpoint
 
 from neuronbert.checkpoint.hub import looks_like_hub_id
-from neuronbert.checkpoint.loading import load_checkpoint
+from neuronbert.tasks.checkpoints import load_checkpoint
 
 OLD, NEW = "a" * 40, "b" * 40
 

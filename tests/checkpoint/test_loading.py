@@ -12,8 +12,9 @@ import pytest
 from safetensors.numpy import load_file, save_file
 from tiny_checkpoints import FAMILIES, tiny_model, write_checkpoint, write_vocabulary
 
-from neuronbert.checkpoint.loading import Checkpoint, load_checkpoint
+from neuronbert.checkpoint.loading import Checkpoint
 from neuronbert.errors import CheckpointError
+from neuronbert.tasks.checkpoints import load_checkpoint
 
 
 @pytest.fixture(scope="session")

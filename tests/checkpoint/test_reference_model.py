@@ -9,9 +9,10 @@ import torch
 from tiny_checkpoints import FAMILIES, tiny_model, write_checkpoint
 
 from neuronbert.checkpoint.families import FAMILIES as SERVED
-from neuronbert.checkpoint.loading import Checkpoint, load_checkpoint
+from neuronbert.checkpoint.loading import Checkpoint
 from neuronbert.checkpoint.reference_model import MASKED_SCORE, additive_mask, load_strictly, new_transformers_model
 from neuronbert.errors import BackendFailed
+from neuronbert.tasks.checkpoints import load_checkpoint
 
 ROWS, TOKENS = 3, 20
 

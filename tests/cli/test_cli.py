@@ -411,7 +411,7 @@ def test_binary_input_is_refused(capsys, tmp_path, echo_artifact):
 
 
 def test_endless_input_is_refused_before_it_is_all_read(capsys, echo_artifact, monkeypatch):
-    monkeypatch.setattr("neuronbert.tasks.question_answering.squad.MAX_LINE_BYTES", 1 << 20)
+    monkeypatch.setattr("neuronbert.tasks.lines.MAX_LINE_BYTES", 1 << 20)
     assert "line 1 is longer than 1 MiB" in refused(capsys, "answer", echo_artifact.folder, "--input", "/dev/zero")
     assert "is binary" in refused(capsys, "evaluate", echo_artifact.folder, "/dev/zero")
 

@@ -6,18 +6,15 @@ from typing import List
 
 import numpy as np
 import pytest
+from logits import logits as logits_of
 
-from neuronbert.backends import BACKENDS, Batch, Logits
-from neuronbert.compiler.candidates import (
-    AUTO_BACKENDS,
-    ROUNDS,
-    Candidate,
-    Trial,
-    choose_candidates,
-    names,
-    time_trials,
-)
+from neuronbert.backends import BACKENDS
+from neuronbert.backends.base import Batch
+from neuronbert.backends.outputs import Outputs
+from neuronbert.compiler.candidates import AUTO_BACKENDS, Candidate, Trial, choose_candidates, names
+from neuronbert.compiler.timing import ROUNDS, time_trials
 from neuronbert.errors import BackendFailed, UsageError
+from neuronbert.tasks.question_answering.task import OUTPUTS
 from neuronbert.tasks.question_answering.windows import Window
 
 
@@ -82,9 +79,9 @@ class Sleeper:
         self.now = now
         self.seconds_per_token = seconds_per_token
 
-    def run(self, batch: Batch) -> Logits:
+    def run(self, batch: Batch) -> Outputs:
         self.now[0] += batch.input_ids.size * self.seconds_per_token
-        return Logits(np.zeros(batch.input_ids.shape, np.float32), np.zeros(batch.input_ids.shape, np.float32))
+        return logits_of(np.zeros(batch.input_ids.shape, np.float32), np.zeros(batch.input_ids.shape, np.float32))
 
     def close(self) -> None:
         pass
@@ -97,7 +94,7 @@ def test_speeds_are_windows_per_second_over_the_same_windows():
         Trial(Candidate("slow", "fp32", False), session=Sleeper(now, 0.002)),
         Trial(Candidate("fast", "fp32", False), session=Sleeper(now, 0.001)),
     ]
-    time_trials(trials, [window] * 40, 0, lambda: now[0])
+    time_trials(trials, [window] * 40, OUTPUTS, 0, lambda: now[0])
     assert [trial.speed for trial in trials] == pytest.approx([5.0, 10.0])
     assert [len(trial.windows_per_s) for trial in trials] == [ROUNDS, ROUNDS]
 
@@ -108,7 +105,7 @@ def test_one_that_breaks_while_it_is_timed_leaves_the_others_timed():
     class Breaking(Sleeper):
         runs = 0
 
-        def run(self, batch: Batch) -> Logits:
+        def run(self, batch: Batch) -> Outputs:
             self.runs += 1
             if self.runs > 10:  # in the second round of all, after the probes
                 raise BackendFailed("it broke")
@@ -124,9 +121,9 @@ def test_one_that_breaks_while_it_is_timed_leaves_the_others_timed():
     window = Window(np.ones(100, np.int64), np.zeros(100, np.int64), 10, 0, 89)
     broken = Trial(Candidate("broken", "fp32", False), session=Breaking(now, 0.002))
     good = Trial(Candidate("good", "fp32", False), session=Sleeper(now, 0.001))
-    time_trials([broken, good], [window] * 40, 0, lambda: now[0], guard)
+    time_trials([broken, good], [window] * 40, OUTPUTS, 0, lambda: now[0], guard)
     assert (broken.session, good.speed, len(good.windows_per_s)) == (None, pytest.approx(10.0), ROUNDS)
-    time_trials([broken], [window] * 40, 0, lambda: now[0], guard)
+    time_trials([broken], [window] * 40, OUTPUTS, 0, lambda: now[0], guard)
     assert broken.speed == 0.0
 
 

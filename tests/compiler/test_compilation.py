@@ -9,18 +9,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from logits import logits as logits_of
 
 from neuronbert.artifact.manifest import load_artifact
-from neuronbert.backends import ExportResult, Logits, torchscript
+from neuronbert.backends import torchscript
+from neuronbert.backends.base import ExportResult
 from neuronbert.backends.reference import quietly_walked
 from neuronbert.cli.tables import compile_report
-from neuronbert.compiler import candidates as selection
-from neuronbert.compiler import compilation as compiler
-from neuronbert.compiler.compilation import compile_checkpoint, gate_questions
-from neuronbert.compiler.gate import MIN_QUESTIONS
-from neuronbert.engine import engine
+from neuronbert.compiler import candidates, compilation, exporter
+from neuronbert.compiler.compilation import compile_checkpoint
+from neuronbert.engine import engine, loading
 from neuronbert.engine.engine import Engine
 from neuronbert.errors import BackendFailed, CheckpointError, GateRefused, InputError, OutputError, UsageError
+from neuronbert.tasks.question_answering import gate
+from neuronbert.tasks.question_answering.gate import MIN_QUESTIONS, gate_questions
 from neuronbert.tasks.question_answering.samples import calibration_path, gate_path
 from neuronbert.tasks.question_answering.squad import load_squad, squad_document
 
@@ -159,17 +161,17 @@ def compile_beside(monkeypatch, tmp_path, tiny_checkpoint):
     def compile_(explicit=False, **changes):
         pytest.importorskip("torch")
         fake = Fake(**changes)
-        real = selection.load_backend
+        real = candidates.load_backend
 
         def load(name):
             return fake if name == "broken" else real(name)
 
-        for module in (compiler, selection, engine):
+        for module in (compilation, candidates, exporter, engine, loading):
             monkeypatch.setattr(module, "load_backend", load)
         # Few questions: random weights answer no better with more.
-        monkeypatch.setattr(compiler, "MIN_QUESTIONS", 20)
-        monkeypatch.setattr(compiler, "gate_questions", lambda *_: load_squad(gate_path())[:20])
-        monkeypatch.setattr(selection, "AUTO_BACKENDS", ("broken", "torchscript"))
+        monkeypatch.setattr(gate, "MIN_QUESTIONS", 20)
+        monkeypatch.setattr(gate, "gate_questions", lambda *_: load_squad(gate_path())[:20])
+        monkeypatch.setattr(candidates, "AUTO_BACKENDS", ("broken", "torchscript"))
         names = ("broken,torchscript", "fp32") if explicit else ("auto", "fp32")
         PROGRESS.clear()
         INSTANTS.clear()
@@ -205,7 +207,7 @@ class Instant:
         if self.fails_when in PROGRESS:
             raise BackendFailed("the device is gone")
         logits = np.full(batch.input_ids.shape, self.value, np.float32)
-        return Logits(logits, logits)
+        return logits_of(logits, logits)
 
     def close(self):
         self.closed = True

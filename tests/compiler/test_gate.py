@@ -5,14 +5,20 @@ from typing import Dict
 
 import numpy as np
 import pytest
+from logits import logits as logits_of
 
-from neuronbert.backends import Batch, Logits, ThroughputPlan
-from neuronbert.compiler.gate import Agreement, Gate, GateLimits, refusals, selftest_arrays, selftest_tolerance
-from neuronbert.engine.engine import plan_batches
+from neuronbert.backends.base import Batch, ThroughputPlan
+from neuronbert.backends.outputs import Outputs
+from neuronbert.checkpoint.tokenizer import Tokenizer
+from neuronbert.compiler.gate import Gate
+from neuronbert.compiler.self_test import selftest_arrays, selftest_tolerance
+from neuronbert.engine.batches import plan_batches
 from neuronbert.errors import CheckpointError, UsageError
+from neuronbert.tasks.question_answering.gate import Agreement, GateLimits, QuestionAnsweringGate, refusals
 from neuronbert.tasks.question_answering.samples import gate_path
 from neuronbert.tasks.question_answering.squad import load_squad
-from neuronbert.tasks.question_answering.windows import Tokenizer, encode_examples
+from neuronbert.tasks.question_answering.task import OUTPUTS
+from neuronbert.tasks.question_answering.windows import encode_examples
 
 GOOD = Agreement(n=500, max_abs_diff=1e-5, top1_agreement=1.0, f1=80.0, reference_f1=80.0, answer_f1=1.0)
 PLAN = ThroughputPlan(streams=1, rows=4, tokens=2000)
@@ -93,10 +99,10 @@ class Bag:
     def __init__(self, noise: float = 0.0):
         self.noise = noise
 
-    def run(self, batch: Batch) -> Logits:
+    def run(self, batch: Batch) -> Outputs:
         start = (batch.input_ids * 7919 % 1009 / 100).astype(np.float32)
         end = (batch.input_ids * 104729 % 1013 / 100).astype(np.float32)
-        return Logits(start + np.float32(self.noise) * end, end)
+        return logits_of(start + np.float32(self.noise) * end, end)
 
     def close(self) -> None:
         pass
@@ -119,7 +125,7 @@ def examples(questions, tokenizer):
 
 @pytest.fixture(scope="module")
 def gate(questions, examples, tokenizer):
-    return Gate(questions, examples, tokenizer.pad_id, Bag())
+    return Gate(QuestionAnsweringGate(), OUTPUTS, questions, examples, tokenizer.pad_id, Bag())
 
 
 def test_the_reference_agrees_with_itself_in_batches(gate):
@@ -135,7 +141,7 @@ def test_the_gate_keeps_every_stream_busy(gate):
         concurrency = 2
         together = threading.Barrier(2, timeout=60)
 
-        def run(self, batch: Batch) -> Logits:
+        def run(self, batch: Batch) -> Outputs:
             self.together.wait()
             return super().run(batch)
 
@@ -157,9 +163,9 @@ def test_a_disturbed_session_is_measured(gate):
 
 def test_nan_in_one_logit_is_found(gate):
     class OneNan(Bag):
-        def run(self, batch: Batch) -> Logits:
+        def run(self, batch: Batch) -> Outputs:
             logits = super().run(batch)
-            logits.start[0, 0] = np.nan
+            logits["start_logits"][0, 0] = np.nan
             return logits
 
     assert refusals("int8", gate.compare(OneNan(), PLAN)) == ["its logits hold NaN or Inf"]
@@ -167,13 +173,13 @@ def test_nan_in_one_logit_is_found(gate):
 
 def test_a_checkpoint_with_nan_is_no_reference(questions, examples, tokenizer):
     with pytest.raises(CheckpointError, match="NaN or Inf in FP32 already"):
-        Gate(questions, examples, tokenizer.pad_id, Bag(noise=float("nan")))
+        Gate(QuestionAnsweringGate(), OUTPUTS, questions, examples, tokenizer.pad_id, Bag(noise=float("nan")))
 
 
 def test_the_self_test_tells_a_dead_runtime_from_another_machine(examples, tokenizer):
     arrays: Dict[str, np.ndarray] = selftest_arrays(examples, Bag(), tokenizer.pad_id)
     batch = Batch(*(arrays[name] for name in Batch._fields))
-    tolerance = selftest_tolerance(arrays, Bag(noise=0.01))
-    assert np.abs(Bag(noise=0.012).run(batch).start - arrays["start_logits"]).max() < tolerance
+    tolerance = selftest_tolerance(arrays, Bag(noise=0.01), OUTPUTS)
+    assert np.abs(Bag(noise=0.012).run(batch)["start_logits"] - arrays["start_logits"]).max() < tolerance
     for constant in (0.0, float(arrays["start_logits"].mean())):
         assert np.abs(constant - arrays["start_logits"])[batch.attention_mask == 1].max() > tolerance

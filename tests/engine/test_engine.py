@@ -8,13 +8,17 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from logits import logits as logits_of
 
 from neuronbert.artifact.manifest import Artifact
-from neuronbert.backends import Batch, Logits, ThroughputPlan
-from neuronbert.engine import engine as engine_module
-from neuronbert.engine.engine import CHUNK_QUESTIONS, Engine, infer_windows, max_difference, plan_batches
+from neuronbert.backends.base import Batch, ThroughputPlan
+from neuronbert.backends.outputs import Outputs, max_difference
+from neuronbert.engine import loading
+from neuronbert.engine.batches import infer_rows, plan_batches
+from neuronbert.engine.engine import CHUNK_INPUTS, Engine
 from neuronbert.errors import BackendFailed, InputError, UsageError
 from neuronbert.tasks.question_answering.answers import AnswerOptions
+from neuronbert.tasks.question_answering.task import OUTPUTS
 from neuronbert.tasks.question_answering.windows import WindowOptions
 
 plans = st.builds(ThroughputPlan, streams=st.just(1), rows=st.integers(1, 9), tokens=st.integers(1, 900))
@@ -67,12 +71,12 @@ def test_a_stream_reads_no_further_than_one_chunk_ahead(engine):
     taken = []
 
     def pairs():
-        for number in range(3 * CHUNK_QUESTIONS):
+        for number in range(3 * CHUNK_INPUTS):
             taken.append(number)
             yield ("Who?", "Ann.")
 
     next(engine.stream(pairs()))
-    assert len(taken) == CHUNK_QUESTIONS
+    assert len(taken) == CHUNK_INPUTS
 
 
 def test_options_can_differ_from_question_to_question(engine):
@@ -85,7 +89,7 @@ def test_long_contexts_are_answered_over_all_their_windows(engine):
     context = "Nothing happened. " * 200 + "Ann met Bob."
     examples = engine.encode([("Who?", context)], WindowOptions(max_seq_len=64, doc_stride=16))
     assert len(examples[0].windows) > 10
-    assert len(engine.logits(examples[0].windows)) == len(examples[0].windows)
+    assert len(engine.outputs(examples[0].windows)) == len(examples[0].windows)
 
 
 def test_an_empty_list_has_no_answers(engine):
@@ -118,8 +122,8 @@ class Rows:
     precision = "fp32"
     concurrency = 1
 
-    def run(self, batch: Batch) -> Logits:
-        return Logits(batch.input_ids.astype(np.float32), -batch.input_ids.astype(np.float32))
+    def run(self, batch: Batch) -> Outputs:
+        return logits_of(batch.input_ids.astype(np.float32), -batch.input_ids.astype(np.float32))
 
     def close(self) -> None:
         pass
@@ -127,7 +131,7 @@ class Rows:
 
 def test_logits_return_to_the_window_they_belong_to(engine):
     windows = [window for example in engine.encode(PAIRS) for window in example.windows]
-    logits = infer_windows(Rows(), windows, ThroughputPlan(1, 4, 500), engine.tokenizer.pad_id)
+    logits = infer_rows(Rows(), windows, OUTPUTS, ThroughputPlan(1, 4, 500), engine.tokenizer.pad_id)
     for window, (start, end) in zip(windows, logits):
         np.testing.assert_array_equal(start, window.input_ids)
         np.testing.assert_array_equal(end, -window.input_ids)
@@ -136,8 +140,8 @@ def test_logits_return_to_the_window_they_belong_to(engine):
 def test_a_difference_counts_real_tokens_and_keeps_nan():
     mask = np.array([[1, 1, 0]])
     zero = np.zeros((1, 3), np.float32)
-    assert max_difference(Logits(zero, zero), Logits(zero, np.array([[0.0, 2.0, 9.0]])), mask) == 2.0
-    assert np.isnan(max_difference(Logits(zero, zero + np.nan), Logits(zero, zero), mask))
+    assert max_difference(logits_of(zero, zero), logits_of(zero, np.array([[0.0, 2.0, 9.0]])), OUTPUTS, mask) == 2.0
+    assert np.isnan(max_difference(logits_of(zero, zero + np.nan), logits_of(zero, zero), OUTPUTS, mask))
 
 
 def test_a_runtime_that_gives_wrong_numbers_fails_the_self_test(echo_copy):
@@ -165,9 +169,9 @@ def test_closing_releases_the_threads(echo_artifact, tmp_path):
 def test_one_question_has_all_threads_and_many_have_all_streams(echo_artifact):
     with Engine(echo_artifact, threads=3) as engine:
         engine.answer(PAIRS[:16])
-        assert (engine.streams, engine._many) == (1, None)
+        assert (engine.streams, engine._fastest) == (1, None)
         answers = engine.answer(PAIRS)
-        assert engine._many is not None and engine._many.session.concurrency == 3
+        assert engine._fastest is not None and engine._fastest.session.concurrency == 3
     with Engine.for_many(echo_artifact, threads=3) as engine:
         assert engine.streams == 3
         assert engine.answer(PAIRS) == answers
@@ -207,13 +211,13 @@ def test_a_bucket_that_does_not_load_closes_those_that_did(monkeypatch, tmp_path
             return ThroughputPlan(1, 1, 1)
 
         @staticmethod
-        def load(folder, variant, *, threads, streams):
+        def load(folder, variant, *, outputs, threads, streams):
             if variant["name"] == "bad":
                 raise BackendFailed("no room on the core")
             return SimpleNamespace(close=lambda: closed.append(variant["name"]))
 
-    monkeypatch.setattr(engine_module, "load_backend", lambda name: Backend)
+    monkeypatch.setattr(loading, "load_backend", lambda name: Backend)
     variants = [{"name": name, "backend": "b"} for name in ("one", "two", "bad")]
     with pytest.raises(BackendFailed, match="no room"):
-        engine_module.load_variants([tmp_path] * 3, variants, threads=1, streams=1)
+        loading.load_variants([tmp_path] * 3, variants, OUTPUTS, threads=1, streams=1)
     assert closed == ["two", "one"]

@@ -5,7 +5,7 @@ from echo_files import with_echo
 
 from neuronbert import Engine
 from neuronbert.artifact.manifest import Artifact
-from neuronbert.tasks.question_answering.windows import Tokenizer
+from neuronbert.checkpoint.tokenizer import Tokenizer
 
 # Word in a question → what happens to its worker.
 FAULTS = {"dynamite": "exit", "torpedo": "abort", "glacier": "hang", "refuse": "raise"}

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from neuronbert.backends import Batch, ThroughputPlan
+from neuronbert.backends.base import Batch, ThroughputPlan
 from neuronbert.runner.batching import (
     FULL,
     IDLE,

@@ -18,8 +18,9 @@ from neuronbert.engine.lines import answer_lines, prepare_lines
 from neuronbert.errors import ArtifactError, BackendFailed, InputError, OutputError, UsageError
 from neuronbert.runner import job
 from neuronbert.runner.job import BLOCKS_IN_FLIGHT
-from neuronbert.tasks.question_answering.answers import options_of
-from neuronbert.tasks.question_answering.squad import question_line
+from neuronbert.tasks.base import option_kinds, options_of
+from neuronbert.tasks.question_answering import task as question_answering
+from neuronbert.tasks.question_answering.lines import question_line
 
 WORDS = "the old coat of Jim Henson made a frog puppet that everybody knows by its green arms".split()
 BLOCK_LINES = 16
@@ -79,7 +80,9 @@ def test_it_writes_what_answer_prints(echo_artifact, questions, tmp_path):
 def test_options_are_those_of_answer(echo_artifact, questions, tmp_path):
     options = {"max_seq_len": 64, "doc_stride": 16, "top_k": 2, "ranking": "document"}
     run_job(echo_artifact, questions, tmp_path / "out", workers=2, **options)
-    assert (tmp_path / "out").read_bytes() == expected(echo_artifact, questions, *options_of(options))
+    assert (tmp_path / "out").read_bytes() == expected(
+        echo_artifact, questions, *options_of(option_kinds(question_answering), options)
+    )
 
 
 def test_long_lines_make_small_blocks(echo_artifact, questions, tmp_path, monkeypatch):

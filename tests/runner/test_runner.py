@@ -11,7 +11,7 @@ from echo_files import with_echo
 from processes import is_running, open_descriptors, wait_until
 
 from neuronbert import NeuronBertForQuestionAnswering, Runner
-from neuronbert.backends import Batch
+from neuronbert.backends.base import Batch
 from neuronbert.errors import ArtifactError, DeadlineExceeded, InputError, Overloaded, RunnerClosed, UsageError
 from neuronbert.runner import Answered
 
@@ -88,7 +88,7 @@ def test_tokens_that_cannot_be(runner):
 def test_rows_that_stay_together(runner):
     batch = Batch(ENCODED, np.ones_like(ENCODED), np.zeros_like(ENCODED))
     before = runner.stats()["batches"]["whole"]
-    assert runner.submit_together(batch).result(30).start.shape == ENCODED.shape
+    assert runner.submit_together(batch).result(30)["start_logits"].shape == ENCODED.shape
     assert runner.stats()["batches"]["whole"] == before + 1
 
 

@@ -15,11 +15,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_checkpoints import FAMILIES, write_checkpoint
 
-from neuronbert.checkpoint.loading import load_base_checkpoint, load_checkpoint
+from neuronbert.checkpoint.loading import load_base_checkpoint
+from neuronbert.checkpoint.tokenizer import Tokenizer
 from neuronbert.errors import CheckpointError, InputError, OutputError, UsageError
+from neuronbert.tasks.checkpoints import load_checkpoint
 from neuronbert.tasks.question_answering.answers import rank_answers
 from neuronbert.tasks.question_answering.squad import SquadQuestion
-from neuronbert.tasks.question_answering.windows import Tokenizer, WindowOptions, encode_examples
+from neuronbert.tasks.question_answering.windows import WindowOptions, encode_examples
 
 SCRIPT = Path(__file__).resolve().parents[2] / "tools" / "finetune_qa.py"
 

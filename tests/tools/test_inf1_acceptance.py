@@ -60,6 +60,6 @@ def test_the_random_bert_base_is_a_checkpoint_without_a_pickle(tmp_path):
     folder = tmp_path / "bert-base"
     done = subprocess.run([sys.executable, "-c", code, str(SCRIPT), str(folder)], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    from neuronbert.checkpoint.loading import load_checkpoint
+    from neuronbert.tasks.checkpoints import load_checkpoint
 
     assert load_checkpoint(folder).config["num_hidden_layers"] == 1

@@ -46,7 +46,8 @@ class Worker:
 
     def count_tokens(self, data: str, questions: int, tokenizer_from: str) -> Dict[str, Any]:
         """Tokens of every window of the workload, without padding (needs neuronbert's environment)."""
-        from neuronbert.tasks.question_answering.windows import Tokenizer, WindowOptions, encode_examples
+        from neuronbert.checkpoint.tokenizer import Tokenizer
+        from neuronbert.tasks.question_answering.windows import WindowOptions, encode_examples
 
         examples = encode_examples(Tokenizer.from_files(Path(tokenizer_from)), _first(data, questions), WindowOptions())
         return {"tokens": [len(window.input_ids) for example in examples for window in example.windows]}

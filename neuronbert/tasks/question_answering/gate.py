@@ -1,20 +1,14 @@
 """What compile's gate measures of question answering: F1 against gold answers, and agreement with the reference's."""
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
 
 from neuronbert.backends.outputs import Outputs, all_finite
-from neuronbert.errors import InputError, UsageError
-from neuronbert.tasks.base import (
-    DEFAULT_MIN_ANSWER_F1,
-    DEFAULT_MIN_F1_RATIO,
-    FP32_MAX_ABS_DIFF,
-    NOT_FINITE,
-    GateQuestions,
-)
+from neuronbert.errors import InputError
+from neuronbert.tasks.base import FP32_MAX_ABS_DIFF, NOT_FINITE, GateLimits, GateQuestions
 from neuronbert.tasks.question_answering.answers import Answer, AnswerOptions, rank_answers
 from neuronbert.tasks.question_answering.lines import Pair
 from neuronbert.tasks.question_answering.metrics import mean_f1
@@ -24,23 +18,6 @@ from neuronbert.tasks.question_answering.windows import Example
 
 MIN_QUESTIONS = 500
 FP32_MIN_TOP1_AGREEMENT = 0.99
-
-
-@dataclass(frozen=True)
-class GateLimits:
-    """What a reduced-precision variant must reach; UsageError for what is not a number from 0 to 1."""
-
-    min_f1_ratio: float = DEFAULT_MIN_F1_RATIO
-    min_answer_f1: float = DEFAULT_MIN_ANSWER_F1
-
-    def __post_init__(self) -> None:
-        for name, value in vars(self).items():
-            number = isinstance(value, (int, float)) and not isinstance(value, bool)
-            if not (number and 0 <= value <= 1):  # false for NaN too
-                raise UsageError(
-                    f"{name} must be a number from 0 to 1, not {value!r}",
-                    hint=f"{name}={getattr(GateLimits, name):g}, or leave it out",
-                )
 
 
 @dataclass(frozen=True)
@@ -86,10 +63,6 @@ class Judged(NamedTuple):
 
 class QuestionAnsweringGate:
     """The gate of question answering (tasks.base.TaskGate)."""
-
-    def limits(self, options: Mapping[str, Any]) -> GateLimits:
-        """``min_f1_ratio`` and ``min_answer_f1``."""
-        return GateLimits(**{field.name: options[field.name] for field in fields(GateLimits)})
 
     def questions(
         self, gate_data: Optional[PathLike], calibration_data: Optional[PathLike], skipped: bool

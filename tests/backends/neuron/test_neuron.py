@@ -13,9 +13,11 @@ from tiny_source import TinySource, difference, random_batch
 from twin import compile_on_twin
 
 from neuronbert.artifact.manifest import Artifact
-from neuronbert.backends import Batch, load_backend
+from neuronbert.backends import load_backend
+from neuronbert.backends.base import Batch
 from neuronbert.engine.engine import Engine
 from neuronbert.errors import BackendFailed, BackendUnavailable, InputError, UsageError
+from neuronbert.tasks.question_answering.task import OUTPUTS
 from neuronbert.tasks.question_answering.windows import WindowOptions
 
 pytest.importorskip("torch")
@@ -183,7 +185,7 @@ def test_a_pipeline_that_the_compiler_refuses_is_retried_smaller_only_with_auto(
 
 
 def test_a_fallback_is_told_from_what_belongs_on_the_cpu():
-    from neuronbert.backends.neuron.backend import CompileReport
+    from neuronbert.backends.neuron.tracing import CompileReport
 
     assert CompileReport(98.2, 1, {"aten::embedding": 3, "aten::add": 2}).fallback() == []
     (reason,) = CompileReport(51.2, 1, {"aten::embedding": 3, "aten::linear": 12, "aten::softmax": 2}).fallback()
@@ -197,16 +199,16 @@ def test_a_fallback_is_told_from_what_belongs_on_the_cpu():
 
 def test_it_answers_as_fp32_does_whatever_the_batch(start_twin, data_parallel_artifact, neuron_checkpoint):
     from neuronbert.backends.reference import ReferenceSession
-    from neuronbert.checkpoint.loading import load_checkpoint
+    from neuronbert.tasks.checkpoints import load_checkpoint
 
     start_twin()
-    reference = ReferenceSession(load_checkpoint(str(neuron_checkpoint)).torch_model())
+    reference = ReferenceSession(load_checkpoint(str(neuron_checkpoint)).torch_model(), OUTPUTS)
     with Engine(data_parallel_artifact, streams=1) as engine:
         for rows, tokens, padding in ((1, 9, 0), (2, 64, 5), (3, 65, 7), (5, 128, 20)):
             batch = random_batch(rows, tokens, seed=rows, padding=padding)
             batch = batch._replace(input_ids=batch.input_ids % 70)
             logits = engine.session.run(batch)
-            assert logits.start.shape == (rows, tokens)
+            assert logits["start_logits"].shape == (rows, tokens)
             assert difference(logits, reference.run(batch), batch.attention_mask) < 0.02
         with pytest.raises(InputError, match="129 tokens does not fit the longest bucket"):
             engine.session.run(random_batch(1, 129))
@@ -365,7 +367,7 @@ def test_an_emulated_artifact_is_refused_where_nothing_is_emulated(start_twin, d
     variant = data_parallel_artifact.variants[0]
     backend = load_backend("neuron")
     with pytest.raises(BackendUnavailable, match=r"was compiled by an emulator \(1.13.1.2.11.13.0\+emulated\)"):
-        backend.load(data_parallel_artifact.variant_folder(variant), variant, threads=1, streams=1)
+        backend.load(data_parallel_artifact.variant_folder(variant), variant, outputs=OUTPUTS, threads=1, streams=1)
     from neuronbert.errors import ArtifactError
 
     with pytest.raises(ArtifactError, match="needs the emulated device it was compiled on"):
@@ -421,9 +423,9 @@ def test_a_device_in_a_child_answers_and_frees_its_cores(start_twin, data_parall
         batch = random_batch(3, 80)
         batch = Batch(batch.input_ids % 70, batch.attention_mask, batch.token_type_ids)
         expected = engine.session.run(batch)
-        session = load_isolated(folders, data_parallel_artifact.variants, threads=1)
+        session = load_isolated(folders, data_parallel_artifact.variants, OUTPUTS, threads=1)
         assert sorted(held_cores()) == [0, 1]
-        np.testing.assert_array_equal(session.run(batch).start, expected.start)
+        np.testing.assert_array_equal(session.run(batch)["start_logits"], expected["start_logits"])
         session.close()
         assert sorted(held_cores()) == [0]
 
@@ -435,10 +437,10 @@ def test_a_child_that_dies_or_fails_is_an_error(start_twin, data_parallel_artifa
     folders = [data_parallel_artifact.variant_folder(variants[0])]
     start_twin(faults="crash")
     with pytest.raises(BackendFailed, match="the process that held the device ended by signal 9"):
-        load_isolated(folders, variants, threads=1)
+        load_isolated(folders, variants, OUTPUTS, threads=1)
     start_twin(faults="device-memory")
     with pytest.raises(BackendFailed, match="status=4 message=Allocation Failure") as caught:
-        load_isolated(folders, variants, threads=1)
+        load_isolated(folders, variants, OUTPUTS, threads=1)
     assert "buckets" in caught.value.hint
     assert held_cores() == {}
 

@@ -79,7 +79,7 @@ def test_1_part_of_the_model_silently_runs_on_the_cpu(start_twin):
     start_twin(faults="fallback")
     import torch_neuron
 
-    from neuronbert.backends.neuron.backend import report_of
+    from neuronbert.backends.neuron.tracing import report_of
 
     model = TinySource().torch_model()
     traced = torch_neuron.trace(model, example(2, 32))  # bare: no exception, and a module that answers

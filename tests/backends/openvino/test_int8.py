@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from logits import logits as logits_of
 from tiny_source import TinySource, difference, random_batch
 
-from neuronbert.backends import Logits
 from neuronbert.backends.openvino import backend as openvino
 from neuronbert.backends.openvino import int8, int8_graph
+from neuronbert.backends.outputs import Outputs
 from neuronbert.cli.tables import stdout_to_stderr
 from neuronbert.errors import BackendFailed
 
@@ -122,10 +123,10 @@ def test_the_application_s_logging_stays_as_it_was(texts: List[Dict[str, np.ndar
     assert logger.level == before
 
 
-def run(model: Any, batch: Any) -> Logits:
+def run(model: Any, batch: Any) -> Outputs:
     core = openvino.import_quietly("openvino").Core()
     results = core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})(batch._asdict())
-    return Logits(results[0], results[1])
+    return logits_of(results[0], results[1])
 
 
 def test_rewrites_fit_everywhere_and_change_nothing(converted: Any, texts: List[Dict[str, np.ndarray]]) -> None:

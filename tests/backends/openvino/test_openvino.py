@@ -15,6 +15,7 @@ from tiny_source import SIZES, TinySource, random_batch
 from neuronbert.backends.openvino import backend as openvino
 from neuronbert.errors import BackendFailed, BackendUnavailable
 from neuronbert.hardware.machine import VNNI, has_bf16
+from neuronbert.tasks.question_answering.task import OUTPUTS
 
 
 @pytest.mark.skipif(has_bf16(), reason="this CPU multiplies bf16")
@@ -102,7 +103,9 @@ def test_a_hidden_module_cannot_be_imported_and_comes_back() -> None:
 def test_batches_that_wait_while_a_session_is_closed_are_refused(tmp_path: Any) -> None:
     pytest.importorskip("openvino")
     result = openvino.export(TinySource(), "fp32", {}, tmp_path)
-    session = openvino.load(tmp_path, {"precision": "fp32", "recipe": result.recipe}, threads=1, streams=1)
+    session = openvino.load(
+        tmp_path, {"precision": "fp32", "recipe": result.recipe}, outputs=OUTPUTS, threads=1, streams=1
+    )
     request = session._requests.get()  # as a run under way holds it
     ends = []
 

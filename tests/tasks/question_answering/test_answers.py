@@ -9,9 +9,10 @@ import tokenizers
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from neuronbert.checkpoint.tokenizer import Tokenizer
 from neuronbert.errors import UsageError
 from neuronbert.tasks.question_answering.answers import AnswerOptions, best_spans, rank_answers
-from neuronbert.tasks.question_answering.windows import Tokenizer, WindowOptions, encode_examples
+from neuronbert.tasks.question_answering.windows import WindowOptions, encode_examples
 
 DEMO = Path(__file__).resolve().parents[3] / "neuronbert" / "checkpoint" / "demo"
 TOKENIZER = Tokenizer.from_files(DEMO)

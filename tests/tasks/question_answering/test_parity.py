@@ -12,8 +12,8 @@ import pytest
 
 from neuronbert.compiler.compilation import compile_checkpoint
 from neuronbert.engine.engine import Engine
+from neuronbert.engine.pipeline import pipeline
 from neuronbert.errors import InputError, UsageError
-from neuronbert.tasks.question_answering.pipeline import pipeline
 from neuronbert.tasks.question_answering.squad import load_squad
 
 ROOT = Path(__file__).resolve().parents[3]

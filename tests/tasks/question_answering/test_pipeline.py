@@ -8,8 +8,9 @@ import pytest
 
 import neuronbert
 from neuronbert.engine.engine import Engine
+from neuronbert.engine.pipeline import pipeline
 from neuronbert.errors import ArtifactError, InputError, NeuronBertError, UsageError
-from neuronbert.tasks.question_answering.pipeline import QuestionAnsweringPipeline, pipeline
+from neuronbert.tasks.question_answering.pipeline import QuestionAnsweringPipeline
 
 Q1, Q2 = "Who was Jim Henson?", "Where was he born?"
 C1 = "Jim Henson was a nice puppet maker."

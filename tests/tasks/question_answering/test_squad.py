@@ -6,14 +6,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from neuronbert.errors import InputError, UsageError
-from neuronbert.tasks.question_answering.squad import (
-    SquadQuestion,
-    load_squad,
-    load_squad_data,
-    question_line,
-    read_questions,
-    squad_document,
-)
+from neuronbert.tasks.question_answering.lines import question_line, read_questions
+from neuronbert.tasks.question_answering.squad import SquadQuestion, load_squad, load_squad_data, squad_document
 
 # A busy machine is no failure.
 UNTIMED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -145,7 +139,7 @@ def test_lines_are_read_with_their_numbers_ids_and_keywords():
 
 
 def test_lines_may_be_text():
-    assert [line.question for line in read_questions(["\ufeff" + LINE, LINE])] == ["Who?", "Who?"]
+    assert [line.input.question for line in read_questions(["\ufeff" + LINE, LINE])] == ["Who?", "Who?"]
 
 
 BAD_LINES = [
@@ -218,7 +212,7 @@ def test_white_space_is_a_text_to_lines_as_it_is_to_the_engine(echo_artifact):
     from neuronbert.engine.engine import Engine
 
     lines = [question_line(" ", "Ann did."), question_line("Who?", "\n\t "), question_line(" ", "\u00a0")]
-    pairs = [(line.question, line.context) for line in read_questions(lines)]
+    pairs = [line.input for line in read_questions(lines)]
     assert len(pairs) == 3
     with Engine(echo_artifact, threads=1) as engine:
         answers = engine.answer(pairs)
@@ -239,7 +233,7 @@ TEXT = st.text(st.characters(exclude_categories=["Cs"]), min_size=1)
 def test_question_line_reads_back_whatever_the_text(question, context, id):
     line = question_line(question, context, id, top_k=3)
     assert "\n" not in line and "\r" not in line
-    assert list(read_questions([line.encode()])) == [(1, id, question, context, {"top_k": 3})]
+    assert list(read_questions([line.encode()])) == [(1, id, (question, context), {"top_k": 3})]
 
 
 @UNTIMED

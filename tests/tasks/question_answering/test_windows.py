@@ -11,15 +11,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tokenizers import models, normalizers, pre_tokenizers, processors, trainers
 
+from neuronbert.checkpoint.tokenizer import Tokenizer
+from neuronbert.engine.batches import collate
 from neuronbert.errors import CheckpointError, InputError, UsageError
-from neuronbert.tasks.question_answering.windows import (
-    Tokenizer,
-    Window,
-    WindowOptions,
-    collate,
-    encode_examples,
-    window_ranges,
-)
+from neuronbert.tasks.question_answering.windows import Window, WindowOptions, encode_examples, window_ranges
 
 DEMO = Path(__file__).resolve().parents[3] / "neuronbert" / "checkpoint" / "demo"
 TRAINING_TEXT = [
