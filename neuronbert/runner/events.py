@@ -1,4 +1,4 @@
-"""What happened to the workers, as structured events: kept, logged, and handed to whoever asked."""
+"""What happened to the workers, as structured events: kept, logged, and passed to a listener."""
 
 import json
 import logging
@@ -10,7 +10,7 @@ Listener = Callable[[Dict[str, Any]], None]
 
 log = logging.getLogger("neuronbert.runner")
 LAST_EVENTS = 1000
-# Events that somebody should look at.
+# Events that a person should look at.
 _WARNINGS = frozenset({"died", "unable", "poison", "batch_failed"})
 
 

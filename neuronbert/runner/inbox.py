@@ -29,7 +29,7 @@ InboxMessage = Union[Accept, Cancel, Drain]
 
 
 class Inbox:
-    """A queue that any thread fills and one thread empties, which sleeps at ``wake_descriptor`` meanwhile."""
+    """Messages from any thread to one, which sleeps until ``wake_descriptor`` is readable."""
 
     def __init__(self) -> None:
         self._messages: Deque[InboxMessage] = deque()
@@ -49,11 +49,11 @@ class Inbox:
             try:
                 os.write(self._wake_writing, b"!")
             except (BlockingIOError, OSError):
-                pass  # full: it is awake already; closed: nobody is there any more
+                pass  # full: it is awake already; closed: the runner has ended
 
     def may_sleep(self) -> bool:
-        """Whether nothing waits. Whoever puts something in from now on wakes the thread, until ``woke_up``."""
-        self._asleep = True  # before the look at the messages, or one put between the two would wake nobody
+        """Whether nothing waits. From now on ``put`` wakes the thread, until ``woke_up``."""
+        self._asleep = True  # before looking at the messages: one that is put between the two must wake the thread
         return not self._messages
 
     def woke_up(self) -> None:
@@ -74,6 +74,6 @@ class Inbox:
             yield message
 
     def close(self) -> None:
-        """Close the pipe; what is put in afterwards wakes nobody."""
+        """Close the pipe; ``put`` still works, but wakes no thread."""
         os.close(self.wake_descriptor)
         os.close(self._wake_writing)

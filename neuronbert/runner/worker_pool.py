@@ -182,7 +182,7 @@ class WorkerPool:
         for worker in self.workers:
             if worker.process is not None and worker.process.returncode is None:
                 if worker.in_flight or worker.state == STARTING:
-                    worker.kill()  # nobody waits for what it does
+                    worker.kill()  # its results are no longer waited for
                 worker.end()
             worker.state = STOPPED
 

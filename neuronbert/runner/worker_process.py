@@ -40,7 +40,7 @@ def main(arguments: List[str]) -> None:
         Worker(sock).serve(receive_blocking(sock))
     except (EOFError, ConnectionError):
         pass
-    # Threads may still be inside the device; nobody waits for what they bring.
+    # Threads may still be inside the device; nothing waits for their results.
     sys.stderr.flush()
     os._exit(0)
 
