@@ -1,13 +1,27 @@
-"""Many processes that answer as one: ``Runner``. In reading order:
+"""Many processes that answer as one: ``Runner``. ``benchmark`` and everything above may import it.
 
-runner              what callers see: tokenises in the caller's thread, lets requests in or refuses them
+In reading order, the way of a request:
+
+runner              what callers see: tokenises in the caller's thread, gives out futures
+admission           lets a request into the queue, or refuses it
+requests            what was asked, and where its time went
 placement           which cores and threads each worker gets
-dispatcher          the one thread that moves requests to workers and results back
+settings            what the runner's thread is told when it is made
+dispatcher          that thread's loop: inbox, sockets, clock, the end
+inbox               what other threads ask of it
+open_requests       each accepted request until its one outcome: deadlines, retries, failures
 batching            which rows leave together, and when (pure)
-supervision         a worker's process: start, end, cause of death, back-off
-worker              inside that process
+scheduler           gives batches to workers and takes their results
+stacking            rows to a batch, a batch's result back to its rows (pure)
+worker_pool         starts, watches and replaces the workers
+supervision         one worker's process: start, end, cause of death, back-off
+messages, frames    what runner and worker say to each other, and how it travels
+worker_process      inside that process
+counters, events    what happened, in numbers and one by one
 publishing          what `neuronbert top` sees of it
-requests, frames, statistics, events
+sigterm             SIGTERM finishes what was accepted
+job                 a file of questions through the runner, for `neuronbert answer`
+core_environment    the variables of `neuronbert env`
 """
 
 from neuronbert.runner.requests import Answered

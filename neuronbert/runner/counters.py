@@ -1,4 +1,4 @@
-"""What the runner counts. The runner's thread writes; others read snapshots, and ask for places in the queue."""
+"""What the runner counts. Its thread writes; others read snapshots, and ``admission`` takes room in the queue here."""
 
 import threading
 from collections import Counter, deque
@@ -10,8 +10,8 @@ from neuronbert.runner.requests import Request
 # Weight of the newest measurement in a moving average: some ten batches are remembered.
 SMOOTHING = 0.1
 RECENT = 1000  # latencies that are kept
-MARGIN = (0.05, 0.25)  # for the variation of a batch's round trip: the least and the most, as shares of its mean
-LONGEST_TRIP = 4.0  # times the mean: what a batch counts for at most
+MARGIN = (0.05, 0.25)  # bounds of what is added to the mean round trip, as shares of that mean
+LONGEST_TRIP = 4.0  # times the mean: the most that one batch counts for
 
 COUNTS = (
     "submitted",
@@ -35,7 +35,7 @@ class RoundTrip:
         self._deviation_s = 0.0
 
     def add(self, measured_s: float) -> None:
-        """One more batch. A single very long one (a callback, a stopped process) is no new pace."""
+        """One more batch. A single very long one (a slow callback, a stopped process) does not set a new pace."""
         if self._mean_s is None:
             self._mean_s, self._deviation_s = measured_s, measured_s / 2
             return
@@ -45,10 +45,10 @@ class RoundTrip:
 
     @property
     def expected_s(self) -> float:
-        """What hardly a batch exceeds where they are alike, and little more than the mean where they are not.
+        """Upper estimate of a round trip: mean plus four deviations, bounded. 0 before anything was measured.
 
-        0 before anything was measured. Batches of short and of long texts vary by more than their mean: who would be
-        refused for that might well have been in time.
+        The bound is there because batches of short and of long texts may differ by more than their mean: without it,
+        requests would be refused that might well have been in time.
         """
         if self._mean_s is None:
             return 0.0
@@ -57,13 +57,13 @@ class RoundTrip:
 
 
 class Statistics:
-    """Counters since the start, moving averages, and the queue's places (in rows)."""
+    """Counters since the start, moving averages, and how much room the queue has (in rows)."""
 
     def __init__(self, max_queue: int):
         self.max_queue = max_queue
         self.queued_rows = 0
-        self.counts: Counter = Counter(dict.fromkeys(COUNTS, 0))
-        self.batches: Counter = Counter(dict.fromkeys(REASONS, 0))
+        self.counts: Counter[str] = Counter(dict.fromkeys(COUNTS, 0))
+        self.batches: Counter[str] = Counter(dict.fromkeys(REASONS, 0))
         self.rows = self.capacity = self.tokens = self.computed_tokens = 0
         self.service_s: Optional[float] = None  # of a batch on the device
         self.round_trip = RoundTrip()  # of a batch, its wait for the one that its worker runs included
@@ -72,10 +72,10 @@ class Statistics:
         self._last_done: Optional[float] = None
         self.room = threading.Condition()
 
-    # ---- the queue's places: any thread
+    # ---- room in the queue: any thread
 
     def try_enter(self, rows: int) -> bool:
-        """Take ``rows`` places if there are as many."""
+        """Take room for ``rows`` if there is as much."""
         with self.room:
             if self.queued_rows + rows > self.max_queue:
                 return False
@@ -83,7 +83,7 @@ class Statistics:
             return True
 
     def wait_for_room(self, rows: int, timeout_s: float) -> None:
-        """Until there are ``rows`` places, or ``timeout_s`` is over."""
+        """Until there is room for ``rows``, or ``timeout_s`` is over."""
         with self.room:
             self.room.wait_for(lambda: self.queued_rows + rows <= self.max_queue, timeout_s)
 
@@ -98,13 +98,13 @@ class Statistics:
             self.counts["refused"] += 1
 
     def left_queue(self, request: Request) -> None:
-        """A request gives its places back."""
+        """A request gives its room back."""
         with self.room:
             self.queued_rows -= request.size
             self.room.notify_all()
 
     def would_be_late(self, timeout_s: float) -> bool:
-        """Whether what came now could not be answered in time. Where nothing waits, it is tried: that tells anew."""
+        """Whether a request that came now could only be late. Never while the queue is empty: then it is tried."""
         return self.queued_rows > 0 and (self.predicted_wait_s() or 0.0) + self.round_trip.expected_s > timeout_s
 
     def predicted_wait_s(self) -> Optional[float]:
@@ -114,7 +114,7 @@ class Statistics:
     # ---- the runner's thread
 
     def count(self, name: str) -> None:
-        """One more of ``COUNTS``."""
+        """Add one to one of ``COUNTS``."""
         self.counts[name] += 1
 
     def batch_sent(self, reason: str, rows: int, capacity: int, tokens: int, computed_tokens: int) -> None:
@@ -126,7 +126,7 @@ class Statistics:
         self.computed_tokens += computed_tokens
 
     def batch_done(self, now: float, rows: int, device_s: float, backlog: bool) -> None:
-        """A batch came back; ``backlog``: rows were waiting, so that it tells how fast they can go."""
+        """A batch came back; ``backlog``: rows were waiting, so that it shows how fast they can go."""
         self.service_s = _smoothed(self.service_s, device_s)
         if self._last_done is not None:
             self.row_s = _smoothed(self.row_s, (now - self._last_done) / rows)
@@ -140,7 +140,7 @@ class Statistics:
         self.latencies_s.append(latency_s)
 
     def snapshot(self) -> Dict[str, Any]:
-        """All of it as plain JSON data."""
+        """All counts and averages as plain JSON data."""
         latencies = sorted(self.latencies_s)
         return {
             "queue": {

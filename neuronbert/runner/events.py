@@ -1,33 +1,39 @@
-"""What happened to the workers, as structured events: kept, logged, and handed to whoever asked."""
+"""What happened to the workers, as structured events: kept, logged, and passed to a listener."""
 
 import json
 import logging
 import time
 from collections import deque
-from typing import Any, Callable, Deque, Dict, Iterator, Optional
+from typing import Any, Callable, Deque, Dict, Iterator, Optional, Protocol
 
 Listener = Callable[[Dict[str, Any]], None]
 
 log = logging.getLogger("neuronbert.runner")
-KEPT = 1000
-# Those that somebody should look at.
+LAST_EVENTS = 1000
+# Events that a person should look at.
 _WARNINGS = frozenset({"died", "unable", "poison", "batch_failed"})
+
+
+class Report(Protocol):
+    """How the runner's thread reports an event: ``Events.happened``."""
+
+    def __call__(self, event: str, **facts: Any) -> None: ...
 
 
 class Events:
     """The last events, oldest first: dictionaries with ``event``, ``at`` (Unix time in seconds) and the facts."""
 
     def __init__(self, listener: Optional[Listener] = None):
-        self._kept: Deque[Dict[str, Any]] = deque(maxlen=KEPT)
+        self._last: Deque[Dict[str, Any]] = deque(maxlen=LAST_EVENTS)
         self._listener = listener
 
     def __iter__(self) -> Iterator[Dict[str, Any]]:
-        return iter(list(self._kept))
+        return iter(list(self._last))
 
     def happened(self, event: str, **facts: Any) -> None:
-        """Record one. What a listener raises is logged and goes no further."""
+        """Record an event. What a listener raises is logged and goes no further."""
         record = {"event": event, "at": time.time(), **facts}
-        self._kept.append(record)
+        self._last.append(record)
         log.log(logging.WARNING if event in _WARNINGS else logging.INFO, "%s", json.dumps(record, default=str))
         if self._listener is not None:
             try:

@@ -1,7 +1,7 @@
-"""Messages between the runner and its workers: length-prefixed pickles over a socket pair.
+"""Carries ``messages`` between the runner and its workers: length-prefixed pickles over a socket pair.
 
-Both ends are this package in processes of one user: a worker is started by the runner and inherits its socket, so
-nothing else can write to it.
+Unpickling is safe here: both ends are this package in processes of one user, and a worker inherits its socket from
+the runner that starts it, so nothing else can write to it.
 """
 
 import pickle
@@ -21,7 +21,7 @@ def packed(message: Any) -> bytes:
 
 
 class Channel:
-    """The runner's end: never blocks, so that a worker that stands still cannot stop the runner."""
+    """The runner's end: never blocks, so that a worker that hangs cannot stop the runner."""
 
     def __init__(self, sock: socket.socket):
         sock.setblocking(False)

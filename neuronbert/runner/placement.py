@@ -10,13 +10,13 @@ from neuronbert.backends.neuron.target import recorded_layout
 from neuronbert.errors import ArtifactError, UsageError
 from neuronbert.hardware.cores import CoreLayout, layout_for
 from neuronbert.hardware.machine import physical_cores
-from neuronbert.runner.supervision import Place
+from neuronbert.runner.supervision import WorkerPlace
 
 
 class Placement(NamedTuple):
     """The workers' places, and what follows from them."""
 
-    places: List[Place]
+    places: List[WorkerPlace]
     variants: List[Variant]
     streams: Optional[int]  # of each worker's engine; None: as its cores allow
     in_flight: Optional[int]  # batches a worker holds; None: one more than it runs at once
@@ -85,7 +85,9 @@ def _on_cores(
             hint=f"workers={layout.replicas}, or a larger instance_type",
         )
     places = [
-        Place(environment, None, layout.threads_per_worker, f"NeuronCore {environment['NEURON_RT_VISIBLE_CORES']}")
+        WorkerPlace(
+            environment, None, layout.threads_per_worker, f"NeuronCore {environment['NEURON_RT_VISIBLE_CORES']}"
+        )
         for environment in map(layout.worker_environment, range(count))
     ]
     return Placement(places, list(variants), streams, layout.in_flight_per_group, layout)
@@ -112,10 +114,10 @@ def _on_cpus(
     return Placement(places, list(variants), streams or plan.streams, None, None)
 
 
-def _cpu_place(number: int, share: int, pinned: bool) -> Place:
+def _cpu_place(number: int, share: int, pinned: bool) -> WorkerPlace:
     cpus: Optional[List[int]] = None
     if pinned and hasattr(os, "sched_getaffinity"):
         cpus = sorted(os.sched_getaffinity(0))[number * share : (number + 1) * share]
     variables: Dict[str, str] = {"OMP_NUM_THREADS": str(share), "TOKENIZERS_PARALLELISM": "false"}
     cores = f"CPU {','.join(map(str, cpus))}" if cpus else f"{share} CPU thread(s)"
-    return Place(variables, cpus, share, cores)
+    return WorkerPlace(variables, cpus, share, cores)

@@ -29,7 +29,7 @@ def runtime_folder() -> Path:
 
 
 def own_folder() -> Path:
-    """``runtime_folder``, made if need be. OSError if it cannot be, or somebody else could write to it."""
+    """``runtime_folder``, created if need be. OSError if that fails, or if another user could write to it."""
     folder = runtime_folder()
     folder.mkdir(mode=0o700, exist_ok=True)
     if not _is_own(folder):
@@ -45,7 +45,7 @@ def _is_own(folder: Path) -> bool:
 class Publisher:
     """Writes what ``stats`` gives, with ``facts`` and rates, twice a second until it is closed.
 
-    A folder that cannot be written to is logged, once, and no reason for the runner to stop.
+    If the folder cannot be written to, that is logged once, and the runner goes on.
     """
 
     def __init__(self, facts: Mapping[str, Any], stats: Callable[[], Dict[str, Any]]):

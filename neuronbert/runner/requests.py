@@ -1,6 +1,7 @@
-"""What was asked of the runner: rows for the model, the future that waits for them, and when what happened to it."""
+"""What was asked of the runner: rows for the model, the future that waits for them, and when each thing happened."""
 
 import math
+import time
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence
@@ -26,9 +27,23 @@ class Answered(NamedTuple):
     breakdown: Dict[str, Any]
 
 
+class Trip(NamedTuple):
+    """One batch that rows of a request went in, there and back."""
+
+    worker: int
+    cores: str
+    reason: str  # for which the batch left
+    rows: int  # of the whole batch
+    fill: float
+    padding: float
+    sent: float
+    done: float
+    device_s: float
+
+
 @dataclass(eq=False)
 class Request:
-    """One accepted request. Times are of ``time.perf_counter``, in seconds."""
+    """One accepted request. Times are those of ``now_s``."""
 
     id: int
     rows: Sequence[Row]
@@ -46,15 +61,15 @@ class Request:
     over: bool = False  # has its outcome
     admitted: bool = True  # holds its place in the queue
     sent_first: float = 0.0
-    batch_wait_s: float = 0.0  # of the time in the queue: while a worker had room, for others to share its batch
-    trips: List[Dict[str, Any]] = field(default_factory=list)  # the batches its rows went in
+    batch_wait_s: float = 0.0  # the part of its time in the queue when a worker had room and it waited for other rows
+    trips: List[Trip] = field(default_factory=list)
     outputs: List[Optional[Outputs]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.outputs = [None] * (1 if self.batch is not None else len(self.rows))
 
     def forget(self) -> None:
-        """Drop what is large: somebody may keep the future, and a deadline may be long."""
+        """Drop what is large: a caller may keep the future, and the heap of deadlines keeps the request."""
         self.rows, self.batch, self.outputs, self.finish = (), None, [], _forgotten
 
     @property
@@ -69,12 +84,12 @@ class Request:
             "tokenise_ms": self.accepted - self.submitted,
             "queue_ms": self.sent_first - self.accepted - self.batch_wait_s,
             "batch_wait_ms": self.batch_wait_s,
-            "worker_wait_ms": max(0.0, last["done"] - last["sent"] - last["device_s"]),
-            "device_ms": last["device_s"],
+            "worker_wait_ms": max(0.0, last.done - last.sent - last.device_s),
+            "device_ms": last.device_s,
             "decode_ms": decode_s,
             "total_ms": done - self.submitted,
         }
-        facts = {name: last[name] for name in ("worker", "cores", "reason", "rows", "fill", "padding")}
+        facts = {name: getattr(last, name) for name in ("worker", "cores", "reason", "rows", "fill", "padding")}
         return {
             **{name: seconds * 1000 for name, seconds in milliseconds.items()},
             **facts,
@@ -85,3 +100,8 @@ class Request:
 
 def _forgotten(outputs: List[Outputs]) -> Any:
     raise AssertionError("a request has one outcome")
+
+
+def now_s() -> float:
+    """The runner's clock: ``time.perf_counter``, in seconds."""
+    return time.perf_counter()

@@ -4,9 +4,6 @@ import asyncio
 import functools
 import itertools
 import json
-import os
-import signal
-import threading
 import time
 from collections import deque
 from concurrent.futures import CancelledError, Future
@@ -17,15 +14,17 @@ from neuronbert.backends.base import Batch, ThroughputPlan
 from neuronbert.backends.outputs import Outputs, stacked
 from neuronbert.checkpoint.tokenizer import Tokenizer
 from neuronbert.engine.encoded import encoded_batch, refuse_foreign_tokens
-from neuronbert.errors import InputError, NeuronBertError, Overloaded, RunnerClosed, UsageError
+from neuronbert.errors import InputError, NeuronBertError, UsageError
 from neuronbert.hardware.cores import CoreLayout
+from neuronbert.runner.admission import Admission
 from neuronbert.runner.counters import Statistics
-from neuronbert.runner.dispatcher import Dispatcher, Settings
+from neuronbert.runner.dispatcher import Dispatcher
 from neuronbert.runner.events import Events, Listener
-from neuronbert.runner.placement import place_workers
+from neuronbert.runner.placement import Placement, place_workers
 from neuronbert.runner.publishing import Publisher
-from neuronbert.runner.requests import Request, Row
-from neuronbert.runner.supervision import Job, now_s
+from neuronbert.runner.requests import Request, Row, now_s
+from neuronbert.runner.settings import Settings
+from neuronbert.runner.sigterm import SigtermHandler, end_process
 from neuronbert.tasks import load_task
 from neuronbert.tasks.base import (
     DecodeOptions,
@@ -88,17 +87,9 @@ class Runner:
         publish: bool = False,
         drain_on_sigterm: bool = True,
     ):
-        limits = {
-            "max_queue": max_queue,
-            "max_windows_per_request": max_windows_per_request,
-            "hang_timeout_s": hang_timeout_s,
-            "start_timeout_s": start_timeout_s,
-            "in_flight_per_group": 1 if in_flight_per_group is None else in_flight_per_group,
-            "batch_size": 1 if batch_size is None else batch_size,
-        }
-        for name, value in limits.items():
-            if not value > 0:
-                raise UsageError(f"{name} must be above 0, not {value!r}")
+        _refuse_not_above_zero(max_queue=max_queue, max_windows_per_request=max_windows_per_request)
+        _refuse_not_above_zero(hang_timeout_s=hang_timeout_s, start_timeout_s=start_timeout_s)
+        _refuse_not_above_zero(in_flight_per_group=in_flight_per_group, batch_size=batch_size)
         self.artifact = artifact if isinstance(artifact, Artifact) else load_artifact(artifact)
         self.task = load_task(self.artifact.task)
         placement = place_workers(
@@ -111,47 +102,38 @@ class Runner:
             instance_type=instance_type,
             mode=mode,
         )
-        self.layout = placement.layout
-        self.variants = placement.variants
-        self.places = placement.places
-        self.tokenizer = Tokenizer.from_files(self.artifact.folder)
-        self.tokenizer.few_texts = 0  # batches are encoded without holding up the runner's thread
-        lengths = [one["sequence_length"] for one in self.variants if one["sequence_length"]]
-        if lengths:
-            self.tokenizer.limit_length(max(lengths))
+        self.layout, self.variants, self.places = placement.layout, placement.variants, placement.places
+        self.tokenizer = _tokenizer(self.artifact, placement)
         self.events = Events(on_event)
         self.drain_timeout_s = drain_timeout_s
         self.max_windows_per_request = min(max_windows_per_request, max_queue)
         self._config = json.loads((self.artifact.folder / "config.json").read_text(encoding="utf-8"))
         self._statistics = Statistics(max_queue)
         self._ids = itertools.count(1)
-        self._closing = False
-        self._handles_sigterm = drain_on_sigterm
-        self._sigterm_before: Any = None
-        self._sigterm_count = 0
-        job = Job(str(self.artifact.folder), variant, placement.streams)
-        self._dispatcher = Dispatcher(
-            Settings(
-                job=job,
-                places=placement.places,
-                in_flight=in_flight_per_group or placement.in_flight,
-                batch_size=batch_size,
-                max_wait_s=max_wait_ms / 1000,
-                hang_timeout_s=hang_timeout_s,
-                start_timeout_s=start_timeout_s,
-                pad_id=self.tokenizer.pad_id,
-                outputs=self.task.OUTPUTS,
-            ),
-            self._statistics,
-            self.events.happened,
+        settings = Settings(
+            artifact=str(self.artifact.folder),
+            variant=variant,
+            streams=placement.streams,
+            places=placement.places,
+            in_flight=in_flight_per_group or placement.in_flight,
+            batch_size=batch_size,
+            max_wait_s=max_wait_ms / 1000,
+            hang_timeout_s=hang_timeout_s,
+            start_timeout_s=start_timeout_s,
+            pad_id=self.tokenizer.pad_id,
+            outputs=self.task.OUTPUTS,
         )
-        self._start()
+        self._start(settings)
+        self._sigterm = SigtermHandler(self._admission.close, self.close) if drain_on_sigterm else None
         self._publisher = Publisher(self._facts(), self.stats) if publish else None
 
-    def _start(self) -> None:
+    def _start(self, settings: Settings) -> None:
+        """Start the runner's thread and wait for its workers; raises what keeps one from starting."""
+        self._dispatcher = Dispatcher(settings, self._statistics, self.events.happened)
+        self._admission = Admission(self._dispatcher, self._statistics, self.max_windows_per_request)
         self._dispatcher.start()
         try:
-            self._dispatcher.started.wait()
+            self._dispatcher.wait_until_started()
         except BaseException:  # Ctrl-C while the workers load
             self._dispatcher.stop(0)
             self._dispatcher.join()
@@ -174,12 +156,12 @@ class Runner:
         is full or too long for ``timeout_s``, RunnerClosed.
         """
         submitted = now_s()
-        self._refuse_early(timeout_s)
+        self._admission.refuse_early(timeout_s)
         asked, keywords = self.task.call_input(*inputs, **keywords)
         encode_options, decode_options = self._options(keywords)
         example = self.task.encode(self.tokenizer, [asked], encode_options)[0]
         request = self._request(example, decode_options, submitted, breakdown)
-        self._admit(request, timeout_s)
+        self._admission.admit(request, timeout_s)
         return request.future
 
     def submit_encoded(
@@ -196,11 +178,11 @@ class Runner:
         The future's result has the model's outputs by name, float32 with [rows, …]. Errors as for ``submit``.
         """
         submitted = now_s()
-        self._refuse_early(timeout_s)
+        self._admission.refuse_early(timeout_s)
         batch = encoded_batch(input_ids, attention_mask, token_type_ids)
         refuse_foreign_tokens(batch, self._config, self.tokenizer.max_length)
         request = self._encoded_request(batch, submitted, breakdown)
-        self._admit(request, timeout_s)
+        self._admission.admit(request, timeout_s)
         return request.future
 
     def submit_together(self, batch: Batch) -> "Future[Outputs]":
@@ -209,7 +191,7 @@ class Runner:
         Waits while the queue is full. The future's result is the batch's Outputs.
         """
         request = Request(next(self._ids), (), lambda outputs: outputs[0], now_s(), batch=batch)
-        self._admit(request, None, wait=True)
+        self._admission.admit(request, None, wait=True)
         return request.future
 
     async def answer(self, *inputs: Any, **keywords: Any) -> Any:
@@ -253,7 +235,7 @@ class Runner:
                 continue
             request = self._request(outcome, decode_options, submitted, False)
             try:
-                self._admit(request, None, wait=True)
+                self._admission.admit(request, None, wait=True)
             except InputError as error:
                 request.future.set_exception(error)
             yield request.future
@@ -296,55 +278,6 @@ class Runner:
     def _stacked_output(self, outputs: List[Outputs]) -> Any:
         return self.task.MODEL_OUTPUT(**stacked(outputs))
 
-    def _refuse_early(self, timeout_s: Optional[float]) -> None:
-        """Before any work is spent on a request that cannot be let in."""
-        if self._closing:
-            raise RunnerClosed("this runner is closed, or closing", hint="make a new one, or ask inside its with block")
-        if timeout_s is not None and not timeout_s > 0:
-            raise UsageError(f"timeout_s must be above 0, not {timeout_s!r}")
-        statistics = self._statistics
-        if statistics.queued_rows >= statistics.max_queue:
-            raise self._overloaded("the queue is full")
-        if timeout_s is not None and statistics.would_be_late(timeout_s):
-            raise self._overloaded(f"the queue is too long for timeout_s={timeout_s:.3g}")
-
-    def _overloaded(self, what: str) -> Overloaded:
-        statistics = self._statistics
-        statistics.refused()
-        wait_s = statistics.predicted_wait_s()
-        wait = "" if wait_s is None else f", which take about {wait_s:.3g} s"
-        return Overloaded(
-            f"{what}: {statistics.queued_rows} of {statistics.max_queue} rows wait{wait}",
-            hint="ask again later, or more workers",
-            wait_s=wait_s,
-        )
-
-    def _admit(self, request: Request, timeout_s: Optional[float], wait: bool = False) -> None:
-        if self._dispatcher.unable is not None:
-            raise self._dispatcher.unable
-        if request.size > self.max_windows_per_request:
-            raise InputError(
-                f"this request needs {request.size} windows, and the runner takes {self.max_windows_per_request}",
-                hint="a shorter context, a smaller doc_stride, or Runner(..., max_windows_per_request=N, max_queue=N)",
-            )
-        while not self._statistics.try_enter(request.size):
-            if not wait:
-                raise self._overloaded("the queue is full")
-            self._statistics.wait_for_room(request.size, timeout_s=0.5)
-            if self._closing or self._dispatcher.has_ended:
-                raise RunnerClosed("the runner was closed while this request waited for its place in the queue")
-        request.accepted = now_s()
-        if timeout_s is not None:
-            request.deadline = request.submitted + timeout_s
-        request.future.add_done_callback(functools.partial(self._cancelled, request))
-        self._statistics.accepted()
-        self._dispatcher.put(self._dispatcher.accept, request)
-        self._dispatcher.sweep()
-
-    def _cancelled(self, request: Request, future: "Future[Any]") -> None:
-        if future.cancelled():
-            self._dispatcher.put(self._dispatcher.cancel, request)
-
     # ------------------------------------------------------------------ watching
 
     @property
@@ -381,49 +314,41 @@ class Runner:
 
         What is not finished by then fails with RunnerClosed. May be called again, from any thread but the runner's.
         """
-        self._closing = True
+        self._admission.close()
         self._dispatcher.stop(self.drain_timeout_s if timeout_s is None else timeout_s)
         self._dispatcher.join()
         if self._publisher is not None:
             self._publisher.close()
 
     def __enter__(self) -> "Runner":
-        if (
-            self._handles_sigterm
-            and threading.current_thread() is threading.main_thread()
-            and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
-        ):
-            self._sigterm_before = signal.signal(signal.SIGTERM, self._on_sigterm)
+        if self._sigterm is not None:
+            self._sigterm.install()
         return self
 
-    def __exit__(self, kind: Any, *_: Any) -> None:
-        if self._sigterm_count:
+    def __exit__(self, kind: Optional[Type[BaseException]], *_: object) -> None:
+        if self._sigterm is not None and self._sigterm.was_received:
             self._dispatcher.join()
-            self._end_by_sigterm()
+            end_process()
         # Nobody will look at the results if the block was left by an exception.
         self.close(0 if kind is not None else None)
-        if self._sigterm_before is not None:
-            signal.signal(signal.SIGTERM, self._sigterm_before)
-            self._sigterm_before = None
+        if self._sigterm is not None:
+            self._sigterm.restore()
 
-    def _on_sigterm(self, number: int, frame: Any) -> None:
-        """The first one drains; the second one, ours or the impatient sender's, ends the process."""
-        self._sigterm_count += 1
-        if self._sigterm_count > 1:
-            self._end_by_sigterm()
-        self._closing = True
-        threading.Thread(target=self._drain_and_signal, name="neuronbert-sigterm", daemon=True).start()
 
-    def _drain_and_signal(self) -> None:
-        self.close()
-        os.kill(
-            os.getpid(), signal.SIGTERM
-        )  # handlers are only changed, and so the process only ended, in its main thread
+def _refuse_not_above_zero(**limits: Optional[float]) -> None:
+    """UsageError for a limit that is not above 0; None means that it has a default of its own."""
+    for name, value in limits.items():
+        if value is not None and not value > 0:
+            raise UsageError(f"{name} must be above 0, not {value!r}")
 
-    @staticmethod
-    def _end_by_sigterm() -> None:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        os.kill(os.getpid(), signal.SIGTERM)
+
+def _tokenizer(artifact: Artifact, placement: Placement) -> Tokenizer:
+    tokenizer = Tokenizer.from_files(artifact.folder)
+    tokenizer.few_texts = 0  # batches are encoded without holding up the runner's thread
+    lengths = [variant["sequence_length"] for variant in placement.variants if variant["sequence_length"]]
+    if lengths:
+        tokenizer.limit_length(max(lengths))
+    return tokenizer
 
 
 @functools.lru_cache(maxsize=64)

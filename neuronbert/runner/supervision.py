@@ -6,15 +6,15 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from dataclasses import dataclass, field
 from typing import Any, Dict, List, Mapping, NamedTuple, Optional
 
 from neuronbert.errors import BackendFailed, NeuronBertError
 from neuronbert.hardware.cores import merged_environment
 from neuronbert.hardware.machine import oom_kills
-from neuronbert.runner.batching import Item
+from neuronbert.runner.batching import BatchInFlight
 from neuronbert.runner.frames import Channel
+from neuronbert.runner.messages import LoadOrder, WorkerReady
 
 # A worker's states. It is "starting" from the fork to its first message, "waiting" between a death and the next start.
 STARTING, READY, WAITING, STOPPED = "starting", "ready", "waiting", "stopped"
@@ -23,8 +23,8 @@ FIRST_BACKOFF_S = 0.1
 LONGEST_BACKOFF_S = 30.0
 
 
-class Place(NamedTuple):
-    """What one worker gets: its variables, its CPUs and threads, and its cores in words."""
+class WorkerPlace(NamedTuple):
+    """Where one worker runs: its environment variables, its CPUs and threads, and its cores in words."""
 
     variables: Mapping[str, str]
     cpus: Optional[List[int]]  # to which it is pinned; None: all of the runner's
@@ -32,48 +32,28 @@ class Place(NamedTuple):
     cores: str
 
 
-class Job(NamedTuple):
-    """What every worker loads."""
-
-    artifact: str
-    variant: Optional[str]
-    streams: Optional[int]
-
-
 @dataclass(eq=False)
-class Sent:
-    """A batch that a worker holds."""
+class WorkerHandle:
+    """The runner's view of worker ``number``, through all its restarts. Times are those of ``requests.now_s``."""
 
     number: int
-    items: List[Item]
-    reason: str
-    sent: float
-    rows: int
-    fill: float
-    padding: float
-
-
-@dataclass(eq=False)
-class Worker:
-    """The process with this number, whichever incarnation of it. Times are of ``time.perf_counter``."""
-
-    number: int
-    place: Place
+    place: WorkerPlace
     state: str = WAITING
     process: Optional["subprocess.Popen[bytes]"] = None
     channel: Optional[Channel] = None
     concurrency: int = 1  # batches that it runs at once
-    parallel: int = 1  # batches that make progress at once: more only wait for the device without a way over the socket
-    held: Dict[int, Sent] = field(default_factory=dict)  # by batch number, oldest first
-    started: float = 0.0
+    parallel: int = (
+        1  # batches that make progress at once: the others are in the worker already, but wait for the device
+    )
+    in_flight: Dict[int, BatchInFlight] = field(default_factory=dict)  # by batch number, oldest first
     ready_since: float = 0.0
-    progress: float = 0.0  # when it last said something, or was given work while it had none
+    last_progress: float = 0.0  # when it last said something, or was given work while it had none
     start_at: float = 0.0
-    given: float = 0.0  # when it was last given a batch: of those equally busy, the one given longest ago is next free
+    last_sent: float = 0.0  # when it was last given a batch
     failures: int = 0  # deaths and failed starts in a row
     failed_batches: int = 0  # in a row
-    was_useful: bool = False  # since its start: then it died of something new, and the back-off begins again
-    unable: Optional[NeuronBertError] = None  # why it last could not start
+    was_useful: bool = False  # since its start: if so, its next death is a new trouble, and the back-off begins again
+    start_error: Optional[NeuronBertError] = None  # why it last could not start
     starts: int = 0
     rows_done: int = 0
     batches_done: int = 0
@@ -88,17 +68,17 @@ class Worker:
             "state": self.state,
             "pid": self.process.pid if self.process is not None and self.state in (STARTING, READY) else None,
             "cores": self.place.cores,
-            "in_flight": len(self.held),
+            "in_flight": len(self.in_flight),
             "rows": self.rows_done,
             "batches": self.batches_done,
             "busy_s": self.busy_s,
             "up_s": up_s,
             "restarts": max(0, self.starts - 1),
-            "unable": None if self.unable is None else self.unable.message,
+            "unable": None if self.start_error is None else self.start_error.message,
         }
 
-    def start(self, job: Job, now: float) -> None:
-        """Start its process: environment first, then Python."""
+    def start(self, order: LoadOrder, now: float) -> None:
+        """Start its process, with its environment set before Python starts. OSError if that cannot be."""
         mine, its = socket.socketpair()
         with its:
             self.process = subprocess.Popen(
@@ -109,19 +89,24 @@ class Worker:
                 pass_fds=[its.fileno()],
             )
         self.channel = Channel(mine)
-        self.channel.send({**job._asdict(), "threads": self.place.threads, "cpus": self.place.cpus})
-        self.state, self.started, self.progress = STARTING, now, now
+        self.channel.send(order)
+        self.state, self.last_progress = STARTING, now
         self.failed_batches, self.was_useful = 0, False
         self.starts += 1
         self.oom_kills = oom_kills()
 
-    def is_ready(self, facts: Dict[str, Any], now: float) -> None:
+    def became_ready(self, message: WorkerReady, now: float) -> None:
         """Its first message came."""
-        self.state, self.ready_since, self.unable = READY, now, None
-        self.concurrency, self.parallel = int(facts["concurrency"]), int(facts["parallel"])
+        self.state, self.ready_since, self.start_error = READY, now, None
+        self.concurrency, self.parallel = message.concurrency, message.parallel
+
+    def kill(self) -> None:
+        """End its process at once; the runner notices at the socket."""
+        assert self.process is not None
+        self.process.kill()
 
     def end(self) -> int:
-        """Make sure that its process is gone; how it ended, as subprocess counts it (negative: a signal)."""
+        """Make sure that its process is gone; its exit code, as subprocess gives it (negative: a signal)."""
         assert self.process is not None
         try:
             code = self.process.wait(0.2)  # the socket closes a moment before the process is gone
@@ -134,7 +119,7 @@ class Worker:
         return code
 
     def schedule_restart(self, now: float) -> float:
-        """Seconds until it is started again: more after each failure in a row."""
+        """Wait for the next start, longer after each failure in a row; returns the seconds until then."""
         if self.was_useful:
             self.failures = 0
         self.failures += 1
@@ -144,7 +129,7 @@ class Worker:
 
     def stalled_s(self, now: float) -> float:
         """Seconds without a word although it has something to do."""
-        return now - self.progress if self.held or self.state == STARTING else 0.0
+        return now - self.last_progress if self.in_flight or self.state == STARTING else 0.0
 
 
 # The runner's own import path, so that the worker finds the same package however the runner's process was started.
@@ -176,14 +161,9 @@ def cause_of_death(code: int, oom_kills_before: int, stalled: bool) -> str:
     return f"died of {name}"
 
 
-def died_before_ready(worker: Worker, cause: str) -> NeuronBertError:
-    """What to tell whoever waits for a worker that never became one."""
+def died_before_ready(worker: WorkerHandle, cause: str) -> NeuronBertError:
+    """What to tell callers who wait for a worker that died while it was loading."""
     return BackendFailed(
         f"worker {worker.number} {cause} while it was loading",
         hint="its own words are on stderr; neuronbert doctor; fewer workers if memory is short",
     )
-
-
-def now_s() -> float:
-    """The clock of everything here."""
-    return time.perf_counter()

@@ -1,8 +1,8 @@
-"""A worker process: one engine, batches in, logits out, until the runner closes the socket or dies.
+"""A worker process: one engine, batches in, results out, until the runner closes the socket or dies.
 
 Its environment (cores, threads) was set by the runner before this process started, so before anything heavy is
-imported. It answers to nobody but the runner: Ctrl-C and SIGTERM reach a whole process group, and it is the runner
-that decides what is still finished.
+imported. It ignores Ctrl-C and SIGTERM: these reach a whole process group, and the runner decides what is still
+finished. ``supervision`` is the runner's side of it.
 """
 
 import ctypes
@@ -12,11 +12,20 @@ import socket
 import sys
 import threading
 import time
-from typing import Any, Dict, List
+from typing import List, Optional, Union
 
-from neuronbert.backends.base import Batch
+from neuronbert.backends.base import Session
 from neuronbert.errors import BackendFailed, NeuronBertError
 from neuronbert.runner.frames import packed, receive_blocking
+from neuronbert.runner.messages import (
+    BatchDone,
+    BatchFailed,
+    BatchOrder,
+    FromWorker,
+    LoadFailed,
+    LoadOrder,
+    WorkerReady,
+)
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
@@ -31,21 +40,21 @@ def main(arguments: List[str]) -> None:
         Worker(sock).serve(receive_blocking(sock))
     except (EOFError, ConnectionError):
         pass
-    # Threads may still be inside the device; nobody waits for what they bring.
+    # Threads may still be inside the device; nothing waits for their results.
     sys.stderr.flush()
     os._exit(0)
 
 
 def die_with_parent(parent: int) -> None:
-    """Be killed when the runner is, also while the device has this process's attention (Linux).
+    """Have the kernel kill this process when the runner dies, even while a batch runs (Linux).
 
-    Elsewhere the end of the socket is noticed after the batch at hand.
+    Elsewhere the end of the socket is noticed after the batch.
     """
     try:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     except (OSError, AttributeError):
         return
-    if os.getppid() != parent:  # it died before the request was made
+    if os.getppid() != parent:  # it died before the kernel was asked
         os._exit(0)
 
 
@@ -56,43 +65,43 @@ class Worker:
         self._sock = sock
         self._sending = threading.Lock()
         self._receiving = threading.Lock()
-        self._session: Any = None
+        self._session: Optional[Session] = None
 
-    def serve(self, job: Dict[str, Any]) -> None:
+    def serve(self, order: LoadOrder) -> None:
         """Load, report, and run batches until the socket ends (EOFError)."""
         try:
-            facts = self._load(job)
+            ready = self._load(order)
         except Exception as error:
-            self._send({"kind": "unable", "error": _sendable(error)})
+            self._send(LoadFailed(_sendable(error)))
             return
-        self._send({"kind": "ready", **facts})
-        for number in range(1, facts["concurrency"]):
+        self._send(ready)
+        for number in range(1, ready.concurrency):
             threading.Thread(target=self._run_in_turn, name=f"batch-{number}", daemon=True).start()
         self._run_received()
 
-    def _load(self, job: Dict[str, Any]) -> Dict[str, Any]:
-        if job["cpus"] and hasattr(os, "sched_setaffinity"):
-            os.sched_setaffinity(0, job["cpus"])
+    def _load(self, order: LoadOrder) -> WorkerReady:
+        if order.cpus and hasattr(os, "sched_setaffinity"):
+            os.sched_setaffinity(0, order.cpus)
         started = time.perf_counter()
         from neuronbert.engine.engine import Engine
 
-        engine = Engine(job["artifact"], variant=job["variant"], threads=job["threads"], streams=job["streams"])
+        engine = Engine(order.artifact, variant=order.variant, threads=order.threads, streams=order.streams)
         self._session = engine.session
-        return {
-            "pid": os.getpid(),
-            "variant": engine.name,
-            "plan": tuple(engine.plan),
-            "concurrency": engine.session.concurrency,
-            "parallel": engine.variant["pipeline_cores"] or engine.session.concurrency,
-            "load_s": time.perf_counter() - started,
-        }
+        return WorkerReady(
+            pid=os.getpid(),
+            variant=engine.name,
+            plan=engine.plan,
+            concurrency=engine.session.concurrency,
+            parallel=engine.variant["pipeline_cores"] or engine.session.concurrency,
+            load_s=time.perf_counter() - started,
+        )
 
     def _run_received(self) -> None:
-        """Whoever is free waits for the next batch itself: handed on by another thread it would start later."""
+        """Run batch after batch. Each thread reads its own from the socket: handed over, a batch would start later."""
         while True:
             with self._receiving:
-                message = receive_blocking(self._sock)
-            self._run(*message)
+                order: BatchOrder = receive_blocking(self._sock)
+            self._send(self._run(order))
 
     def _run_in_turn(self) -> None:
         try:
@@ -100,17 +109,16 @@ class Worker:
         except (EOFError, ConnectionError):
             os._exit(0)  # the runner is gone
 
-    def _run(self, number: int, batch: Batch) -> None:
+    def _run(self, order: BatchOrder) -> Union[BatchDone, BatchFailed]:
+        assert self._session is not None
         started = time.perf_counter()
         try:
-            outputs = self._session.run(Batch(*batch))
+            outputs = self._session.run(order.batch)
         except Exception as error:
-            self._send({"kind": "failed", "batch": number, "error": _sendable(error)})
-            return
-        device_s = time.perf_counter() - started
-        self._send({"kind": "done", "batch": number, "outputs": outputs, "device_s": device_s})
+            return BatchFailed(order.number, _sendable(error))
+        return BatchDone(order.number, outputs, time.perf_counter() - started)
 
-    def _send(self, message: Dict[str, Any]) -> None:
+    def _send(self, message: FromWorker) -> None:
         data = packed(message)
         with self._sending:
             try:
@@ -120,7 +128,7 @@ class Worker:
 
 
 def _sendable(error: Exception) -> NeuronBertError:
-    """Ours as it is; anything else in words, for its class may not exist where it is read."""
+    """One of our own errors as it is; any other in words, because the runner may not be able to import its class."""
     if isinstance(error, NeuronBertError):
         return error
     return BackendFailed(f"{type(error).__name__}: {error}", hint="neuronbert doctor")

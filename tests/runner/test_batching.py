@@ -33,12 +33,12 @@ def whole(number, rows=8, tokens=16):
 
 
 def drained(batcher, now=100.0):
-    leaving = []
+    batches = []
     while True:
-        one = batcher.take(now, idle=True, wait_s=0.0)
-        if one is None:
-            return leaving
-        leaving.append(one)
+        batch = batcher.take(now, idle=True, wait_s=0.0)
+        if batch is None:
+            return batches
+        batches.append(batch)
 
 
 @given(
@@ -51,13 +51,13 @@ def test_every_row_leaves_exactly_once_and_no_batch_is_too_large(requests, plan)
         batcher.add(request(number, *lengths), now=float(number))
     assert batcher.rows == sum(map(len, requests))
     left = drained(batcher)
-    seen = sorted((item.request.id, item.row) for one in left for item in one.items)
+    seen = sorted((row.request.id, row.row_index) for batch in left for row in batch.rows)
     assert seen == [(number, row) for number, lengths in enumerate(requests) for row in range(len(lengths))]
     assert batcher.rows == 0
-    for one in left:
-        longest = max(item.length for item in one.items)
-        assert len(one.items) <= plan.rows
-        assert len(one.items) == 1 or len(one.items) * batcher.class_of(longest) <= plan.tokens
+    for batch in left:
+        longest = max(row.length for row in batch.rows)
+        assert len(batch.rows) <= plan.rows
+        assert len(batch.rows) == 1 or len(batch.rows) * batcher.class_of(longest) <= plan.tokens
 
 
 @given(st.lists(st.integers(1, 384), min_size=1, max_size=60))
@@ -65,8 +65,8 @@ def test_little_is_padded_where_shapes_are_dynamic(lengths):
     batcher = Batcher(DYNAMIC)
     for number, length in enumerate(lengths):
         batcher.add(request(number, length), now=0.0)
-    for one in drained(batcher):
-        own = [item.length for item in one.items]
+    for batch in drained(batcher):
+        own = [row.length for row in batch.rows]
         assert min(own) >= SHORTEST_BESIDE * max(own) * (7 / 8) or max(own) <= 16
 
 
@@ -75,8 +75,8 @@ def test_a_batch_has_windows_of_one_bucket_only(lengths):
     batcher = Batcher(BUCKETS)
     for number, length in enumerate(lengths):
         batcher.add(request(number, length), now=0.0)
-    for one in drained(batcher):
-        assert len({item.length <= 128 for item in one.items}) == 1
+    for batch in drained(batcher):
+        assert len({row.length <= 128 for row in batch.rows}) == 1
 
 
 @given(st.integers(1, 1024))
@@ -91,7 +91,7 @@ def test_full_leaves_at_once_and_the_rest_waits():
     for number in range(7):
         batcher.add(request(number, 100), now=0.0)
     full = batcher.take(0.0, idle=False, wait_s=1.0)
-    assert (full.reason, [item.request.id for item in full.items]) == (FULL, [0, 1, 2, 3, 4, 5])
+    assert (full.reason, [row.request.id for row in full.rows]) == (FULL, [0, 1, 2, 3, 4, 5])
     assert batcher.take(0.5, idle=False, wait_s=1.0) is None
     assert batcher.due_in(0.25, wait_s=1.0) == pytest.approx(0.75)
     assert batcher.take(1.0, idle=False, wait_s=1.0).reason == WAITED
@@ -108,7 +108,7 @@ def test_the_oldest_class_goes_first():
     batcher = Batcher(BUCKETS)
     batcher.add(request(1, 300), now=0.0)
     batcher.add(request(2, 100), now=0.1)
-    assert [item.request.id for item in batcher.take(0.2, idle=True, wait_s=1.0).items] == [1]
+    assert [row.request.id for row in batcher.take(0.2, idle=True, wait_s=1.0).rows] == [1]
 
 
 def test_rows_of_a_dead_worker_go_to_the_front():
@@ -116,19 +116,19 @@ def test_rows_of_a_dead_worker_go_to_the_front():
     again = request(1, 100, 101)
     batcher.add(request(2, 100), now=0.0)
     batcher.add(again, now=1.0, missing=[1])
-    items = batcher.take(2.0, idle=True, wait_s=1.0).items
-    assert [(item.request.id, item.row) for item in items] == [(1, 1), (2, 0)]
+    rows = batcher.take(2.0, idle=True, wait_s=1.0).rows
+    assert [(row.request.id, row.row_index) for row in rows] == [(1, 1), (2, 0)]
 
 
 def test_the_count_of_waiting_rows_survives_a_dead_worker():
     batcher = Batcher(BUCKETS)
     asker = request(1, 384, 384, 100)
     batcher.add(asker, now=0.0)
-    gone = [item.row for item in batcher.take(1.0, idle=True, wait_s=0.0).items]
+    gone = [row.row_index for row in batcher.take(1.0, idle=True, wait_s=0.0).rows]
     assert gone == [0, 1] and batcher.rows == 1
     batcher.add(asker, now=2.0, missing=gone)
     assert batcher.rows == asker.queued == 3
-    assert sum(len(one.items) for one in drained(batcher)) == 3
+    assert sum(len(batch.rows) for batch in drained(batcher)) == 3
     assert batcher.rows == asker.queued == 0
 
 
@@ -141,8 +141,8 @@ def test_a_suspect_goes_alone_and_only_to_an_idle_worker():
     assert batcher.take(0.0, idle=False, wait_s=1.0) is None
     first, second, third = (batcher.take(0.0, idle=True, wait_s=1.0) for _ in range(3))
     assert (first.reason, second.reason, third.reason) == (SUSPECT, SUSPECT, IDLE)
-    assert [len(first.items), len(second.items)] == [6, 2]
-    assert {item.request.id for item in first.items + second.items} == {1}
+    assert [len(first.rows), len(second.rows)] == [6, 2]
+    assert {row.request.id for row in first.rows + second.rows} == {1}
 
 
 def test_a_whole_batch_takes_its_turn_and_nothing_beside_it():
@@ -152,19 +152,19 @@ def test_a_whole_batch_takes_its_turn_and_nothing_beside_it():
     late.accepted = 1.0
     batcher.add(late, now=1.0)
     batcher.add(request(3, 16), now=2.0)
-    reasons = [(one.reason, [item.request.id for item in one.items]) for one in drained(batcher)]
+    reasons = [(batch.reason, [row.request.id for row in batch.rows]) for batch in drained(batcher)]
     assert reasons == [(WAITED, [1, 3]), (WHOLE, [2])]
 
 
 def test_what_is_over_is_passed_over():
     batcher = Batcher(DYNAMIC)
     cancelled, kept = request(1, 16, 16), request(2, 16)
-    for one in (cancelled, kept, whole(3)):
-        batcher.add(one, now=0.0)
+    for asked in (cancelled, kept, whole(3)):
+        batcher.add(asked, now=0.0)
     cancelled.over = True
     batcher.drop(cancelled)
     assert batcher.rows == 1 + 8
-    assert [item.request.id for one in drained(batcher) for item in one.items] == [3, 2]
+    assert [row.request.id for batch in drained(batcher) for row in batch.rows] == [3, 2]
 
 
 def test_the_wait_follows_the_service_time():

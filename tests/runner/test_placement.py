@@ -23,8 +23,8 @@ def test_one_process_with_a_stream_for_each_thread(echo_artifact, four_cpus):
 
 def test_cpus_are_divided_and_never_oversubscribed(echo_artifact, four_cpus):
     found = place_workers(echo_artifact, workers=2)
-    assert [(one.threads, one.cpus) for one in found.places] == [(2, [2, 3]), (2, [4, 5])]
-    assert [one.variables["OMP_NUM_THREADS"] for one in found.places] == ["2", "2"]
+    assert [(place.threads, place.cpus) for place in found.places] == [(2, [2, 3]), (2, [4, 5])]
+    assert [place.variables["OMP_NUM_THREADS"] for place in found.places] == ["2", "2"]
     with pytest.raises(UsageError, match="5 workers are more than the 4 CPU core"):
         place_workers(echo_artifact, workers=5)
     with pytest.raises(UsageError, match="2 workers of 3 threads oversubscribe the 4 CPU core"):
@@ -65,10 +65,10 @@ def neuron_artifact(echo_artifact):
 
 def test_a_worker_for_each_core_group(neuron_artifact):
     found = place_workers(neuron_artifact)
-    assert [one.variables["NEURON_RT_VISIBLE_CORES"] for one in found.places] == ["0", "1", "2", "3"]
-    assert [one.variables["NEURONCORE_GROUP_SIZES"] for one in found.places] == ["1"] * 4
+    assert [place.variables["NEURON_RT_VISIBLE_CORES"] for place in found.places] == ["0", "1", "2", "3"]
+    assert [place.variables["NEURONCORE_GROUP_SIZES"] for place in found.places] == ["1"] * 4
     assert found.in_flight == 2
-    assert [one["sequence_length"] for one in found.variants] == [128, 384]
+    assert [variant["sequence_length"] for variant in found.variants] == [128, 384]
     assert len(place_workers(neuron_artifact, workers=2).places) == 2
     assert len(place_workers(neuron_artifact, instance_type="inf1.6xlarge").places) == 16
 

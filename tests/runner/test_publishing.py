@@ -91,8 +91,8 @@ def test_rates_are_of_the_time_between():
     now = {"at": 12.0, "workers": [worker(rows=30, batches=6, busy_s=1.5), worker(worker=1)]}
     found = rates(before, now)
     assert found["rows_per_s"] == 10.0
-    assert [one["rows_per_s"] for one in found["workers"]] == [10.0, 0.0]
-    assert [one["batch_ms"] for one in found["workers"]] == [125.0, None]
+    assert [worker["rows_per_s"] for worker in found["workers"]] == [10.0, 0.0]
+    assert [worker["batch_ms"] for worker in found["workers"]] == [125.0, None]
     assert rates(now, now)["rows_per_s"] is None
 
 
@@ -122,7 +122,7 @@ def test_only_a_runner_that_was_asked_publishes(echo_artifact, runtime):
         (seen,) = published()
         assert seen["artifact"] == str(echo_artifact.folder) and seen["variant"] == "echo-fp32"
         assert seen["emulated"] is False
-        assert [(one["state"], one["batches"], one["rows"]) for one in seen["workers"]] == [("ready", 1, 1)]
+        assert [(worker["state"], worker["batches"], worker["rows"]) for worker in seen["workers"]] == [("ready", 1, 1)]
     assert published() == []
 
 

@@ -108,7 +108,7 @@ def test_statistics(runner, texts):
     stats = runner.stats()
     assert stats["requests"]["completed"] >= 1
     assert stats["queue"]["rows"] == 0
-    assert [(one["worker"], one["state"]) for one in stats["workers"]] == [(0, "ready"), (1, "ready")]
+    assert [(worker["worker"], worker["state"]) for worker in stats["workers"]] == [(0, "ready"), (1, "ready")]
     assert 0 < stats["fill"] <= 1
 
 
@@ -179,7 +179,7 @@ def test_a_cancelled_future_frees_its_place(slow_artifact):
         assert waiting[0].cancel()
         wait_until(lambda: runner.stats()["queue"]["rows"] == 3)
         last = runner.submit("Who?", "It was he.")
-        assert last.result(30) and all(one.result(30) for one in waiting[1:])
+        assert last.result(30) and all(future.result(30) for future in waiting[1:])
         with pytest.raises(CancelledError):
             waiting[0].result(30)
 
@@ -209,7 +209,7 @@ def test_many_threads_and_a_hundred_thousand_requests_at_once(echo_artifact):
 def test_closing_finishes_what_was_accepted_and_leaves_nothing(echo_artifact, texts, expected):
     before = open_descriptors()
     runner = Runner(echo_artifact, workers=2)
-    pids = [one["pid"] for one in runner.stats()["workers"]]
+    pids = [worker["pid"] for worker in runner.stats()["workers"]]
     futures = [runner.submit(*pair) for pair in texts[:30]]
     runner.close()
     assert [future.result(0) for future in futures] == expected[:30]
@@ -248,8 +248,8 @@ def test_closing_while_others_ask(echo_artifact):
     runner.close()
     for thread in threads:
         thread.join()
-    ended = [one if isinstance(one, Exception) else one.exception(10) for one in outcomes]
-    assert all(one is None or isinstance(one, (RunnerClosed, Overloaded)) for one in ended)
+    ended = [outcome if isinstance(outcome, Exception) else outcome.exception(10) for outcome in outcomes]
+    assert all(outcome is None or isinstance(outcome, (RunnerClosed, Overloaded)) for outcome in ended)
 
 
 def test_options_that_cannot_be(echo_artifact):

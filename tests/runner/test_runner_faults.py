@@ -1,4 +1,4 @@
-"""Workers that die, hang and fail: nothing accepted is lost, and the one at fault is told apart."""
+"""Workers that die, hang and fail: nothing accepted is lost, and the request at fault is told apart."""
 
 import os
 import signal
@@ -16,7 +16,7 @@ from neuronbert.errors import ArtifactError, BackendFailed, PoisonRequest
 
 
 def pids(runner):
-    return [one["pid"] for one in runner.stats()["workers"] if one["state"] == "ready"]
+    return [worker["pid"] for worker in runner.stats()["workers"] if worker["state"] == "ready"]
 
 
 def events(runner, name):
@@ -117,7 +117,7 @@ SERVICE = """
     runner = Runner(sys.argv[1], workers=2)
     with runner:
         futures = [runner.submit("Who?", f"It was number {number}.") for number in range(500)]
-        print(*(one["pid"] for one in runner.stats()["workers"]), flush=True)
+        print(*(worker["pid"] for worker in runner.stats()["workers"]), flush=True)
         for future in futures:
             future.result()
             print("answered", flush=True)
@@ -189,13 +189,13 @@ def test_nothing_leaks_while_workers_die_every_second(faulty_artifact, texts, ex
         rounds = 0
         while time.monotonic() - began < 12:
             found = list(runner.map(texts, on_error="yield"))
-            right = [one == wanted for one, wanted in zip(found, expected)]
+            right = [result == wanted for result, wanted in zip(found, expected)]
             # Two workers killed from outside while they had the same request: it is told so. Nothing else may happen.
-            assert all(ok or isinstance(one, PoisonRequest) for ok, one in zip(right, found))
+            assert all(ok or isinstance(result, PoisonRequest) for ok, result in zip(right, found))
             rounds += 1
         ending.set()
         killer.join()
-        assert all(isinstance(one.exception(60), PoisonRequest) for one in poison)
+        assert all(isinstance(future.exception(60), PoisonRequest) for future in poison)
         stats = runner.stats()["requests"]
         assert rounds and stats["deaths"] >= 5
         assert stats["submitted"] == stats["completed"] + stats["failed"] + stats["cancelled"]

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from neuronbert.runner import supervision
-from neuronbert.runner.supervision import READY, WAITING, Place, Worker, backoff_s, cause_of_death
+from neuronbert.runner.supervision import READY, WAITING, WorkerHandle, WorkerPlace, backoff_s, cause_of_death
 
 
 @given(st.integers(1, 10_000))
@@ -14,7 +14,7 @@ def test_the_back_off_grows_to_a_limit(failures):
 
 
 def test_a_worker_that_was_useful_begins_again():
-    worker = Worker(0, Place({}, None, 1, "CPU"))
+    worker = WorkerHandle(0, WorkerPlace({}, None, 1, "CPU"))
     waits = [worker.schedule_restart(0.0) for _ in range(4)]
     assert waits == pytest.approx([0.1, 0.2, 0.4, 0.8])
     worker.was_useful = True
@@ -23,9 +23,9 @@ def test_a_worker_that_was_useful_begins_again():
 
 
 def test_a_worker_with_nothing_to_do_does_not_stall():
-    worker = Worker(0, Place({}, None, 1, "CPU"), state=READY, progress=1.0)
+    worker = WorkerHandle(0, WorkerPlace({}, None, 1, "CPU"), state=READY, last_progress=1.0)
     assert worker.stalled_s(100.0) == 0.0
-    worker.held[1] = object()
+    worker.in_flight[1] = object()
     assert worker.stalled_s(100.0) == 99.0
 
 

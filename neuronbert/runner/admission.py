@@ -1,0 +1,76 @@
+"""Lets a request into the queue or refuses it, in the caller's thread; ``dispatcher`` takes it from there."""
+
+import functools
+from concurrent.futures import Future
+from typing import Any, Optional
+
+from neuronbert.errors import InputError, Overloaded, RunnerClosed, UsageError
+from neuronbert.runner.counters import Statistics
+from neuronbert.runner.dispatcher import Dispatcher
+from neuronbert.runner.inbox import Accept, Cancel
+from neuronbert.runner.requests import Request, now_s
+
+
+class Admission:
+    """The door of the runner: open until ``close``."""
+
+    def __init__(self, dispatcher: Dispatcher, statistics: Statistics, max_windows_per_request: int):
+        self._dispatcher = dispatcher
+        self._statistics = statistics
+        self._max_windows = max_windows_per_request
+        self._closed = False
+
+    def close(self) -> None:
+        """Refuse what comes from now on."""
+        self._closed = True
+
+    def refuse_early(self, timeout_s: Optional[float]) -> None:
+        """Raise RunnerClosed, UsageError or Overloaded before any work is spent on a request that cannot be let in."""
+        if self._closed:
+            raise RunnerClosed("this runner is closed, or closing", hint="make a new one, or ask inside its with block")
+        if timeout_s is not None and not timeout_s > 0:
+            raise UsageError(f"timeout_s must be above 0, not {timeout_s!r}")
+        statistics = self._statistics
+        if statistics.queued_rows >= statistics.max_queue:
+            raise self._overloaded("the queue is full")
+        if timeout_s is not None and statistics.would_be_late(timeout_s):
+            raise self._overloaded(f"the queue is too long for timeout_s={timeout_s:.3g}")
+
+    def admit(self, request: Request, timeout_s: Optional[float], wait: bool = False) -> None:
+        """Hand the request to the runner's thread, or raise why not. ``wait``: for room, where the queue is full."""
+        unable = self._dispatcher.unable
+        if unable is not None:
+            raise unable
+        if request.size > self._max_windows:
+            raise InputError(
+                f"this request needs {request.size} windows, and the runner takes {self._max_windows}",
+                hint="a shorter context, a smaller doc_stride, or Runner(..., max_windows_per_request=N, max_queue=N)",
+            )
+        while not self._statistics.try_enter(request.size):
+            if not wait:
+                raise self._overloaded("the queue is full")
+            self._statistics.wait_for_room(request.size, timeout_s=0.5)
+            if self._closed or self._dispatcher.has_ended:
+                raise RunnerClosed("the runner was closed while this request waited for its place in the queue")
+        request.accepted = now_s()
+        if timeout_s is not None:
+            request.deadline = request.submitted + timeout_s
+        request.future.add_done_callback(functools.partial(self._cancelled, request))
+        self._statistics.accepted()
+        self._dispatcher.inbox.put(Accept(request))
+        self._dispatcher.sweep()
+
+    def _overloaded(self, what: str) -> Overloaded:
+        statistics = self._statistics
+        statistics.refused()
+        wait_s = statistics.predicted_wait_s()
+        wait = "" if wait_s is None else f", which take about {wait_s:.3g} s"
+        return Overloaded(
+            f"{what}: {statistics.queued_rows} of {statistics.max_queue} rows wait{wait}",
+            hint="ask again later, or more workers",
+            wait_s=wait_s,
+        )
+
+    def _cancelled(self, request: Request, future: "Future[Any]") -> None:
+        if future.cancelled():
+            self._dispatcher.inbox.put(Cancel(request))

@@ -1,0 +1,79 @@
+"""What other threads ask of the runner's thread, and the pipe that wakes it; ``dispatcher`` takes the messages out."""
+
+import os
+from collections import deque
+from typing import Deque, Iterator, NamedTuple, Union
+
+from neuronbert.runner.requests import Request
+
+
+class Accept(NamedTuple):
+    """A request was let in."""
+
+    request: Request
+
+
+class Cancel(NamedTuple):
+    """A request's future was cancelled before it was on its way."""
+
+    request: Request
+
+
+class Drain(NamedTuple):
+    """Finish what was accepted, for ``drain_s`` at most, then end."""
+
+    drain_s: float
+
+
+InboxMessage = Union[Accept, Cancel, Drain]
+
+
+class Inbox:
+    """Messages from any thread to one, which sleeps until ``wake_descriptor`` is readable."""
+
+    def __init__(self) -> None:
+        self._messages: Deque[InboxMessage] = deque()
+        self.wake_descriptor, self._wake_writing = os.pipe()
+        os.set_blocking(self.wake_descriptor, False)
+        os.set_blocking(self._wake_writing, False)
+        self._asleep = False
+
+    def __len__(self) -> int:
+        return len(self._messages)
+
+    def put(self, message: InboxMessage) -> None:
+        """Have ``message`` seen to in the runner's thread. From any thread."""
+        self._messages.append(message)
+        if self._asleep:
+            self._asleep = False
+            try:
+                os.write(self._wake_writing, b"!")
+            except (BlockingIOError, OSError):
+                pass  # full: it is awake already; closed: the runner has ended
+
+    def may_sleep(self) -> bool:
+        """Whether nothing waits. From now on ``put`` wakes the thread, until ``woke_up``."""
+        self._asleep = True  # before looking at the messages: one that is put between the two must wake the thread
+        return not self._messages
+
+    def woke_up(self) -> None:
+        """The thread looks at the inbox by itself again."""
+        self._asleep = False
+
+    def read_wake_up(self) -> None:
+        """Empty the pipe, which was found readable."""
+        os.read(self.wake_descriptor, 4096)
+
+    def messages(self) -> Iterator[InboxMessage]:
+        """Take the messages out, oldest first, those included that come meanwhile."""
+        while self._messages:
+            try:
+                message = self._messages.popleft()
+            except IndexError:  # after the end several threads may do this, and another was faster
+                return
+            yield message
+
+    def close(self) -> None:
+        """Close the pipe; ``put`` still works, but wakes no thread."""
+        os.close(self.wake_descriptor)
+        os.close(self._wake_writing)

@@ -1,0 +1,173 @@
+"""Gives batches to workers and takes their results: which worker is next, what it gets, and what comes back.
+
+Works in the runner's thread only. ``batching`` decides which rows leave, ``stacking`` makes arrays of them.
+"""
+
+import itertools
+import math
+from typing import List, Optional
+
+from neuronbert.runner.batching import BatchInFlight, NextBatch, QueuedRow, adaptive_wait_s
+from neuronbert.runner.counters import Statistics
+from neuronbert.runner.events import Report
+from neuronbert.runner.messages import BatchDone, BatchFailed, BatchOrder
+from neuronbert.runner.open_requests import OpenRequests
+from neuronbert.runner.requests import Trip, now_s
+from neuronbert.runner.settings import Settings
+from neuronbert.runner.stacking import hand_out, measure_batch, stack_rows
+from neuronbert.runner.supervision import READY, WorkerHandle
+from neuronbert.runner.worker_pool import WorkerPool
+
+MAX_FAILED_BATCHES = 3  # in a row, after which a worker is replaced: its device may be at fault
+
+
+class Scheduler:
+    """The way from the queue to the workers and back."""
+
+    def __init__(
+        self, settings: Settings, pool: WorkerPool, requests: OpenRequests, statistics: Statistics, report: Report
+    ):
+        self._settings = settings
+        self._pool = pool
+        self._requests = requests
+        self._statistics = statistics
+        self._report = report
+        self._numbers = itertools.count(1)
+        self._room_since: Optional[float] = None  # when a worker had room for another batch; None while none has
+
+    # ---- when
+
+    def ahead_s(self) -> float:
+        """How long a queued request has yet to wait for its answer; 0 where a worker is free: then it is tried."""
+        return self._statistics.round_trip.expected_s if self._next_free() is None else 0.0
+
+    def due_in_s(self, now: float) -> Optional[float]:
+        """Seconds until rows have waited long enough for others; None when nothing can be sent anyway."""
+        if self._requests.queue is None or self._room_since is None:
+            return None
+        return self._requests.queue.due_in(now, self._wait_s())
+
+    def _wait_s(self) -> float:
+        return adaptive_wait_s(self._settings.max_wait_s, self._statistics.service_s)
+
+    # ---- out
+
+    def dispatch(self, now: float) -> None:
+        """Send batches while a worker has room and rows should not wait for others."""
+        queue = self._requests.queue
+        if queue is None:
+            return
+        while True:
+            worker = self._next_free()
+            if worker is None:
+                self._room_since = None
+                return
+            if self._room_since is None:
+                self._room_since = now
+            if not queue.rows:
+                return
+            idle = len(worker.in_flight) < min(worker.parallel, self._limit(worker))
+            batch = queue.take(now, idle, self._wait_s())
+            if batch is None:
+                return
+            self._send(worker, self._still_wanted(batch), batch.reason, now)
+
+    def _limit(self, worker: WorkerHandle) -> int:
+        """Batches that it may hold at once."""
+        return self._settings.in_flight or worker.concurrency + 1
+
+    def _next_free(self) -> Optional[WorkerHandle]:
+        """The least busy worker with room; of equals, the one given its last batch longest ago."""
+        best, best_key = None, (math.inf, math.inf)
+        for worker in self._pool.workers:
+            in_flight = len(worker.in_flight)
+            if worker.state == READY and in_flight < self._limit(worker):
+                key = (in_flight / worker.parallel, worker.last_sent)
+                if key < best_key:
+                    best, best_key = worker, key
+        return best
+
+    def _still_wanted(self, batch: NextBatch) -> List[QueuedRow]:
+        """Its rows without those that were cancelled; the others can no longer be."""
+        requests, wanted = self._requests, []
+        for row in batch.rows:
+            request = row.request
+            if not request.over and not request.future.running() and not request.future.set_running_or_notify_cancel():
+                requests.cancel(request)
+            if not request.over:
+                requests.leave_queue(request)
+                wanted.append(row)
+        return wanted
+
+    def _send(self, worker: WorkerHandle, rows: List[QueuedRow], reason: str, now: float) -> None:
+        if not rows:
+            return
+        queue = self._requests.queue
+        assert queue is not None and worker.channel is not None and self._room_since is not None
+        batch = stack_rows(rows, self._settings.pad_id)
+        size = measure_batch(batch, rows, queue)
+        in_flight = BatchInFlight(next(self._numbers), rows, size.row_count, reason, now, size.fill, size.padding)
+        for row in rows:
+            if row.request.sent_first == 0.0:
+                row.request.sent_first = now
+                row.request.batch_wait_s = now - max(self._room_since, row.request.accepted)
+        self._statistics.batch_sent(reason, size.row_count, size.capacity, size.tokens, size.computed_tokens)
+        if not worker.in_flight:
+            worker.last_progress = now
+        worker.in_flight[in_flight.number] = in_flight
+        worker.last_sent = now
+        worker.channel.send(BatchOrder(in_flight.number, batch))
+        if worker.channel.has_unsent:
+            self._pool.listen(worker)
+
+    # ---- back
+
+    def take_result(self, worker: WorkerHandle, message: BatchDone) -> None:
+        """A batch is done: its rows go to their requests, and those that are complete get their result."""
+        batch = worker.in_flight.pop(message.number)
+        now = now_s()
+        worker.failed_batches, worker.was_useful = 0, True
+        worker.rows_done += batch.row_count
+        worker.batches_done += 1
+        worker.busy_s += message.device_s
+        queue = self._requests.queue
+        self._statistics.batch_done(now, batch.row_count, message.device_s, backlog=bool(queue and queue.rows))
+        hand_out(message.outputs, self._settings.outputs, batch.rows, _trip(worker, batch, now, message.device_s))
+        for request in batch.distinct_requests():
+            if not request.over and not any(outputs is None for outputs in request.outputs):
+                self._requests.finish(request)
+        self._statistics.round_trip.add(now_s() - batch.sent)  # what callers saw, their callbacks included
+
+    def take_failure(self, worker: WorkerHandle, message: BatchFailed) -> None:
+        """The batch raised. With several requests in it, each is tried alone, so that only the one at fault fails."""
+        batch = worker.in_flight.pop(message.number)
+        worker.failed_batches += 1
+        requests = batch.open_requests()
+        self._report(
+            "batch_failed",
+            worker=worker.number,
+            requests=[request.id for request in requests],
+            why=str(message.error),
+        )
+        for request in requests:
+            if len(requests) > 1 and not request.alone:
+                request.alone = True
+                self._requests.try_again(request, batch)
+            else:
+                self._requests.fail(request, message.error)
+        if worker.failed_batches >= MAX_FAILED_BATCHES:
+            worker.kill()
+
+
+def _trip(worker: WorkerHandle, batch: BatchInFlight, done: float, device_s: float) -> Trip:
+    return Trip(
+        worker.number,
+        worker.place.cores,
+        batch.reason,
+        batch.row_count,
+        batch.fill,
+        batch.padding,
+        batch.sent,
+        done,
+        device_s,
+    )

@@ -1,0 +1,72 @@
+"""Queued rows stacked to a batch for the model, and its result cut back into rows; ``scheduler`` calls it."""
+
+from typing import List, NamedTuple, Sequence
+
+import numpy as np
+
+from neuronbert.backends.base import Batch
+from neuronbert.backends.outputs import Output, Outputs, row_of
+from neuronbert.runner.batching import WHOLE_BATCH, Batcher, QueuedRow, fill_of, padding_of
+from neuronbert.runner.requests import Trip
+
+
+class BatchSize(NamedTuple):
+    """What a batch holds and what it costs, for the statistics."""
+
+    row_count: int
+    capacity: int  # rows that there was room for
+    tokens: int  # that count
+    computed_tokens: int  # padding included
+    fill: float
+    padding: float
+
+
+def stack_rows(rows: Sequence[QueuedRow], pad_id: int) -> Batch:
+    """One batch of ``rows``, padded to the longest; a whole batch is the request's own, as it is."""
+    if rows[0].row_index == WHOLE_BATCH:
+        whole = rows[0].request.batch
+        assert whole is not None
+        return whole
+    model_rows = [row.request.rows[row.row_index] for row in rows]
+    shape = len(model_rows), max(len(row.input_ids) for row in model_rows)
+    batch = Batch(np.full(shape, pad_id, np.int64), np.zeros(shape, np.int64), np.zeros(shape, np.int64))
+    for number, row in enumerate(model_rows):
+        length = len(row.input_ids)
+        batch.input_ids[number, :length] = row.input_ids
+        batch.attention_mask[number, :length] = 1 if row.attention_mask is None else row.attention_mask
+        batch.token_type_ids[number, :length] = row.token_type_ids
+    return batch
+
+
+def measure_batch(batch: Batch, rows: Sequence[QueuedRow], queue: Batcher) -> BatchSize:
+    """The size of ``batch``, stacked from ``rows`` of ``queue``; static shapes compute whole buckets."""
+    row_count, width = batch.input_ids.shape
+    computed_rows = row_count
+    if queue.plan.lengths:
+        width = queue.class_of(width)
+        computed_rows = -(-row_count // queue.plan.rows) * queue.plan.rows
+    capacity = max(queue.capacity(width), row_count)
+    whole = rows[0].row_index == WHOLE_BATCH
+    lengths = [int(batch.attention_mask.sum())] if whole else [row.length for row in rows]
+    return BatchSize(
+        row_count,
+        capacity,
+        sum(lengths),
+        computed_rows * width,
+        fill_of(row_count, capacity),
+        padding_of(lengths, width, computed_rows),
+    )
+
+
+def hand_out(outputs: Outputs, specs: Sequence[Output], rows: List[QueuedRow], trip: Trip) -> None:
+    """Give each request that is still open its rows of a batch's ``outputs``, un-padded, and note the trip."""
+    for number, row in enumerate(rows):
+        request = row.request
+        if request.over:
+            continue
+        if row.row_index == WHOLE_BATCH:
+            request.outputs = [outputs]
+        else:
+            request.outputs[row.row_index] = row_of(outputs, specs, number, row.length)
+        if not request.trips or request.trips[-1] is not trip:
+            request.trips.append(trip)

@@ -1,0 +1,191 @@
+"""The workers' lives: started, found ready, dead or hanging, and started again. In the runner's thread only.
+
+``supervision`` has what concerns one worker; ``scheduler`` gives the living ones their batches.
+"""
+
+import math
+import selectors
+import threading
+from typing import Any, Dict, List, Optional
+
+from neuronbert.errors import BackendFailed, NeuronBertError
+from neuronbert.runner.counters import Statistics
+from neuronbert.runner.events import Report
+from neuronbert.runner.messages import LoadFailed, WorkerReady
+from neuronbert.runner.open_requests import OpenRequests
+from neuronbert.runner.requests import now_s
+from neuronbert.runner.settings import Settings
+from neuronbert.runner.supervision import (
+    READY,
+    STARTING,
+    STOPPED,
+    WAITING,
+    WorkerHandle,
+    cause_of_death,
+    died_before_ready,
+)
+
+MAX_START_FAILURES = 3  # in a row of every worker, after which requests are not kept waiting
+WATCH_S = 0.02  # how often hangs and restarts are looked for: every turn would be as often as requests come
+
+
+class WorkerPool:
+    """All workers, with their sockets registered at ``selector``."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        selector: selectors.BaseSelector,
+        requests: OpenRequests,
+        statistics: Statistics,
+        report: Report,
+    ):
+        self.workers = [WorkerHandle(number, place) for number, place in enumerate(settings.places)]
+        self.started = threading.Event()  # every worker is ready, or ``first_error`` says why not
+        self.first_error: Optional[NeuronBertError] = None  # of a worker that failed before all had been ready
+        self.draining = False
+        self._settings = settings
+        self._selector = selector
+        self._requests = requests
+        self._statistics = statistics
+        self._report = report
+        self._watch_at = 0.0
+
+    @property
+    def unable(self) -> Optional[NeuronBertError]:
+        """Why no worker can be started; None while one runs or may. From any thread."""
+        errors = [
+            worker.start_error
+            for worker in self.workers
+            if worker.failures >= MAX_START_FAILURES and worker.start_error is not None
+        ]
+        return errors[0] if len(errors) == len(self.workers) else None
+
+    # ---- starting
+
+    def start_all(self) -> None:
+        """Start every worker's process."""
+        now = now_s()
+        for worker in self.workers:
+            self._start(worker, now)
+
+    def _start(self, worker: WorkerHandle, now: float) -> None:
+        try:
+            worker.start(self._settings.load_order(worker.place), now)
+        except OSError as error:  # no process, no file descriptor, no memory
+            self._cannot_start(worker, BackendFailed(f"worker {worker.number} cannot be started: {error}"), now)
+            return
+        assert worker.channel is not None and worker.process is not None
+        self._selector.register(worker.channel.sock, selectors.EVENT_READ, worker)
+        self._report("start", worker=worker.number, pid=worker.process.pid, cores=worker.place.cores)
+        if worker.starts > 1:
+            self._statistics.count("restarts")
+
+    def _cannot_start(self, worker: WorkerHandle, error: NeuronBertError, now: float) -> None:
+        worker.start_error = error
+        wait_s = worker.schedule_restart(now)
+        self._report("unable", worker=worker.number, cause=str(error), held=[], restart_in_s=wait_s)
+        self._end_startup(error)
+        self._give_up()
+
+    def ready(self, worker: WorkerHandle, message: WorkerReady) -> None:
+        """It has loaded and takes batches from now on."""
+        worker.became_ready(message, now_s())
+        self._report("ready", worker=worker.number, pid=message.pid, load_s=message.load_s, variant=message.variant)
+        if all(other.state == READY for other in self.workers):
+            self.started.set()
+
+    def load_failed(self, worker: WorkerHandle, message: LoadFailed) -> None:
+        """It could not load, and its process ends: that is noticed at the socket."""
+        worker.start_error = message.error
+
+    def _end_startup(self, error: NeuronBertError) -> None:
+        """A worker that cannot start ends the runner, if it is the first time."""
+        if not self.started.is_set():
+            self.first_error = error
+            self.started.set()
+
+    # ---- sockets
+
+    def listen(self, worker: WorkerHandle) -> None:
+        """Wake up when it says something, and when it takes more of what it has yet to be sent."""
+        assert worker.channel is not None
+        wanted = selectors.EVENT_READ | (selectors.EVENT_WRITE if worker.channel.has_unsent else 0)
+        self._selector.modify(worker.channel.sock, wanted, worker)
+
+    # ---- watching
+
+    @property
+    def next_restart(self) -> float:
+        """When the next worker is started again; infinite when none waits for it."""
+        due = [max(worker.start_at, self._watch_at) for worker in self.workers if worker.state == WAITING]
+        return min(due, default=math.inf)
+
+    def watch(self, now: float) -> None:
+        """Start again what is due, and kill what hangs."""
+        if now < self._watch_at:
+            return
+        self._watch_at = now + WATCH_S
+        for worker in self.workers:
+            if worker.state == WAITING and now >= worker.start_at and not self._is_done():
+                self._start(worker, now)
+            limit_s = self._settings.start_timeout_s if worker.state == STARTING else self._settings.hang_timeout_s
+            if worker.state in (STARTING, READY) and worker.stalled_s(now) > limit_s:
+                worker.kill()
+                self.died(worker, stalled=True)
+
+    def died(self, worker: WorkerHandle, stalled: bool = False) -> None:
+        """The process is gone, or must go: what it held goes elsewhere, and another takes its place."""
+        assert worker.channel is not None
+        self._selector.unregister(worker.channel.sock)
+        cause = cause_of_death(worker.end(), worker.oom_kills, stalled)
+        was_starting = worker.state == STARTING
+        if worker.start_error is None and was_starting:
+            worker.start_error = died_before_ready(worker, cause)
+        error = worker.start_error
+        lost = list(worker.in_flight.values())
+        worker.in_flight.clear()
+        wait_s = worker.schedule_restart(now_s())
+        if not was_starting:
+            self._statistics.count("deaths")
+        self._report(
+            "unable" if was_starting else "died",
+            worker=worker.number,
+            cause=str(error) if error is not None else cause,
+            held=[request.id for batch in lost for request in batch.open_requests()],
+            restart_in_s=wait_s,
+        )
+        if error is not None:
+            self._end_startup(error)
+        self._requests.lost(lost, worker.concurrency)
+        if self._is_done():
+            worker.state = STOPPED
+        self._give_up()
+
+    def _is_done(self) -> bool:
+        """Whether a worker that is started now would find nothing to do."""
+        return self.draining and not self._requests
+
+    def _give_up(self) -> None:
+        """When no worker can be started, fail the requests that wait for one."""
+        error = self.unable
+        if error is not None:
+            self._requests.fail_all(error)
+
+    # ---- the end
+
+    def end_all(self) -> None:
+        """Let idle workers leave, kill the others, and wait for all of them."""
+        for worker in self.workers:
+            if worker.channel is not None:
+                worker.channel.close()
+        for worker in self.workers:
+            if worker.process is not None and worker.process.returncode is None:
+                if worker.in_flight or worker.state == STARTING:
+                    worker.kill()  # its results are no longer waited for
+                worker.end()
+            worker.state = STOPPED
+
+    def describe(self) -> List[Dict[str, Any]]:
+        """Every worker's state, as plain JSON data. From any thread."""
+        return [worker.describe(now_s()) for worker in self.workers]

@@ -1,0 +1,62 @@
+import numpy as np
+
+from neuronbert.backends import Batch, Logits, ThroughputPlan
+from neuronbert.runner.batching import WHOLE_BATCH, Batcher, QueuedRow
+from neuronbert.runner.requests import Request, Row, Trip
+from neuronbert.runner.stacking import hand_out, measure_batch, stack_rows
+
+TRIP = Trip(0, "CPU", "full", 2, 1.0, 0.0, 0.0, 1.0, 0.5)
+
+
+def request(*lengths):
+    rows = [Row(np.arange(1, length + 1), np.ones(length, np.int64)) for length in lengths]
+    return Request(1, rows, len, submitted=0.0)
+
+
+def queued(asked, *indices):
+    return [QueuedRow(asked, index, len(asked.rows[index].input_ids), 0.0) for index in indices]
+
+
+def whole(rows, tokens):
+    array = np.ones((rows, tokens), np.int64)
+    return Request(2, (), len, submitted=0.0, batch=Batch(array, array, array))
+
+
+def test_rows_are_padded_to_the_longest():
+    batch = stack_rows(queued(request(2, 3), 0, 1), pad_id=9)
+    assert batch.input_ids.tolist() == [[1, 2, 9], [1, 2, 3]]
+    assert batch.attention_mask.tolist() == [[1, 1, 0], [1, 1, 1]]
+    assert batch.token_type_ids.tolist() == [[1, 1, 0], [1, 1, 1]]
+
+
+def test_a_result_goes_back_to_its_rows_without_the_padding():
+    first, second = request(2, 3), request(4)
+    logits = Logits(np.arange(12.0).reshape(3, 4), -np.arange(12.0).reshape(3, 4))
+    hand_out(logits, queued(first, 1) + queued(second, 0) + queued(first, 0), TRIP)
+    assert [row.start.tolist() for row in first.logits] == [[8, 9], [0, 1, 2]]
+    assert [row.end.tolist() for row in second.logits] == [[-4, -5, -6, -7]]
+    assert first.trips == [TRIP]
+
+
+def test_a_request_with_an_outcome_gets_nothing_more():
+    gone = request(2)
+    gone.over = True
+    hand_out(Logits(np.ones((1, 2)), np.ones((1, 2))), queued(gone, 0), TRIP)
+    assert (gone.logits, gone.trips) == ([None], [])
+
+
+def test_a_whole_batch_goes_and_comes_back_as_it_is():
+    asked = whole(2, 5)
+    rows = [QueuedRow(asked, WHOLE_BATCH, 5, 0.0)]
+    assert stack_rows(rows, pad_id=0) is asked.batch
+    logits = Logits(np.ones((2, 5)), np.ones((2, 5)))
+    hand_out(logits, rows, TRIP)
+    assert asked.logits[0] is logits
+
+
+def test_where_shapes_are_static_whole_buckets_are_computed():
+    queue = Batcher(ThroughputPlan(streams=1, rows=4, tokens=4 * 128, lengths=(128, 384)))
+    rows = queued(request(100, 28), 0, 1)
+    size = measure_batch(stack_rows(rows, pad_id=0), rows, queue)
+    assert (size.row_count, size.capacity, size.tokens, size.computed_tokens) == (2, 4, 128, 4 * 128)
+    assert (size.fill, size.padding) == (0.5, 0.75)
