@@ -9,7 +9,7 @@ import selectors
 import threading
 from typing import Any, Dict, List, Optional
 
-from neuronbert.backends import ThroughputPlan
+from neuronbert.backends.base import ThroughputPlan
 from neuronbert.errors import BackendFailed, NeuronBertError, RunnerClosed
 from neuronbert.runner.batching import Batcher, resized_plan
 from neuronbert.runner.counters import Statistics
