@@ -7,11 +7,12 @@ Everything around the one device call (windows, batching, answers) is the same f
 import importlib
 import os
 from pathlib import Path
-from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Protocol, Sequence, Tuple
-
-import numpy as np
+from typing import TYPE_CHECKING, Any, Dict, List, Mapping, NamedTuple, Optional, Protocol, Sequence, Tuple
 
 from neuronbert.errors import UsageError
+
+if TYPE_CHECKING:  # the command line's help reads the table below and must not wait for numpy
+    import numpy as np
 
 BACKENDS = {
     "neuron": "neuronbert.backends.neuron.backend",
@@ -25,16 +26,16 @@ BACKENDS = {
 class Batch(NamedTuple):
     """Rows of tokens, padded to one length: three int64 arrays of shape [rows, tokens]."""
 
-    input_ids: np.ndarray
-    attention_mask: np.ndarray
-    token_type_ids: np.ndarray
+    input_ids: "np.ndarray"
+    attention_mask: "np.ndarray"
+    token_type_ids: "np.ndarray"
 
 
 class Logits(NamedTuple):
     """What the model says of each token: two float32 arrays of shape [rows, tokens]."""
 
-    start: np.ndarray
-    end: np.ndarray
+    start: "np.ndarray"
+    end: "np.ndarray"
 
 
 class Session(Protocol):
@@ -95,6 +96,9 @@ class Backend(Protocol):
 
     PRECISIONS: Tuple[str, ...]
     STATIC_SHAPES: bool
+    REQUIREMENTS: Mapping[str, str]  # the libraries that load what export wrote: {"openvino": ">=2024.4"}
+    DEVICE: str  # what it runs on: "cpu" or "neuron"
+    AUTO_RANK: Optional[int]  # its place among those that ``--backend auto`` tries on its device; None: never tried
 
     def check_available(self, precision: str) -> None:
         """Raise BackendUnavailable, with the command that mends it, unless this machine can run it."""
@@ -115,6 +119,11 @@ class Backend(Protocol):
         """Load what ``export`` wrote (``variant`` is its manifest entry); ``streams`` runs share the ``threads``."""
 
 
+def backend_module(name: str) -> Any:
+    """The module of the backend in the table called ``name``, for what it states of itself; loads no engine."""
+    return importlib.import_module(BACKENDS[name])
+
+
 def load_backend(name: str) -> Any:
     """The backend module called ``name``; UsageError if there is none."""
     if name not in BACKENDS:
@@ -124,4 +133,4 @@ def load_backend(name: str) -> Any:
         from neuronbert.emulator import use_environment
 
         use_environment()
-    return importlib.import_module(BACKENDS[name])
+    return backend_module(name)

@@ -244,7 +244,8 @@ def compile_(checkpoint: str, output: str, as_json: bool, **options: Any) -> Non
     With auto, builds what this machine can run, refuses what does not agree with FP32, times the rest and keeps the
     fastest.
     """
-    from neuronbert.cli.tables import compile_report, stdout_to_stderr
+    from neuronbert.backends.quiet import stdout_to_stderr
+    from neuronbert.cli.tables import compile_report
     from neuronbert.compiler.compilation import compile_checkpoint
 
     # Native libraries print what they like to stdout, which is the result's.

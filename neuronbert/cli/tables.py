@@ -1,37 +1,11 @@
 """Results as text for a person: tables of plain characters, made from data that the verbs return."""
 
-import ctypes
-import os
-import sys
-from contextlib import contextmanager
-from typing import Any, Iterable, Iterator, List, Mapping, Optional, Sequence
+from typing import TYPE_CHECKING, Any, Iterable, List, Mapping, Optional, Sequence
 
-from neuronbert.artifact.manifest import Artifact
-
-
-@contextmanager
-def stdout_to_stderr() -> Iterator[None]:
-    """Send what anything in the process prints to stderr, native libraries too: stdout is for a command's result.
-
-    Works on file descriptors 1 and 2 and on ``sys.stdout``, and puts back the ones that were there. A process without
-    stdout or stderr is left as it is.
-    """
-    before = sys.stdout
-    try:
-        before.flush()
-        kept = os.dup(1)
-    except (OSError, ValueError, AttributeError):
-        yield
-        return
-    try:
-        os.dup2(2, 1)
-        sys.stdout = sys.stderr
-        yield
-    finally:
-        sys.stdout = before
-        ctypes.CDLL(None).fflush(None)  # what native libraries printed is still in C's buffer when stdout is a pipe
-        os.dup2(kept, 1)
-        os.close(kept)
+if TYPE_CHECKING:  # a table must not load what made its data
+    from neuronbert.artifact.manifest import Artifact
+    from neuronbert.benchmark.evaluation import Comparison, EvaluationReport
+    from neuronbert.runner.job import JobReport
 
 
 def table(rows: Sequence[Sequence[str]], header: Optional[Sequence[str]] = None) -> str:
@@ -43,8 +17,8 @@ def table(rows: Sequence[Sequence[str]], header: Optional[Sequence[str]] = None)
     return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(line, widths)).rstrip() for line in lines)
 
 
-def compile_report(artifact: Artifact) -> str:
-    """What compile kept and left, with the reason for each in two lines."""
+def compile_report(artifact: "Artifact") -> str:
+    """What compile kept and what it left out, two lines for each candidate, and the artifact's variants."""
     lines = [line for trial in artifact.manifest["selection"] for line in trial_lines(trial)]
     names = ", ".join(variant["name"] for variant in artifact.variants)
     emulated = " (emulated)" if any(variant["emulated"] for variant in artifact.variants) else ""
@@ -76,7 +50,7 @@ def _logits_text(max_abs_diff: Optional[float]) -> str:
     return "logits with NaN or Inf" if max_abs_diff is None else f"logits within {max_abs_diff:.2g}"
 
 
-def manifest_table(artifact: Artifact) -> str:
+def manifest_table(artifact: "Artifact") -> str:
     """The manifest as a person reads it."""
     manifest = artifact.manifest
     checkpoint = manifest["checkpoint"]
@@ -145,8 +119,8 @@ def _details_text(answer: Mapping[str, Any]) -> str:
     return f"{window}, null difference {answer['null_difference']:.2f}"
 
 
-def evaluation_table(report: Any) -> str:
-    """The figures of an EvaluationReport, and every answer that changed if it compares two."""
+def evaluation_table(report: "EvaluationReport") -> str:
+    """The figures of an evaluation, and every answer that changed if it compares two artifacts."""
     low, high = report.f1_interval
     facts = [
         ("artifact", f"{report.artifact} ({report.variant})"),
@@ -159,8 +133,8 @@ def evaluation_table(report: Any) -> str:
     return table(facts) + (f"\n\n{comparison_text(comparison)}" if comparison else "")
 
 
-def comparison_text(comparison: Any) -> str:
-    """How the answers differ from another reader's, and each that does."""
+def comparison_text(comparison: "Comparison") -> str:
+    """How many answers differ from those compared with, and each that does."""
     summary = (
         f"against {comparison.against}: {comparison.equal_answers:.1%} of the answers equal, "
         f"token F1 {comparison.answer_f1:.3f}, its own F1 {comparison.metrics['f1']:.4f}; "
@@ -178,8 +152,8 @@ def comparison_text(comparison: Any) -> str:
     return summary + ("\n" + table(rows, ("question", "was", "is", "gold")) if rows else "")
 
 
-def job_summary(report: Any) -> str:
-    """What a JobReport says, in one line."""
+def job_summary(report: "JobReport") -> str:
+    """What a job did, in one line."""
     resumed = f", {report.resumed_lines:,} of them by an earlier run" if report.resumed_lines else ""
     skipped = f", {report.skipped:,} skipped" if report.skipped else ""
     return (

@@ -35,7 +35,8 @@ from neuronbert.backends.neuron.target import (
     Numbers,
     one_step_smaller,
 )
-from neuronbert.backends.reference import ReferenceSession, quietly_walked
+from neuronbert.backends.quiet import silence_tracing_warnings
+from neuronbert.backends.reference import ReferenceSession
 from neuronbert.checkpoint.loading import Checkpoint, load_checkpoint
 from neuronbert.compiler.candidates import Candidate, Names, Trial, choose_candidates, names, time_trials
 from neuronbert.compiler.gate import (
@@ -387,7 +388,7 @@ class Bench:
         folder.mkdir(parents=True)
         trial.folders.append(folder)
         started = time.perf_counter()
-        with quietly_walked():
+        with silence_tracing_warnings():
             result = backend.export(self, trial.candidate.precision, recipe, folder)
         trial.variants.append(variant_entry(trial.candidate, name, result, time.perf_counter() - started))
 

@@ -9,10 +9,10 @@ import pytest
 
 from neuronbert.backends import BACKENDS, Batch, Logits
 from neuronbert.compiler.candidates import (
-    AUTO_BACKENDS,
     ROUNDS,
     Candidate,
     Trial,
+    auto_backends,
     choose_candidates,
     names,
     time_trials,
@@ -28,7 +28,7 @@ def test_names_are_split_and_not_repeated():
 
 def test_auto_tries_every_precision_of_every_real_backend():
     candidates = choose_candidates("auto", "auto")
-    assert {candidate.backend for candidate in candidates} == set(AUTO_BACKENDS)
+    assert {candidate.backend for candidate in candidates} == set(auto_backends())
     assert ("openvino", "int8", False) in candidates
     assert not any(candidate.explicit for candidate in candidates)
 
@@ -69,7 +69,15 @@ def test_an_auto_passes_over_what_a_backend_does_not_offer():
 
 
 def test_every_backend_is_known_to_the_table():
-    assert set(AUTO_BACKENDS) < set(BACKENDS)
+    assert set(auto_backends()) < set(BACKENDS)
+
+
+@pytest.mark.parametrize(
+    ("emulated", "expected"), [("", ["openvino", "onnxruntime", "torchscript"]), ("inf1.xlarge", ["neuron"])]
+)
+def test_auto_goes_by_the_device_and_the_ranks_that_backends_state(monkeypatch, emulated, expected):
+    monkeypatch.setenv("NEURONBERT_EMULATE", emulated)
+    assert auto_backends() == expected
 
 
 class Sleeper:

@@ -23,13 +23,16 @@ from neuronbert.backends.neuron.core_groups import CoreGroups, core_variables, c
 from neuronbert.backends.neuron.failures import RUNTIME_FAILURES, NumericalError, explained
 from neuronbert.backends.neuron.target import Bucket, recorded_layout
 from neuronbert.backends.tracing import example_inputs
-from neuronbert.cli.doctor import NEURON_INSTALL
 from neuronbert.errors import BackendFailed, BackendUnavailable
 from neuronbert.hardware.cores import MAX_CORES, MAX_HOST_THREADS, NUM_CORES, environment_set
 from neuronbert.hardware.machine import library_version, library_versions
+from neuronbert.hardware.neuron import FIRST_REAL_NEURON, NEURON_INSTALL
 
 PRECISIONS: Tuple[str, ...] = ("bf16", "fp16")
 STATIC_SHAPES = True
+REQUIREMENTS: Mapping[str, str] = {"torch-neuron": FIRST_REAL_NEURON}
+DEVICE = "neuron"
+AUTO_RANK: Optional[int] = 0
 FILE_NAME = "model.neuron"
 LOG_NAME = "compile.log"
 EMULATED = "+emulated"  # how the version of a stand-in ends
