@@ -482,7 +482,7 @@ def top(once: bool, as_json: bool) -> None:
 @json_option
 def doctor(as_json: bool) -> None:
     """What this machine can run, what is wrong with it, and the command that mends it."""
-    from neuronbert.cli.doctor import examine, render
+    from neuronbert.cli.doctor.examination import examine, render
 
     checks = examine()
     show(as_json, [check._asdict() for check in checks], lambda: render(checks))
