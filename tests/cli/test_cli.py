@@ -15,8 +15,9 @@ import pytest
 
 import neuronbert
 from neuronbert.artifact.manifest import Artifact
+from neuronbert.cli.boundary import without_token
 from neuronbert.cli.doctor.examination import examine
-from neuronbert.cli.main import cli, run, without_token
+from neuronbert.cli.main import cli, run
 from neuronbert.cli.top import running
 from neuronbert.errors import BackendFailed
 from neuronbert.runner.core_environment import core_environment
