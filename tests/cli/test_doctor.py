@@ -11,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from neuronbert.backends import backend_module
 from neuronbert.cli.doctor.examination import CHECKS, examine, render
 from neuronbert.cli.doctor.facts import COMPILING, ENGINES, REQUIRED, Facts, hub_cache
 from neuronbert.cli.doctor.machine_checks import FAIL, GIB, OK, THREAD_VARIABLES, WARN, Check
@@ -405,4 +406,5 @@ def test_the_bounds_are_those_of_setup_cfg():
     assert bounds("options", "install_requires") == REQUIRED
     assert {**bounds(extras, "openvino"), **bounds(extras, "onnxruntime")} == ENGINES
     assert bounds(extras, "compile") == COMPILING
+    assert backend_module("torchscript").REQUIREMENTS["torch"] == COMPILING["torch"]
     assert bounds(extras, "inf1")["torch-neuron"] == FIRST_REAL_NEURON

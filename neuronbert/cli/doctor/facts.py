@@ -25,12 +25,9 @@ COMPILING = {
 def engines() -> Dict[str, str]:
     """The libraries that answer on a CPU, each an extra of the same name, and the versions that the backends need.
 
-    None where a backend cannot be imported: the doctor has to work where numpy is missing or broken.
+    Raises what importing the backends raises.
     """
-    try:
-        modules = {name: backend_module(name) for name in BACKENDS}
-    except Exception:  # numpy raises more than ImportError
-        return {}
+    modules = {name: backend_module(name) for name in BACKENDS}
     return {
         name: module.REQUIREMENTS[name]
         for name, module in modules.items()
@@ -38,7 +35,12 @@ def engines() -> Dict[str, str]:
     }
 
 
-ENGINES = engines()
+ENGINES: Dict[str, str] = {}
+ENGINES_ERROR: Optional[Exception] = None
+try:
+    ENGINES = engines()
+except Exception as error:  # every backend imports numpy; the doctor has to work where that is missing or broken
+    ENGINES_ERROR = error
 
 
 @dataclass(frozen=True)

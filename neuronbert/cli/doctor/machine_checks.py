@@ -2,7 +2,7 @@
 
 from typing import List, Mapping, NamedTuple, Optional
 
-from neuronbert.cli.doctor.facts import COMPILING, ENGINES, INF1_COMPILING, REQUIRED, Facts
+from neuronbert.cli.doctor.facts import COMPILING, ENGINES, ENGINES_ERROR, INF1_COMPILING, REQUIRED, Facts
 from neuronbert.hardware import machine, neuron
 
 OK, WARN, FAIL = "ok", "warn", "fail"
@@ -23,6 +23,7 @@ class Check(NamedTuple):
 
 
 def check_python(facts: Facts) -> Check:
+    """Which of the two stacks this Python is for."""
     version = ".".join(map(str, facts.python))
     minor = facts.python[:2]
     if minor < (3, 8):
@@ -57,8 +58,9 @@ def check_engine(name: str, facts: Facts) -> Check:
 
 
 def check_engines_unknown(facts: Facts) -> Check:
-    """In place of the engines where no backend can be imported, because numpy is missing or broken."""
-    found = "unknown: the backends cannot be imported without a working numpy"
+    """In place of the engines where the backends cannot be imported, most likely because numpy cannot."""
+    reason = " ".join(str(ENGINES_ERROR).split())[:200]
+    found = f"the backends cannot be imported: {type(ENGINES_ERROR).__name__}: {reason}"
     return Check("engines", FAIL, found, "python -m pip install --force-reinstall numpy")
 
 
@@ -124,6 +126,7 @@ def check_threads(facts: Facts) -> Check:
 
 
 def check_memory(facts: Facts) -> Check:
+    """Whether there is room for a model."""
     total = f"{_gib(facts.memory_bytes)} usable" if facts.memory_bytes else "size unknown"
     if facts.available_bytes is None:
         return Check("memory", OK, total)
@@ -136,6 +139,7 @@ def check_memory(facts: Facts) -> Check:
 
 
 def check_disk(facts: Facts) -> Check:
+    """Whether an artifact can be written here."""
     where = f"{_gib(facts.disk_free_bytes)} free in {facts.folder}"
     if not facts.folder_writable:
         return Check(
