@@ -5,10 +5,12 @@
 
 import importlib
 import os
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
-from neuronbert.backends.base import Backend
 from neuronbert.errors import UsageError
+
+if TYPE_CHECKING:  # the command line's help reads the table below and must not wait for numpy
+    from neuronbert.backends.base import Backend
 
 BACKENDS = {
     "neuron": "neuronbert.backends.neuron.backend",
@@ -19,8 +21,13 @@ BACKENDS = {
 }
 
 
-def load_backend(name: str) -> Backend:
-    """The backend module called ``name``; UsageError if there is none."""
+def backend_module(name: str) -> "Backend":
+    """The module of the backend in the table called ``name``, for what it states of itself; loads no engine."""
+    return cast("Backend", importlib.import_module(BACKENDS[name]))
+
+
+def load_backend(name: str) -> "Backend":
+    """The backend module called ``name``, ready for use; UsageError if there is none."""
     if name not in BACKENDS:
         raise UsageError(f"there is no backend {name!r}", hint=f"one of {', '.join(BACKENDS)}, or auto")
     if name == "neuron" and os.environ.get("NEURONBERT_EMULATE"):
@@ -28,4 +35,4 @@ def load_backend(name: str) -> Backend:
         from neuronbert.emulator import use_environment
 
         use_environment()
-    return cast(Backend, importlib.import_module(BACKENDS[name]))
+    return backend_module(name)

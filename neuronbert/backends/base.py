@@ -118,6 +118,9 @@ class Backend(Protocol):
 
     PRECISIONS: Tuple[str, ...]
     STATIC_SHAPES: bool
+    REQUIREMENTS: Mapping[str, str]  # the libraries that load what export wrote: {"openvino": ">=2024.4"}
+    DEVICE: str  # what it runs on: "cpu" or "neuron"
+    AUTO_RANK: Optional[int]  # its place among those that ``--backend auto`` tries on its device; None: never tried
 
     def check_available(self, precision: str) -> None:
         """Raise BackendUnavailable, with the command that mends it, unless this machine can run it."""

@@ -8,7 +8,7 @@ import json
 import os
 import time
 from pathlib import Path
-from typing import Any, Mapping, Sequence, Tuple
+from typing import Any, Mapping, Optional, Sequence, Tuple
 
 import numpy as np
 
@@ -18,6 +18,9 @@ from neuronbert.errors import BackendFailed, BackendUnavailable
 
 PRECISIONS: Tuple[str, ...] = ("fp32",)
 STATIC_SHAPES = False
+REQUIREMENTS: Mapping[str, str] = {}
+DEVICE = "cpu"
+AUTO_RANK: Optional[int] = None  # it has no model
 FILE_NAME = "echo.json"
 
 # A multiplicative hash: the prime keeps neighbouring ids apart, the modulus (also prime) bounds the logits.

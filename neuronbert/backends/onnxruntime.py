@@ -1,17 +1,15 @@
 """ONNX Runtime on the CPU: exported by torch, fused by its transformer optimizer, int8 quantised dynamically."""
 
-import contextlib
-import logging
 import mmap
-import os
 import tempfile
 from pathlib import Path
-from typing import Any, Dict, Iterator, Mapping, Sequence, Set, Tuple
+from typing import Any, Dict, Mapping, Optional, Sequence, Set, Tuple
 
 import numpy as np
 
 from neuronbert.backends.base import Batch, ExportResult, ExportSource, ThroughputPlan, Variant
 from neuronbert.backends.outputs import PER_TOKEN, Output, Outputs, named
+from neuronbert.backends.quiet import import_onnxruntime, silence_onnx_exporters
 from neuronbert.backends.tracing import disk_errors, model_bytes, traceable
 from neuronbert.checkpoint.families import family_of, size_of
 from neuronbert.errors import BackendFailed, BackendUnavailable
@@ -19,13 +17,14 @@ from neuronbert.hardware.machine import VNNI, has_vnni, library_version, library
 
 PRECISIONS: Tuple[str, ...] = ("fp32", "int8")
 STATIC_SHAPES = False
+REQUIREMENTS: Mapping[str, str] = {"onnxruntime": ">=1.17"}
+DEVICE = "cpu"
+AUTO_RANK: Optional[int] = 1
 FILE_NAME = "model.onnx"
 OPSET = 17  # the first with LayerNormalization
 # The optimizer's name for the layout that BERT, RoBERTa, ELECTRA and DistilBERT share.
 GRAPH_FAMILY = "bert"
-_NO_TELEMETRY = "ORT_DISABLE_TELEMETRY"
 _INT8_PRODUCTS = ("MatMulInteger", "DynamicQuantizeMatMul", "MatMulIntegerToFloat", "QAttention")
-_MIN_LIBRARIES = {"onnxruntime": ">=1.17"}
 
 
 def check_available(precision: str) -> None:
@@ -68,10 +67,10 @@ def export(source: ExportSource, precision: str, recipe: Mapping[str, Any], fold
     for library in ("torch", "onnx"):
         if library_version(library) is None:
             raise BackendUnavailable(f"{library} is not installed", hint='python -m pip install "neuronbert[compile]"')
-    import_quietly()
+    import_onnxruntime()
     # Intermediate files are larger than the result and must not stay in the variant's folder.
     size = model_bytes(source.torch_model())
-    with tempfile.TemporaryDirectory(dir=str(folder)) as scratch, _quiet(), disk_errors(folder, size):
+    with tempfile.TemporaryDirectory(dir=str(folder)) as scratch, silence_onnx_exporters(), disk_errors(folder, size):
         plain = Path(scratch) / "plain.onnx"
         _export_plain(source, plain)
         fused = _fuse(plain, source.config)
@@ -82,7 +81,7 @@ def export(source: ExportSource, precision: str, recipe: Mapping[str, Any], fold
     overflows = precision == "int8" and not recipe["reduce_range"]
     return ExportResult(
         batch_invariant=batch_invariant(precision),
-        requires={"cpu_flags": [VNNI] if overflows else [], "libraries": dict(_MIN_LIBRARIES), "device": "cpu"},
+        requires={"cpu_flags": [VNNI] if overflows else [], "libraries": dict(REQUIREMENTS), "device": "cpu"},
         versions=library_versions(("torch", "transformers", "onnx", "onnxruntime")),
         recipe={**recipe, "opset": OPSET, "fusions": _fusions(fused)},
     )
@@ -188,47 +187,12 @@ def _head_nodes(graph: Any) -> Sequence[str]:
     return [node.name for node in graph.node if node.op_type == "MatMul"][-1:]
 
 
-def import_quietly() -> Any:
-    """Import onnxruntime without its telemetry, which by 1.31 writes to the home folder and reports from Linux too.
-
-    The variable is read once, as the library is loaded; what a caller's own import did before is switched off.
-    """
-    import importlib
-
-    previous = os.environ.get(_NO_TELEMETRY)
-    os.environ[_NO_TELEMETRY] = "1"
-    try:
-        onnxruntime = importlib.import_module("onnxruntime")
-    finally:
-        if previous is None:
-            del os.environ[_NO_TELEMETRY]
-        else:
-            os.environ[_NO_TELEMETRY] = previous
-    onnxruntime.disable_telemetry_events()
-    return onnxruntime
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep the exporters' notes about their own deprecations and skipped fusions off the user's screen."""
-    import warnings
-
-    previous = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(previous)
-
-
 def load(
     folder: Path, variant: Variant, *, outputs: Sequence[Output], threads: int, streams: int
 ) -> "OnnxRuntimeSession":
     """Open the model. Raises BackendUnavailable without onnxruntime, BackendFailed when it refuses the file."""
     check_available("fp32")
-    onnxruntime = import_quietly()
+    onnxruntime = import_onnxruntime()
     options = onnxruntime.SessionOptions()
     # The calling threads compute too, and the pool's threads are shared by all calls: together they are ``threads``.
     options.intra_op_num_threads = max(1, threads - streams + 1)

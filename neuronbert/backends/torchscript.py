@@ -2,7 +2,7 @@
 
 import io
 from pathlib import Path
-from typing import Any, Mapping, Sequence, Tuple
+from typing import Any, Mapping, Optional, Sequence, Tuple
 
 import numpy as np
 
@@ -14,6 +14,9 @@ from neuronbert.hardware.machine import library_version, library_versions
 
 PRECISIONS: Tuple[str, ...] = ("fp32",)
 STATIC_SHAPES = False
+REQUIREMENTS: Mapping[str, str] = {"torch": ">=1.13.1"}
+DEVICE = "cpu"
+AUTO_RANK: Optional[int] = 2
 FILE_NAME = "model.pt"
 
 

@@ -1,41 +1,13 @@
 """Results as text for a person: tables of plain characters, made from data that the verbs return."""
 
-import ctypes
-import os
-import sys
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Dict, Iterator, List, Mapping, Optional, Sequence, Union
+from typing import TYPE_CHECKING, Any, Dict, List, Mapping, Optional, Sequence, Union
 
-from neuronbert.artifact.manifest import Artifact
 from neuronbert.tasks import load_figures
 
-if TYPE_CHECKING:  # at run time it would bring a tokenizer, which `inspect` has no use for
+if TYPE_CHECKING:  # a table must not load what made its data: `inspect` has no use for a tokenizer
+    from neuronbert.artifact.manifest import Artifact
+    from neuronbert.runner.job import JobReport
     from neuronbert.tasks.base import Table, TaskFigures
-
-
-@contextmanager
-def stdout_to_stderr() -> Iterator[None]:
-    """Send what anything in the process prints to stderr, native libraries too: stdout is for a command's result.
-
-    Works on file descriptors 1 and 2 and on ``sys.stdout``, and puts back the ones that were there. A process without
-    stdout or stderr is left as it is.
-    """
-    before = sys.stdout
-    try:
-        before.flush()
-        kept = os.dup(1)
-    except (OSError, ValueError, AttributeError):
-        yield
-        return
-    try:
-        os.dup2(2, 1)
-        sys.stdout = sys.stderr
-        yield
-    finally:
-        sys.stdout = before
-        ctypes.CDLL(None).fflush(None)  # what native libraries printed is still in C's buffer when stdout is a pipe
-        os.dup2(kept, 1)
-        os.close(kept)
 
 
 def table(rows: Sequence[Sequence[str]], header: Optional[Sequence[str]] = None) -> str:
@@ -47,8 +19,8 @@ def table(rows: Sequence[Sequence[str]], header: Optional[Sequence[str]] = None)
     return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(line, widths)).rstrip() for line in lines)
 
 
-def compile_report(artifact: Artifact) -> str:
-    """What compile kept and left, with the reason for each in two lines."""
+def compile_report(artifact: "Artifact") -> str:
+    """What compile kept and what it left out, two lines for each candidate, and the artifact's variants."""
     figures = load_figures(artifact.task)
     lines = [line for trial in artifact.manifest["selection"] for line in trial_lines(trial, figures)]
     names = ", ".join(variant["name"] for variant in artifact.variants)
@@ -68,7 +40,7 @@ def trial_lines(trial: Mapping[str, Any], figures: "TaskFigures") -> List[str]:
     ]
 
 
-def manifest_table(artifact: Artifact) -> str:
+def manifest_table(artifact: "Artifact") -> str:
     """The manifest as a person reads it."""
     manifest = artifact.manifest
     checkpoint = manifest["checkpoint"]
@@ -119,8 +91,8 @@ def _machine(environment: Mapping[str, Any]) -> str:
     return ", ".join(str(environment[key]) for key in ("cpu_model", "python", "os") if environment.get(key))
 
 
-def job_summary(report: Any) -> str:
-    """What a JobReport says, in one line."""
+def job_summary(report: "JobReport") -> str:
+    """What a job did, in one line."""
     resumed = f", {report.resumed_lines:,} of them by an earlier run" if report.resumed_lines else ""
     skipped = f", {report.skipped:,} skipped" if report.skipped else ""
     return (

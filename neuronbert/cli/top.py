@@ -1,4 +1,4 @@
-"""Watches this user's running runners in the terminal: what each publishes (runner/publishing.py), as tables."""
+"""Watches this user's runners in the terminal, as tables of what each publishes (runner/publishing.py)."""
 
 import sys
 import time
@@ -13,8 +13,8 @@ HEADER = ("worker", "state", "cores", "in flight", "rows/s", "batch ms", "busy",
 STALE_S = 5.0  # a runner that is alive writes ten times in this
 
 
-class Shown(NamedTuple):
-    """One runner: its facts in a few lines, and a row of ``HEADER`` for each worker."""
+class Description(NamedTuple):
+    """One runner in words: its facts in a few lines, and a row of ``HEADER`` for each worker."""
 
     title: str
     facts: List[str]
@@ -28,18 +28,21 @@ def running() -> List[Dict[str, Any]]:
 
 def as_text(runners: List[Dict[str, Any]], now: float) -> str:
     """All of them as plain text; ``now`` is Unix time in seconds."""
-    blocks = [describe(runner, now) for runner in runners]
-    return "\n\n".join("\n".join([one.title, *one.facts, table(one.workers, HEADER)]) for one in blocks) or NOTHING
+    return "\n\n".join(_block(describe(runner, now)) for runner in runners) or NOTHING
 
 
-def describe(runner: Mapping[str, Any], now: float) -> Shown:
+def _block(runner: Description) -> str:
+    return "\n".join([runner.title, *runner.facts, table(runner.workers, HEADER)])
+
+
+def describe(runner: Mapping[str, Any], now: float) -> Description:
     """One published document in words; ``now`` is Unix time in seconds."""
     emulated = "  EMULATED: no figure here is of the hardware" if runner["emulated"] else ""
     silent_s = now - runner["at"]
     stale = f"  (silent for {silent_s:.0f} s)" if silent_s > STALE_S else ""
     counts, queue, latency = runner["requests"], runner["queue"], runner["latency_ms"]
     trouble = ", ".join(f"{counts[name]:,} {name}" for name in ("refused", "expired", "poisoned") if counts[name])
-    return Shown(
+    return Description(
         title=f"{runner['artifact']} ({runner['variant']}), pid {runner['pid']}, "
         f"up {_duration(now - runner['started_at'])}{emulated}{stale}",
         facts=[
@@ -105,12 +108,12 @@ def watch(stdout: Optional[TextIO] = None) -> None:
     def drawn() -> Group:
         parts: List[Any] = []
         for runner in running():
-            one = describe(runner, time.time())
+            described = describe(runner, time.time())
             rows = Table(*HEADER, box=None, padding=(0, 2, 0, 0), header_style="bold")
-            for row in one.workers:
+            for row in described.workers:
                 rows.add_row(*(Text(cell) for cell in row))
-            heading = Text(one.title, style="bold yellow" if runner["emulated"] else "bold")
-            parts += [heading, *(Text(fact) for fact in one.facts), rows, Text()]
+            heading = Text(described.title, style="bold yellow" if runner["emulated"] else "bold")
+            parts += [heading, *(Text(fact) for fact in described.facts), rows, Text()]
         return Group(*(parts or [Text(NOTHING + "; waiting for one")]), Text("Ctrl-C leaves", style="dim"))
 
     console = Console(file=stdout or sys.stdout)

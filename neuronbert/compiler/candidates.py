@@ -7,7 +7,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any, Dict, Iterable, List, Mapping, NamedTuple, Optional, Sequence, Union
 
-from neuronbert.backends import BACKENDS, load_backend
+from neuronbert.backends import BACKENDS, backend_module, load_backend
 from neuronbert.backends.base import Session, ThroughputPlan
 from neuronbert.errors import UsageError
 from neuronbert.hardware.machine import has_inferentia
@@ -16,9 +16,6 @@ from neuronbert.tasks.base import Agreement
 Names = Union[str, Sequence[str]]
 
 PRECISIONS = ("fp32", "bf16", "fp16", "int8")
-# Backends that ``auto`` tries; echo has no model. On an inf1 instance, real or emulated, its chips are paid for.
-AUTO_BACKENDS = ("openvino", "onnxruntime", "torchscript")
-AUTO_BACKENDS_INF1 = ("neuron",)
 
 
 class Candidate(NamedTuple):
@@ -116,9 +113,14 @@ def _offers(backends: Iterable[str]) -> str:
 
 
 def auto_backends() -> Sequence[str]:
-    """What ``auto`` stands for on this machine."""
-    inf1 = has_inferentia() or os.environ.get("NEURONBERT_EMULATE")
-    return AUTO_BACKENDS_INF1 if inf1 else AUTO_BACKENDS
+    """What ``auto`` stands for on this machine: the backends of its device, by their rank.
+
+    On an inf1 instance, real or emulated, those are the ones for its chips: they are what is paid for.
+    """
+    device = "neuron" if has_inferentia() or os.environ.get("NEURONBERT_EMULATE") else "cpu"
+    modules = {name: backend_module(name) for name in BACKENDS}
+    tried = [name for name, module in modules.items() if module.DEVICE == device and module.AUTO_RANK is not None]
+    return sorted(tried, key=lambda name: modules[name].AUTO_RANK)
 
 
 def _offered(backend: str, precisions: Sequence[str], neuron_precision: Optional[str]) -> List[str]:

@@ -12,7 +12,7 @@ from neuronbert.backends.buckets import BucketedSession
 from neuronbert.backends.isolated import load_isolated
 from neuronbert.backends.neuron.failures import PipelineRefused
 from neuronbert.backends.neuron.target import NeuronTarget, one_step_smaller
-from neuronbert.backends.reference import quietly_walked
+from neuronbert.backends.quiet import silence_tracing_warnings
 from neuronbert.compiler.candidates import Candidate, Trial
 from neuronbert.compiler.source import CompileSource, Progress
 from neuronbert.engine.loading import load_variants
@@ -107,7 +107,7 @@ class Exporter:
         folder.mkdir(parents=True)
         trial.folders.append(folder)
         started = time.perf_counter()
-        with quietly_walked():
+        with silence_tracing_warnings():
             result = backend.export(self._source, trial.candidate.precision, recipe, folder)
         trial.variants.append(variant_entry(trial.candidate, name, result, time.perf_counter() - started))
 

@@ -30,6 +30,7 @@ FLAGS_OF_INTEREST = (
 VNNI = "avx512_vnni|avx_vnni"
 BF16 = "avx512_bf16|amx_bf16|bf16"
 
+# What manifests and reports record, in this order; not gathered from the backends, which stand above this folder.
 LIBRARIES_OF_INTEREST = (
     "numpy",
     "tokenizers",
@@ -100,8 +101,10 @@ def cpu_quota(proc: Path = Path("/proc"), cgroup: Path = Path("/sys/fs/cgroup"))
 
 def memory_bytes(proc: Path = Path("/proc"), cgroup: Path = Path("/sys/fs/cgroup")) -> int:
     """Bytes of memory this process may use: the machine's, cut to the cgroup's limit; 0 when it cannot be told."""
-    limits = [_number(_read(folder / "memory.max")) for folder in _cgroup_folders("", proc, cgroup)]
-    limits += [_number(_read(folder / "memory.limit_in_bytes")) for folder in _cgroup_folders("memory", proc, cgroup)]
+    limits = [_number(read_text(folder / "memory.max")) for folder in _cgroup_folders("", proc, cgroup)]
+    limits += [
+        _number(read_text(folder / "memory.limit_in_bytes")) for folder in _cgroup_folders("memory", proc, cgroup)
+    ]
     total = _installed_memory_bytes()
     finite = [limit for limit in limits if limit is not None and limit < _UNLIMITED_BYTES]
     return min([total, *finite]) if total else min(finite, default=0)
@@ -109,14 +112,14 @@ def memory_bytes(proc: Path = Path("/proc"), cgroup: Path = Path("/sys/fs/cgroup
 
 def available_memory_bytes(proc: Path = Path("/proc")) -> Optional[int]:
     """Bytes the kernel could hand out now without swapping (MemAvailable); None where it does not say."""
-    found = re.search(r"^MemAvailable:\s+(\d+) kB", _read(proc / "meminfo"), re.MULTILINE)
+    found = re.search(r"^MemAvailable:\s+(\d+) kB", read_text(proc / "meminfo"), re.MULTILINE)
     return int(found.group(1)) * 1024 if found else None
 
 
 def oom_kills(proc: Path = Path("/proc"), cgroup: Path = Path("/sys/fs/cgroup")) -> int:
     """Processes that the kernel killed for want of memory, in this cgroup (v2) or else on the machine; 0 if untold."""
-    events = [_read(folder / "memory.events") for folder in _cgroup_folders("", proc, cgroup)]
-    for text in [*filter(None, events), _read(proc / "vmstat")]:
+    events = [read_text(folder / "memory.events") for folder in _cgroup_folders("", proc, cgroup)]
+    for text in [*filter(None, events), read_text(proc / "vmstat")]:
         found = re.search(r"^oom_kill (\d+)$", text, re.MULTILINE)
         if found:
             return int(found.group(1))
@@ -128,7 +131,7 @@ def cpu_flags() -> FrozenSet[str]:
     """The CPU's features as Linux names them (x86 ``flags``, ARM ``Features``); empty where they cannot be read."""
     if sys.platform == "darwin":
         return frozenset(parse_darwin_flags(_sysctl("machdep.cpu", "hw.optional")))
-    return parse_cpu_flags(_read(Path("/proc/cpuinfo")))
+    return parse_cpu_flags(read_text(Path("/proc/cpuinfo")))
 
 
 def cpu_model() -> str:
@@ -136,7 +139,7 @@ def cpu_model() -> str:
     if sys.platform == "darwin":
         text = _sysctl("machdep.cpu.brand_string")
     else:
-        text = _read(Path("/proc/cpuinfo"))
+        text = read_text(Path("/proc/cpuinfo"))
     found = re.search(r"^(?:model name|Model|machdep\.cpu\.brand_string)\s*:\s*(.+)$", text, re.MULTILINE)
     return found.group(1).strip() if found else platform.processor() or platform.machine()
 
@@ -258,10 +261,10 @@ def _core_ids(cpus: Path, wanted: Set[int]) -> Optional[int]:
     cores = set()
     for cpu in wanted:
         topology = cpus / f"cpu{cpu}" / "topology"
-        core = _read(topology / "core_id").strip()
+        core = read_text(topology / "core_id").strip()
         if not core:
             return None
-        cores.add((_read(topology / "physical_package_id").strip(), core))
+        cores.add((read_text(topology / "physical_package_id").strip(), core))
     return len(cores)
 
 
@@ -276,7 +279,7 @@ def _cgroup_folders(controller: str, proc: Path, cgroup: Path) -> Iterator[Path]
     In a container /proc names the path on the host while /sys shows the container's own tree at the
     root, so a folder that does not exist is no surprise and the walk goes on upwards.
     """
-    for line in _read(proc / "self" / "cgroup").splitlines():
+    for line in read_text(proc / "self" / "cgroup").splitlines():
         _, controllers, path = (line.split(":", 2) + ["", ""])[:3]
         if controller not in controllers.split(","):
             continue
@@ -288,14 +291,14 @@ def _cgroup_folders(controller: str, proc: Path, cgroup: Path) -> Iterator[Path]
 
 
 def _quota_v2(path: Path) -> Optional[float]:
-    fields = _read(path).split()
+    fields = read_text(path).split()
     if len(fields) != 2 or not all(field.isdecimal() for field in fields) or fields[1] == "0":
         return None
     return int(fields[0]) / int(fields[1])
 
 
 def _quota_v1(folder: Path) -> Optional[float]:
-    quota, period = _number(_read(folder / "cpu.cfs_quota_us")), _number(_read(folder / "cpu.cfs_period_us"))
+    quota, period = _number(read_text(folder / "cpu.cfs_quota_us")), _number(read_text(folder / "cpu.cfs_period_us"))
     return quota / period if quota and period else None
 
 
@@ -311,7 +314,7 @@ def _installed_memory_bytes() -> int:
         return 0
 
 
-def _read(path: Path) -> str:
+def read_text(path: Path) -> str:
     """A small system file as text; empty where the kernel does not offer or allow it."""
     try:
         return path.read_text(encoding="utf-8", errors="replace")

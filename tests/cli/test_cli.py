@@ -15,8 +15,9 @@ import pytest
 
 import neuronbert
 from neuronbert.artifact.manifest import Artifact
-from neuronbert.cli.doctor import examine
-from neuronbert.cli.main import cli, run, without_token
+from neuronbert.cli.boundary import without_token
+from neuronbert.cli.doctor.examination import examine
+from neuronbert.cli.main import cli, run
 from neuronbert.cli.top import running
 from neuronbert.errors import BackendFailed
 from neuronbert.runner.core_environment import core_environment
@@ -69,7 +70,7 @@ def test_help_and_inspect_load_no_backend(echo_artifact):
     code = (
         "import sys; from neuronbert.cli.main import run; run(['--help']); "
         f"run(['inspect', {str(echo_artifact.folder)!r}]); "
-        "sys.exit(len({'torch', 'transformers', 'openvino', 'onnxruntime'} & set(sys.modules)))"
+        "sys.exit(len({'numpy', 'torch', 'transformers', 'openvino', 'onnxruntime'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code], stdout=subprocess.DEVNULL).returncode == 0
 

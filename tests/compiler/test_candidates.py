@@ -11,7 +11,7 @@ from logits import logits as logits_of
 from neuronbert.backends import BACKENDS
 from neuronbert.backends.base import Batch
 from neuronbert.backends.outputs import Outputs
-from neuronbert.compiler.candidates import AUTO_BACKENDS, Candidate, Trial, choose_candidates, names
+from neuronbert.compiler.candidates import Candidate, Trial, auto_backends, choose_candidates, names
 from neuronbert.compiler.timing import ROUNDS, time_trials
 from neuronbert.errors import BackendFailed, UsageError
 from neuronbert.tasks.question_answering.task import OUTPUTS
@@ -25,7 +25,7 @@ def test_names_are_split_and_not_repeated():
 
 def test_auto_tries_every_precision_of_every_real_backend():
     candidates = choose_candidates("auto", "auto")
-    assert {candidate.backend for candidate in candidates} == set(AUTO_BACKENDS)
+    assert {candidate.backend for candidate in candidates} == set(auto_backends())
     assert ("openvino", "int8", False) in candidates
     assert not any(candidate.explicit for candidate in candidates)
 
@@ -66,7 +66,15 @@ def test_an_auto_passes_over_what_a_backend_does_not_offer():
 
 
 def test_every_backend_is_known_to_the_table():
-    assert set(AUTO_BACKENDS) < set(BACKENDS)
+    assert set(auto_backends()) < set(BACKENDS)
+
+
+@pytest.mark.parametrize(
+    ("emulated", "expected"), [("", ["openvino", "onnxruntime", "torchscript"]), ("inf1.xlarge", ["neuron"])]
+)
+def test_auto_goes_by_the_device_and_the_ranks_that_backends_state(monkeypatch, emulated, expected):
+    monkeypatch.setenv("NEURONBERT_EMULATE", emulated)
+    assert auto_backends() == expected
 
 
 class Sleeper:

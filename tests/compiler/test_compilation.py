@@ -1,7 +1,6 @@
 """A checkpoint becomes an artifact through the gate, or nothing at all."""
 
 import json
-import logging
 import os
 import warnings
 from hashlib import sha256
@@ -14,7 +13,6 @@ from logits import logits as logits_of
 from neuronbert.artifact.manifest import load_artifact
 from neuronbert.backends import torchscript
 from neuronbert.backends.base import ExportResult
-from neuronbert.backends.reference import quietly_walked
 from neuronbert.cli.tables import compile_report
 from neuronbert.compiler import candidates, compilation, exporter
 from neuronbert.compiler.compilation import compile_checkpoint
@@ -171,7 +169,7 @@ def compile_beside(monkeypatch, tmp_path, tiny_checkpoint):
         # Few questions: random weights answer no better with more.
         monkeypatch.setattr(gate, "MIN_QUESTIONS", 20)
         monkeypatch.setattr(gate, "gate_questions", lambda *_: load_squad(gate_path())[:20])
-        monkeypatch.setattr(candidates, "AUTO_BACKENDS", ("broken", "torchscript"))
+        monkeypatch.setattr(candidates, "auto_backends", lambda: ("broken", "torchscript"))
         names = ("broken,torchscript", "fp32") if explicit else ("auto", "fp32")
         PROGRESS.clear()
         INSTANTS.clear()
@@ -303,31 +301,6 @@ def test_tracing_says_nothing_of_transformers_own(tmp_path, tiny_checkpoint):
             tiny_checkpoint, tmp_path / "out", backend="torchscript", precision="fp32", skip_gate=True, threads=1
         )
     assert [str(one.message) for one in caught if "checkpointing" in str(one.message)] == []
-
-
-class Kept(logging.Handler):
-    """Keeps the messages it is handed."""
-
-    def __init__(self):
-        super().__init__()
-        self.messages = []
-
-    def emit(self, record):
-        self.messages.append(record.getMessage())
-
-
-def test_only_the_one_message_of_transformers_is_held_back():
-    kept = Kept()
-    log = logging.getLogger("transformers.modeling_utils")
-    log.addHandler(kept)  # transformers' own loggers do not hand on
-    try:
-        with quietly_walked():
-            log.warning("`loss_type=None` was set in the config but it is unrecognized.")
-            log.warning("weights are missing")
-        log.warning("`loss_type=None` later")
-    finally:
-        log.removeHandler(kept)
-    assert kept.messages == ["weights are missing", "`loss_type=None` later"]
 
 
 def test_an_unknown_checkpoint_leaves_nothing(tmp_path):

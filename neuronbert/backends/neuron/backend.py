@@ -26,9 +26,13 @@ from neuronbert.backends.tracing import example_inputs
 from neuronbert.errors import BackendFailed, BackendUnavailable
 from neuronbert.hardware.cores import MAX_CORES, MAX_HOST_THREADS, NUM_CORES, environment_set
 from neuronbert.hardware.machine import library_version, library_versions
+from neuronbert.hardware.neuron import FIRST_REAL_NEURON
 
 PRECISIONS: Tuple[str, ...] = ("bf16", "fp16")
 STATIC_SHAPES = True
+REQUIREMENTS: Mapping[str, str] = {"torch-neuron": FIRST_REAL_NEURON}
+DEVICE = "neuron"
+AUTO_RANK: Optional[int] = 0
 FILE_NAME = "model.neuron"
 LOG_NAME = "compile.log"
 EMULATED = "+emulated"  # how the version of a stand-in ends

@@ -7,9 +7,9 @@ import threading
 from contextlib import contextmanager
 from typing import Dict, Iterator, List, Mapping, Optional
 
-from neuronbert.cli.doctor import parse_group_sizes, parse_visible_cores
 from neuronbert.errors import UsageError
 from neuronbert.hardware.cores import GROUP_SIZES, NUM_CORES, VISIBLE_CORES
+from neuronbert.hardware.neuron import parse_group_sizes, parse_visible_cores
 
 CORE_VARIABLES = (VISIBLE_CORES, NUM_CORES, GROUP_SIZES)
 

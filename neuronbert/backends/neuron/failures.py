@@ -6,8 +6,8 @@ The texts are those of AWS's troubleshooting guides and of users' reports in aws
 import re
 from typing import NamedTuple, Optional, Sequence, Tuple, Type
 
-from neuronbert.cli.doctor import DRIVER_INSTALL, NEURON_INSTALL
 from neuronbert.errors import BackendFailed, BackendUnavailable, NeuronBertError
+from neuronbert.hardware.neuron import DRIVER_INSTALL, NEURON_INSTALL
 
 FRAMEWORK_ISSUE = "aws-neuron-sdk issue"
 

@@ -9,8 +9,8 @@ from collections import Counter
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, Mapping, NamedTuple, Optional, Tuple
 
-from neuronbert.cli.doctor import NEURON_INSTALL
 from neuronbert.errors import BackendUnavailable
+from neuronbert.hardware.neuron import NEURON_INSTALL
 
 # What must not run on the CPU: the work that the instance is paid for. Embeddings and what surrounds them belong there.
 DEVICE_OPERATORS = frozenset(

@@ -1,17 +1,16 @@
 """OpenVINO on the CPU: converted from torch, int8 by NNCF (int8.py), one infer request per batch that runs at once."""
 
-import contextlib
 import queue
-import sys
 import threading
 from collections import Counter
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
 import numpy as np
 
 from neuronbert.backends.base import Batch, ExportResult, ExportSource, ThroughputPlan, Variant
 from neuronbert.backends.outputs import Output, Outputs, cut_tokens, named
+from neuronbert.backends.quiet import import_without_telemetry
 from neuronbert.backends.tracing import GRAPH_BYTES, disk_errors, traceable
 from neuronbert.checkpoint.families import family_of, size_of, usable_positions
 from neuronbert.errors import BackendFailed, BackendUnavailable
@@ -19,13 +18,15 @@ from neuronbert.hardware.machine import BF16, VNNI, has_bf16, has_vnni, library_
 
 PRECISIONS: Tuple[str, ...] = ("fp32", "bf16", "int8")
 STATIC_SHAPES = False
+REQUIREMENTS: Mapping[str, str] = {"openvino": ">=2024.4"}
+DEVICE = "cpu"
+AUTO_RANK: Optional[int] = 0
 FILE_NAME = "openvino_model.xml"
 # OpenVINO's attention kernel handles 16 tokens at a time and is slow on a remainder. Over XQuAD's lengths (2 cores,
 # int8) padding to 16 makes the demo, with heads of 32, 3 % faster though 5 % more tokens are computed; BERT-base, with
 # heads of 64 and a smaller share of attention, becomes 3 % slower.
 TOKEN_MULTIPLE = 16
 SMALL_HEAD = 32
-_MIN_LIBRARIES = {"openvino": ">=2024.4"}
 
 # OpenVINO's names of the products' types in a compiled model, and ours.
 _PRECISION_OF = {"f32": "fp32", "bf16": "bf16", "f16": "fp16", "u8": "int8", "i8": "int8"}
@@ -81,7 +82,7 @@ def export(source: ExportSource, precision: str, recipe: Mapping[str, Any], fold
     for library in needed:
         if library_version(library) is None:
             raise BackendUnavailable(f"{library} is not installed", hint='python -m pip install "neuronbert[compile]"')
-    openvino = import_quietly("openvino")
+    openvino = import_without_telemetry("openvino")
     model = _convert(source)
     if precision == "int8":
         from neuronbert.backends.openvino.int8 import quantize
@@ -92,7 +93,7 @@ def export(source: ExportSource, precision: str, recipe: Mapping[str, Any], fold
         openvino.save_model(model, str(folder / FILE_NAME), compress_to_fp16=False)
     return ExportResult(
         batch_invariant=True,
-        requires={"cpu_flags": _cpu_flags(precision, recipe), "libraries": dict(_MIN_LIBRARIES), "device": "cpu"},
+        requires={"cpu_flags": _cpu_flags(precision, recipe), "libraries": dict(REQUIREMENTS), "device": "cpu"},
         versions=library_versions(("torch", "transformers", "nncf", "openvino")),
         recipe={**recipe, "padding": _padding(source.config)},
     )
@@ -120,7 +121,7 @@ def _cpu_flags(precision: str, recipe: Mapping[str, Any]) -> List[str]:
 
 
 def _convert(source: ExportSource) -> Any:
-    openvino = import_quietly("openvino")
+    openvino = import_without_telemetry("openvino")
     import torch
 
     module, inputs = traceable(source)
@@ -145,7 +146,7 @@ def _calibration(source: ExportSource) -> List[Dict[str, np.ndarray]]:
 def load(folder: Path, variant: Variant, *, outputs: Sequence[Output], threads: int, streams: int) -> "OpenVinoSession":
     """Compile the model for this CPU. Raises BackendUnavailable without openvino, BackendFailed on bad files."""
     check_available(variant["precision"])
-    openvino = import_quietly("openvino")
+    openvino = import_without_telemetry("openvino")
     options = {
         "INFERENCE_PRECISION_HINT": _hint(variant),
         "INFERENCE_NUM_THREADS": threads,
@@ -252,26 +253,3 @@ def _precision(compiled: Any) -> Tuple[str, Dict[str, int]]:
     for name, count in found.items():
         named[_PRECISION_OF.get(name, name)] += count
     return named.most_common(1)[0][0], dict(named)
-
-
-def import_quietly(name: str) -> Any:
-    """Import openvino or nncf without openvino_telemetry, which writes to the home folder and reports to its maker.
-
-    Both libraries run without that package; if the caller's own code imported it before, it is left as it is.
-    """
-    import importlib
-
-    with _hidden("openvino_telemetry"):
-        return importlib.import_module(name)
-
-
-@contextlib.contextmanager
-def _hidden(module: str) -> Iterator[None]:
-    if module in sys.modules:
-        yield
-        return
-    sys.modules[module] = None  # type: ignore[assignment]
-    try:
-        yield
-    finally:
-        del sys.modules[module]

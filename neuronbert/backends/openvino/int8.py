@@ -1,15 +1,11 @@
 """Quantises an OpenVINO model to int8 with NNCF, for openvino.py: a ladder of recipes, and what suffers most."""
 
-import contextlib
-import logging
-import warnings
-from typing import Any, Dict, Iterator, List, Mapping, NamedTuple, Sequence, Tuple
+from typing import Any, Dict, List, Mapping, NamedTuple, Sequence, Tuple
 
 import numpy as np
 
 from neuronbert.backends.openvino import int8_graph
-from neuronbert.backends.openvino.backend import import_quietly
-from neuronbert.cli.tables import stdout_to_stderr
+from neuronbert.backends.quiet import import_without_telemetry, silence_nncf, stdout_to_stderr
 from neuronbert.errors import BackendFailed
 
 Inputs = Dict[str, np.ndarray]
@@ -68,14 +64,14 @@ def quantize(model: Any, calibration: Sequence[Inputs], recipe: Mapping[str, Any
 
 
 def _nncf_quantize(model: Any, texts: Sequence[Inputs], recipe: Mapping[str, Any], ignored: Sequence[str]) -> Any:
-    nncf = import_quietly("nncf")
+    nncf = import_without_telemetry("nncf")
     from nncf.quantization.advanced_parameters import (
         AdvancedQuantizationParameters,
         AdvancedSmoothQuantParameters,
         OverflowFix,
     )
 
-    with _errors_only():
+    with silence_nncf():
         return nncf.quantize(
             model,
             nncf.Dataset(list(texts)),
@@ -89,23 +85,6 @@ def _nncf_quantize(model: Any, texts: Sequence[Inputs], recipe: Mapping[str, Any
                 smooth_quant_alphas=AdvancedSmoothQuantParameters(matmul=recipe["smooth_quant_alpha"]),
             ),
         )
-
-
-@contextlib.contextmanager
-def _errors_only() -> Iterator[None]:
-    """Keep NNCF's notes off the user's screen, and a notebook's warning that its progress bar needs ipywidgets.
-
-    ``nncf.set_log_level`` sets the level of every handler it finds, the application's own among them, for good.
-    """
-    logger = logging.getLogger("nncf")
-    before = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message=".*ipywidgets")
-            yield
-    finally:
-        logger.setLevel(before)
 
 
 def _products_to_keep(model: Any, calibration: Sequence[Inputs], recipe: Mapping[str, Any]) -> List[str]:
@@ -157,7 +136,7 @@ def product_errors(model: Any, texts: Sequence[Inputs]) -> Dict[str, float]:
 
 def observe(model: Any, names: Sequence[str], texts: Sequence[Inputs]) -> List[np.ndarray]:
     """What each named node computes for all ``texts``: float32 [tokens, width]."""
-    openvino = import_quietly("openvino")
+    openvino = import_without_telemetry("openvino")
     probe = model.clone()
     positions = {name: index for index, name in enumerate(dict.fromkeys(names))}  # OpenVINO adds an output once
     nodes = {node.get_friendly_name(): node for node in probe.get_ops()}

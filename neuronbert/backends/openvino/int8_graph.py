@@ -9,7 +9,7 @@ from typing import Any, Dict, List, Optional
 
 import numpy as np
 
-from neuronbert.backends.openvino.backend import import_quietly
+from neuronbert.backends.quiet import import_without_telemetry
 
 # What only moves numbers: scaling and rounding commute with it.
 _MOVES = ("Transpose", "Reshape")
@@ -29,7 +29,7 @@ def halve_tables(model: Any) -> int:
 
     An int8 table is unpacked to float32 as it loads (47 MB more for the demo's words). Returns the number of tables.
     """
-    opset = import_quietly("openvino.opset13")
+    opset = import_without_telemetry("openvino.opset13")
     changed = 0
     for gather in _nodes(model, "Gather"):
         table = _constant(gather, 0)
@@ -79,7 +79,7 @@ def _round_behind(attention: Any, rounding: Any, last_move: Any) -> None:
     readers = list(rounding.output(0).get_target_inputs())
     first_readers = list(attention.output(0).get_target_inputs())
     ranges = [rounding.input_value(port) for port in range(1, 5)]
-    opset = import_quietly("openvino.opset13")
+    opset = import_without_telemetry("openvino.opset13")
     early = opset.fake_quantize(attention.output(0), *ranges, rounding.get_attributes()["levels"])
     early.set_friendly_name(rounding.get_friendly_name())
     for port in first_readers:
@@ -167,7 +167,7 @@ class Linear:
             _set_constant(bias, port, (_constant(bias, port).astype(np.float64) + values).astype(np.float32))
             return
         readers = list(self._node.output(0).get_target_inputs())
-        opset = import_quietly("openvino.opset13")
+        opset = import_without_telemetry("openvino.opset13")
         added = opset.add(self._node, opset.constant(values.astype(np.float32).reshape(1, 1, -1)))
         for reader in readers:
             reader.replace_source_output(added.output(0))
@@ -232,5 +232,5 @@ def _constant(node: Any, port: int) -> Any:
 
 
 def _set_constant(node: Any, port: int, value: Any) -> None:
-    constant = import_quietly("openvino.opset13").constant(np.ascontiguousarray(value))
+    constant = import_without_telemetry("openvino.opset13").constant(np.ascontiguousarray(value))
     node.input(port).replace_source_output(constant.output(0))

@@ -13,7 +13,7 @@ from tiny_source import TinySource, difference, random_batch
 from neuronbert.backends.openvino import backend as openvino
 from neuronbert.backends.openvino import int8, int8_graph
 from neuronbert.backends.outputs import Outputs
-from neuronbert.cli.tables import stdout_to_stderr
+from neuronbert.backends.quiet import import_without_telemetry, stdout_to_stderr
 from neuronbert.errors import BackendFailed
 
 pytest.importorskip("openvino")
@@ -109,7 +109,7 @@ def test_int8_without_texts_is_refused(converted: Any) -> None:
 
 
 def test_the_application_s_logging_stays_as_it_was(texts: List[Dict[str, np.ndarray]]) -> None:
-    openvino.import_quietly("nncf")  # sets its level when it is imported
+    import_without_telemetry("nncf")  # sets its level when it is imported
     handler = logging.StreamHandler()
     logger = logging.getLogger("nncf")
     before = logger.level
@@ -124,7 +124,7 @@ def test_the_application_s_logging_stays_as_it_was(texts: List[Dict[str, np.ndar
 
 
 def run(model: Any, batch: Any) -> Outputs:
-    core = openvino.import_quietly("openvino").Core()
+    core = import_without_telemetry("openvino").Core()
     results = core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})(batch._asdict())
     return logits_of(results[0], results[1])
 
@@ -160,8 +160,8 @@ def test_shifted_activations_start_at_zero(converted: Any, texts: List[Dict[str,
 
 
 def test_large_tables_are_stored_in_half(tmp_path: Any) -> None:
-    ov = openvino.import_quietly("openvino")
-    opset = openvino.import_quietly("openvino.opset13")
+    ov = import_without_telemetry("openvino")
+    opset = import_without_telemetry("openvino.opset13")
     table = np.random.default_rng(0).normal(size=(1 << 13, 1 << 7)).astype(np.float32)
     ids = opset.parameter([-1], np.int64)
     model = ov.Model([opset.gather(opset.constant(table), ids, opset.constant(np.int64(0)))], [ids])

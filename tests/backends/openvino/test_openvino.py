@@ -1,6 +1,5 @@
-"""What is particular to OpenVINO: flags it asks for, precision it reads back, padding it adds, telemetry it hides."""
+"""What is particular to OpenVINO: flags it asks for, precision it reads back, padding it adds."""
 
-import sys
 import threading
 import time
 from types import SimpleNamespace
@@ -88,16 +87,6 @@ def test_padding_follows_the_size_of_the_heads() -> None:
     assert openvino._padding({"model_type": "bert"})["multiple"] == 1  # BERT-base
     roberta = openvino._padding({**small, "model_type": "roberta"})
     assert (roberta["limit"], roberta["pad_id"]) == (78, 1)
-
-
-def test_a_hidden_module_cannot_be_imported_and_comes_back() -> None:
-    with openvino._hidden("tabnanny"):
-        with pytest.raises(ImportError):
-            import tabnanny  # noqa: F401
-    assert "tabnanny" not in sys.modules
-    with openvino._hidden("json"):
-        import json  # loaded before: left as it is
-    assert json.loads("1") == 1
 
 
 def test_batches_that_wait_while_a_session_is_closed_are_refused(tmp_path: Any) -> None:

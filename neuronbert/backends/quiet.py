@@ -1,0 +1,129 @@
+"""Keeps libraries from printing, logging, warning and reporting home; backends import and call them through here."""
+
+import ctypes
+import importlib
+import logging
+import os
+import sys
+import warnings
+from contextlib import contextmanager
+from typing import Any, Iterator
+
+_NO_ONNXRUNTIME_TELEMETRY = "ORT_DISABLE_TELEMETRY"
+
+
+@contextmanager
+def stdout_to_stderr() -> Iterator[None]:
+    """Send what anything in the process prints to stderr, native libraries too: stdout is for a command's result.
+
+    Works on file descriptors 1 and 2 and on ``sys.stdout``, and puts back the ones that were there. A process without
+    stdout or stderr is left as it is.
+    """
+    before = sys.stdout
+    try:
+        before.flush()
+        kept = os.dup(1)
+    except (OSError, ValueError, AttributeError):
+        yield
+        return
+    try:
+        os.dup2(2, 1)
+        sys.stdout = sys.stderr
+        yield
+    finally:
+        sys.stdout = before
+        ctypes.CDLL(None).fflush(None)  # what native libraries printed is still in C's buffer when stdout is a pipe
+        os.dup2(kept, 1)
+        os.close(kept)
+
+
+def import_without_telemetry(name: str) -> Any:
+    """Import openvino, nncf or a module of theirs without openvino_telemetry.
+
+    That package writes to the home folder and reports to its maker, and both libraries run without it. If the
+    caller's own code imported it before, it is left as it is.
+    """
+    with hidden_module("openvino_telemetry"):
+        return importlib.import_module(name)
+
+
+@contextmanager
+def hidden_module(name: str) -> Iterator[None]:
+    """Inside, importing the module ``name`` fails, unless it was imported before."""
+    if name in sys.modules:
+        yield
+        return
+    sys.modules[name] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        del sys.modules[name]
+
+
+def import_onnxruntime() -> Any:
+    """Import onnxruntime without its telemetry, which by 1.31 writes to the home folder and reports from Linux too.
+
+    The variable is read once, as the library is loaded; what a caller's own import did before is switched off.
+    """
+    previous = os.environ.get(_NO_ONNXRUNTIME_TELEMETRY)
+    os.environ[_NO_ONNXRUNTIME_TELEMETRY] = "1"
+    try:
+        onnxruntime = importlib.import_module("onnxruntime")
+    finally:
+        if previous is None:
+            del os.environ[_NO_ONNXRUNTIME_TELEMETRY]
+        else:
+            os.environ[_NO_ONNXRUNTIME_TELEMETRY] = previous
+    onnxruntime.disable_telemetry_events()
+    return onnxruntime
+
+
+@contextmanager
+def silence_onnx_exporters() -> Iterator[None]:
+    """Keep the exporters' notes about their own deprecations and skipped fusions off the user's screen."""
+    previous = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(previous)
+
+
+@contextmanager
+def silence_nncf() -> Iterator[None]:
+    """Keep NNCF's notes off the user's screen, and a notebook's warning that its progress bar needs ipywidgets.
+
+    ``nncf.set_log_level`` would set the level of every handler it finds, the application's own among them, for good.
+    """
+    logger = logging.getLogger("nncf")
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*ipywidgets")
+            yield
+    finally:
+        logger.setLevel(before)
+
+
+@contextmanager
+def silence_tracing_warnings() -> Iterator[None]:
+    """Silence two transformers warnings that ``torch.jit.trace`` triggers, because it reads every attribute.
+
+    One is about ``loss_function``: a model without a head has an unknown loss_type. The other is that
+    ``is_gradient_checkpointing`` is deprecated. Nothing here uses either.
+    """
+
+    def is_other(record: logging.LogRecord) -> bool:
+        return "loss_type=None" not in record.getMessage()
+
+    log = logging.getLogger("transformers.modeling_utils")
+    log.addFilter(is_other)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".is_gradient_checkpointing. is deprecated")
+            yield
+    finally:
+        log.removeFilter(is_other)

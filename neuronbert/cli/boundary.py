@@ -1,0 +1,138 @@
+"""The error boundary of the command line: runs a verb and turns its ending into text, JSON and an exit code."""
+
+import errno
+import json
+import os
+import signal
+import sys
+import tempfile
+import threading
+import traceback
+from contextlib import contextmanager, suppress
+from datetime import datetime
+from typing import Iterator, List, Optional, Sequence
+
+import click
+
+from neuronbert import __version__
+from neuronbert.cli.output import note
+from neuronbert.errors import NeuronBertError, UsageError
+
+EXIT_BUG = 3
+EXIT_INTERRUPTED = 130
+UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EBADF)  # the disk is full, a quota is used up, stdout is closed
+
+
+def run_group(group: click.Group, arguments: Sequence[str]) -> int:
+    """Run a command line of ``group``; its exit code. Every error becomes text here and nowhere else."""
+    as_json = "--json" in arguments
+    known = arguments and arguments[0] in group.commands
+    manual = f"neuronbert {arguments[0]} --help" if known else "neuronbert --help"
+    received: List[int] = []
+    try:
+        with signals_as_interrupts(received):
+            group.main(args=list(arguments), prog_name="neuronbert", standalone_mode=False)
+            if sys.stdout is not None:
+                sys.stdout.flush()
+        return 0
+    except (KeyboardInterrupt, click.Abort):
+        return report_interrupt(as_json)
+    except click.UsageError as error:
+        error.show()
+        return end(error.format_message(), None, UsageError.exit_code, as_json)
+    except click.exceptions.Exit as error:
+        return error.exit_code
+    except NeuronBertError as error:
+        if received:
+            return report_interrupt(as_json)
+        return report_error(error.message, error.hint or manual, error.exit_code, as_json)
+    except BrokenPipeError:
+        # The reader of a pipe (head, less) has gone: nobody is left to tell.
+        discard_stdout()
+        return 0
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno in UNWRITABLE:
+            return report_unwritable(error, as_json)
+        return report_interrupt(as_json) if received else report_bug(error, arguments, as_json)
+
+
+class Interrupted(KeyboardInterrupt):
+    """SIGINT or SIGTERM. A subclass: Python ends by the signal itself when a plain KeyboardInterrupt passes exec()."""
+
+
+@contextmanager
+def signals_as_interrupts(received: List[int]) -> Iterator[None]:
+    """A service manager stops with SIGTERM what a person stops with Ctrl-C: both must leave nothing half-made.
+
+    Each is added to ``received``, for libraries that make an error of their own of it.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def interrupt(number: int, _: object) -> None:
+        received.append(number)
+        raise Interrupted
+
+    before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def discard_stdout() -> None:
+    """Let the interpreter's last flush go nowhere."""
+    with suppress(OSError, ValueError, AttributeError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def report_interrupt(as_json: bool) -> int:
+    """One word, whatever was interrupted."""
+    note("interrupted")
+    return end("interrupted", None, EXIT_INTERRUPTED, as_json)
+
+
+def report_unwritable(error: OSError, as_json: bool) -> int:
+    """A file, or the result itself, found no room."""
+    if error.filename is not None:
+        return report_error(f"cannot write {error.filename}: {error.strerror}", "free some space", 1, as_json)
+    discard_stdout()
+    return report_error(f"cannot write the result: {error.strerror}", "another place for stdout", 1, False)
+
+
+def report_error(message: str, hint: str, code: int, as_json: bool) -> int:
+    """What was wrong, then what to do; the exit code."""
+    note(f"error: {message}")
+    note(f"  try: {hint}")
+    return end(message, hint, code, as_json)
+
+
+def end(message: str, hint: Optional[str], code: int, as_json: bool) -> int:
+    """The exit code; under --json an error is the one document on stdout."""
+    if as_json:
+        click.echo(json.dumps({"error": message, "try": hint, "exit_code": code}))
+    return code
+
+
+def report_bug(error: Exception, arguments: Sequence[str], as_json: bool) -> int:
+    """Keep the traceback in a file and say where it is."""
+    stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
+    log = f"neuronbert {__version__}, Python {sys.version}, arguments {without_token(arguments)}\n\n"
+    log += "".join(traceback.format_exception(type(error), error, error.__traceback__))
+    what = f"a bug in neuronbert: {type(error).__name__}: {error}"
+    prefix = f"neuronbert-{stamp}-"
+    try:
+        with tempfile.NamedTemporaryFile("wb", prefix=prefix, suffix=".log", delete=False) as file:
+            file.write(log.encode("utf-8", "backslashreplace"))
+    except OSError:
+        note(log)
+        return report_error(what, "report it with the traceback above", EXIT_BUG, as_json)
+    return report_error(what, f"report it with {file.name}, which holds the traceback", EXIT_BUG, as_json)
+
+
+def without_token(arguments: Sequence[str]) -> List[str]:
+    """The arguments as they may be shown to others."""
+    shown = ["--token=***" if argument.startswith("--token=") else argument for argument in arguments]
+    return ["***" if before == "--token" else argument for before, argument in zip(["", *shown], shown)]

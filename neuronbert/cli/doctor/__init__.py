@@ -1,0 +1,4 @@
+"""The doctor: facts about this machine are gathered, then judged, one check a line; each fault with its remedy.
+
+In reading order ``facts``, ``machine_checks``, ``neuron_checks``, ``examination``. Only the verb may import it.
+"""

@@ -1,0 +1,58 @@
+"""The doctor's report: every check in its order, and the checks as text for a person."""
+
+from functools import partial
+from typing import Callable, Dict, List, Optional, Sequence
+
+from neuronbert.cli.doctor import machine_checks, neuron_checks
+from neuronbert.cli.doctor.facts import ENGINES, Facts, gather
+from neuronbert.cli.doctor.machine_checks import FAIL, OK, WARN, Check
+
+CheckFunction = Callable[[Facts], Check]
+
+_ENGINE_CHECKS: Dict[str, CheckFunction] = {name: partial(machine_checks.check_engine, name) for name in ENGINES}
+
+CHECKS: Dict[str, CheckFunction] = {
+    "python": machine_checks.check_python,
+    "libraries": machine_checks.check_required,
+    **(_ENGINE_CHECKS or {"engines": machine_checks.check_engines_unknown}),
+    "compiling": machine_checks.check_compiling,
+    "cpu": machine_checks.check_cpu,
+    "threads": machine_checks.check_threads,
+    "memory": machine_checks.check_memory,
+    "disk": machine_checks.check_disk,
+    "hub": machine_checks.check_hub,
+    "torch-neuron": neuron_checks.check_torch_neuron,
+    "inferentia": neuron_checks.check_driver,
+    "neuron cores": neuron_checks.check_cores,
+    "neuron env": neuron_checks.check_neuron_variables,
+}
+
+
+def examine(facts: Optional[Facts] = None) -> List[Check]:
+    """Every check, in the order of the report; a check that breaks reports that itself. Never raises."""
+    if facts is None:
+        try:
+            facts = gather()
+        except Exception as error:
+            return [Check("machine", FAIL, f"could not be looked at: {type(error).__name__}: {error}")]
+    return [_checked(name, check, facts) for name, check in CHECKS.items()]
+
+
+def render(checks: Sequence[Check]) -> str:
+    """The report as text: a line for each check, ``try:`` below what can be mended, a summary."""
+    width = max((len(check.name) for check in checks), default=0)
+    lines = []
+    for check in checks:
+        lines.append(f"{check.status:<4}  {check.name:<{width}}  {check.found}")
+        if check.mend:
+            lines.append(f"{'':<{width + 8}}try: {check.mend}")
+    counts = [sum(check.status == status for check in checks) for status in (OK, WARN, FAIL)]
+    lines.append(f"{counts[0]} ok, {counts[1]} to look at, {counts[2]} broken")
+    return "\n".join(lines)
+
+
+def _checked(name: str, check: CheckFunction, facts: Facts) -> Check:
+    try:
+        return check(facts)
+    except Exception as error:
+        return Check(name, WARN, f"could not be examined: {type(error).__name__}: {error}")

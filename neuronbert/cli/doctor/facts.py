@@ -1,0 +1,136 @@
+"""What the doctor's checks look at: everything about this process and machine, gathered at once."""
+
+import json
+import os
+import platform
+import shutil
+import sys
+from dataclasses import dataclass, field, replace
+from typing import Dict, FrozenSet, Mapping, Optional, Tuple
+
+from neuronbert.backends import BACKENDS, backend_module
+from neuronbert.hardware import machine, neuron
+
+# The bounds of setup.cfg, by extra: they must be known where neuronbert runs from a checkout.
+REQUIRED = {"click": ">=8.0", "numpy": ">=1.20", "tokenizers": ">=0.13.3"}
+INF1_COMPILING = {"torch": ">=1.13.1", "transformers": ">=4.30"}
+COMPILING = {
+    **INF1_COMPILING,
+    "huggingface_hub": ">=0.14.1",
+    "nncf": ">=2.13",
+    "onnx": ">=1.14",
+}
+
+
+def engines() -> Dict[str, str]:
+    """The libraries that answer on a CPU, each an extra of the same name, and the versions that the backends need.
+
+    Raises what importing the backends raises.
+    """
+    modules = {name: backend_module(name) for name in BACKENDS}
+    return {
+        name: module.REQUIREMENTS[name]
+        for name, module in modules.items()
+        if module.DEVICE == "cpu" and name in module.REQUIREMENTS
+    }
+
+
+ENGINES: Dict[str, str] = {}
+ENGINES_ERROR: Optional[Exception] = None
+try:
+    ENGINES = engines()
+except Exception as error:  # every backend imports numpy; the doctor has to work where that is missing or broken
+    ENGINES_ERROR = error
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Everything the checks look at, so that each can be tried on any machine."""
+
+    python: Tuple[int, int, int] = (3, 11, 0)
+    architecture: str = "x86_64"
+    libraries: Mapping[str, str] = field(default_factory=dict)
+    environ: Mapping[str, str] = field(default_factory=dict)
+    cpu_model: str = ""
+    cpu_flags: FrozenSet[str] = frozenset()
+    affinity_cpus: int = 1
+    cpu_quota: Optional[float] = None
+    usable_cpus: int = 1
+    physical_cores: int = 1
+    memory_bytes: int = 0
+    available_bytes: Optional[int] = None
+    folder: str = "."
+    folder_writable: bool = True
+    disk_free_bytes: int = 0
+    hub_cache: str = ""
+    hub_cache_exists: bool = False
+    neuron_devices: Tuple[str, ...] = ()
+    unreachable_devices: Tuple[str, ...] = ()  # devices this user may not open
+    inferentia_chips: int = 0  # on the PCI bus, with a driver or without
+    driver_version: Optional[str] = None
+    neuron_ls: Optional[str] = None  # what `neuron-ls -j` printed; None where there is no such tool
+    emulated: Optional[str] = None  # the instance type that is emulated in this environment
+    emulation_error: Optional[str] = None  # why it cannot be
+
+
+def gather() -> Facts:
+    """The facts about this process and machine; a few tens of ms, no engine is imported."""
+    folder = os.getcwd()
+    devices = neuron.device_files()
+    cache = hub_cache(os.environ)
+    facts = Facts(
+        python=sys.version_info[:3],
+        architecture=platform.machine(),
+        libraries=machine.library_versions([*REQUIRED, *ENGINES, *COMPILING, "torch-neuron", "neuron-cc"]),
+        environ=dict(os.environ),
+        cpu_model=machine.cpu_model(),
+        cpu_flags=machine.cpu_flags(),
+        affinity_cpus=machine.affinity_cpus(),
+        cpu_quota=machine.cpu_quota(),
+        usable_cpus=machine.usable_cpus(),
+        physical_cores=machine.physical_cores(),
+        memory_bytes=machine.memory_bytes(),
+        available_bytes=machine.available_memory_bytes(),
+        folder=folder,
+        folder_writable=os.access(folder, os.W_OK),
+        disk_free_bytes=shutil.disk_usage(folder).free,
+        hub_cache=cache,
+        hub_cache_exists=os.path.isdir(cache),
+        neuron_devices=devices,
+        unreachable_devices=tuple(name for name in devices if not os.access(name, os.R_OK | os.W_OK)),
+        inferentia_chips=neuron.count_inferentia_chips(),
+        driver_version=neuron.driver_version(),
+        neuron_ls=neuron.run_neuron_ls() if devices else None,
+    )
+    return with_emulation(facts)
+
+
+def with_emulation(facts: Facts) -> Facts:
+    """``facts`` with what an emulated instance (NEURONBERT_EMULATE) stands in for; unchanged where there is none."""
+    if not facts.environ.get("NEURONBERT_EMULATE"):
+        return facts
+    from neuronbert.emulator import modules
+    from neuronbert.emulator.settings import settings_from
+    from neuronbert.errors import NeuronBertError
+
+    try:
+        settings = settings_from(facts.environ)
+        from neuronbert.emulator.tools import neuron_ls
+    except (NeuronBertError, ImportError) as error:
+        return replace(facts, emulation_error=str(error))
+    emulated = {"torch-neuron": modules.TORCH_NEURON_VERSION, "neuron-cc": modules.NEURON_CC_VERSION}
+    return replace(
+        facts,
+        libraries={**facts.libraries, **emulated},
+        emulated=settings.instance if settings else None,
+        neuron_ls=json.dumps(neuron_ls(settings)) if settings else None,
+    )
+
+
+def hub_cache(environ: Mapping[str, str]) -> str:
+    """The folder where huggingface_hub keeps what it downloads, by its documented variables."""
+    if environ.get("HF_HUB_CACHE"):
+        return os.path.expanduser(environ["HF_HUB_CACHE"])
+    cache = environ.get("XDG_CACHE_HOME") or os.path.join("~", ".cache")
+    home = environ.get("HF_HOME") or os.path.join(cache, "huggingface")
+    return os.path.join(os.path.expanduser(home), "hub")

@@ -1,0 +1,130 @@
+"""The checks of torch-neuron, the Neuron driver, the NeuronCores and their variables: facts in, one line out."""
+
+from neuronbert.cli.doctor.facts import Facts
+from neuronbert.cli.doctor.machine_checks import FAIL, OK, WARN, Check, count
+from neuronbert.hardware.cores import GROUP_SIZES, NUM_CORES, VISIBLE_CORES
+from neuronbert.hardware.machine import version_meets
+from neuronbert.hardware.neuron import (
+    DRIVER_INSTALL,
+    FIRST_REAL_NEURON,
+    NEURON_INSTALL,
+    NEURON_TOOLS,
+    core_holders,
+    parse_group_sizes,
+    parse_visible_cores,
+)
+
+
+def check_torch_neuron(facts: Facts) -> Check:
+    """torch-neuron and neuron-cc: absent, a placeholder, or real and paired with the right torch."""
+    found = {name: facts.libraries[name] for name in ("torch-neuron", "neuron-cc") if name in facts.libraries}
+    fake = [f"{name} {version}" for name, version in found.items() if not version_meets(version, FIRST_REAL_NEURON)]
+    if fake:
+        what = f"{' and '.join(fake)}: a placeholder that fails at import, the real package is on AWS's own index"
+        return Check(
+            "torch-neuron", FAIL, what, f"python -m pip uninstall -y torch-neuron neuron-cc && {NEURON_INSTALL}"
+        )
+    if "torch-neuron" not in found:
+        if facts.neuron_devices or facts.inferentia_chips:
+            return Check(
+                "torch-neuron", WARN, "not installed, though this machine has Inferentia chips", NEURON_INSTALL
+            )
+        return Check("torch-neuron", OK, "not installed (only inf1 instances, and compiling for them, need it)")
+    listed = ", ".join(f"{name} {version}" for name, version in found.items())
+    if facts.emulated:
+        torch = facts.libraries.get("torch")
+        if torch is None:
+            return Check("torch-neuron", FAIL, f"{listed} needs torch", 'python -m pip install "torch>=1.13.1"')
+        return Check("torch-neuron", OK, f"{listed}, with torch {torch}")
+    release = ".".join(found["torch-neuron"].split(".")[:3])
+    torch = facts.libraries.get("torch")
+    if torch is None or not version_meets(torch, f"=={release}"):
+        what = f"{listed} needs torch {release}, and torch {torch or 'is not installed'}"
+        return Check(
+            "torch-neuron", FAIL, what + (" is installed" if torch else ""), f"python -m pip install torch=={release}"
+        )
+    if "neuron-cc" not in found:
+        return Check(
+            "torch-neuron", OK, f"{listed}; without neuron-cc it runs models and compiles none", NEURON_INSTALL
+        )
+    return Check("torch-neuron", OK, listed)
+
+
+def check_driver(facts: Facts) -> Check:
+    """The chips, and whether this process can reach them."""
+    chips, devices, driver = facts.inferentia_chips, facts.neuron_devices, facts.driver_version
+    emulated = facts.environ.get("NEURONBERT_EMULATE")
+    if chips and driver and not version_meets(driver, "<2.25"):
+        what = f"driver {driver} does not drive Inferentia 1: 2.24 is the last line that does"
+        return Check("inferentia", FAIL, what, DRIVER_INSTALL)
+    if chips and not devices:
+        what = f"{count(chips, 'chip')} on the PCI bus and no /dev/neuron0: no driver, or not given to this container"
+        return Check("inferentia", FAIL, what, f"{DRIVER_INSTALL}; in a container --device=/dev/neuron0")
+    if facts.emulation_error:
+        what = f"NEURONBERT_EMULATE={emulated} cannot be emulated: {facts.emulation_error.splitlines()[0]}"
+        return Check("inferentia", FAIL, what, "export NEURONBERT_EMULATE=inf1.xlarge")
+    if not devices:
+        what = f"no device; NEURONBERT_EMULATE={emulated} stands in for it" if emulated else "no device (/dev/neuron0)"
+        return Check("inferentia", OK, what)
+    if facts.unreachable_devices:
+        listed = " ".join(facts.unreachable_devices)
+        return Check("inferentia", FAIL, f"this user may not open {listed}", f"sudo chmod a+rw {listed}")
+    found = f"{count(len(devices), 'device')}, driver {driver or 'version unknown'}"
+    if emulated:
+        what = f"{found}, yet NEURONBERT_EMULATE={emulated} is set"
+        return Check("inferentia", WARN, what, "unset NEURONBERT_EMULATE")
+    return Check("inferentia", OK, found)
+
+
+def check_cores(facts: Facts) -> Check:
+    """Which processes hold NeuronCores: nobody else can use them until they end."""
+    if not facts.neuron_devices and not facts.emulated:
+        return Check("neuron cores", OK, "none")
+    if facts.neuron_ls is None:
+        mend = "sudo apt-get install -y aws-neuronx-tools=2.*"
+        return Check("neuron cores", WARN, f"unknown: there is no {NEURON_TOOLS}/neuron-ls", mend)
+    holders = core_holders(facts.neuron_ls)
+    if holders is None:
+        return Check("neuron cores", WARN, f"unknown: neuron-ls says {facts.neuron_ls.strip()[:200]!r}")
+    where = f" (emulated {facts.emulated})" if facts.emulated else ""
+    if not holders:
+        return Check("neuron cores", OK, f"all free{where}")
+    busy = "; ".join(f"process {pid} ({command}) on device {device}" for device, pid, command in holders)
+    pids = sorted({str(pid) for _, pid, _ in holders})
+    return Check("neuron cores", WARN, f"held by {busy}{where}", f"to free them: kill {' '.join(pids)}")
+
+
+def check_neuron_variables(facts: Facts) -> Check:
+    """The variables that say which NeuronCores a process takes, against each other."""
+    names = (VISIBLE_CORES, NUM_CORES, GROUP_SIZES)
+    given = {name: facts.environ[name] for name in names if facts.environ.get(name)}
+    listed = ", ".join(f"{name}={value}" for name, value in given.items())
+    visible, number, groups = (given.get(name) for name in names)
+    if not given:
+        return Check("neuron env", OK, "none set: a process takes every core, `neuronbert env` gives it its share")
+    if number and groups:
+        what = f"{listed}: the runtime does not allow these together"
+        return Check("neuron env", FAIL, what, "unset NEURONCORE_GROUP_SIZES")
+    seen = parse_visible_cores(visible) if visible else None
+    if visible and seen is None:
+        what = f"{listed}: NEURON_RT_VISIBLE_CORES is a core or an increasing range without gaps, such as 0 or 0-3"
+        return Check("neuron env", FAIL, what, "export NEURON_RT_VISIBLE_CORES=0-3")
+    if visible and number:
+        return Check(
+            "neuron env", WARN, f"{listed}: NEURON_RT_NUM_CORES has no effect beside it", "unset NEURON_RT_NUM_CORES"
+        )
+    sizes = parse_group_sizes(groups) if groups else None
+    if groups and sizes is None:
+        what = f"{listed}: group sizes are whole numbers separated by commas"
+        return Check("neuron env", FAIL, what, "export NEURONCORE_GROUP_SIZES=1,1,1,1")
+    if sizes and seen and sum(sizes) > len(seen):
+        what = f"{listed}: the groups want {sum(sizes)} cores and {len(seen)} are visible"
+        return Check("neuron env", FAIL, what, "unset NEURONCORE_GROUP_SIZES")
+    if sizes and not seen:
+        what = f"{listed}: runtimes since SDK 1.16 go by NEURON_RT_VISIBLE_CORES"
+        return Check("neuron env", WARN, what, f"export NEURON_RT_VISIBLE_CORES={_core_range(sum(sizes))}")
+    return Check("neuron env", OK, listed)
+
+
+def _core_range(count: int) -> str:
+    return "0" if count == 1 else f"0-{count - 1}"

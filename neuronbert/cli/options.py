@@ -1,0 +1,152 @@
+"""The options of the command line that several verbs share, and those that compile has for each of its parts."""
+
+from typing import Any, Callable
+
+import click
+
+from neuronbert.backends import BACKENDS
+
+Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+
+def together(*decorators: Decorator) -> Decorator:
+    """One decorator of several, for options that many verbs share."""
+
+    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+        for decorator in reversed(decorators):
+            function = decorator(function)
+        return function
+
+    return decorate
+
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
+threads_option = click.option(
+    "--threads", type=click.IntRange(min=1), help="CPU threads.  [default: OMP_NUM_THREADS, or one for each core]"
+)
+variant_option = click.option("--variant", help="A variant by name.  [default: the fastest this machine can run]")
+
+
+def list_option(name: str, *, help: str) -> Decorator:
+    """Numbers or names with commas; given twice, both count."""
+    return click.option(name, multiple=True, help=help, callback=lambda _, __, values: ",".join(values))
+
+
+hub_options = together(
+    click.option("--revision", help="Branch, tag or commit on the hub; the commit is recorded."),
+    click.option("--token", envvar="HF_TOKEN", help="Hub token.  [env: HF_TOKEN]"),
+    click.option("--local-files-only", is_flag=True, help="Use what the hub's cache holds; never the network."),
+    click.option("--allow-pickle", is_flag=True, help="Read pytorch_model.bin where there are no safetensors."),
+)
+
+# The echo backend has no model: it is for tests.
+backend_option = click.option(
+    "--backend",
+    multiple=True,
+    default=["auto"],
+    show_default=True,
+    help=f"{', '.join(['auto', *(name for name in BACKENDS if name != 'echo')])}; repeatable.",
+)
+gate_options = together(
+    click.option(
+        "--min-f1-ratio",
+        type=click.FloatRange(0, 1),
+        default=0.99,
+        show_default=True,
+        help="F1 of reduced precision, as a share of FP32's.",
+    ),
+    click.option(
+        "--min-answer-f1",
+        type=click.FloatRange(0, 1),
+        default=0.90,
+        show_default=True,
+        help="Token F1 of its answers against FP32's.",
+    ),
+    click.option(
+        "--calibration-data", type=click.Path(), help="SQuAD file for int8 calibration.  [default: a shipped sample]"
+    ),
+    click.option("--gate-data", type=click.Path(), help="SQuAD file for the gate.  [default: a shipped sample]"),
+    click.option("--skip-gate", is_flag=True, help="Compare nothing (recorded): for weights that mean nothing."),
+)
+instance_option = click.option(
+    "--instance-type", default="inf1.xlarge", show_default=True, help="The inf1 size that the layout is for."
+)
+neuron_options = together(
+    click.option(
+        "--batch-size",
+        multiple=True,
+        default=["1"],
+        show_default=True,
+        help="neuron: rows; repeatable, one bucket each.",
+    ),
+    click.option(
+        "--sequence-length",
+        multiple=True,
+        default=["384"],
+        show_default=True,
+        help="neuron: tokens; repeatable, one bucket each.",
+    ),
+    instance_option,
+    click.option(
+        "--mode",
+        default="data-parallel",
+        show_default=True,
+        help="data-parallel (a model per core) or pipeline (a model over several).",
+    ),
+    click.option(
+        "--neuroncore-pipeline-cores",
+        default="auto",
+        show_default=True,
+        help="Cores of one pipeline; auto: 4 * round(encoder weights / 2e7), smaller if the compiler refuses that.",
+    ),
+    click.option(
+        "--auto-cast",
+        default="matmul",
+        show_default=True,
+        help="What becomes 16 bits: none (of the rest; matrix products always do, as bf16), matmul, all.",
+    ),
+    click.option(
+        "--auto-cast-type",
+        help="bf16, fp16 or mixed.  [default: fp16 for matmul, the most accurate; bf16 otherwise]",
+    ),
+    click.option("--compiler-timeout", type=click.IntRange(min=1), help="Seconds for neuron-cc.  [default: no limit]"),
+)
+
+on_error_option = click.option(
+    "--on-error",
+    type=click.Choice(["fail", "skip"]),
+    default="fail",
+    show_default=True,
+    help="What a broken line does.",
+)
+
+window_options = together(
+    click.option(
+        "--max-seq-len", type=click.IntRange(min=1), help="Tokens in a window.  [default: 384, or the model's limit]"
+    ),
+    click.option("--doc-stride", type=click.IntRange(min=0), help="Tokens that two windows share.  [default: 128]"),
+    click.option("--max-question-len", type=click.IntRange(min=1), help="Cut longer questions to this many tokens."),
+)
+
+top_k_option = click.option(
+    "--top-k", type=click.IntRange(min=1), default=1, show_default=True, help="Answers for each question."
+)
+details_option = click.option(
+    "--details", is_flag=True, help='Add each answer\'s window and by how much "no answer" leads the best.'
+)
+
+answer_options = together(
+    click.option(
+        "--max-answer-len", type=click.IntRange(min=1), default=15, show_default=True, help="Tokens in an answer."
+    ),
+    click.option("--handle-impossible-answer", is_flag=True, help="Allow the empty answer."),
+    click.option("--align-to-words/--no-align-to-words", default=True, show_default=True, help="Answers end at words."),
+    click.option(
+        "--ranking",
+        type=click.Choice(["window", "document"]),
+        default="window",
+        show_default=True,
+        help="Scores within each window, as the old pipeline did, or comparable over the document.",
+    ),
+    click.option("--null-threshold", type=float, help="Answer nothing when the null logit leads by more than this."),
+)

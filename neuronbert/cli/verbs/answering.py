@@ -1,0 +1,139 @@
+"""The verbs that answer questions from an artifact: one or a stream of them here, a file of any size by the runner."""
+
+import sys
+from contextlib import contextmanager, suppress
+from typing import Any, BinaryIO, Dict, Iterator, List, Optional
+
+import click
+
+from neuronbert.cli.options import (
+    answer_options,
+    details_option,
+    json_option,
+    on_error_option,
+    threads_option,
+    top_k_option,
+    variant_option,
+    window_options,
+)
+from neuronbert.cli.output import bytes_bar, note, note_beside_bar, put, show, to_json
+from neuronbert.errors import InputError, NeuronBertError, UsageError
+
+
+@click.command("answer")
+@click.argument("artifact", type=click.Path())
+@click.option("--question", help="One question.")
+@click.option("--context", help="The text that answers it.")
+@click.option(
+    "--input", "input_", type=click.Path(allow_dash=True), help='JSON lines of {"question", "context"}; - for stdin.'
+)
+@on_error_option
+@window_options
+@top_k_option
+@answer_options
+@details_option
+@variant_option
+@threads_option
+@json_option
+def answer(
+    artifact: str, question: Optional[str], context: Optional[str], input_: Optional[str], on_error: str, **options: Any
+) -> None:
+    """Answer one question, or a file of them, with ARTIFACT.
+
+    One question prints its answer; --input prints one JSON line for each line read, in order.
+    """
+    if input_ is not None:
+        if question is not None or context is not None:
+            raise UsageError("--input takes the place of --question and --context", hint="one or the other")
+        _answer_file(artifact, input_, on_error, **options)
+    elif question is None or context is None:
+        missing = "--question" if question is None else "--context"
+        raise UsageError(f"{missing} is missing", hint="--question Q --context C, or --input FILE.jsonl")
+    else:
+        _answer_one(artifact, question, context, **options)
+
+
+def _answer_one(artifact: str, question: str, context: str, as_json: bool, **options: Any) -> None:
+    from neuronbert.engine.answering import answer_input
+
+    answered = answer_input(artifact, question, context, **options)
+    show(as_json, answered.document, lambda: answered.text)
+
+
+def _answer_file(artifact: str, input_: str, on_error: str, as_json: bool, **options: Any) -> None:
+    from neuronbert.engine.answering import answer_file
+
+    results: List[Dict[str, Any]] = []
+    on_result = results.append if as_json else lambda result: put(to_json(result))
+    with open_input(input_) as file:
+        skipped = answer_file(artifact, file, on_error=on_error, on_result=on_result, **options)
+    if as_json:
+        put(to_json({"results": results, "skipped": [line._asdict() for line in skipped]}, indent=2))
+    for line in skipped:
+        note(f"skipped line {line.line_number}: {line.reason}")
+
+
+@contextmanager
+def open_input(path: str) -> Iterator[BinaryIO]:
+    """A file, or stdin for ``-``, as bytes."""
+    if path == "-":
+        yield sys.stdin.buffer
+        return
+    try:
+        file = open(path, "rb")
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}", hint="--input FILE.jsonl, or - for stdin") from None
+    with file:
+        yield file
+
+
+@click.command("run")
+@click.argument("artifact", type=click.Path())
+@click.option(
+    "--input",
+    required=True,
+    type=click.Path(allow_dash=True),
+    help='JSON lines of {"question", "context"}; - for stdin, which cannot be read again after a kill.',
+)
+@click.option("--output", required=True, type=click.Path(), help="A new file: a JSON line for each question.")
+@click.option(
+    "--workers", type=click.IntRange(min=1), help="Processes.  [default: one a core group; on CPUs one that has all]"
+)
+@on_error_option
+@window_options
+@top_k_option
+@answer_options
+@details_option
+@variant_option
+@threads_option
+@json_option
+def run_(artifact: str, input: str, output: str, as_json: bool, **options: Any) -> None:
+    """Answer a file of questions of any size with ARTIFACT, through the multi-worker runner.
+
+    After a kill at any moment the same command goes on where it was: until all is done the output is OUTPUT.partial.
+    """
+    from neuronbert.artifact.resumable import read_record
+    from neuronbert.cli.tables import job_summary
+    from neuronbert.runner.job import run_job
+
+    if input == "-":
+        note("stdin cannot be read again: a job that is killed begins anew")
+    try:
+        with bytes_bar("answering") as progress:
+            report = run_job(
+                artifact,
+                input,
+                output,
+                progress=progress,
+                on_skip=lambda line: note_beside_bar(f"skipped line {line.line_number}: {line.reason}"),
+                **options,
+            )
+    except (KeyboardInterrupt, NeuronBertError):
+        with suppress(NeuronBertError):
+            kept = read_record(output)
+            if kept is not None and kept.resumable:
+                note(f"{kept.input_lines:,} lines are done, in {output}.partial; the same command goes on from there")
+        raise
+    note(job_summary(report))
+    if as_json:
+        show(as_json, report.as_dict(), str)

@@ -1,0 +1,76 @@
+"""The verbs about artifacts: compile one, inspect one, and the environment that one runs in."""
+
+from typing import Any
+
+import click
+
+from neuronbert.cli.options import (
+    backend_option,
+    gate_options,
+    hub_options,
+    json_option,
+    neuron_options,
+    threads_option,
+    variant_option,
+)
+from neuronbert.cli.output import note, show
+
+
+@click.command("compile")
+@click.argument("checkpoint")
+@click.argument("output", type=click.Path())
+@backend_option
+@click.option(
+    "--precision", multiple=True, default=["auto"], show_default=True, help="auto, fp32, bf16, fp16, int8; repeatable."
+)
+@gate_options
+@neuron_options
+@hub_options
+@threads_option
+@json_option
+def compile_(checkpoint: str, output: str, as_json: bool, **options: Any) -> None:
+    """Compile CHECKPOINT (hub id, folder or "demo") into the folder OUTPUT.
+
+    With auto, builds what this machine can run, refuses what does not agree with FP32, times the rest and keeps the
+    fastest.
+    """
+    from neuronbert.backends.quiet import stdout_to_stderr
+    from neuronbert.cli.tables import compile_report
+    from neuronbert.compiler.compilation import compile_checkpoint
+
+    # Native libraries print what they like to stdout, which is the result's.
+    with stdout_to_stderr():
+        artifact = compile_checkpoint(checkpoint, output, progress=note, **options)
+    document = {"artifact": str(artifact.folder), "manifest": artifact.manifest}
+    show(as_json, document, lambda: compile_report(artifact))
+
+
+@click.command("inspect")
+@click.argument("artifact", type=click.Path())
+@json_option
+def inspect_(artifact: str, as_json: bool) -> None:
+    """Verify every checksum of ARTIFACT and show its manifest."""
+    from neuronbert.artifact.manifest import load_artifact
+    from neuronbert.cli.tables import manifest_table
+
+    loaded = load_artifact(artifact)
+    show(as_json, loaded.manifest, lambda: manifest_table(loaded))
+
+
+@click.command("env")
+@click.argument("artifact", type=click.Path())
+@click.option("--instance-type", help="Another inf1 size than it was compiled for.")
+@click.option("--worker", type=click.IntRange(min=0), help="Only this worker's share: its own cores and host threads.")
+@variant_option
+@json_option
+def env(artifact: str, as_json: bool, **options: Any) -> None:
+    """The variables that give ARTIFACT its NeuronCores, as a shell reads them: eval "$(neuronbert env ARTIFACT)".
+
+    For one process that drives the whole instance, or with --worker for one of several.
+    """
+    from neuronbert.runner.core_environment import core_environment
+
+    result = core_environment(artifact, **options)
+    for line in result.explanation:
+        note(line)
+    show(as_json, result.as_dict(), result.as_shell)

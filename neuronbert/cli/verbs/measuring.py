@@ -1,0 +1,91 @@
+"""The verbs that give figures: how good and how fast an artifact is, and which instance would serve it."""
+
+from typing import Any
+
+import click
+
+from neuronbert.cli.options import (
+    answer_options,
+    hub_options,
+    json_option,
+    list_option,
+    threads_option,
+    variant_option,
+    window_options,
+)
+from neuronbert.cli.output import note, progress_bar, show
+
+
+@click.command("evaluate")
+@click.argument("artifact", type=click.Path())
+@click.argument("data", type=click.Path())
+@click.option("--against", help="Another artifact, or a checkpoint: list the answers that changed.")
+@click.option("--against-variant", help="Its variant, where --against is an artifact.  [default: its fastest]")
+@click.option("--limit", type=click.IntRange(min=1), help="The first so many questions only.")
+@window_options
+@answer_options
+@variant_option
+@threads_option
+@hub_options
+@json_option
+def evaluate(artifact: str, data: str, as_json: bool, **options: Any) -> None:
+    """Exact match and F1 of ARTIFACT on DATA (SQuAD v1.1 or v2.0), as the official scripts count them."""
+    from neuronbert.benchmark.evaluation import evaluate_artifact
+    from neuronbert.cli.tables import evaluation_text
+
+    with progress_bar("answering") as progress:
+        report = evaluate_artifact(artifact, data, progress=progress, **options)
+    show(as_json, report.as_dict(), lambda: evaluation_text(report.tables()))
+
+
+@click.command("benchmark")
+@click.argument("artifact", type=click.Path())
+@list_option("--batch-size", help="Rows of a batch: 1,2,4 or 1:16.  [default: as compiled, else 8]")
+@list_option("--concurrency", help="Clients that wait for their answers.  [default: 1:16]")
+@list_option("--workers", help="Processes.  [default: as neuronbert run takes them]")
+@list_option("--threads", help="CPU threads of each worker.  [default: all, divided among the workers]")
+@list_option("--sequence-length", help="Tokens of every request.  [default: real text, its own lengths]")
+@list_option("--neuroncore-pipeline-cores", help="NeuronCores of a model, 1 is data-parallel: 1,2,4,8,16.")
+@list_option("--variant", help="Variants by name.  [default: the fastest this machine can run]")
+@list_option("--precision", help="Variants by precision: fp32,int8.")
+@click.option("--scenario", help="single-stream, offline, or server (at --request-rate, or 60 % of offline).")
+@list_option("--request-rate", help="Requests a second, whether or not answered: 50:400:50.")
+@click.option("--request-distribution", default="poisson", show_default=True, help="poisson or constant.")
+@click.option("--input-data", type=click.Path(), help="Questions, .jsonl or SQuAD .json.  [default: the package's]")
+@click.option("--longest-s", type=float, default=15.0, show_default=True, help="Seconds of a point that is not steady.")
+@click.option("--report", type=click.Path(), help="A .html, .json, .csv or .md file; an interrupted sweep goes on.")
+@click.option("--compare", type=click.Path(), help="An earlier JSON report; exit 4 when slower beyond the noise.")
+@click.option("--latency-p95-ms", type=float, help="Say what is reached, and at what cost, within this latency.")
+@click.option("--instance-type", help="For the price; of inf1 also the cores.  [default: as compiled]")
+@click.option("--loadgen", is_flag=True, help="Measure each point again with MLPerf LoadGen, and keep its logs.")
+@click.option("--prices", type=click.Path(), help="JSON price file that goes before the shipped price book.")
+@json_option
+def benchmark_(artifact: str, as_json: bool, **options: Any) -> None:
+    """Measure ARTIFACT through the runner: throughput against latency, swept over the settings given."""
+    from neuronbert.benchmark.report import as_markdown
+    from neuronbert.benchmark.sweep import benchmark_artifact
+
+    document = benchmark_artifact(artifact, progress=note, **options)
+    show(as_json, document, lambda: as_markdown(document).rstrip())
+
+
+@click.command("plan")
+@click.argument("checkpoint")
+@click.option("--throughput", type=float, help="Sequences a second.  [default: as many as one instance takes]")
+@click.option("--latency-p95-ms", type=float, help="What 95 of 100 requests must stay within, waiting included.")
+@click.option("--objective", default="cost", show_default=True, help="cost, latency or throughput.")
+@click.option("--sequence-length", type=int, default=384, show_default=True, help="Tokens.")
+@click.option("--headroom", type=float, default=0.25, show_default=True, help="Share of the capacity to keep free.")
+@click.option("--sdk-release", default="2.20", show_default=True, help="Neuron SDK to predict for: 1.13, 1.17 or 2.20.")
+@click.option("--instance-type", multiple=True, help="Only these; repeatable.  [default: every inf1 size]")
+@click.option("--prices", type=click.Path(), help="JSON price file that goes before the shipped price book.")
+@click.option("--measured", type=click.Path(), help="Report of neuronbert benchmark: its points are candidates too.")
+@hub_options
+@json_option
+def plan_(checkpoint: str, as_json: bool, **options: Any) -> None:
+    """Which instance type, mode, cores and batch size serve CHECKPOINT (or an artifact) at a target, and why."""
+    from neuronbert.planner.explanation import plan_text
+    from neuronbert.planner.planning import plan
+
+    found = plan(checkpoint, **options)
+    show(as_json, found.as_dict(), lambda: plan_text(found))

@@ -1,0 +1,94 @@
+"""What the Neuron driver and tools say of this machine and how to install them; the backend and the doctor ask here."""
+
+import json
+import re
+import subprocess
+from glob import glob
+from pathlib import Path
+from typing import List, NamedTuple, Optional, Tuple
+
+from neuronbert.hardware.machine import read_text
+
+NEURON_TOOLS = "/opt/aws/neuron/bin"
+NEURON_INDEX = "--extra-index-url https://pip.repos.neuron.amazonaws.com"
+NEURON_INSTALL = f'python -m pip install "torch-neuron==1.13.1.*" "neuron-cc[tensorflow]" "protobuf" {NEURON_INDEX}'
+# The index's first real releases that serve torch 1.13; torch-neuron and neuron-cc 1.0 elsewhere are placeholders.
+FIRST_REAL_NEURON = ">=1.13"
+DRIVER_INSTALL = "sudo apt-get install -y aws-neuronx-dkms=2.24.*"
+# vendor, devices: Inferentia 1 in the PCI table of AWS's driver (aws-neuron-driver, neuron_device.h).
+INF1_PCI_VENDOR = "0x1d0f"
+INF1_PCI_DEVICES = ("0x7064", "0x7065", "0x7066", "0x7067")
+# More cores than any instance has: a longer range is a typing error, not a list to build.
+_LONGEST_RANGE = 1024
+
+
+def device_files() -> Tuple[str, ...]:
+    """The files that the driver shows, one for each chip: /dev/neuron0, ..."""
+    return tuple(sorted(glob("/dev/neuron[0-9]*")))
+
+
+def driver_version() -> Optional[str]:
+    """The release of the loaded driver, e.g. ``2.24.13.0``; None where none is loaded or it does not say."""
+    return read_text(Path("/sys/module/neuron/version")).strip() or None
+
+
+def count_inferentia_chips(devices: Path = Path("/sys/bus/pci/devices")) -> int:
+    """How many Inferentia 1 chips the PCI bus shows, with a driver or without."""
+    return sum(
+        read_text(vendor).strip() == INF1_PCI_VENDOR and read_text(vendor.parent / "device").strip() in INF1_PCI_DEVICES
+        for vendor in devices.glob("*/vendor")
+    )
+
+
+def run_neuron_ls(tool: str = f"{NEURON_TOOLS}/neuron-ls") -> Optional[str]:
+    """What ``neuron-ls -j`` prints, or in words why it cannot be run; None where there is no such tool."""
+    try:
+        done = subprocess.run([tool, "-j"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=10)
+    except FileNotFoundError:
+        return None
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return f"{type(error).__name__}: {error}"
+    return done.stdout.decode("utf-8", errors="replace")
+
+
+class CoreHolder(NamedTuple):
+    """A process that holds NeuronCores, as neuron-ls describes it."""
+
+    device: object  # its number, normally
+    pid: object
+    command: str
+
+
+def core_holders(neuron_ls: str) -> Optional[List[CoreHolder]]:
+    """Each process that holds cores, from what ``neuron-ls -j`` printed; None if that lists no devices."""
+    try:
+        devices = json.loads(neuron_ls)
+    except ValueError:
+        return None
+    if not isinstance(devices, list) or not all(isinstance(device, dict) for device in devices):
+        return None
+    return [
+        CoreHolder(device.get("neuron_device"), process.get("pid"), str(process.get("command")))
+        for device in devices
+        for process in device.get("neuron_processes") or []
+    ]
+
+
+def parse_visible_cores(value: str) -> Optional[List[int]]:
+    """The cores of ``0``, ``0-3`` or ``3-5,6``; None unless they are contiguous and increasing, as the runtime asks."""
+    cores: List[int] = []
+    for part in value.split(","):
+        found = re.match(r"\s*(\d+)(?:\s*-\s*(\d+))?\s*$", part)
+        if not found:
+            return None
+        first, last = int(found.group(1)), int(found.group(2) or found.group(1))
+        if last < first or last - first > _LONGEST_RANGE:
+            return None
+        cores += range(first, last + 1)
+    return cores if cores == list(range(cores[0], cores[0] + len(cores))) else None
+
+
+def parse_group_sizes(value: str) -> Optional[List[int]]:
+    """The sizes of ``1,1,1,1`` or ``4``; None if one is not a positive whole number."""
+    parts = [part.strip() for part in value.split(",")]
+    return [int(part) for part in parts] if all(part.isdecimal() and int(part) for part in parts) else None

@@ -1,0 +1,65 @@
+"""What the Neuron driver and tools say: core variables, and the chips on the PCI bus."""
+
+from pathlib import Path
+from typing import List, Optional
+
+import pytest
+
+from neuronbert.hardware.neuron import (
+    CoreHolder,
+    core_holders,
+    count_inferentia_chips,
+    parse_visible_cores,
+    run_neuron_ls,
+)
+
+
+@pytest.mark.parametrize(
+    ("value", "cores"),
+    [
+        ("0", [0]),
+        ("0-3", [0, 1, 2, 3]),
+        ("3-5,6", [3, 4, 5, 6]),
+        ("3,2", None),
+        ("0-1,1", None),
+        ("5-4", None),
+        ("a", None),
+        ("", None),
+        ("0-999999999", None),
+    ],
+)
+def test_parse_visible_cores(value: str, cores: Optional[List[int]]) -> None:
+    assert parse_visible_cores(value) == cores
+
+
+def test_inferentia_chips_are_counted_on_the_pci_bus(tmp_path: Path) -> None:
+    for number, (vendor, device) in enumerate([("0x1d0f", "0x7064"), ("0x1d0f", "0x7264"), ("0x8086", "0x7064")]):
+        folder = tmp_path / f"0000:00:{number}"
+        folder.mkdir()
+        (folder / "vendor").write_text(vendor + "\n")
+        (folder / "device").write_text(device + "\n")
+    assert count_inferentia_chips(tmp_path) == 1
+    assert count_inferentia_chips(tmp_path / "absent") == 0
+
+
+@pytest.mark.parametrize(
+    ("printed", "holders"),
+    [
+        ('[{"neuron_device": 1, "neuron_processes": [{"pid": 42, "command": "serve"}]}]', [CoreHolder(1, 42, "serve")]),
+        ('[{"neuron_device": 0, "neuron_processes": null}]', []),
+        ('{"neuron_device": 0}', None),
+        ("error: no devices", None),
+    ],
+)
+def test_the_holders_of_cores_are_those_that_neuron_ls_lists(printed: str, holders: Optional[List[CoreHolder]]) -> None:
+    assert core_holders(printed) == holders
+
+
+def test_neuron_ls_is_run_where_there_is_one_and_says_what_it_says(tmp_path: Path) -> None:
+    tool = tmp_path / "neuron-ls"
+    assert run_neuron_ls(str(tool)) is None
+    tool.write_text('#!/bin/sh\necho "asked $1"\n')
+    tool.chmod(0o755)
+    assert run_neuron_ls(str(tool)) == "asked -j\n"
+    tool.chmod(0o644)
+    assert "PermissionError" in str(run_neuron_ls(str(tool)))
