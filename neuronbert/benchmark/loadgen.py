@@ -10,7 +10,7 @@ import threading
 from pathlib import Path
 from typing import Any, Dict, List, NamedTuple, Optional, Sequence
 
-from neuronbert.artifact.manifest import output_errors
+from neuronbert.artifact.files import output_errors
 from neuronbert.benchmark.load import error_of
 from neuronbert.errors import BackendFailed, BackendUnavailable, UsageError
 

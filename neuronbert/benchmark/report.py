@@ -267,7 +267,7 @@ def refuse_unwritable(path: Union[str, Path]) -> None:
 def write_report(document: Mapping[str, Any], path: Union[str, Path]) -> None:
     """Writes the form that the suffix of ``path`` names; UsageError for any other."""
     refuse_unwritable(path)
-    from neuronbert.artifact.manifest import output_errors
+    from neuronbert.artifact.files import output_errors
 
     target = Path(path)
     temporary = target.with_name(target.name + ".tmp")

@@ -16,7 +16,8 @@ from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Set, 
 
 import numpy as np
 
-from neuronbert.artifact.manifest import Artifact, PathLike, load_artifact, output_errors
+from neuronbert.artifact.files import output_errors
+from neuronbert.artifact.manifest import Artifact, PathLike, load_artifact
 from neuronbert.benchmark.load import DISTRIBUTIONS, Period
 from neuronbert.benchmark.loadgen import LEAST_SERVER_QUERIES, import_loadgen
 from neuronbert.benchmark.measure import ITEMS, Options, Pair, full_windows, measure
