@@ -81,7 +81,7 @@ def poisson_arrivals(rate_per_s: float, requests: int, seed: int = 0) -> np.ndar
     return np.cumsum(np.random.default_rng(seed).exponential(1 / rate_per_s, requests))
 
 
-class Load(NamedTuple):
+class LatencyUnderLoad(NamedTuple):
     """An instance under random arrivals."""
 
     p50_s: float
@@ -91,16 +91,16 @@ class Load(NamedTuple):
 
 
 @lru_cache(maxsize=4096)
-def under_load(service: Service, rate_per_s: float) -> Load:
+def under_load(service: Service, rate_per_s: float) -> LatencyUnderLoad:
     """Latency at ``rate_per_s`` requests a second, from the same random arrivals for every instance that is compared.
 
     The first tenth is left out: it found an empty instance. Infinite at and above capacity.
     """
     utilisation = rate_per_s / service.capacity_per_s
     if utilisation >= 1:
-        return Load(math.inf, math.inf, utilisation, service.batch_size)
+        return LatencyUnderLoad(math.inf, math.inf, utilisation, service.batch_size)
     # A queue forgets its past the more slowly the fuller it is: as 1 / (1 - utilisation)^2.
     requests = int(min(200_000, max(20_000, 2_000 / (1 - utilisation) ** 2)))
     result = schedule(service, poisson_arrivals(rate_per_s, requests))
     p50, p95 = np.percentile(result.latencies_s[requests // 10 :], [50, 95])
-    return Load(float(p50), float(p95), utilisation, float(result.rows.mean()))
+    return LatencyUnderLoad(float(p50), float(p95), utilisation, float(result.rows.mean()))
