@@ -1,23 +1,18 @@
 """The artifact: one folder, many variants, a manifest that vouches for every byte; compiler writes, engine loads."""
 
-import errno
 import hashlib
 import json
 import math
 import os
 import re
-import shlex
-import shutil
-import tempfile
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, Mapping, Union
+from typing import Any, Dict, List, Mapping, Union
 
 from neuronbert import __version__
-from neuronbert.errors import ArtifactError, NeuronBertError, OutputError
+from neuronbert.errors import ArtifactError
 from neuronbert.tasks import TASKS
 
 MANIFEST_NAME = "neuronbert.json"
@@ -31,7 +26,6 @@ VARIANT_KEYS = ("backend", "precision", "requires", "files", "selftest_tolerance
 VARIANT_NAME = re.compile("[a-z0-9][a-z0-9.-]*")
 NO_DIGEST = "0" * 64
 READ_BYTES = 1 << 20
-FULL_BYTES = 1 << 16
 
 PathLike = Union[str, "os.PathLike[str]"]
 Variant = Mapping[str, Any]
@@ -54,7 +48,7 @@ class Artifact:
         return list(self.manifest["variants"])
 
     def variant_folder(self, variant: Variant) -> Path:
-        return self.folder / "variants" / variant["name"]
+        return self.folder / "variants" / str(variant["name"])
 
 
 def load_artifact(folder: PathLike) -> Artifact:
@@ -297,106 +291,3 @@ def write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
     digest = hashlib.sha256(raw).hexdigest()
     at = raw.rindex(NO_DIGEST.encode())
     (folder / MANIFEST_NAME).write_bytes(raw[:at] + digest.encode() + raw[at + len(NO_DIGEST) :])
-
-
-@contextmanager
-def new_folder(output: PathLike) -> Iterator[Path]:
-    """A folder under a temporary name beside ``output`` that takes that name only if the block ends well.
-
-    Raises OutputError if ``output`` exists, or if the place cannot be written to or is full. Nothing is left after an
-    error or Ctrl-C.
-    """
-    target = Path(output)
-    refuse_existing(target)
-    with parents_of(target):
-        with output_errors(target):
-            partial = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".partial", dir=str(target.parent)))
-        try:
-            with output_errors(target):
-                yield partial
-                refuse_existing(target)
-                os.chmod(partial, 0o777 & ~_umask())
-                os.rename(partial, target)
-        finally:
-            _remove(partial)
-
-
-def _remove(folder: Path) -> None:
-    """Remove a folder, whatever a person who presses Ctrl-C again and again does meanwhile."""
-    for _ in range(10):
-        with suppress(KeyboardInterrupt):
-            shutil.rmtree(folder, ignore_errors=True)
-            return
-
-
-@contextmanager
-def parents_of(target: Path) -> Iterator[None]:
-    """Make the folders above ``target``; those that were made go again after an error, unless others use them."""
-    absent = [folder for folder in target.parents if not os.path.lexists(folder)]
-    try:
-        with output_errors(target):
-            target.parent.mkdir(parents=True, exist_ok=True)
-        yield
-    except BaseException:
-        for folder in absent:  # the deepest first
-            with suppress(OSError):
-                folder.rmdir()
-        raise
-
-
-def refuse_existing(target: Path) -> None:
-    """Raise OutputError if there is something at ``target``."""
-    if os.path.lexists(target):
-        # Never a command that would remove the folder that it is typed in, or one above it.
-        above = target.resolve() in (Path.cwd(), *Path.cwd().parents)
-        remove = "" if above else f", or remove it first: rm -r {shlex.quote(str(target))}"
-        raise OutputError(f"{target} exists already", hint=f"another name{remove}")
-
-
-@contextmanager
-def output_errors(target: Path) -> Iterator[None]:
-    """Turn what the file system says of ``target`` into an OutputError."""
-    reasons = {
-        errno.ENOSPC: ("the disk is full", "free some space (df -h .), or write to another disk"),
-        errno.EDQUOT: ("the disk quota is used up", "free some space, or write to another disk"),
-        errno.EFBIG: ("a file would be larger than this process may write", "ulimit -f unlimited, or another disk"),
-        errno.EROFS: ("the file system is read-only", "another output folder"),
-        errno.EACCES: ("permission denied", "another output folder, or chmod u+w on its parent"),
-        errno.EPERM: ("permission denied", "another output folder, or chmod u+w on its parent"),
-        errno.ENOTDIR: ("a part of the path is a file", "another output folder"),
-        errno.EEXIST: ("a part of the path is a file", "another output folder"),
-        errno.ENAMETOOLONG: ("the name is too long", "a shorter name"),
-    }
-    try:
-        yield
-    except (OSError, RuntimeError) as error:
-        if isinstance(error, NeuronBertError) and not _is_full(target):
-            raise
-        code = errno.ENOSPC if _is_full(target) else getattr(error, "errno", None)
-        if code not in reasons or _is_elsewhere(error, target):
-            raise
-        reason, hint = reasons[code]
-        raise OutputError(f"cannot write {target}: {reason}", hint=hint) from error
-
-
-def _is_full(target: Path) -> bool:
-    """Native writers report a full disk as a RuntimeError of their own, or not at all."""
-    try:
-        return shutil.disk_usage(target.parent).free < FULL_BYTES
-    except OSError:
-        return False
-
-
-def _is_elsewhere(error: BaseException, target: Path) -> bool:
-    name = getattr(error, "filename", None)
-    if not isinstance(name, (str, os.PathLike)):
-        return False
-    parent = target.parent.resolve()
-    path = Path(name).resolve()
-    return path not in (parent, *parent.parents) and parent not in path.parents
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

@@ -13,7 +13,8 @@ from io import FileIO
 from pathlib import Path
 from typing import Any, Dict, Iterator, Mapping, NamedTuple, Optional
 
-from neuronbert.artifact.manifest import PathLike, output_errors, parents_of, refuse_existing
+from neuronbert.artifact.files import output_errors, parents_of, refuse_existing, replace_file
+from neuronbert.artifact.manifest import PathLike
 from neuronbert.errors import OutputError
 
 NOTHING_SHA256 = hashlib.sha256().hexdigest()
@@ -63,9 +64,9 @@ class ResumableOutput:
         self._file = file
 
     def begin(self, job: Mapping[str, Any], resumable: bool) -> Record:
-        """How far an earlier run came with the same ``job``; from the start if there was none, or it kept nothing.
+        """How far an earlier run of the same ``job`` came; a record of nothing done where none can be continued.
 
-        Raises OutputError if what is there was begun with another ``job``, or is nobody's.
+        Raises OutputError if what is there was begun by another ``job``, or no record says what it holds.
         """
         found = read_record(self.output)
         size = os.fstat(self._file.fileno()).st_size
@@ -79,13 +80,13 @@ class ResumableOutput:
             self._cut(0)
             self._save(found)
         else:
-            self._refuse_other(found.job, job)
+            self._refuse_other_job(found.job, job)
             self._cut(found.output_bytes)
         self.record = found
         return found
 
     def append(self, data: bytes, record: Record) -> None:
-        """Add one step; ``record`` is how far the job is with it. OutputError where it cannot be written."""
+        """Add one step; ``record`` is how far the job is after it. Raises OutputError if it cannot be written."""
         with output_errors(self.output):
             rest = memoryview(data)
             while rest:
@@ -102,14 +103,14 @@ class ResumableOutput:
             record_path(self.output).unlink()
 
     def tidy(self) -> None:
-        """After an error: leave nothing behind that no other run could go on with."""
+        """After an error: remove what no later run could continue."""
         empty = not os.fstat(self._file.fileno()).st_size
         if empty if self.record is None else not (self.record.resumable and self.record.input_lines):
             for path in (partial_path(self.output), record_path(self.output)):
                 with suppress(OSError):
                     path.unlink()
 
-    def _refuse_other(self, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    def _refuse_other_job(self, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
         for name in now:
             if before.get(name) != now[name]:
                 raise OutputError(
@@ -125,17 +126,13 @@ class ResumableOutput:
             self._file.seek(size)
 
     def _save(self, record: Record) -> None:
-        path = record_path(self.output)
-        new = path.with_name(path.name + ".new")
         with output_errors(self.output):
-            with open(new, "w", encoding="utf-8") as file:
-                json.dump(record._asdict(), file, ensure_ascii=False)
-            os.replace(new, path)
+            replace_file(record_path(self.output), json.dumps(record._asdict(), ensure_ascii=False))
 
 
 @contextmanager
 def resumable_output(output: PathLike) -> Iterator[ResumableOutput]:
-    """The partial file of ``output``, this process's alone. What was recorded stays if the block is left by an error.
+    """The partial file of ``output``, locked for this process. What was recorded stays if an error leaves the block.
 
     Raises OutputError if ``output`` exists, cannot be written, or is being written by another process.
     """
@@ -164,7 +161,7 @@ def _refuse_finished(target: Path) -> None:
 
 
 def _lock(file: FileIO, target: Path) -> None:
-    """Until the file is closed or the process ends, however it ends. OutputError if another process has it."""
+    """Lock the file until it is closed or the process ends. Raises OutputError if another process holds it."""
     path = partial_path(target)
     taken = False
     try:
@@ -180,5 +177,5 @@ def _lock(file: FileIO, target: Path) -> None:
 
 
 def as_job(**facts: Any) -> Dict[str, Any]:
-    """``facts`` as a record gives them back: plain JSON data."""
+    """``facts`` as reading a record returns them: plain JSON data."""
     return dict(json.loads(json.dumps(facts)))

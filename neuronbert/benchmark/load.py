@@ -1,30 +1,40 @@
-"""Load: clients that ask a runner as people would, and what they saw.
+"""Puts a runner under load with clients that ask as people would, and records what they saw.
 
 *Closed loop*: each of so many clients asks, waits for the answer and asks again. *Open loop*: requests come at their
 own times, constantly or at random, whether or not the earlier ones are answered; latency counts from the moment a
 request was meant to come, so a system that stalls cannot hide it by being asked later.
 
-A client is anything with ``submit(item)`` that returns a concurrent.futures.Future.
+measure.py chooses the load; statistics.py says when it was steady.
 """
 
 import itertools
 import threading
 import time
+from collections import Counter
 from concurrent.futures import Future
-from dataclasses import dataclass, field
-from typing import Any, Callable, Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Callable, Dict, Iterable, Iterator, List, NamedTuple, Optional, Protocol, Sequence
 
 import numpy as np
 
-from neuronbert.benchmark.statistics import Window, steady_from
+from neuronbert.benchmark.statistics import MeasuredWindow, steady_from
 from neuronbert.errors import UsageError
 
 DISTRIBUTIONS = ("constant", "poisson")
 
+Clock = Callable[[], float]  # seconds from any fixed moment
+
+
+class Client(Protocol):
+    """What is asked: ``submit`` hands over an item and returns at once; the future ends with the answer or an error."""
+
+    def submit(self, item: Any) -> "Future[Any]": ...
+
 
 class Period(NamedTuple):
-    """How long to measure: until three windows in a row are alike and there are ``least_answers``, or ``longest_s``
-    after the warm-up.
+    """How long to measure: until three windows in a row are alike and hold ``least_answers``, at most ``longest_s``.
+
+    The warm-up comes first and counts for nothing.
     """
 
     warm_up_s: float = 1.0
@@ -34,51 +44,60 @@ class Period(NamedTuple):
     least_answers: int = 0
 
 
-class Sample(NamedTuple):
+class RequestSample(NamedTuple):
     """One request, in seconds since the load began."""
 
     intended_s: float
     done_s: float
-    error: Optional[str]
+    error: Optional[str]  # class name
 
     @property
     def latency_ms(self) -> float:
+        """From the moment it was meant to come."""
         return (self.done_s - self.intended_s) * 1e3
 
 
-@dataclass
+@dataclass(frozen=True)
 class LoadResult:
     """What the clients saw."""
 
-    samples: List[Sample]  # of the windows that count: the steady ones, or all after the warm-up when never steady
-    windows: List[Window]  # all after the warm-up
+    samples: List[RequestSample]  # of the windows that count: the steady ones, or all when it never was steady
+    windows: List[MeasuredWindow]  # all after the warm-up
     steady: bool
     measured_s: float
-    first_window: int = 0  # that counts
-    arrived_per_s: float = 0.0  # requests that were meant to come while it was measured
-    offered_per_s: Optional[float] = None  # open loop
+    first_window: int = 0  # index of the first that counts
+    arrived_per_s: float = 0.0  # requests that were meant to come in the windows that count
+    offered_per_s: Optional[float] = None  # requests; open loop only
     errors: Dict[str, int] = field(default_factory=dict)  # class name → how many, over the whole run
 
     @property
     def latencies_ms(self) -> List[float]:
-        """Of the requests that were answered."""
+        """Of the requests that were answered, in the windows that count."""
         return [sample.latency_ms for sample in self.samples if sample.error is None]
 
     @property
     def throughput_per_s(self) -> float:
-        """Answers a second."""
+        """Answers a second in the windows that count."""
         return len(self.latencies_ms) / self.measured_s if self.measured_s else 0.0
 
     @property
     def throughputs_per_s(self) -> List[float]:
-        """Of each window that counts."""
+        """Answers a second in each window that counts."""
         return [window.throughput_per_s for window in self.windows[self.first_window :]]
 
 
 def closed_loop(
-    client: Any, items: Sequence[Any], *, concurrency: int, period: Period = Period(), clock: Any = time.perf_counter
+    client: Client,
+    items: Sequence[Any],
+    *,
+    concurrency: int,
+    period: Period = Period(),
+    clock: Clock = time.perf_counter,
 ) -> LoadResult:
-    """``concurrency`` clients, each a thread that always has one request out; the items come round in turn."""
+    """``concurrency`` threads that each always have one request out; the items are asked in turn, again and again.
+
+    Raises UsageError without items, and for a concurrency that is not above 0.
+    """
     _require(items, concurrency=concurrency)
     run = _Run(period, clock)
     turn = itertools.count()  # next() of it is atomic
@@ -88,29 +107,33 @@ def closed_loop(
             begun = run.now()
             run.record(begun, _outcome(client, items[next(turn) % len(items)]))
 
-    clients = [threading.Thread(target=ask, name=f"client-{number}", daemon=True) for number in range(concurrency)]
-    for one in clients:
-        one.start()
+    threads = [threading.Thread(target=ask, name=f"client-{number}", daemon=True) for number in range(concurrency)]
+    for thread in threads:
+        thread.start()
     try:
         run.watch()
     finally:
         run.over.set()
-        for one in clients:
-            one.join()
+        for thread in threads:
+            thread.join()
     return run.result()
 
 
 def open_loop(
-    client: Any,
+    client: Client,
     items: Sequence[Any],
     *,
     rate_per_s: float,
     distribution: str = "poisson",
     seed: int = 0,
     period: Period = Period(),
-    clock: Any = time.perf_counter,
+    clock: Clock = time.perf_counter,
 ) -> LoadResult:
-    """Requests at ``rate_per_s``, evenly spaced ("constant") or independent of one another ("poisson")."""
+    """Requests at ``rate_per_s``, evenly spaced ("constant") or independent of one another ("poisson").
+
+    Returns when the last one is answered. Raises UsageError without items, for a rate that is not above 0, and for an
+    unknown distribution.
+    """
     _require(items, rate_per_s=rate_per_s)
     if distribution not in DISTRIBUTIONS:
         raise UsageError(f"there is no distribution {distribution!r}", hint=f"one of {', '.join(DISTRIBUTIONS)}")
@@ -118,7 +141,7 @@ def open_loop(
     pending = _Pending()
     sender = threading.Thread(
         target=_send,
-        args=(run, client, items, _intervals(rate_per_s, distribution, seed), pending),
+        args=(run, client, items, _gaps_s(rate_per_s, distribution, seed), pending),
         name="sender",
         daemon=True,
     )
@@ -129,9 +152,7 @@ def open_loop(
         run.over.set()
         sender.join()
         pending.wait()
-    result = run.result()
-    result.offered_per_s = rate_per_s
-    return result
+    return replace(run.result(), offered_per_s=rate_per_s)
 
 
 def _require(items: Sequence[Any], **numbers: float) -> None:
@@ -142,15 +163,16 @@ def _require(items: Sequence[Any], **numbers: float) -> None:
             raise UsageError(f"{name} must be above 0, not {value!r}")
 
 
-def _intervals(rate_per_s: float, distribution: str, seed: int) -> Iterator[float]:
+def _gaps_s(rate_per_s: float, distribution: str, seed: int) -> Iterator[float]:
+    """Seconds from each request to the next, without end."""
     if distribution == "constant":
         return itertools.repeat(1 / rate_per_s)
     random = np.random.default_rng(seed)
-    return (float(value) for _ in itertools.count() for value in random.exponential(1 / rate_per_s, 1000))
+    return (float(gap_s) for _ in itertools.count() for gap_s in random.exponential(1 / rate_per_s, 1000))
 
 
 class _Pending:
-    """How many requests are out, and a wait until none is."""
+    """Counts the requests that are not answered yet, and waits until there are none."""
 
     def __init__(self) -> None:
         self._count = 0
@@ -166,11 +188,11 @@ class _Pending:
             self._none.wait_for(lambda: self._count == 0)
 
 
-def _send(run: "_Run", client: Any, items: Sequence[Any], intervals: Iterable[float], pending: _Pending) -> None:
+def _send(run: "_Run", client: Client, items: Sequence[Any], gaps_s: Iterable[float], pending: _Pending) -> None:
     intended = run.now()
-    for number, interval in enumerate(intervals):
-        intended += interval
-        # wait() returns at once when the time has passed: a sender that was held up catches up.
+    for number, gap_s in enumerate(gaps_s):
+        intended += gap_s
+        # wait() returns at once when the moment has passed, so a sender that was held up catches up.
         if run.over.wait(max(0.0, intended - run.now())):
             return
         try:
@@ -190,8 +212,8 @@ def _recorder(run: "_Run", intended_s: float, pending: _Pending) -> Callable[["F
     return record
 
 
-def _outcome(client: Any, item: Any) -> Optional[str]:
-    """Asks and waits; the class name of what went wrong, if anything did."""
+def _outcome(client: Client, item: Any) -> Optional[str]:
+    """Asks and waits; the class name of the error, if there was one."""
     try:
         client.submit(item).result()
     except Exception as error:
@@ -200,7 +222,7 @@ def _outcome(client: Any, item: Any) -> Optional[str]:
 
 
 def error_of(future: "Future[Any]") -> Optional[str]:
-    """The class name of what a finished request failed with."""
+    """The class name of the error that a finished request ended with; None after an answer."""
     if future.cancelled():
         return "CancelledError"
     error = future.exception()
@@ -208,26 +230,26 @@ def error_of(future: "Future[Any]") -> Optional[str]:
 
 
 class _Run:
-    """The samples as they come, cut into windows; ends when three windows are alike."""
+    """Records samples as they come and cuts them into windows; decides when the load is over."""
 
-    def __init__(self, period: Period, clock: Callable[[], float]):
+    def __init__(self, period: Period, clock: Clock):
         if period.window_s <= 0 or period.longest_s < period.window_s:
             raise UsageError(f"a window must take some time, and no more than the whole measurement: {period}")
         self.period = period
         self.over = threading.Event()
         self._clock = clock
         self._begun = clock()
-        self._samples: List[Sample] = []  # append() is atomic
+        self._samples: List[RequestSample] = []  # append() is atomic
 
     def now(self) -> float:
         """Seconds since the load began."""
         return self._clock() - self._begun
 
     def record(self, intended_s: float, error: Optional[str]) -> None:
-        self._samples.append(Sample(intended_s, self.now(), error))
+        self._samples.append(RequestSample(intended_s, self.now(), error))
 
     def watch(self) -> None:
-        """Returns when the load was steady, or has lasted long enough."""
+        """Returns when the load is steady, or has lasted for ``longest_s``."""
         for number in range(1, self._most_windows() + 1):
             end = self.period.warm_up_s + number * self.period.window_s
             self.over.wait(max(0.0, end - self.now()))
@@ -235,36 +257,35 @@ class _Run:
                 break
         self._ended_windows = number
 
-    def _is_enough(self, windows: List[Window]) -> bool:
+    def _is_enough(self, windows: List[MeasuredWindow]) -> bool:
         answers = sum(window.throughput_per_s for window in windows) * self.period.window_s
         return answers >= self.period.least_answers and steady_from(windows) is not None
 
     def _most_windows(self) -> int:
         return int(self.period.longest_s / self.period.window_s + 1e-9)
 
-    def _windows(self, count: int) -> List[Window]:
-        found = []
+    def _windows(self, count: int) -> List[MeasuredWindow]:
+        windows = []
         for number in range(count):
             start = self.period.warm_up_s + number * self.period.window_s
-            some = [one.latency_ms for one in self._between(start, start + self.period.window_s) if one.error is None]
-            p95 = float(np.percentile(some, 95)) if some else 0.0
-            found.append(Window(len(some) / self.period.window_s, p95))
-        return found
+            samples = self._between(start, start + self.period.window_s)
+            latencies_ms = [sample.latency_ms for sample in samples if sample.error is None]
+            p95_ms = float(np.percentile(latencies_ms, 95)) if latencies_ms else 0.0
+            windows.append(MeasuredWindow(len(latencies_ms) / self.period.window_s, p95_ms))
+        return windows
 
-    def _between(self, start_s: float, end_s: float) -> List[Sample]:
-        # By completion: a request that crosses the edge of a window counts where it was done, once.
+    def _between(self, start_s: float, end_s: float) -> List[RequestSample]:
+        # By completion: a request that crosses the edge of a window counts once, where it ended.
         return [sample for sample in tuple(self._samples) if start_s <= sample.done_s < end_s]
 
     def result(self) -> LoadResult:
+        """What counts of everything recorded."""
         windows = self._windows(self._ended_windows)
         steady = steady_from(windows)
         first = (steady or 0) if self.period.until_steady else 0
         start = self.period.warm_up_s + first * self.period.window_s
         end = self.period.warm_up_s + len(windows) * self.period.window_s
-        errors: Dict[str, int] = {}
-        for sample in self._samples:
-            if sample.error is not None:
-                errors[sample.error] = errors.get(sample.error, 0) + 1
+        errors = Counter(sample.error for sample in self._samples if sample.error is not None)
         return LoadResult(
             samples=self._between(start, end),
             windows=windows,
@@ -272,5 +293,5 @@ class _Run:
             measured_s=end - start,
             first_window=first,
             arrived_per_s=sum(start <= sample.intended_s < end for sample in self._samples) / (end - start),
-            errors=errors,
+            errors=dict(errors),
         )

@@ -1,17 +1,19 @@
 """MLPerf LoadGen as a second, independent load generator: its clock, its arrivals, its logs and its rules of validity.
 
-``neuronbert.benchmark.load`` measures with its own clients; a mistake in those would show here. LoadGen's scenarios are
+load.py measures with clients of its own; a mistake in those would show here. LoadGen's scenarios are
 SingleStream (one request out at a time), Server (Poisson arrivals, latency counted from when a request was meant to
 come) and Offline (all requests at once). Needs the extra ``loadgen``.
 """
 
+import functools
 import json
 import threading
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, Dict, List, NamedTuple, Optional, Sequence
 
-from neuronbert.artifact.manifest import output_errors
-from neuronbert.benchmark.load import error_of
+from neuronbert.artifact.files import output_errors
+from neuronbert.benchmark.load import Client, error_of
 from neuronbert.errors import BackendFailed, BackendUnavailable, UsageError
 
 SINGLE_STREAM, SERVER, OFFLINE = "SingleStream", "Server", "Offline"
@@ -20,7 +22,7 @@ DETAIL_LOG = "mlperf_log_detail.txt"
 LEAST_SERVER_QUERIES = 662
 # MLPerf's bound for BERT question answering in the Server scenario.
 SERVER_LATENCY_MS = 130.0
-# Offline asks for this much more than was expected, so that it lasts as long as it must.
+# Offline is sized for this multiple of the expected rate, so that it lasts as long as it must.
 OFFLINE_MARGIN = 1.25
 _THROUGHPUT = {
     SINGLE_STREAM: "result_qps_with_loadgen_overhead",
@@ -30,13 +32,13 @@ _THROUGHPUT = {
 
 
 class LoadGenResult(NamedTuple):
-    """What LoadGen saw. Latencies of Offline count from the start of the whole test, and say nothing."""
+    """What LoadGen saw. Offline's latencies count from the start of the whole test, so they say nothing."""
 
     scenario: str
     valid: bool
     why_invalid: str
     throughput_per_s: float
-    scheduled_per_s: Optional[float]  # Server: what came
+    scheduled_per_s: Optional[float]  # Server: the requests that were to come
     latencies_ms: Dict[int, float]  # percentile → value
     queries: int
     errors: Dict[str, int]  # class name → how many: LoadGen itself knows of no failure
@@ -44,7 +46,7 @@ class LoadGenResult(NamedTuple):
 
 
 def run_loadgen(
-    client: Any,
+    client: Client,
     items: Sequence[Any],
     *,
     scenario: str,
@@ -53,11 +55,13 @@ def run_loadgen(
     expected_per_s: float,
     in_flight: int,
 ) -> LoadGenResult:
-    """Let LoadGen ask ``client`` (anything with ``submit(item)`` that returns a future) for ``seconds`` at least.
+    """Let LoadGen ask ``client`` for at least ``seconds``.
 
-    ``expected_per_s`` is the rate of Server, and for the others what sizes the test. ``in_flight`` is how many requests
-    of Offline's one query are handed to ``client`` at a time. LoadGen's logs are written to ``folder``.
-    BackendUnavailable without mlcommons-loadgen, BackendFailed when it does not end as it should.
+    ``expected_per_s`` is Server's rate in requests; for the other scenarios it sizes the test. ``in_flight`` is how
+    many requests of Offline's one query are handed to ``client`` at a time. LoadGen's logs are written to ``folder``.
+
+    Raises BackendUnavailable without mlcommons-loadgen, BackendFailed when it comes to no result, UsageError without
+    items or a rate, OutputError for a folder that cannot be written.
     """
     loadgen = import_loadgen()
     if not items or not expected_per_s > 0:
@@ -67,8 +71,13 @@ def run_loadgen(
     test = _Test(loadgen, client, items, in_flight if scenario == OFFLINE else None)
     sut = loadgen.ConstructSUT(test.issue, lambda: None)
     library = loadgen.ConstructQSL(len(items), len(items), lambda _: None, lambda _: None)
-    arguments = (sut, library, _settings(loadgen, scenario, seconds, expected_per_s), _logging(loadgen, folder))
-    # In a thread: native code would keep Ctrl-C waiting, and here it only has to wait for what is left of the test.
+    arguments = (
+        sut,
+        library,
+        _test_settings(loadgen, scenario, seconds, expected_per_s),
+        _log_settings(loadgen, folder),
+    )
+    # In a thread, because native code would hold up Ctrl-C until the test ends.
     thread = threading.Thread(target=loadgen.StartTestWithLogSettings, args=(*arguments, "audit.config"))
     thread.start()
     try:
@@ -81,11 +90,11 @@ def run_loadgen(
     finally:
         loadgen.DestroyQSL(library)
         loadgen.DestroySUT(sut)
-    return _read(folder, scenario, test.errors)
+    return _read_result(folder, scenario, test.errors)
 
 
 def import_loadgen() -> Any:
-    """LoadGen's module; BackendUnavailable, with what installs it, where it is not."""
+    """LoadGen's module. Raises BackendUnavailable, with the command that installs it, where it is missing."""
     try:
         import mlperf_loadgen
     except ImportError as error:
@@ -98,7 +107,7 @@ def import_loadgen() -> Any:
 class _Test:
     """LoadGen's system under test: hands queries on and tells LoadGen when each is done."""
 
-    def __init__(self, loadgen: Any, client: Any, items: Sequence[Any], in_flight: Optional[int]):
+    def __init__(self, loadgen: Any, client: Client, items: Sequence[Any], in_flight: Optional[int]):
         self.abandoned = False
         self.errors: Dict[str, int] = {}
         self._loadgen = loadgen
@@ -119,7 +128,10 @@ class _Test:
             except Exception as error:  # counted by its class, and the test goes on
                 self._done(sample.id, type(error).__name__)
                 continue
-            future.add_done_callback(lambda one, id=sample.id: self._done(id, error_of(one)))
+            future.add_done_callback(functools.partial(self._finished, sample.id))
+
+    def _finished(self, sample_id: int, future: "Future[Any]") -> None:
+        self._done(sample_id, error_of(future))
 
     def _done(self, sample_id: int, error: Optional[str]) -> None:
         if error is not None:
@@ -130,7 +142,7 @@ class _Test:
             self._room.release()
 
 
-def _settings(loadgen: Any, scenario: str, seconds: float, expected_per_s: float) -> Any:
+def _test_settings(loadgen: Any, scenario: str, seconds: float, expected_per_s: float) -> Any:
     settings = loadgen.TestSettings()
     settings.scenario = getattr(loadgen.TestScenario, scenario)
     settings.mode = loadgen.TestMode.PerformanceOnly
@@ -146,7 +158,7 @@ def _settings(loadgen: Any, scenario: str, seconds: float, expected_per_s: float
     return settings
 
 
-def _logging(loadgen: Any, folder: Path) -> Any:
+def _log_settings(loadgen: Any, folder: Path) -> Any:
     output = loadgen.LogOutputSettings()
     output.outdir = str(folder)
     output.copy_summary_to_stdout = False
@@ -156,8 +168,8 @@ def _logging(loadgen: Any, folder: Path) -> Any:
     return settings
 
 
-def _read(folder: Path, scenario: str, errors: Dict[str, int]) -> LoadGenResult:
-    """From the detail log: lines of ":::MLLOG" and a JSON object with key and value."""
+def _read_result(folder: Path, scenario: str, errors: Dict[str, int]) -> LoadGenResult:
+    """The result in the detail log, whose lines are ":::MLLOG" and a JSON object with a key and its value."""
     with open(folder / DETAIL_LOG, encoding="utf-8") as file:
         lines = [json.loads(line[line.index("{") :]) for line in file if "{" in line]
     found = {line["key"]: line["value"] for line in lines}
@@ -179,7 +191,7 @@ def _read(folder: Path, scenario: str, errors: Dict[str, int]) -> LoadGenResult:
 
 
 def _why_invalid(found: Dict[str, Any], errors: Dict[str, int]) -> str:
-    """In LoadGen's words; it says nothing where a rule is plain from its name."""
+    """The rules that were broken and the requests that failed; LoadGen's own reason where it is none of these."""
     if found["result_validity"] == "VALID" and not errors:
         return ""
     rules = {

@@ -1,4 +1,7 @@
-"""Measures one point of a sweep: a runner of its own, a load, and what that took of the machine."""
+"""Measures one point of a sweep: a runner of its own, a load, and what that took of the machine.
+
+sweep.py asks for the points; load.py and loadgen.py are the clients.
+"""
 
 import os
 import time
@@ -8,31 +11,31 @@ from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence
 
 from neuronbert.artifact.manifest import Artifact
 from neuronbert.backends.base import Batch
-from neuronbert.benchmark.load import LoadResult, Period, closed_loop, open_loop
+from neuronbert.benchmark.load import Client, LoadResult, Period, closed_loop, open_loop
 from neuronbert.benchmark.loadgen import OFFLINE as LOADGEN_OFFLINE
 from neuronbert.benchmark.loadgen import SERVER, SINGLE_STREAM, LoadGenResult, run_loadgen
-from neuronbert.benchmark.points import CLOSED, OFFLINE, OPEN, Load, Setting
+from neuronbert.benchmark.points import CLOSED, OFFLINE, OPEN, LoadSpec, Setting
 from neuronbert.checkpoint.tokenizer import Tokenizer
 from neuronbert.engine.batches import collate
 from neuronbert.runner import Runner
 from neuronbert.tasks.base import Input, Task
 
-# Clients that keep every worker's batches full, whatever the time that a batch takes.
+# So many clients for each row of the workers' batches keep those full, however long a batch takes.
 OFFLINE_BATCHES = 4
-# Answers come a batch at a time: of so many, one more or less is 2 % of the throughput.
+# Answers come a batch at a time: among so many batches, one more or less is 2 % of the throughput.
 LEAST_BATCHES = 50
-# Rows that may wait: a service refuses beyond its default, clients that wait for their answers are never refused.
+# Rows that may wait: the open loop keeps the runner's default, clients that wait for answers are never refused.
 OPEN_QUEUE, CLOSED_QUEUE = 1024, 1 << 20
 ITEMS = 200  # different requests of a point
 
 
-class Options(NamedTuple):
-    """What is alike for all points."""
+class MeasureOptions(NamedTuple):
+    """What is the same for every point of a sweep."""
 
     inputs: List[Input]
-    distribution: str
+    distribution: str  # of the open loop's requests
     period: Period
-    loadgen_folder: Optional[Path]
+    loadgen_folder: Optional[Path]  # for its logs; None: LoadGen does not measure
 
 
 class _Texts:
@@ -61,15 +64,20 @@ def full_rows(task: Task, tokenizer: Tokenizer, inputs: Sequence[Input], tokens:
 
 
 class Measured(NamedTuple):
-    """What was seen; ``facts`` are the columns of a report that are not the load's."""
+    """What was seen of a point; ``facts`` are the columns of a report that do not come from the load."""
 
     load: LoadResult
     loadgen: Optional[LoadGenResult]
     facts: Dict[str, Any]
 
 
-def measure(artifact: Artifact, setting: Setting, options: Options, inf1: Optional[str]) -> Measured:
-    """Starts a runner and asks it. ``inf1``: whose NeuronCores, where the variant runs on them and it is no default."""
+def measure(
+    artifact: Artifact, setting: Setting, options: MeasureOptions, inf1_instance_type: Optional[str]
+) -> Measured:
+    """Start a runner for ``setting`` and put it under its load.
+
+    ``inf1_instance_type``: whose NeuronCores a variant that runs on them gets, if not those it was compiled for.
+    """
     began = time.perf_counter()
     with Runner(
         artifact,
@@ -77,11 +85,11 @@ def measure(artifact: Artifact, setting: Setting, options: Options, inf1: Option
         workers=setting.workers,
         threads=setting.threads,
         batch_size=setting.batch_size,
-        instance_type=inf1 if setting.pipeline_cores else None,
+        instance_type=inf1_instance_type if setting.pipeline_cores else None,
         max_queue=OPEN_QUEUE if setting.load.kind == OPEN else CLOSED_QUEUE,
     ) as runner:
         cold_start_s = time.perf_counter() - began
-        client: Any = _Texts(runner)
+        client: Client = _Texts(runner)
         items: Sequence[Any] = options.inputs
         if not setting.text:
             assert setting.sequence_length is not None
@@ -91,11 +99,11 @@ def measure(artifact: Artifact, setting: Setting, options: Options, inf1: Option
         result = _ask(client, items, setting.load, in_flight, options)
         after = runner.stats()
         used_s, memory_bytes = _cpu_s(runner) - cpu_s, _memory_bytes(after)
-        second = _ask_with_loadgen(client, items, setting, in_flight, options, result)
+        loadgen_result = _ask_with_loadgen(client, items, setting, in_flight, options, result)
     completed = after["requests"]["completed"] - before["requests"]["completed"]
     return Measured(
         result,
-        second,
+        loadgen_result,
         {
             **_described(artifact, setting, len(after["workers"]), in_flight),
             "cold_start_s": cold_start_s,
@@ -107,7 +115,8 @@ def measure(artifact: Artifact, setting: Setting, options: Options, inf1: Option
     )
 
 
-def _ask(client: Any, items: Sequence[Any], load: Load, in_flight: int, options: Options) -> LoadResult:
+def _ask(client: Client, items: Sequence[Any], load: LoadSpec, in_flight: int, options: MeasureOptions) -> LoadResult:
+    # LoadGen measures for as long as it was told: both are to last equally long.
     period = options.period if options.loadgen_folder is None else options.period._replace(until_steady=False)
     if load.kind == OPEN:
         assert load.number is not None
@@ -118,7 +127,7 @@ def _ask(client: Any, items: Sequence[Any], load: Load, in_flight: int, options:
 
 
 def _ask_with_loadgen(
-    client: Any, items: Sequence[Any], setting: Setting, in_flight: int, options: Options, ours: LoadResult
+    client: Client, items: Sequence[Any], setting: Setting, in_flight: int, options: MeasureOptions, ours: LoadResult
 ) -> Optional[LoadGenResult]:
     if options.loadgen_folder is None or not ours.throughput_per_s:
         return None
@@ -138,7 +147,10 @@ def _ask_with_loadgen(
 
 
 def _memory_bytes(stats: Mapping[str, Any]) -> Optional[int]:
-    """Of this process and the workers together, shared pages counted once (Linux's proportional set size)."""
+    """Of this process and the workers together, shared pages counted once (Linux's proportional set size).
+
+    None where that cannot be read.
+    """
     total = 0
     for pid in ["self", *(worker["pid"] for worker in stats["workers"])]:
         try:
@@ -150,7 +162,7 @@ def _memory_bytes(stats: Mapping[str, Any]) -> Optional[int]:
 
 
 def _cpu_s(runner: Runner) -> float:
-    """CPU seconds of this process and the workers (Linux; elsewhere of this process)."""
+    """CPU seconds of this process and, on Linux, of the workers."""
     total = time.process_time()
     for worker in runner.stats()["workers"]:
         try:
@@ -163,7 +175,8 @@ def _cpu_s(runner: Runner) -> float:
 
 
 def _described(artifact: Artifact, setting: Setting, workers: int, in_flight: int) -> Dict[str, Any]:
-    variant = next(one for one in artifact.variants if one["name"] == setting.variant)
+    """The setting as columns of a report."""
+    variant = next(variant for variant in artifact.variants if variant["name"] == setting.variant)
     kind, number = setting.load
     return {
         "model_filename": artifact.folder.name,

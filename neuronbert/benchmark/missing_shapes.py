@@ -1,49 +1,55 @@
-"""Compiles the static shapes that a sweep asks for and an artifact does not have, and keeps them for the next sweep."""
+"""Compiles the static shapes that a sweep asks for and an artifact lacks, and keeps them for the next sweep.
+
+sweep.py asks for the artifact of each point; compiler/ does the work.
+"""
 
 from pathlib import Path
-from typing import Any, Callable, Dict, Optional
+from typing import Callable, Dict, Optional
 
 from neuronbert.artifact.manifest import Artifact, Variant, load_artifact
 from neuronbert.backends.neuron.compile_job import cache_folder
-from neuronbert.benchmark.points import Setting, like
+from neuronbert.benchmark.points import Setting, template_variant
 from neuronbert.compiler.compilation import compile_checkpoint
 from neuronbert.errors import ArtifactError, CheckpointError
 
-Say = Callable[[str], None]
+Progress = Callable[[str], None]  # called with a line for the user
 
 
-class Shapes:
-    """The artifact of each setting: the given one, or one that was compiled on demand from the same weights."""
+class ShapeCompiler:
+    """Gives each setting its artifact: the sweep's own, or one compiled on demand from the same weights."""
 
-    def __init__(self, artifact: Artifact, instance_type: Optional[str], say: Say):
+    def __init__(self, artifact: Artifact, inf1_instance_type: Optional[str], progress: Progress):
         self._artifact = artifact
-        self._instance_type = instance_type
-        self._say = say
-        self._made: Dict[str, Artifact] = {}
-
-    def missing(self, setting: Setting) -> bool:
-        """Whether the artifact does not have it."""
-        return all(one["name"] != setting.variant for one in self._artifact.variants)
+        self._inf1_instance_type = inf1_instance_type  # None: what each variant was compiled for
+        self._progress = progress
+        self._compiled: Dict[str, Artifact] = {}  # by the variant's name
 
     def compile_s(self, setting: Setting) -> float:
-        """Seconds that compiling it will take, if like the artifact's own; 0 for what is there."""
-        if not self.missing(setting) or self._path(setting).exists():
+        """Seconds that compiling it should take, as the artifact's own variant did; 0 for what is there already."""
+        if not self._is_missing(setting) or self._path(setting).exists():
             return 0.0
-        return float(self._like(setting)["compile_s"])
+        return float(self._template(setting)["compile_s"])
 
     def artifact_for(self, setting: Setting) -> Artifact:
-        """Compiles what is missing, telling how long one of the others took. Raises what compiling raises."""
-        if not self.missing(setting):
+        """The artifact that has the setting's variant, compiled now if it is missing.
+
+        Raises ArtifactError and CheckpointError where the weights are out of reach, and whatever compiling raises.
+        """
+        if not self._is_missing(setting):
             return self._artifact
-        if setting.variant not in self._made:
-            self._made[setting.variant] = self._cached(setting)
-        return self._made[setting.variant]
+        if setting.variant not in self._compiled:
+            self._compiled[setting.variant] = self._cached(setting)
+        return self._compiled[setting.variant]
+
+    def _is_missing(self, setting: Setting) -> bool:
+        return all(variant["name"] != setting.variant for variant in self._artifact.variants)
 
     def _cached(self, setting: Setting) -> Artifact:
-        output, model = self._path(setting), self._like(setting)
+        output, template = self._path(setting), self._template(setting)
         if not output.exists():
-            self._say(f"{setting.variant} is compiled on demand for {self._instance(model)}; {_took(model)}")
-            self._compile(setting, model, str(output))
+            took = f"{template['name']} took {template['compile_s']:.0f} s"
+            self._progress(f"{setting.variant} is compiled on demand for {self._instance_type(template)}; {took}")
+            self._compile(setting, template, str(output))
         found = load_artifact(output)
         if found.manifest["checkpoint"]["fingerprint"] != self._artifact.manifest["checkpoint"]["fingerprint"]:
             raise CheckpointError(
@@ -53,44 +59,40 @@ class Shapes:
         return found
 
     def _path(self, setting: Setting) -> Path:
-        model = self._like(setting)
-        folder = cache_folder().parent / "benchmark" / self._artifact.manifest["digest"][:16] / self._instance(model)
-        return folder / f"{setting.variant}-{model['precision']}"
+        template = self._template(setting)
+        folder = cache_folder().parent / "benchmark" / str(self._artifact.manifest["digest"])[:16]
+        return folder / self._instance_type(template) / f"{setting.variant}-{template['precision']}"
 
-    def _instance(self, model: Variant) -> str:
-        return self._instance_type or str(model["recipe"]["instance_type"])
+    def _instance_type(self, template: Variant) -> str:
+        return self._inf1_instance_type or str(template["recipe"]["instance_type"])
 
-    def _like(self, setting: Setting) -> Variant:
-        return like(self._artifact.variants, setting)
+    def _template(self, setting: Setting) -> Variant:
+        return template_variant(self._artifact.variants, setting)
 
-    def _source(self) -> Any:
-        checkpoint = self._artifact.manifest["checkpoint"]
-        if str(checkpoint["source"]).startswith("in-memory "):
+    def _source(self) -> str:
+        source = str(self._artifact.manifest["checkpoint"]["source"])
+        if source.startswith("in-memory "):
             raise ArtifactError(
                 f"{self._artifact.folder} was compiled from a model in memory, so a missing shape cannot be compiled",
                 hint="compile_checkpoint(..., batch_size=[...], sequence_length=[...]) with every shape",
             )
-        return checkpoint["source"]
+        return source
 
-    def _compile(self, setting: Setting, model: Variant, output: str) -> None:
-        recipe = model["recipe"]
+    def _compile(self, setting: Setting, template: Variant, output: str) -> None:
+        recipe = template["recipe"]
         compile_checkpoint(
             self._source(),
             output,
-            backend=model["backend"],
+            backend=template["backend"],
             revision=self._artifact.manifest["checkpoint"]["revision"],
             batch_size=setting.batch_size,
-            sequence_length=setting.sequence_length or model["sequence_length"],
-            instance_type=self._instance(model),
+            sequence_length=setting.sequence_length or template["sequence_length"],
+            instance_type=self._instance_type(template),
             mode=setting.mode,
             neuroncore_pipeline_cores=setting.pipeline_cores or 1,
             auto_cast=recipe["auto_cast"],
             auto_cast_type=recipe["auto_cast_type"],
             compiler_timeout=recipe["compiler_timeout_s"],
             skip_gate=True,  # the same weights and the same casts: only the time of this shape is asked for
-            progress=self._say,
+            progress=self._progress,
         )
-
-
-def _took(model: Variant) -> str:
-    return f"{model['name']} took {model['compile_s']:.0f} s"

@@ -1,8 +1,8 @@
-"""The points of a sweep: which settings are measured, from options as a person gives them. Nothing runs here."""
+"""The points of a sweep: which settings are measured, from options as a person gives them; sweep.py measures them."""
 
 import itertools
 import math
-from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
 from neuronbert.artifact.manifest import Artifact, Variant
 from neuronbert.artifact.variants import choose_variants
@@ -12,17 +12,17 @@ from neuronbert.hardware.cores import DATA_PARALLEL, PIPELINE
 
 SCENARIOS = ("single-stream", "server", "offline")
 CLOSED, OPEN, OFFLINE = "closed", "open", "offline"
-CONCURRENCY = "1,2,4,8,16"  # clients where nothing else was asked for
+CONCURRENCY = "1,2,4,8,16"  # clients, where nothing else was asked for
 MOST_NUMBERS = 1000
 # Rows of a batch where shapes are dynamic and no batch size was asked for.
 DYNAMIC_BATCH_SIZE = 8
 
 
-class Load(NamedTuple):
+class LoadSpec(NamedTuple):
     """How requests come.
 
-    closed: ``number`` clients that wait for their answers. offline: as many as keep every batch full. open: ``number``
-    requests a second, whether or not answered; None: a share of what the offline point of the same setting reached.
+    closed: ``number`` clients that wait for their answers. offline: as many clients as keep every batch full. open:
+    ``number`` requests a second, whether or not answered; None is a share of what the same setting reached offline.
     """
 
     kind: str
@@ -35,11 +35,11 @@ class Setting(NamedTuple):
     variant: str
     pipeline_cores: Optional[int]  # static shapes: of each copy of the model
     workers: Optional[int]  # None: what the runner takes by itself
-    threads: Optional[int]  # of each worker, likewise
+    threads: Optional[int]  # of each worker; None likewise
     batch_size: int
     sequence_length: Optional[int]  # tokens; None: shapes are dynamic, and questions have their own lengths
     text: bool  # questions with their own lengths; else rows that are full
-    load: Load
+    load: LoadSpec
 
     @property
     def mode(self) -> str:
@@ -57,29 +57,49 @@ class Axes(NamedTuple):
     neuroncore_pipeline_cores: str = ""
 
 
-def settings_of(variants: Sequence[Variant], axes: Axes, loads: Sequence[Load]) -> List[Setting]:
-    """Every combination. Of static shapes also those that no variant has: they are compiled when their turn comes."""
+def settings_of(variants: Sequence[Variant], axes: Axes, loads: Sequence[LoadSpec]) -> List[Setting]:
+    """Every combination, static shapes that no variant has included: they are compiled when their turn comes."""
     workers: List[Optional[int]] = [*whole_numbers(axes.workers, "--workers")] or [None]
     threads: List[Optional[int]] = [*whole_numbers(axes.threads, "--threads")] or [None]
     shapes = [shape for base in _bases(variants) for shape in _shapes(base, variants, axes)]
     return [
-        Setting(name, cores, count, each, size, length, not axes.sequence_length, load)
-        for (name, cores, size, length), count, each, load in itertools.product(shapes, workers, threads, loads)
+        Setting(
+            variant=shape.variant,
+            pipeline_cores=shape.pipeline_cores,
+            workers=worker_count,
+            threads=thread_count,
+            batch_size=shape.batch_size,
+            sequence_length=shape.sequence_length,
+            text=not axes.sequence_length,
+            load=load,
+        )
+        for shape, worker_count, thread_count, load in itertools.product(shapes, workers, threads, loads)
     ]
 
 
 def _bases(variants: Sequence[Variant]) -> List[Variant]:
     """One variant for each backend and precision."""
-    found: Dict[Any, Variant] = {}
-    for one in variants:
-        found.setdefault((one["backend"], one["precision"]), one)
+    found: Dict[Tuple[str, str], Variant] = {}
+    for variant in variants:
+        found.setdefault(_kind(variant), variant)
     return list(found.values())
 
 
-def _shapes(
-    base: Variant, variants: Sequence[Variant], axes: Axes
-) -> Iterator[Tuple[str, Optional[int], int, Optional[int]]]:
-    """(variant's name, pipeline cores, batch size, sequence length) of one backend and precision."""
+def _kind(variant: Variant) -> Tuple[str, str]:
+    return variant["backend"], variant["precision"]
+
+
+class _Shape(NamedTuple):
+    """The part of a ``Setting`` that comes from the artifact's variants."""
+
+    variant: str
+    pipeline_cores: Optional[int]
+    batch_size: int
+    sequence_length: Optional[int]
+
+
+def _shapes(base: Variant, variants: Sequence[Variant], axes: Axes) -> Iterator[_Shape]:
+    """The shapes to measure of one backend and precision; UsageError for options that do not fit them."""
     sizes = whole_numbers(axes.batch_size, "--batch-size")
     lengths = whole_numbers(axes.sequence_length, "--sequence-length")
     cores = whole_numbers(axes.neuroncore_pipeline_cores, "--neuroncore-pipeline-cores")
@@ -90,44 +110,50 @@ def _shapes(
             raise UsageError(f"{base['name']} runs on the CPU and has no NeuronCores to spread over")
         dynamic: List[Optional[int]] = [*lengths] or [None]
         for size, length in itertools.product(sizes or [DYNAMIC_BATCH_SIZE], dynamic):
-            yield base["name"], None, size, length
+            yield _Shape(base["name"], None, size, length)
         return
-    alike = [one for one in variants if (one["backend"], one["precision"]) == (base["backend"], base["precision"])]
     wanted = {
         Bucket(*bucket)
-        for one in alike
+        for variant in variants
+        if _kind(variant) == _kind(base)
         for bucket in itertools.product(
-            sizes or [one["batch_size"]], lengths or [one["sequence_length"]], cores or [one["pipeline_cores"]]
+            sizes or [variant["batch_size"]],
+            lengths or [variant["sequence_length"]],
+            cores or [variant["pipeline_cores"]],
         )
     }
-    for shape in sorted(wanted):
-        yield f"{base['backend']}-{shape.name}", shape.pipeline_cores, shape.batch_size, shape.sequence_length
+    for bucket in sorted(wanted):
+        name = f"{base['backend']}-{bucket.name}"
+        yield _Shape(name, bucket.pipeline_cores, bucket.batch_size, bucket.sequence_length)
 
 
 def chosen_variants(artifact: Artifact, variant: str, precision: str) -> List[Variant]:
-    """The variants by name or precision; without either, the preferred one with all of its shapes."""
-    names = [one.strip() for one in variant.split(",") if one.strip()]
-    precisions = [one.strip() for one in precision.split(",") if one.strip()]
+    """The variants by name or precision; without either, the preferred one with all of its shapes.
+
+    Raises UsageError for both, ArtifactError for what the artifact does not have.
+    """
+    names = [part.strip() for part in variant.split(",") if part.strip()]
+    precisions = [part.strip() for part in precision.split(",") if part.strip()]
     if names and precisions:
         raise UsageError("--variant names variants, and --precision chooses among all", hint="one of the two")
     if not names and not precisions:
         return choose_variants(artifact)
-    there = ", ".join(one["name"] for one in artifact.variants)
-    for wanted, key in [*((one, "name") for one in names), *((one, "precision") for one in precisions)]:
-        if not any(one[key] == wanted for one in artifact.variants):
+    there = ", ".join(present["name"] for present in artifact.variants)
+    for wanted, key in [*((name, "name") for name in names), *((name, "precision") for name in precisions)]:
+        if not any(present[key] == wanted for present in artifact.variants):
             raise ArtifactError(
                 f"{artifact.folder} has no variant of {key} {wanted}; it has {there}",
                 hint=f"neuronbert compile CHECKPOINT OUTPUT --precision {wanted}" if key == "precision" else there,
             )
-    return [one for one in artifact.variants if one["name"] in names or one["precision"] in precisions]
+    return [present for present in artifact.variants if present["name"] in names or present["precision"] in precisions]
 
 
-def like(variants: Sequence[Variant], setting: Setting) -> Variant:
-    """A variant of the same backend: what a shape that is missing is compiled like."""
-    return next(one for one in variants if setting.variant.startswith(one["backend"] + "-"))
+def template_variant(variants: Sequence[Variant], setting: Setting) -> Variant:
+    """A variant of the setting's backend, whose recipe is followed when the setting's own shape has to be compiled."""
+    return next(variant for variant in variants if setting.variant.startswith(variant["backend"] + "-"))
 
 
-def loads_of(scenario: Optional[str], concurrency: str, request_rate: str, *, loadgen: bool) -> List[Load]:
+def loads_of(scenario: Optional[str], concurrency: str, request_rate: str, *, loadgen: bool) -> List[LoadSpec]:
     """How requests come, from the options. LoadGen knows only the three scenarios, and runs all without a choice."""
     if scenario not in (None, *SCENARIOS):
         raise UsageError(f"there is no scenario {scenario!r}", hint=f"one of {', '.join(SCENARIOS)}")
@@ -136,22 +162,22 @@ def loads_of(scenario: Optional[str], concurrency: str, request_rate: str, *, lo
         raise UsageError(f"--concurrency is of clients that wait, and {other} asks otherwise", hint="one of the two")
     if request_rate and scenario in ("single-stream", "offline"):
         raise UsageError(f"--request-rate is for the server scenario, not {scenario}", hint="--scenario server")
-    rates = [Load(OPEN, rate) for rate in numbers(request_rate, "--request-rate")]
+    rates = [LoadSpec(OPEN, rate) for rate in numbers(request_rate, "--request-rate")]
     if scenario == "server" and not rates:
-        return [Load(OFFLINE, None), Load(OPEN, None)]
+        return [LoadSpec(OFFLINE, None), LoadSpec(OPEN, None)]
     if scenario == "single-stream":
-        return [Load(CLOSED, 1)]
+        return [LoadSpec(CLOSED, 1)]
     if scenario == "offline":
-        return [Load(OFFLINE, None)]
+        return [LoadSpec(OFFLINE, None)]
     if loadgen and scenario is None:
-        return [Load(CLOSED, 1), Load(OFFLINE, None), *(rates or [Load(OPEN, None)])]
-    return rates or [Load(CLOSED, number) for number in whole_numbers(concurrency or CONCURRENCY, "--concurrency")]
+        return [LoadSpec(CLOSED, 1), LoadSpec(OFFLINE, None), *(rates or [LoadSpec(OPEN, None)])]
+    return rates or [LoadSpec(CLOSED, number) for number in whole_numbers(concurrency or CONCURRENCY, "--concurrency")]
 
 
 def numbers(text: str, name: str) -> List[float]:
     """ "1,2,4", "1:16" (1, 2, 4, 8, 16), "50:400:50"; UsageError, naming the option, for anything else."""
     try:
-        parts = [_range([float(one) for one in part.split(":")]) for part in text.split(",") if part.strip()]
+        parts = [_range([float(bound) for bound in part.split(":")]) for part in text.split(",") if part.strip()]
     except ValueError as error:
         raise UsageError(f"{name} is {text!r}: {error}", hint=f"{name} 1,2,4 or 1:16 or 50:400:50") from None
     found = list(dict.fromkeys(itertools.chain.from_iterable(parts)))

@@ -2,16 +2,19 @@
 
 The document is {"schema_version", "kind", "neuronbert_version", "created_at", "command", "artifact", "environment",
 "points": [...]}; a point has ``COLUMNS`` (neuronperf's names where it has one), the figures' intervals and the raw
-samples. ``neuronbert plan --measured`` reads it.
+samples. ``neuronbert plan --measured`` reads it; comparison.py compares two.
 """
 
 import csv
 import io
 import json
 import math
+from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any, Dict, Iterable, List, Mapping, Optional, Sequence, Union
+from typing import Any, Dict, Iterable, List, Mapping, Optional, Sequence, Tuple, Union
 
+from neuronbert import __version__
+from neuronbert.artifact.files import output_errors, replace_file
 from neuronbert.benchmark import statistics
 from neuronbert.benchmark.load import LoadResult
 from neuronbert.benchmark.loadgen import OFFLINE, LoadGenResult
@@ -33,24 +36,27 @@ COLUMNS = (
     "loadgen_latency_ms_p50", "loadgen_latency_ms_p90", "loadgen_latency_ms_p95", "loadgen_ratio", "loadgen_p50_ratio",
     "loadgen_valid",
 )  # fmt: skip
-# What makes two points the same question asked twice; the rest are answers.
+# Equal in these columns, two points are the same question asked twice; the other columns are answers.
 IDENTITY = (
     "instance_type", "engine", "variant", "mode", "precision", "emulated", "n_models", "workers_per_model", "threads",
     "pipeline_size", "batch_size", "sequence_length", "input", "concurrency", "offered_qps",
 )  # fmt: skip
-# A curve is over load (concurrency or rate); a knee is over batch sizes.
+# A curve runs over the load (concurrency or rate), a knee over batch sizes.
 LOAD = ("concurrency", "offered_qps")
 
 
 def measured_point(setting: Mapping[str, Any], result: LoadResult, price: Optional[Price] = None) -> Dict[str, Any]:
-    """One point: the setting as it is, the figures with their intervals, and the latencies they came from."""
+    """One point: the columns of ``setting``, the figures with their intervals, and the latencies they came from."""
     rate = statistics.mean(result.throughputs_per_s)._replace(value=result.throughput_per_s)
     latencies = statistics.latency_percentiles(result.latencies_ms)
-    figures = {"throughput_avg": rate, **{f"latency_ms_p{percent}": one for percent, one in latencies.items()}}
+    figures = {
+        "throughput_avg": rate,
+        **{f"latency_ms_p{percent}": estimate for percent, estimate in latencies.items()},
+    }
     return {
         **dict.fromkeys(COLUMNS),
         **setting,
-        **{name: None if one is None else _finite(one.value) for name, one in figures.items()},
+        **{name: None if estimate is None else _finite(estimate.value) for name, estimate in figures.items()},
         "cost_per_1m_inf": price.per_million(rate.value) if price and rate.value > 0 else None,
         "price": price._asdict() if price else None,
         "price_usd_per_hour": price.usd_per_hour if price else None,
@@ -59,7 +65,11 @@ def measured_point(setting: Mapping[str, Any], result: LoadResult, price: Option
         "errors": sum(result.errors.values()),
         "errors_by_class": result.errors,
         "steady": result.steady,
-        "intervals": {name: [_finite(one.low), _finite(one.high)] for name, one in figures.items() if one is not None},
+        "intervals": {
+            name: [_finite(estimate.low), _finite(estimate.high)]
+            for name, estimate in figures.items()
+            if estimate is not None
+        },
         "samples_ms": [round(latency, 3) for latency in result.latencies_ms],
     }
 
@@ -95,13 +105,16 @@ def _finite(value: float) -> Optional[float]:
     return float(f"{value:.6g}") if math.isfinite(value) else None
 
 
+def _key(point: Mapping[str, Any], *without: str) -> Tuple[Any, ...]:
+    return tuple(point.get(name) for name in IDENTITY if name not in without)
+
+
 def mark_knees(points: Iterable[Dict[str, Any]]) -> None:
-    """Sets ``knee`` on the points of the smallest batch size near the plateau, for each configuration."""
-    families: Dict[Any, List[Dict[str, Any]]] = {}
+    """Set ``knee`` on the points of each configuration: true for the smallest batch size near the plateau."""
+    families: Dict[Tuple[Any, ...], List[Dict[str, Any]]] = {}
     for point in points:
-        # A static variant has its batch size in its name.
-        key = tuple(point.get(name) for name in IDENTITY if name not in ("batch_size", "variant", *LOAD))
-        families.setdefault(key, []).append(point)
+        # Without the variant: a static one has its batch size in its name.
+        families.setdefault(_key(point, "batch_size", "variant", *LOAD), []).append(point)
     for family in families.values():
         best: Dict[int, float] = {}
         for point in family:
@@ -113,15 +126,15 @@ def mark_knees(points: Iterable[Dict[str, Any]]) -> None:
 
 
 def mark_target(points: Sequence[Dict[str, Any]], latency_p95_ms: Optional[float]) -> None:
-    """Sets ``at_target`` on each configuration's point of most throughput whose p95 is within ``latency_p95_ms``."""
-    best: Dict[Any, Dict[str, Any]] = {}
+    """Set ``at_target``: true for each configuration's best point with a p95 within ``latency_p95_ms``."""
+    best: Dict[Tuple[Any, ...], Dict[str, Any]] = {}
     for point in points:
         point["at_target"] = None if latency_p95_ms is None else False
         p95_ms = point["latency_ms_p95"]
-        # Latencies are of the requests that were answered: refused ones would not count.
+        # Latencies are those of answered requests only, so a point with errors proves nothing.
         if latency_p95_ms is None or p95_ms is None or p95_ms > latency_p95_ms or point["errors"]:
             continue
-        key = tuple(point.get(name) for name in IDENTITY if name not in LOAD)
+        key = _key(point, *LOAD)
         if key not in best or point["throughput_avg"] > best[key]["throughput_avg"]:
             best[key] = point
     for point in best.values():
@@ -138,13 +151,7 @@ def document_of(
     latency_p95_ms: Optional[float] = None,
     left_out: Optional[Mapping[str, int]] = None,
 ) -> Dict[str, Any]:
-    """The whole report, knees marked, what each configuration gives within ``latency_p95_ms``, and why ``left_out``
-    points are missing.
-    """
-    from datetime import datetime, timezone
-
-    from neuronbert import __version__
-
+    """The whole report: knees and what meets ``latency_p95_ms`` are marked, ``left_out`` is reason → missing points."""
     mark_knees(points)
     mark_target(points, latency_p95_ms)
     return {
@@ -219,13 +226,13 @@ def as_markdown(document: Mapping[str, Any]) -> str:
 
 
 def _costs(document: Mapping[str, Any]) -> List[str]:
-    """The most that was measured, and the most within the latency target: saturation is not what a service runs at."""
+    """The highest throughput, and the highest within the latency target: no service runs at saturation."""
     points = [point for point in document["points"] if point["throughput_avg"]]
     limit = document.get("latency_target_p95_ms")
     wanted = [("saturated", points)]
     if limit is not None:
         wanted.append((f"p95 within {limit:g} ms", [point for point in points if point.get("at_target")]))
-    return [f"{name}: {_most(some)}" for name, some in wanted]
+    return [f"{name}: {_most(candidates)}" for name, candidates in wanted]
 
 
 def _most(points: Sequence[Mapping[str, Any]]) -> str:
@@ -233,7 +240,7 @@ def _most(points: Sequence[Mapping[str, Any]]) -> str:
         return "no point that was measured"
     best = max(points, key=lambda point: point["throughput_avg"])
     cost = f", {best['cost_per_1m_inf']:.3g} USD for a million" if best["cost_per_1m_inf"] else ""
-    return f"{best['throughput_avg']:.4g}/s{cost} ({_label(best)})"
+    return f"{best['throughput_avg']:.4g}/s{cost} ({label_of(best)})"
 
 
 def _cell(value: Any) -> str:
@@ -244,9 +251,14 @@ def _cell(value: Any) -> str:
     return "" if value is None else str(value).replace("|", "\\|")
 
 
+def label_of(point: Mapping[str, Any]) -> str:
+    """Everything that tells a point from others, in words."""
+    return ", ".join(f"{name} {point[name]}" for name in IDENTITY if point.get(name) not in (None, False))
+
+
 def as_html(document: Mapping[str, Any]) -> str:
     """One self-contained page: curves, cost, the table, the machine, the command, the samples."""
-    # "</script>" or "<!--" within the data would end or open something of the page's own.
+    # "</script>" or "<!--" within the data would end or open an element of the page.
     data = json.dumps(document, ensure_ascii=False, allow_nan=False).replace("<", "\\u003c")
     return TEMPLATE_PATH.read_text(encoding="utf-8").replace("__REPORT__", data, 1)
 
@@ -265,68 +277,11 @@ def refuse_unwritable(path: Union[str, Path]) -> None:
 
 
 def write_report(document: Mapping[str, Any], path: Union[str, Path]) -> None:
-    """Writes the form that the suffix of ``path`` names; UsageError for any other."""
+    """Write the form that the suffix of ``path`` names.
+
+    Raises UsageError for any other suffix, OutputError for a place that cannot be written.
+    """
     refuse_unwritable(path)
-    from neuronbert.artifact.manifest import output_errors
-
     target = Path(path)
-    temporary = target.with_name(target.name + ".tmp")
     with output_errors(target):
-        temporary.write_text(WRITERS[target.suffix.lower()](document), encoding="utf-8")
-        temporary.replace(target)
-
-
-# ---------------------------------------------------------------------------- comparison
-
-
-def refuse_unlike(before: Mapping[str, Any], after: Mapping[str, Any]) -> None:
-    """UsageError, naming every difference, when two reports are of other machines or other artifacts."""
-    unlike = [
-        f"{part}.{key}: {one.get(key)!r} and {other.get(key)!r}"
-        for part, keys in (
-            ("artifact", ("fingerprint",)),
-            ("environment", ("cpu_model", "usable_cpus", "memory_bytes")),
-            ("asked", ("questions", "request_distribution", "emulation")),
-        )
-        for one, other in [(before.get(part, {}), after.get(part, {}))]
-        for key in keys
-        if not _same(key, one.get(key), other.get(key))
-    ]
-    if unlike:
-        raise UsageError(
-            "these reports cannot be compared: " + "; ".join(unlike), hint="measure both on one machine, of one model"
-        )
-
-
-def _same(key: str, one: Any, other: Any) -> bool:
-    if key == "memory_bytes" and one and other:  # a kernel's update changes it by some pages
-        return bool(abs(one - other) <= 0.01 * one)
-    return bool(one == other)
-
-
-def compare_reports(before: Mapping[str, Any], after: Mapping[str, Any]) -> List[statistics.Difference]:
-    """Throughput and p95 of every point that both reports have; UsageError for unlike reports or no such point."""
-    refuse_unlike(before, after)
-    old = {_identity(point): point for point in before["points"]}
-    pairs = [(old[_identity(point)], point) for point in after["points"] if _identity(point) in old]
-    if not pairs:
-        raise UsageError("these reports have no point in common", hint="the same options for both")
-    return [
-        statistics.compare(_label(new), figure, _estimate(one, figure), _estimate(new, figure), more_is_better=more)
-        for one, new in pairs
-        for figure, more in (("throughput_avg", True), ("latency_ms_p95", False))
-        if one.get(figure) is not None and new.get(figure) is not None
-    ]
-
-
-def _identity(point: Mapping[str, Any]) -> Any:
-    return tuple(point.get(name) for name in IDENTITY)
-
-
-def _label(point: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name} {point[name]}" for name in IDENTITY if point.get(name) not in (None, False))
-
-
-def _estimate(point: Mapping[str, Any], figure: str) -> statistics.Estimate:
-    low, high = point["intervals"][figure]
-    return statistics.Estimate(point[figure], -math.inf if low is None else low, math.inf if high is None else high)
+        replace_file(target, WRITERS[target.suffix.lower()](document))

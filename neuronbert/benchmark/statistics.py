@@ -1,7 +1,7 @@
-"""What a sample of measurements says, and how sure that is: percentiles, steadiness, the knee, and comparison.
+"""What a sample of measurements says, and how certain that is: percentiles, steadiness, the knee, and comparison.
 
-Pure: numbers in, numbers out. The intervals take the samples for independent; requests that share a queue are not
-quite, so a real interval is somewhat wider, the more so the fuller the queue.
+Pure: numbers in, numbers out. The intervals assume independent samples; requests that share a queue are not quite
+independent, so a real interval is somewhat wider, the more so the fuller the queue.
 """
 
 import math
@@ -12,7 +12,7 @@ import numpy as np
 
 CONFIDENCE = 0.95
 PERCENTILES = (50, 90, 95, 99)
-# Ten samples lie above p99 then; of fewer the percentile is what one slow request happened to take.
+# Ten samples lie above p99 then; with fewer, the percentile is what one slow request happened to take.
 LEAST_SAMPLES_P99 = 1000
 STEADY_WINDOWS = 3
 STEADY_TOLERANCE = 0.10
@@ -20,7 +20,7 @@ KNEE_TOLERANCE = 0.05
 
 
 class Estimate(NamedTuple):
-    """A value and the interval that holds the true one with 95 % confidence; infinite where the sample is too small."""
+    """A value and its 95 % confidence interval; an end is infinite where the sample is too small to bound it."""
 
     value: float
     low: float
@@ -38,7 +38,7 @@ def percentile(samples: Sequence[float], percent: float) -> Estimate:
         return Estimate(math.nan, -math.inf, math.inf)
     value = float(np.percentile(ordered, percent))
     low, high = _ranks(len(ordered), percent / 100)
-    # The percentile itself lies between two samples, and of a few it may pass the rank.
+    # The percentile itself is interpolated between two samples, and among few it may lie beyond the rank.
     return Estimate(
         value,
         min(value, float(ordered[low])) if low >= 0 else -math.inf,
@@ -61,7 +61,7 @@ def _ranks(count: int, share: float) -> Tuple[int, int]:
 
 
 def latency_percentiles(latencies_ms: Sequence[float]) -> Dict[int, Optional[Estimate]]:
-    """p50, p90, p95 and p99 of latencies; p99 is None below 1,000 samples, each is None without any."""
+    """p50, p90, p95 and p99 of latencies; p99 is None below 1,000 samples, all are None without any."""
     return {
         percent: percentile(latencies_ms, percent)
         if len(latencies_ms) >= (LEAST_SAMPLES_P99 if percent == 99 else 1)
@@ -99,21 +99,21 @@ def _student(freedom: int) -> float:
 # ---------------------------------------------------------------------------- steadiness and the knee
 
 
-class Window(NamedTuple):
-    """A stretch of a run."""
+class MeasuredWindow(NamedTuple):
+    """What was seen in one stretch of a run."""
 
-    throughput_per_s: float
-    p95_ms: float
+    throughput_per_s: float  # answers
+    p95_ms: float  # latency
 
 
-def steady_from(windows: Sequence[Window]) -> Optional[int]:
+def steady_from(windows: Sequence[MeasuredWindow]) -> Optional[int]:
     """Index of the first of three windows in a row whose throughput and p95 are each within 10 % of their mean.
 
-    None when there are none: the run was never steady.
+    None when no three are: the run was never steady.
     """
     for first in range(len(windows) - STEADY_WINDOWS + 1):
-        some = windows[first : first + STEADY_WINDOWS]
-        if _alike([one.throughput_per_s for one in some]) and _alike([one.p95_ms for one in some]):
+        run = windows[first : first + STEADY_WINDOWS]
+        if _alike([window.throughput_per_s for window in run]) and _alike([window.p95_ms for window in run]):
             return first
     return None
 
@@ -160,5 +160,5 @@ def compare(point: str, figure: str, before: Estimate, after: Estimate, *, more_
 
 
 def slower(differences: Sequence[Difference]) -> List[Difference]:
-    """Those that got worse."""
-    return [one for one in differences if one.verdict == "slower"]
+    """The differences that are for the worse."""
+    return [difference for difference in differences if difference.verdict == "slower"]

@@ -5,10 +5,10 @@ from dataclasses import dataclass, field
 from itertools import zip_longest
 from pathlib import Path
 from statistics import median
-from typing import Any, Dict, Iterable, List, Mapping, NamedTuple, Optional, Sequence, Union
+from typing import Any, Dict, Iterable, List, Mapping, NamedTuple, Optional, Sequence, Tuple, Union
 
 from neuronbert.backends import BACKENDS, backend_module, load_backend
-from neuronbert.backends.base import Session, ThroughputPlan
+from neuronbert.backends.base import Backend, Session, ThroughputPlan
 from neuronbert.errors import UsageError
 from neuronbert.hardware.machine import has_inferentia
 from neuronbert.tasks.base import Agreement
@@ -118,9 +118,12 @@ def auto_backends() -> Sequence[str]:
     On an inf1 instance, real or emulated, those are the ones for its chips: they are what is paid for.
     """
     device = "neuron" if has_inferentia() or os.environ.get("NEURONBERT_EMULATE") else "cpu"
-    modules = {name: backend_module(name) for name in BACKENDS}
-    tried = [name for name, module in modules.items() if module.DEVICE == device and module.AUTO_RANK is not None]
-    return sorted(tried, key=lambda name: modules[name].AUTO_RANK)
+    ranks = {name: module.AUTO_RANK for name, module in _modules() if module.DEVICE == device}
+    return [name for _, name in sorted((rank, name) for name, rank in ranks.items() if rank is not None)]
+
+
+def _modules() -> List[Tuple[str, Backend]]:
+    return [(name, backend_module(name)) for name in BACKENDS]
 
 
 def _offered(backend: str, precisions: Sequence[str], neuron_precision: Optional[str]) -> List[str]:

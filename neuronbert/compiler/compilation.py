@@ -6,14 +6,13 @@ from typing import Any, Dict, Mapping, Optional, Sequence, Union
 
 import numpy as np
 
+from neuronbert.artifact.files import new_folder, refuse_existing
 from neuronbert.artifact.manifest import (
     SELFTEST_NAME,
     Artifact,
     PathLike,
     load_artifact,
     manifest_of,
-    new_folder,
-    refuse_existing,
     sha256_of,
     write_manifest,
 )

@@ -1,4 +1,4 @@
-"""What the command line's ``answer`` does: an artifact loaded, one input or a file of them answered, and closed again."""
+"""What the `answer` command does: an artifact loaded, an input or a file of them answered, and closed again."""
 
 from typing import Any, BinaryIO, Callable, Dict, List, NamedTuple, Optional
 

@@ -1,6 +1,6 @@
-"""What an instance costs an hour, where and when that was so; the planner, the benchmark and ``cores`` ask here.
+"""What an instance costs an hour, where and when that was so; the planner, the benchmark and cores.py ask here.
 
-``prices.json`` is the price book that ships with the package. A user's own file has the same form and goes before it:
+``prices.json`` is the price book that ships with the package. A user's own file has the same form and takes precedence:
 {"schema_version": 1, "lists": [{"region": "eu-west-1", "date": "2026-01", "source": "our contract",
 "usd_per_hour": {"inf1.xlarge": 0.15}}]}
 """
@@ -15,8 +15,12 @@ from neuronbert.errors import InputError, UsageError
 
 PRICES_PATH = Path(__file__).with_name("prices.json")
 SCHEMA_VERSION = 1
-# A machine that is nobody's instance type: it has a price when the user's file gives one.
+# The name of a machine that is no instance type: it has a price when the user's file gives it one.
 THIS_MACHINE = "this machine"
+_EXAMPLE = (
+    '{"schema_version": 1, "lists": [{"region": "us-east-1", "date": "2026-01", "source": "our contract", '
+    '"usd_per_hour": {"inf1.xlarge": 0.15}}]}'
+)
 
 
 class Price(NamedTuple):
@@ -28,16 +32,16 @@ class Price(NamedTuple):
     source: str
 
     def sentence(self) -> str:
-        """The part that must stand beside every figure in dollars."""
+        """What must be said beside every figure in dollars."""
         return f"at {self.usd_per_hour:g} USD/h in {self.region}, {self.date} ({self.source})"
 
     def per_million(self, throughput_per_s: float) -> float:
-        """Dollars for a million inferences at ``throughput_per_s``: price / (throughput * 3600) * 1e6."""
+        """Dollars for a million inferences at ``throughput_per_s`` inferences a second."""
         return self.usd_per_hour / (throughput_per_s * 3600) * 1e6
 
 
 class PriceBook:
-    """The prices of each instance type, the one that counts first."""
+    """The prices of each instance type, first the one in force."""
 
     def __init__(self, prices: Mapping[str, Tuple[Price, ...]]):
         self._prices = dict(prices)
@@ -51,7 +55,7 @@ class PriceBook:
         return name in self._prices
 
     def history(self, name: str) -> Tuple[Price, ...]:
-        """All prices of ``name``, the one that counts first; UsageError for an instance type without one."""
+        """All prices of ``name``, first the one in force; UsageError for an instance type without a price."""
         if name not in self._prices:
             raise UsageError(
                 f"there is no price for {name!r}; there is one for {', '.join(self._prices)}",
@@ -60,7 +64,7 @@ class PriceBook:
         return self._prices[name]
 
     def price(self, name: str) -> Price:
-        """The price of ``name`` that counts."""
+        """The price of ``name`` in force; UsageError for an instance type without a price."""
         return self.history(name)[0]
 
 
@@ -68,19 +72,19 @@ class PriceBook:
 def shipped_prices() -> PriceBook:
     """The price book of the package: on demand, us-east-1, dated."""
     document = json.loads(PRICES_PATH.read_text(encoding="utf-8"))
-    return PriceBook(_merged(_list_prices(one) for one in document["lists"]))
+    return PriceBook(_merged(_prices_of(price_list) for price_list in document["lists"]))
 
 
 def load_prices(path: Optional[Union[str, Path]] = None) -> PriceBook:
     """The shipped price book, with the prices of the file at ``path`` before its own.
 
-    InputError for a file that is not such a list, for prices that are not positive numbers, and for an instance type
-    that neither the shipped book knows nor is "this machine": a misspelt name must not leave the old price standing.
+    Raises InputError for a file of another form, for prices that are not positive numbers, and for a name that is
+    neither in the shipped book nor "this machine": a misspelt one must not leave the old price in force.
     """
     shipped = shipped_prices()
     if path is None:
         return shipped
-    own = _merged(_list_prices(one, str(path)) for one in _read_lists(path))
+    own = _merged(_prices_of(price_list, str(path)) for price_list in _read_lists(path))
     known = [*shipped.names, THIS_MACHINE]
     unknown = [name for name in own if name not in known]
     if unknown:
@@ -107,27 +111,24 @@ def _read_lists(path: Union[str, Path]) -> List[Any]:
     return list(document["lists"])
 
 
-_EXAMPLE = (
-    '{"schema_version": 1, "lists": [{"region": "us-east-1", "date": "2026-01", "source": "our contract", '
-    '"usd_per_hour": {"inf1.xlarge": 0.15}}]}'
-)
-
-
-def _list_prices(one: Any, path: str = PRICES_PATH.name) -> Dict[str, Tuple[Price, ...]]:
-    """One list of a price file: every price of it has the same region, date and source."""
+def _prices_of(price_list: Any, path: str = PRICES_PATH.name) -> Dict[str, Tuple[Price, ...]]:
+    """The prices in one list of a price file, which all have its region, date and source."""
     wanted = ("region", "date", "source")
-    if not isinstance(one, dict) or not isinstance(one.get("usd_per_hour"), dict):
+    if not isinstance(price_list, dict) or not isinstance(price_list.get("usd_per_hour"), dict):
         raise InputError(f"{path} has a list without usd_per_hour", hint=_EXAMPLE)
-    missing = [name for name in wanted if not isinstance(one.get(name), str) or not one[name]]
+    missing = [name for name in wanted if not isinstance(price_list.get(name), str) or not price_list[name]]
     if missing:
         raise InputError(f"{path} has a list without {', '.join(missing)}: a price needs them", hint=_EXAMPLE)
-    for name, value in one["usd_per_hour"].items():
+    usd_per_hour = price_list["usd_per_hour"]
+    for name, value in usd_per_hour.items():
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not (math.isfinite(value) and value > 0):
             raise InputError(f"{path}: the price of {name} must be dollars an hour above 0, not {value!r}")
-    return {name: (Price(float(value), *(one[key] for key in wanted)),) for name, value in one["usd_per_hour"].items()}
+    region, date, source = (price_list[name] for name in wanted)
+    return {name: (Price(float(value), region, date, source),) for name, value in usd_per_hour.items()}
 
 
 def _merged(parts: Iterable[Mapping[str, Tuple[Price, ...]]]) -> Dict[str, Tuple[Price, ...]]:
+    """All prices of each name, those of earlier parts first."""
     merged: Dict[str, Tuple[Price, ...]] = {}
     for part in parts:
         for name, prices in part.items():

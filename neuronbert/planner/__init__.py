@@ -1,4 +1,11 @@
 """Which instance, mode, cores and batch size serve a model at a target: device model, queueing, price, and the reasons.
 
-Only ``cli`` may import it.
+Only ``cli`` may import it. In reading order:
+
+planning        plan: judge every candidate against the target, and rank them
+configurations  the data: a target, a configuration
+candidates      every configuration, predicted or measured
+queueing        how long requests wait for one another
+simulation      the same event by event, to check queueing
+explanation     the plan in words
 """

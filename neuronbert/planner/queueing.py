@@ -1,11 +1,11 @@
 """How long a request waits and is served when they come at random: the runner's rule for batches, as arithmetic.
 
-A batch leaves when it is full, when its oldest request has waited ``max_wait_s``, or when a core group has less to do
-than it can (a single core one batch, a pipeline one for each stage); a group holds ``in_flight`` batches at most. A
-static batch takes the same time however full it is, so the groups come round in turn, and the moments at which a batch
-leaves, enters its first stage and is done follow from those of earlier batches. That is Lindley's recursion (Proc.
-Cambridge Phil. Soc. 48, 1952), with batches for customers and the group's turn for the server.
-``neuronbert.planner.simulation`` plays the same rule event by event and checks this one.
+A batch leaves when it is full, when its oldest request has waited ``max_wait_s``, or when a core group could work on
+more batches than it has (a single core on one, a pipeline on one for each stage); a group holds at most ``in_flight``.
+A static batch takes the same time however full it is, so the groups come round in turn, and the moments at which a
+batch leaves, enters its first stage and is done follow from those of earlier batches. That is Lindley's recursion
+(Proc. Cambridge Phil. Soc. 48, 1952), with batches for customers and the group's turn for the server.
+simulation.py plays the same rule event by event and checks this module; planning.py asks it.
 """
 
 import math
@@ -46,14 +46,14 @@ class Service:
 
 
 class Schedule(NamedTuple):
-    """What became of each request, and of each batch."""
+    """What became of each request and of each batch."""
 
     latencies_s: np.ndarray  # (requests,), from arrival to the end of its batch
     rows: np.ndarray  # (batches,), requests in it
 
 
 def schedule(service: Service, arrivals_s: Iterable[float]) -> Schedule:
-    """Runs requests that arrive at ``arrivals_s`` (ascending) through the instance."""
+    """Run requests that arrive at ``arrivals_s`` (seconds, ascending) through the instance."""
     arrivals = list(map(float, arrivals_s))
     entered: List[float] = []
     done: List[float] = []
@@ -77,12 +77,12 @@ def schedule(service: Service, arrivals_s: Iterable[float]) -> Schedule:
 
 
 def poisson_arrivals(rate_per_s: float, requests: int, seed: int = 0) -> np.ndarray:
-    """Moments, in seconds, at which ``requests`` independent requests come."""
+    """The moments, in seconds, at which ``requests`` independent requests come."""
     return np.cumsum(np.random.default_rng(seed).exponential(1 / rate_per_s, requests))
 
 
-class Load(NamedTuple):
-    """An instance under random arrivals."""
+class LatencyUnderLoad(NamedTuple):
+    """How long requests take on an instance under random arrivals."""
 
     p50_s: float
     p95_s: float
@@ -91,16 +91,16 @@ class Load(NamedTuple):
 
 
 @lru_cache(maxsize=4096)
-def under_load(service: Service, rate_per_s: float) -> Load:
+def under_load(service: Service, rate_per_s: float) -> LatencyUnderLoad:
     """Latency at ``rate_per_s`` requests a second, from the same random arrivals for every instance that is compared.
 
     The first tenth is left out: it found an empty instance. Infinite at and above capacity.
     """
     utilisation = rate_per_s / service.capacity_per_s
     if utilisation >= 1:
-        return Load(math.inf, math.inf, utilisation, service.batch_size)
-    # A queue forgets its past the more slowly the fuller it is: as 1 / (1 - utilisation)^2.
+        return LatencyUnderLoad(math.inf, math.inf, utilisation, service.batch_size)
+    # The fuller a queue, the longer it remembers its past: as 1 / (1 - utilisation)^2.
     requests = int(min(200_000, max(20_000, 2_000 / (1 - utilisation) ** 2)))
     result = schedule(service, poisson_arrivals(rate_per_s, requests))
     p50, p95 = np.percentile(result.latencies_s[requests // 10 :], [50, 95])
-    return Load(float(p50), float(p95), utilisation, float(result.rows.mean()))
+    return LatencyUnderLoad(float(p50), float(p95), utilisation, float(result.rows.mean()))

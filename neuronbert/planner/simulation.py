@@ -1,7 +1,7 @@
-"""Runner and device played event by event (simpy): checks ``queueing``, and goes where one machine cannot.
+"""Runner and device simulated event by event (simpy): checks ``queueing``, and covers fleets that it cannot.
 
-Every request, batch, stage and instance of a fleet is there by itself, so nothing rests on an argument about the order
-in which batches finish. Needs the extra ``plan``.
+Every request, batch, stage and instance of a fleet is simulated by itself, so nothing rests on an argument about the
+order in which batches finish. Needs the extra ``plan``.
 """
 
 from typing import Any, Iterable, Iterator, List, Optional, Sequence, Tuple
@@ -93,7 +93,7 @@ class _Instance:
     def _dispatch(self) -> None:
         while self.queue:
             # Of groups that hold equally many, the one given its last batch first is the next to be done.
-            group = min(self.groups, key=lambda one: (one.held, one.last))
+            group = min(self.groups, key=lambda group: (group.held, group.last))
             # The timer's own sum may differ from the deadline's in the last bit.
             waited = self.environment.now >= self.queue[0][1] - 1e-12
             full = len(self.queue) >= self.service.batch_size

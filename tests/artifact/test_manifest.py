@@ -1,6 +1,5 @@
 """An artifact vouches for every byte of itself, and refuses what is not as it was written."""
 
-import errno
 import json
 import os
 import shutil
@@ -14,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from neuronbert.artifact import manifest as module
-from neuronbert.artifact.manifest import MANIFEST_NAME, Artifact, load_artifact, new_folder, refuse_unsafe_paths
+from neuronbert.artifact.manifest import MANIFEST_NAME, Artifact, load_artifact, refuse_unsafe_paths
 from neuronbert.artifact.variants import choose_variant
-from neuronbert.errors import ArtifactError, OutputError
+from neuronbert.errors import ArtifactError
 
 RELEASED = sorted((Path(__file__).parents[1] / "data" / "artifacts").glob("schema-*"))
 
@@ -266,64 +265,6 @@ def test_an_unknown_variant_lists_those_there_are():
         choose_variant(artifact_with(("a", {}), ("b", {})), "x")
 
 
-def test_a_new_folder_appears_only_when_the_block_ends(tmp_path):
-    with new_folder(tmp_path / "deep" / "out") as folder:
-        (folder / "file").write_text("x")
-        assert not (tmp_path / "deep" / "out").exists()
-    assert (tmp_path / "deep" / "out" / "file").read_text() == "x"
-    assert os.listdir(tmp_path / "deep") == ["out"]
-
-
-@pytest.mark.parametrize("error", [RuntimeError("broken"), KeyboardInterrupt()])
-def test_nothing_is_left_after_an_error(tmp_path, error):
-    with pytest.raises(type(error)):
-        with new_folder(tmp_path / "deep" / "deeper" / "out") as folder:
-            (folder / "file").write_text("x")
-            raise error
-    assert os.listdir(tmp_path) == []
-
-
-def test_parents_that_others_use_by_now_stay(tmp_path):
-    with pytest.raises(RuntimeError):
-        with new_folder(tmp_path / "deep" / "deeper" / "out"):
-            (tmp_path / "deep" / "other").touch()
-            raise RuntimeError
-    assert os.listdir(tmp_path / "deep") == ["other"]
-
-
-@pytest.mark.parametrize("below", ["file/out", "file/deep/out"])
-def test_an_output_below_a_file_is_refused(tmp_path, below):
-    (tmp_path / "file").touch()
-    with pytest.raises(OutputError, match="a part of the path is a file"):
-        with new_folder(tmp_path / below):
-            pass
-
-
-@pytest.mark.parametrize("kind", ["file", "folder", "dangling link"])
-def test_an_existing_output_is_refused(tmp_path, kind):
-    target = tmp_path / "out"
-    {"file": target.touch, "folder": target.mkdir, "dangling link": lambda: target.symlink_to("nowhere")}[kind]()
-    with pytest.raises(OutputError, match="exists already"):
-        with new_folder(target):
-            pass
-
-
-@pytest.mark.parametrize(
-    ("code", "words"), [(errno.ENOSPC, "disk is full"), (errno.EROFS, "read-only"), (errno.EACCES, "permission denied")]
-)
-def test_what_the_file_system_says_is_put_in_words(tmp_path, code, words):
-    with pytest.raises(OutputError, match=words):
-        with new_folder(tmp_path / "out"):
-            raise OSError(code, os.strerror(code))
-    assert os.listdir(tmp_path) == []
-
-
-def test_an_error_about_a_file_elsewhere_is_not_blamed_on_the_output(tmp_path):
-    with pytest.raises(PermissionError):
-        with new_folder(tmp_path / "a" / "out"):
-            raise PermissionError(errno.EACCES, "denied", str(tmp_path / "checkpoint" / "weights"))
-
-
 def test_loading_needs_neither_torch_nor_transformers(echo_artifact):
     code = (
         "import sys; from neuronbert import Engine; "
@@ -333,19 +274,3 @@ def test_loading_needs_neither_torch_nor_transformers(echo_artifact):
     assert (
         subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
     )
-
-
-def test_a_second_interrupt_does_not_stop_the_cleaning_up(tmp_path, monkeypatch):
-    remove, interrupts = shutil.rmtree, [KeyboardInterrupt, KeyboardInterrupt]
-
-    def interrupted(*arguments, **options):
-        if interrupts:
-            raise interrupts.pop()
-        remove(*arguments, **options)
-
-    with pytest.raises(KeyboardInterrupt), new_folder(tmp_path / "out") as folder:
-        (folder / "half").write_text("made")
-        monkeypatch.setattr(shutil, "rmtree", interrupted)
-        raise KeyboardInterrupt
-    monkeypatch.undo()
-    assert os.listdir(tmp_path) == []

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from neuronbert.artifact import resumable
+from neuronbert.artifact import files, resumable
 from neuronbert.artifact.resumable import as_job, partial_path, read_record, record_path, resumable_output
 from neuronbert.errors import OutputError
 
@@ -49,6 +49,7 @@ class Countdown:
         monkeypatch.setattr(os, "fsync", self.wrapped(lambda descriptor: None))
         monkeypatch.setattr(resumable.ResumableOutput, "_cut", self.wrapped(resumable.ResumableOutput._cut))
         monkeypatch.setattr(resumable.ResumableOutput, "tidy", lambda self: None)
+        monkeypatch.setattr(files, "_discard", lambda temporary: None)
 
     def wrapped(self, function):
         def call(*arguments, **keywords):

@@ -208,7 +208,7 @@ import errno, resource, sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[4])
 from tiny_source import TinySource
-from neuronbert.artifact.manifest import new_folder
+from neuronbert.artifact.files import new_folder
 from neuronbert.backends import load_backend
 from neuronbert.errors import OutputError
 backend, source = load_backend(sys.argv[1]), TinySource()

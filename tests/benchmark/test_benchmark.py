@@ -1,5 +1,7 @@
 """The sweep, on the echo backend: real workers, real clients, short windows."""
 
+import dataclasses
+import inspect
 import json
 
 import numpy as np
@@ -11,9 +13,9 @@ from neuronbert import benchmark_artifact
 from neuronbert.benchmark import sweep as benchmark
 from neuronbert.benchmark.load import Period
 from neuronbert.benchmark.measure import full_rows
-from neuronbert.benchmark.missing_shapes import Shapes
-from neuronbert.benchmark.points import CLOSED, Axes, Load, settings_of
+from neuronbert.benchmark.points import CLOSED, Axes, LoadSpec, settings_of
 from neuronbert.benchmark.report import as_markdown, read_report
+from neuronbert.benchmark.sweep_plan import SweepOptions, announcement
 from neuronbert.checkpoint.tokenizer import Tokenizer
 from neuronbert.errors import ArtifactError, BackendFailed, GateRefused, InputError, UsageError
 from neuronbert.tasks.question_answering import task as question_answering
@@ -85,9 +87,8 @@ def test_loadgen_measures_all_scenarios_too(echo_artifact, tmp_path):
 
 
 def test_a_long_sweep_says_so_first(echo_artifact):
-    lines = []
-    settings = settings_of(echo_artifact.variants, Axes(), [Load(CLOSED, number) for number in range(1, 500)])
-    benchmark._announce(settings, Shapes(echo_artifact, None, lines.append), 15.0, False, lines.append)
+    settings = settings_of(echo_artifact.variants, Axes(), [LoadSpec(CLOSED, number) for number in range(1, 500)])
+    lines = list(announcement(settings, {}, 15.0, loadgen=False))
     assert "499 points, about" in lines[0] and "that is long" in lines[1]
 
 
@@ -123,6 +124,11 @@ def test_questions_without_text_for_a_length_are_said_before_anything_is_measure
         measured(echo_artifact, input_data=tmp_path / "short.jsonl", sequence_length="128")
     with pytest.raises(InputError, match="holds no question"):
         measured(echo_artifact, input_data=tmp_path / "empty.jsonl")
+
+
+def test_the_options_of_a_sweep_are_those_of_the_call_in_their_order():
+    parameters = list(inspect.signature(benchmark_artifact).parameters)
+    assert ["artifact", *(field.name for field in dataclasses.fields(SweepOptions)), "progress"] == parameters
 
 
 def test_the_command_of_an_api_call_has_its_options(echo_artifact):

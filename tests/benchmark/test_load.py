@@ -7,8 +7,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
 
-from neuronbert.benchmark.load import LoadResult, Period, Sample, closed_loop, open_loop
-from neuronbert.benchmark.statistics import Window
+from neuronbert.benchmark.load import LoadResult, Period, RequestSample, closed_loop, open_loop
+from neuronbert.benchmark.statistics import MeasuredWindow
 from neuronbert.errors import UsageError
 
 SHORT = Period(warm_up_s=0.05, window_s=0.1, longest_s=0.5)
@@ -154,8 +154,8 @@ def test_a_steady_load_ends_early_and_a_rising_one_says_that_it_never_was():
 
 
 def test_only_the_windows_that_count_give_samples_and_throughput():
-    windows = [Window(10, 9), Window(100, 5), Window(100, 5), Window(100, 5)]
-    result = LoadResult([Sample(0, 0.005, None)] * 300, windows, True, 3.0, first_window=1)
+    windows = [MeasuredWindow(10, 9), MeasuredWindow(100, 5), MeasuredWindow(100, 5), MeasuredWindow(100, 5)]
+    result = LoadResult([RequestSample(0, 0.005, None)] * 300, windows, True, 3.0, first_window=1)
     assert result.throughput_per_s == 100 and result.throughputs_per_s == [100, 100, 100]
     assert LoadResult([], windows, False, 4.0).throughputs_per_s == [10, 100, 100, 100]
 

@@ -4,10 +4,20 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from neuronbert.benchmark.points import CLOSED, OFFLINE, OPEN, Axes, Load, loads_of, numbers, settings_of, whole_numbers
+from neuronbert.benchmark.points import (
+    CLOSED,
+    OFFLINE,
+    OPEN,
+    Axes,
+    LoadSpec,
+    loads_of,
+    numbers,
+    settings_of,
+    whole_numbers,
+)
 from neuronbert.errors import UsageError
 
-ONE = [Load(CLOSED, 1)]
+ONE = [LoadSpec(CLOSED, 1)]
 CPU = {"name": "openvino-int8", "backend": "openvino", "precision": "int8", "batch_size": None,
        "sequence_length": None, "pipeline_cores": None}  # fmt: skip
 
@@ -67,13 +77,13 @@ def test_threads_on_neuron_cores_are_refused():
 
 
 def test_loads():
-    assert loads_of(None, "1,2", "", loadgen=False) == [Load(CLOSED, 1), Load(CLOSED, 2)]
-    assert loads_of(None, "", "", loadgen=False) == [Load(CLOSED, number) for number in (1, 2, 4, 8, 16)]
-    assert loads_of(None, "", "50:100:50", loadgen=False) == [Load(OPEN, 50), Load(OPEN, 100)]
-    assert loads_of("server", "", "", loadgen=False) == [Load(OFFLINE, None), Load(OPEN, None)]
-    assert loads_of("offline", "", "", loadgen=True) == [Load(OFFLINE, None)]
-    assert loads_of(None, "", "", loadgen=True) == [Load(CLOSED, 1), Load(OFFLINE, None), Load(OPEN, None)]
-    assert loads_of(None, "", "40", loadgen=True) == [Load(CLOSED, 1), Load(OFFLINE, None), Load(OPEN, 40)]
+    assert loads_of(None, "1,2", "", loadgen=False) == [LoadSpec(CLOSED, 1), LoadSpec(CLOSED, 2)]
+    assert loads_of(None, "", "", loadgen=False) == [LoadSpec(CLOSED, number) for number in (1, 2, 4, 8, 16)]
+    assert loads_of(None, "", "50:100:50", loadgen=False) == [LoadSpec(OPEN, 50), LoadSpec(OPEN, 100)]
+    assert loads_of("server", "", "", loadgen=False) == [LoadSpec(OFFLINE, None), LoadSpec(OPEN, None)]
+    assert loads_of("offline", "", "", loadgen=True) == [LoadSpec(OFFLINE, None)]
+    assert loads_of(None, "", "", loadgen=True) == [LoadSpec(CLOSED, 1), LoadSpec(OFFLINE, None), LoadSpec(OPEN, None)]
+    assert loads_of(None, "", "40", loadgen=True) == [LoadSpec(CLOSED, 1), LoadSpec(OFFLINE, None), LoadSpec(OPEN, 40)]
 
 
 @pytest.mark.parametrize(

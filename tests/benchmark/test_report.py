@@ -10,40 +10,12 @@ import subprocess
 
 import numpy as np
 import pytest
+from made_reports import document, load_result, point
 
 from neuronbert.benchmark import report
-from neuronbert.benchmark.load import LoadResult, Sample
-from neuronbert.benchmark.statistics import Window
+from neuronbert.benchmark.load import LoadResult
 from neuronbert.errors import InputError, UsageError
-from neuronbert.hardware.prices import shipped_prices
 from neuronbert.planner.planning import plan
-
-ENVIRONMENT = {"cpu_model": "AMD EPYC", "usable_cpus": 2, "memory_bytes": 8 * 2**30}
-ARTIFACT = {"name": "qa-artifact", "fingerprint": "abc"}
-
-
-def load_result(rate, latency_ms, count=1200, seed=0):
-    random = np.random.default_rng(seed)
-    samples = [Sample(0.0, one / 1e3, None) for one in random.gamma(20, latency_ms / 20, count)]
-    windows = [Window(rate * share, latency_ms * 1.4) for share in (0.99, 1.0, 1.01)]
-    return LoadResult(samples, windows, True, count / rate)
-
-
-def point(batch_size, concurrency, seed=0, slowdown=1.0, **setting):
-    rate = 100 * min(batch_size, 6) * concurrency / (concurrency + 2) / slowdown
-    given = {"instance_type": "inf1.xlarge", "engine": "neuron", "variant": "neuron",
-             "mode": "data-parallel", "precision": "bf16", "emulated": False,
-             "n_models": 4, "pipeline_size": 1, "batch_size": batch_size, "sequence_length": 128,
-             "concurrency": concurrency, **setting}  # fmt: skip
-    latency_ms = 1e3 * batch_size * concurrency / rate
-    return report.measured_point(given, load_result(rate, latency_ms, seed=seed), shipped_prices().price("inf1.xlarge"))
-
-
-def document(**options):
-    points = [point(batch, concurrency, **options) for batch in (1, 2, 4, 6, 8) for concurrency in (1, 2, 4, 8, 16)]
-    return report.document_of(
-        points, command="neuronbert benchmark qa-artifact", artifact=ARTIFACT, environment=ENVIRONMENT
-    )
 
 
 def test_a_point_has_figures_intervals_cost_and_the_samples_behind_them():
@@ -145,23 +117,6 @@ def test_a_file_that_is_no_report_is_refused(tmp_path, text, why):
     (tmp_path / "x.json").write_text(text)
     with pytest.raises(InputError, match=why):
         report.read_report(tmp_path / "x.json")
-
-
-def test_comparing_finds_what_is_slower_and_not_what_is_noise():
-    before, again, worse = document(seed=1), document(seed=2), document(seed=3, slowdown=1.3)
-    assert {one.verdict for one in report.compare_reports(before, again)} <= {"same", "faster", "slower"}
-    assert sum(one.verdict == "slower" for one in report.compare_reports(before, again)) <= 2
-    verdicts = report.compare_reports(before, worse)
-    assert len(verdicts) == 50 and all(one.verdict == "slower" for one in verdicts)
-
-
-def test_unlike_machines_and_artifacts_are_not_compared():
-    before = document()
-    other = {**before, "environment": {**ENVIRONMENT, "usable_cpus": 64}, "artifact": {"fingerprint": "def"}}
-    with pytest.raises(UsageError, match="artifact.fingerprint: 'abc' and 'def'; environment.usable_cpus: 2 and 64"):
-        report.compare_reports(before, other)
-    with pytest.raises(UsageError, match="no point in common"):
-        report.compare_reports(before, {**before, "points": [point(12, 1)]})
 
 
 # ---------------------------------------------------------------------------- in a browser

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from neuronbert.benchmark import statistics
-from neuronbert.benchmark.statistics import Estimate, Window
+from neuronbert.benchmark.statistics import Estimate, MeasuredWindow
 
 samples = st.lists(st.floats(0.001, 1e6), min_size=1, max_size=300)
 
@@ -65,14 +65,21 @@ def test_the_mean_of_one_value_is_anything_and_of_equal_ones_certain():
 
 
 def test_a_run_is_steady_from_the_first_three_alike():
-    rising = [Window(10, 5), Window(50, 5), Window(100, 5), Window(101, 5), Window(99, 5.2), Window(100, 5)]
+    rising = [
+        MeasuredWindow(10, 5),
+        MeasuredWindow(50, 5),
+        MeasuredWindow(100, 5),
+        MeasuredWindow(101, 5),
+        MeasuredWindow(99, 5.2),
+        MeasuredWindow(100, 5),
+    ]
     assert statistics.steady_from(rising) == 2
 
 
 @pytest.mark.parametrize(
     "windows",
-    [[], [Window(1, 1)] * 2, [Window(0, 1)] * 5, [Window(100 * 1.2**k, 5) for k in range(9)],
-     [Window(100, 5 * 1.2**k) for k in range(9)]],
+    [[], [MeasuredWindow(1, 1)] * 2, [MeasuredWindow(0, 1)] * 5, [MeasuredWindow(100 * 1.2**k, 5) for k in range(9)],
+     [MeasuredWindow(100, 5 * 1.2**k) for k in range(9)]],
 )  # fmt: skip
 def test_a_run_that_never_settles_says_so(windows):
     assert statistics.steady_from(windows) is None

@@ -13,11 +13,13 @@ from hypothesis import strategies as st
 import neuronbert
 from neuronbert.benchmark.report import document_of
 from neuronbert.cli.main import cli, run
+from neuronbert.cli.plan_table import plan_text
 from neuronbert.errors import CheckpointError, InputError, NoConfiguration, UsageError
 from neuronbert.hardware import cores
 from neuronbert.hardware.device_model import BERT_BASE, ModelShape
-from neuronbert.planner.explanation import explanation, plan_text
-from neuronbert.planner.planning import BATCH_SIZES, plan
+from neuronbert.planner.candidates import BATCH_SIZES
+from neuronbert.planner.explanation import explanation
+from neuronbert.planner.planning import plan
 from neuronbert.planner.queueing import under_load
 
 BERT_LARGE = ModelShape(24, 1024, 4096, 16, 302_309_376)
@@ -151,7 +153,7 @@ def test_prices_of_a_file_decide(tmp_path):
     path.write_text(json.dumps({"schema_version": 1, "lists": [one]}))
     found = base_plan(throughput=800, prices=path)
     assert found.best.instance_type == "inf1.24xlarge"
-    assert any("0.01 USD/h in mars, 2030-01 (offer)" in line for line in explanation(found))
+    assert any("0.01 USD/h in mars, 2030-01 (offer)" in line for line in explanation(found.target, found.ranked))
 
 
 # ---------------------------------------------------------------------------- measured points
@@ -186,7 +188,7 @@ def test_a_measured_point_joins_with_its_price_and_its_command(tmp_path):
 
 def test_a_cheap_enough_measured_point_wins_and_is_called_measured(tmp_path):
     found = base_plan(throughput=50, measured=report(tmp_path, throughput_avg=5000.0))
-    assert found.best.measured and explanation(found)[1].startswith("  Measured on c5.xlarge")
+    assert found.best.measured and explanation(found.target, found.ranked)[1].startswith("  Measured on c5.xlarge")
 
 
 def test_this_machine_has_no_price_until_a_file_gives_it_one(tmp_path):
@@ -255,7 +257,7 @@ def test_a_file_that_is_no_report_is_refused(tmp_path, text):
 @pytest.mark.parametrize("objective", ["cost", "latency", "throughput"])
 def test_the_words_say_choice_reason_price_and_command(objective):
     found = base_plan(objective=objective, throughput=800, latency_p95_ms=60)
-    said = " ".join(explanation(found))
+    said = " ".join(explanation(found.target, found.ranked))
     for part in (found.best.name, "95 of 100 within", "us-east-1, 2024-09", "USD for a million", "Not ",
                  f"make it: {found.best.compile_command}"):  # fmt: skip
         assert part in said

@@ -84,7 +84,7 @@ def benchmark_(artifact: str, as_json: bool, **options: Any) -> None:
 @json_option
 def plan_(checkpoint: str, as_json: bool, **options: Any) -> None:
     """Which instance type, mode, cores and batch size serve CHECKPOINT (or an artifact) at a target, and why."""
-    from neuronbert.planner.explanation import plan_text
+    from neuronbert.cli.plan_table import plan_text
     from neuronbert.planner.planning import plan
 
     found = plan(checkpoint, **options)

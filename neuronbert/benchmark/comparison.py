@@ -1,0 +1,105 @@
+"""Compares two benchmark reports: refuses unlike ones, and says which figures differ by more than the noise of both."""
+
+import math
+from pathlib import Path
+from typing import Any, Callable, List, Mapping, Sequence, Tuple, Union
+
+from neuronbert.benchmark import statistics
+from neuronbert.benchmark.points import OPEN, Setting
+from neuronbert.benchmark.report import IDENTITY, label_of
+from neuronbert.errors import GateRefused, UsageError
+
+# Parts of a report, with the facts of each that must be alike.
+ALIKE = (
+    ("artifact", ("fingerprint",)),
+    ("environment", ("cpu_model", "usable_cpus", "memory_bytes")),
+    ("asked", ("questions", "request_distribution", "emulation")),
+)
+# Figures that are compared, and whether more is better.
+FIGURES = (("throughput_avg", True), ("latency_ms_p95", False))
+
+
+def refuse_unlike(before: Mapping[str, Any], after: Mapping[str, Any]) -> None:
+    """Raise UsageError, naming every difference, when two reports are of other machines, artifacts or requests."""
+    unlike = []
+    for part, keys in ALIKE:
+        old, new = before.get(part, {}), after.get(part, {})
+        unlike += [
+            f"{part}.{key}: {old.get(key)!r} and {new.get(key)!r}"
+            for key in keys
+            if not _same(key, old.get(key), new.get(key))
+        ]
+    if unlike:
+        raise UsageError(
+            "these reports cannot be compared: " + "; ".join(unlike), hint="measure both on one machine, of one model"
+        )
+
+
+def _same(key: str, old: Any, new: Any) -> bool:
+    if key == "memory_bytes" and old and new:  # a kernel update changes it by some pages
+        return bool(abs(old - new) <= 0.01 * old)
+    return bool(old == new)
+
+
+def refuse_disjoint(points: Sequence[Mapping[str, Any]], settings: Sequence[Setting]) -> None:
+    """Raise UsageError when ``points``, of the report to compare with, are none of ``settings``, to be measured."""
+    if not any(_is_of(point, setting) for point in points for setting in settings):
+        raise UsageError("the report to compare with has none of these points", hint="the same options for both")
+
+
+def _is_of(point: Mapping[str, Any], setting: Setting) -> bool:
+    if (point["variant"], point["batch_size"]) != (setting.variant, setting.batch_size):
+        return False
+    number = point["offered_qps"] if setting.load.kind == OPEN else point["concurrency"]
+    return number is not None and setting.load.number in (None, number)
+
+
+def compare_reports(before: Mapping[str, Any], after: Mapping[str, Any]) -> List[statistics.Difference]:
+    """Throughput and p95 of every point that both reports have; UsageError for unlike reports or no such point."""
+    refuse_unlike(before, after)
+    old = {_identity(point): point for point in before["points"]}
+    pairs = [(old[_identity(point)], point) for point in after["points"] if _identity(point) in old]
+    if not pairs:
+        raise UsageError("these reports have no point in common", hint="the same options for both")
+    return [
+        statistics.compare(
+            label_of(new_point),
+            figure,
+            _estimate(old_point, figure),
+            _estimate(new_point, figure),
+            more_is_better=more_is_better,
+        )
+        for old_point, new_point in pairs
+        for figure, more_is_better in FIGURES
+        if old_point.get(figure) is not None and new_point.get(figure) is not None
+    ]
+
+
+def _identity(point: Mapping[str, Any]) -> Tuple[Any, ...]:
+    return tuple(point.get(name) for name in IDENTITY)
+
+
+def _estimate(point: Mapping[str, Any], figure: str) -> statistics.Estimate:
+    low, high = point["intervals"][figure]
+    return statistics.Estimate(point[figure], -math.inf if low is None else low, math.inf if high is None else high)
+
+
+def refuse_slower(
+    before: Mapping[str, Any], after: Mapping[str, Any], path: Union[str, Path], progress: Callable[[str], None]
+) -> None:
+    """Pass every difference to ``progress``.
+
+    Raises GateRefused when a figure is slower than in ``before``, which was read from ``path``.
+    """
+    differences = compare_reports(before, after)
+    for difference in differences:
+        change = f"{difference.before.value:.4g} → {difference.after.value:.4g}"
+        progress(f"{difference.verdict:6} {difference.point}: {difference.figure} {change}")
+    worse = statistics.slower(differences)
+    if worse:
+        first = worse[0]
+        raise GateRefused(
+            f"{len(worse)} of {len(differences)} figures are slower than in {path}, beyond the noise of both; "
+            f"{first.figure} of {first.point} was {first.before.value:.4g} and is {first.after.value:.4g}",
+            hint="measure both again on an idle machine before believing it",
+        )

@@ -1,0 +1,53 @@
+"""Keeps the points of an unfinished sweep beside its report, so that the same command continues where it stopped."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any, Dict, Mapping, Optional, Union
+
+from neuronbert.artifact.files import output_errors, replace_file
+from neuronbert.benchmark.points import LoadSpec, Setting
+from neuronbert.errors import UsageError
+
+
+class SavedPoints:
+    """The points measured so far: in memory and, where a report is to be written, in a file beside it.
+
+    The file is a line with the sweep's options, then a line [setting, point] for each point.
+    """
+
+    def __init__(self, report: Optional[Union[str, Path]], options: Mapping[str, Any]):
+        """Reads what an earlier run with the same ``options`` left; UsageError for a sweep with other options."""
+        self.points: Dict[Setting, Dict[str, Any]] = {}
+        self._path = None if report is None else Path(f"{os.fspath(report)}.points")
+        self._head = json.dumps(dict(options))
+        if self._path is not None and self._path.exists():
+            self._read(self._path)
+
+    def _read(self, path: Path) -> None:
+        head, *lines = path.read_text(encoding="utf-8").splitlines() or [""]
+        if head != self._head:
+            raise UsageError(
+                f"{path} holds the points of a sweep with other options or of another artifact", hint=f"rm {path}"
+            )
+        for line in lines:
+            try:
+                setting, point = json.loads(line)
+            except ValueError:
+                break  # cut short by the interruption: measured again
+            *others, load = setting
+            self.points[Setting._make([*others, LoadSpec(*load)])] = point
+
+    def add(self, setting: Setting, point: Dict[str, Any]) -> None:
+        """Keep a point. Raises OutputError if it cannot be written."""
+        self.points[setting] = point
+        if self._path is None:
+            return
+        lines = [self._head, *(json.dumps([setting, point]) for setting, point in self.points.items())]
+        with output_errors(self._path):
+            replace_file(self._path, "\n".join(lines) + "\n")
+
+    def discard(self) -> None:
+        """Remove the file: every point is in the report."""
+        if self._path is not None and self._path.exists():
+            self._path.unlink()

@@ -1,0 +1,56 @@
+"""What ``neuronbert plan`` prints: the planner's explanation around a table of the ranking."""
+
+import textwrap
+from typing import Iterator, List, Sequence
+
+from neuronbert.cli.tables import table
+from neuronbert.planner.configurations import Configuration
+from neuronbert.planner.explanation import explanation, first_where, footnotes, ruled_out
+from neuronbert.planner.planning import Plan
+
+WIDTH = 110  # characters
+SHOWN = 8  # configurations in the table, beside the best that has the formula's cores
+
+
+def plan_text(plan: Plan) -> str:
+    """The whole plan for a person: the choice and its reasons, the ranking, what was ruled out, what it rests on."""
+    before = explanation(plan.target, plan.ranked)
+    after = ruled_out(plan.rejected) + footnotes(plan.shape, plan.target, plan.ranked)
+    return "\n".join([*_wrapped(before), "", ranking(plan.ranked), "", *_wrapped(after)])
+
+
+def _wrapped(lines: Sequence[str]) -> Iterator[str]:
+    """Lines broken at WIDTH, except commands, which are to be copied."""
+    for line in lines:
+        indent = " " * (len(line) - len(line.lstrip()))
+        if "neuronbert compile" in line:
+            yield line
+        else:
+            yield textwrap.fill(line, WIDTH, subsequent_indent=indent + "  ", break_on_hyphens=False)
+
+
+def ranking(ranked: Sequence[Configuration]) -> str:
+    """The best configurations as a table; the best that has the formula's cores is always among them."""
+    shown = list(ranked[:SHOWN])
+    formula = first_where(ranked, lambda configuration: configuration.formula)
+    if formula is not None and formula not in shown:
+        shown.append(formula)
+    header = ("", "configuration", "instances", "used", "batch ms", "p50 ms", "p95 ms", "USD/h", "USD/1M", "")
+    return table([_row(ranked.index(configuration) + 1, configuration) for configuration in shown], header)
+
+
+def _row(place: int, configuration: Configuration) -> List[str]:
+    assert configuration.latency is not None
+    notes = [word for word, true in (("formula", configuration.formula), ("measured", configuration.measured)) if true]
+    return [
+        str(place),
+        configuration.name,
+        str(configuration.instances),
+        f"{configuration.latency.utilisation:.0%}",
+        f"{configuration.service_ms:.3g}",
+        f"{configuration.p50_ms:.3g}",
+        f"{configuration.p95_ms:.3g}",
+        "?" if configuration.usd_per_hour is None else f"{configuration.usd_per_hour:.4g}",
+        "?" if configuration.usd_per_million is None else f"{configuration.usd_per_million:.3g}",
+        ", ".join(notes),
+    ]

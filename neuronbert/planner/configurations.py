@@ -1,0 +1,106 @@
+"""What a plan is made of: the target that was asked, and configurations with their figures; planning.py ranks them."""
+
+import math
+from dataclasses import dataclass
+from typing import Any, Dict, NamedTuple, Optional
+
+from neuronbert.hardware import cores
+from neuronbert.hardware.device_model import LATEST_RELEASE
+from neuronbert.hardware.prices import Price
+from neuronbert.planner.queueing import LatencyUnderLoad, Service
+
+
+class Target(NamedTuple):
+    """What is asked of a configuration."""
+
+    throughput_per_s: Optional[float]  # sequences; None: as many as one instance takes
+    latency_p95_ms: Optional[float]
+    objective: str
+    headroom: float  # share of the capacity that is kept free
+    sequence_length: int
+    sdk_release: str = LATEST_RELEASE  # of the Neuron SDK: how fast the device model takes the device to be
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """A layout of an instance type and its figures at the asked load; ``rejected`` says why the target excludes it."""
+
+    instance_type: str
+    mode: str  # data-parallel, pipeline, or engine and precision of what was measured on a CPU
+    pipeline_cores: int
+    batch_size: int
+    models: int  # copies on an instance
+    measured: bool  # by neuronbert benchmark; else predicted by the device model
+    formula: bool  # its cores are 4 * round(weights / 2e7)
+    compile_command: str
+    service: Optional[Service]
+    price: Optional[Price]
+    spread: float = 1.0  # p95 of a measured batch over its p50
+    instances: int = 0
+    load_per_instance: float = 0.0
+    latency: Optional[LatencyUnderLoad] = None
+    rejected: str = ""
+
+    @property
+    def name(self) -> str:
+        """As tables and sentences call it."""
+        cut = f" × {self.pipeline_cores}" if self.mode == cores.PIPELINE else ""
+        return f"{self.mode}{cut}, batch {self.batch_size}, {self.instance_type}"
+
+    @property
+    def capacity_per_s(self) -> float:
+        """Sequences a second that one instance could take."""
+        return self.service.capacity_per_s if self.service else 0.0
+
+    @property
+    def service_ms(self) -> float:
+        """What one batch takes when nothing else runs."""
+        return self.service.service_s * 1e3 if self.service else math.inf
+
+    @property
+    def p50_ms(self) -> float:
+        """Half of the requests at the asked load are answered within this, waiting included."""
+        return self.latency.p50_s * 1e3 if self.latency else math.inf
+
+    @property
+    def p95_ms(self) -> float:
+        """95 of 100 requests at the asked load are answered within this, waiting included."""
+        return self.latency.p95_s * 1e3 * self.spread if self.latency else math.inf
+
+    @property
+    def usd_per_hour(self) -> Optional[float]:
+        """Of all instances together; None without a price."""
+        return self.instances * self.price.usd_per_hour if self.price and self.instances else None
+
+    @property
+    def usd_per_million(self) -> Optional[float]:
+        """Dollars for a million sequences at the asked load."""
+        return self.price.per_million(self.load_per_instance) if self.price and self.instances else None
+
+    @property
+    def usd_per_million_at_capacity(self) -> Optional[float]:
+        """The same with every instance saturated: what benchmarks like to quote."""
+        return self.price.per_million(self.capacity_per_s) if self.price and self.service else None
+
+    def as_dict(self) -> Dict[str, Any]:
+        """Plain JSON data, with neuronperf's names where it has one."""
+        latency = self.latency
+        return {
+            "name": self.name, "instance_type": self.instance_type, "mode": self.mode,
+            "pipeline_size": self.pipeline_cores, "batch_size": self.batch_size, "n_models": self.models,
+            "source": "measured" if self.measured else "predicted", "formula": self.formula,
+            "instances": self.instances, "throughput_per_instance": _rounded(self.load_per_instance),
+            "capacity_per_instance": _rounded(self.capacity_per_s),
+            "latency_ms_service": _rounded(self.service_ms), "latency_ms_p50": _rounded(self.p50_ms),
+            "latency_ms_p95": _rounded(self.p95_ms),
+            "utilisation": _rounded(latency.utilisation) if latency else None,
+            "rows_per_batch": _rounded(latency.rows_per_batch) if latency else None,
+            "usd_per_hour": _rounded(self.usd_per_hour), "cost_per_1m_inf": _rounded(self.usd_per_million),
+            "cost_per_1m_inf_at_capacity": _rounded(self.usd_per_million_at_capacity),
+            "price": self.price._asdict() if self.price else None,
+            "compile_command": self.compile_command, "rejected": self.rejected or None,
+        }  # fmt: skip
+
+
+def _rounded(value: Optional[float]) -> Optional[float]:
+    return None if value is None or not math.isfinite(value) else float(f"{value:.5g}")

@@ -1,0 +1,60 @@
+"""What an interrupted sweep leaves beside its report, and what it is taken for."""
+
+import json
+
+import pytest
+
+from neuronbert.benchmark.points import CLOSED, OPEN, LoadSpec, Setting
+from neuronbert.benchmark.resume import SavedPoints
+from neuronbert.errors import OutputError, UsageError
+
+OPTIONS = {"artifact": "abc", "longest_s": 15.0}
+FIRST = Setting("openvino-int8", None, None, 2, 8, None, True, LoadSpec(CLOSED, 4.0))
+SECOND = FIRST._replace(load=LoadSpec(OPEN, None))
+
+
+def saved(tmp_path):
+    points = SavedPoints(tmp_path / "report.json", OPTIONS)
+    points.add(FIRST, {"throughput_avg": 1.5})
+    points.add(SECOND, {"throughput_avg": None})
+    return tmp_path / "report.json.points"
+
+
+def test_points_come_back_as_they_were(tmp_path):
+    saved(tmp_path)
+    again = SavedPoints(tmp_path / "report.json", OPTIONS)
+    assert again.points == {FIRST: {"throughput_avg": 1.5}, SECOND: {"throughput_avg": None}}
+    again.discard()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_line_that_was_cut_short_is_measured_again(tmp_path):
+    path = saved(tmp_path)
+    path.write_text(path.read_text()[:-9])
+    assert list(SavedPoints(tmp_path / "report.json", OPTIONS).points) == [FIRST]
+
+
+def test_another_sweep_is_refused_with_what_removes_it(tmp_path):
+    path = saved(tmp_path)
+    with pytest.raises(UsageError, match="other options or of another artifact") as caught:
+        SavedPoints(tmp_path / "report.json", {**OPTIONS, "longest_s": 5.0})
+    assert caught.value.hint == f"rm {path}"
+
+
+def test_the_first_line_is_the_options_and_each_other_one_a_point(tmp_path):
+    head, *points = saved(tmp_path).read_text().splitlines()
+    assert json.loads(head) == OPTIONS and len(points) == 2
+
+
+def test_without_a_report_nothing_is_written(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    points = SavedPoints(None, OPTIONS)
+    points.add(FIRST, {})
+    points.discard()
+    assert list(points.points) == [FIRST] and list(tmp_path.iterdir()) == []
+
+
+def test_a_file_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError, match="cannot write .*report.json.points: a part of the path is a file"):
+        SavedPoints(tmp_path / "file" / "report.json", OPTIONS).add(FIRST, {})
