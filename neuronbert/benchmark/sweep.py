@@ -33,7 +33,7 @@ from neuronbert.benchmark.report import (
     write_report,
 )
 from neuronbert.benchmark.statistics import slower
-from neuronbert.emulator.settings import settings_from
+from neuronbert.emulator.emulator_settings import settings_from
 from neuronbert.errors import GateRefused, InputError, NeuronBertError, UsageError
 from neuronbert.hardware import cores
 from neuronbert.hardware.cores import layout_for

@@ -142,7 +142,7 @@ def gather_twin(environ: Mapping[str, str]) -> Dict[str, Any]:
     if not environ.get("NEURONBERT_EMULATE"):
         return {}
     from neuronbert.emulator import modules
-    from neuronbert.emulator.settings import settings_from
+    from neuronbert.emulator.emulator_settings import settings_from
     from neuronbert.errors import NeuronBertError
 
     try:

@@ -1,10 +1,10 @@
 """What the device's 16 bit arithmetic does to a program: --fast-math as a policy, and an interpreter that obeys it."""
 
-from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Sequence
+from typing import Any, Dict, List, Mapping, NamedTuple, Sequence
 
 import torch
 
-from neuronbert.emulator.graph import Node, invoke, refs_in, substitute
+from neuronbert.emulator.graph import Node, invoke, map_tensors, refs_in, substitute
 from neuronbert.emulator.operators import MATRIX_PRODUCTS, RELAYOUTS
 
 BF16, FP16 = "bf16", "fp16"
@@ -48,20 +48,12 @@ class Arithmetic:
     def call(self, node: Node, arguments: Sequence[Any]) -> Any:
         """One operator, its operands and result rounded as the policy says."""
         if node.kind in MATRIX_PRODUCTS:
-            arguments = _map_tensors(list(arguments), self.round)
+            arguments = map_tensors(list(arguments), self.round)
         result = invoke(node.operator, arguments)
         relayout = node.kind in RELAYOUTS and self._policy.fast_relayout
         if self._policy.everything or relayout:
-            result = _map_tensors(result, self.round)
+            result = map_tensors(result, self.round)
         return result
-
-
-def _map_tensors(value: Any, change: Callable[[torch.Tensor], torch.Tensor]) -> Any:
-    if isinstance(value, torch.Tensor):
-        return change(value)
-    if isinstance(value, (list, tuple)):
-        return [_map_tensors(inner, change) for inner in value]
-    return value
 
 
 def run_nodes(

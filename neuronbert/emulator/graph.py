@@ -77,6 +77,13 @@ def substitute(value: Any, lookup: Callable[[str], Any]) -> Any:
     return value
 
 
+def map_tensors(value: Any, change: Callable[[torch.Tensor], Any]) -> Any:
+    """``value`` with every tensor in it replaced by ``change(tensor)``; sequences become lists."""
+    if isinstance(value, torch.Tensor):
+        return change(value)
+    return [map_tensors(inner, change) for inner in value] if isinstance(value, (list, tuple)) else value
+
+
 def invoke(operator: str, arguments: Sequence[Any]) -> Any:
     """Calls ``aten::to.dtype`` with the arguments as a graph lists them, keyword-only ones among them."""
     function, positional, named = _resolve(operator)
@@ -108,7 +115,7 @@ class _Reader:
         self._graph = graph
         self._nodes: List[Node] = []
         self._tensors: Dict[str, torch.Tensor] = {}
-        self._owned: Dict[int, str] = {}
+        self._owned: Dict[int, str] = {}  # a tensor's id → its name
         self._examples: Dict[str, torch.Tensor] = {}
         self._values: Dict[str, Any] = {}
         names = [value.debugName() for value in graph.inputs()]
@@ -197,7 +204,7 @@ class _Reader:
         result = invoke(operator, self._concrete(arguments))
         if self._folds(kind, arguments):
             # A folded tensor of parameters becomes a constant of the program.
-            named = result if not list(refs_in(arguments)) else _map_tensors(result, self._folded)
+            named = result if not list(refs_in(arguments)) else map_tensors(result, self._folded)
             self._values.update(zip(outputs, [named] if len(outputs) == 1 else named))
             return
         if not _is_tensors(result):
@@ -233,9 +240,3 @@ def _is_tensors(value: Any) -> bool:
     if isinstance(value, (list, tuple)):
         return bool(value) and all(isinstance(inner, torch.Tensor) for inner in value)
     return isinstance(value, torch.Tensor)
-
-
-def _map_tensors(value: Any, change: Callable[[torch.Tensor], Any]) -> Any:
-    if isinstance(value, torch.Tensor):
-        return change(value)
-    return [_map_tensors(inner, change) for inner in value] if isinstance(value, (list, tuple)) else value
