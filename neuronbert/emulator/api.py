@@ -39,7 +39,7 @@ def set_runtime(runtime: Runtime) -> None:
 
 
 def runtime() -> Runtime:
-    """The one that ``set_runtime`` gave; importing torch_neuron does that."""
+    """What ``set_runtime`` was given, which importing torch_neuron does."""
     assert _runtime is not None, "torch_neuron is not imported"
     return _runtime
 

@@ -46,6 +46,7 @@ class EmulatorSettings:
 
     @property
     def timed(self) -> bool:
+        """Whether answers are recorded and take the hardware's time."""
         return self.release is not None
 
     def as_environment(self) -> Dict[str, str]:

@@ -61,6 +61,7 @@ class Neff(NamedTuple):
 
     @property
     def batch_size(self) -> int:
+        """Rows that the subgraph was compiled for."""
         shape = self.inputs[0][1].shape
         return shape[0] if shape else 1
 

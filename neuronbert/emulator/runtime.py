@@ -53,10 +53,6 @@ class Runtime:
     # ------------------------------------------------------------------ start
 
     @property
-    def initialized(self) -> bool:
-        return self._nrt_settings is not None
-
-    @property
     def cores(self) -> Tuple[int, ...]:
         """The instance's cores that this process holds; empty before the first use."""
         return tuple(self._cores)

@@ -13,7 +13,7 @@ import torch
 
 from neuronbert.emulator import compiled_ops, trace_log
 from neuronbert.emulator.faults import COMPILE, FaultPlan
-from neuronbert.emulator.graph import Node, Program, UntraceableGraph, invoke, program_of, refs_in, substitute
+from neuronbert.emulator.graph import Node, Program, UntraceableGraph, Value, invoke, program_of, refs_in, substitute
 from neuronbert.emulator.neuron_cc import CompilerFailed, command_line, compile_subgraph
 from neuronbert.emulator.operators import SUPPORTED
 from neuronbert.emulator.partition import (
@@ -185,7 +185,7 @@ class _Assembled(torch.nn.Module):  # type: ignore[misc]  # torch is not typed h
             self.register_buffer(_buffer_name(name), torch.frombuffer(bytearray(payload), dtype=torch.uint8))
 
     def forward(self, *inputs: torch.Tensor) -> Any:
-        values: Dict[str, Any] = {name: getattr(self, buffer) for name, buffer in self._buffer_names.items()}
+        values: Dict[str, Value] = {name: getattr(self, buffer) for name, buffer in self._buffer_names.items()}
         values.update(zip(self._program.inputs, inputs))
         for step in self._steps:
             if step.subgraph is None:
@@ -204,7 +204,7 @@ def _buffer_name(subgraph_name: str) -> str:
     return subgraph_name.lstrip("_").replace("$", "_")
 
 
-def _run_on_host(node: Node, values: Dict[str, Any]) -> None:
+def _run_on_host(node: Node, values: Dict[str, Value]) -> None:
     result = invoke(node.operator, substitute(list(node.arguments), values.__getitem__))
     values.update(zip(node.outputs, result if node.returns_list else [result]))
 
@@ -221,7 +221,7 @@ def _assemble(
         return torch.jit.trace(module, inputs, check_trace=False, strict=not _holds_dict(program.output))
 
 
-def _holds_dict(output: Any) -> bool:
+def _holds_dict(output: Value) -> bool:
     if isinstance(output, dict):
         return True
     return isinstance(output, (list, tuple)) and any(_holds_dict(inner) for inner in output)

@@ -149,8 +149,8 @@ mutation("never-saturates", "arithmetic:Arithmetic.round", "if self._policy.satu
 mutation("legacy-refused", "neuron_cc:_parser", '"--neuroncore-pipeline-cores", "--num-neuroncores"', '"--neuroncore-pipeline-cores"')
 # ---------------------------------------------------------------------------- §2: the runtime
 mutation("num-cores-wins", "nrt_settings:read_settings", "number = None if visible is not None else", "visible = None if asked else visible\n    number = None if visible is not None else")
-mutation("gaps-allowed", "nrt_settings:_visible", "found != list(range(found[0], found[0] + len(found)))", "False")
-mutation("beyond-allowed", "nrt_settings:_visible", "if found[-1] >= cores:", "if False:")
+mutation("gaps-allowed", "nrt_settings:_visible", "numbers != list(range(numbers[0], numbers[0] + len(numbers)))", "False")
+mutation("beyond-allowed", "nrt_settings:_visible", "if numbers[-1] >= cores:", "if False:")
 mutation("num-with-groups", "nrt_settings:read_settings", "if groups and visible is None and asked:", "if False:")
 mutation("groups-beyond-visible", "nrt_settings:read_settings", "if groups and visible is not None and sum(groups) > len(visible):", "if False:")
 mutation("groups-take-all", "nrt_settings:read_settings", "(sum(groups) if groups else None)", "None")
