@@ -26,7 +26,7 @@ from neuronbert.benchmark.points import OFFLINE, OPEN, LoadSpec, Setting
 from neuronbert.benchmark.report import document_of, loadgen_columns, measured_point, read_report, write_report
 from neuronbert.benchmark.resume import SavedPoints
 from neuronbert.benchmark.sweep_plan import SweepOptions, SweepPlan, announcement, plan_sweep, refuse_early
-from neuronbert.emulator.settings import settings_from
+from neuronbert.emulator.emulator_settings import settings_from
 from neuronbert.errors import InputError, NeuronBertError, UsageError
 from neuronbert.hardware.machine import environment
 from neuronbert.tasks import load_task

@@ -1,27 +1,26 @@
-"""The Inferentia twin: stands in for torch_neuron and the Neuron runtime, and keeps their documented contract.
+"""Emulates AWS Inferentia 1: stands in for torch_neuron and the Neuron runtime, and keeps their documented contract.
 
-``NEURONBERT_EMULATE=inf1.xlarge`` in the environment of a command, or ``use("inf1.xlarge")`` in Python, turns it
-on; ``import torch_neuron`` is then the twin, and code written for inf1 runs unchanged. In reading order:
+``backends``' table, ``benchmark``, ``cli`` and the tools may import it; a backend may not, so that none knows whether
+its torch_neuron is the real one. It imports only ``hardware`` and ``errors``.
 
-    activation, settings, faults, modules      turning it on, what it is asked to be, what import finds
-    api, tracing, graph, partition, operators  torch.neuron.trace: what is compiled and what stays on the CPU
-    neuron_cc, neff, arithmetic                the compiler, its file, its 16 bit arithmetic
-    ops, loaded, runtime, execution            the operator in a loaded module, the cores it runs on
-    nrt_settings, reservation, placement       which cores those are
-    experimental, data_parallel                the rest of torch_neuron
-    calls, timed, device_model                     how long the hardware would take
-    nrt_log, trace_log, statistics, tools      what is logged, counted and shown
+``NEURONBERT_EMULATE=inf1.xlarge`` in the environment of a command, or ``use("inf1.xlarge")`` in Python, turns it on:
+code written for inf1 then runs unchanged. In reading order:
+
+    activation, current, emulator_settings,     turning it on, what is on now, what can be asked for,
+        faults, modules                         failures by name, what import finds
+    api, tracing, graph, partition, operators   torch.neuron.trace: what is compiled and what stays on the CPU
+    neuron_cc, neff, arithmetic                 the compiler, its file, its 16 bit arithmetic
+    compiled_ops, loaded, execution             the operator in a compiled module, the model on the device, running it
+    runtime, device_memory                      the cores and the memory that models run on
+    nrt_settings, reservation, placement        which cores those are
+    experimental, data_parallel                 the rest of torch_neuron
+    calls, recordings, timed, core_clock        timed mode: recorded answers after the time the hardware would take,
+                                                which hardware/device_model.py says
+    nrt_log, trace_log, inference_counters,     what is logged, counted and shown
+        tools, __main__
 """
 
-from neuronbert.emulator.activation import (
-    has_device,
-    recording,
-    settings,
-    state,
-    stop,
-    use,
-    use_environment,
-    use_if_no_device,
-)
+from neuronbert.emulator.activation import has_device, recording, state, stop, use, use_environment, use_if_no_device
+from neuronbert.emulator.current import settings
 
 __all__ = ["has_device", "recording", "settings", "state", "stop", "use", "use_environment", "use_if_no_device"]

@@ -1,4 +1,4 @@
-"""``python -m neuronbert.emulator neuron-ls -j`` and ``… neuron-monitor``: the twin's tools on the command line."""
+"""``python -m neuronbert.emulator neuron-ls -j`` and ``… neuron-monitor``: the emulated tools on the command line."""
 
 import json
 import os
@@ -6,30 +6,30 @@ import sys
 from typing import Sequence
 
 from neuronbert.emulator import tools
-from neuronbert.emulator.settings import INSTANCE, settings_from
+from neuronbert.emulator.emulator_settings import INSTANCE, EmulatorSettings, settings_from
 
 USAGE = f"usage: {INSTANCE}=inf1.xlarge python -m neuronbert.emulator neuron-ls [-j] | neuron-monitor"
 
 
 def main(arguments: Sequence[str]) -> int:
     """Prints the tool's output; 2 when asked for something else."""
-    twin = settings_from(os.environ)
-    if twin is None or not arguments or arguments[0] not in ("neuron-ls", "neuron-monitor"):
+    settings = settings_from(os.environ)
+    if settings is None or not arguments or arguments[0] not in ("neuron-ls", "neuron-monitor"):
         print(USAGE, file=sys.stderr)
         return 2
     if arguments[0] == "neuron-monitor":
-        print(json.dumps(tools.neuron_monitor(twin)))
+        print(json.dumps(tools.neuron_monitor(settings)))
     elif "-j" in arguments or "--json-output" in arguments:
-        print(json.dumps(tools.neuron_ls(twin), indent=1))
+        print(json.dumps(tools.neuron_ls(settings), indent=1))
     else:
-        print_table(twin)
+        print_table(settings)
     return 0
 
 
-def print_table(twin: tools.TwinSettings) -> None:
+def print_table(settings: EmulatorSettings) -> None:
     """What neuron-ls shows a person."""
-    print(f"instance-type: {twin.instance} (emulated)")
-    for device in tools.neuron_ls(twin):
+    print(f"instance-type: {settings.instance} (emulated)")
+    for device in tools.neuron_ls(settings):
         holders = ", ".join(str(process["pid"]) for process in device["neuron_processes"]) or "-"
         connected = ", ".join(map(str, device["connected_to"] or [])) or "-"
         print(f"device {device['neuron_device']}  cores {device['nc_count']}  8 GB  connected {connected}  "

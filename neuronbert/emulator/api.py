@@ -8,16 +8,17 @@ from typing import Any, Callable, List, Optional, Sequence, Tuple, Union
 
 import torch
 
-from neuronbert.emulator import calls, ops
+from neuronbert.emulator import calls, compiled_ops
 from neuronbert.emulator.graph import program_of
 from neuronbert.emulator.operators import SUPPORTED, supported_operations
 from neuronbert.emulator.partition import NodeView
 from neuronbert.emulator.runtime import Runtime
+from neuronbert.emulator.timed import interceptor_of
 from neuronbert.emulator.tracing import TraceOptions, trace_module
 
 log = logging.getLogger("Neuron")
 
-_runtime: Any = None
+_runtime: Optional[Runtime] = None
 
 
 class Optimization(enum.Enum):
@@ -30,11 +31,17 @@ def set_runtime(runtime: Runtime) -> None:
     """The machine that the functions of this module speak for."""
     global _runtime
     _runtime = runtime
-    ops.register(runtime)
+    compiled_ops.register(runtime)
     calls.install()
-    interceptor = runtime.interceptor()
-    if interceptor is not None:  # a recording may have begun before the twin was first used
+    interceptor = interceptor_of(runtime)
+    if interceptor is not None:  # otherwise a recording that has begun already stays in place
         calls.intercept(interceptor)
+
+
+def runtime() -> Runtime:
+    """What ``set_runtime`` was given, which importing torch_neuron does."""
+    assert _runtime is not None, "torch_neuron is not imported"
+    return _runtime
 
 
 def trace(
@@ -56,7 +63,7 @@ def trace(
 ) -> torch.jit.ScriptModule:
     """Compiles the parts of a model that the device can run (reference §1.1).
 
-    ``named`` goes on to ``torch.jit.trace``. ``separate_weights`` is accepted: the twin has no 2 GB limit.
+    ``named`` goes on to ``torch.jit.trace``. ``separate_weights`` is accepted: the emulator has no 2 GB limit.
     """
     arguments = list(compiler_args or [])
     if optimizations and Optimization.FLOAT32_TO_FLOAT16 in optimizations:
@@ -74,7 +81,7 @@ def trace(
     if not logging.getLogger().handlers and not log.handlers:
         logging.basicConfig(level=logging.INFO)
         log.setLevel(logging.INFO)
-    return trace_module(model, example_inputs, options, _runtime.faults, named)
+    return trace_module(model, example_inputs, options, runtime().faults, named)
 
 
 def analyze_model(model: Any, example_inputs: Union[torch.Tensor, Tuple[Any, ...]], **named: Any) -> None:
@@ -107,7 +114,7 @@ def is_available() -> bool:
     """True when the device can be used by this process."""
     try:
         importlib.import_module("torch_neuron")
-        _runtime.initialize()
+        runtime().initialize()
     except RuntimeError:
         return False
     return True

@@ -1,10 +1,10 @@
 """What the device's 16 bit arithmetic does to a program: --fast-math as a policy, and an interpreter that obeys it."""
 
-from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Sequence
+from typing import Dict, List, Mapping, NamedTuple, Sequence
 
 import torch
 
-from neuronbert.emulator.graph import Node, invoke, refs_in, substitute
+from neuronbert.emulator.graph import Node, Value, invoke, map_tensors, refs_in, substitute
 from neuronbert.emulator.operators import MATRIX_PRODUCTS, RELAYOUTS
 
 BF16, FP16 = "bf16", "fp16"
@@ -45,35 +45,27 @@ class Arithmetic:
         """An input of the subgraph as it arrives on the device."""
         return self.round(tensor) if self._policy.everything else tensor
 
-    def call(self, node: Node, arguments: Sequence[Any]) -> Any:
+    def call(self, node: Node, arguments: Sequence[Value]) -> Value:
         """One operator, its operands and result rounded as the policy says."""
         if node.kind in MATRIX_PRODUCTS:
-            arguments = _map_tensors(list(arguments), self.round)
+            arguments = map_tensors(list(arguments), self.round)
         result = invoke(node.operator, arguments)
         relayout = node.kind in RELAYOUTS and self._policy.fast_relayout
         if self._policy.everything or relayout:
-            result = _map_tensors(result, self.round)
+            result = map_tensors(result, self.round)
         return result
-
-
-def _map_tensors(value: Any, change: Callable[[torch.Tensor], torch.Tensor]) -> Any:
-    if isinstance(value, torch.Tensor):
-        return change(value)
-    if isinstance(value, (list, tuple)):
-        return [_map_tensors(inner, change) for inner in value]
-    return value
 
 
 def run_nodes(
     nodes: Sequence[Node],
-    values: Dict[str, Any],
+    values: Dict[str, Value],
     tensors: Mapping[str, torch.Tensor],
     rules: Arithmetic,
     dead_after: Mapping[str, Sequence[str]],
 ) -> None:
     """Runs ``nodes`` on ``values``, which their outputs join and which lose what nobody reads any more."""
 
-    def look_up(name: str) -> Any:
+    def look_up(name: str) -> Value:
         return values[name] if name in values else tensors[name]
 
     for node in nodes:

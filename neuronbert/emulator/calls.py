@@ -8,7 +8,7 @@ from typing import Any, Callable, Optional, Tuple
 
 import torch
 
-from neuronbert.emulator import ops
+from neuronbert.emulator import compiled_ops
 
 Payloads = Tuple[torch.Tensor, ...]
 Interceptor = Callable[[torch.jit.ScriptModule, Payloads, Tuple[Any, ...]], Any]
@@ -37,21 +37,21 @@ def plain_call(module: torch.jit.ScriptModule, *arguments: Any, **named: Any) ->
     That TorchScript interpreter reports a Python operator's exception as "RuntimeError: " and nothing; the real
     operator, written in C++, does not have this problem.
     """
-    ops.last_failure.error = None
+    compiled_ops.last_failure.error = None
     try:
         return torch.nn.Module.__call__(module, *arguments, **named)
     except RuntimeError as error:
-        lost = ops.last_failure.error
+        lost = compiled_ops.last_failure.error
         if lost is None or str(lost) in str(error):
             raise
         raise RuntimeError(f"{str(error).rstrip()} {type(lost).__name__}: {lost}") from lost
 
 
 def _call(self: torch.jit.ScriptModule, *arguments: Any, **named: Any) -> Any:
-    if _interceptor is not None and not ops.is_compiling():
+    if _interceptor is not None and not compiled_ops.is_compiling():
         payloads = _payloads.get(self)
         if payloads is None:
-            payloads = _payloads[self] = tuple(ops.payloads_of(self).values())
+            payloads = _payloads[self] = tuple(compiled_ops.payloads_of(self).values())
         if payloads:
             return _interceptor(self, payloads, arguments)
     return plain_call(self, *arguments, **named)

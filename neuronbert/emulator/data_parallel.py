@@ -8,12 +8,12 @@ from typing import Any, List, Optional, Sequence, Union
 
 import torch
 
-from neuronbert.emulator import api, ops
+from neuronbert.emulator import api, compiled_ops
 from neuronbert.emulator.loaded import Placement
 from neuronbert.emulator.neff import Neff, build_neff
 
 
-class DataParallel(torch.nn.Module):
+class DataParallel(torch.nn.Module):  # type: ignore[misc]  # torch is not typed here
     """Splits a batch along ``dim`` over the cores in ``device_ids``, which count from the process's first.
 
     Attributes: num_workers, two threads a core; split_size, rows of each piece of the last batch.
@@ -28,11 +28,11 @@ class DataParallel(torch.nn.Module):
     def _prepare(
         self, model: torch.jit.ScriptModule, device_ids: Optional[Sequence[Union[int, str]]], dim: int
     ) -> None:
-        neffs = [ops.program_of_payload(payload).neff for payload in ops.payloads_of(model).values()]
+        neffs = [compiled_ops.program_of_payload(payload).neff for payload in compiled_ops.payloads_of(model).values()]
         _require_single_cores(neffs)
-        api._runtime.initialize()
+        api.runtime().initialize()
         self.dim = dim
-        self.device_ids = _core_numbers(device_ids, len(api._runtime.cores))
+        self.device_ids = _core_numbers(device_ids, len(api.runtime().cores))
         self.num_workers = 2 * len(self.device_ids)
         self.split_size: Optional[int] = None
         self._compiled_batch = neffs[0].batch_size
@@ -77,10 +77,10 @@ class DataParallel(torch.nn.Module):
         for core in self.device_ids:
             buffer.seek(0)
             copy = torch.jit.load(buffer)
-            for payload in ops.payloads_of(copy).values():
+            for payload in compiled_ops.payloads_of(copy).values():
                 if self._dynamic:
                     _make_dynamic(payload)
-                setattr(payload, ops.PLACEMENT, Placement(core, 1))
+                setattr(payload, compiled_ops.PLACEMENT, Placement(core, 1))
             copies.append(copy)
         return copies
 
@@ -109,7 +109,7 @@ def _core_numbers(device_ids: Optional[Sequence[Union[int, str]]], available: in
 
 def _make_dynamic(payload: torch.Tensor) -> None:
     """Rewrites a payload in place as one compiled with dynamic_batch_size."""
-    neff = ops.program_of_payload(payload).neff
+    neff = compiled_ops.program_of_payload(payload).neff
     content = build_neff(neff._replace(dynamic_batch_size=True))
     payload.set_(torch.frombuffer(bytearray(content), dtype=torch.uint8))
 

@@ -8,6 +8,7 @@ from typing import Any, Callable, ContextManager, Dict, List, Optional, Sequence
 import torch
 
 from neuronbert.emulator.arithmetic import Arithmetic, last_readers, run_nodes
+from neuronbert.emulator.graph import Value
 from neuronbert.emulator.neff import Neff
 from neuronbert.emulator.nrt_log import execute_error
 
@@ -37,7 +38,7 @@ class LoadedProgram:
     ) -> List[torch.Tensor]:
         """One batch; each stage holds its core, so that another batch can be in the next one."""
         tensors = self._widened()
-        values: Dict[str, Any] = {
+        values: Dict[str, Value] = {
             name: self._rules.entering(tensor) for (name, _), tensor in zip(self.neff.inputs, batch)
         }
         with torch.no_grad():

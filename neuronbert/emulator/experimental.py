@@ -5,7 +5,7 @@ from typing import Any, Iterator
 
 import torch
 
-from neuronbert.emulator import ops
+from neuronbert.emulator import compiled_ops
 from neuronbert.emulator.loaded import ALL_CORES, Placement
 
 
@@ -42,8 +42,8 @@ def _checked(start_nc: int, nc_count: int) -> Placement:
 
 
 def _place(module: torch.nn.Module, placement: Placement) -> None:
-    for payload in ops.payloads_of(module).values():
-        ops.place(payload, placement)
+    for payload in compiled_ops.payloads_of(module).values():
+        compiled_ops.place(payload, placement)
 
 
 @contextlib.contextmanager
@@ -52,8 +52,8 @@ def _loading_onto(placement: Placement) -> Iterator[None]:
 
     def load(*arguments: Any, **named: Any) -> Any:
         module = real(*arguments, **named)
-        for payload in ops.payloads_of(module).values():
-            setattr(payload, ops.PLACEMENT, placement)
+        for payload in compiled_ops.payloads_of(module).values():
+            setattr(payload, compiled_ops.PLACEMENT, placement)
         return module
 
     torch.jit.load = load

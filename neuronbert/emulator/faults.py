@@ -1,4 +1,4 @@
-"""Failures that a test can ask the twin for, by name; the compiler and the runtime ask here whether one is due."""
+"""Failures that a test can ask the emulator for by name; the compiler and the runtime ask here if one is due."""
 
 import os
 import re

@@ -13,6 +13,10 @@ UNPACKERS = ("prim::ListUnpack", "prim::TupleUnpack")
 NUMBERS = ("prim::NumToTensor", "prim::ImplicitTensorToNum", "aten::Int", "aten::ScalarImplicit", "aten::Float")
 
 
+# An operator's argument or result: a Ref, a tensor, a plain value, or lists, tuples and dicts of them.
+Value = Any
+
+
 class Ref(NamedTuple):
     """A tensor that is only known when the program runs."""
 
@@ -23,7 +27,7 @@ class Node(NamedTuple):
     """One operator call. ``arguments`` are Refs, plain values, or lists of them."""
 
     operator: str  # with its overload: aten::to.dtype
-    arguments: Tuple[Any, ...]
+    arguments: Tuple[Value, ...]
     outputs: Tuple[str, ...]
     scope: str
     returns_list: bool
@@ -45,7 +49,7 @@ class Program(NamedTuple):
 
     inputs: Tuple[str, ...]
     nodes: Tuple[Node, ...]
-    output: Any  # a Ref, or tuples, lists and dicts of them
+    output: Value  # a Ref, or tuples, lists and dicts of them
     tensors: Dict[str, torch.Tensor]  # parameters, buffers, constants
     specs: Dict[str, TensorSpec]
 
@@ -54,7 +58,7 @@ class UntraceableGraph(NotImplementedError):
     """Control flow, or something else that straight-line code cannot express."""
 
 
-def refs_in(value: Any) -> Iterator[str]:
+def refs_in(value: Value) -> Iterator[str]:
     """Names of all Refs inside nested arguments."""
     if isinstance(value, Ref):
         yield value.name
@@ -66,7 +70,7 @@ def refs_in(value: Any) -> Iterator[str]:
             yield from refs_in(inner)
 
 
-def substitute(value: Any, lookup: Callable[[str], Any]) -> Any:
+def substitute(value: Value, lookup: Callable[[str], Value]) -> Value:
     """``value`` with every Ref replaced by ``lookup(name)``."""
     if isinstance(value, Ref):
         return lookup(value.name)
@@ -77,7 +81,14 @@ def substitute(value: Any, lookup: Callable[[str], Any]) -> Any:
     return value
 
 
-def invoke(operator: str, arguments: Sequence[Any]) -> Any:
+def map_tensors(value: Value, change: Callable[[torch.Tensor], Value]) -> Value:
+    """``value`` with every tensor in it replaced by ``change(tensor)``; sequences become lists."""
+    if isinstance(value, torch.Tensor):
+        return change(value)
+    return [map_tensors(inner, change) for inner in value] if isinstance(value, (list, tuple)) else value
+
+
+def invoke(operator: str, arguments: Sequence[Value]) -> Value:
     """Calls ``aten::to.dtype`` with the arguments as a graph lists them, keyword-only ones among them."""
     function, positional, named = _resolve(operator)
     return function(*arguments[:positional], **dict(zip(named, arguments[positional:])))
@@ -108,9 +119,9 @@ class _Reader:
         self._graph = graph
         self._nodes: List[Node] = []
         self._tensors: Dict[str, torch.Tensor] = {}
-        self._owned: Dict[int, str] = {}
+        self._owned: Dict[int, str] = {}  # a tensor's id → its name
         self._examples: Dict[str, torch.Tensor] = {}
-        self._values: Dict[str, Any] = {}
+        self._values: Dict[str, Value] = {}
         names = [value.debugName() for value in graph.inputs()]
         if isinstance(traced, torch.nn.Module):
             self._values[names.pop(0)] = traced
@@ -126,7 +137,7 @@ class _Reader:
         output = outputs[0] if len(outputs) == 1 else tuple(outputs)
         return Program(self._inputs, tuple(self._nodes), self._settled(output), self._tensors, specs)
 
-    def _settled(self, output: Any) -> Any:
+    def _settled(self, output: Value) -> Value:
         """A value with its constant tensors named, so that it holds Refs and plain values only."""
         if isinstance(output, Ref):
             return output
@@ -185,19 +196,19 @@ class _Reader:
             return self._owned_ref(value.detach(), name)
         return value
 
-    def _size(self, arguments: List[Any]) -> Any:
+    def _size(self, arguments: List[Value]) -> Value:
         shape = list(self._concrete(arguments[0]).shape)
         return shape if len(arguments) == 1 else shape[arguments[1]]
 
-    def _concrete(self, value: Any) -> Any:
+    def _concrete(self, value: Value) -> Value:
         return substitute(value, self._examples.__getitem__)
 
-    def _call(self, node: Any, kind: str, arguments: List[Any], outputs: List[str]) -> None:
+    def _call(self, node: Any, kind: str, arguments: List[Value], outputs: List[str]) -> None:
         operator = node.schema().split("(")[0]
         result = invoke(operator, self._concrete(arguments))
         if self._folds(kind, arguments):
             # A folded tensor of parameters becomes a constant of the program.
-            named = result if not list(refs_in(arguments)) else _map_tensors(result, self._folded)
+            named = result if not list(refs_in(arguments)) else map_tensors(result, self._folded)
             self._values.update(zip(outputs, [named] if len(outputs) == 1 else named))
             return
         if not _is_tensors(result):
@@ -213,7 +224,7 @@ class _Reader:
     def _folded(self, tensor: torch.Tensor) -> Ref:
         return self._owned_ref(tensor, "folded")
 
-    def _folds(self, kind: str, arguments: List[Any]) -> bool:
+    def _folds(self, kind: str, arguments: List[Value]) -> bool:
         """Constants fold; so does floating-point work on parameters alone, if the device could do it."""
         names = list(refs_in(arguments))
         if not names:
@@ -223,19 +234,13 @@ class _Reader:
         return only_parameters and floating and kind in SUPPORTED
 
 
-def _number(kind: str, value: Any) -> Any:
+def _number(kind: str, value: Value) -> Value:
     if kind == "prim::NumToTensor":
         return torch.tensor(value)
     return value.item() if isinstance(value, torch.Tensor) else value
 
 
-def _is_tensors(value: Any) -> bool:
+def _is_tensors(value: Value) -> bool:
     if isinstance(value, (list, tuple)):
         return bool(value) and all(isinstance(inner, torch.Tensor) for inner in value)
     return isinstance(value, torch.Tensor)
-
-
-def _map_tensors(value: Any, change: Callable[[torch.Tensor], Any]) -> Any:
-    if isinstance(value, torch.Tensor):
-        return change(value)
-    return [_map_tensors(inner, change) for inner in value] if isinstance(value, (list, tuple)) else value

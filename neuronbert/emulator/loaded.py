@@ -1,4 +1,4 @@
-"""A model on the device, and where it was asked to go: what the operators and the runtime both speak of."""
+"""A model on the device, and where it was asked to go: what compiled_ops and the runtime hand to each other."""
 
 import itertools
 from typing import NamedTuple, Sequence
@@ -33,5 +33,6 @@ class LoadedModel:
         self._turn = itertools.count()
 
     def next_replica(self) -> Replica:
+        """The replica whose turn it is."""
         # itertools.count is atomic under the interpreter lock, so threads share the replicas evenly.
         return self.replicas[next(self._turn) % len(self.replicas)]

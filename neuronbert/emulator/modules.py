@@ -5,7 +5,9 @@ import importlib.abc
 import importlib.machinery
 import sys
 from types import ModuleType
-from typing import Any, Callable, Dict, Optional, Sequence
+from typing import Callable, Dict, Optional, Sequence
+
+from neuronbert.emulator import current
 
 TORCH_NEURON_VERSION = "1.13.1.2.11.13.0+emulated"
 NEURON_CC_VERSION = "1.24.0.0+emulated"
@@ -13,10 +15,9 @@ PUBLIC = ("trace", "analyze_model", "get_supported_operations", "is_available", 
 
 
 def _fill_torch_neuron(module: ModuleType) -> None:
-    from neuronbert.emulator import api
-    from neuronbert.emulator.activation import runtime
+    from neuronbert.emulator import api  # needs torch, as the other modules that are imported on use
 
-    api.set_runtime(runtime())
+    api.set_runtime(current.runtime())
     _fill_public(module)
     module.experimental = importlib.import_module("torch_neuron.experimental")  # type: ignore[attr-defined]
     # As the real package does: after this import, torch.neuron is there.
@@ -56,7 +57,7 @@ FILLERS: Dict[str, Callable[[ModuleType], None]] = {
 }
 
 
-class TwinFinder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+class EmulatorFinder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
     """Answers the imports of FILLERS' names, before any real package or PyPI placeholder could."""
 
     def find_spec(
@@ -68,7 +69,7 @@ class TwinFinder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
             name, self, is_package=name == "torch_neuron", origin="neuronbert.emulator"
         )
 
-    def create_module(self, spec: Any) -> Optional[ModuleType]:
+    def create_module(self, spec: importlib.machinery.ModuleSpec) -> Optional[ModuleType]:
         return None
 
     def exec_module(self, module: ModuleType) -> None:
@@ -76,17 +77,17 @@ class TwinFinder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
 
 
 def install() -> None:
-    """Makes the twin's modules importable; RuntimeError when the real torch_neuron is already imported."""
+    """Makes the emulated modules importable; RuntimeError when the real torch_neuron is already imported."""
     loaded = sys.modules.get("torch_neuron")
     if loaded is not None and not str(getattr(loaded, "__version__", "")).endswith("+emulated"):
-        raise RuntimeError("the real torch_neuron is imported already; the twin must be asked for before that")
-    if not any(isinstance(finder, TwinFinder) for finder in sys.meta_path):
-        sys.meta_path.insert(0, TwinFinder())
+        raise RuntimeError("the real torch_neuron is imported already; the emulator must be asked for before that")
+    if not any(isinstance(finder, EmulatorFinder) for finder in sys.meta_path):
+        sys.meta_path.insert(0, EmulatorFinder())
 
 
 def uninstall() -> None:
-    """Takes the twin's modules away again."""
-    sys.meta_path[:] = [finder for finder in sys.meta_path if not isinstance(finder, TwinFinder)]
+    """Takes the emulated modules away again."""
+    sys.meta_path[:] = [finder for finder in sys.meta_path if not isinstance(finder, EmulatorFinder)]
     for name in FILLERS:
         sys.modules.pop(name, None)
     torch = sys.modules.get("torch")

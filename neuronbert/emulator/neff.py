@@ -1,4 +1,4 @@
-"""The twin's compiled file: a subgraph's operators, its stages and its 16 bit weights as bytes, and back."""
+"""The emulator's compiled file: a subgraph's operators, stages and 16 bit weights as bytes, and back."""
 
 import hashlib
 import json
@@ -61,6 +61,7 @@ class Neff(NamedTuple):
 
     @property
     def batch_size(self) -> int:
+        """Rows that the subgraph was compiled for."""
         shape = self.inputs[0][1].shape
         return shape[0] if shape else 1
 
@@ -86,10 +87,10 @@ def _stored(tensor: torch.Tensor, readers: Sequence[str], rules: Arithmetic, pol
 
 def _digest(tensors: Dict[str, torch.Tensor]) -> str:
     """Of the weights alone: constants and shapes differ between buckets of one model."""
-    found = hashlib.sha256()
+    digest = hashlib.sha256()
     for content in sorted(_bytes(tensor) for tensor in tensors.values() if tensor.dim() >= 2 and tensor.numel() > 64):
-        found.update(hashlib.sha256(content).digest())
-    return found.hexdigest()
+        digest.update(hashlib.sha256(content).digest())
+    return digest.hexdigest()
 
 
 def _bytes(tensor: torch.Tensor) -> bytes:
@@ -153,14 +154,15 @@ def build_neff(neff: Neff) -> bytes:
         "weights_digest": neff.weights_digest,
     }
     encoded = json.dumps(header, separators=(",", ":")).encode()
-    return MAGIC + struct.pack("<Q", len(encoded)) + encoded + safetensors.torch.save(neff.tensors)
+    tensors: bytes = safetensors.torch.save(neff.tensors)
+    return MAGIC + struct.pack("<Q", len(encoded)) + encoded + tensors
 
 
 def read_neff(payload: bytes) -> Neff:
     """The Neff in a payload; ValueError for bytes that are none."""
     start = len(MAGIC) + 8
     if payload[: len(MAGIC)] != MAGIC or len(payload) < start:
-        raise ValueError("not a NEFF of the twin")
+        raise ValueError("not a NEFF of the emulator")
     end = start + struct.unpack("<Q", payload[len(MAGIC) : start])[0]
     header = json.loads(payload[start:end])
     nodes = [

@@ -1,11 +1,11 @@
-"""The twin of the neuron-cc command: checks its arguments as documented and turns a subgraph into a NEFF."""
+"""The emulated neuron-cc command: checks its arguments as documented and turns a subgraph into a NEFF."""
 
 import argparse
 import json
 import sys
 import time
 from pathlib import Path
-from typing import Any, Dict, List, NamedTuple, NoReturn, Optional, Sequence
+from typing import Dict, List, NamedTuple, NoReturn, Optional, Sequence, Tuple
 
 from neuronbert.emulator.arithmetic import BF16, FP16, Policy
 from neuronbert.emulator.graph import Program
@@ -80,7 +80,7 @@ def _parser() -> _Parser:
     return parser
 
 
-def _fast_math(values: Sequence[str]) -> Any:
+def _fast_math(values: Sequence[str]) -> Tuple[str, bool]:
     """(cast, relayout) of --fast-math: presets exclude each other, so do casts and relayouts; the specific win."""
     for group in (PRESETS, CASTS, RELAYOUT_OPTIONS):
         chosen = sorted({value for value in values if value in group})
@@ -181,9 +181,9 @@ def _strike(fault: Optional[str], deadline: Optional[float]) -> None:
 
 def _describe(program: Program, subgraph: Subgraph) -> str:
     """The graph as text, for a person who looks into the work folder."""
-    lines: Dict[str, Any] = {
+    description: Dict[str, object] = {
         "inputs": {name: list(program.specs[name].shape) for name in subgraph.inputs},
         "outputs": list(subgraph.outputs),
         "nodes": [f"{', '.join(node.outputs)} = {node.operator}" for node in subgraph.nodes],
     }
-    return json.dumps(lines, indent=1)
+    return json.dumps(description, indent=1)

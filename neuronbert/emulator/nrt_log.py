@@ -40,7 +40,7 @@ def execute_error(status: int, detail: str = "") -> RuntimeError:
 
 
 class NrtLog:
-    """Writes ERROR lines where NEURON_RT_LOG_LOCATION says, and the driver's lines to the twin's system log."""
+    """Writes ERROR lines where NEURON_RT_LOG_LOCATION says, and the driver's lines to the emulated system log."""
 
     def __init__(self, syslog: Path, to_console: bool = True, stream: Optional[TextIO] = None):
         self.syslog = syslog
@@ -67,3 +67,11 @@ class NrtLog:
         """The line, then torch-neuron's error."""
         self.error(source, message)
         raise RuntimeError(NOT_INITIALIZED)
+
+    def refuse_memory(self, chip: int, total: int, occupied: int, needed: int) -> NoReturn:
+        """The driver's line about a chip that is full (all in bytes), then the error of the load."""
+        self.driver(
+            f"neuron:mc_alloc: device mempool [{chip}:0] total {total} occupied {occupied} needed {needed} "
+            f"available {max(0, total - occupied)}"
+        )
+        raise load_error(4)

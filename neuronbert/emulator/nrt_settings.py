@@ -55,18 +55,18 @@ def read_settings(environ: Mapping[str, str], cores: int) -> NrtSettings:
 def _visible(text: str, cores: int) -> Optional[range]:
     if not text:
         return None
-    found = []
+    numbers = []
     for part in text.split(","):
         match = _RUN.match(part.strip())
         if match is None:
             raise SettingsRefused(f"{VISIBLE_CORES}={text!r} is neither an index nor a range")
         first = int(match[1])
-        found += list(range(first, int(match[2] or first) + 1))
-    if not found or found != list(range(found[0], found[0] + len(found))):
+        numbers += list(range(first, int(match[2] or first) + 1))
+    if not numbers or numbers != list(range(numbers[0], numbers[0] + len(numbers))):
         raise SettingsRefused(f"{VISIBLE_CORES}={text!r} is not contiguous and increasing")
-    if found[-1] >= cores:
+    if numbers[-1] >= cores:
         raise SettingsRefused(f"{VISIBLE_CORES}={text!r} goes beyond nc{cores - 1}")
-    return range(found[0], found[-1] + 1)
+    return range(numbers[0], numbers[-1] + 1)
 
 
 def _groups(text: str) -> Optional[Tuple[int, ...]]:

@@ -1,4 +1,4 @@
-"""Decides which operators go to NeuronCores and in which subgraphs; api.py has each subgraph compiled."""
+"""Decides which operators go to NeuronCores and in which subgraphs; tracing.py has each one compiled."""
 
 from typing import Callable, Dict, FrozenSet, Iterable, List, NamedTuple, Optional, Sequence, Set, Tuple
 

@@ -69,11 +69,11 @@ class Placer:
 
 
 def _ranges(sizes: Sequence[int]) -> List[range]:
-    found, start = [], 0
+    ranges, start = [], 0
     for size in sizes:
-        found.append(range(start, start + size))
+        ranges.append(range(start, start + size))
         start += size
-    return found
+    return ranges
 
 
 def replica_starts(start: int, count: int, width: int) -> List[int]:

@@ -6,7 +6,9 @@ import json
 import os
 import threading
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Sequence, Set
+from typing import Callable, Dict, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Set, TypedDict, cast
+
+from neuronbert.emulator.inference_counters import Snapshot
 
 
 class CoresTaken(RuntimeError):
@@ -21,12 +23,27 @@ def taken_text(first: int, last: int, available: int) -> str:
     return f"NeuronCore(s) not available - Requested:nc{first}-nc{last} Available:{available}"
 
 
+class CoreInfo(TypedDict, total=False):
+    """What the process that holds a core says of itself and of the core; kept as JSON in the core's locked file."""
+
+    pid: int
+    command: str
+    neuron_runtime_version: str
+    tag: str  # NEURON_PROCESS_TAG
+    memory_bytes: int  # that models take on the core
+    models: int  # on the core
+    executions: int  # batches through the core
+    utilization: float  # percent of the time between the holder's last two reports
+    published_at: float  # of time.time
+    statistics: Snapshot  # of the whole process, with its first core only
+
+
 class CoreState(NamedTuple):
-    """One core: held or free, and what its holder wrote about itself."""
+    """One core: held or free, and what its holder says."""
 
     core: int
     held: bool
-    info: Dict[str, Any]
+    info: CoreInfo
 
 
 class CoreRegistry:
@@ -63,7 +80,7 @@ class CoreRegistry:
         with self._alone():
             self._forget()
 
-    def annotate(self, info_by_core: Dict[int, Dict[str, Any]]) -> None:
+    def annotate(self, info_by_core: Mapping[int, CoreInfo]) -> None:
         """What others may read about the cores this process holds."""
         with self._alone():
             self._write(info_by_core)
@@ -80,11 +97,11 @@ class CoreRegistry:
             yield RegistryView(self._states(), self._write)
 
     def _states(self) -> List[CoreState]:
-        found = []
+        states = []
         for core in range(self._cores):
             held = core in self._held or not self._is_free(core)
-            found.append(CoreState(core, held, self._read(core) if held else {}))
-        return found
+            states.append(CoreState(core, held, self._read(core) if held else {}))
+        return states
 
     def _take(self, cores: Sequence[int]) -> List[int]:
         for core in cores:
@@ -105,13 +122,13 @@ class CoreRegistry:
             os.close(descriptor)
         return True
 
-    def _write(self, info_by_core: Dict[int, Dict[str, Any]]) -> None:
+    def _write(self, info_by_core: Mapping[int, CoreInfo]) -> None:
         for core in set(info_by_core) & set(self._held):
             self._file(core).write_text(json.dumps(info_by_core[core]), encoding="utf-8")
 
-    def _read(self, core: int) -> Dict[str, Any]:
+    def _read(self, core: int) -> CoreInfo:
         text = self._file(core).read_text(encoding="utf-8")
-        return dict(json.loads(text)) if text else {}
+        return cast(CoreInfo, json.loads(text)) if text else {}
 
     def _forget(self) -> None:
         for descriptor in self._held.values():
@@ -123,7 +140,7 @@ class CoreRegistry:
 
     @contextlib.contextmanager
     def _alone(self) -> Iterator[None]:
-        """Only one process at a time looks at the locks: a look must not make another's reservation fail."""
+        """One process at a time: a look takes each lock for a moment, and must not make a reservation fail."""
         self._directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         with self._thread_lock:
             descriptor = os.open(self._directory / "registry.lock", os.O_RDWR | os.O_CREAT, 0o600)
@@ -137,7 +154,7 @@ class CoreRegistry:
 class RegistryView:
     """The registry while nobody else can change it."""
 
-    def __init__(self, states: List[CoreState], write: Any):
+    def __init__(self, states: List[CoreState], write: Callable[[Mapping[int, CoreInfo]], None]):
         self.states = states
         self.annotate = write
 

@@ -1,62 +1,56 @@
-"""The twin of the Neuron runtime: reserves cores at first use, loads models onto them, runs them one at a time."""
+"""The emulated Neuron runtime: reserves cores at first use, loads models onto them, runs them one at a time."""
 
 import os
 import signal
 import sys
 import threading
 import time
-from typing import Any, Callable, Dict, List, NoReturn, Optional, Sequence, Tuple
+from typing import Callable, Dict, List, NoReturn, Optional, Sequence, Tuple
 
 import torch
 
-from neuronbert.emulator import calls, nrt_log, ops
+from neuronbert.emulator import nrt_log
+from neuronbert.emulator.device_memory import CHIP_BYTES, DeviceMemory
+from neuronbert.emulator.emulator_settings import EmulatorSettings
 from neuronbert.emulator.execution import LoadedProgram
 from neuronbert.emulator.faults import EXECUTE, INIT, LOAD, FaultPlan
+from neuronbert.emulator.inference_counters import CoreMeter, InferenceCounters
 from neuronbert.emulator.loaded import ALL_CORES, ANYWHERE, LoadedModel, Placement, Replica
 from neuronbert.emulator.neff import SUPPORTED_VERSION, Neff
 from neuronbert.emulator.nrt_settings import NrtSettings, SettingsRefused, read_settings
 from neuronbert.emulator.placement import NotEnoughCores, Placer, replica_starts
-from neuronbert.emulator.reservation import CoreRegistry, CoresTaken
-from neuronbert.emulator.settings import TwinSettings
-from neuronbert.emulator.statistics import CoreMeter, Statistics
-from neuronbert.emulator.timed import CoreClock, RecordedLogits, Recorder
-from neuronbert.hardware.cores import BYTES_PER_WEIGHT, CORES_PER_CHIP, GIB, PROGRAM_OVERHEAD, instance_type
+from neuronbert.emulator.recordings import RecordedLogits, Recorder
+from neuronbert.emulator.reservation import CoreInfo, CoreRegistry, CoresTaken
+from neuronbert.hardware.cores import instance_type
 
 VERSION = "2.20.0"  # of the last libnrt inside a torch-neuron wheel
-CHIP_BYTES = 8 * GIB
 PUBLISH_EVERY_S = 0.5
 
 
 class Runtime:
     """libnrt of one process."""
 
-    def __init__(self, twin: TwinSettings):
-        self.twin = twin
-        self.instance = instance_type(twin.instance)
-        self.faults = FaultPlan(twin.faults, twin.directory)
-        self.statistics = Statistics()
-        folder = twin.directory / twin.instance
+    def __init__(self, settings: EmulatorSettings):
+        self.settings = settings
+        self.instance = instance_type(settings.instance)
+        self.faults = FaultPlan(settings.faults, settings.directory)
+        self.counters = InferenceCounters()
+        folder = settings.directory / settings.instance
         self.registry = CoreRegistry(folder, self.instance.cores)
+        self.recorded = RecordedLogits(settings.recorded) if settings.timed and settings.recorded else None
+        self.recorder = Recorder(settings.record) if settings.record else None
         self._syslog = folder / "syslog"
         self._log = nrt_log.NrtLog(self._syslog)
         self._lock = threading.RLock()
-        self._settings: Optional[NrtSettings] = None
+        self._nrt_settings: Optional[NrtSettings] = None
         self._cores: List[int] = []  # of the instance, in the order this process numbers them
         self._placer = Placer(0)
         self._meters: List[CoreMeter] = []  # one a core
-        self._clock = CoreClock(0)
-        self._memory: Dict[int, Dict[int, int]] = {}  # core of the process → model → bytes
-        self._recorded = RecordedLogits(twin.recorded) if twin.timed and twin.recorded else None
-        self.recorder = Recorder(twin.record) if twin.record else None
-        self._owner = os.getpid()
+        self._memory = DeviceMemory(())
+        self._owner_pid = os.getpid()
         self._published_at = 0.0
-        self._active: Tuple[float, Dict[int, int]] = (0.0, {})
 
     # ------------------------------------------------------------------ start
-
-    @property
-    def initialized(self) -> bool:
-        return self._settings is not None
 
     @property
     def cores(self) -> Tuple[int, ...]:
@@ -66,10 +60,10 @@ class Runtime:
     def initialize(self) -> None:
         """Reads the environment and reserves the cores: once, at the first use in the process."""
         with self._lock:
-            if self._owner != os.getpid():
+            if self._owner_pid != os.getpid():
                 # The driver's handles do not survive a fork (aws-neuron-sdk issue 441).
                 self._log.refuse_to_initialize("NRT:nrt_init", "the runtime was initialized in the parent of this fork")
-            if self._settings is not None:
+            if self._nrt_settings is not None:
                 return
             self._strike_init(self.faults.due(INIT))
             settings = self._read_environment()
@@ -77,9 +71,8 @@ class Runtime:
             self._cores = self._reserve(settings)
             self._placer = Placer(len(self._cores), settings.groups)
             self._meters = [CoreMeter() for _ in self._cores]
-            self._clock = CoreClock(len(self._cores))
-            self._memory = {core: {} for core in range(len(self._cores))}
-            self._settings = settings
+            self._memory = DeviceMemory(self._cores)
+            self._nrt_settings = settings
             self._publish()
 
     def _strike_init(self, fault: Optional[str]) -> None:
@@ -132,7 +125,7 @@ class Runtime:
 
     def _strike_load(self, fault: Optional[str]) -> None:
         if fault == "device-memory":
-            self._refuse_memory(0, CHIP_BYTES, CHIP_BYTES, 1272)
+            self._log.refuse_memory(0, CHIP_BYTES, CHIP_BYTES, 1272)
         if fault == "invalid-model":
             raise nrt_log.load_error(2)
         if fault == "neff-version":
@@ -164,60 +157,40 @@ class Runtime:
         self._log.error("NMGR:kmgr_load_nn_post_metrics", f"Failed to load NN: a model over {width} cores, err: 2")
 
     def _allocate(self, model: LoadedModel) -> None:
-        """Books the model's memory on its chips, other processes' models counted."""
-        needed = bytes_per_core(model.program.neff)
         with self.registry.update() as view:
-            used: Dict[int, int] = {}
-            for state in view.held():
-                chip = state.core // CORES_PER_CHIP
-                used[chip] = used.get(chip, 0) + int(state.info.get("memory_bytes", 0))
-            for replica in model.replicas:
-                for core in replica.cores:
-                    chip = self._cores[core] // CORES_PER_CHIP
-                    used[chip] = used.get(chip, 0) + needed
-                    if used[chip] > CHIP_BYTES:
-                        self._refuse_memory(chip, CHIP_BYTES, used[chip] - needed, needed)
-            for replica in model.replicas:
-                for core in replica.cores:
-                    self._memory[core][id(model)] = needed
+            self._memory.book(model, view.held(), self._log)
             view.annotate(self._annotations())
-
-    def _refuse_memory(self, chip: int, total: int, occupied: int, needed: int) -> None:
-        self._log.driver(
-            f"neuron:mc_alloc: device mempool [{chip}:0] total {total} occupied {occupied} needed {needed} "
-            f"available {max(0, total - occupied)}"
-        )
-        raise nrt_log.load_error(4)
 
     def unload(self, model: LoadedModel) -> None:
         """Takes a model off its cores; the cores stay reserved until the process ends."""
-        if self._owner != os.getpid():
+        if self._owner_pid != os.getpid():
             return
         with self._lock:
             for replica in model.replicas:
                 self._placer.release(replica.cores)
-                for core in replica.cores:
-                    self._memory[core].pop(id(model), None)
+            self._memory.release(model)
             self._publish()
 
     # ------------------------------------------------------------------ execute
 
     def execute(self, model: LoadedModel, inputs: Sequence[torch.Tensor]) -> List[torch.Tensor]:
         """One inference: on the next replica, each core of it busy with one batch at a time."""
-        if self._recorded is not None:
+        if self.settings.timed:
             raise RuntimeError("timed mode answers calls of whole modules, and this was not one")
-        return self._observed(model, lambda: model.program.run_batches(inputs, lambda batch: self._run(model, batch)))
+        return self.observed(model, lambda: model.program.run_batches(inputs, lambda batch: self._run(model, batch)))
 
-    def _observed(self, model: LoadedModel, run: Callable[[], List[torch.Tensor]]) -> List[torch.Tensor]:
-        """``run`` with faults before it and counters behind it."""
+    def observed(self, model: LoadedModel, run: Callable[[], List[torch.Tensor]]) -> List[torch.Tensor]:
+        """What ``run`` computes, or what a due fault gives instead; counted for the tools."""
         started = time.monotonic()
         fault = self.faults.due(EXECUTE)
         outputs = self._strike_execute(fault, model) or run()
         if fault == "nan":
             outputs = [torch.full_like(output, float("nan")) for output in outputs]
         # Timed mode's numbers were looked at when they were recorded, and looking again would take time of its own.
-        spoilt = fault == "nan" or (not self.twin.timed and any(bool(torch.isnan(one).any()) for one in outputs))
-        self.statistics.completed(time.monotonic() - started, spoilt)
+        spoilt = fault == "nan" or (
+            not self.settings.timed and any(bool(torch.isnan(output).any()) for output in outputs)
+        )
+        self.counters.completed(time.monotonic() - started, spoilt)
         if time.monotonic() - self._published_at > PUBLISH_EVERY_S:
             self._publish()
         return outputs
@@ -228,11 +201,11 @@ class Runtime:
         while fault == "hang":
             time.sleep(0.1)
         if fault == "timeout":
-            time.sleep(self._settings.exec_timeout_s if self._settings else 0.0)
-            self.statistics.failed("timed_out")
+            time.sleep(self._nrt_settings.exec_timeout_s if self._nrt_settings else 0.0)
+            self.counters.failed("timed_out")
             raise nrt_log.execute_error(5)
         if fault == "numerical-error":
-            self.statistics.failed("completed_with_num_err")
+            self.counters.failed("completed_with_num_err")
             raise nrt_log.execute_error(1003)
         if fault == "dead-runtime":
             print(nrt_log.DEAD_RUNTIME, file=sys.stderr, flush=True)
@@ -243,71 +216,35 @@ class Runtime:
         """One batch of the compiled shape."""
         replica = model.next_replica()
         outputs = model.program.run_stages(batch, [self._meters[core] for core in replica.cores])
-        self.statistics.busy(replica.cores)
+        self.counters.batch_done(replica.cores)
         return outputs
 
-    # ------------------------------------------------------------------ recordings
-
-    def interceptor(self) -> Optional[calls.Interceptor]:
-        """What stands before calls of compiled modules: a recording to answer from, one to make, or nothing."""
-        if self._recorded is not None:
-            return self._answer
-        return self.recorder.intercept if self.recorder is not None else None
-
-    def _answer(self, module: torch.jit.ScriptModule, payloads: calls.Payloads, inputs: Tuple[Any, ...]) -> Any:
-        """A module's recorded answer, when the hardware would have had it."""
-        called_at = time.perf_counter()
-        models = [ops.loaded(payload) for payload in payloads]
-        neffs = [model.program.neff for model in models]
-
-        def run() -> List[torch.Tensor]:
-            assert self._recorded is not None
-            found = self._recorded.answer(neffs, inputs)
-            for number, model in enumerate(models):
-                self._occupy(model, time.perf_counter() if number else called_at)
-            return found
-
-        outputs = self._observed(models[0], run)
-        return outputs[0] if len(outputs) == 1 else tuple(outputs)
-
-    def _occupy(self, model: LoadedModel, called_at: float) -> None:
-        assert self.twin.release is not None
-        replica = model.next_replica()
-        neff, active = model.program.neff, self._active_cores(replica)
-        taken_s = self._clock.occupy(replica.cores, neff, active, self.twin.release, called_at)
-        for core, seconds in zip(replica.cores, taken_s):
-            self._meters[core].add(seconds)
-        self.statistics.busy(replica.cores)
-
-    def _active_cores(self, replica: Replica) -> int:
-        """Cores of the replica's first chip that have a model on them, whichever process it belongs to."""
-        checked_at, active = self._active
-        if time.monotonic() - checked_at > PUBLISH_EVERY_S:
-            active = {}
-            for state in self.registry.states():
-                if state.held and state.info.get("memory_bytes", 0):
-                    active[state.core // CORES_PER_CHIP] = active.get(state.core // CORES_PER_CHIP, 0) + 1
-            self._active = (time.monotonic(), active)
-        return max(1, active.get(self._cores[replica.cores[0]] // CORES_PER_CHIP, 1))
+    def add_modelled_batch(self, replica: Replica, stages_s: Sequence[float]) -> None:
+        """Counts a batch whose stages took modelled time on the replica's cores."""
+        for core, stage_s in zip(replica.cores, stages_s):
+            self._meters[core].add(stage_s)
+        self.counters.batch_done(replica.cores)
 
     # ------------------------------------------------------------------ what other processes see
 
-    def _annotations(self) -> Dict[int, Dict[str, Any]]:
+    def _annotations(self) -> Dict[int, CoreInfo]:
         command = " ".join(sys.argv) or sys.executable
-        tag = self._settings.process_tag if self._settings else ""
-        shared = {"pid": os.getpid(), "command": command, "neuron_runtime_version": VERSION, "tag": tag}
-        counters = self.statistics.snapshot()
+        tag = self._nrt_settings.process_tag if self._nrt_settings else ""
+        counted = self.counters.snapshot()
         return {
-            self._cores[core]: {
-                **shared,
-                "memory_bytes": sum(self._memory.get(core, {}).values()),
-                "models": len(self._memory.get(core, {})),
-                "executions": self.statistics.per_core(core),
-                "utilization": self._meters[core].utilization(),
-                "published_at": time.time(),
-                "statistics": counters if core == 0 else {},
-            }
-            for core in range(len(self._cores))
+            number: CoreInfo(
+                pid=os.getpid(),
+                command=command,
+                neuron_runtime_version=VERSION,
+                tag=tag,
+                memory_bytes=self._memory.bytes_on(core),
+                models=self._memory.models_on(core),
+                executions=self.counters.per_core(core),
+                utilization=self._meters[core].utilization(),
+                published_at=time.time(),
+                statistics=counted if core == 0 else {},
+            )
+            for core, number in enumerate(self._cores)
         }
 
     def _publish(self) -> None:
@@ -318,11 +255,6 @@ class Runtime:
         """Gives the cores back, as the end of the process does."""
         if self.recorder is not None:
             self.recorder.save()
-        if self._owner == os.getpid():
+        if self._owner_pid == os.getpid():
             self.registry.release()
-        self._settings, self._cores = None, []
-
-
-def bytes_per_core(neff: Neff) -> int:
-    """Device memory a model takes on each of its cores."""
-    return int(neff.shape.weights * BYTES_PER_WEIGHT * PROGRAM_OVERHEAD / neff.pipeline_cores)
+        self._nrt_settings, self._cores = None, []

@@ -1,184 +1,63 @@
-"""Timed mode: takes as long as the hardware would, and answers from a recording because this CPU could not keep up."""
+"""Timed mode: answers calls of whole modules from a recording, after the time that the hardware would have taken."""
 
-import ctypes
-import hashlib
-import threading
 import time
-from pathlib import Path
-from typing import Any, Dict, List, Sequence, Tuple
+from typing import Any, Dict, List, Optional, Tuple
 
-import safetensors.torch
 import torch
-from filelock import FileLock
 
-from neuronbert.emulator import calls, ops
-from neuronbert.emulator.neff import Neff
-from neuronbert.emulator.nrt_log import execute_error
-from neuronbert.hardware.device_model import Work, entry_seconds, stage_seconds
-
-PR_SET_TIMERSLACK = 29  # linux/prctl.h
-LATE_S = 80e-6  # how late a virtual machine's idle core wakes up
+from neuronbert.emulator import calls, compiled_ops
+from neuronbert.emulator.core_clock import CoreClock
+from neuronbert.emulator.loaded import LoadedModel, Replica
+from neuronbert.emulator.recordings import RecordedLogits
+from neuronbert.emulator.runtime import PUBLISH_EVERY_S, Runtime
+from neuronbert.hardware.cores import CORES_PER_CHIP
 
 
-class UnknownInput(RuntimeError):
-    """Timed mode was asked something that was not recorded."""
+def interceptor_of(runtime: Runtime) -> Optional[calls.Interceptor]:
+    """What stands before calls of compiled modules: a recording to answer from, one to make, or nothing."""
+    if runtime.recorded is not None and runtime.settings.release is not None:
+        return TimedCalls(runtime, runtime.recorded, runtime.settings.release).answer
+    return runtime.recorder.intercept if runtime.recorder is not None else None
 
 
-class CoreClock:
-    """When each core of the process is free again, in modelled time.
+class TimedCalls:
+    """Answers for the models on a runtime's cores, at the speed of an SDK ``release``."""
 
-    A batch's way through its stages is worked out when it arrives; its caller then sleeps until the end. So
-    sixteen stages cost one sleep, and a late wake-up never delays another batch.
-    """
+    def __init__(self, runtime: Runtime, recorded: RecordedLogits, release: str):
+        self._runtime = runtime
+        self._recorded = recorded
+        self._release = release
+        self._clock = CoreClock(runtime.instance.cores)
+        self._active: Tuple[float, Dict[int, int]] = (0.0, {})  # when they were counted; chip → its active cores
 
-    def __init__(self, cores: int):
-        self._free_at = [0.0] * cores
-        self._lock = threading.Lock()
-        self._thread = threading.local()
-        self._plans: Dict[Tuple[int, int], Tuple[Neff, Tuple[float, ...], float]] = {}
+    def answer(self, module: torch.jit.ScriptModule, payloads: calls.Payloads, inputs: Tuple[Any, ...]) -> Any:
+        """A module's recorded answer, when the hardware would have had it."""
+        called_at = time.perf_counter()
+        models = [compiled_ops.loaded(payload) for payload in payloads]
+        neffs = [model.program.neff for model in models]
 
-    def occupy(
-        self, cores: range, neff: Neff, active_cores_per_chip: int, release: str, called_at: float
-    ) -> Tuple[float, ...]:
-        """Takes the cores one after the other and returns when the last stage is done: each stage's seconds.
+        def run() -> List[torch.Tensor]:
+            found = self._recorded.answer(neffs, inputs)
+            for number, model in enumerate(models):
+                self._occupy(model, time.perf_counter() if number else called_at)
+            return found
 
-        ``called_at`` is when the call came (time.perf_counter): what the emulator did since then took no device time.
-        """
-        _, stages, entry_s = self._plan(neff, active_cores_per_chip, release)
-        end = self._schedule(cores, stages, self._arrival(called_at, entry_s))
-        sleep_until(end)
-        self._thread.done_at = end
-        return stages
+        outputs = self._runtime.observed(models[0], run)
+        return outputs[0] if len(outputs) == 1 else tuple(outputs)
 
-    def _plan(self, neff: Neff, active: int, release: str) -> Tuple[Neff, Tuple[float, ...], float]:
-        key = (id(neff), active)  # the plan keeps its neff alive, so the id stays its own
-        if key not in self._plans:
-            work = neff_work(neff, active, release)
-            self._plans[key] = (neff, stage_seconds(work), entry_seconds(work))
-        return self._plans[key]
+    def _occupy(self, model: LoadedModel, called_at: float) -> None:
+        replica = model.next_replica()
+        neff, active = model.program.neff, self._active_cores(replica)
+        stages_s = self._clock.occupy(replica.cores, neff, active, self._release, called_at)
+        self._runtime.add_modelled_batch(replica, stages_s)
 
-    def _arrival(self, called_at: float, host_call_s: float) -> float:
-        """When it came; but a thread's own time between two calls is the modelled host call, not an addition."""
-        return max(getattr(self._thread, "done_at", called_at), called_at - host_call_s)
-
-    def _schedule(self, cores: range, stages: Sequence[float], arrival: float) -> float:
-        moment = arrival
-        with self._lock:
-            for core, seconds in zip(cores, stages):
-                moment = max(moment, self._free_at[core]) + seconds
-                self._free_at[core] = moment
-        return moment
-
-
-def neff_work(neff: Neff, active_cores_per_chip: int, release: str) -> Work:
-    """One batch of a compiled subgraph, as the device model wants it."""
-    hidden = next((spec.shape for _, spec in neff.inputs if len(spec.shape) == 3), (1, 1, 1))
-    return Work(neff.shape, neff.batch_size, hidden[1], neff.pipeline_cores, active_cores_per_chip, release)
-
-
-_precise = threading.local()
-
-
-def sleep_until(moment: float) -> None:
-    """Until ``moment`` of time.perf_counter, to within some 20 microseconds: all but the last ``LATE_S`` asleep."""
-    if not getattr(_precise, "asked", False):
-        _ask_for_precise_sleep()
-        _precise.asked = True
-    while True:
-        left = moment - time.perf_counter()
-        if left <= 0:
-            return
-        if left > LATE_S:
-            time.sleep(left - LATE_S)
-
-
-def _ask_for_precise_sleep() -> None:
-    """Linux wakes a thread up to 50 microseconds late unless the thread asks otherwise."""
-    try:
-        ctypes.CDLL(None).prctl(PR_SET_TIMERSLACK, 1000, 0, 0, 0)
-    except (OSError, AttributeError):
-        pass  # not Linux: a little late is all that happens
-
-
-# ---------------------------------------------------------------------------- recorded logits
-
-
-def row_keys(neffs: Sequence[Neff], inputs: Sequence[torch.Tensor]) -> List[str]:
-    """A digest for each row: of the module's weights and of what the row holds in every input."""
-    common = hashlib.sha256("".join(neff.weights_digest for neff in neffs).encode())
-    arrays = [tensor.contiguous().numpy() for tensor in inputs]
-    keys = []
-    for row in range(len(arrays[0])):
-        found = common.copy()
-        for array in arrays:
-            found.update(repr(array.shape[1:]).encode())
-            found.update(array[row].tobytes())
-        keys.append(found.hexdigest())
-    return keys
-
-
-class RecordedLogits:
-    """What the model said of each known row; a row is known whatever batch it comes in."""
-
-    def __init__(self, path: Path):
-        self._path = path
-        self._rows = safetensors.torch.load_file(str(path))
-
-    def answer(self, neffs: Sequence[Neff], inputs: Sequence[torch.Tensor]) -> List[torch.Tensor]:
-        """The outputs of a batch of known rows; UnknownInput for any other."""
-        rows = int(inputs[0].shape[0])
-        if rows != neffs[0].batch_size and not neffs[0].dynamic_batch_size:
-            raise execute_error(1002, f": {rows} rows, the model was compiled for {neffs[0].batch_size}")
-        keys = row_keys(neffs, inputs)
-        outputs: List[torch.Tensor] = []
-        while f"{keys[0]}.{len(outputs)}" in self._rows:
-            outputs.append(self._stacked(keys, len(outputs)))
-        if not outputs:
-            raise self._unknown()
-        return outputs
-
-    def _stacked(self, keys: Sequence[str], index: int) -> torch.Tensor:
-        try:
-            return torch.stack([self._rows[f"{key}.{index}"] for key in keys])
-        except KeyError:
-            raise self._unknown() from None
-
-    def _unknown(self) -> UnknownInput:
-        return UnknownInput(f"timed mode knows only the inputs recorded in {self._path}; this one is not among them")
-
-
-class Recorder:
-    """Collects rows while the twin computes, and adds them to a file."""
-
-    def __init__(self, path: Path):
-        self._path = path
-        self._rows: Dict[str, torch.Tensor] = {}
-        self._lock = threading.Lock()
-
-    def intercept(self, module: torch.jit.ScriptModule, payloads: calls.Payloads, inputs: Tuple[Any, ...]) -> Any:
-        """Lets the module answer, and keeps each row with its outputs."""
-        answer = calls.plain_call(module, *inputs)
-        outputs = [answer] if isinstance(answer, torch.Tensor) else list(answer)
-        if not all(isinstance(output, torch.Tensor) for output in outputs):
-            raise TypeError("a recording is of modules that return tensors, and this one returns something else")
-        keys = row_keys([ops.program_of_payload(payload).neff for payload in payloads], inputs)
-        with self._lock:
-            for index, output in enumerate(outputs):
-                for key, row in zip(keys, output):
-                    self._rows[f"{key}.{index}"] = row.detach().clone().contiguous()
-        return answer
-
-    def save(self) -> None:
-        """Merges with what the file already holds."""
-        with self._lock:
-            if not self._rows:
-                return
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            with FileLock(str(self._path) + ".lock"):
-                self._merge()
-
-    def _merge(self) -> None:
-        known = safetensors.torch.load_file(str(self._path)) if self._path.exists() else {}
-        temporary = self._path.with_suffix(".tmp")
-        safetensors.torch.save_file({**known, **self._rows}, str(temporary))
-        temporary.replace(self._path)
+    def _active_cores(self, replica: Replica) -> int:
+        """Cores of the replica's first chip that have a model on them, whichever process it belongs to."""
+        checked_at, active = self._active
+        if time.monotonic() - checked_at > PUBLISH_EVERY_S:
+            active = {}
+            for state in self._runtime.registry.states():
+                if state.held and state.info.get("memory_bytes", 0):
+                    active[state.core // CORES_PER_CHIP] = active.get(state.core // CORES_PER_CHIP, 0) + 1
+            self._active = (time.monotonic(), active)
+        return max(1, active.get(self._runtime.cores[replica.cores[0]] // CORES_PER_CHIP, 1))

@@ -1,31 +1,52 @@
-"""neuron-ls and neuron-monitor of the twin: the same JSON, as functions. Nothing is put on PATH."""
+"""The emulated neuron-ls and neuron-monitor: the same JSON, as functions. Nothing is put on PATH."""
 
 import time
-from typing import Any, Dict, List
+from typing import Any, Dict, List, Optional, TypedDict
 
 import psutil
 
+from neuronbert.emulator.emulator_settings import EmulatorSettings
+from neuronbert.emulator.inference_counters import Snapshot
 from neuronbert.emulator.reservation import CoreRegistry, CoreState
-from neuronbert.emulator.settings import TwinSettings
 from neuronbert.hardware.cores import CORES_PER_CHIP, GIB, instance_type
 
 FIRST_BUS = 0x1C
 STALE_AFTER_S = 5.0
 
 
-def neuron_ls(twin: TwinSettings) -> List[Dict[str, Any]]:
+class NeuronProcess(TypedDict):
+    """A process that holds cores, as neuron-ls shows it."""
+
+    pid: int
+    command: str
+    neuron_runtime_version: str
+
+
+class NeuronDevice(TypedDict):
+    """A chip, as neuron-ls shows it."""
+
+    neuron_device: int
+    bdf: str  # PCI bus, device and function
+    connected_to: Optional[List[int]]
+    nc_count: int
+    memory_size: int  # bytes
+    neuroncore_ids: List[int]
+    neuron_processes: List[NeuronProcess]
+
+
+def neuron_ls(settings: EmulatorSettings) -> List[NeuronDevice]:
     """``neuron-ls -j``: one entry a chip, with the processes that hold its cores."""
-    chips = instance_type(twin.instance).chips
-    states = core_states(twin)
+    chips = instance_type(settings.instance).chips
+    states = core_states(settings)
     return [_device(chip, chips, states) for chip in range(chips)]
 
 
-def core_states(twin: TwinSettings) -> List[CoreState]:
-    """Every core of the twin's instance: held or free, and by whom."""
-    return CoreRegistry(twin.directory / twin.instance, instance_type(twin.instance).cores).states()
+def core_states(settings: EmulatorSettings) -> List[CoreState]:
+    """Every core of the emulated instance: held or free, and by whom."""
+    return CoreRegistry(settings.directory / settings.instance, instance_type(settings.instance).cores).states()
 
 
-def _device(chip: int, chips: int, states: List[CoreState]) -> Dict[str, Any]:
+def _device(chip: int, chips: int, states: List[CoreState]) -> NeuronDevice:
     cores = range(chip * CORES_PER_CHIP, (chip + 1) * CORES_PER_CHIP)
     holders = {states[core].info["pid"]: states[core].info for core in cores if states[core].held and states[core].info}
     return {
@@ -42,9 +63,9 @@ def _device(chip: int, chips: int, states: List[CoreState]) -> Dict[str, Any]:
     }  # fmt: skip
 
 
-def neuron_monitor(twin: TwinSettings, period_s: float = 1.0) -> Dict[str, Any]:
+def neuron_monitor(settings: EmulatorSettings, period_s: float = 1.0) -> Dict[str, Any]:
     """One report of ``neuron-monitor``."""
-    states = core_states(twin)
+    states = core_states(settings)
     pids = sorted({state.info["pid"] for state in states if state.held and state.info})
     return {
         "neuron_runtime_data": [_process(pid, states, period_s) for pid in pids],
@@ -52,14 +73,14 @@ def neuron_monitor(twin: TwinSettings, period_s: float = 1.0) -> Dict[str, Any]:
         "instance_info": {
             "instance_name": "",
             "instance_id": "",
-            "instance_type": twin.instance,
+            "instance_type": settings.instance,
             "instance_availability_zone": "",
             "error": "",
         },
         "neuron_hardware_info": {
             "neuron_device_type": "inferentia",
             "neuroncore_version": "v1",
-            "neuron_device_count": instance_type(twin.instance).chips,
+            "neuron_device_count": instance_type(settings.instance).chips,
             "neuron_device_memory_size": 8 * GIB,
             "neuroncore_per_device_count": CORES_PER_CHIP,
             "error": "",
@@ -69,7 +90,7 @@ def neuron_monitor(twin: TwinSettings, period_s: float = 1.0) -> Dict[str, Any]:
 
 def _process(pid: int, states: List[CoreState], period_s: float) -> Dict[str, Any]:
     mine = [state for state in states if state.held and state.info.get("pid") == pid]
-    counted: Dict[str, Any] = next((state.info["statistics"] for state in mine if state.info.get("statistics")), {})
+    counted = next((state.info["statistics"] for state in mine if state.info.get("statistics")), Snapshot())
     summary = counted.get("execution_summary", {})
     latency = counted.get("latency")
     return {
@@ -99,7 +120,7 @@ def _process(pid: int, states: List[CoreState], period_s: float) -> Dict[str, An
 
 
 def _utilization(state: CoreState) -> Dict[str, float]:
-    """Percent of the holder's last report's time; a holder that runs nothing reports nothing."""
+    """Percent, as the holder last reported; a holder that runs nothing reports nothing, and is idle."""
     quiet_s = time.time() - state.info.get("published_at", 0.0)
     return {"neuroncore_utilization": state.info["utilization"] if quiet_s < STALE_AFTER_S else 0.0}
 

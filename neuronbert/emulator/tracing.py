@@ -1,4 +1,4 @@
-"""torch.neuron.trace: trace, partition, compile each subgraph, and put the pieces back together as one module."""
+"""torch.neuron.trace: traces, partitions, compiles each subgraph, and assembles the pieces into one module."""
 
 import logging
 import shutil
@@ -11,9 +11,9 @@ from typing import Any, Callable, Dict, FrozenSet, List, NamedTuple, Optional, S
 
 import torch
 
-from neuronbert.emulator import ops, trace_log
+from neuronbert.emulator import compiled_ops, trace_log
 from neuronbert.emulator.faults import COMPILE, FaultPlan
-from neuronbert.emulator.graph import Node, Program, UntraceableGraph, invoke, program_of, refs_in, substitute
+from neuronbert.emulator.graph import Node, Program, UntraceableGraph, Value, invoke, program_of, refs_in, substitute
 from neuronbert.emulator.neuron_cc import CompilerFailed, command_line, compile_subgraph
 from neuronbert.emulator.operators import SUPPORTED
 from neuronbert.emulator.partition import (
@@ -120,7 +120,7 @@ def _compiled_or_fallen_back(
     program: Program, subgraph: Subgraph, options: TraceOptions, fault: Optional[str]
 ) -> Optional[bytes]:
     try:
-        return _compile_one(program, subgraph, options, fault)
+        return _compile_subgraph(program, subgraph, options, fault)
     except CompilerFailed as error:
         message = f"neuron-cc failed with the following command line call:\n{error}"
         if not options.fallback:
@@ -130,15 +130,15 @@ def _compiled_or_fallen_back(
         return None
 
 
-def _compile_one(program: Program, subgraph: Subgraph, options: TraceOptions, fault: Optional[str]) -> bytes:
+def _compile_subgraph(program: Program, subgraph: Subgraph, options: TraceOptions, fault: Optional[str]) -> bytes:
     folder = (
         Path(tempfile.mkdtemp()) if options.compiler_workdir is None else options.compiler_workdir / subgraph.name[1:]
     )
-    kept = "" if options.compiler_workdir is None else f"; log file is at {folder / 'graph_def.neuron-cc.log'}"
+    log_note = "" if options.compiler_workdir is None else f"; log file is at {folder / 'graph_def.neuron-cc.log'}"
     command = command_line(program, subgraph, folder, options.compiler_args)
     if fault == "compiler-missing":
         raise CompilerFailed(CC_MISSING)
-    log.info("Compiling function %s with neuron-cc%s", subgraph.name, kept)
+    log.info("Compiling function %s with neuron-cc%s", subgraph.name, log_note)
     log.info("Compiling with command line: '%s'", command)
     deadline = None if options.compiler_timeout is None else time.monotonic() + options.compiler_timeout
     try:
@@ -168,7 +168,7 @@ def _compile_one(program: Program, subgraph: Subgraph, options: TraceOptions, fa
 # ---------------------------------------------------------------------------- the module that comes out
 
 
-class _Assembled(torch.nn.Module):
+class _Assembled(torch.nn.Module):  # type: ignore[misc]  # torch is not typed here
     """Runs the CPU's operators itself and calls neuron::forward_v2_* for the rest; made only to be traced."""
 
     def __init__(self, program: Program, steps: Sequence[Step], payloads: Dict[str, bytes]):
@@ -185,7 +185,7 @@ class _Assembled(torch.nn.Module):
             self.register_buffer(_buffer_name(name), torch.frombuffer(bytearray(payload), dtype=torch.uint8))
 
     def forward(self, *inputs: torch.Tensor) -> Any:
-        values: Dict[str, Any] = {name: getattr(self, buffer) for name, buffer in self._buffer_names.items()}
+        values: Dict[str, Value] = {name: getattr(self, buffer) for name, buffer in self._buffer_names.items()}
         values.update(zip(self._program.inputs, inputs))
         for step in self._steps:
             if step.subgraph is None:
@@ -195,7 +195,7 @@ class _Assembled(torch.nn.Module):
                 payload = getattr(self, _buffer_name(step.subgraph.name))
                 names = step.subgraph.outputs
                 values.update(
-                    zip(names, ops.call([values[name] for name in step.subgraph.inputs], payload, len(names)))
+                    zip(names, compiled_ops.call([values[name] for name in step.subgraph.inputs], payload, len(names)))
                 )
         return substitute(self._program.output, values.__getitem__)
 
@@ -204,7 +204,7 @@ def _buffer_name(subgraph_name: str) -> str:
     return subgraph_name.lstrip("_").replace("$", "_")
 
 
-def _run_on_host(node: Node, values: Dict[str, Any]) -> None:
+def _run_on_host(node: Node, values: Dict[str, Value]) -> None:
     result = invoke(node.operator, substitute(list(node.arguments), values.__getitem__))
     values.update(zip(node.outputs, result if node.returns_list else [result]))
 
@@ -217,11 +217,11 @@ def _assemble(
     named: Dict[str, Any],
 ) -> torch.jit.ScriptModule:
     module = _Assembled(program, plan_steps(program, compiled), payloads).eval()
-    with ops.compiling(), torch.no_grad():
+    with compiled_ops.compiling(), torch.no_grad():
         return torch.jit.trace(module, inputs, check_trace=False, strict=not _holds_dict(program.output))
 
 
-def _holds_dict(output: Any) -> bool:
+def _holds_dict(output: Value) -> bool:
     if isinstance(output, dict):
         return True
     return isinstance(output, (list, tuple)) and any(_holds_dict(inner) for inner in output)

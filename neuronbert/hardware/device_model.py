@@ -97,6 +97,7 @@ class DeviceConstants:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "DeviceConstants":
+        """The constants among ``values``: the object "constants" of ``calibration.json``."""
         return cls(**{name: values[name] for name in cls.__dataclass_fields__})
 
 

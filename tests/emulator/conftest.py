@@ -1,4 +1,4 @@
-"""A fresh twin for each test, small models to trace on it, and child processes that share its cores."""
+"""A fresh emulator for each test, and child processes that share its cores."""
 
 import logging
 import os
@@ -25,12 +25,12 @@ def no_neuron_variables(monkeypatch):
 
 
 @pytest.fixture
-def start_twin(tmp_path):
-    """Turns a twin on; stopping it afterwards gives everything back."""
+def start_emulator(tmp_path):
+    """Turns an emulator on, and gives torch_neuron; stopping it afterwards gives everything back."""
 
     def start(instance="inf1.xlarge", **options):
         emulator.stop()
-        emulator.use(instance, directory=str(options.pop("directory", tmp_path / "twin")), **options)
+        emulator.use(instance, directory=str(options.pop("directory", tmp_path / "emulator")), **options)
         import torch_neuron
 
         return torch_neuron
@@ -43,9 +43,9 @@ def start_twin(tmp_path):
 
 
 @pytest.fixture
-def twin(start_twin):
+def torch_neuron(start_emulator):
     """torch_neuron on an emulated inf1.xlarge."""
-    return start_twin()
+    return start_emulator()
 
 
 @pytest.fixture

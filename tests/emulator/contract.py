@@ -6,15 +6,11 @@ import inspect
 import mutations
 import pytest
 
-KEPT = []  # (section, mutation, test name), for the census in test_contract_census.py
-
 
 def contract(section, mutation):
     """Runs the test twice: as it is, where it must pass, and under ``mutation``, where it must fail."""
 
     def decorate(test):
-        KEPT.append((section, mutation, test.__name__))
-
         @functools.wraps(test)
         def run(*arguments, defect, **named):
             if defect is None:

@@ -1,4 +1,4 @@
-"""The twin is explicit, announced, inherited by children, and nothing beside a real device."""
+"""The emulator is explicit, announced, inherited by children, and nothing beside a real device."""
 
 import os
 import sys
@@ -21,7 +21,7 @@ def off():
 def test_nothing_happens_unasked():
     assert emulator.use_environment() is False
     assert emulator.settings() is None and emulator.state() is None
-    assert not any(isinstance(finder, modules.TwinFinder) for finder in sys.meta_path)
+    assert not any(isinstance(finder, modules.EmulatorFinder) for finder in sys.meta_path)
 
 
 def test_the_environment_asks(monkeypatch, tmp_path, capsys):
@@ -93,7 +93,7 @@ def test_what_makes_no_sense_is_a_usage_error(options, message):
     assert emulator.settings() is None
 
 
-def test_another_twin_needs_a_stop_first(tmp_path):
+def test_another_instance_needs_a_stop_first(tmp_path):
     pytest.importorskip("torch")
     emulator.use("inf1.xlarge", directory=str(tmp_path))
     import torch_neuron  # noqa: F401

@@ -26,7 +26,7 @@ def test_every_defect_can_be_made():
         mutations._mutated(*mutations.MUTATIONS[name])
 
 
-def test_the_twin_is_imported_without_torch():
+def test_the_emulator_is_imported_without_torch():
     code = "import sys, neuronbert.emulator as e; e.use('inf1.xlarge'); sys.exit('torch' in sys.modules)"
     assert (
         subprocess.run([sys.executable, "-c", code], cwd=HERE.parent.parent, stderr=subprocess.DEVNULL).returncode == 0

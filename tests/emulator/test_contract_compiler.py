@@ -86,7 +86,7 @@ def test_old_spellings_are_still_accepted():
 
 
 @pytest.mark.parametrize("arguments", ["--fast-math all", [1], [None]])
-def test_compiler_args_that_are_no_list_of_strings_are_a_type_error(twin, arguments):
+def test_compiler_args_that_are_no_list_of_strings_are_a_type_error(torch_neuron, arguments):
     with pytest.raises(TypeError, match="compiler_args must be a list of strings"):
         torch.neuron.trace(Dense().eval(), torch.rand(2, 8), compiler_args=arguments)
 
@@ -96,7 +96,7 @@ def test_impossible_pipeline_sizes_are_refused(cores):
     assert "--neuroncore-pipeline-cores" in refused("--neuroncore-pipeline-cores", cores)
 
 
-def test_a_refused_argument_is_a_failed_compile(twin):
+def test_a_refused_argument_is_a_failed_compile(torch_neuron):
     with pytest.raises(subprocess.SubprocessError, match="invalid choice"):
         torch.neuron.trace(Dense().eval(), torch.rand(2, 8), fallback=False, compiler_args=["--fast-math", "fastest"])
 
@@ -112,14 +112,14 @@ class Product(torch.nn.Module):
 
 
 @contract("§1.9", "fp32-products")
-def test_there_is_no_32_bit_matrix_product(twin):
+def test_there_is_no_32_bit_matrix_product(torch_neuron):
     state = torch.rand(4, 8, generator=torch.Generator().manual_seed(6))
     exact = Product()(state)
     assert (outputs("--fast-math", "none", model=Product(), inputs=(state,)) - exact).abs().max() > 1e-4
 
 
 @contract("§1.9", "cast-all-casts-less")
-def test_casting_everything_costs_more_accuracy_than_casting_products(twin):
+def test_casting_everything_costs_more_accuracy_than_casting_products(torch_neuron):
     model, inputs = TinyBert(layers=4), tiny_inputs()
     exact = model(*inputs)
     everything = largest_difference(outputs(model=model), exact)
@@ -127,7 +127,7 @@ def test_casting_everything_costs_more_accuracy_than_casting_products(twin):
     assert everything > 1.5 * products
 
 
-def test_fp16_products_are_the_most_accurate(twin):
+def test_fp16_products_are_the_most_accurate(torch_neuron):
     exact = TinyBert()(*tiny_inputs())
     fp16 = largest_difference(outputs("--fast-math", "fp32-cast-matmult-fp16", "no-fast-relayout"), exact)
     bf16 = largest_difference(outputs("--fast-math", "fp32-cast-matmult-bf16", "no-fast-relayout"), exact)
@@ -146,7 +146,7 @@ class Relayout(torch.nn.Module):
 
 
 @contract("§1.9", "relayout-exact")
-def test_fast_relayout_casts_what_it_moves(twin):
+def test_fast_relayout_casts_what_it_moves(torch_neuron):
     state = torch.rand(4, 8, generator=torch.Generator().manual_seed(5))
     exact = Relayout()(state)
     slow = outputs("--fast-math", "fp32-cast-matmult", "no-fast-relayout", model=Relayout(), inputs=(state,))
@@ -162,7 +162,7 @@ class Masked(torch.nn.Module):
 
 
 @contract("§5.1", "never-infinite")
-def test_a_fully_masked_row_is_nan_in_16_bits(twin):
+def test_a_fully_masked_row_is_nan_in_16_bits(torch_neuron):
     scores = torch.rand(2, 4)
     mask = torch.tensor([[0.0, 0.0, 0.0, 0.0], [torch.finfo(torch.float32).min] * 4])
     result = outputs(model=Masked(), inputs=(scores, mask))
@@ -170,7 +170,7 @@ def test_a_fully_masked_row_is_nan_in_16_bits(twin):
 
 
 @contract("§1.9", "never-saturates")
-def test_enable_saturate_infinity_keeps_numbers_finite(twin):
+def test_enable_saturate_infinity_keeps_numbers_finite(torch_neuron):
     scores = torch.rand(2, 4)
     mask = torch.full((2, 4), torch.finfo(torch.float32).min)
     result = outputs("--enable-saturate-infinity", model=Masked(), inputs=(scores, mask))

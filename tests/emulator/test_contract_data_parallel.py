@@ -23,13 +23,13 @@ def close(left, right):
 
 
 @contract("§1.5", "one-worker")
-def test_two_workers_a_core(twin):
+def test_two_workers_a_core(torch_neuron):
     assert torch.neuron.DataParallel(compiled()).num_workers == 8
     assert torch.neuron.DataParallel(compiled(), device_ids=[0, 2]).num_workers == 4
 
 
 @contract("§1.5", "split-by-two")
-def test_a_batch_is_split_over_the_cores(twin):
+def test_a_batch_is_split_over_the_cores(torch_neuron):
     parallel = torch.neuron.DataParallel(compiled())
     assert close(parallel(state(8)), Dense()(state(8)))
     assert parallel.split_size == 2
@@ -38,20 +38,20 @@ def test_a_batch_is_split_over_the_cores(twin):
 
 
 @contract("§1.5", "all-on-one-core")
-def test_every_core_works(twin):
-    from neuronbert.emulator import activation
+def test_every_core_works(torch_neuron):
+    from neuronbert.emulator import current
 
     torch.neuron.DataParallel(compiled())(state(8))
-    assert all(activation.runtime().statistics.per_core(core) for core in range(4))
+    assert all(current.runtime().counters.per_core(core) for core in range(4))
 
 
 @contract("§1.5", "device-names-refused")
-def test_cores_have_numbers_or_names(twin):
+def test_cores_have_numbers_or_names(torch_neuron):
     assert torch.neuron.DataParallel(compiled(), device_ids=["nc:1", 3]).device_ids == [1, 3]
 
 
-def test_device_ids_are_relative_to_the_process(start_twin, monkeypatch):
-    start_twin("inf1.6xlarge")
+def test_device_ids_are_relative_to_the_process(start_emulator, monkeypatch):
+    start_emulator("inf1.6xlarge")
     monkeypatch.setenv("NEURON_RT_VISIBLE_CORES", "8-9")
     assert torch.neuron.DataParallel(compiled()).device_ids == [0, 1]
     with pytest.raises(ValueError, match="from 0 to 1"):
@@ -59,12 +59,12 @@ def test_device_ids_are_relative_to_the_process(start_twin, monkeypatch):
 
 
 @contract("§1.5", "rows-lost")
-def test_dynamic_batching_is_automatic(twin):
+def test_dynamic_batching_is_automatic(torch_neuron):
     assert close(torch.neuron.DataParallel(compiled(rows=1))(state(11)), Dense()(state(11)))
 
 
 @contract("§1.5", "dynamic-stays")
-def test_without_dynamic_batching_each_core_gets_the_compiled_batch(twin):
+def test_without_dynamic_batching_each_core_gets_the_compiled_batch(torch_neuron):
     parallel = torch.neuron.DataParallel(compiled())
     parallel.disable_dynamic_batching()
     assert close(parallel(state(8)), Dense()(state(8)))
@@ -73,21 +73,21 @@ def test_without_dynamic_batching_each_core_gets_the_compiled_batch(twin):
 
 
 @contract("§1.5", "pipelines-accepted")
-def test_pipelined_models_are_not_supported(twin):
+def test_pipelined_models_are_not_supported(torch_neuron):
     with pytest.raises(RuntimeError, match="compiled with NeuronCore Pipeline"):
         torch.neuron.DataParallel(compiled(cores=2))
 
 
 @contract("§1.5", "anonymous-core")
-def test_a_failure_names_its_core(start_twin):
-    start_twin(faults="numerical-error")
+def test_a_failure_names_its_core(start_emulator):
+    start_emulator(faults="numerical-error")
     parallel = torch.neuron.DataParallel(compiled(), device_ids=[3])
     with pytest.raises(RuntimeError, match=r"Caught RuntimeError on neuroncore 3\."):
         parallel(state(2))
 
 
 @contract("§1.5", "no-dim-warning")
-def test_another_dimension_warns_that_dynamic_batching_is_off(twin):
+def test_another_dimension_warns_that_dynamic_batching_is_off(torch_neuron):
     module = compiled()
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")

@@ -75,19 +75,19 @@ def compiled(cores=1, layers=2):
 
 
 def cores_of(module):
-    from neuronbert.emulator import ops
+    from neuronbert.emulator import compiled_ops
 
-    (payload,) = ops.payloads_of(module).values()
-    return [(replica.cores[0], replica.cores[-1]) for replica in ops.loaded(payload).replicas]
+    (payload,) = compiled_ops.payloads_of(module).values()
+    return [(replica.cores[0], replica.cores[-1]) for replica in compiled_ops.loaded(payload).replicas]
 
 
 @contract("§1.8", "first-core-always")
-def test_each_load_takes_the_next_core(twin):
+def test_each_load_takes_the_next_core(torch_neuron):
     first, second, third = (reload(compiled()) for _ in range(3))
     assert [cores_of(module) for module in (first, second, third)] == [[(0, 0)], [(1, 1)], [(2, 2)]]
 
 
-def test_one_module_shared_by_threads_uses_one_core(twin):
+def test_one_module_shared_by_threads_uses_one_core(torch_neuron):
     from concurrent.futures import ThreadPoolExecutor
 
     module = reload(compiled())
@@ -97,8 +97,8 @@ def test_one_module_shared_by_threads_uses_one_core(twin):
 
 
 @contract("§1.8", "one-replica")
-def test_more_cores_than_a_model_needs_make_replicas(start_twin, monkeypatch):
-    torch_neuron = start_twin("inf1.6xlarge")
+def test_more_cores_than_a_model_needs_make_replicas(start_emulator, monkeypatch):
+    torch_neuron = start_emulator("inf1.6xlarge")
     monkeypatch.setenv("NEURON_RT_NUM_CORES", "8")
     module = reload(compiled(2))
     torch_neuron.experimental.set_neuron_cores(module, 2, 4)
@@ -106,77 +106,77 @@ def test_more_cores_than_a_model_needs_make_replicas(start_twin, monkeypatch):
 
 
 @contract("§1.8", "no-round-robin")
-def test_replicas_are_used_in_turn(twin):
-    from neuronbert.emulator import activation
+def test_replicas_are_used_in_turn(torch_neuron):
+    from neuronbert.emulator import current
 
     module = reload(compiled())
-    twin.experimental.set_multicore(module)
+    torch_neuron.experimental.set_multicore(module)
     for _ in range(8):
         module(STATE)
-    assert [activation.runtime().statistics.per_core(core) for core in range(4)] == [2, 2, 2, 2]
+    assert [current.runtime().counters.per_core(core) for core in range(4)] == [2, 2, 2, 2]
 
 
 @contract("§1.8", "context-ignored")
-def test_a_context_matters_during_load(twin):
+def test_a_context_matters_during_load(torch_neuron):
     source = compiled()
-    with twin.experimental.neuron_cores_context(start_nc=3):
+    with torch_neuron.experimental.neuron_cores_context(start_nc=3):
         module = reload(source)
     assert cores_of(module) == [(3, 3)]
 
 
 @contract("§1.8", "context-leaks")
-def test_a_context_matters_only_during_load(twin):
+def test_a_context_matters_only_during_load(torch_neuron):
     source = compiled()
     before = reload(source)
-    with twin.experimental.neuron_cores_context(start_nc=3):
+    with torch_neuron.experimental.neuron_cores_context(start_nc=3):
         assert cores_of(before) == [(0, 0)]
     assert cores_of(reload(source)) == [(1, 1)]
 
 
 @contract("§1.8", "context-ignored")
-def test_the_multicore_context_replicates_over_all_cores(twin):
+def test_the_multicore_context_replicates_over_all_cores(torch_neuron):
     source = compiled()
-    with twin.experimental.multicore_context():
+    with torch_neuron.experimental.multicore_context():
         module = reload(source)
     assert cores_of(module) == [(core, core) for core in range(4)]
 
 
 @contract("§1.8", "multicore-is-one")
-def test_set_multicore_replicates_over_all_cores(twin):
+def test_set_multicore_replicates_over_all_cores(torch_neuron):
     module = reload(compiled(2))
-    twin.experimental.set_multicore(module)
+    torch_neuron.experimental.set_multicore(module)
     assert cores_of(module) == [(0, 1), (2, 3)]
 
 
 @contract("§1.8", "set-cores-ignored")
-def test_set_neuron_cores_unloads_and_reloads(twin):
+def test_set_neuron_cores_unloads_and_reloads(torch_neuron):
     module = reload(compiled())
     assert cores_of(module) == [(0, 0)]
-    twin.experimental.set_neuron_cores(module, 2)
+    torch_neuron.experimental.set_neuron_cores(module, 2)
     assert cores_of(module) == [(2, 2)]
 
 
 @contract("§1.8", "any-count")
 @pytest.mark.parametrize("count", [1, 5])
-def test_an_nc_count_that_cannot_be_is_a_value_error(twin, count):
+def test_an_nc_count_that_cannot_be_is_a_value_error(torch_neuron, count):
     with pytest.raises(ValueError, match="nc_count"):
-        twin.experimental.set_neuron_cores(reload(compiled(2)), 0, count)
+        torch_neuron.experimental.set_neuron_cores(reload(compiled(2)), 0, count)
 
 
 @pytest.mark.parametrize("start, count", [(-2, -1), (0, 0), (0, -2)])
-def test_nonsense_placements_are_value_errors(twin, start, count):
+def test_nonsense_placements_are_value_errors(torch_neuron, start, count):
     with pytest.raises(ValueError):
-        twin.experimental.set_neuron_cores(reload(compiled()), start, count)
+        torch_neuron.experimental.set_neuron_cores(reload(compiled()), start, count)
 
 
-def test_a_runtime_that_cannot_start_is_a_runtime_error(start_twin, capfd):
-    torch_neuron = start_twin(faults="no-driver")
+def test_a_runtime_that_cannot_start_is_a_runtime_error(start_emulator, capfd):
+    torch_neuron = start_emulator(faults="no-driver")
     with pytest.raises(RuntimeError, match="could not be initialized"):
         torch_neuron.experimental.set_neuron_cores(reload(compiled()), 0)
 
 
 @contract("§1.8", "nothing-unloaded")
-def test_a_module_that_is_gone_leaves_its_core(twin):
+def test_a_module_that_is_gone_leaves_its_core(torch_neuron):
     import gc
 
     module = reload(compiled())
@@ -189,7 +189,7 @@ def test_a_module_that_is_gone_leaves_its_core(twin):
 
 
 @contract("§0.4", "same-load-twice")
-def test_each_load_of_a_file_is_a_load_of_its_own(twin):
+def test_each_load_of_a_file_is_a_load_of_its_own(torch_neuron):
     buffer = io.BytesIO()
     torch.jit.save(compiled(), buffer)
     modules = []

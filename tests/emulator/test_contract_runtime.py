@@ -183,19 +183,19 @@ def compiled(cores=1, **options):
 
 
 def runtime():
-    from neuronbert.emulator import activation
+    from neuronbert.emulator import current
 
-    return activation.runtime()
+    return current.runtime()
 
 
 @contract("§2.3", "takes-one-core")
-def test_by_default_a_process_takes_every_core(twin):
+def test_by_default_a_process_takes_every_core(torch_neuron):
     compiled()(STATE)
     assert runtime().cores == (0, 1, 2, 3)
 
 
 @contract("§2.1", "environment-read-again")
-def test_the_environment_is_read_once_at_first_use(twin, monkeypatch):
+def test_the_environment_is_read_once_at_first_use(torch_neuron, monkeypatch):
     module = compiled()
     monkeypatch.setenv(VISIBLE, "2")  # after the import, before the first use: this works
     module(STATE)
@@ -205,7 +205,7 @@ def test_the_environment_is_read_once_at_first_use(twin, monkeypatch):
 
 
 @contract("§2.3", "fork-allowed")
-def test_the_runtime_does_not_survive_a_fork(twin, capfd):
+def test_the_runtime_does_not_survive_a_fork(torch_neuron, capfd):
     module = compiled()
     module(STATE)
     reading, writing = os.pipe()
@@ -224,7 +224,7 @@ def test_the_runtime_does_not_survive_a_fork(twin, capfd):
 
 
 @contract("§2.3", "two-at-a-time")
-def test_one_model_runs_at_a_time_on_a_core(twin):
+def test_one_model_runs_at_a_time_on_a_core(torch_neuron):
     module = reload(compiled())
     module(STATE)
     runtime()._meters[0].lock.acquire()
@@ -238,7 +238,7 @@ def test_one_model_runs_at_a_time_on_a_core(twin):
 
 
 @contract("§1.1", "stages-on-one-core")
-def test_a_pipeline_stage_holds_its_own_core_only(twin):
+def test_a_pipeline_stage_holds_its_own_core_only(torch_neuron):
     module = reload(compiled(4))
     module(STATE)
     runtime()._meters[3].lock.acquire()
@@ -253,10 +253,10 @@ def test_a_pipeline_stage_holds_its_own_core_only(twin):
 
 
 @contract("§1.1", "unequal-stages")
-def test_the_stages_of_a_pipeline_hold_equal_weights(twin):
-    from neuronbert.emulator import ops
+def test_the_stages_of_a_pipeline_hold_equal_weights(torch_neuron):
+    from neuronbert.emulator import compiled_ops
 
-    neff = ops.program_of_payload(next(iter(ops.payloads_of(compiled(2)).values()))).neff
+    neff = compiled_ops.program_of_payload(next(iter(compiled_ops.payloads_of(compiled(2)).values()))).neff
     linear = [sum(node.kind == "aten::linear" for node in neff.nodes[start:end]) for start, end in neff.stages]
     assert linear == [2, 2]
 
@@ -267,9 +267,9 @@ LINE = re.compile(r"\d{4}-[A-Z][a-z]{2}-\d\d \d\d:\d\d:\d\d\.\d{4} \d+:\d+ ERROR
 
 
 @contract("§2.4", "other-cores-text")
-def test_cores_that_are_taken_are_named(twin, holder, monkeypatch, capfd):
+def test_cores_that_are_taken_are_named(torch_neuron, holder, monkeypatch, capfd):
     module = compiled()
-    folder = runtime().twin.directory / "inf1.xlarge"
+    folder = runtime().settings.directory / "inf1.xlarge"
     folder.mkdir(parents=True)
     other = CoreRegistry(folder, 4)
     other.reserve([1])
@@ -283,34 +283,34 @@ def test_cores_that_are_taken_are_named(twin, holder, monkeypatch, capfd):
 
 
 @contract("§2.4", "other-line-form")
-def test_the_runtimes_lines_have_the_documented_form(start_twin, capfd):
-    start_twin(faults="cores-taken")
+def test_the_runtimes_lines_have_the_documented_form(start_emulator, capfd):
+    start_emulator(faults="cores-taken")
     with pytest.raises(RuntimeError, match="could not be initialized. Neuron Driver issues are logged"):
         compiled()(STATE)
     assert LINE.match(capfd.readouterr().err.splitlines()[-1])
 
 
-def test_a_failed_start_is_inside_a_torchscript_error(start_twin, capfd):
-    start_twin(faults="cores-taken")
+def test_a_failed_start_is_inside_a_torchscript_error(start_emulator, capfd):
+    start_emulator(faults="cores-taken")
     with pytest.raises(RuntimeError, match="The following operation failed in the TorchScript interpreter"):
         reload(compiled())(STATE)
 
 
 @contract("§2.1", "syslog-ignored")
-def test_log_lines_go_where_log_location_says(start_twin, monkeypatch, capfd):
-    start_twin()
+def test_log_lines_go_where_log_location_says(start_emulator, monkeypatch, capfd):
+    start_emulator()
     monkeypatch.setenv("NEURON_RT_LOG_LOCATION", "syslog")
     module = compiled(4)
     monkeypatch.setenv(VISIBLE, "0-1")
     with pytest.raises(RuntimeError):
         module(STATE)
     assert "TDRV" not in capfd.readouterr().err
-    assert "TDRV" in (runtime().twin.directory / "inf1.xlarge" / "syslog").read_text()
+    assert "TDRV" in (runtime().settings.directory / "inf1.xlarge" / "syslog").read_text()
 
 
 @contract("§2.4", "quiet-driver")
-def test_a_missing_driver_is_named(start_twin, capfd):
-    start_twin(faults="no-driver")
+def test_a_missing_driver_is_named(start_emulator, capfd):
+    start_emulator(faults="no-driver")
     with pytest.raises(RuntimeError, match="could not be initialized"):
         compiled()(STATE)
     text = "Unable to determine Neuron Driver version. Please check aws-neuron-dkms package is installed."
@@ -318,8 +318,8 @@ def test_a_missing_driver_is_named(start_twin, capfd):
 
 
 @contract("§2.4", "quiet-old-driver")
-def test_an_old_driver_is_named(start_twin, capfd):
-    start_twin(faults="old-driver")
+def test_an_old_driver_is_named(start_emulator, capfd):
+    start_emulator(faults="old-driver")
     with pytest.raises(RuntimeError, match="could not be initialized"):
         compiled()(STATE)
     text = "This runtime requires Neuron Driver version 2.0 or greater. Please upgrade aws-neuron-dkms package."
@@ -327,7 +327,7 @@ def test_an_old_driver_is_named(start_twin, capfd):
 
 
 @contract("§2.4", "too-wide-quiet")
-def test_a_model_wider_than_the_visible_cores_logs_its_four_lines(twin, monkeypatch, capfd):
+def test_a_model_wider_than_the_visible_cores_logs_its_four_lines(torch_neuron, monkeypatch, capfd):
     module = compiled(4)
     monkeypatch.setenv(VISIBLE, "0-1")
     with pytest.raises(RuntimeError):
@@ -339,7 +339,7 @@ def test_a_model_wider_than_the_visible_cores_logs_its_four_lines(twin, monkeypa
 
 
 @contract("§2.4", "too-wide-status")
-def test_a_model_wider_than_the_visible_cores_is_invalid(twin, monkeypatch, capfd):
+def test_a_model_wider_than_the_visible_cores_is_invalid(torch_neuron, monkeypatch, capfd):
     module = compiled(4)
     monkeypatch.setenv(VISIBLE, "0-1")
     with pytest.raises(RuntimeError, match="Could not load the model status=2 message=Invalid"):
@@ -347,11 +347,11 @@ def test_a_model_wider_than_the_visible_cores_is_invalid(twin, monkeypatch, capf
 
 
 def fill(monkeypatch, bytes_per_core):
-    monkeypatch.setattr("neuronbert.emulator.runtime.bytes_per_core", lambda neff: bytes_per_core)
+    monkeypatch.setattr("neuronbert.emulator.device_memory.bytes_per_core", lambda neff: bytes_per_core)
 
 
 @contract("§2.4", "endless-memory")
-def test_device_memory_runs_out(twin, monkeypatch):
+def test_device_memory_runs_out(torch_neuron, monkeypatch):
     fill(monkeypatch, 3 * 1024**3)
     source = compiled()
     modules = [reload(source) for _ in range(3)]
@@ -361,23 +361,23 @@ def test_device_memory_runs_out(twin, monkeypatch):
 
 
 @contract("§2.4", "memory-unsaid")
-def test_the_driver_says_how_much_memory_was_missing(twin, monkeypatch):
+def test_the_driver_says_how_much_memory_was_missing(torch_neuron, monkeypatch):
     fill(monkeypatch, 5 * 1024**3)
     source = compiled()
     first, second = reload(source), reload(source)
     first(STATE)
     with pytest.raises(RuntimeError):
         second(STATE)
-    syslog = (runtime().twin.directory / "inf1.xlarge" / "syslog").read_text()
+    syslog = (runtime().settings.directory / "inf1.xlarge" / "syslog").read_text()
     form = r"neuron:mc_alloc: device mempool \[0:0\] total \d+ occupied \d+ needed \d+ available \d+"
     assert re.search(form, syslog)
 
 
 @contract("§3", "own-memory-only")
-def test_a_chips_memory_is_shared_by_processes(twin, monkeypatch):
+def test_a_chips_memory_is_shared_by_processes(torch_neuron, monkeypatch):
     fill(monkeypatch, 5 * 1024**3)
     module = compiled()
-    other = CoreRegistry(runtime().twin.directory / "inf1.xlarge", 4)
+    other = CoreRegistry(runtime().settings.directory / "inf1.xlarge", 4)
     other.reserve([3])
     other.annotate({3: {"pid": 1, "memory_bytes": 4 * 1024**3}})
     monkeypatch.setenv(VISIBLE, "0")
@@ -386,8 +386,8 @@ def test_a_chips_memory_is_shared_by_processes(twin, monkeypatch):
     other.release()
 
 
-def test_each_chip_has_memory_of_its_own(start_twin, monkeypatch):
-    start_twin("inf1.6xlarge")
+def test_each_chip_has_memory_of_its_own(start_emulator, monkeypatch):
+    start_emulator("inf1.6xlarge")
     fill(monkeypatch, 2 * 1024**3)
     source = compiled()
     modules = [reload(source) for _ in range(16)]
@@ -396,16 +396,16 @@ def test_each_chip_has_memory_of_its_own(start_twin, monkeypatch):
 
 
 @contract("§2.4", "no-timeout-error")
-def test_a_timeout_is_status_five(start_twin, monkeypatch):
-    start_twin(faults="timeout")
+def test_a_timeout_is_status_five(start_emulator, monkeypatch):
+    start_emulator(faults="timeout")
     monkeypatch.setenv("NEURON_RT_EXEC_TIMEOUT", "0.01")
     with pytest.raises(RuntimeError, match="Failed to execute the model status=5 message=Timeout Exceeded"):
         compiled()(STATE)
 
 
 @contract("§2.1", "timeout-not-waited")
-def test_a_timeout_comes_after_exec_timeout_seconds(start_twin, monkeypatch):
-    start_twin(faults="timeout")
+def test_a_timeout_comes_after_exec_timeout_seconds(start_emulator, monkeypatch):
+    start_emulator(faults="timeout")
     monkeypatch.setenv("NEURON_RT_EXEC_TIMEOUT", "7")
     module = compiled()
     slept = []
@@ -416,14 +416,14 @@ def test_a_timeout_comes_after_exec_timeout_seconds(start_twin, monkeypatch):
 
 
 @contract("§2.4", "no-numerical-error")
-def test_a_numerical_error_is_status_1003(start_twin):
-    start_twin(faults="numerical-error")
+def test_a_numerical_error_is_status_1003(start_emulator):
+    start_emulator(faults="numerical-error")
     with pytest.raises(RuntimeError, match="status=1003 message=Numerical Error"):
         compiled()(STATE)
 
 
 @contract("§2.4", "any-neff")
-def test_a_newer_neff_is_refused(twin, monkeypatch, capfd):
+def test_a_newer_neff_is_refused(torch_neuron, monkeypatch, capfd):
     from neuronbert.emulator import neuron_cc
 
     build = neuron_cc.build_neff
@@ -435,8 +435,8 @@ def test_a_newer_neff_is_refused(twin, monkeypatch, capfd):
 
 
 @contract("§2.1", "no-hang")
-def test_a_hang_never_ends(start_twin, monkeypatch):
-    start_twin(faults="hang")
+def test_a_hang_never_ends(start_emulator, monkeypatch):
+    start_emulator(faults="hang")
     module = compiled()
     waits = []
 
@@ -451,16 +451,16 @@ def test_a_hang_never_ends(start_twin, monkeypatch):
 
 
 @contract("§1.3", "dead-runtime-raises")
-def test_a_dead_runtime_gives_constant_outputs_and_no_error(start_twin):
-    start_twin(faults="dead-runtime")
+def test_a_dead_runtime_gives_constant_outputs_and_no_error(start_emulator):
+    start_emulator(faults="dead-runtime")
     module = compiled()
     one, other = module(STATE), module(torch.rand(2, 8))
     assert torch.equal(one, other) and one.unique().numel() == 1
 
 
 @contract("§1.3", "dead-runtime-silent")
-def test_a_dead_runtime_warns_on_stderr(start_twin, capfd):
-    start_twin(faults="dead-runtime")
+def test_a_dead_runtime_warns_on_stderr(start_emulator, capfd):
+    start_emulator(faults="dead-runtime")
     compiled()(STATE)
     text = (
         "[W neuron_op_v2.cpp:133] Warning: Neuron runtime could not be initialized. "
@@ -470,6 +470,6 @@ def test_a_dead_runtime_warns_on_stderr(start_twin, capfd):
 
 
 @contract("§7.6", "nan-hidden")
-def test_nan_comes_without_an_error(start_twin):
-    start_twin(faults="nan")
+def test_nan_comes_without_an_error(start_emulator):
+    start_emulator(faults="nan")
     assert torch.isnan(compiled()(STATE)).all()

@@ -19,11 +19,11 @@ def infer(times=1):
     module = torch.neuron.trace(Dense().eval(), torch.rand(2, 8))
     for _ in range(times):
         module(torch.rand(2, 8))
-    emulator.activation.runtime()._publish()
+    emulator.current.runtime()._publish()
 
 
 @contract("§5.5", "no-holders")
-def test_neuron_ls_shows_who_holds_the_cores(twin):
+def test_neuron_ls_shows_who_holds_the_cores(torch_neuron):
     assert tools.neuron_ls(emulator.settings())[0]["neuron_processes"] == []
     infer()
     (process,) = tools.neuron_ls(emulator.settings())[0]["neuron_processes"]
@@ -31,15 +31,15 @@ def test_neuron_ls_shows_who_holds_the_cores(twin):
 
 
 @contract("§5.5", "no-chain")
-def test_neuron_ls_shows_the_chain_of_chips(start_twin):
-    start_twin("inf1.6xlarge")
+def test_neuron_ls_shows_the_chain_of_chips(start_emulator):
+    start_emulator("inf1.6xlarge")
     devices = tools.neuron_ls(emulator.settings())
     assert [device["connected_to"] for device in devices] == [[1], [0, 2], [1, 3], [2]]
     assert [device["bdf"] for device in devices] == [f"0000:00:1{end}.0" for end in "cdef"]
 
 
 @contract("§5.5", "wrong-memory")
-def test_neuron_ls_shows_eight_gibibytes_and_four_cores_a_chip(twin):
+def test_neuron_ls_shows_eight_gibibytes_and_four_cores_a_chip(torch_neuron):
     (device,) = tools.neuron_ls(emulator.settings())
     assert (device["memory_size"], device["nc_count"], device["neuroncore_ids"]) == (8589934592, 4, [0, 1, 2, 3])
 
@@ -50,14 +50,14 @@ def runtime_data():
 
 
 @contract("§5.5", "all-cores-in-use")
-def test_neuron_monitor_shows_the_cores_of_each_process(twin, monkeypatch):
+def test_neuron_monitor_shows_the_cores_of_each_process(torch_neuron, monkeypatch):
     monkeypatch.setenv("NEURON_RT_VISIBLE_CORES", "1-2")
     infer()
     assert set(runtime_data()["report"]["neuroncore_counters"]["neuroncores_in_use"]) == {"1", "2"}
 
 
 @contract("§5.5", "executions-uncounted")
-def test_neuron_monitor_counts_executions(twin):
+def test_neuron_monitor_counts_executions(torch_neuron):
     infer(3)
     stats = runtime_data()["report"]["execution_stats"]
     assert stats["execution_summary"]["completed"] == 3
@@ -65,7 +65,7 @@ def test_neuron_monitor_counts_executions(twin):
 
 
 @contract("§5.5", "no-core-is-busy")
-def test_neuron_monitor_shows_how_busy_each_core_is(twin, monkeypatch):
+def test_neuron_monitor_shows_how_busy_each_core_is(torch_neuron, monkeypatch):
     monkeypatch.setenv("NEURON_RT_VISIBLE_CORES", "1-2")
     infer(20)
     in_use = runtime_data()["report"]["neuroncore_counters"]["neuroncores_in_use"]
@@ -77,8 +77,8 @@ def test_neuron_monitor_shows_how_busy_each_core_is(twin, monkeypatch):
 
 
 @contract("§5.5", "nan-uncounted")
-def test_neuron_monitor_counts_numerical_errors(start_twin):
-    start_twin(faults="nan")
+def test_neuron_monitor_counts_numerical_errors(start_emulator):
+    start_emulator(faults="nan")
     infer(2)
     stats = runtime_data()["report"]["execution_stats"]
     assert stats["error_summary"]["numerical"] == 2
@@ -86,15 +86,15 @@ def test_neuron_monitor_counts_numerical_errors(start_twin):
 
 
 @contract("§5.5", "untagged")
-def test_neuron_monitor_shows_the_process_tag(twin, monkeypatch):
+def test_neuron_monitor_shows_the_process_tag(torch_neuron, monkeypatch):
     monkeypatch.setenv("NEURON_PROCESS_TAG", "reader")
     infer()
     assert runtime_data()["neuron_runtime_tag"] == "reader"
 
 
 @contract("§5.5", "other-instance")
-def test_neuron_monitor_names_the_instance_and_its_hardware(start_twin):
-    start_twin("inf1.24xlarge")
+def test_neuron_monitor_names_the_instance_and_its_hardware(start_emulator):
+    start_emulator("inf1.24xlarge")
     report = tools.neuron_monitor(emulator.settings())
     assert report["instance_info"]["instance_type"] == "inf1.24xlarge"
     hardware = report["neuron_hardware_info"]
@@ -102,7 +102,7 @@ def test_neuron_monitor_names_the_instance_and_its_hardware(start_twin):
     assert set(report["system_data"]) == {"neuron_hw_counters", "vcpu_usage", "memory_info"}
 
 
-def test_the_tools_are_commands_of_the_package(twin, capsys):
+def test_the_tools_are_commands_of_the_package(torch_neuron, capsys):
     assert command.main(["neuron-ls", "-j"]) == 0
     assert json.loads(capsys.readouterr().out)[0]["nc_count"] == 4
     assert command.main(["neuron-monitor"]) == 0
@@ -112,7 +112,7 @@ def test_the_tools_are_commands_of_the_package(twin, capsys):
     assert command.main(["neuron-top"]) == 2
 
 
-def test_no_tool_is_put_on_path(twin):
+def test_no_tool_is_put_on_path(torch_neuron):
     import shutil
 
     assert shutil.which("neuron-ls") is None and shutil.which("neuron-cc") is None

@@ -23,26 +23,26 @@ def dense_input(rows=3):
 
 
 @contract("§1.1", "tensor-not-wrapped")
-def test_a_single_tensor_is_wrapped(twin):
+def test_a_single_tensor_is_wrapped(torch_neuron):
     state = dense_input()
     compiled = trace(Dense(), state)
     assert compiled(state).shape == state.shape
 
 
 @contract("§1.1", "not-a-script-module")
-def test_the_result_is_a_script_module(twin):
+def test_the_result_is_a_script_module(torch_neuron):
     assert isinstance(trace(), torch.jit.ScriptModule)
 
 
 @contract("§1.1", "no-neuron-operator")
-def test_subgraphs_are_forward_v2_operators_on_a_list_and_a_model(twin):
+def test_subgraphs_are_forward_v2_operators_on_a_list_and_a_model(torch_neuron):
     (call,) = neuron_calls(trace())
     assert call.kind() == "neuron::forward_v2_2"
     assert [str(value.type()) for value in call.inputs()] == ["List[Tensor]", "Tensor"]
 
 
 @contract("§1.1", "embedding-compiled")
-def test_what_is_not_compiled_stays_as_aten_in_the_graph(twin):
+def test_what_is_not_compiled_stays_as_aten_in_the_graph(torch_neuron):
     compiled = trace()
     kinds = [node.kind() for node in compiled.inlined_graph.nodes()]
     assert kinds.count("aten::embedding") == 3
@@ -50,71 +50,74 @@ def test_what_is_not_compiled_stays_as_aten_in_the_graph(twin):
 
 
 @contract("§1.1", "compiler-args-ignored")
-def test_compiler_args_reach_the_compiler(twin):
-    from neuronbert.emulator import ops
+def test_compiler_args_reach_the_compiler(torch_neuron):
+    from neuronbert.emulator import compiled_ops
 
     compiled = trace(compiler_args=["--neuroncore-pipeline-cores", "3"])
-    (payload,) = ops.payloads_of(compiled).values()
-    assert ops.program_of_payload(payload).neff.pipeline_cores == 3
+    (payload,) = compiled_ops.payloads_of(compiled).values()
+    assert compiled_ops.program_of_payload(payload).neff.pipeline_cores == 3
 
 
 @contract("§1.1", "compiler-args-once")
-def test_compiler_args_apply_to_all_subgraphs(twin):
-    from neuronbert.emulator import ops
+def test_compiler_args_apply_to_all_subgraphs(torch_neuron):
+    from neuronbert.emulator import compiled_ops
 
     compiled = trace(Dense(middle=unsupported), dense_input(), compiler_args=["--neuroncore-pipeline-cores", "2"])
-    cores = [ops.program_of_payload(payload).neff.pipeline_cores for payload in ops.payloads_of(compiled).values()]
+    cores = [
+        compiled_ops.program_of_payload(payload).neff.pipeline_cores
+        for payload in compiled_ops.payloads_of(compiled).values()
+    ]
     assert cores == [2, 2]
 
 
 @contract("§1.1", "no-timeout")
-def test_compiler_timeout_raises_timeout_expired(start_twin):
-    start_twin(faults="compile-hang")
+def test_compiler_timeout_raises_timeout_expired(start_emulator):
+    start_emulator(faults="compile-hang")
     with pytest.raises(subprocess.TimeoutExpired, match="neuron-cc compile"):
         trace(compiler_timeout=0.05)
 
 
 @contract("§1.1", "workdir-empty")
-def test_compiler_workdir_keeps_the_graph_the_neff_and_the_log(twin, tmp_path):
+def test_compiler_workdir_keeps_the_graph_the_neff_and_the_log(torch_neuron, tmp_path):
     trace(compiler_workdir=str(tmp_path / "work"))
     names = sorted(path.name for path in (tmp_path / "work").rglob("*.*"))
     assert names == ["graph_def.neff", "graph_def.neuron-cc.log", "graph_def.pb"]
 
 
 @contract("§1.1", "builder-ignored")
-def test_the_subgraph_builder_function_chooses_what_is_fused(twin):
+def test_the_subgraph_builder_function_chooses_what_is_fused(torch_neuron):
     compiled = trace(subgraph_builder_function=lambda node: "answer" not in node.name)
     kinds = [node.kind() for node in compiled.inlined_graph.nodes()]
     assert kinds.count("aten::linear") == 1 and len(neuron_calls(compiled)) == 1
 
 
 @contract("§1.1", "segment-size-ignored")
-def test_segments_below_the_minimum_size_stay_on_the_cpu(twin):
+def test_segments_below_the_minimum_size_stay_on_the_cpu(torch_neuron):
     model = Dense(before=3, after=1, middle=unsupported)
     compiled = trace(model, dense_input(), minimum_segment_size=3, single_fusion_ratio_threshold=1.0)
     assert len(neuron_calls(compiled)) == 1
 
 
 @contract("§1.1", "fusion-ratio-ignored")
-def test_a_partition_beyond_the_fusion_ratio_is_the_only_one_compiled(twin):
+def test_a_partition_beyond_the_fusion_ratio_is_the_only_one_compiled(torch_neuron):
     model = Dense(before=8, after=2, middle=unsupported)
     assert len(neuron_calls(trace(model, dense_input()))) == 1
     assert len(neuron_calls(trace(model, dense_input(), single_fusion_ratio_threshold=1.0))) == 2
 
 
 @contract("§1.1", "fusion-ratio-always")
-def test_partitions_below_the_fusion_ratio_are_all_compiled(twin):
+def test_partitions_below_the_fusion_ratio_are_all_compiled(torch_neuron):
     assert len(neuron_calls(trace(Dense(4, 4, unsupported), dense_input()))) == 2
 
 
 @contract("§1.1", "no-attribute-error")
-def test_without_fallback_an_unsupported_operator_is_an_attribute_error(twin):
+def test_without_fallback_an_unsupported_operator_is_an_attribute_error(torch_neuron):
     with pytest.raises(AttributeError, match="aten::embedding"):
         trace(fallback=False)
 
 
 @contract("§1.1", "one-subgraph")
-def test_an_unsupported_operator_in_mid_model_makes_two_subgraphs(twin):
+def test_an_unsupported_operator_in_mid_model_makes_two_subgraphs(torch_neuron):
     model, state = Dense(middle=unsupported), dense_input()
     compiled = trace(model, state)
     assert len(neuron_calls(compiled)) == 2
@@ -122,11 +125,14 @@ def test_an_unsupported_operator_in_mid_model_makes_two_subgraphs(twin):
 
 
 @contract("§1.1", "optimizations-ignored")
-def test_float32_to_float16_is_an_optimization(twin):
-    from neuronbert.emulator import ops
+def test_float32_to_float16_is_an_optimization(torch_neuron):
+    from neuronbert.emulator import compiled_ops
 
     compiled = trace(optimizations=[torch.neuron.Optimization.FLOAT32_TO_FLOAT16])
-    assert ops.program_of_payload(next(iter(ops.payloads_of(compiled).values()))).neff.policy.dtype == "fp16"
+    assert (
+        compiled_ops.program_of_payload(next(iter(compiled_ops.payloads_of(compiled).values()))).neff.policy.dtype
+        == "fp16"
+    )
 
 
 class Named(TinyBert):
@@ -136,30 +142,30 @@ class Named(TinyBert):
 
 
 @contract("§1.1", "kwargs-dropped")
-def test_other_keywords_go_to_torch_jit_trace(twin):
+def test_other_keywords_go_to_torch_jit_trace(torch_neuron):
     model = Named()
     found, wanted = trace(model, strict=False)(*tiny_inputs()), model(*tiny_inputs())
     assert list(found) == ["start", "end"]
     assert (found["end"] - wanted["end"]).abs().max() < 0.05
 
 
-def test_a_dict_output_without_strict_false_is_torchs_own_error(twin):
+def test_a_dict_output_without_strict_false_is_torchs_own_error(torch_neuron):
     with pytest.raises(RuntimeError, match="Encountering a dict at the output of the tracer"):
         trace(Named())
 
 
 @contract("§1.1", "compiled-anyway")
-def test_skip_compiler_compiles_nothing(twin, neuron_log):
+def test_skip_compiler_compiles_nothing(torch_neuron, neuron_log):
     assert not neuron_calls(trace(skip_compiler=True))
 
 
-def test_a_function_can_be_traced(twin):
+def test_a_function_can_be_traced(torch_neuron):
     state = dense_input()
     compiled = torch.neuron.trace(Dense().forward, state)
     assert len(neuron_calls(compiled)) == 1 and compiled(state).shape == state.shape
 
 
-def test_the_model_computes_what_the_cpu_computes_within_16_bits(twin):
+def test_the_model_computes_what_the_cpu_computes_within_16_bits(torch_neuron):
     model = TinyBert(layers=3)
     assert 0 < largest_difference(trace(model)(*tiny_inputs()), model(*tiny_inputs())) < 0.05
 
@@ -168,7 +174,7 @@ def test_the_model_computes_what_the_cpu_computes_within_16_bits(twin):
 
 
 @contract("§1.2", "weights-not-inside")
-def test_a_saved_module_runs_in_a_fresh_process_without_the_checkpoint(twin, child, tmp_path):
+def test_a_saved_module_runs_in_a_fresh_process_without_the_checkpoint(torch_neuron, child, tmp_path):
     compiled = trace()
     torch.jit.save(compiled, str(tmp_path / "model.pt"))
     torch.save([*tiny_inputs()], str(tmp_path / "inputs.pt"))
@@ -190,7 +196,7 @@ def test_a_saved_module_runs_in_a_fresh_process_without_the_checkpoint(twin, chi
     assert largest_difference(torch.load(str(tmp_path / "outputs.pt")), expected) == 0
 
 
-def test_loading_without_torch_neuron_is_torchs_own_error(twin, child, tmp_path):
+def test_loading_without_torch_neuron_is_torchs_own_error(torch_neuron, child, tmp_path):
     torch.jit.save(trace(), str(tmp_path / "model.pt"))
     process = child(f"import torch; torch.jit.load({str(tmp_path / 'model.pt')!r})")
     _, errors = process.communicate()
@@ -200,7 +206,7 @@ def test_loading_without_torch_neuron_is_torchs_own_error(twin, child, tmp_path)
 
 
 @contract("§1.2", "eager-load")
-def test_the_first_inference_loads_the_model(twin):
+def test_the_first_inference_loads_the_model(torch_neuron):
     from neuronbert import emulator
     from neuronbert.emulator import tools
 
@@ -213,9 +219,9 @@ def test_the_first_inference_loads_the_model(twin):
     assert held() == [0, 1, 2, 3]
 
 
-def test_importing_again_does_not_register_twice(start_twin):
-    start_twin()
-    start_twin()
+def test_importing_again_does_not_register_twice(start_emulator):
+    start_emulator()
+    start_emulator()
     assert neuron_calls(trace())
 
 
@@ -223,22 +229,22 @@ def test_importing_again_does_not_register_twice(start_twin):
 
 
 @contract("§1.3", "nothing-compiled-passes")
-def test_nothing_compiled_aborts_the_trace(start_twin):
-    start_twin(faults="compile-failure")
+def test_nothing_compiled_aborts_the_trace(start_emulator):
+    start_emulator(faults="compile-failure")
     message = "No operations were successfully partitioned and compiled to neuron for this model - aborting trace!"
     with pytest.raises(RuntimeError, match=message):
         trace()
 
 
 @contract("§1.3", "cpu-trace-raises")
-def test_a_graph_below_the_segment_size_comes_back_as_a_cpu_trace(twin, neuron_log):
+def test_a_graph_below_the_segment_size_comes_back_as_a_cpu_trace(torch_neuron, neuron_log):
     compiled = trace(minimum_segment_size=1000)
     assert not neuron_calls(compiled) and compiled(*tiny_inputs())
     assert "No operator is placed on Neuron runtime; returning a CPU trace" in neuron_log.messages
 
 
 @contract("§1.3", "failed-segment-silent")
-def test_a_failed_subgraph_falls_back_with_the_documented_warning(twin, neuron_log):
+def test_a_failed_subgraph_falls_back_with_the_documented_warning(torch_neuron, neuron_log):
     arguments = ["--neuroncore-pipeline-cores", "3"]
     model, state = Dense(before=3, after=2, middle=unsupported), dense_input()
     compiled = trace(model, state, compiler_args=arguments, single_fusion_ratio_threshold=1.0)
@@ -252,29 +258,29 @@ def test_a_failed_subgraph_falls_back_with_the_documented_warning(twin, neuron_l
 
 
 @contract("§1.3", "failure-raises")
-def test_a_failed_compile_does_not_raise_by_default(twin):
+def test_a_failed_compile_does_not_raise_by_default(torch_neuron):
     compiled = trace(Dense(before=3, after=2, middle=unsupported), dense_input(), single_fusion_ratio_threshold=1.0,
                      compiler_args=["--neuroncore-pipeline-cores", "3"])  # fmt: skip
     assert isinstance(compiled, torch.jit.ScriptModule)
 
 
 @contract("§1.3", "failure-never-raises")
-def test_without_fallback_a_failed_compile_is_a_subprocess_error(start_twin):
-    start_twin(faults="compile-failure")
+def test_without_fallback_a_failed_compile_is_a_subprocess_error(start_emulator):
+    start_emulator(faults="compile-failure")
     with pytest.raises(subprocess.SubprocessError, match="neuron-cc failed with the following command line call"):
         trace(Dense(), dense_input(), fallback=False)
 
 
 @contract("§1.3", "any-pipeline-size")
-def test_a_pipeline_size_can_be_refused_by_the_compiler(twin):
+def test_a_pipeline_size_can_be_refused_by_the_compiler(torch_neuron):
     message = r"The requested number of neuroncore-pipeline-cores \(5\) may not be suitable for this network"
     with pytest.raises(subprocess.SubprocessError, match=message):
         trace(Dense(), dense_input(), fallback=False, compiler_args=["--neuroncore-pipeline-cores", "5"])
 
 
 @contract("§1.3", "half-unnoticed")
-def test_less_than_half_compiled_is_warned_of(start_twin, neuron_log):
-    start_twin(faults="fallback")
+def test_less_than_half_compiled_is_warned_of(start_emulator, neuron_log):
+    start_emulator(faults="fallback")
     assert len(neuron_calls(trace())) == 1
     text = "torch.neuron.trace was unable to compile > 50% of the operators in the compiled model!"
     assert text in neuron_log.messages
@@ -286,8 +292,8 @@ def test_less_than_half_compiled_is_warned_of(start_twin, neuron_log):
 
 
 @contract("§1.3", "compiler-always-there")
-def test_a_missing_compiler_is_named_with_its_install_line(start_twin, neuron_log):
-    start_twin(faults="compiler-missing")
+def test_a_missing_compiler_is_named_with_its_install_line(start_emulator, neuron_log):
+    start_emulator(faults="compiler-missing")
     with pytest.raises(RuntimeError, match="aborting trace"):
         trace()
     assert "Please check that neuron-cc is installed and working properly." in neuron_log.text
@@ -295,8 +301,8 @@ def test_a_missing_compiler_is_named_with_its_install_line(start_twin, neuron_lo
 
 
 @contract("§1.3", "kill-unreported")
-def test_a_compiler_killed_for_memory_returns_minus_nine(start_twin, neuron_log):
-    start_twin(faults="compile-killed")
+def test_a_compiler_killed_for_memory_returns_minus_nine(start_emulator, neuron_log):
+    start_emulator(faults="compile-killed")
     with pytest.raises(RuntimeError):
         trace()
     assert "Compile command returned: -9" in neuron_log.messages
@@ -306,14 +312,14 @@ def test_a_compiler_killed_for_memory_returns_minus_nine(start_twin, neuron_log)
 
 
 @contract("§1.4", "any-shape")
-def test_shapes_are_static(twin):
+def test_shapes_are_static(torch_neuron):
     compiled = trace(Dense(), dense_input(3))
     with pytest.raises(RuntimeError, match=r"status=1002.*input 0 has shape \[2, 8\]"):
         compiled(dense_input(2))
 
 
 @contract("§1.4", "static-batch-forced")
-def test_dynamic_batching_takes_any_number_of_rows(twin):
+def test_dynamic_batching_takes_any_number_of_rows(torch_neuron):
     model = Dense()
     compiled = trace(model, dense_input(2), dynamic_batch_size=True)
     for rows in (1, 2, 5):
@@ -321,12 +327,12 @@ def test_dynamic_batching_takes_any_number_of_rows(twin):
 
 
 @contract("§1.4", "rows-lost")
-def test_dynamic_batching_keeps_every_row(twin):
+def test_dynamic_batching_keeps_every_row(torch_neuron):
     assert trace(Dense(), dense_input(2), dynamic_batch_size=True)(dense_input(7)).shape == (7, 8)
 
 
 @contract("§1.4", "mixed-batches")
-def test_a_batch_one_tensor_breaks_dynamic_batching(twin):
+def test_a_batch_one_tensor_breaks_dynamic_batching(torch_neuron):
     class WithConstantMask(torch.nn.Module):
         def __init__(self):
             super().__init__()
@@ -341,7 +347,7 @@ def test_a_batch_one_tensor_breaks_dynamic_batching(twin):
         compiled(dense_input(4), dense_input(1))
 
 
-def test_a_size_on_the_cpu_breaks_dynamic_batching_as_documented(twin):
+def test_a_size_on_the_cpu_breaks_dynamic_batching_as_documented(torch_neuron):
     class Sized(torch.nn.Module):
         def __init__(self):
             super().__init__()
@@ -361,7 +367,7 @@ def test_a_size_on_the_cpu_breaks_dynamic_batching_as_documented(twin):
 
 
 @contract("§1.6", "no-neuron-mention")
-def test_the_log_names_the_operators_that_are_not_compiled(twin, neuron_log):
+def test_the_log_names_the_operators_that_are_not_compiled(torch_neuron, neuron_log):
     trace()
     assert any(
         line.startswith("There are 3 ops of 1 different types in the TorchScript that are not compiled by neuron-cc: "
@@ -369,7 +375,7 @@ def test_the_log_names_the_operators_that_are_not_compiled(twin, neuron_log):
 
 
 @contract("§1.6", "all-supported-unsaid")
-def test_the_log_says_when_all_operators_are_supported(twin, neuron_log):
+def test_the_log_says_when_all_operators_are_supported(torch_neuron, neuron_log):
     trace(Dense(), dense_input())
     assert (
         "All operators are compiled by neuron-cc (this does not guarantee that neuron-cc will successfully compile)"
@@ -378,7 +384,7 @@ def test_the_log_says_when_all_operators_are_supported(twin, neuron_log):
 
 
 @contract("§1.6", "other-percentage")
-def test_the_log_counts_compiled_operators(twin, neuron_log):
+def test_the_log_counts_compiled_operators(torch_neuron, neuron_log):
     trace()
     (line,) = [line for line in neuron_log.messages if "(post-compilation)" in line]
     before, compiled = (int(part.split(" = ")[1]) for part in line.split(", ")[:2])
@@ -392,14 +398,14 @@ def test_the_log_counts_compiled_operators(twin, neuron_log):
 
 
 @contract("§1.6", "no-operator-list")
-def test_the_log_lists_operators_on_both_sides(twin, neuron_log):
+def test_the_log_lists_operators_on_both_sides(torch_neuron, neuron_log):
     trace()
     assert " => aten::linear: 5" in neuron_log.messages
     assert " => aten::embedding: 3 [not supported]" in neuron_log.messages
 
 
 @contract("§1.6", "command-not-logged")
-def test_the_log_shows_the_command_line(twin, neuron_log):
+def test_the_log_shows_the_command_line(torch_neuron, neuron_log):
     trace(compiler_args=["--fast-math", "none"])
     (line,) = [line for line in neuron_log.messages if line.startswith("Compiling with command line: '")]
     for part in ("neuron-cc compile ", "graph_def.pb --framework TENSORFLOW --pipeline compile SaveTemps --output ",
@@ -408,7 +414,7 @@ def test_the_log_shows_the_command_line(twin, neuron_log):
 
 
 @contract("§1.6", "io-config-empty")
-def test_the_command_line_carries_inputs_and_outputs(twin, neuron_log):
+def test_the_command_line_carries_inputs_and_outputs(torch_neuron, neuron_log):
     trace()
     (line,) = [line for line in neuron_log.messages if line.startswith("Compiling with command line: '")]
     assert '{"inputs": {"0:0": [[2, 4, 8], "float32"], "1:0": [[2, 1, 1, 4], "float32"]}' in line
@@ -416,17 +422,17 @@ def test_the_command_line_carries_inputs_and_outputs(twin, neuron_log):
 
 
 @contract("§1.6", "embedding-sum-compiled")
-def test_the_subgraph_receives_the_summed_embeddings_and_the_extended_mask(twin):
-    from neuronbert.emulator import ops
+def test_the_subgraph_receives_the_summed_embeddings_and_the_extended_mask(torch_neuron):
+    from neuronbert.emulator import compiled_ops
 
-    (payload,) = ops.payloads_of(trace()).values()
-    specs = [spec for _, spec in ops.program_of_payload(payload).neff.inputs]
+    (payload,) = compiled_ops.payloads_of(trace()).values()
+    specs = [spec for _, spec in compiled_ops.program_of_payload(payload).neff.inputs]
     assert [spec.shape for spec in specs] == [(2, 4, 8), (2, 1, 1, 4)]
     assert {spec.dtype for spec in specs} == {torch.float32}
 
 
 @contract("§1.9", "int64-on-device")
-def test_no_64_bit_tensor_enters_the_device(twin):
+def test_no_64_bit_tensor_enters_the_device(torch_neuron):
     class Whole(torch.nn.Module):
         def __init__(self):
             super().__init__()
@@ -445,7 +451,7 @@ def test_no_64_bit_tensor_enters_the_device(twin):
 
 
 @contract("§1.7", "analyze-silent")
-def test_analyze_model_lists_what_is_not_supported(twin, neuron_log):
+def test_analyze_model_lists_what_is_not_supported(torch_neuron, neuron_log):
     torch.neuron.analyze_model(TinyBert().eval(), tiny_inputs())
     messages = neuron_log.messages
     supported = messages.index("The following operations are currently supported in torch-neuron for this model:")
@@ -455,29 +461,29 @@ def test_analyze_model_lists_what_is_not_supported(twin, neuron_log):
 
 
 @contract("§1.7", "analyze-miscounts")
-def test_analyze_model_gives_the_share_of_supported_operations(twin, neuron_log):
+def test_analyze_model_gives_the_share_of_supported_operations(torch_neuron, neuron_log):
     torch.neuron.analyze_model(Dense(middle=unsupported).eval(), dense_input())
     assert "88.89% of arithmetic operations (8 of 9) are supported" in neuron_log.messages
     assert any("of all operations (including primitives)" in line for line in neuron_log.messages)
 
 
 @contract("§1.7", "embedding-listed")
-def test_supported_operations_are_listed_without_embedding(twin):
+def test_supported_operations_are_listed_without_embedding(torch_neuron):
     listed = torch.neuron.get_supported_operations()
     assert "aten::linear" in listed and "aten::split" in listed and "prim::Constant" in listed
     assert "aten::embedding" not in listed
 
 
 @contract("§1.7", "always-available")
-def test_is_available_answers_for_this_process(start_twin, capfd):
-    assert start_twin(faults="no-driver").is_available() is False
+def test_is_available_answers_for_this_process(start_emulator, capfd):
+    assert start_emulator(faults="no-driver").is_available() is False
 
 
-def test_is_available_on_a_working_device(twin):
-    assert twin.is_available() is True
+def test_is_available_on_a_working_device(torch_neuron):
+    assert torch_neuron.is_available() is True
 
 
-def test_old_callers_reach_the_same_functions(twin):
+def test_old_callers_reach_the_same_functions(torch_neuron):
     import torch_neuron
 
     assert torch_neuron.trace is torch.neuron.trace

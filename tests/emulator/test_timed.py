@@ -10,15 +10,15 @@ torch = pytest.importorskip("torch")
 from models import LENGTH, TinyBert, largest_difference, tiny_inputs  # noqa: E402
 
 from neuronbert import emulator  # noqa: E402
-from neuronbert.emulator import timed  # noqa: E402
+from neuronbert.emulator import core_clock  # noqa: E402
 from neuronbert.emulator.neff import Neff  # noqa: E402
 from neuronbert.hardware import device_model  # noqa: E402
 
 
 @pytest.fixture
-def recorded(start_twin, tmp_path):
+def recorded(start_emulator, tmp_path):
     """A compiled file, and a recording of what it says of three batches."""
-    start_twin()
+    start_emulator()
     module = torch.neuron.trace(TinyBert().eval(), tiny_inputs())
     torch.jit.save(module, str(tmp_path / "model.pt"))
     with emulator.recording(str(tmp_path / "logits")):
@@ -26,49 +26,49 @@ def recorded(start_twin, tmp_path):
     return tmp_path, answers
 
 
-def start_timed(start_twin, folder, release="2.20"):
-    start_twin(release=release, recorded=str(folder / "logits"), directory=folder / "timed")
+def start_timed(start_emulator, folder, release="2.20"):
+    start_emulator(release=release, recorded=str(folder / "logits"), directory=folder / "timed")
     return torch.jit.load(str(folder / "model.pt"))
 
 
-def test_recorded_answers_come_back(start_twin, recorded):
+def test_recorded_answers_come_back(start_emulator, recorded):
     folder, answers = recorded
-    module = start_timed(start_twin, folder)
+    module = start_timed(start_emulator, folder)
     for seed, answer in enumerate(answers):
         assert largest_difference(module(*tiny_inputs(seed=seed)), answer) == 0
     assert emulator.state()["timed"] is True and emulator.state()["release"] == "2.20"
 
 
-def test_a_row_is_known_in_whatever_batch_it_comes(start_twin, recorded):
+def test_a_row_is_known_in_whatever_batch_it_comes(start_emulator, recorded):
     folder, answers = recorded
-    module = start_timed(start_twin, folder)
-    mixed = [torch.stack([one[1], other[0]]) for one, other in zip(tiny_inputs(seed=0), tiny_inputs(seed=2))]
+    module = start_timed(start_emulator, folder)
+    mixed = [torch.stack([first[1], second[0]]) for first, second in zip(tiny_inputs(seed=0), tiny_inputs(seed=2))]
     start, _ = module(*mixed)
     assert torch.equal(start[0], answers[0][0][1]) and torch.equal(start[1], answers[2][0][0])
 
 
-def test_an_unknown_input_is_an_error(start_twin, recorded):
-    module = start_timed(start_twin, recorded[0])
+def test_an_unknown_input_is_an_error(start_emulator, recorded):
+    module = start_timed(start_emulator, recorded[0])
     with pytest.raises(RuntimeError, match="knows only the inputs recorded in"):
         module(*tiny_inputs(seed=99))
 
 
-def test_a_recording_may_begin_before_the_twin_is_used(start_twin, recorded):
+def test_a_recording_may_begin_before_the_emulator_is_used(start_emulator, recorded):
     folder, _ = recorded
-    start_twin(directory=folder / "again")  # its runtime comes up with the first use of torch.neuron
+    start_emulator(directory=folder / "again")  # its runtime comes up with the first use of torch.neuron
     with emulator.recording(str(folder / "logits")):
         answer = torch.jit.load(str(folder / "model.pt"))(*tiny_inputs(seed=7))
     emulator.stop()
-    module = start_timed(start_twin, folder)
+    module = start_timed(start_emulator, folder)
     assert largest_difference(module(*tiny_inputs(seed=7)), answer) == 0
 
 
-def test_recordings_add_up(start_twin, recorded):
+def test_recordings_add_up(start_emulator, recorded):
     folder, _ = recorded
-    start_twin(record=str(folder / "logits"), directory=folder / "again")
+    start_emulator(record=str(folder / "logits"), directory=folder / "again")
     torch.jit.load(str(folder / "model.pt"))(*tiny_inputs(seed=7))
     emulator.stop()
-    module = start_timed(start_twin, folder)
+    module = start_timed(start_emulator, folder)
     module(*tiny_inputs(seed=0)), module(*tiny_inputs(seed=7))
 
 
@@ -83,14 +83,14 @@ def neff_of(stages):
 def clock(monkeypatch):
     """A clock whose stages take the seconds a test says, and that does not really sleep."""
     ends = []
-    monkeypatch.setattr(timed, "neff_work", lambda neff, active, release: neff)
-    monkeypatch.setattr(timed, "entry_seconds", lambda work: 0.0)
-    monkeypatch.setattr(timed, "sleep_until", ends.append)
-    monkeypatch.setattr(timed.time, "perf_counter", lambda: 100.0)
+    monkeypatch.setattr(core_clock, "neff_work", lambda neff, active, release: neff)
+    monkeypatch.setattr(core_clock, "entry_seconds", lambda work: 0.0)
+    monkeypatch.setattr(core_clock, "sleep_until", ends.append)
+    monkeypatch.setattr(core_clock.time, "perf_counter", lambda: 100.0)
 
     def make(seconds, cores=4):
-        monkeypatch.setattr(timed, "stage_seconds", lambda work: seconds)
-        made = timed.CoreClock(cores)
+        monkeypatch.setattr(core_clock, "stage_seconds", lambda work: seconds)
+        made = core_clock.CoreClock(cores)
         made.ends = ends
         return made
 
@@ -128,16 +128,16 @@ def test_one_thread_waits_for_its_own_batch(clock):
 
 def test_sleeping_ends_at_its_moment():
     moment = time.perf_counter() + 0.05
-    timed.sleep_until(moment)
+    core_clock.sleep_until(moment)
     assert time.perf_counter() >= moment
 
 
-def test_the_length_is_read_from_the_hidden_state(start_twin):
-    from neuronbert.emulator import ops
+def test_the_length_is_read_from_the_hidden_state(start_emulator):
+    from neuronbert.emulator import compiled_ops
 
-    start_twin()
+    start_emulator()
     module = torch.neuron.trace(TinyBert().eval(), tiny_inputs())
-    neff = ops.program_of_payload(next(iter(ops.payloads_of(module).values()))).neff
-    work = timed.neff_work(neff, 1, "1.17")
+    neff = compiled_ops.program_of_payload(next(iter(compiled_ops.payloads_of(module).values()))).neff
+    work = core_clock.neff_work(neff, 1, "1.17")
     assert (work.batch_size, work.sequence_length, work.pipeline_cores, work.release) == (2, LENGTH, 1, "1.17")
     assert (work.shape.layers, work.shape.hidden, work.shape.heads) == (1, 8, 2)

@@ -15,7 +15,7 @@ with open(dm.PUBLISHED_PATH, newline="", encoding="utf-8") as file:
 
 DISTILBERT = dm.ModelShape(6, 768, 3072, 12, 42_527_232)
 BERT_LARGE = dm.ModelShape(24, 1024, 4096, 16, 302_309_376)
-KEPT = json.loads(dm.CALIBRATION_PATH.read_text(encoding="utf-8"))
+CALIBRATION = json.loads(dm.CALIBRATION_PATH.read_text(encoding="utf-8"))
 
 
 def name_of(row):
@@ -48,19 +48,19 @@ def test_rows_that_were_not_fitted_within_fifteen_percent(shape, batch, models, 
 
 
 def test_the_calibration_says_what_it_is():
-    assert len(KEPT["rows"]) == len(ROWS) == 13
-    assert len(KEPT["free_parameters"]) == 7
-    assert all(entry["meaning"] and entry["unit"] for entry in KEPT["free_parameters"].values())
-    assert KEPT["largest_error"] < 0.05
-    left_out = [abs(row["leave_one_out_error"]) for row in KEPT["rows"]]
-    assert max(left_out) == KEPT["largest_leave_one_out_error"] < 0.15
+    assert len(CALIBRATION["rows"]) == len(ROWS) == 13
+    assert len(CALIBRATION["free_parameters"]) == 7
+    assert all(entry["meaning"] and entry["unit"] for entry in CALIBRATION["free_parameters"].values())
+    assert CALIBRATION["largest_error"] < 0.05
+    left_out = [abs(row["leave_one_out_error"]) for row in CALIBRATION["rows"]]
+    assert max(left_out) == CALIBRATION["largest_leave_one_out_error"] < 0.15
 
 
-@pytest.mark.parametrize("row, kept", list(zip(ROWS, KEPT["rows"])), ids=map(name_of, ROWS))
-def test_the_residuals_are_those_of_the_constants(row, kept):
+@pytest.mark.parametrize("row, calibrated", list(zip(ROWS, CALIBRATION["rows"])), ids=map(name_of, ROWS))
+def test_the_residuals_are_those_of_the_constants(row, calibrated):
     work, load = dm.published_work(row)
     error = dm.predict(work, **load).throughput_per_s / float(row["throughput_per_s"]) - 1
-    assert kept["error"] == pytest.approx(error, abs=2e-4)
+    assert calibrated["error"] == pytest.approx(error, abs=2e-4)
 
 
 def test_a_release_sets_streaming_and_overhead_only():

@@ -110,7 +110,7 @@ def with_emulation(facts: Facts) -> Facts:
     if not facts.environ.get("NEURONBERT_EMULATE"):
         return facts
     from neuronbert.emulator import modules
-    from neuronbert.emulator.settings import settings_from
+    from neuronbert.emulator.emulator_settings import settings_from
     from neuronbert.errors import NeuronBertError
 
     try:

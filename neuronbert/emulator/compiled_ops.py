@@ -1,9 +1,10 @@
 """Registers the operators of a compiled module, neuron::forward_v2_<outputs>; runtime.py runs them."""
 
 import contextlib
+import hashlib
 import threading
 import weakref
-from typing import Any, Dict, Iterator, List, Sequence, Tuple
+from typing import Any, Dict, Iterator, List, Optional, Protocol, Sequence, Tuple, Union
 
 import torch
 
@@ -15,15 +16,29 @@ MAX_OUTPUTS = 64
 HANDLE = "_neuronbert_model"  # on a payload tensor: the model it became on the device
 PLACEMENT = "_neuronbert_placement"  # on a payload tensor: where it was asked to go
 
-_library: Any = None
-_runtime: Any = None
+
+class DeviceRuntime(Protocol):
+    """What the operators ask of the runtime."""
+
+    def load(self, program: LoadedProgram, placement: Placement) -> LoadedModel:
+        """Puts a model on cores."""
+
+    def execute(self, model: LoadedModel, inputs: Sequence[torch.Tensor]) -> List[torch.Tensor]:
+        """One inference."""
+
+    def unload(self, model: LoadedModel) -> None:
+        """Takes a model off its cores."""
+
+
+_library: Any = None  # torch.library.Library
+_runtime: Optional[DeviceRuntime] = None
 _programs: "weakref.WeakValueDictionary[bytes, LoadedProgram]" = weakref.WeakValueDictionary()
 _load_lock = threading.Lock()
 _compiling = threading.local()
 last_failure = threading.local()  # .error: what an operator raised last in this thread
 
 
-def register(runtime: Any) -> None:
+def register(runtime: DeviceRuntime) -> None:
     """Makes the operators known to torch, once a process, and ``runtime`` what runs them."""
     global _library, _runtime
     _runtime = runtime
@@ -57,13 +72,13 @@ def is_compiling() -> bool:
     return getattr(_compiling, "active", False)
 
 
-def forward(inputs: Sequence[torch.Tensor], payload: torch.Tensor) -> Any:
+def forward(inputs: Sequence[torch.Tensor], payload: torch.Tensor) -> Union[torch.Tensor, Tuple[torch.Tensor, ...]]:
     """What torch calls for neuron::forward_v2_<n>."""
     try:
         if is_compiling():
             outputs = program_of_payload(payload).run_stages(inputs)
         else:
-            outputs = _runtime.execute(loaded(payload), inputs)
+            outputs = _registered().execute(loaded(payload), inputs)
     except Exception as error:
         last_failure.error = error
         raise
@@ -72,28 +87,34 @@ def forward(inputs: Sequence[torch.Tensor], payload: torch.Tensor) -> Any:
 
 def loaded(payload: torch.Tensor) -> LoadedModel:
     """The model on the device, loaded at its first inference. One tensor is one load: a copy is another."""
-    model = getattr(payload, HANDLE, None)
-    if model is None or model.runtime is not _runtime:
+    handle: Optional[_Handle] = getattr(payload, HANDLE, None)
+    if handle is None or handle.runtime is not _runtime:
         with _load_lock:
-            model = getattr(payload, HANDLE, None)
-            if model is None or model.runtime is not _runtime:
-                model = _load(payload, getattr(payload, PLACEMENT, Placement()))
-    return model.loaded
+            handle = getattr(payload, HANDLE, None)
+            if handle is None or handle.runtime is not _runtime:
+                handle = _load(payload, getattr(payload, PLACEMENT, Placement()))
+    return handle.model
 
 
 class _Handle:
     """Ties a model on the device to the tensor it came from: when the tensor goes, so does the model."""
 
-    def __init__(self, runtime: Any, model: LoadedModel):
+    def __init__(self, runtime: DeviceRuntime, model: LoadedModel):
         self.runtime = runtime
-        self.loaded = model
+        self.model = model
         weakref.finalize(self, runtime.unload, model).atexit = False
 
 
 def _load(payload: torch.Tensor, placement: Placement) -> _Handle:
-    handle = _Handle(_runtime, _runtime.load(program_of_payload(payload), placement))
+    runtime = _registered()
+    handle = _Handle(runtime, runtime.load(program_of_payload(payload), placement))
     setattr(payload, HANDLE, handle)
     return handle
+
+
+def _registered() -> DeviceRuntime:
+    assert _runtime is not None, "the operators are not registered"
+    return _runtime
 
 
 def place(payload: torch.Tensor, placement: Placement) -> None:
@@ -107,8 +128,6 @@ def place(payload: torch.Tensor, placement: Placement) -> None:
 
 def program_of_payload(payload: torch.Tensor) -> LoadedProgram:
     """The program in a payload; copies of one model share it."""
-    import hashlib
-
     content = payload.detach().numpy().tobytes()
     key = hashlib.sha256(content).digest()
     program = _programs.get(key)

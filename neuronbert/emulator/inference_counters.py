@@ -1,9 +1,9 @@
-"""Counts what a process's inferences did, in the words of neuron-monitor."""
+"""Counts a process's inferences and its cores' busy time, in the words of neuron-monitor; tools.py shows them."""
 
 import threading
 import time
 from collections import deque
-from typing import Any, Deque, Dict, Iterable
+from typing import Any, Deque, Dict, Iterable, Optional, TypedDict
 
 PERCENTILES = (0, 1, 25, 50, 75, 99, 100)
 SUMMARY = (
@@ -16,7 +16,14 @@ SUMMARY = (
 )
 
 
-class Statistics:
+class Snapshot(TypedDict, total=False):
+    """The counters at one moment."""
+
+    execution_summary: Dict[str, int]  # the names of SUMMARY
+    latency: Optional[Dict[str, float]]  # "p50" → seconds; None before the first inference
+
+
+class InferenceCounters:
     """Thread-safe counters since the process began."""
 
     def __init__(self) -> None:
@@ -26,26 +33,29 @@ class Statistics:
         self._per_core: Dict[int, int] = {}
 
     def completed(self, latency_s: float, numerical_error: bool) -> None:
+        """An inference has given outputs, NaN among them if ``numerical_error``."""
         with self._lock:
             self._summary["completed_with_num_err" if numerical_error else "completed"] += 1
             self._latencies.append(latency_s)
 
     def failed(self, how: str) -> None:
+        """An inference has failed; ``how`` is a name of SUMMARY."""
         with self._lock:
             self._summary[how] += 1
 
-    def busy(self, cores: Iterable[int]) -> None:
+    def batch_done(self, cores: Iterable[int]) -> None:
         """A batch went through these cores of the process."""
         with self._lock:
             for core in cores:
                 self._per_core[core] = self._per_core.get(core, 0) + 1
 
     def per_core(self, core: int) -> int:
+        """Batches that went through a core of the process."""
         with self._lock:
             return self._per_core.get(core, 0)
 
-    def snapshot(self) -> Dict[str, Any]:
-        """{"execution_summary": …, "latency": {"p50": seconds, …} or None}"""
+    def snapshot(self) -> Snapshot:
+        """The summary, and percentiles of the last thousand latencies."""
         with self._lock:
             ordered = sorted(self._latencies)
             summary = dict(self._summary)
@@ -54,7 +64,7 @@ class Statistics:
 
 
 class CoreMeter:
-    """A core of the process: ``with`` it, one batch at a time, and it knows how long it was busy."""
+    """A core of the process: held by ``with`` for one batch at a time, it measures how long it was busy."""
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
@@ -70,9 +80,9 @@ class CoreMeter:
         self._busy_s += time.perf_counter() - self._entered_at
         self.lock.release()
 
-    def add(self, seconds: float) -> None:
-        """Busy for modelled seconds."""
-        self._busy_s += seconds
+    def add(self, modelled_s: float) -> None:
+        """Counts modelled time as busy."""
+        self._busy_s += modelled_s
 
     def utilization(self) -> float:
         """Percent of the time since this was asked last that the core was busy."""

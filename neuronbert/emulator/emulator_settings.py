@@ -1,4 +1,4 @@
-"""What the twin was asked to be: instance, faults, timing, where it keeps its locks. Read from the environment."""
+"""What the emulator is asked to be: instance, faults, timing, where its locks are. Read from the environment."""
 
 import getpass
 import os
@@ -22,7 +22,7 @@ ALL_VARIABLES = (INSTANCE, FAULTS, DIRECTORY, TIMED, RECORDED, RECORD)
 
 
 @dataclass(frozen=True)
-class TwinSettings:
+class EmulatorSettings:
     """One emulated machine. Processes that share ``directory`` share its cores."""
 
     instance: str
@@ -46,10 +46,11 @@ class TwinSettings:
 
     @property
     def timed(self) -> bool:
+        """Whether answers are recorded and take the hardware's time."""
         return self.release is not None
 
     def as_environment(self) -> Dict[str, str]:
-        """The variables that make a child process the same twin."""
+        """The variables that make a child process emulate the same machine."""
         values = {
             INSTANCE: self.instance,
             DIRECTORY: str(self.directory),
@@ -61,12 +62,12 @@ class TwinSettings:
         return {name: value for name, value in values.items() if value}
 
 
-def settings_from(environ: Mapping[str, str]) -> Optional[TwinSettings]:
-    """What the environment asks for; None when it asks for no twin. UsageError names the variable that is wrong."""
+def settings_from(environ: Mapping[str, str]) -> Optional[EmulatorSettings]:
+    """What the environment asks for; None when it asks for nothing. UsageError says what is wrong."""
     instance = environ.get(INSTANCE, "").strip()
     if not instance:
         return None
-    return TwinSettings(
+    return EmulatorSettings(
         instance=instance,
         directory=_path(environ, DIRECTORY) or default_directory(),
         faults=parse_faults(environ.get(FAULTS, "")),
