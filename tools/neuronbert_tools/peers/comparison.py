@@ -5,18 +5,19 @@ import json
 import os
 import platform
 import subprocess
-import sys
 import time
 from contextlib import ExitStack
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Dict, List, Mapping, NamedTuple, Sequence, Tuple
 
-from peers.children import Child, ChildFailed
-from peers.cold_start import measure_starts, start_commands
-from peers.contenders import CONTENDERS
-from peers.environments import REPOSITORY, child_environment, ensure_environment, installed_versions
-from peers.summary import operations, summarize_model, targets
+from neuronbert_tools.console import say
+from neuronbert_tools.paths import DEMO, PACKAGE, SAMPLES
+from neuronbert_tools.peers.children import Child, ChildFailed
+from neuronbert_tools.peers.cold_start import measure_starts, start_commands
+from neuronbert_tools.peers.contenders import CONTENDERS
+from neuronbert_tools.peers.environments import child_environment, ensure_environment, installed_versions
+from neuronbert_tools.peers.summary import operations, summarize_model, targets
 
 SCHEMA = 1
 SEED = 0
@@ -25,9 +26,7 @@ WARM_UP_QUESTIONS = 32
 GEMM_SECONDS = 0.5
 BUSY_LOAD = 0.5  # processes, before anything is measured
 
-PACKAGE = REPOSITORY / "neuronbert"
-DEMO = PACKAGE / "demo"
-CALIBRATION = PACKAGE / "samples" / "calibration.json"
+CALIBRATION = SAMPLES / "calibration.json"
 
 NOTES = {
     "demo": "the shipped checkpoint; compiled through the gate",
@@ -152,7 +151,7 @@ class _Comparison:
         commands = start_commands(self.pythons, self.model_folder("demo"), self.artifact("demo"))
         with (self.logs / "start.log").open("ab") as log:
             runs = measure_starts(commands, self.variables, log)
-        return {name: [run._asdict() for run in of_one] for name, of_one in runs.items()}
+        return {name: [start._asdict() for start in starts] for name, starts in runs.items()}
 
     def measure_accuracy(self) -> Dict[str, Any]:
         """F1 of all of the data: the variant that auto chose, and FP32."""
@@ -167,7 +166,7 @@ class _Comparison:
 
     def model_folder(self, name: str) -> Path:
         """The checkpoint in float32, made once."""
-        made_from = _digest([PACKAGE / "demo" / "model.safetensors"]) if name == "demo" else f"seed{SEED}"
+        made_from = _digest([DEMO / "model.safetensors"]) if name == "demo" else f"seed{SEED}"
         folder = self.options.work / "models" / f"{name}-{made_from}"
         if not folder.exists():
             unfinished = folder.with_name(folder.name + ".unfinished")
@@ -212,7 +211,7 @@ class _Comparison:
 
 
 def _say(text: str) -> None:
-    print(f"[{time.strftime('%H:%M:%S')}] {text}", file=sys.stderr, flush=True)
+    say(f"[{time.strftime('%H:%M:%S')}] {text}")
 
 
 def _digest(files: Sequence[Path], *more: str) -> str:
