@@ -27,7 +27,7 @@ from neuronbert.errors import Overloaded, PoisonRequest
 from neuronbert.hardware.machine import environment
 from neuronbert.tasks.question_answering.windows import Tokenizer
 from neuronbert_tools.artifacts import echo_artifact
-from neuronbert_tools.console import new_parser, print_document, say
+from neuronbert_tools.console import new_parser, print_document, print_message
 from neuronbert_tools.load import in_threads
 from neuronbert_tools.paths import DEMO, XQUAD
 from neuronbert_tools.questions import Pair, squad_pairs
@@ -213,12 +213,12 @@ def main(arguments: Sequence[str]) -> int:
     with tempfile.TemporaryDirectory() as folder:
         found = {"machine": environment(), **chaos(given, Path(folder))}
     wrong = complaints(found)
-    say(
+    print_message(
         f"{found['requests']} requests in {found['seconds']:.0f} s; {found['killed']} workers killed, "
         f"{found['stopped']} stopped; outcomes {found['outcomes']}"
     )
-    say(f"resources: {found['resources']}")
-    say(
+    print_message(f"resources: {found['resources']}")
+    print_message(
         "\n".join(f"WRONG: {complaint}" for complaint in wrong)
         or "every request had its one outcome, and nothing leaked"
     )

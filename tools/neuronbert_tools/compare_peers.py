@@ -16,7 +16,7 @@ import os
 from pathlib import Path
 from typing import Callable, Optional, Sequence, Tuple
 
-from neuronbert_tools.console import new_parser, print_document, say
+from neuronbert_tools.console import new_parser, print_document, print_message
 from neuronbert_tools.paths import XQUAD, cache_folder
 from neuronbert_tools.peers.comparison import NOTES, Options, compare
 from neuronbert_tools.peers.contenders import CONTENDERS
@@ -69,7 +69,7 @@ def main(arguments: Sequence[str]) -> int:
     """The command; its exit code."""
     options, copy = parse(arguments)
     report = compare(options)
-    say(render(report))
+    print_message(render(report))
     print_document(report, copy)
     failed = any(model["failed"] for model in report["models"].values())
     return int(failed or not all(target["met"] for target in report["targets"]))

@@ -17,7 +17,7 @@ def whole_numbers(text: str) -> List[int]:
     return [int(number) for number in text.split(",")]
 
 
-def say(text: str) -> None:
+def print_message(text: str) -> None:
     """For a person; stdout is for the document."""
     print(text, file=sys.stderr, flush=True)
 

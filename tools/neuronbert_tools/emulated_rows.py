@@ -12,7 +12,7 @@ from typing import Any, List, NamedTuple, Sequence
 
 from neuronbert import Engine, compile_checkpoint
 from neuronbert.tasks.question_answering.windows import Tokenizer, Window
-from neuronbert_tools.console import say
+from neuronbert_tools.console import print_message
 from neuronbert_tools.encoding import cut_to_tokens, first_windows
 from neuronbert_tools.paths import DEMO, XQUAD
 from neuronbert_tools.processes import run_module
@@ -56,7 +56,7 @@ def ensure_row_files(row: Row, work: Path) -> RowFiles:
     """The row's files, made by a process on the untimed emulator where they are not there yet."""
     files = row_files(row, work)
     if not files.recording.exists():
-        say(f"compiling {files.artifact.name} on the twin (kept in {work})")
+        print_message(f"compiling {files.artifact.name} on the twin (kept in {work})")
         work.mkdir(parents=True, exist_ok=True)
         variables = {"NEURONBERT_EMULATE": row["instance_type"], "NEURONBERT_EMULATE_DIR": str(work / "cores")}
         run_module("emulated_rows", work, json.dumps(row), variables=variables)

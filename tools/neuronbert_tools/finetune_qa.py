@@ -21,7 +21,7 @@ from neuronbert.checkpoint.loading import BaseCheckpoint, load_base_checkpoint, 
 from neuronbert.checkpoint.weights import fingerprint
 from neuronbert.errors import NeuronBertError, UsageError
 from neuronbert.tasks.question_answering.windows import Tokenizer
-from neuronbert_tools.console import say
+from neuronbert_tools.console import print_message
 from neuronbert_tools.finetuning.labels import read_windows
 from neuronbert_tools.finetuning.model import build_model
 from neuronbert_tools.finetuning.options import TrainingOptions, choose_device, choose_precision
@@ -64,8 +64,8 @@ def finetune(
         trainer = Trainer(model, windows, tokenizer.pad_id, options, device)
         if run.state_path.exists():
             trainer.restore(run.state_path)
-            say(f"resuming at step {trainer.step} of {trainer.steps}")
-        say(f"{len(windows)} windows, {trainer.steps} steps on {trainer.device}, {options.precision}")
+            print_message(f"resuming at step {trainer.step} of {trainer.steps}")
+        print_message(f"{len(windows)} windows, {trainer.steps} steps on {trainer.device}, {options.precision}")
         progress = Progress(trainer.steps, trainer.step, trainer.steps_per_epoch)
         trainer.train(run, checkpoint_every, progress)
         finish(run, checkpoint, trainer, identity, dtype, attribution)
@@ -139,12 +139,12 @@ def main(arguments: Sequence[str]) -> int:
     try:
         command(list(arguments), standalone_mode=False)
     except NeuronBertError as error:
-        say(f"error: {error}")
+        print_message(f"error: {error}")
         return error.exit_code
     except click.UsageError as error:
         error.show()
         return UsageError.exit_code
     except (KeyboardInterrupt, click.Abort):
-        say("interrupted; the same command goes on from the last state")
+        print_message("interrupted; the same command goes on from the last state")
         return EXIT_INTERRUPTED
     return 0

@@ -21,7 +21,7 @@ from urllib.request import Request, urlopen
 
 from neuronbert.hardware.cores import INSTANCE_TYPES, layout_for
 from neuronbert_tools.acceptance.steps import FULL_LAYERS, STEPS, Acceptance, Options
-from neuronbert_tools.console import new_parser, say
+from neuronbert_tools.console import new_parser, print_message
 
 METADATA_URL = "http://169.254.169.254/latest/"
 
@@ -88,5 +88,7 @@ def main(arguments: Sequence[str]) -> int:
             STEPS[name](acceptance)
     report = make_report(options, acceptance.steps)
     Path(options.output).write_text(json.dumps(report, indent=1, default=str) + "\n", encoding="utf-8")
-    say(f"{options.output}: {len(report['steps'])} steps, {len(report['failed'])} failed; please send this file back")
+    print_message(
+        f"{options.output}: {len(report['steps'])} steps, {len(report['failed'])} failed; please send this file back"
+    )
     return 1 if report["failed"] else 0

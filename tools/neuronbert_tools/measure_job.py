@@ -21,7 +21,7 @@ from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence
 from neuronbert.cli.tables import table
 from neuronbert.hardware.machine import environment
 from neuronbert.tasks.question_answering.squad import load_squad, question_line
-from neuronbert_tools.console import new_parser, print_document, say
+from neuronbert_tools.console import new_parser, print_document, print_message
 
 ENGINE_NAME = "engine"
 ENGINE = """
@@ -79,7 +79,7 @@ def measure(
             if written != (first := first or written):
                 sys.exit(f"round {number}: {name} wrote another output than the first job")
         rates = ", ".join(f"{name} {taken[-1].questions_per_s:.1f}/s" for name, taken in samples.items())
-        say(f"round {number}: {rates}")
+        print_message(f"round {number}: {rates}")
     return samples
 
 
@@ -107,7 +107,7 @@ def main(arguments: Sequence[str]) -> int:
         questions.write_text("".join(lines), encoding="utf-8")
         samples = measure(given.artifact, questions, [None, *given.workers], given.rounds, Path(folder))
     report = make_report(samples, len(chosen))
-    say(report_table(report))
+    print_message(report_table(report))
     print_document({**report, "target": given.target})
     return int(report["median_ratios"]["job, default"]["questions_per_s"] < given.target)
 

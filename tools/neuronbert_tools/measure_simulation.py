@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Dict, List, Mapping, Sequence
 
 from neuronbert.hardware.machine import environment
-from neuronbert_tools.console import new_parser, print_document, say, whole_numbers
+from neuronbert_tools.console import new_parser, print_document, print_message, whole_numbers
 from neuronbert_tools.emulated_rows import measure_in_emulator
 from neuronbert_tools.paths import cache_folder
 from neuronbert_tools.published_rows import CONFIGURATION, blog_rows
@@ -32,7 +32,7 @@ def main(arguments: Sequence[str]) -> int:
     given = parser.parse_args(arguments)
     report = measure_rows(given.rows, given.requests, given.work)
     off = [point for point in report if abs(point["p95_error"]) > MOST_ERROR]
-    say(f"{len(report) - len(off)} of {len(report)} points within {MOST_ERROR:.0%} in p95")
+    print_message(f"{len(report) - len(off)} of {len(report)} points within {MOST_ERROR:.0%} in p95")
     print_document({"emulated": True, "machine": environment(), "points": report})
     return 1 if off else 0
 
@@ -47,7 +47,7 @@ def measure_rows(numbers: Sequence[int], requests: int, work: Path) -> List[Dict
             cores = Path(folder) / "cores"
             for point in measure_in_emulator("measurements.simulation_row", row, work, cores, requests):
                 report.append({"row": number, **facts, **point})
-                say(report_line(report[-1]))
+                print_message(report_line(report[-1]))
     return report
 
 

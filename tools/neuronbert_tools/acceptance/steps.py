@@ -9,7 +9,7 @@ from neuronbert.hardware.cores import INSTANCE_TYPES
 from neuronbert.runner.core_environment import core_environment
 from neuronbert_tools.acceptance.bert_base import write_bert_base
 from neuronbert_tools.acceptance.processes import answered, held, measure, spoken, verb
-from neuronbert_tools.console import say
+from neuronbert_tools.console import print_message
 from neuronbert_tools.published_rows import Row, published_rows
 
 FULL_LAYERS = 12
@@ -38,7 +38,7 @@ class Acceptance:
 
     def step(self, name: str, work: Callable[[], Result]) -> Optional[Result]:
         """Run ``work`` and record what it returns or how it failed; None if it failed."""
-        say(f"{name} …")
+        print_message(f"{name} …")
         started = time.perf_counter()
         record: Dict[str, Any] = {"name": name}
         result: Optional[Result] = None
@@ -47,7 +47,7 @@ class Acceptance:
             record.update(ok=True, result=result)
         except Exception as error:
             record.update(ok=False, error=f"{type(error).__name__}: {error}")
-            say(f"  failed: {error}")
+            print_message(f"  failed: {error}")
         record["seconds"] = round(time.perf_counter() - started, 2)
         self.steps.append(record)
         return result

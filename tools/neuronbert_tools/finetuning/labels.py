@@ -6,7 +6,7 @@ from typing import List, NamedTuple, Optional, Sequence, Tuple
 from neuronbert.errors import InputError
 from neuronbert.tasks.question_answering.squad import SquadQuestion, load_squad
 from neuronbert.tasks.question_answering.windows import Example, Tokenizer, Window, WindowOptions, encode_examples
-from neuronbert_tools.console import say
+from neuronbert_tools.console import print_message
 from neuronbert_tools.finetuning.options import TrainingOptions
 
 CHUNK = 512  # questions tokenised at a time: encodings of a whole data set would take gigabytes
@@ -73,7 +73,7 @@ def read_windows(paths: Sequence[Path], tokenizer: Tokenizer, options: TrainingO
             except InputError:
                 misplaced += 1
         if misplaced:
-            say(f"{path}: {misplaced} questions left out, whose answer is not where answer_start says")
+            print_message(f"{path}: {misplaced} questions left out, whose answer is not where answer_start says")
         for begin in range(0, len(questions), CHUNK):
             chunk = questions[begin : begin + CHUNK]
             examples = encode_examples(tokenizer, [(q.question, q.context) for q in chunk], window_options)

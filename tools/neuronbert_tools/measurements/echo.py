@@ -12,7 +12,7 @@ from neuronbert import Runner
 from neuronbert.tasks.question_answering.answers import rank_answers
 from neuronbert.tasks.question_answering.windows import Tokenizer, encode_examples
 from neuronbert_tools.artifacts import echo_artifact
-from neuronbert_tools.console import say
+from neuronbert_tools.console import print_message
 from neuronbert_tools.encoding import cut_to_tokens
 from neuronbert_tools.measurements.usage import cpu_us, usage_of
 from neuronbert_tools.paths import XQUAD
@@ -44,7 +44,7 @@ def measure_echo(folder: Path, *, workers: int, requests: int, rounds: int) -> D
         "batches": batches,
         "rounds": found,
     }
-    say("\n".join(report_lines(report)))
+    print_message("\n".join(report_lines(report)))
     return report
 
 

@@ -10,7 +10,7 @@ from typing import Any, Dict, List
 from neuronbert import Runner
 from neuronbert.errors import DeadlineExceeded, Overloaded
 from neuronbert_tools.artifacts import echo_artifact
-from neuronbert_tools.console import say
+from neuronbert_tools.console import print_message
 from neuronbert_tools.load import closed_loop, percentile
 from neuronbert_tools.questions import Pair
 
@@ -31,13 +31,15 @@ def measure_overload(folder: Path, *, workers: int, seconds: float, deadline_s: 
         full = len(closed_loop(CLIENTS_PER_WORKER * workers, CAPACITY_SECONDS, ask)) / CAPACITY_SECONDS
         flood = open_loop(runner, 4 * full, seconds, deadline_s, PAIR)
         after = open_loop(runner, 0.5 * full, 5.0, deadline_s, PAIR)
-    say(f"capacity {full:.0f}/s; asked for {4 * full:.0f}/s for {seconds:.0f} s, deadline {deadline_s} s")
-    say(
+    print_message(f"capacity {full:.0f}/s; asked for {4 * full:.0f}/s for {seconds:.0f} s, deadline {deadline_s} s")
+    print_message(
         f"answered {flood['answered_per_s'] / full:.1%} of capacity; p99 of the answered {flood['p99_ms']:.0f} ms; "
         f"late {flood['late']}; refused {flood['refused']} within {flood['refused_p99_ms']:.2f} ms (p99); "
         f"expired in the queue {flood['expired']}"
     )
-    say(f"then at half capacity: {after['refused']} of {after['asked']} refused, p99 {after['p99_ms']:.0f} ms")
+    print_message(
+        f"then at half capacity: {after['refused']} of {after['asked']} refused, p99 {after['p99_ms']:.0f} ms"
+    )
     return {"capacity_per_s": full, "deadline_ms": deadline_s * 1000, "overload": flood, "after": after}
 
 

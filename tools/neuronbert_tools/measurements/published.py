@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any, Dict, List, Mapping, Optional, Sequence
 
-from neuronbert_tools.console import say
+from neuronbert_tools.console import print_message
 from neuronbert_tools.emulated_rows import measure_in_emulator
 from neuronbert_tools.published_rows import blog_rows
 
@@ -16,7 +16,7 @@ def measure_published(folder: Path, *, rows: Optional[Sequence[int]], seconds: f
             continue
         found = measure_in_emulator("measurements.published_row", row, work, folder / "cores", seconds)
         report.append({"row": number, **found})
-        say(report_line(number, found))
+        print_message(report_line(number, found))
     return {"emulated": True, "rows": report}
 
 

@@ -11,7 +11,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Dict, List, Mapping, NamedTuple, Sequence, Tuple
 
-from neuronbert_tools.console import say
+from neuronbert_tools.console import print_message
 from neuronbert_tools.paths import DEMO, PACKAGE, SAMPLES
 from neuronbert_tools.peers.children import Child, ChildFailed
 from neuronbert_tools.peers.cold_start import measure_starts, start_commands
@@ -110,7 +110,7 @@ class _Comparison:
     ) -> Dict[str, Child]:
         children = {}
         for contender in self.options.contenders:
-            _say(f"{name}: loading {contender}")
+            _print_progress(f"{name}: loading {contender}")
             child = stack.enter_context(self.child(contender, CONTENDERS[contender].environment))
             source = artifact if contender == "neuronbert" else model
             try:
@@ -128,7 +128,7 @@ class _Comparison:
             except ChildFailed as failure:
                 result["contenders"].pop(contender, None)
                 result["failed"][contender] = str(failure)
-                _say(f"FAILED {failure}")
+                _print_progress(f"FAILED {failure}")
                 continue
             children[contender] = child
         return children
@@ -144,10 +144,12 @@ class _Comparison:
                     measured["seconds"].setdefault(mode, []).append(reply["seconds"])
                     measured.update(peak_mib=reply["peak_mib"], answers=reply["answers"])
                     speed = self.options.questions / reply["seconds"]
-                    _say(f"round {round_ + 1}/{self.options.rounds}  {contender:18} {mode:10} {speed:7.2f} questions/s")
+                    _print_progress(
+                        f"round {round_ + 1}/{self.options.rounds}  {contender:18} {mode:10} {speed:7.2f} questions/s"
+                    )
 
     def measure_start(self) -> Dict[str, Any]:
-        _say("start: process start to first answer")
+        _print_progress("start: process start to first answer")
         commands = start_commands(self.pythons, self.model_folder("demo"), self.artifact("demo"))
         with (self.logs / "start.log").open("ab") as log:
             runs = measure_starts(commands, self.variables, log)
@@ -158,7 +160,7 @@ class _Comparison:
         artifacts = {"chosen": self.artifact("demo"), "fp32": self.artifact("demo", "--precision", "fp32")}
         accuracy = {}
         for name, artifact in artifacts.items():
-            _say(f"accuracy: {name}")
+            _print_progress(f"accuracy: {name}")
             report = self._neuronbert("evaluate", str(artifact), str(self.options.data), "--json")
             scores = {key: report["metrics"][key] for key in ("f1", "exact_match")}
             accuracy[name] = {**scores, "variant": report["variant"], "questions": report["questions"]}
@@ -191,7 +193,7 @@ class _Comparison:
         made_from = _digest([], self.package, repr(compile_options), environment)
         folder = self.options.work / "artifacts" / f"{name}-{made_from}"
         if not folder.exists():
-            _say(f"{name}: compiling with neuronbert {' '.join(compile_options)}")
+            _print_progress(f"{name}: compiling with neuronbert {' '.join(compile_options)}")
             checkpoint = "demo" if name == "demo" else str(self.model_folder(name))
             gate = ["--skip-gate"] if name == "bert-base" else []
             folder.parent.mkdir(parents=True, exist_ok=True)
@@ -210,8 +212,8 @@ class _Comparison:
         return {"data": str(self.options.data), "questions": self.options.questions}
 
 
-def _say(text: str) -> None:
-    say(f"[{time.strftime('%H:%M:%S')}] {text}")
+def _print_progress(text: str) -> None:
+    print_message(f"[{time.strftime('%H:%M:%S')}] {text}")
 
 
 def _digest(files: Sequence[Path], *more: str) -> str:

@@ -10,7 +10,7 @@ import venv
 from pathlib import Path
 from typing import Dict, List, NamedTuple, Tuple
 
-from neuronbert_tools.console import say
+from neuronbert_tools.console import print_message
 from neuronbert_tools.paths import ROOT, TOOLS
 
 CONSTRAINTS = TOOLS / "constraints-current.txt"
@@ -47,7 +47,7 @@ def ensure_environment(name: str, root: Path) -> Path:
     python = folder / "bin" / "python"
     complete = folder / "complete"  # written last
     if not complete.exists():
-        say(f"making the environment {folder.name} (a few minutes)")
+        print_message(f"making the environment {folder.name} (a few minutes)")
         shutil.rmtree(folder, ignore_errors=True)
         venv.create(folder, with_pip=True)
         _pip(python, "install", *environment.requirements)
