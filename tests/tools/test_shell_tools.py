@@ -388,6 +388,10 @@ def test_every_contender_has_its_environment() -> None:
     assert {summary.US, summary.BASELINE} <= set(CONTENDERS)
 
 
+def test_what_the_comparison_reads_of_the_package_is_there() -> None:
+    assert comparison.CALIBRATION.is_file() and (comparison.DEMO / "model.safetensors").is_file()
+
+
 def test_the_peers_share_our_libraries() -> None:
     """The same releases of torch, numpy and the engines: what differs is the code around them."""
     ours = set(environments.CONSTRAINTS.read_text(encoding="utf-8").split())
