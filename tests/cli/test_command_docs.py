@@ -1,10 +1,10 @@
 """docs/commands.md is what the commands say of themselves."""
 
 import re
-import runpy
 from pathlib import Path
 
 from neuronbert.cli.main import cli
+from neuronbert_tools.make_command_docs import page
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "commands.md").read_text(encoding="utf-8")
@@ -16,8 +16,7 @@ def words(text: str) -> str:
 
 
 def test_the_page_is_what_the_tool_would_write() -> None:
-    tool = runpy.run_path(str(ROOT / "tools" / "make_command_docs"))
-    assert words(PAGE) == words(tool["page"]()), "run tools/make_command_docs"
+    assert words(PAGE) == words(page()), "run tools/make_command_docs"
 
 
 def test_every_command_has_a_section_that_names_every_option() -> None:

@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from neuronbert.backends import Logits, ThroughputPlan
+from neuronbert.backends import Logits
+from neuronbert.backends.base import ThroughputPlan
 from neuronbert.errors import DeadlineExceeded, PoisonRequest, RunnerClosed
 from neuronbert.runner.batching import Batcher, BatchInFlight
 from neuronbert.runner.counters import Statistics

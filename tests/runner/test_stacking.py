@@ -1,6 +1,7 @@
 import numpy as np
 
-from neuronbert.backends import Batch, Logits, ThroughputPlan
+from neuronbert.backends import Logits
+from neuronbert.backends.base import Batch, ThroughputPlan
 from neuronbert.runner.batching import WHOLE_BATCH, Batcher, QueuedRow
 from neuronbert.runner.requests import Request, Row, Trip
 from neuronbert.runner.stacking import hand_out, measure_batch, stack_rows

@@ -1,6 +1,5 @@
 """The fine-tuning tool learns, survives kill -9 without a trace in the weights, and its output is a checkpoint."""
 
-import importlib.util
 import json
 import os
 import subprocess
@@ -21,21 +20,16 @@ from neuronbert.errors import CheckpointError, InputError, OutputError, UsageErr
 from neuronbert.tasks.checkpoints import load_checkpoint
 from neuronbert.tasks.question_answering.answers import rank_answers
 from neuronbert.tasks.question_answering.squad import SquadQuestion
+from neuronbert.tasks.question_answering.task import HEAD
 from neuronbert.tasks.question_answering.windows import WindowOptions, encode_examples
+from neuronbert_tools.finetune_qa import finetune, identify
+from neuronbert_tools.finetuning.labels import answer_span, label_windows
+from neuronbert_tools.finetuning.model import build_model
+from neuronbert_tools.finetuning.options import TrainingOptions, choose_device, choose_precision
+from neuronbert_tools.finetuning.run import Run
+from neuronbert_tools.finetuning.schedule import epoch_batches, learning_rate_at
 
 SCRIPT = Path(__file__).resolve().parents[2] / "tools" / "finetune_qa.py"
-
-
-def load_script() -> Any:
-    spec = importlib.util.spec_from_file_location("finetune_qa", SCRIPT)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up there
-    spec.loader.exec_module(module)
-    return module
-
-
-tool = load_script()
 
 OPTIONS: Dict[str, Any] = {
     "epochs": 60,
@@ -174,16 +168,16 @@ def test_a_killed_run_goes_on_to_the_same_weights(trained: Path, base: Path, dat
     assert json.loads((output / log).read_text())["losses"] == json.loads((trained / log).read_text())["losses"]
 
 
-def finetune(base: Path, data: Path, output: Path, changes: Any = None, **keywords: Any) -> None:
-    options = tool.TrainingOptions(**{**OPTIONS, "epochs": 1, **(changes or {})})
-    tool.finetune(str(base), [data], output, options, device="cpu", **keywords)
+def finetune_one_epoch(base: Path, data: Path, output: Path, changes: Any = None, **keywords: Any) -> None:
+    options = TrainingOptions(**{**OPTIONS, "epochs": 1, **(changes or {})})
+    finetune(str(base), [data], output, options, device="cpu", **keywords)
 
 
 @pytest.mark.parametrize("kind", FAMILIES)
 def test_every_family_in_bf16_to_float16(kind: str, data: Path, tmp_path: Path) -> None:
     base = write_checkpoint(tmp_path / "base", kind, head="")
-    finetune(base, data, tmp_path / "out", {"precision": "bf16", "freeze_embeddings": True}, dtype="float16")
-    found, start_weights = load_checkpoint(tmp_path / "out"), load_base_checkpoint(base)
+    finetune_one_epoch(base, data, tmp_path / "out", {"precision": "bf16", "freeze_embeddings": True}, dtype="float16")
+    found, start_weights = load_checkpoint(tmp_path / "out"), load_base_checkpoint(base, HEAD)
     assert found.model_type == kind
     after = found.torch_model().model.state_dict()
     for name, tensor in start_weights.tensors.items():
@@ -194,15 +188,15 @@ def test_every_family_in_bf16_to_float16(kind: str, data: Path, tmp_path: Path) 
 
 
 def test_a_head_that_is_there_is_kept(trained: Path, data: Path) -> None:
-    model = tool.build_model(load_base_checkpoint(trained), tool.TrainingOptions(**OPTIONS))
+    model = build_model(load_base_checkpoint(trained, HEAD), TrainingOptions(**OPTIONS))
     expected = load_checkpoint(trained).torch_model().model.qa_outputs.weight
     assert bool((model.model.qa_outputs.weight == expected).all())
 
 
 def test_a_new_head_depends_on_the_seed_alone(base: Path) -> None:
-    loaded = load_base_checkpoint(base)
+    loaded = load_base_checkpoint(base, HEAD)
     heads = [
-        tool.build_model(loaded, tool.TrainingOptions(**{**OPTIONS, "seed": seed})).model.qa_outputs.weight.tolist()
+        build_model(loaded, TrainingOptions(**{**OPTIONS, "seed": seed})).model.qa_outputs.weight.tolist()
         for seed in (1, 1, 2)
     ]
     assert heads[0] == heads[1] != heads[2]
@@ -210,32 +204,32 @@ def test_a_new_head_depends_on_the_seed_alone(base: Path) -> None:
 
 def test_an_output_that_exists_is_refused(base: Path, data: Path, tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="exists already"):
-        finetune(base, data, tmp_path)
+        finetune_one_epoch(base, data, tmp_path)
     assert not list(tmp_path.iterdir())
 
 
 def test_a_run_of_other_options_is_refused(base: Path, data: Path, tmp_path: Path) -> None:
     output = tmp_path / "reader"
-    options = tool.TrainingOptions(**OPTIONS)
-    tool.Run(output, tool.identify(load_base_checkpoint(base), [data], options)).open()
+    options = TrainingOptions(**OPTIONS)
+    Run(output, identify(load_base_checkpoint(base, HEAD), [data], options)).open()
     with pytest.raises(OutputError) as caught:
-        finetune(base, data, output)
+        finetune_one_epoch(base, data, output)
     assert "holds a run with other options: options was" in caught.value.message
     assert str(caught.value.hint).endswith(f"rm -r {tmp_path / 'reader.training'}")
 
 
 def test_two_processes_in_one_run_are_refused(base: Path, data: Path, tmp_path: Path) -> None:
     output = tmp_path / "reader"
-    options = tool.TrainingOptions(**{**OPTIONS, "epochs": 1})
-    run = tool.Run(output, tool.identify(load_base_checkpoint(base), [data], options))
+    options = TrainingOptions(**{**OPTIONS, "epochs": 1})
+    run = Run(output, identify(load_base_checkpoint(base, HEAD), [data], options))
     run.open()
     with run.lock(), pytest.raises(OutputError, match="another process is training"):
-        finetune(base, data, output)
+        finetune_one_epoch(base, data, output)
 
 
 def test_a_learning_rate_that_explodes_is_named(base: Path, data: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="the loss became"):
-        finetune(base, data, tmp_path / "out", {"learning_rate": 1e30, "warmup": 0.0, "epochs": 3})
+        finetune_one_epoch(base, data, tmp_path / "out", {"learning_rate": 1e30, "warmup": 0.0, "epochs": 3})
     assert not (tmp_path / "out").exists()
 
 
@@ -261,18 +255,18 @@ def test_no_gpu() -> None:
     import torch
 
     if torch.cuda.is_available():
-        assert tool.choose_device("auto") == "cuda"
+        assert choose_device("auto") == "cuda"
     else:
-        assert tool.choose_device("auto") == "cpu"
+        assert choose_device("auto") == "cpu"
         with pytest.raises(UsageError, match="this torch sees no GPU"):
-            tool.choose_device("cuda")
+            choose_device("cuda")
 
 
 def test_precision_is_what_the_hardware_multiplies_in() -> None:
     from neuronbert.hardware.machine import has_bf16
 
-    assert tool.choose_precision("auto", "cpu") == ("bf16" if has_bf16() else "fp32")
-    assert tool.choose_precision("bf16", "cpu") == "bf16"
+    assert choose_precision("auto", "cpu") == ("bf16" if has_bf16() else "fp32")
+    assert choose_precision("bf16", "cpu") == "bf16"
 
 
 def test_a_base_still_needs_its_encoder(tmp_path: Path, base: Path) -> None:
@@ -282,7 +276,7 @@ def test_a_base_still_needs_its_encoder(tmp_path: Path, base: Path) -> None:
     config = json.loads((broken / "config.json").read_text())
     (broken / "config.json").write_text(json.dumps({**config, "num_hidden_layers": 3}))
     with pytest.raises(CheckpointError, match="lacks weights"):
-        load_base_checkpoint(broken)
+        load_base_checkpoint(broken, HEAD)
 
 
 # --- the pure parts ---
@@ -296,27 +290,27 @@ def test_a_base_still_needs_its_encoder(tmp_path: Path, base: Path) -> None:
     epoch=st.integers(0, 9),
 )
 def test_an_epoch_shows_every_window_once(lengths: List[int], batch_size: int, seed: int, epoch: int) -> None:
-    batches = tool.epoch_batches(lengths, batch_size, seed, epoch)
+    batches = epoch_batches(lengths, batch_size, seed, epoch)
     assert sorted(np.concatenate(batches).tolist()) == list(range(len(lengths)))
     assert len(batches) == -(-len(lengths) // batch_size)
-    again = tool.epoch_batches(lengths, batch_size, seed, epoch)
+    again = epoch_batches(lengths, batch_size, seed, epoch)
     assert [batch.tolist() for batch in batches] == [batch.tolist() for batch in again]
 
 
 def test_batches_are_of_like_length_and_differ_between_epochs() -> None:
     lengths = np.random.default_rng(0).integers(20, 384, 2000).tolist()
-    batches = tool.epoch_batches(lengths, 16, 0, 0)
+    batches = epoch_batches(lengths, 16, 0, 0)
     padded = sum(max(lengths[i] for i in batch) * len(batch) for batch in batches)
     assert padded < 1.1 * sum(lengths)
-    assert [b.tolist() for b in batches] != [b.tolist() for b in tool.epoch_batches(lengths, 16, 0, 1)]
+    assert [b.tolist() for b in batches] != [b.tolist() for b in epoch_batches(lengths, 16, 0, 1)]
 
 
 def test_learning_rate_rises_and_falls() -> None:
-    options = tool.TrainingOptions(**{**OPTIONS, "learning_rate": 1.0, "warmup": 0.2})
-    rates = [tool.learning_rate_at(step, 10, options) for step in range(10)]
+    options = TrainingOptions(**{**OPTIONS, "learning_rate": 1.0, "warmup": 0.2})
+    rates = [learning_rate_at(step, 10, options) for step in range(10)]
     assert rates == pytest.approx([0.5, 1.0, 1.0, 0.875, 0.75, 0.625, 0.5, 0.375, 0.25, 0.125])
-    without = tool.TrainingOptions(**{**OPTIONS, "learning_rate": 1.0, "warmup": 0.0})
-    assert tool.learning_rate_at(0, 4, without) == 1.0
+    without = TrainingOptions(**{**OPTIONS, "learning_rate": 1.0, "warmup": 0.0})
+    assert learning_rate_at(0, 4, without) == 1.0
 
 
 def question(context: str, answer: str, start: int) -> SquadQuestion:
@@ -324,15 +318,15 @@ def question(context: str, answer: str, start: int) -> SquadQuestion:
 
 
 def test_answers_are_stripped_and_checked() -> None:
-    assert tool.answer_span(question("the  jim was", " jim ", 4)) == (5, 7)
-    assert tool.answer_span(SquadQuestion("id", "who?", "the jim", (), True)) is None
+    assert answer_span(question("the  jim was", " jim ", 4)) == (5, 7)
+    assert answer_span(SquadQuestion("id", "who?", "the jim", (), True)) is None
     for wrong in (question("the jim", "kim", 4), question("the jim", "jim", 3), question("the jim", " ", 3)):
         with pytest.raises(InputError, match="the context does not have"):
-            tool.answer_span(wrong)
+            answer_span(wrong)
 
 
 def test_labels_are_the_answer_in_every_window_that_shows_it(base: Path) -> None:
-    files = load_base_checkpoint(base).tokenizer
+    files = load_base_checkpoint(base, HEAD).tokenizer
     tokenizer = Tokenizer.from_bytes(files["tokenizer.json"], files["tokenizer_config.json"])
     context = "the nice puppet was jim henson, a nice puppet."
     options = WindowOptions(max_seq_len=12, doc_stride=5)
@@ -340,7 +334,7 @@ def test_labels_are_the_answer_in_every_window_that_shows_it(base: Path) -> None
     first = context.index("jim")
     last = first + len("jim henson") - 1
     shown = 0
-    for label in tool.label_windows(example, (first, last)):
+    for label in label_windows(example, (first, last)):
         tokens = [tokenizer.backend.id_to_token(number) for number in label.window.input_ids]
         if label.end:
             shown += 1
@@ -348,4 +342,4 @@ def test_labels_are_the_answer_in_every_window_that_shows_it(base: Path) -> None
         else:
             assert label.start == 0 and not ("jim" in tokens and "henson" in tokens)
     assert shown >= 1 and len(example.windows) > 2
-    assert all((item.start, item.end) == (0, 0) for item in tool.label_windows(example, None))
+    assert all((item.start, item.end) == (0, 0) for item in label_windows(example, None))

@@ -1,4 +1,4 @@
-"""The report that a person with an inf1 instance sends back, made on the twin."""
+"""The report that a person with an inf1 instance sends back, made on the emulator."""
 
 import json
 import os
@@ -14,8 +14,10 @@ SCRIPT = Path(__file__).parents[2] / "tools" / "inf1_acceptance"
 def accept(folder, *arguments, **environment):
     command = [sys.executable, str(SCRIPT), "--output", str(folder / "report.json"), *arguments]
     kept = {name: value for name, value in os.environ.items() if not name.startswith("NEURON")}
-    twin = {"NEURONBERT_EMULATE_DIR": str(folder / "twin"), "NEURONBERT_CACHE": str(folder / "cache")}
-    done = subprocess.run(command, env={**kept, **twin, **environment}, capture_output=True, text=True, timeout=1800)
+    emulated = {"NEURONBERT_EMULATE_DIR": str(folder / "emulator"), "NEURONBERT_CACHE": str(folder / "cache")}
+    done = subprocess.run(
+        command, env={**kept, **emulated, **environment}, capture_output=True, text=True, timeout=1800
+    )
     report = folder / "report.json"
     return done, json.loads(report.read_text()) if report.exists() else None
 
@@ -50,15 +52,15 @@ def test_the_demo_compiles_and_answers_in_both_modes(tmp_path):
 
 
 def test_the_random_bert_base_is_a_checkpoint_without_a_pickle(tmp_path):
-    code = (
-        "import importlib.machinery, importlib.util, json, sys\n"
-        "loader = importlib.machinery.SourceFileLoader('inf1_acceptance', sys.argv[1])\n"
-        "module = importlib.util.module_from_spec(importlib.util.spec_from_loader(loader.name, loader))\n"
-        "loader.exec_module(module)\n"
-        "print(module.write_bert_base(module.Path(sys.argv[2]), 1))\n"
-    )
     folder = tmp_path / "bert-base"
-    done = subprocess.run([sys.executable, "-c", code, str(SCRIPT), str(folder)], capture_output=True, text=True)
+    code = (
+        "import sys; from pathlib import Path\n"
+        "from neuronbert_tools.acceptance.bert_base import write_bert_base\n"
+        "write_bert_base(Path(sys.argv[1]), 1)\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(SCRIPT.parents[1]), str(SCRIPT.parent)])}
+    command = [sys.executable, "-c", code, str(folder)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     from neuronbert.tasks.checkpoints import load_checkpoint
 

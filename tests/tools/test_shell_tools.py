@@ -13,18 +13,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from neuronbert.artifact.manifest import Artifact
+from neuronbert_tools.peers import cold_start, comparison, environments, summary
+from neuronbert_tools.peers.children import Child, ChildFailed
+from neuronbert_tools.peers.contenders import CONTENDERS
+from neuronbert_tools.questions import squad_pairs
 
 if sys.version_info < (3, 11):
     pytest.skip("what lies under tools/ is for the current stack's Pythons", allow_module_level=True)
 
 ROOT = Path(__file__).resolve().parents[2]
 TOOLS = ROOT / "tools"
-sys.path.insert(0, str(TOOLS))
-
-from peers import cold_start, comparison, environments, summary  # noqa: E402 (tools/ has to be on the path first)
-from peers.children import Child, ChildFailed  # noqa: E402
-from peers.contenders import CONTENDERS, squad_pairs  # noqa: E402
-
 SHELL_TOOLS = ["environment.sh", "quickstart", "test", "check"]
 XQUAD = ROOT / "tests" / "data" / "xquad" / "xquad-en.json"
 
@@ -390,6 +388,10 @@ def test_every_contender_has_its_environment() -> None:
     assert {summary.US, summary.BASELINE} <= set(CONTENDERS)
 
 
+def test_what_the_comparison_reads_of_the_package_is_there() -> None:
+    assert comparison.CALIBRATION.is_file() and (comparison.DEMO / "model.safetensors").is_file()
+
+
 def test_the_peers_share_our_libraries() -> None:
     """The same releases of torch, numpy and the engines: what differs is the code around them."""
     ours = set(environments.CONSTRAINTS.read_text(encoding="utf-8").split())
@@ -448,7 +450,7 @@ def test_a_dead_child_is_noticed(tmp_path: Path) -> None:
 def measure_start_elsewhere(code: str) -> "subprocess.CompletedProcess[str]":
     """cold_start.measure_start of ``python -c code``, in a small process: this one has held too much memory."""
     measure = (
-        "import os, sys; from peers.cold_start import measure_start\n"
+        "import os, sys; from neuronbert_tools.peers.cold_start import measure_start\n"
         "print(*measure_start([sys.executable, '-c', sys.argv[1]], os.environ, sys.stderr.buffer))"
     )
     environment = {**os.environ, "PYTHONPATH": str(TOOLS)}
@@ -509,3 +511,24 @@ def test_the_job_is_measured_against_the_engine(echo_artifact: Artifact) -> None
     assert set(report["samples"]) == set(report["median_ratios"]) == {"engine", "job, default", "job, 1 workers"}
     assert report["median_ratios"]["engine"] == {"questions_per_s": 1.0, "cpu_s": 1.0}
     assert "20 questions on" in done.stderr
+
+
+# --- the Python commands ---
+
+LAUNCHERS = [path for path in sorted(TOOLS.iterdir()) if path.is_file() and b"python3" in path.read_bytes()[:30]]
+
+
+def test_the_commands_are_one_launcher_and_each_has_its_module() -> None:
+    assert len(LAUNCHERS) == 12
+    assert len({path.read_bytes() for path in LAUNCHERS}) == 1
+    assert [path for path in LAUNCHERS if not os.access(path, os.X_OK)] == []
+    assert [path for path in LAUNCHERS if not (TOOLS / "neuronbert_tools" / f"{path.stem}.py").is_file()] == []
+
+
+@pytest.mark.parametrize("name", ["chaos", "finetune_qa.py"])
+def test_a_command_runs_from_any_folder_on_the_checkout(name: str, tmp_path: Path) -> None:
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    command = [sys.executable, str(TOOLS / name), "--help"]
+    done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert name in done.stdout.splitlines()[0]

@@ -1,5 +1,4 @@
 import json
-import runpy
 from pathlib import Path
 
 import pytest
@@ -7,8 +6,7 @@ import pytest
 from neuronbert.tasks.question_answering import samples
 from neuronbert.tasks.question_answering.samples import calibration_path, gate_path
 from neuronbert.tasks.question_answering.squad import SquadQuestion, load_squad, load_squad_data
-
-REPOSITORY = Path(__file__).resolve().parents[3]
+from neuronbert_tools import make_samples
 
 
 @pytest.fixture(scope="module")
@@ -52,11 +50,6 @@ def test_they_ship_with_their_attribution_and_stay_small():
     assert sum(path.stat().st_size for path in folder.glob("*.json")) < 1_000_000
 
 
-@pytest.fixture(scope="module")
-def tool():
-    return runpy.run_path(str(REPOSITORY / "tools" / "make_samples"))
-
-
 def source(name, paragraphs):
     return [
         SquadQuestion(f"{name}-{index}-{ask}", "Q?", f"{name} {index} " + "x" * index, ("x",), False, (0,))
@@ -65,9 +58,9 @@ def source(name, paragraphs):
     ]
 
 
-def test_the_tool_draws_disjoint_paragraphs_evenly(tool):
+def test_the_tool_draws_disjoint_paragraphs_evenly():
     sources = [source(name, 400) for name in "abc"]
-    drawn = tool["choose_samples"](sources, seed=0)
+    drawn = make_samples.choose_samples(sources, seed=0)
     contexts = {name: {item.context for item in questions} for name, questions in drawn.items()}
     assert {name: len(questions) for name, questions in drawn.items()} == {"gate": 600, "calibration": 200}
     assert not contexts["gate"] & contexts["calibration"]
@@ -76,21 +69,20 @@ def test_the_tool_draws_disjoint_paragraphs_evenly(tool):
         assert len(own) == 100
         # One from each of a hundred strata of four lengths: the middle of the drawn is the middle of the source.
         assert abs(own[50] - 200) < 10
-    assert drawn == tool["choose_samples"](sources, seed=0)
-    assert drawn != tool["choose_samples"](sources, seed=1)
+    assert drawn == make_samples.choose_samples(sources, seed=0)
+    assert drawn != make_samples.choose_samples(sources, seed=1)
 
 
-def test_the_tool_says_when_a_source_is_too_small(tool):
+def test_the_tool_says_when_a_source_is_too_small():
     with pytest.raises(SystemExit, match="100 paragraphs are needed of a source, only 10 are left"):
-        tool["choose_samples"]([source(name, 10) for name in "abc"], seed=0)
+        make_samples.choose_samples([source(name, 10) for name in "abc"], seed=0)
 
 
-def test_the_tool_writes_files_that_load(tool, tmp_path, monkeypatch):
+def test_the_tool_writes_files_that_load(tmp_path):
     from neuronbert.tasks.question_answering.squad import squad_document
 
     for name in "abc":
         (tmp_path / f"{name}.json").write_text(json.dumps(squad_document(source(name, 300), "1.1")))
     arguments = [str(tmp_path / f"{name}.json") for name in "abc"] + ["--output", str(tmp_path)]
-    monkeypatch.setattr("sys.argv", ["make_samples", *arguments])
-    tool["main"]()
+    assert make_samples.main(arguments) == 0
     assert len(load_squad(tmp_path / "gate.json")) == 600

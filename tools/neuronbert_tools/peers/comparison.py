@@ -5,18 +5,19 @@ import json
 import os
 import platform
 import subprocess
-import sys
 import time
 from contextlib import ExitStack
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Dict, List, Mapping, NamedTuple, Sequence, Tuple
 
-from peers.children import Child, ChildFailed
-from peers.cold_start import measure_starts, start_commands
-from peers.contenders import CONTENDERS
-from peers.environments import REPOSITORY, child_environment, ensure_environment, installed_versions
-from peers.summary import operations, summarize_model, targets
+from neuronbert_tools.console import print_message
+from neuronbert_tools.paths import DEMO, PACKAGE, SAMPLES
+from neuronbert_tools.peers.children import Child, ChildFailed
+from neuronbert_tools.peers.cold_start import measure_starts, start_commands
+from neuronbert_tools.peers.contenders import CONTENDERS
+from neuronbert_tools.peers.environments import child_environment, ensure_environment, installed_versions
+from neuronbert_tools.peers.summary import operations, summarize_model, targets
 
 SCHEMA = 1
 SEED = 0
@@ -25,9 +26,7 @@ WARM_UP_QUESTIONS = 32
 GEMM_SECONDS = 0.5
 BUSY_LOAD = 0.5  # processes, before anything is measured
 
-PACKAGE = REPOSITORY / "neuronbert"
-DEMO = PACKAGE / "demo"
-CALIBRATION = PACKAGE / "samples" / "calibration.json"
+CALIBRATION = SAMPLES / "calibration.json"
 
 NOTES = {
     "demo": "the shipped checkpoint; compiled through the gate",
@@ -111,7 +110,7 @@ class _Comparison:
     ) -> Dict[str, Child]:
         children = {}
         for contender in self.options.contenders:
-            _say(f"{name}: loading {contender}")
+            _print_progress(f"{name}: loading {contender}")
             child = stack.enter_context(self.child(contender, CONTENDERS[contender].environment))
             source = artifact if contender == "neuronbert" else model
             try:
@@ -129,7 +128,7 @@ class _Comparison:
             except ChildFailed as failure:
                 result["contenders"].pop(contender, None)
                 result["failed"][contender] = str(failure)
-                _say(f"FAILED {failure}")
+                _print_progress(f"FAILED {failure}")
                 continue
             children[contender] = child
         return children
@@ -145,21 +144,23 @@ class _Comparison:
                     measured["seconds"].setdefault(mode, []).append(reply["seconds"])
                     measured.update(peak_mib=reply["peak_mib"], answers=reply["answers"])
                     speed = self.options.questions / reply["seconds"]
-                    _say(f"round {round_ + 1}/{self.options.rounds}  {contender:18} {mode:10} {speed:7.2f} questions/s")
+                    _print_progress(
+                        f"round {round_ + 1}/{self.options.rounds}  {contender:18} {mode:10} {speed:7.2f} questions/s"
+                    )
 
     def measure_start(self) -> Dict[str, Any]:
-        _say("start: process start to first answer")
+        _print_progress("start: process start to first answer")
         commands = start_commands(self.pythons, self.model_folder("demo"), self.artifact("demo"))
         with (self.logs / "start.log").open("ab") as log:
             runs = measure_starts(commands, self.variables, log)
-        return {name: [run._asdict() for run in of_one] for name, of_one in runs.items()}
+        return {name: [start._asdict() for start in starts] for name, starts in runs.items()}
 
     def measure_accuracy(self) -> Dict[str, Any]:
         """F1 of all of the data: the variant that auto chose, and FP32."""
         artifacts = {"chosen": self.artifact("demo"), "fp32": self.artifact("demo", "--precision", "fp32")}
         accuracy = {}
         for name, artifact in artifacts.items():
-            _say(f"accuracy: {name}")
+            _print_progress(f"accuracy: {name}")
             report = self._neuronbert("evaluate", str(artifact), str(self.options.data), "--json")
             scores = {key: report["metrics"][key] for key in ("f1", "exact_match")}
             accuracy[name] = {**scores, "variant": report["variant"], "questions": report["questions"]}
@@ -167,7 +168,7 @@ class _Comparison:
 
     def model_folder(self, name: str) -> Path:
         """The checkpoint in float32, made once."""
-        made_from = _digest([PACKAGE / "demo" / "model.safetensors"]) if name == "demo" else f"seed{SEED}"
+        made_from = _digest([DEMO / "model.safetensors"]) if name == "demo" else f"seed{SEED}"
         folder = self.options.work / "models" / f"{name}-{made_from}"
         if not folder.exists():
             unfinished = folder.with_name(folder.name + ".unfinished")
@@ -192,7 +193,7 @@ class _Comparison:
         made_from = _digest([], self.package, repr(compile_options), environment)
         folder = self.options.work / "artifacts" / f"{name}-{made_from}"
         if not folder.exists():
-            _say(f"{name}: compiling with neuronbert {' '.join(compile_options)}")
+            _print_progress(f"{name}: compiling with neuronbert {' '.join(compile_options)}")
             checkpoint = "demo" if name == "demo" else str(self.model_folder(name))
             gate = ["--skip-gate"] if name == "bert-base" else []
             folder.parent.mkdir(parents=True, exist_ok=True)
@@ -211,8 +212,8 @@ class _Comparison:
         return {"data": str(self.options.data), "questions": self.options.questions}
 
 
-def _say(text: str) -> None:
-    print(f"[{time.strftime('%H:%M:%S')}] {text}", file=sys.stderr, flush=True)
+def _print_progress(text: str) -> None:
+    print_message(f"[{time.strftime('%H:%M:%S')}] {text}")
 
 
 def _digest(files: Sequence[Path], *more: str) -> str:

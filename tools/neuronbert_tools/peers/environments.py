@@ -10,8 +10,10 @@ import venv
 from pathlib import Path
 from typing import Dict, List, NamedTuple, Tuple
 
-REPOSITORY = Path(__file__).resolve().parents[2]
-CONSTRAINTS = REPOSITORY / "tools" / "constraints-current.txt"
+from neuronbert_tools.console import print_message
+from neuronbert_tools.paths import ROOT, TOOLS
+
+CONSTRAINTS = TOOLS / "constraints-current.txt"
 
 
 class Environment(NamedTuple):
@@ -34,7 +36,7 @@ ENVIRONMENTS = {
         # A dependency that nothing here uses; built for CUDA, its import fails beside a CPU build of torch.
         removed=("torchvision",),
     ),
-    "neuronbert": Environment(("-c", str(CONSTRAINTS), "-e", f"{REPOSITORY}[compile]")),
+    "neuronbert": Environment(("-c", str(CONSTRAINTS), "-e", f"{ROOT}[compile]")),
 }
 
 
@@ -45,7 +47,7 @@ def ensure_environment(name: str, root: Path) -> Path:
     python = folder / "bin" / "python"
     complete = folder / "complete"  # written last
     if not complete.exists():
-        print(f"making the environment {folder.name} (a few minutes)", file=sys.stderr)
+        print_message(f"making the environment {folder.name} (a few minutes)")
         shutil.rmtree(folder, ignore_errors=True)
         venv.create(folder, with_pip=True)
         _pip(python, "install", *environment.requirements)
@@ -68,7 +70,7 @@ def child_environment(threads: int) -> Dict[str, str]:
     keep = {name: value for name, value in os.environ.items() if name not in dropped}
     return {
         **keep,
-        "PYTHONPATH": str(REPOSITORY / "tools"),
+        "PYTHONPATH": str(TOOLS),
         "OMP_NUM_THREADS": str(threads),
         "HF_HUB_OFFLINE": "1",
         "TRANSFORMERS_VERBOSITY": "error",
@@ -84,7 +86,7 @@ def _digest(environment: Environment) -> str:
 
 def _own_requirements() -> str:
     setup = configparser.ConfigParser()
-    setup.read(REPOSITORY / "setup.cfg", encoding="utf-8")
+    setup.read(ROOT / "setup.cfg", encoding="utf-8")
     return setup["options"]["install_requires"] + str(sorted(setup["options.extras_require"].items()))
 
 

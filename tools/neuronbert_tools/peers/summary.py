@@ -53,7 +53,7 @@ def operations(tokens: Sequence[int], config: Mapping[str, Any]) -> float:
 
 def speeds(seconds: Sequence[float], questions: int) -> List[float]:
     """Questions per second of every round."""
-    return [questions / one for one in seconds]
+    return [questions / round_s for round_s in seconds]
 
 
 def best_mode(contender: Mapping[str, Any], questions: int) -> Tuple[str, List[float]]:

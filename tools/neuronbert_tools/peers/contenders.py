@@ -4,12 +4,12 @@ Every peer is used as its documentation shows, through the transformers 4.57 ``q
 given the same number of threads as we are. Heavy imports are inside the functions: the parent reads only the table.
 """
 
-import json
 import shutil
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterator, List, Mapping, NamedTuple, Sequence, Tuple
+from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Sequence, Tuple
 
-Pair = Tuple[str, str]  # question, context
+from neuronbert_tools.questions import Pair, squad_pairs
+
 MAX_TOKENS = 384  # the pipeline's own default
 
 
@@ -111,14 +111,6 @@ def copy_as_float32(folder: Path, source: Path) -> None:
 
     AutoModelForQuestionAnswering.from_pretrained(source, dtype=torch.float32).save_pretrained(folder)
     AutoTokenizer.from_pretrained(source).save_pretrained(folder)
-
-
-def squad_pairs(path: Path) -> Iterator[Pair]:
-    """(question, context) of a SQuAD-format file, in its order."""
-    for article in json.loads(Path(path).read_text(encoding="utf-8"))["data"]:
-        for paragraph in article["paragraphs"]:
-            for question in paragraph["qas"]:
-                yield question["question"], paragraph["context"]
 
 
 def _texts(results: Any) -> List[str]:

@@ -5,7 +5,7 @@ import subprocess
 from pathlib import Path
 from typing import IO, Any, Dict, Mapping, Optional
 
-from peers.environments import REPOSITORY
+from neuronbert_tools.paths import ROOT
 
 
 class ChildFailed(RuntimeError):
@@ -20,14 +20,14 @@ class Child:
         self.log = log
         self._log_file: IO[bytes] = log.open("ab")
         self._process = subprocess.Popen(
-            [str(python), "-m", "peers.worker"],
+            [str(python), "-m", "neuronbert_tools.peers.worker"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log_file,
             text=True,
             encoding="utf-8",
             env=dict(environment),
-            cwd=REPOSITORY,
+            cwd=ROOT,
         )
 
     def request(self, do: str, **arguments: Any) -> Dict[str, Any]:

@@ -207,7 +207,7 @@ def hostile(pairs: Sequence[Pair]) -> Iterator[Tuple[str, str, Dict[str, Any]]]:
     yield " ".join([question] * 40), context[:120], {}
     yield " ".join([question] * 40), context, {"max_seq_len": 128}
     yield question, context, {"max_seq_len": 8, "doc_stride": 2}
-    yield question, " ".join(one for _, one in pairs[:40:5]), {"max_seq_len": 600}
+    yield question, " ".join(paragraph for _, paragraph in pairs[:40:5]), {"max_seq_len": 600}
     yield question, context, {"max_seq_len": 600}
     yield question, context + " \ud83d half a pair", {}
     yield question + " \udc00", context, {}

@@ -1,6 +1,6 @@
 """The child that holds one contender: requests come in and replies go out as lines of JSON (see children.py).
 
-python -m peers.worker
+python -m neuronbert_tools.peers.worker
 """
 
 import json
@@ -12,8 +12,9 @@ import traceback
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Mapping, Optional, TextIO
 
-from peers import contenders
-from peers.contenders import CONTENDERS, Job, Loaded, squad_pairs
+from neuronbert_tools.peers import contenders
+from neuronbert_tools.peers.contenders import CONTENDERS, Job, Loaded
+from neuronbert_tools.questions import Pair, squad_pairs
 
 
 class Worker:
@@ -97,7 +98,7 @@ def _calls_per_second(call: Callable[[], Any], seconds: float) -> float:
     return calls / elapsed
 
 
-def _first(data: str, questions: int) -> List[contenders.Pair]:
+def _first(data: str, questions: int) -> List[Pair]:
     return [pair for pair, _ in zip(squad_pairs(Path(data)), range(questions))]
 
 

@@ -1,0 +1,226 @@
+"""Runs the multi-worker runner under load while its workers are killed, stopped and poisoned, and counts the outcomes.
+
+    tools/chaos                                   # 20,000 requests through the echo backend, poison among them
+    tools/chaos --artifact qa-artifact            # a compiled artifact (its workers are killed and stopped only)
+    tools/chaos --requests 2000 --json chaos.json
+
+Every accepted request must have exactly one outcome, and every answer must be the one that a single process gives
+(the same text, start and end; the score within 1e-4). Memory, file descriptors and processes are counted before and
+after. The exit code is 1 if any of that does not hold.
+"""
+
+import os
+import random
+import signal
+import tempfile
+import threading
+import time
+from collections import Counter
+from concurrent.futures import Future
+from functools import partial
+from pathlib import Path
+from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
+
+from neuronbert import Engine, Runner
+from neuronbert.artifact.manifest import Artifact, load_artifact
+from neuronbert.checkpoint.tokenizer import Tokenizer
+from neuronbert.errors import Overloaded, PoisonRequest
+from neuronbert.hardware.machine import environment
+from neuronbert_tools.artifacts import echo_artifact
+from neuronbert_tools.console import new_parser, print_document, print_message
+from neuronbert_tools.load import in_threads
+from neuronbert_tools.paths import DEMO, XQUAD
+from neuronbert_tools.questions import Pair, squad_pairs
+
+POISON = ("Where is the dynamite?", "It is in the box.")
+POISON_EVERY = 2000  # requests
+STOP_EVERY = 5  # kills
+SCORE_TOLERANCE = 1e-4
+
+
+class Options(NamedTuple):
+    """The command line's options; their defaults and meanings are in ``parse``."""
+
+    artifact: Optional[Path]
+    variant: Optional[str]
+    requests: int
+    texts: int
+    workers: int
+    period_s: float
+    hang_s: float
+    seed: int
+    json: Optional[Path]
+
+    def is_poison(self, number: int) -> bool:
+        """Whether request ``number`` is the one that its worker dies of: only an echo artifact's workers know it."""
+        return self.artifact is None and number % POISON_EVERY == POISON_EVERY // 2
+
+
+def poisonable(folder: Path) -> Artifact:
+    """An echo artifact whose worker exits when it reads the word of ``POISON``."""
+    token = Tokenizer.from_files(DEMO).backend.token_to_id("dynamite")
+    return echo_artifact(folder / "echo", faults={token: "exit"}, batch_s=0.005)
+
+
+class Killer(threading.Thread):
+    """Kills a worker every ``period_s``; now and then it stops one instead, which must be noticed."""
+
+    def __init__(self, runner: Runner, period_s: float, choice: random.Random):
+        super().__init__(name="killer", daemon=True)
+        self.killed = self.stopped = 0
+        self._runner, self._period_s, self._choice = runner, period_s, choice
+        self._ending = threading.Event()
+
+    def run(self) -> None:
+        while not self._ending.wait(self._period_s):
+            ready = [worker["pid"] for worker in self._runner.stats()["workers"] if worker["state"] == "ready"]
+            if not ready:
+                continue
+            stop = (self.killed + self.stopped) % STOP_EVERY == STOP_EVERY - 1
+            try:
+                os.kill(self._choice.choice(ready), signal.SIGSTOP if stop else signal.SIGKILL)
+            except ProcessLookupError:
+                continue
+            self.stopped += stop
+            self.killed += not stop
+
+    def end(self) -> None:
+        self._ending.set()
+        self.join()
+
+
+def resources() -> Dict[str, int]:
+    """What must not grow: this process's memory (MiB), its file descriptors, threads and children."""
+    with open("/proc/self/status", encoding="utf-8") as file:
+        status = dict(line.split(":", 1) for line in file)
+    children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+    return {
+        "memory_mib": int(status["VmRSS"].split()[0]) // 1024,
+        "descriptors": len(os.listdir("/proc/self/fd")),
+        "threads": threading.active_count(),
+        "children": len(children),
+        "shared_memory": len(os.listdir("/dev/shm")),
+    }
+
+
+def ask_all(runner: Runner, pairs: Sequence[Pair], given: Options) -> List[Tuple[int, "Future[Any]"]]:
+    """Submit every request from two threads, waiting where the queue is full; (number of the request, future)."""
+    asked: List[Tuple[int, Future[Any]]] = []
+
+    def client(first: int) -> None:
+        for number in range(first, given.requests, 2):
+            pair = POISON if given.is_poison(number) else pairs[number % len(pairs)]
+            while True:
+                try:
+                    asked.append((number, runner.submit(*pair)))
+                    break
+                except Overloaded:
+                    time.sleep(0.01)
+
+    in_threads([partial(client, first) for first in range(2)])
+    return asked
+
+
+def outcome_of(future: "Future[Any]", expected: Optional[Mapping[str, Any]]) -> str:
+    """How a request ended: right, wrong, the class of its error, or "answered poison" (``expected`` is None)."""
+    try:
+        answer = future.result(300)
+    except Exception as error:
+        return type(error).__name__
+    if expected is None:
+        return "answered poison"
+    same = all(answer[name] == expected[name] for name in ("answer", "start", "end"))
+    return "right" if same and abs(answer["score"] - expected["score"]) <= SCORE_TOLERANCE else "wrong"
+
+
+def chaos(given: Options, folder: Path) -> Dict[str, Any]:
+    """Run it; the report's figures."""
+    artifact = poisonable(folder) if given.artifact is None else load_artifact(given.artifact)
+    pairs = list(squad_pairs(XQUAD))[: given.texts]
+    with Engine(artifact, variant=given.variant) as engine:
+        expected = [ranked[0] for ranked in engine.answer(pairs)]
+    before = resources()
+    began = time.monotonic()
+    with Runner(artifact, variant=given.variant, workers=given.workers, hang_timeout_s=given.hang_s) as runner:
+        killer = Killer(runner, given.period_s, random.Random(given.seed))
+        killer.start()
+        with_workers = resources()
+        outcomes = count_outcomes(ask_all(runner, pairs, given), expected, given)
+        killer.end()
+        stats = runner.stats()
+    after = resources()
+    return {
+        "requests": given.requests,
+        "seconds": time.monotonic() - began,
+        "killed": killer.killed,
+        "stopped": killer.stopped,
+        "outcomes": outcomes,
+        "statistics": stats,
+        "resources": {"before": before, "with_workers": with_workers, "after": after},
+    }
+
+
+def count_outcomes(
+    asked: Sequence[Tuple[int, "Future[Any]"]], expected: Sequence[Mapping[str, Any]], given: Options
+) -> Dict[str, int]:
+    """How many requests ended in which way; waits for all of them."""
+    outcomes: List[str] = []
+    for number, future in asked:
+        if given.is_poison(number):
+            outcomes.append(f"poison: {outcome_of(future, None)}")
+        else:
+            outcomes.append(outcome_of(future, expected[number % len(expected)]))
+    return dict(Counter(outcomes))
+
+
+def complaints(found: Mapping[str, Any]) -> List[str]:
+    """What does not hold."""
+    outcomes, requests = dict(found["outcomes"]), found["statistics"]["requests"]
+    wrong = []
+    if sum(outcomes.values()) != found["requests"]:
+        wrong.append(f"{found['requests']} requests have {sum(outcomes.values())} outcomes")
+    # With two workers that were killed from outside at that moment, a request is refused, and says so.
+    unlucky = outcomes.pop(PoisonRequest.__name__, 0)
+    if unlucky > found["requests"] / 1000:
+        wrong.append(f"{unlucky} innocent requests were refused as poison")
+    wrong += [f"{count} x {name}" for name, count in outcomes.items() if name not in ("right", "poison: PoisonRequest")]
+    if requests["submitted"] != requests["completed"] + requests["failed"]:
+        wrong.append(f"accepted and finished do not agree: {requests}")
+    before, after = found["resources"]["before"], found["resources"]["after"]
+    for name in ("descriptors", "threads", "children", "shared_memory"):
+        if after[name] > before[name]:
+            wrong.append(f"{name} grew from {before[name]} to {after[name]}")
+    return wrong
+
+
+def parse(arguments: Sequence[str]) -> Options:
+    parser = new_parser(__doc__)
+    parser.add_argument("--artifact", type=Path, help="default: an echo artifact, with poison among the requests")
+    parser.add_argument("--variant", help="of the artifact")
+    parser.add_argument("--requests", type=int, default=20_000, help="default: 20000")
+    parser.add_argument("--texts", type=int, default=200, help="different questions among them (default: 200)")
+    parser.add_argument("--workers", type=int, default=2, help="default: 2")
+    parser.add_argument("--period-s", type=float, default=1.0, help="between two kills (default: 1)")
+    parser.add_argument("--hang-s", type=float, default=2.0, help="hang_timeout_s of the runner (default: 2)")
+    parser.add_argument("--seed", type=int, default=0, help="of who is killed (default: 0)")
+    parser.add_argument("--json", type=Path, help="also write the report to this file")
+    return Options(**vars(parser.parse_args(arguments)))
+
+
+def main(arguments: Sequence[str]) -> int:
+    """The command; its exit code."""
+    given = parse(arguments)
+    with tempfile.TemporaryDirectory() as folder:
+        found = {"machine": environment(), **chaos(given, Path(folder))}
+    wrong = complaints(found)
+    print_message(
+        f"{found['requests']} requests in {found['seconds']:.0f} s; {found['killed']} workers killed, "
+        f"{found['stopped']} stopped; outcomes {found['outcomes']}"
+    )
+    print_message(f"resources: {found['resources']}")
+    print_message(
+        "\n".join(f"WRONG: {complaint}" for complaint in wrong)
+        or "every request had its one outcome, and nothing leaked"
+    )
+    print_document(found, given.json, indent=2)
+    return 1 if wrong else 0

@@ -1,0 +1,29 @@
+"""What the tools' command lines have in common: options on the way in; documents and progress on the way out."""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any, List, Mapping, Optional
+
+
+def new_parser(description: Optional[str]) -> argparse.ArgumentParser:
+    """A parser whose help begins with a module's docstring, line breaks kept."""
+    return argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+
+
+def whole_numbers(text: str) -> List[int]:
+    """The type of an option that takes numbers with commas between them."""
+    return [int(number) for number in text.split(",")]
+
+
+def print_message(text: str) -> None:
+    """For a person; stdout is for the document."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def print_document(document: Mapping[str, Any], copy: Optional[Path] = None, indent: Optional[int] = None) -> None:
+    """One JSON document on stdout as a line; ``copy`` is a file that gets it too, with ``indent``."""
+    if copy is not None:
+        copy.write_text(json.dumps(document, indent=indent) + "\n", encoding="utf-8")
+    print(json.dumps(document))

@@ -1,0 +1,85 @@
+"""SQuAD-format questions as windows of tokens that are labelled with the answer's place: what is learnt from."""
+
+from pathlib import Path
+from typing import List, NamedTuple, Optional, Sequence, Tuple
+
+from neuronbert.checkpoint.tokenizer import Tokenizer
+from neuronbert.errors import InputError
+from neuronbert.tasks.question_answering.squad import SquadQuestion, load_squad
+from neuronbert.tasks.question_answering.windows import Example, Window, WindowOptions, encode_examples
+from neuronbert_tools.console import print_message
+from neuronbert_tools.finetuning.options import TrainingOptions
+
+CHUNK = 512  # questions tokenised at a time: encodings of a whole data set would take gigabytes
+
+
+class LabelledWindow(NamedTuple):
+    """A window and the positions in it of the answer's first and last token; 0 and 0 (the CLS token) without one."""
+
+    window: Window
+    start: int
+    end: int
+
+
+def label_windows(example: Example, answer: Optional[Tuple[int, int]]) -> List[LabelledWindow]:
+    """Label each window of ``example`` with ``answer``, its first and last character, or None if there is none.
+
+    A window that does not show the whole answer is labelled as having none.
+    """
+    tokens = None if answer is None else _answer_tokens(example, *answer)
+    labelled = []
+    for window in example.windows:
+        start = end = 0
+        if tokens is not None:
+            first, stop = window.first_token, window.first_token + window.token_count
+            if first <= tokens[0] and tokens[1] < stop:
+                start, end = (window.context_start + token - first for token in tokens)
+        labelled.append(LabelledWindow(window, start, end))
+    return labelled
+
+
+def _answer_tokens(example: Example, first: int, last: int) -> Optional[Tuple[int, int]]:
+    """First and last token of characters ``first`` to ``last``; characters that became no token are passed over."""
+    encoding = example.context_encoding
+    starts = (encoding.char_to_token(character) for character in range(first, last + 1))
+    ends = (encoding.char_to_token(character) for character in range(last, first - 1, -1))
+    start = next((token for token in starts if token is not None), None)
+    end = next((token for token in ends if token is not None), None)
+    return None if start is None or end is None else (start, end)
+
+
+def answer_span(question: SquadQuestion) -> Optional[Tuple[int, int]]:
+    """First and last character of the first answer without the spaces around it; None for an impossible question.
+
+    InputError when the context does not have the answer where the data says.
+    """
+    if question.is_impossible:
+        return None
+    text, start = question.answers[0], question.answer_starts[0]
+    if not text.strip() or start < 0 or question.context[start : start + len(text)] != text:
+        raise InputError(f"question {question.id}: the context does not have {text!r} at character {start}")
+    return start + len(text) - len(text.lstrip()), start + len(text.rstrip()) - 1
+
+
+def read_windows(paths: Sequence[Path], tokenizer: Tokenizer, options: TrainingOptions) -> List[LabelledWindow]:
+    """Every window of every question of the SQuAD files; questions with a misplaced answer are counted and left out."""
+    window_options = WindowOptions(options.max_seq_len, options.doc_stride, options.max_question_len)
+    windows: List[LabelledWindow] = []
+    for path in paths:
+        questions, spans, misplaced = [], [], 0
+        for question in load_squad(path):
+            try:
+                spans.append(answer_span(question))
+                questions.append(question)
+            except InputError:
+                misplaced += 1
+        if misplaced:
+            print_message(f"{path}: {misplaced} questions left out, whose answer is not where answer_start says")
+        for begin in range(0, len(questions), CHUNK):
+            chunk = questions[begin : begin + CHUNK]
+            examples = encode_examples(tokenizer, [(q.question, q.context) for q in chunk], window_options)
+            for example, span in zip(examples, spans[begin : begin + CHUNK]):
+                windows.extend(label_windows(example, span))
+    if not windows:
+        raise InputError(f"no question to learn from in {', '.join(map(str, paths))}", hint="a SQuAD-format file")
+    return windows

@@ -1,0 +1,55 @@
+"""Measures the multi-worker runner: what it costs, what it loses against the device, and what it does when flooded.
+
+    tools/measure_runner echo                 # no model: requests/s through the whole path, and where the CPU time goes
+    tools/measure_runner overload             # 4 x capacity: who is refused, how fast, and what the others get
+    tools/measure_runner twin                 # the published rows on the timed emulator (EMULATED), tokens and text
+    tools/measure_runner twin --rows 1,5      # only some of them
+
+Every figure is a ratio to something measured in the same run, or says what it was measured on. One JSON document goes
+to stdout, the table to stderr.
+"""
+
+import argparse
+import os
+import tempfile
+from pathlib import Path
+from typing import Any, Dict, Sequence
+
+from neuronbert.hardware.machine import environment
+from neuronbert_tools.console import new_parser, print_document, whole_numbers
+from neuronbert_tools.measurements.echo import measure_echo
+from neuronbert_tools.measurements.overload import measure_overload
+from neuronbert_tools.measurements.published import measure_published
+from neuronbert_tools.paths import cache_folder
+
+
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
+    """The command line."""
+    parser = new_parser(__doc__)
+    parser.add_argument("what", choices=("echo", "overload", "twin"))
+    parser.add_argument("--workers", type=int, default=2, help="echo and overload (default: 2)")
+    parser.add_argument("--requests", type=int, default=10_000, help="echo: of a round (default: 10000)")
+    parser.add_argument("--rounds", type=int, default=5, help="echo (default: 5)")
+    parser.add_argument("--seconds", type=float, default=10.0, help="overload and twin (default: 10)")
+    parser.add_argument("--deadline-s", type=float, default=0.5, help="overload: of each request (default: 0.5)")
+    parser.add_argument("--rows", type=whole_numbers, help="twin: 1 to 8")
+    parser.add_argument("--work", type=Path, default=cache_folder("measure_runner"), help="twin: kept artifacts")
+    return parser.parse_args(arguments)
+
+
+def measure(given: argparse.Namespace, folder: Path) -> Dict[str, Any]:
+    """What was asked for, in a temporary folder."""
+    if given.what == "echo":
+        return measure_echo(folder, workers=given.workers, requests=given.requests, rounds=given.rounds)
+    if given.what == "overload":
+        return measure_overload(folder, workers=given.workers, seconds=given.seconds, deadline_s=given.deadline_s)
+    return measure_published(folder, rows=given.rows, seconds=given.seconds, work=given.work)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """The command; its exit code."""
+    given = parse(arguments)
+    with tempfile.TemporaryDirectory() as folder:
+        found = measure(given, Path(folder))
+    print_document({"measured": given.what, "machine": environment(), "load": os.getloadavg(), **found})
+    return 0

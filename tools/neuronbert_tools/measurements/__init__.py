@@ -1,0 +1,1 @@
+"""What tools/measure_runner and tools/measure_simulation measure: one module for each kind of measurement."""

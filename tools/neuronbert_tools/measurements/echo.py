@@ -1,0 +1,98 @@
+"""The runner without a model: requests a second through the whole path, and where the CPU time goes."""
+
+import itertools
+import statistics
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Dict, List, Mapping, Sequence
+
+import numpy as np
+
+from neuronbert import Runner
+from neuronbert.checkpoint.tokenizer import Tokenizer
+from neuronbert.tasks.question_answering.answers import rank_answers
+from neuronbert.tasks.question_answering.windows import encode_examples
+from neuronbert_tools.artifacts import echo_artifact
+from neuronbert_tools.console import print_message
+from neuronbert_tools.encoding import cut_to_tokens
+from neuronbert_tools.measurements.usage import cpu_us, usage_of
+from neuronbert_tools.paths import XQUAD
+from neuronbert_tools.questions import Pair, squad_pairs
+
+TOKENS = 128
+WARM_UP_PAIRS = 500
+COMPONENT_PAIRS = 400
+CHUNK = 32  # pairs tokenised at once
+
+
+def measure_echo(folder: Path, *, workers: int, requests: int, rounds: int) -> Dict[str, Any]:
+    """Text in, answer out, without a model: what is left is ours."""
+    artifact = echo_artifact(folder / "echo")
+    tokenizer = Tokenizer.from_files(artifact.folder)
+    pairs = cut_to_tokens(squad_pairs(XQUAD), TOKENS, tokenizer)
+    asked = list(itertools.islice(itertools.cycle(pairs), requests))
+    with Runner(artifact, workers=workers) as runner:
+        list(runner.map(pairs[:WARM_UP_PAIRS]))
+        found = [measure_round(runner, asked) for _ in range(rounds)]
+        batches = runner.stats()["batches"]
+    report = {
+        "tokens": TOKENS,
+        "workers": workers,
+        "requests_per_s": statistics.median(figures["requests_per_s"] for figures in found),
+        "runner_cpu_us": statistics.median(figures["runner_cpu_s"] for figures in found),
+        "workers_cpu_us": statistics.median(figures["workers_cpu_s"] for figures in found),
+        "of_which_us": component_costs_us(tokenizer, pairs[:COMPONENT_PAIRS]),
+        "batches": batches,
+        "rounds": found,
+    }
+    print_message("\n".join(report_lines(report)))
+    return report
+
+
+def measure_round(runner: Runner, asked: Sequence[Pair]) -> Dict[str, float]:
+    """Requests a second, and microseconds a request under the names of Usage."""
+    with usage_of(runner) as usage:
+        count = sum(1 for _ in runner.map(asked))
+    per_request_us = {name: seconds / count * 1e6 for name, seconds in asdict(usage).items()}
+    return {"requests_per_s": count / usage.wall_s, **per_request_us}
+
+
+def report_lines(report: Mapping[str, Any]) -> List[str]:
+    """The report for a person; what the pure parts do not account for is the last line."""
+    runner_us, workers_us, parts = report["runner_cpu_us"], report["workers_cpu_us"], report["of_which_us"]
+    rest_us = runner_us - sum(parts.values())
+    return [
+        f"{report['requests_per_s']:.0f} requests/s of 128 tokens through {report['workers']} echo worker(s)",
+        f"CPU per request: runner {runner_us:.0f} us, workers {workers_us:.0f} us; of it",
+        *(f"  {name:<40} {cost_us:6.1f} us" for name, cost_us in parts.items()),
+        f"  {'queue, batches, sockets, futures (rest)':<40} {rest_us:6.1f} us",
+    ]
+
+
+def component_costs_us(tokenizer: Tokenizer, pairs: Sequence[Pair]) -> Dict[str, float]:
+    """What the pure parts of a request cost by themselves, in microseconds of CPU."""
+    examples = [encode_examples(tokenizer, [pair])[0] for pair in pairs]
+    random = np.random.default_rng(0)
+    logits = [
+        [random.normal(size=(2, len(window.input_ids))).astype(np.float32) for window in example.windows]
+        for example in examples
+    ]
+
+    def tokenise() -> None:
+        for first in range(0, len(pairs), CHUNK):
+            tokenizer.encode([text for pair in pairs[first : first + CHUNK] for text in pair])
+
+    def cut() -> None:
+        for first in range(0, len(pairs), CHUNK):
+            encode_examples(tokenizer, pairs[first : first + CHUNK])
+
+    def rank() -> None:
+        for example, sides in zip(examples, logits):
+            rank_answers(example, [side[0] for side in sides], [side[1] for side in sides])
+
+    tokens_us = cpu_us(tokenise, len(pairs))
+    return {
+        f"tokenise (tokenizers, {CHUNK} pairs at once)": tokens_us,
+        "cut windows": max(0.0, cpu_us(cut, len(pairs)) - tokens_us),
+        "rank answers": cpu_us(rank, len(pairs)),
+    }

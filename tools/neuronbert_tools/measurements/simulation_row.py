@@ -1,0 +1,96 @@
+"""The child of measure_simulation, on the timed emulator: one row at each load with the runner and the simulation.
+
+python -m neuronbert_tools.measurements.simulation_row ARTIFACT ROW REQUESTS
+"""
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any, Dict, List, Sequence, Tuple
+
+import numpy as np
+
+from neuronbert import Runner
+from neuronbert.backends.base import Batch
+from neuronbert.hardware.device_model import published_work, stage_seconds
+from neuronbert.planner.queueing import MAX_WAIT_S, Service, poisson_arrivals
+from neuronbert.planner.simulation import simulate
+from neuronbert.runner.batching import adaptive_wait_s
+from neuronbert_tools.emulated_rows import recorded_windows
+from neuronbert_tools.encoding import full_batches
+from neuronbert_tools.published_rows import Row
+
+UTILISATIONS = (0.2, 0.4, 0.6, 0.8, 0.95)
+
+
+def service_of(runner: Runner, row: Row) -> Service:
+    """The runner's layout with the device model's seconds."""
+    work, _ = published_work(row)
+    stages = stage_seconds(work)
+    assert runner.layout is not None
+    return Service(
+        groups=runner.layout.replicas,
+        batch_size=work.batch_size,
+        bottleneck_s=max(stages),
+        service_s=sum(stages),
+        in_flight=runner.layout.in_flight_per_group,
+        parallel=runner.layout.cores_per_model,
+        max_wait_s=adaptive_wait_s(MAX_WAIT_S, sum(stages)),
+    )
+
+
+def measure_row(artifact: Path, row: Row, requests: int) -> List[Dict[str, Any]]:
+    """On the timed emulator: each load with the runner and with the simulation."""
+    work, _ = published_work(row)
+    stages = stage_seconds(work)
+    found = []
+    with Runner(artifact, max_queue=100_000) as runner:
+        service = service_of(runner, row)
+        batches = full_batches(recorded_windows(runner.tokenizer), 1, runner.tokenizer.pad_id)
+        # One for each group at a time, and soon again: caches are as warm as they will be.
+        _, alone = ask(runner, batches, np.arange(1, 121) * 1.5 * service.service_s / service.groups)
+        host_s = max(0.0, float(np.median(alone)) - service.service_s)
+        for number, utilisation in enumerate(UTILISATIONS):
+            arrivals = poisson_arrivals(utilisation * service.capacity_per_s, requests, seed=number + 1)
+            sent, real = ask(runner, batches, arrivals)
+            played = simulate(service, sent, stages_s=stages).latencies_s
+            found.append({"utilisation": utilisation, "host_ms": host_s * 1e3, **compared(real, played + host_s)})
+    return found
+
+
+def ask(runner: Runner, batches: Sequence[Batch], arrivals: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
+    """When each request was handed over, as near to ``arrivals`` as this machine manages, and its latency; seconds."""
+    sent, done = np.zeros(len(arrivals)), np.zeros(len(arrivals))
+    futures = []
+    began = time.perf_counter() + 0.05
+    for number, moment in enumerate(arrivals):
+        time.sleep(max(0.0, began + moment - time.perf_counter()))
+        sent[number] = time.perf_counter() - began
+        future = runner.submit_encoded(*batches[number % len(batches)])
+        future.add_done_callback(lambda _, number=number: done.__setitem__(number, time.perf_counter() - began))
+        futures.append(future)
+    for future in futures:
+        future.result()
+    time.sleep(0.05)  # callbacks of the last one
+    return sent, done - sent
+
+
+def compared(real_s: np.ndarray, played_s: np.ndarray) -> Dict[str, float]:
+    """Percentiles in ms of both, the first tenth left out: it found an empty runner."""
+    first = len(real_s) // 10
+    figures = {
+        f"{name}_p{percent}_ms": float(np.percentile(values[first:], percent) * 1e3)
+        for name, values in (("runner", real_s), ("simulation", played_s))
+        for percent in (50, 95)
+    }
+    return {**figures, "p95_error": figures["simulation_p95_ms"] / figures["runner_p95_ms"] - 1}
+
+
+def main(arguments: Sequence[str]) -> None:
+    """The child: ARTIFACT ROW REQUESTS; one JSON document on stdout."""
+    print(json.dumps(measure_row(Path(arguments[0]), json.loads(arguments[1]), int(arguments[2]))))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

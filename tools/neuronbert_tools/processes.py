@@ -1,0 +1,33 @@
+"""Runs a module of this package in a process of its own, and reads what processes have used."""
+
+import os
+import subprocess
+import sys
+from typing import Dict, List, Mapping
+
+from neuronbert_tools.paths import ROOT, TOOLS
+
+
+def module_command(name: str, *arguments: object) -> List[str]:
+    """The command that runs ``neuronbert_tools.NAME`` with this interpreter."""
+    return [sys.executable, "-m", f"neuronbert_tools.{name}", *map(str, arguments)]
+
+
+def module_environment(variables: Mapping[str, str], inherited: Mapping[str, str] = os.environ) -> Dict[str, str]:
+    """``inherited`` with ``variables``, and with a path on which a child finds the checkout and this package."""
+    path = [str(ROOT), str(TOOLS), *filter(None, [inherited.get("PYTHONPATH")])]
+    return {**inherited, "PYTHONPATH": os.pathsep.join(path), **variables}
+
+
+def run_module(name: str, *arguments: object, variables: Mapping[str, str]) -> str:
+    """What ``neuronbert_tools.NAME`` prints with ``variables`` set; CalledProcessError if it fails."""
+    command = module_command(name, *arguments)
+    done = subprocess.run(command, check=True, env=module_environment(variables), stdout=subprocess.PIPE, text=True)
+    return done.stdout
+
+
+def cpu_s(pid: int) -> float:
+    """CPU seconds that a process has used."""
+    with open(f"/proc/{pid}/stat", encoding="utf-8") as file:
+        fields = file.read().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
