@@ -158,8 +158,12 @@ LOADS_LIGHTLY = """
 import sys
 from pathlib import Path
 import numpy as np
-from neuronbert.backends import Batch, load_backend
-session = load_backend(sys.argv[1]).load(Path(sys.argv[2]), {"precision": sys.argv[3]}, outputs=OUTPUTS, threads=1, streams=1)
+from neuronbert.backends import load_backend
+from neuronbert.backends.base import Batch
+from neuronbert.backends.outputs import PER_TOKEN, Output
+outputs = [Output("start_logits", PER_TOKEN), Output("end_logits", PER_TOKEN)]
+variant = {"precision": sys.argv[3]}
+session = load_backend(sys.argv[1]).load(Path(sys.argv[2]), variant, outputs=outputs, threads=1, streams=1)
 ones = np.ones((1, 9), dtype=np.int64)
 assert session.run(Batch(ones, ones, ones))["start_logits"].shape == (1, 9)
 heavy = {"torch", "transformers", "nncf", "onnx", "openvino_telemetry"} & set(sys.modules)
