@@ -3,38 +3,26 @@
 import asyncio
 import functools
 import itertools
-import json
 import time
 from collections import deque
 from concurrent.futures import CancelledError, Future
-from typing import Any, Deque, Dict, Iterable, Iterator, List, Optional, Sequence, Tuple, Type, Union
+from typing import Any, Deque, Dict, Iterable, Iterator, Optional, Sequence, Type, Union
 
 from neuronbert.artifact.manifest import Artifact, PathLike, load_artifact
 from neuronbert.backends.base import Batch, ThroughputPlan
-from neuronbert.backends.outputs import Outputs, stacked
-from neuronbert.checkpoint.tokenizer import Tokenizer
-from neuronbert.engine.encoded import encoded_batch, refuse_foreign_tokens
+from neuronbert.backends.outputs import Outputs
 from neuronbert.errors import InputError, NeuronBertError, UsageError
 from neuronbert.hardware.cores import CoreLayout
 from neuronbert.runner.admission import Admission
 from neuronbert.runner.counters import Statistics
 from neuronbert.runner.dispatcher import Dispatcher
 from neuronbert.runner.events import Events, Listener
-from neuronbert.runner.placement import Placement, place_workers
+from neuronbert.runner.placement import place_workers
 from neuronbert.runner.publishing import Publisher
-from neuronbert.runner.requests import Request, Row, now_s
+from neuronbert.runner.request_factory import Options, RequestFactory
 from neuronbert.runner.settings import Settings
 from neuronbert.runner.sigterm import SigtermHandler, end_process
-from neuronbert.tasks import load_task
-from neuronbert.tasks.base import (
-    DecodeOptions,
-    EncodeOptions,
-    Example,
-    Input,
-    option_kinds,
-    option_names,
-    options_of,
-)
+from neuronbert.tasks.base import Input
 
 MAP_CHUNK = 32  # inputs tokenised together
 
@@ -91,7 +79,6 @@ class Runner:
         _refuse_not_above_zero(hang_timeout_s=hang_timeout_s, start_timeout_s=start_timeout_s)
         _refuse_not_above_zero(in_flight_per_group=in_flight_per_group, batch_size=batch_size)
         self.artifact = artifact if isinstance(artifact, Artifact) else load_artifact(artifact)
-        self.task = load_task(self.artifact.task)
         placement = place_workers(
             self.artifact,
             variant=variant,
@@ -103,13 +90,12 @@ class Runner:
             mode=mode,
         )
         self.layout, self.variants, self.places = placement.layout, placement.variants, placement.places
-        self.tokenizer = _tokenizer(self.artifact, placement)
+        self._requests = RequestFactory(self.artifact, placement)
+        self.task, self.tokenizer = self._requests.task, self._requests.tokenizer
         self.events = Events(on_event)
         self.drain_timeout_s = drain_timeout_s
         self.max_windows_per_request = min(max_windows_per_request, max_queue)
-        self._config = json.loads((self.artifact.folder / "config.json").read_text(encoding="utf-8"))
         self._statistics = Statistics(max_queue)
-        self._ids = itertools.count(1)
         settings = Settings(
             artifact=str(self.artifact.folder),
             variant=variant,
@@ -155,12 +141,8 @@ class Runner:
         its time went. Raises InputError and UsageError for what cannot be asked, Overloaded (at once) when the queue
         is full or too long for ``timeout_s``, RunnerClosed.
         """
-        submitted = now_s()
         self._admission.refuse_early(timeout_s)
-        asked, keywords = self.task.call_input(*inputs, **keywords)
-        encode_options, decode_options = self._options(keywords)
-        example = self.task.encode(self.tokenizer, [asked], encode_options)[0]
-        request = self._request(example, decode_options, submitted, breakdown)
+        request = self._requests.of_call(inputs, keywords, breakdown)
         self._admission.admit(request, timeout_s)
         return request.future
 
@@ -177,11 +159,8 @@ class Runner:
 
         The future's result has the model's outputs by name, float32 with [rows, …]. Errors as for ``submit``.
         """
-        submitted = now_s()
         self._admission.refuse_early(timeout_s)
-        batch = encoded_batch(input_ids, attention_mask, token_type_ids)
-        refuse_foreign_tokens(batch, self._config, self.tokenizer.max_length)
-        request = self._encoded_request(batch, submitted, breakdown)
+        request = self._requests.of_tokens(input_ids, attention_mask, token_type_ids, self.plan.rows, breakdown)
         self._admission.admit(request, timeout_s)
         return request.future
 
@@ -190,7 +169,7 @@ class Runner:
 
         Waits while the queue is full. The future's result is the batch's Outputs.
         """
-        request = Request(next(self._ids), (), lambda outputs: outputs[0], now_s(), batch=batch)
+        request = self._requests.of_batch(batch)
         self._admission.admit(request, None, wait=True)
         return request.future
 
@@ -207,12 +186,12 @@ class Runner:
         """
         if on_error not in ("raise", "yield"):
             raise UsageError(f"on_error is {on_error!r}", hint="raise or yield")
-        encode_options, decode_options = self._options(keywords)
+        options = self._requests.options(keywords)
         source = iter(pairs)
         waiting: Deque[Future[Any]] = deque()
         try:
             for chunk in iter(lambda: list(itertools.islice(source, MAP_CHUNK)), []):
-                for future in self._submit_all(chunk, encode_options, decode_options):
+                for future in self._submit_all(chunk, options):
                     waiting.append(future)
                     # As many as may wait: more would only be kept here instead of in the queue.
                     while len(waiting) > self._statistics.max_queue or (waiting and waiting[0].done()):
@@ -223,60 +202,18 @@ class Runner:
             for future in waiting:
                 future.cancel()
 
-    def _submit_all(
-        self, inputs: Sequence[Input], encode_options: EncodeOptions, decode_options: DecodeOptions
-    ) -> Iterator["Future[Any]"]:
-        submitted = now_s()
-        for outcome in self._encode_all(inputs, encode_options):
-            if isinstance(outcome, NeuronBertError):
+    def _submit_all(self, inputs: Sequence[Input], options: Options) -> Iterator["Future[Any]"]:
+        for request in self._requests.of_inputs(inputs, options):
+            if isinstance(request, NeuronBertError):
                 failed: Future[Any] = Future()
-                failed.set_exception(outcome)
+                failed.set_exception(request)
                 yield failed
                 continue
-            request = self._request(outcome, decode_options, submitted, False)
             try:
                 self._admission.admit(request, None, wait=True)
             except InputError as error:
                 request.future.set_exception(error)
             yield request.future
-
-    def _encode_all(self, inputs: Sequence[Input], options: EncodeOptions) -> List[Union[Example, NeuronBertError]]:
-        """Together if all are well, else each by itself: what is wrong with one is its own affair."""
-        try:
-            return list(self.task.encode(self.tokenizer, inputs, options))
-        except InputError as error:
-            if len(inputs) == 1:
-                return [error]
-        return [outcome for asked in inputs for outcome in self._encode_all([asked], options)]
-
-    # ------------------------------------------------------------------ requests
-
-    def _options(self, keywords: Dict[str, Any]) -> Tuple[EncodeOptions, DecodeOptions]:
-        return _made_options(option_kinds(self.task), tuple(sorted(keywords.items())))
-
-    def _request(self, example: Example, options: DecodeOptions, submitted: float, breakdown: bool) -> Request:
-        task = self.task
-
-        def finish(outputs: List[Outputs]) -> Any:
-            return task.call_result(task.decode(example, outputs, options))
-
-        rows = [Row(row.input_ids, row.token_type_ids) for row in example.windows]
-        return Request(next(self._ids), rows, finish, submitted, wants_breakdown=breakdown)
-
-    def _encoded_request(self, batch: Batch, submitted: float, breakdown: bool) -> Request:
-        number = next(self._ids)
-        plan = self._dispatcher.plan
-        assert plan is not None
-        if len(batch.input_ids) == plan.rows:  # a full batch as it is
-            return Request(number, (), self._output, submitted, batch=batch, wants_breakdown=breakdown)
-        rows = [Row(ids, types, mask) for ids, mask, types in zip(*batch)]
-        return Request(number, rows, self._stacked_output, submitted, wants_breakdown=breakdown)
-
-    def _output(self, outputs: List[Outputs]) -> Any:
-        return self.task.MODEL_OUTPUT(**outputs[0])
-
-    def _stacked_output(self, outputs: List[Outputs]) -> Any:
-        return self.task.MODEL_OUTPUT(**stacked(outputs))
 
     # ------------------------------------------------------------------ watching
 
@@ -340,27 +277,6 @@ def _refuse_not_above_zero(**limits: Optional[float]) -> None:
     for name, value in limits.items():
         if value is not None and not value > 0:
             raise UsageError(f"{name} must be above 0, not {value!r}")
-
-
-def _tokenizer(artifact: Artifact, placement: Placement) -> Tokenizer:
-    tokenizer = Tokenizer.from_files(artifact.folder)
-    tokenizer.few_texts = 0  # batches are encoded without holding up the runner's thread
-    lengths = [variant["sequence_length"] for variant in placement.variants if variant["sequence_length"]]
-    if lengths:
-        tokenizer.limit_length(max(lengths))
-    return tokenizer
-
-
-@functools.lru_cache(maxsize=64)
-def _made_options(
-    kinds: Tuple[Type[Any], Type[Any]], items: Tuple[Tuple[str, Any], ...]
-) -> Tuple[EncodeOptions, DecodeOptions]:
-    keywords = dict(items)
-    known = sorted(option_names(kinds))
-    unknown = sorted(set(keywords).difference(known))
-    if unknown:
-        raise UsageError(f"there is no keyword {unknown[0]!r}", hint=f"one of {', '.join(known)}")
-    return options_of(kinds, keywords)
 
 
 def _outcome(future: "Future[Any]", on_error: str) -> Any:

@@ -1,0 +1,116 @@
+"""Inputs to requests, in the caller's thread: options checked, text tokenised, and what is made of the outputs."""
+
+import functools
+import itertools
+import json
+from typing import Any, List, Mapping, Optional, Sequence, Tuple, Type, Union
+
+from neuronbert.artifact.manifest import Artifact
+from neuronbert.backends.base import Batch
+from neuronbert.backends.outputs import Outputs, stacked
+from neuronbert.checkpoint.tokenizer import Tokenizer
+from neuronbert.engine.encoded import encoded_batch, refuse_foreign_tokens
+from neuronbert.errors import InputError, NeuronBertError, UsageError
+from neuronbert.runner.placement import Placement
+from neuronbert.runner.requests import Request, Row, now_s
+from neuronbert.tasks import load_task
+from neuronbert.tasks.base import DecodeOptions, EncodeOptions, Example, Input, option_kinds, option_names, options_of
+
+Options = Tuple[EncodeOptions, DecodeOptions]
+
+
+class RequestFactory:
+    """Makes the requests of one artifact; calls may come from several threads."""
+
+    def __init__(self, artifact: Artifact, placement: Placement):
+        self.task = load_task(artifact.task)
+        self.tokenizer = _tokenizer(artifact, placement)
+        self._config: Mapping[str, Any] = json.loads((artifact.folder / "config.json").read_text(encoding="utf-8"))
+        self._ids = itertools.count(1)
+
+    def options(self, keywords: Mapping[str, Any]) -> Options:
+        """The task's options; UsageError for a keyword that is none of them."""
+        return _options_of(option_kinds(self.task), tuple(sorted(keywords.items())))
+
+    def of_call(self, inputs: Sequence[Any], keywords: Mapping[str, Any], breakdown: bool) -> Request:
+        """The request of a call such as ``submit(question, context, top_k=3)``; InputError for a wrong input."""
+        submitted = now_s()
+        asked, others = self.task.call_input(*inputs, **keywords)
+        encode_options, decode_options = self.options(others)
+        example = self.task.encode(self.tokenizer, [asked], encode_options)[0]
+        return self._of_example(example, decode_options, submitted, breakdown)
+
+    def of_inputs(self, inputs: Sequence[Input], options: Options) -> List[Union[Request, NeuronBertError]]:
+        """The request of each input, or what is wrong with it."""
+        submitted = now_s()
+        encode_options, decode_options = options
+        return [
+            outcome
+            if isinstance(outcome, NeuronBertError)
+            else self._of_example(outcome, decode_options, submitted, False)
+            for outcome in self._encode_all(inputs, encode_options)
+        ]
+
+    def of_tokens(
+        self, input_ids: Any, attention_mask: Any, token_type_ids: Any, full_batch: Optional[int], breakdown: bool
+    ) -> Request:
+        """The request of rows that the caller tokenised; ``full_batch`` of them stay one batch as they are."""
+        submitted = now_s()
+        batch = encoded_batch(input_ids, attention_mask, token_type_ids)
+        refuse_foreign_tokens(batch, self._config, self.tokenizer.max_length)
+        if len(batch.input_ids) == full_batch:
+            return self._new(submitted, (), self._output, batch=batch, breakdown=breakdown)
+        rows = [Row(ids, types, mask) for ids, mask, types in zip(*batch)]
+        return self._new(submitted, rows, self._stacked_output, breakdown=breakdown)
+
+    def of_batch(self, batch: Batch) -> Request:
+        """The request of rows that stay together, whose result is their Outputs."""
+        return self._new(now_s(), (), lambda outputs: outputs[0], batch=batch)
+
+    def _encode_all(self, inputs: Sequence[Input], options: EncodeOptions) -> List[Union[Example, NeuronBertError]]:
+        """Together if all are well, else each by itself: what is wrong with one is its own affair."""
+        try:
+            return list(self.task.encode(self.tokenizer, inputs, options))
+        except InputError as error:
+            if len(inputs) == 1:
+                return [error]
+        return [outcome for asked in inputs for outcome in self._encode_all([asked], options)]
+
+    def _of_example(self, example: Example, options: DecodeOptions, submitted: float, breakdown: bool) -> Request:
+        task = self.task
+
+        def finish(outputs: List[Outputs]) -> Any:
+            return task.call_result(task.decode(example, outputs, options))
+
+        rows = [Row(row.input_ids, row.token_type_ids) for row in example.windows]
+        return self._new(submitted, rows, finish, breakdown=breakdown)
+
+    def _new(
+        self, submitted: float, rows: Sequence[Row], finish: Any, batch: Optional[Batch] = None, breakdown: bool = False
+    ) -> Request:
+        return Request(next(self._ids), rows, finish, submitted, batch=batch, wants_breakdown=breakdown)
+
+    def _output(self, outputs: List[Outputs]) -> Any:
+        return self.task.MODEL_OUTPUT(**outputs[0])
+
+    def _stacked_output(self, outputs: List[Outputs]) -> Any:
+        return self.task.MODEL_OUTPUT(**stacked(outputs))
+
+
+@functools.lru_cache(maxsize=64)
+def _options_of(kinds: Tuple[Type[Any], Type[Any]], items: Tuple[Tuple[str, Any], ...]) -> Options:
+    keywords = dict(items)
+    known = sorted(option_names(kinds))
+    unknown = sorted(set(keywords).difference(known))
+    if unknown:
+        raise UsageError(f"there is no keyword {unknown[0]!r}", hint=f"one of {', '.join(known)}")
+    return options_of(kinds, keywords)
+
+
+def _tokenizer(artifact: Artifact, placement: Placement) -> Tokenizer:
+    tokenizer = Tokenizer.from_files(artifact.folder)
+    tokenizer.few_texts = 0  # batches are encoded without holding up the runner's thread
+    lengths = [variant["sequence_length"] for variant in placement.variants if variant["sequence_length"]]
+    if lengths:
+        tokenizer.limit_length(max(lengths))
+    return tokenizer
