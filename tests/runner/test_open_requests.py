@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
+from logits import logits
 
-from neuronbert.backends import Logits
 from neuronbert.backends.base import ThroughputPlan
 from neuronbert.errors import DeadlineExceeded, PoisonRequest, RunnerClosed
 from neuronbert.runner.batching import Batcher, BatchInFlight
@@ -30,7 +30,7 @@ def test_a_finished_request_is_gone(requests):
     request = asked(1)
     requests.accept(request)
     sent(requests)
-    request.logits = [Logits(np.ones(8), np.ones(8))]
+    request.outputs = [logits(np.ones(8), np.ones(8))]
     requests.finish(request)
     requests.fail(request, RunnerClosed("too late"))
     assert (request.future.result(0), len(requests)) == (1, 0)

@@ -1,10 +1,11 @@
 import numpy as np
+from logits import logits
 
-from neuronbert.backends import Logits
 from neuronbert.backends.base import Batch, ThroughputPlan
 from neuronbert.runner.batching import WHOLE_BATCH, Batcher, QueuedRow
 from neuronbert.runner.requests import Request, Row, Trip
 from neuronbert.runner.stacking import hand_out, measure_batch, stack_rows
+from neuronbert.tasks.question_answering.task import OUTPUTS
 
 TRIP = Trip(0, "CPU", "full", 2, 1.0, 0.0, 0.0, 1.0, 0.5)
 
@@ -32,27 +33,27 @@ def test_rows_are_padded_to_the_longest():
 
 def test_a_result_goes_back_to_its_rows_without_the_padding():
     first, second = request(2, 3), request(4)
-    logits = Logits(np.arange(12.0).reshape(3, 4), -np.arange(12.0).reshape(3, 4))
-    hand_out(logits, queued(first, 1) + queued(second, 0) + queued(first, 0), TRIP)
-    assert [row.start.tolist() for row in first.logits] == [[8, 9], [0, 1, 2]]
-    assert [row.end.tolist() for row in second.logits] == [[-4, -5, -6, -7]]
+    outputs = logits(np.arange(12.0).reshape(3, 4), -np.arange(12.0).reshape(3, 4))
+    hand_out(outputs, OUTPUTS, queued(first, 1) + queued(second, 0) + queued(first, 0), TRIP)
+    assert [row["start_logits"].tolist() for row in first.outputs] == [[8, 9], [0, 1, 2]]
+    assert [row["end_logits"].tolist() for row in second.outputs] == [[-4, -5, -6, -7]]
     assert first.trips == [TRIP]
 
 
 def test_a_request_with_an_outcome_gets_nothing_more():
     gone = request(2)
     gone.over = True
-    hand_out(Logits(np.ones((1, 2)), np.ones((1, 2))), queued(gone, 0), TRIP)
-    assert (gone.logits, gone.trips) == ([None], [])
+    hand_out(logits(np.ones((1, 2)), np.ones((1, 2))), OUTPUTS, queued(gone, 0), TRIP)
+    assert (gone.outputs, gone.trips) == ([None], [])
 
 
 def test_a_whole_batch_goes_and_comes_back_as_it_is():
     asked = whole(2, 5)
     rows = [QueuedRow(asked, WHOLE_BATCH, 5, 0.0)]
     assert stack_rows(rows, pad_id=0) is asked.batch
-    logits = Logits(np.ones((2, 5)), np.ones((2, 5)))
-    hand_out(logits, rows, TRIP)
-    assert asked.logits[0] is logits
+    outputs = logits(np.ones((2, 5)), np.ones((2, 5)))
+    hand_out(outputs, OUTPUTS, rows, TRIP)
+    assert asked.outputs[0] is outputs
 
 
 def test_where_shapes_are_static_whole_buckets_are_computed():
