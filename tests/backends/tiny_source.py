@@ -7,7 +7,7 @@ import numpy as np
 from neuronbert.backends.base import Batch
 from neuronbert.backends.outputs import Outputs
 from neuronbert.checkpoint.families import FAMILIES, Family
-from neuronbert.tasks.question_answering.task import HEAD
+from neuronbert.tasks.question_answering.task import HEAD, OUTPUTS
 
 # Small enough that exporting one takes seconds; 80 positions, so that longer rows fail.
 SIZES: Dict[str, int] = {
@@ -25,6 +25,9 @@ DISTILBERT_SIZES = {
 
 class TinySource:
     """An ExportSource with random weights, large enough that logits differ by more than rounding."""
+
+    head = HEAD
+    outputs = OUTPUTS
 
     def __init__(self, model_type: str = "bert"):
         self.family: Family = FAMILIES[model_type]
