@@ -1,4 +1,4 @@
-"""Backends, artifact, engine, compiler, runner and benchmark know no task: no word that is a task's own occurs there."""
+"""Backends, artifact, engine, compiler, runner and benchmark know no task: no word of one occurs there."""
 
 import inspect
 import re
