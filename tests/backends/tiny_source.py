@@ -7,7 +7,7 @@ import numpy as np
 from neuronbert.backends.base import Batch
 from neuronbert.backends.outputs import Outputs
 from neuronbert.checkpoint.families import FAMILIES, Family
-from neuronbert.tasks.question_answering.task import HEAD
+from neuronbert.tasks.question_answering.task import HEAD, OUTPUTS
 
 # Small enough that exporting one takes seconds; 80 positions, so that longer rows fail.
 SIZES: Dict[str, int] = {
@@ -25,6 +25,8 @@ DISTILBERT_SIZES = {
 
 class TinySource:
     """An ExportSource with random weights, large enough that logits differ by more than rounding."""
+
+    head, outputs = HEAD, OUTPUTS
 
     def __init__(self, model_type: str = "bert"):
         self.family: Family = FAMILIES[model_type]
@@ -82,5 +84,5 @@ def random_batch(rows: int, tokens: int, seed: int = 0, padding: int = 0) -> Bat
 def difference(actual: Outputs, expected: Outputs, mask: np.ndarray) -> float:
     """The largest difference over real tokens, as a share of the spread of the expected logits."""
     kept = mask.astype(bool)
-    spread = max(float(np.ptp(side[kept])) for side in expected)
-    return max(float(np.abs(a - b)[kept].max()) for a, b in zip(actual, expected)) / spread
+    spread = max(float(np.ptp(side[kept])) for side in expected.values())
+    return max(float(np.abs(actual[name] - expected[name])[kept].max()) for name in expected) / spread
