@@ -48,7 +48,7 @@ def throughput_plan(threads: int) -> ThroughputPlan:
 
 
 def recipes(precision: str) -> Sequence[Mapping[str, Any]]:
-    """For int8, all products, then all but the head's.
+    """For int8, all products, then all but the QA head's.
 
     ``reduce_range`` keeps weights to 7 bits where the CPU adds u8 x s8 products in 16 bits, which overflow
     (onnxruntime.ai/docs/performance/model-optimizations/quantization.html).
@@ -183,7 +183,7 @@ def _quantize(fused: Any, recipe: Mapping[str, Any], scratch: Path, path: Path) 
 
 
 def _head_nodes(graph: Any) -> Sequence[str]:
-    """The last product of the graph is the head's."""
+    """The last product of the graph is the QA head's."""
     return [node.name for node in graph.node if node.op_type == "MatMul"][-1:]
 
 

@@ -24,8 +24,9 @@ class Head(NamedTuple):
 
 def label_count(config: Mapping[str, Any], head: Head) -> int:
     """How many labels a model of ``config`` with ``head`` tells apart; 2 is transformers' default."""
-    names = config.get("id2label")
-    return head.labels or (len(names) if isinstance(names, dict) else 0) or int(config.get("num_labels") or 2)
+    names, number = config.get("id2label"), config.get("num_labels")
+    named = len(names) if isinstance(names, dict) else 0
+    return head.labels or named or (number if isinstance(number, int) and number > 0 else 2)
 
 
 def head_at(place: str) -> Head:

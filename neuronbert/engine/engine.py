@@ -28,7 +28,7 @@ class Engine:
     batches run at once on them. 1 answers a single input soonest, more answer many inputs fastest; without it
     a call of one batch has all threads, and the first call of several loads the model a second time, as the backend
     runs many fastest. ``variants`` are the loaded ones: all buckets of the first, or only the one called ``variant``.
-    What is asked and answered is up to the artifact's ``task``.
+    What is asked and answered is the artifact's ``task``'s affair: a question with its context, and ranked answers.
     """
 
     def __init__(

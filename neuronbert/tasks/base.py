@@ -226,7 +226,7 @@ class Task(Protocol):
         """What compile's gate measures."""
 
     def evaluation(
-        self, data: Any, limit: Optional[int], encode_options: EncodeOptions, decode_options: DecodeOptions
+        self, data: Any, limit: Optional[int], window_options: EncodeOptions, answer_options: DecodeOptions
     ) -> TaskEvaluation:
         """An evaluation on the file ``data``, on its first ``limit`` inputs."""
 

@@ -23,7 +23,7 @@ def ladder(overflow_fix: bool, rest: str = "f32") -> List[Dict[str, Any]]:
     """Recipes in the order to try: all products in int8 with three SmoothQuant strengths, then fewer products.
 
     ``overflow_fix`` halves the weights' range for CPUs that add u8 x s8 products in 16 bits. ``fp32_head`` leaves the
-    head in FP32, ``fp32_share`` that share of the products, those whose output suffers most. ``rest`` ("bf16" or
+    QA head in FP32, ``fp32_share`` that share of the products, those whose output suffers most. ``rest`` ("bf16" or
     "f32") is what the operators that are not quantised run in while all products are; with fewer, it is FP32.
     """
     shared = {
@@ -106,7 +106,7 @@ class Product(NamedTuple):
 
 
 def weighted_products(model: Any) -> List[Product]:
-    """The matrix products with constant weights, in the order they are computed (the head's is the last)."""
+    """The matrix products with constant weights, in the order they are computed (the QA head is the last)."""
     found = []
     for node in model.get_ordered_ops():
         if node.get_type_name() != "MatMul":

@@ -152,9 +152,9 @@ def gate() -> TaskGate:
 
 
 def evaluation(
-    data: Any, limit: Optional[int], encode_options: WindowOptions, decode_options: AnswerOptions
+    data: Any, limit: Optional[int], window_options: WindowOptions, answer_options: AnswerOptions
 ) -> TaskEvaluation:
     """Exact match and F1 on a SQuAD v1.1 or v2.0 file, as the official scripts count them: an EvaluationReport."""
     from neuronbert.tasks.question_answering.evaluation import SquadEvaluation
 
-    return SquadEvaluation.of(data, limit, encode_options, decode_options)
+    return SquadEvaluation.of(data, limit, window_options, answer_options)

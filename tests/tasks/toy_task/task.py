@@ -143,8 +143,8 @@ def gate() -> TaskGate:
 
 
 def evaluation(
-    data: Any, limit: Optional[int], encode_options: CutOptions, decode_options: LabelOptions
+    data: Any, limit: Optional[int], window_options: CutOptions, answer_options: LabelOptions
 ) -> TaskEvaluation:
     from toy_task.measures import LabelEvaluation
 
-    return LabelEvaluation(data, limit, encode_options, decode_options)
+    return LabelEvaluation(data, limit, window_options, answer_options)
