@@ -8,12 +8,13 @@ import json
 import os
 import time
 from pathlib import Path
-from typing import Any, Mapping, Optional, Sequence, Tuple
+from typing import Any, Dict, Mapping, Optional, Sequence, Tuple
 
 import numpy as np
 
 from neuronbert.backends.base import Batch, ExportResult, ExportSource, ThroughputPlan, Variant
-from neuronbert.backends.outputs import PER_ROW, Output, Outputs
+from neuronbert.backends.outputs import PER_ROW, PER_TOKEN, Output, Outputs
+from neuronbert.backends.tracing import traceable
 from neuronbert.errors import BackendFailed, BackendUnavailable
 
 PRECISIONS: Tuple[str, ...] = ("fp32",)
@@ -51,9 +52,24 @@ def recipes(precision: str) -> Sequence[Mapping[str, Any]]:
 
 
 def export(source: ExportSource, precision: str, recipe: Mapping[str, Any], folder: Path) -> ExportResult:
-    """Write the two numbers of the hash, so that an artifact has a file to check."""
-    (folder / FILE_NAME).write_text(json.dumps({"multiplier": MULTIPLIER, "modulus": MODULUS}) + "\n", encoding="utf-8")
+    """Write the two numbers of the hash, so that an artifact has a file to check, and the shapes of entries if any."""
+    entries = {name: shape for name, shape in entry_shapes(source).items() if shape}
+    facts = {"multiplier": MULTIPLIER, "modulus": MODULUS, **({"entries": entries} if entries else {})}
+    (folder / FILE_NAME).write_text(json.dumps(facts) + "\n", encoding="utf-8")
     return ExportResult(batch_invariant=True, requires={"device": "cpu"}, versions={}, recipe=dict(recipe))
+
+
+def entry_shapes(source: ExportSource) -> Dict[str, Tuple[int, ...]]:
+    """The shape of each output's entry for one token or one row, as the model gives it; () for a single number."""
+    import torch
+
+    model, inputs = traceable(source)
+    with torch.no_grad():
+        found = model(*inputs)
+    return {
+        output.name: tuple(array.shape[2 if output.per == PER_TOKEN else 1 :])
+        for output, array in zip(source.outputs, found)
+    }
 
 
 def load(folder: Path, variant: Variant, *, outputs: Sequence[Output], threads: int, streams: int) -> "EchoSession":
@@ -62,9 +78,11 @@ def load(folder: Path, variant: Variant, *, outputs: Sequence[Output], threads: 
         hash_of = json.loads((folder / FILE_NAME).read_text(encoding="utf-8"))
         faults = {int(token): str(kind) for token, kind in hash_of.get("faults", {}).items()}
         batch_s = float(hash_of.get("batch_s", 0.0))
+        entries = {name: tuple(map(int, shape)) for name, shape in hash_of.get("entries", {}).items()}
         return EchoSession(
-            int(hash_of["multiplier"]), int(hash_of["modulus"]), streams, faults, batch_s, outputs=outputs
-        )
+            int(hash_of["multiplier"]), int(hash_of["modulus"]), streams, faults, batch_s, outputs=outputs,
+            entries=entries,
+        )  # fmt: skip
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise BackendFailed(f"cannot read {folder / FILE_NAME}: {error}", hint="compile the artifact again") from error
 
@@ -83,34 +101,48 @@ class EchoSession:
         batch_s: float = 0.0,
         *,
         outputs: Sequence[Output],
+        entries: Optional[Mapping[str, Tuple[int, ...]]] = None,
     ):
         self.concurrency = concurrency
         self._outputs = tuple(outputs)
+        self._entries = entries or {}  # output → shape of an entry, where that is not a single number
         self._faults = faults
         self._batch_s = batch_s
         self._multiplier = multiplier
         self._modulus = modulus
 
     def run(self, batch: Batch) -> Outputs:
-        """Numbers in [-LOGIT_RANGE, LOGIT_RANGE), float32 [rows, tokens], or [rows] of the first token."""
+        """Numbers in [-LOGIT_RANGE, LOGIT_RANGE), float32 [rows, tokens, …], or [rows, …] of all its tokens."""
         for token, kind in self._faults.items():
             if (batch.input_ids == token).any():
                 _break(kind)
         if self._batch_s:
             time.sleep(self._batch_s)
-        keys = batch.input_ids * 2 + batch.token_type_ids + np.arange(batch.input_ids.shape[1])
+        mask = batch.attention_mask
+        keys = batch.input_ids * 2 + batch.token_type_ids + np.arange(mask.shape[1])
+        row_keys, row_mask = (keys * mask).sum(axis=1), mask.max(axis=1)
         found = {}
         for number, output in enumerate(self._outputs):
-            hashed = self._hash(keys + number * (self._modulus // 2), batch.attention_mask)
-            found[output.name] = hashed[:, 0] if output.per == PER_ROW else hashed
+            entry = self._entries.get(output.name, ())
+            within = np.arange(int(np.prod(entry))).reshape(entry)
+            values, kept = (row_keys, row_mask) if output.per == PER_ROW else (keys, mask)
+            offset = number * (self._modulus // 2)
+            found[output.name] = self._hash(_outer(values, within + offset), _outer(kept, np.zeros_like(within)))
         return found
 
     def _hash(self, keys: np.ndarray, mask: np.ndarray) -> np.ndarray:
         fractions = (keys * self._multiplier % self._modulus) / self._modulus
-        return ((fractions * 2.0 - 1.0) * LOGIT_RANGE * mask).astype(np.float32)
+        numbers: np.ndarray = ((fractions * 2.0 - 1.0) * LOGIT_RANGE * mask).astype(np.float32)
+        return numbers
 
     def close(self) -> None:
         """Nothing is held."""
+
+
+def _outer(values: np.ndarray, entry: np.ndarray) -> np.ndarray:
+    """The sums of each value with each number of an entry: the shape of ``values``, then that of ``entry``."""
+    sums: np.ndarray = values.reshape(values.shape + (1,) * entry.ndim) + entry
+    return sums
 
 
 def _break(kind: str) -> None:

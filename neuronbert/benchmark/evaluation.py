@@ -57,9 +57,9 @@ def evaluate_artifact(
 ) -> Any:
     """Answer the data file ``data`` (its first ``limit`` inputs) and score the answers; the report of the task.
 
-    For question answering that is a SQuAD v1.1 or v2.0 file and an EvaluationReport: the figures of the official
-    scripts. ``against`` is another artifact's folder or a checkpoint (folder, hub id, ``"demo"``, (model, tokenizer)),
-    which is run in FP32 by torch; the hub options are for it. ``options`` are those of the task (windows and answers).
+    Which format ``data`` has and which figures are reported is up to the artifact's task (its ``evaluation`` says).
+    ``against`` is another artifact's folder or a checkpoint (folder, hub id, ``"demo"``, (model, tokenizer)),
+    which is run in FP32 by torch; the hub options are for it. ``options`` are the keywords of the task's options.
 
     Raises InputError for a file or an input that cannot be read, ArtifactError and CheckpointError.
     """

@@ -14,12 +14,19 @@ class Head(NamedTuple):
 
     task: str  # its name
     class_suffix: str  # of the transformers class behind the family's prefix, such as ForTokenClassification
-    labels: int  # the config's num_labels
+    labels: Optional[int]  # the config's num_labels; None: as many as the checkpoint's config says
     parts: Tuple[str, ...]  # first parts of its weights' names
-    shapes: Callable[[int], Dict[str, Shape]]  # hidden size → name → shape of each of its weights
+    shapes: Callable[[int, int], Dict[str, Shape]]  # (hidden size, labels) → name → shape of each of its weights
     forward: Callable[[Any, Any], Tuple[Any, ...]]  # (transformers model, hidden states) → the task's outputs, in order
     training_command: str  # makes a checkpoint with this head of {source}
     place: str  # module:name, where another process finds it
+
+
+def label_count(config: Mapping[str, Any], head: Head) -> int:
+    """How many labels a model of ``config`` with ``head`` tells apart; 2 is transformers' default."""
+    names, number = config.get("id2label"), config.get("num_labels")
+    named = len(names) if isinstance(names, dict) else 0
+    return head.labels or named or (number if isinstance(number, int) and number > 0 else 2)
 
 
 def head_at(place: str) -> Head:
@@ -180,7 +187,7 @@ def expected_shapes(
     _add_embeddings(shapes, family, size)
     for layer in range(size("num_hidden_layers")):
         _add_layer(shapes, family, layer, hidden, size("intermediate_size"))
-    return shapes if head is None else {**shapes, **head.shapes(hidden)}
+    return shapes if head is None else {**shapes, **head.shapes(hidden, label_count(config, head))}
 
 
 def _add_embeddings(shapes: Dict[str, Shape], family: Family, size: Any) -> None:

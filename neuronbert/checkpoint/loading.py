@@ -100,7 +100,7 @@ def load_checkpoint(
     local_files_only: bool = False,
     allow_pickle: bool = False,
 ) -> Checkpoint:
-    """Read ``source`` and check it as a whole: config, weights with the first of ``heads`` that is there, tokenizer.
+    """Read ``source`` and check it as a whole: config, weights with one of ``heads``, tokenizer.
 
     ``source`` is a folder as transformers saves it, a hub id, ``"demo"`` (the checkpoint inside the package), or a
     pair of transformers objects ``(model, tokenizer)``. ``revision``, ``token`` and ``local_files_only`` concern hub
@@ -305,19 +305,23 @@ def _has_head(stored: Tensors, family: Family, head: Head) -> bool:
 
 
 def _find_head(stored: Tensors, family: Family, config: Mapping[str, Any], source: str, heads: Sequence[Head]) -> Head:
-    """The first of ``heads`` that the weights have; CheckpointError says what they have instead."""
-    for head in heads:
-        if _has_head(stored, family, head):
-            return head
-    said = (named_classes(config) or [f"{family.model_type} encoder"])[0]
+    """The head that the weights have, of several the one that the config's class names, else the first of ``heads``.
+
+    CheckpointError says what the weights have instead.
+    """
+    classes = named_classes(config)
+    there = [head for head in heads if _has_head(stored, family, head)]
+    if there:
+        return next((head for head in there if family.architecture(head) in classes), there[0])
+    said = (classes or [f"{family.model_type} encoder"])[0]
     others = heads_in([canonical_name(name, family) for name in stored], family)
     instead = f"{_article(said)} with {', '.join(others)}" if others else f"{_article(said)} without a head"
     wanted = " nor ".join(f"{head.task} head ({', '.join(head.parts)})" for head in heads)
-    classes = " or ".join(family.architecture(head) for head in heads)
+    served = " or ".join(family.architecture(head) for head in heads)
     raise CheckpointError(
         f"{_file_of(stored)} has no {wanted}: it is {instead}",
         hint=f"fine-tune one: {heads[0].training_command.format(source=source)},"
-        f" or choose a checkpoint of class {classes}",
+        f" or choose a checkpoint of class {served}",
     )
 
 

@@ -11,7 +11,7 @@ from typing import Any, Dict, Mapping, Optional, Tuple
 import numpy as np
 import torch
 
-from neuronbert.checkpoint.families import Family, Head
+from neuronbert.checkpoint.families import Family, Head, label_count
 from neuronbert.errors import BackendFailed
 
 
@@ -103,7 +103,7 @@ def build_reference_model(
 def new_transformers_model(family: Family, head: Head, config: Mapping[str, Any]) -> Any:
     """A float32 model with transformers' random weights; the caller's random numbers are left alone."""
     settings = {key: value for key, value in config.items() if key not in _NOT_OUR_SETTINGS}
-    settings.update(num_labels=head.labels, chunk_size_feed_forward=0)
+    settings.update(num_labels=label_count(config, head), chunk_size_feed_forward=0)
     parsed = getattr(transformers, family.config_class).from_dict(settings)
     # Eager attention is the one form that every release has and every exporter and fusion knows.
     parsed._attn_implementation = "eager"

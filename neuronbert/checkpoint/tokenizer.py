@@ -39,7 +39,8 @@ class Tokenizer:
 
     Attributes: ``cls_id`` and ``pad_id`` (token ids), ``max_length`` (tokens; None when neither tokenizer nor model
     names a limit), ``max_positions`` (tokens; None when the model's config was not given), ``pads_left`` (of padding
-    that the checkpoint was trained with), ``template`` (the special tokens around a pair of texts).
+    that the checkpoint was trained with), ``template`` (the special tokens around a pair of texts), ``config`` (the
+    model's, from which a task reads such things as the names of its labels; empty when it was not given).
     """
 
     def __init__(
@@ -52,12 +53,13 @@ class Tokenizer:
         backend.no_truncation()
         backend.no_padding()
         self.backend = backend
+        self.config: Mapping[str, Any] = config or {}
         self.few_texts = FEW_TEXTS
         self.template = _derive_template(backend)
         self.pads_left = tokenizer_config.get("padding_side", "right") != "right"
         self.cls_id = _special_id(backend, tokenizer_config, "cls_token", int(self.template.before[0]))
         self.pad_id = _special_id(backend, tokenizer_config, "pad_token", int(padding.get("pad_id", 0)))
-        self.max_positions = _positions(config or {})
+        self.max_positions = _positions(self.config)
         limits = (tokenizer_config.get("model_max_length"), self.max_positions)
         self.max_length = min((int(limit) for limit in limits if limit), default=None)
 

@@ -71,9 +71,10 @@ def compile_checkpoint(
     ``backend`` and ``precision`` are names, lists of names, or ``"auto"``. Where both are named, every combination is
     built and kept, fastest first; with an ``"auto"`` only the fastest that passes the gate on this machine is.
 
-    The gate compares each variant with the FP32 reference over ``gate_data`` (SQuAD format, filled up to 500 questions
-    from the shipped sample); a variant asked for by name that fails it raises GateRefused. ``calibration_data`` (SQuAD
-    format) feeds int8 quantisation. ``threads`` are CPU threads, by default machine.compute_threads.
+    The gate compares each variant with the FP32 reference over ``gate_data`` (a file in the task's data format, the one
+    that ``evaluate_artifact`` reads; filled up from the shipped sample); a variant asked for by name that fails it
+    raises GateRefused. ``calibration_data`` (the same format) feeds int8 quantisation. ``threads`` are CPU threads, by
+    default machine.compute_threads.
 
     From ``batch_size`` to ``compiler_timeout`` (seconds) the options are those of ``backend="neuron"``, whose compiled
     models take one shape each: every batch size with every sequence length (tokens) is a bucket, for the layout that

@@ -33,7 +33,7 @@ class RequestFactory:
         return _options_of(option_kinds(self.task), tuple(sorted(keywords.items())))
 
     def of_call(self, inputs: Sequence[Any], keywords: Mapping[str, Any], breakdown: bool) -> Request:
-        """The request of a call such as ``submit(question, context, top_k=3)``; InputError for a wrong input."""
+        """The request of a call such as ``submit(text, top_k=3)``; InputError for a wrong input."""
         submitted = now_s()
         asked, others = self.task.call_input(*inputs, **keywords)
         encode_options, decode_options = self.options(others)

@@ -30,7 +30,7 @@ MAP_CHUNK = 32  # inputs tokenised together
 class Runner:
     """Answers from many processes: ``with Runner("qa-artifact", workers=4) as runner: runner.submit(...)``.
 
-    What is asked and answered is the artifact's ``task``'s affair: a question with its context, and its answer.
+    What is asked and answered is up to the artifact's ``task``.
 
     workers: processes (default: one for each core group; on CPUs one, with as many streams as it has threads).
     variant, threads, streams: each worker's, as for Engine. layout, or instance_type and mode: the NeuronCores.
@@ -135,8 +135,8 @@ class Runner:
     ) -> "Future[Any]":
         """Ask one input; the future's result is what ``pipeline`` gives.
 
-        For question answering: ``submit(question, context)``, one answer or a list with ``top_k``, and the keywords of
-        WindowOptions and AnswerOptions. ``timeout_s``: from now; a request that could only be late
+        ``inputs`` are the texts of one input of the task, in the order of its JSON lines; ``keywords`` are the task's
+        options, those of its ``pipeline``. ``timeout_s``: from now; a request that could only be late
         fails with DeadlineExceeded before it costs device time. ``breakdown``: the result is an Answered, with where
         its time went. Raises InputError and UsageError for what cannot be asked, Overloaded (at once) when the queue
         is full or too long for ``timeout_s``, RunnerClosed.
@@ -180,7 +180,7 @@ class Runner:
         return await asyncio.wrap_future(future)
 
     def map(self, pairs: Iterable[Input], *, on_error: str = "raise", **keywords: Any) -> Iterator[Any]:
-        """The results for each input (a question and its context), in order, over any number in bounded memory.
+        """The result of each input of the task, in order, over any number in bounded memory.
 
         Where the queue is full it waits. ``on_error="yield"`` gives an input's error in its place instead of raising.
         """

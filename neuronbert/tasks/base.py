@@ -70,7 +70,7 @@ class LineForm(NamedTuple):
     noun: str  # what one input is called
     hint: str  # the form of a line, in words
     example: str  # the shortest line
-    keywords: Mapping[str, type]  # the options that a line may set for itself, by their type
+    keywords: Mapping[str, type]  # the options that a line may set for itself, by type: int, float, bool or str
     fault: Callable[[Mapping[str, Any]], Optional[str]]  # what is wrong with a line's fields, in words
     input: Callable[[Mapping[str, Any]], Input]  # of a line without a fault
 

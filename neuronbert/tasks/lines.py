@@ -130,10 +130,20 @@ def _record_fault(record: Mapping[str, Any], form: LineForm) -> Optional[str]:
         return f"id is {shown(identity)}, neither a string nor a whole number"
     for key, kind in form.keywords.items():
         value = record.get(key)
-        # bool is an int to Python, but true is no top_k.
-        if value is not None and (not isinstance(value, kind) or (kind is int and isinstance(value, bool))):
-            return f"{key} is {shown(value)}, not {'a whole number' if kind is int else 'true or false'}"
+        if value is not None and not _is_of(kind, value):
+            return f"{key} is {shown(value)}, not {_KINDS[kind]}"
     return None
+
+
+# What a line's keyword may be, in words.
+_KINDS: Mapping[type, str] = {int: "a whole number", bool: "true or false", float: "a number", str: "a string"}
+
+
+def _is_of(kind: type, value: Any) -> bool:
+    """Whether a JSON value is of a keyword's type. bool is an int to Python, but true is no number; 1 is one."""
+    if isinstance(value, bool):
+        return kind is bool
+    return isinstance(value, (int, float) if kind is float else kind)
 
 
 def text_fault(key: str, value: Any) -> Optional[str]:

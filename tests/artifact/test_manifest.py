@@ -182,6 +182,9 @@ def first_variant(**changes):
         (lambda manifest: manifest.update(variants=["x"]), "variants is not a list of objects"),
         (lambda manifest: manifest.update(files=None), "files is not an object"),
         (lambda manifest: manifest.pop("task"), "lacks task"),
+        (lambda manifest: manifest.update(task="translation"), "has the task 'translation', and neuronbert .* knows"),
+        (lambda manifest: manifest.update(task=["translation"]), r"has the task \['translation'\], and neuronbert"),
+        (lambda manifest: manifest.update(task=7), "has the task 7, and neuronbert .* knows question-answering"),
     ],
 )
 def test_a_manifest_that_no_compile_wrote_is_refused_though_its_digest_fits(echo_copy, change, message):

@@ -26,8 +26,7 @@ DISTILBERT_SIZES = {
 class TinySource:
     """An ExportSource with random weights, large enough that logits differ by more than rounding."""
 
-    head = HEAD
-    outputs = OUTPUTS
+    head, outputs = HEAD, OUTPUTS
 
     def __init__(self, model_type: str = "bert"):
         self.family: Family = FAMILIES[model_type]
@@ -85,5 +84,5 @@ def random_batch(rows: int, tokens: int, seed: int = 0, padding: int = 0) -> Bat
 def difference(actual: Outputs, expected: Outputs, mask: np.ndarray) -> float:
     """The largest difference over real tokens, as a share of the spread of the expected logits."""
     kept = mask.astype(bool)
-    spread = max(float(np.ptp(side[kept])) for side in expected)
-    return max(float(np.abs(a - b)[kept].max()) for a, b in zip(actual, expected)) / spread
+    spread = max(float(np.ptp(side[kept])) for side in expected.values())
+    return max(float(np.abs(actual[name] - expected[name])[kept].max()) for name in expected) / spread

@@ -131,10 +131,10 @@ class Rows:
 
 def test_logits_return_to_the_window_they_belong_to(engine):
     windows = [window for example in engine.encode(PAIRS) for window in example.windows]
-    logits = infer_rows(Rows(), windows, OUTPUTS, ThroughputPlan(1, 4, 500), engine.tokenizer.pad_id)
-    for window, (start, end) in zip(windows, logits):
-        np.testing.assert_array_equal(start, window.input_ids)
-        np.testing.assert_array_equal(end, -window.input_ids)
+    found = infer_rows(Rows(), windows, OUTPUTS, ThroughputPlan(1, 4, 500), engine.tokenizer.pad_id)
+    for window, outputs in zip(windows, found):
+        np.testing.assert_array_equal(outputs["start_logits"], window.input_ids)
+        np.testing.assert_array_equal(outputs["end_logits"], -window.input_ids)
 
 
 def test_a_difference_counts_real_tokens_and_keeps_nan():

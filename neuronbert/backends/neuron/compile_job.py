@@ -110,6 +110,7 @@ def job_key(
     facts = {
         "cache_version": CACHE_VERSION,
         "config": dict(source.config),
+        "head": source.head.place,
         "input_names": list(source.input_names),
         "shape": [recipe["batch_size"], recipe["sequence_length"]],
         "compiler_args": recipe["compiler_args"],

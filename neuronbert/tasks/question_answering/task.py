@@ -32,8 +32,8 @@ class QuestionAnsweringOutput(NamedTuple):
 MODEL_OUTPUT = QuestionAnsweringOutput
 
 
-def _head_shapes(hidden: int) -> Dict[str, Shape]:
-    return {"qa_outputs.weight": (2, hidden), "qa_outputs.bias": (2,)}
+def _head_shapes(hidden: int, labels: int) -> Dict[str, Shape]:
+    return {"qa_outputs.weight": (labels, hidden), "qa_outputs.bias": (labels,)}
 
 
 def _head_forward(model: Any, hidden: Any) -> Tuple[Any, ...]:
@@ -154,7 +154,7 @@ def gate() -> TaskGate:
 def evaluation(
     data: Any, limit: Optional[int], window_options: WindowOptions, answer_options: AnswerOptions
 ) -> TaskEvaluation:
-    """Exact match and F1 on a SQuAD file."""
+    """Exact match and F1 on a SQuAD v1.1 or v2.0 file, as the official scripts count them: an EvaluationReport."""
     from neuronbert.tasks.question_answering.evaluation import SquadEvaluation
 
     return SquadEvaluation.of(data, limit, window_options, answer_options)
