@@ -1,18 +1,18 @@
 """A backend without a model: outputs that are a fixed function of the token ids, for tests of everything around it.
 
 Its file may also name ``faults``, {token id: "exit" | "abort" | "hang" | "raise"}, which a batch with that token
-provokes, and ``batch_s``, seconds that a batch takes: what the runner has to survive, and a device to measure it by.
+provokes, and ``batch_s``, seconds that a batch takes: failures for the runner to survive, and a device of known speed.
 """
 
 import json
 import os
 import time
 from pathlib import Path
-from typing import Any, Mapping, Optional, Sequence, Tuple
+from typing import Mapping, Optional, Sequence, Tuple
 
 import numpy as np
 
-from neuronbert.backends.base import Batch, ExportResult, ExportSource, ThroughputPlan, Variant
+from neuronbert.backends.base import Batch, ExportResult, ExportSource, Recipe, ThroughputPlan, Variant
 from neuronbert.backends.outputs import PER_ROW, Output, Outputs
 from neuronbert.errors import BackendFailed, BackendUnavailable
 
@@ -45,12 +45,12 @@ def throughput_plan(threads: int) -> ThroughputPlan:
     return ThroughputPlan(streams=threads, rows=8, tokens=4096)
 
 
-def recipes(precision: str) -> Sequence[Mapping[str, Any]]:
-    """One way to make nothing."""
+def recipes(precision: str) -> Sequence[Recipe]:
+    """A single empty recipe: there is nothing to choose."""
     return [{}]
 
 
-def export(source: ExportSource, precision: str, recipe: Mapping[str, Any], folder: Path) -> ExportResult:
+def export(source: ExportSource, precision: str, recipe: Recipe, folder: Path) -> ExportResult:
     """Write the two numbers of the hash, so that an artifact has a file to check."""
     (folder / FILE_NAME).write_text(json.dumps({"multiplier": MULTIPLIER, "modulus": MODULUS}) + "\n", encoding="utf-8")
     return ExportResult(batch_invariant=True, requires={"device": "cpu"}, versions={}, recipe=dict(recipe))
@@ -59,11 +59,11 @@ def export(source: ExportSource, precision: str, recipe: Mapping[str, Any], fold
 def load(folder: Path, variant: Variant, *, outputs: Sequence[Output], threads: int, streams: int) -> "EchoSession":
     """Read the hash back. Raises BackendFailed when its file is not what ``export`` wrote."""
     try:
-        hash_of = json.loads((folder / FILE_NAME).read_text(encoding="utf-8"))
-        faults = {int(token): str(kind) for token, kind in hash_of.get("faults", {}).items()}
-        batch_s = float(hash_of.get("batch_s", 0.0))
+        settings = json.loads((folder / FILE_NAME).read_text(encoding="utf-8"))
+        faults = {int(token): str(kind) for token, kind in settings.get("faults", {}).items()}
+        batch_s = float(settings.get("batch_s", 0.0))
         return EchoSession(
-            int(hash_of["multiplier"]), int(hash_of["modulus"]), streams, faults, batch_s, outputs=outputs
+            int(settings["multiplier"]), int(settings["modulus"]), streams, faults, batch_s, outputs=outputs
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise BackendFailed(f"cannot read {folder / FILE_NAME}: {error}", hint="compile the artifact again") from error
@@ -99,15 +99,16 @@ class EchoSession:
         if self._batch_s:
             time.sleep(self._batch_s)
         keys = batch.input_ids * 2 + batch.token_type_ids + np.arange(batch.input_ids.shape[1])
-        found = {}
+        outputs: Outputs = {}
         for number, output in enumerate(self._outputs):
             hashed = self._hash(keys + number * (self._modulus // 2), batch.attention_mask)
-            found[output.name] = hashed[:, 0] if output.per == PER_ROW else hashed
-        return found
+            outputs[output.name] = hashed[:, 0] if output.per == PER_ROW else hashed
+        return outputs
 
     def _hash(self, keys: np.ndarray, mask: np.ndarray) -> np.ndarray:
-        fractions = (keys * self._multiplier % self._modulus) / self._modulus
-        return ((fractions * 2.0 - 1.0) * LOGIT_RANGE * mask).astype(np.float32)
+        fractions: np.ndarray = (keys * self._multiplier % self._modulus) / self._modulus
+        logits: np.ndarray = (fractions * 2.0 - 1.0) * LOGIT_RANGE * mask
+        return logits.astype(np.float32)
 
     def close(self) -> None:
         """Nothing is held."""
