@@ -1,4 +1,4 @@
-"""Starts a module of this package as a child process, for isolated.py and neuron/compile_job.py; each has its own."""
+"""Starts a module of this package as a child process, for isolated.py and neuron/compile_job.py."""
 
 import os
 import subprocess

@@ -61,7 +61,7 @@ def hidden_module(name: str) -> Iterator[None]:
 
 
 def import_onnxruntime() -> Any:
-    """Import onnxruntime without its telemetry, which by 1.31 writes to the home folder and reports from Linux too.
+    """Import onnxruntime without its telemetry, which (1.31) writes to the home folder and reports from Linux too.
 
     The variable is read once, when the library is loaded; where a caller imported it before, telemetry is switched off.
     """

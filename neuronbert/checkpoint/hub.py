@@ -36,9 +36,7 @@ def download(
         return _fetch(repo_id, revision, token, allow_pickle)
     except NeuronBertError:
         raise
-    except (
-        Exception
-    ) as error:  # whether its errors are those of requests or of httpx depends on the huggingface_hub release
+    except Exception as error:  # of requests or of httpx, by the release of huggingface_hub
         refusal = _explain(error, repo_id, revision)
         if refusal is not None:
             raise refusal from error

@@ -118,7 +118,7 @@ def _encodable(text: str) -> str:
 
 
 def _derive_template(backend: tokenizers.Tokenizer) -> Template:
-    """Read the special tokens off a pair that the tokenizer itself puts together, whatever its post-processor is."""
+    """Read the special tokens from a pair that the tokenizer itself puts together, whatever its post-processor."""
     encoding = backend.encode("a", "a")
     ids = np.array(encoding.ids, dtype=np.int64)
     types = np.array(encoding.type_ids, dtype=np.int64)

@@ -11,7 +11,7 @@ from neuronbert.backends import BACKENDS, backend_module, load_backend
 from neuronbert.backends.base import Backend, Recipe, Session, ThroughputPlan
 from neuronbert.errors import UsageError
 from neuronbert.hardware.machine import has_inferentia
-from neuronbert.tasks.base import Agreement
+from neuronbert.tasks.base import Agreement, Document
 
 Names = Union[str, Sequence[str]]
 VariantEntry = Dict[str, Any]  # a variant as the manifest will list it, filled in step by step
@@ -51,7 +51,7 @@ class Trial:
         """Windows per second, the median of the rounds."""
         return median(self.windows_per_s) if self.windows_per_s else 0.0
 
-    def records(self) -> List[Dict[str, Any]]:
+    def records(self) -> List[Document]:
         """For the manifest: one entry for each variant, or one for a candidate that came to nothing."""
         return [
             {

@@ -6,7 +6,21 @@ Everything above (artifact, engine, compiler, runner, benchmark) works through t
 import os
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Protocol, Sequence, Tuple, Type, Union
+from typing import (
+    Any,
+    Callable,
+    Dict,
+    Iterable,
+    List,
+    Mapping,
+    NamedTuple,
+    Optional,
+    Protocol,
+    Sequence,
+    Tuple,
+    Type,
+    Union,
+)
 
 import numpy as np
 
@@ -152,7 +166,7 @@ class TaskGate(Protocol):
 class TaskFigures(Protocol):
     """The gate's figures as text: in a module of its own, so that ``inspect`` imports no tokenizer."""
 
-    def agreement_text(self, agreement: Mapping[str, Any]) -> str:
+    def agreement_text(self, agreement: Document) -> str:
         """An Agreement's ``as_dict`` in one line."""
 
     def columns(self, variant: Variant) -> Dict[str, str]:
@@ -266,7 +280,7 @@ def option_kinds(task: Task) -> OptionKinds:
     return task.ENCODE_OPTIONS, task.DECODE_OPTIONS
 
 
-def option_names(kinds: Sequence[Type[Any]]) -> Tuple[str, ...]:
+def option_names(kinds: Iterable[type]) -> Tuple[str, ...]:
     """Every keyword of the classes."""
     return tuple(field.name for kind in kinds for field in fields(kind))
 

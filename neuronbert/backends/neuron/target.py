@@ -4,9 +4,9 @@ Pure: nothing is imported that needs a device, torch or the compiler.
 """
 
 from dataclasses import dataclass
-from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple, Union
+from typing import List, Mapping, NamedTuple, Optional, Sequence, Tuple, Union
 
-from neuronbert.backends.base import Bucket, Variant
+from neuronbert.backends.base import Bucket, Recipe, Variant
 from neuronbert.errors import UsageError
 from neuronbert.hardware.cores import (
     DATA_PARALLEL,
@@ -181,7 +181,7 @@ class NeuronTarget:
         memory = require_device_memory(layout, encoder_parameters, len(buckets))
         return NeuronPlan(layout, choice, memory, buckets, tuple(refused_cores))
 
-    def recipe(self, plan: NeuronPlan, bucket: Bucket) -> Dict[str, Any]:
+    def recipe(self, plan: NeuronPlan, bucket: Bucket) -> Recipe:
         """How one bucket is compiled, for the backend and for the manifest."""
         return {
             "batch_size": bucket.batch_size,

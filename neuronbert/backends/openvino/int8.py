@@ -1,6 +1,6 @@
 """Quantises an OpenVINO model to int8 with NNCF, for backend.py: the recipes to try, and which products lose most."""
 
-from typing import Any, Dict, List, NamedTuple, Sequence, Tuple
+from typing import Dict, List, NamedTuple, Sequence, Tuple
 
 import numpy as np
 
@@ -21,7 +21,7 @@ WEIGHT_LEVELS = 127
 ACTIVATION_LEVELS = 255
 
 
-def int8_recipes(overflow_fix: bool, rest: str = "f32") -> List[Dict[str, Any]]:
+def int8_recipes(overflow_fix: bool, rest: str = "f32") -> List[Recipe]:
     """Recipes in the order to try: all products in int8 with three SmoothQuant strengths, then fewer products.
 
     ``overflow_fix`` halves the weights' range for CPUs that add u8 x s8 products in 16 bits. ``fp32_head`` leaves the
@@ -47,7 +47,7 @@ def int8_recipes(overflow_fix: bool, rest: str = "f32") -> List[Dict[str, Any]]:
     return [{**shared, **dict(zip(names, step)), "rest": "f32" if step[1] else rest} for step in steps]
 
 
-def quantize(model: Model, calibration: Sequence[Inputs], recipe: Recipe) -> Tuple[Model, Dict[str, Any]]:
+def quantize(model: Model, calibration: Sequence[Inputs], recipe: Recipe) -> Tuple[Model, Recipe]:
     """The int8 model, and the recipe with the names of what stayed in FP32.
 
     Raises BackendFailed when there is no calibration text or NNCF fails.

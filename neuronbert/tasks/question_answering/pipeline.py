@@ -11,12 +11,12 @@ import warnings
 from collections.abc import Iterable
 from itertools import islice
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple, Union
+from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple, Union
 
 import neuronbert
 from neuronbert.checkpoint.tokenizer import Tokenizer
 from neuronbert.errors import InputError, UsageError
-from neuronbert.tasks.base import Answerer, option_names, options_of
+from neuronbert.tasks.base import Answerer, Keywords, option_names, options_of
 from neuronbert.tasks.question_answering.answers import Answer, AnswerOptions
 from neuronbert.tasks.question_answering.lines import Pair
 from neuronbert.tasks.question_answering.windows import WindowOptions
@@ -135,7 +135,7 @@ class QuestionAnsweringPipeline:
                 yield _result(ranked)
 
 
-def read_inputs(inputs: Sequence[Any], keywords: Mapping[str, Any]) -> Union[List[Pair], Iterator[Any]]:
+def read_inputs(inputs: Sequence[Any], keywords: Keywords) -> Union[List[Pair], Iterator[Any]]:
     """The (question, context) pairs of a call, checked; an iterator of unchecked items for a generator or Dataset.
 
     MissingKey (a KeyError) and InputError (a ValueError) with the texts of the old pipeline.
@@ -150,7 +150,7 @@ def read_inputs(inputs: Sequence[Any], keywords: Mapping[str, Any]) -> Union[Lis
     return [pair for item in items for pair in _pairs(item)]
 
 
-def _find_items(inputs: Sequence[Any], keywords: Mapping[str, Any]) -> Any:
+def _find_items(inputs: Sequence[Any], keywords: Keywords) -> Any:
     """The inputs of a call, in whatever form they came."""
     if len(inputs) == 1:
         return inputs[0]
@@ -221,7 +221,7 @@ def _iterate(stream: Any) -> Iterator[Any]:
     return (stream[index] for index in range(len(stream)))
 
 
-def _known(keywords: Mapping[str, Any]) -> Dict[str, Any]:
+def _known(keywords: Keywords) -> Dict[str, Any]:
     """The keywords that have a value and an effect; warns of those that have no effect here."""
     known = {}
     for name, value in keywords.items():
