@@ -94,17 +94,17 @@ def compile_checkpoint(
         batch_size, sequence_length, instance_type, mode, cores, auto_cast, cast_type, compiler_timeout
     )
     candidates = choose_candidates(backend, precision, target.precision)
-    job = CompileJob(candidates, target, limits, skip_gate, gate_data, calibration_data, threads, progress)
+    compilation = Compilation(candidates, target, limits, skip_gate, gate_data, calibration_data, threads, progress)
     progress("reading the checkpoint")
     source = load_checkpoint(
         checkpoint, revision=revision, token=token, local_files_only=local_files_only, allow_pickle=allow_pickle
     )
-    job.run(source, output)
+    compilation.run(source, output)
     return load_artifact(output)
 
 
 @dataclass(frozen=True)
-class CompileJob:
+class Compilation:
     """The checked options of one compilation, whatever the checkpoint and wherever the artifact goes."""
 
     candidates: Sequence[Candidate]
