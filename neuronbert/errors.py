@@ -1,4 +1,4 @@
-"""Every error a person can meet: one root, each class carrying its exit code and its HTTP status."""
+"""Every error that a user can meet: one root class, and with each class its exit code and HTTP status."""
 
 from typing import Any, Optional, Tuple, Type
 
@@ -6,8 +6,8 @@ from typing import Any, Optional, Tuple, Type
 class NeuronBertError(Exception):
     """Root of all errors raised on purpose.
 
-    ``message`` says what was wrong and with which value; ``hint`` says what to do next and is
-    printed by the command line after ``try:``.
+    ``message`` says what was wrong and with which value; ``hint`` says what to do next, and the command line prints it
+    after ``try:``.
     """
 
     exit_code = 1
@@ -62,7 +62,7 @@ class InputError(NeuronBertError, ValueError):
 
 
 class OutputError(NeuronBertError, OSError):
-    """A place to write to that is taken, read-only or full."""
+    """A place to write to that is in use, read-only or full."""
 
 
 class BackendUnavailable(NeuronBertError, RuntimeError):
@@ -98,16 +98,16 @@ class Overloaded(NeuronBertError, RuntimeError):
 
 
 class DeadlineExceeded(NeuronBertError, TimeoutError):
-    """A request that was dropped because it could only have been late."""
+    """A request that was dropped because its result would have come too late."""
 
     http_status = 504
 
 
 class PoisonRequest(NeuronBertError, RuntimeError):
-    """A request with which two workers died."""
+    """A request that two workers died of."""
 
 
 class RunnerClosed(NeuronBertError, RuntimeError):
-    """A runner that takes no requests any more."""
+    """A runner that takes no more requests."""
 
     http_status = 503

@@ -1,4 +1,4 @@
-"""What compile writes and everything else loads: the manifest that vouches for every byte, its files, its variants.
+"""What compile writes and everything else loads: the manifest, which vouches for every byte, files and variants.
 
 ``engine`` and everything above may import it.
 """

@@ -1,6 +1,6 @@
 """Writes files and folders that appear complete or not at all, and says in words why one cannot be written.
 
-General file code without a word about artifacts: whatever in the package leaves something on the disk goes through it.
+It knows nothing of artifacts: whatever in the package leaves something on the disk goes through it.
 """
 
 import errno
@@ -14,7 +14,7 @@ from typing import Iterator, Union
 
 from neuronbert.errors import NeuronBertError, OutputError
 
-# With less free space than this, whatever a writer complains of is taken for a full disk.
+# With less free space than this, any failure of a writer counts as a full disk.
 FULL_DISK_BYTES = 1 << 16
 
 # errno → what happened, and what to do about it.
@@ -83,7 +83,7 @@ def _remove(folder: Path) -> None:
 
 @contextmanager
 def parents_of(target: Path) -> Iterator[None]:
-    """Make the folders above ``target``; after an error remove those it made that are still empty."""
+    """Make the folders above ``target``; after an error remove those it made, if they are still empty."""
     absent = [folder for folder in target.parents if not os.path.lexists(folder)]
     try:
         with output_errors(target):
@@ -99,7 +99,7 @@ def parents_of(target: Path) -> Iterator[None]:
 def refuse_existing(target: Path) -> None:
     """Raise OutputError if there is something at ``target``."""
     if os.path.lexists(target):
-        # Never a command that would remove the folder that it is typed in, or one above it.
+        # Never suggest removing the folder that the command is typed in, or one above it.
         above = target.resolve() in (Path.cwd(), *Path.cwd().parents)
         remove = "" if above else f", or remove it first: rm -r {shlex.quote(str(target))}"
         raise OutputError(f"{target} exists already", hint=f"another name{remove}")
@@ -107,7 +107,7 @@ def refuse_existing(target: Path) -> None:
 
 @contextmanager
 def output_errors(target: Path) -> Iterator[None]:
-    """Turn what the file system reports while ``target`` is written into an OutputError.
+    """Turn what the file system reports inside the block, while ``target`` is written, into an OutputError.
 
     Errors about files elsewhere, and those without an entry in ``REASONS``, pass through unchanged.
     """

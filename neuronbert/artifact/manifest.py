@@ -1,4 +1,4 @@
-"""The artifact: one folder, many variants, a manifest that vouches for every byte; compiler writes, engine loads."""
+"""The artifact: a folder of variants, with a manifest that vouches for every byte; compiler writes, engine loads it."""
 
 import hashlib
 import json
@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any, Dict, List, Mapping, Union
+from typing import Any, Dict, List, Mapping, Sequence, Union
 
 from neuronbert import __version__
 from neuronbert.errors import ArtifactError
@@ -28,7 +28,8 @@ NO_DIGEST = "0" * 64
 READ_BYTES = 1 << 20
 
 PathLike = Union[str, "os.PathLike[str]"]
-Variant = Mapping[str, Any]
+Manifest = Mapping[str, Any]  # the content of neuronbert.json
+Variant = Mapping[str, Any]  # an entry of its ``variants``, as in backends.base, which takes longer to import
 
 
 @dataclass(frozen=True)
@@ -36,11 +37,11 @@ class Artifact:
     """A verified artifact: its folder and its manifest."""
 
     folder: Path
-    manifest: Mapping[str, Any]
+    manifest: Manifest
 
     @property
     def task(self) -> str:
-        """What its model is for: a name of the table of tasks."""
+        """What its model is for: a name in the table of tasks."""
         return str(self.manifest["task"])
 
     @property
@@ -66,8 +67,8 @@ def load_artifact(folder: PathLike) -> Artifact:
     return Artifact(path, manifest)
 
 
-def read_manifest(folder: Path) -> Dict[str, Any]:
-    """The manifest of ``folder`` after its own digest was checked."""
+def read_manifest(folder: Path) -> Manifest:
+    """The manifest of ``folder``, checked against its own digest."""
     path = folder / MANIFEST_NAME
     try:
         if path.is_symlink():
@@ -79,7 +80,7 @@ def read_manifest(folder: Path) -> Dict[str, Any]:
         raise _unreadable(path, error) from error
     manifest = _parse_manifest(folder, raw)
     digest = str(manifest.get("digest"))
-    # Before the schema: a damaged number must not read as a newer one. A newer schema may have no digest of this form.
+    # Checked before the schema: a damaged number must not read as a newer one. A newer schema may lack such a digest.
     signed = re.fullmatch("[0-9a-f]{64}", digest) is not None
     if signed and _digest(raw, digest) != digest:
         raise _damaged(folder, f"{MANIFEST_NAME} does not match its own digest: it was changed after it was written")
@@ -106,8 +107,8 @@ def _unreadable(path: Path, error: OSError) -> ArtifactError:
     )
 
 
-def _refuse_malformed(folder: Path, manifest: Mapping[str, Any]) -> None:
-    """Raise ArtifactError for a manifest that no compile wrote, though its digest fits."""
+def _refuse_malformed(folder: Path, manifest: Manifest) -> None:
+    """Raise ArtifactError for a manifest that compile never wrote, though its digest is right."""
     missing = [key for key in REQUIRED_KEYS if key not in manifest]
     if missing:
         raise _damaged(folder, f"{MANIFEST_NAME} lacks {', '.join(missing)}")
@@ -133,7 +134,7 @@ def _refuse_unknown_task(folder: Path, task: Any) -> None:
 
 def _refuse_malformed_variant(folder: Path, variant: Variant) -> None:
     name = variant.get("name")
-    # It becomes the name of a folder.
+    # The name is that of a folder too.
     if not isinstance(name, str) or not VARIANT_NAME.fullmatch(name):
         raise _damaged(folder, f"{MANIFEST_NAME} names a variant {name!r}")
     missing = [key for key in VARIANT_KEYS if key not in variant]
@@ -155,7 +156,7 @@ def _refuse_malformed_files(folder: Path, where: str, files: Any) -> None:
         raise _damaged(folder, f"{MANIFEST_NAME}: {where} is not an object of SHA-256 sums")
 
 
-def _parse_manifest(folder: Path, raw: bytes) -> Dict[str, Any]:
+def _parse_manifest(folder: Path, raw: bytes) -> Manifest:
     try:
         manifest = json.loads(raw.decode("utf-8"))
     except ValueError as error:
@@ -165,7 +166,7 @@ def _parse_manifest(folder: Path, raw: bytes) -> Dict[str, Any]:
     return manifest
 
 
-def _refuse_newer_schema(folder: Path, manifest: Mapping[str, Any]) -> None:
+def _refuse_newer_schema(folder: Path, manifest: Manifest) -> None:
     schema = manifest.get("schema_version")
     if isinstance(schema, bool) or not isinstance(schema, int) or schema < 1:
         raise _damaged(folder, f"{MANIFEST_NAME} has the schema version {schema!r}")
@@ -190,7 +191,7 @@ def _damaged(folder: Path, what: str) -> ArtifactError:
     )
 
 
-def listed_files(manifest: Mapping[str, Any]) -> Dict[str, str]:
+def listed_files(manifest: Manifest) -> Dict[str, str]:
     """Every path that the manifest vouches for, with its SHA-256."""
     files = dict(manifest["files"])
     for variant in manifest["variants"]:
@@ -199,7 +200,7 @@ def listed_files(manifest: Mapping[str, Any]) -> Dict[str, str]:
 
 
 def refuse_unsafe_paths(folder: Path, paths: Mapping[str, str]) -> None:
-    """Raise ArtifactError for a listed path that could lead out of the folder."""
+    """Raise ArtifactError for a listed path that may lead out of the folder."""
     for name in paths:
         parts = name.split("/")
         if not name or "\\" in name or os.path.isabs(name) or any(part in ("", ".", "..") for part in parts):
@@ -208,7 +209,7 @@ def refuse_unsafe_paths(folder: Path, paths: Mapping[str, str]) -> None:
 
 def refuse_unlisted_files(folder: Path, expected: Mapping[str, str]) -> None:
     """Raise ArtifactError for a symbolic link, a file that is not listed, or a listed one that is not there."""
-    found = set()
+    present = set()
     for directory, subdirectories, names in os.walk(folder):
         for name in subdirectories + names:
             path = Path(directory, name)
@@ -216,15 +217,15 @@ def refuse_unlisted_files(folder: Path, expected: Mapping[str, str]) -> None:
             if path.is_symlink():
                 raise _damaged(folder, f"{relative} is a symbolic link")
             if name in names:
-                found.add(relative)
-    extra = sorted(found - set(expected) - {MANIFEST_NAME})
+                present.add(relative)
+    extra = sorted(present - set(expected) - {MANIFEST_NAME})
     if extra:
         raise ArtifactError(
             f"{folder}: {extra[0]} is not listed in {MANIFEST_NAME}"
             + (f" (and {len(extra) - 1} more)" if extra[1:] else ""),
             hint=f"remove {folder / extra[0]} if you do not know what it is",
         )
-    missing = sorted(set(expected) - found)
+    missing = sorted(set(expected) - present)
     if missing:
         raise _damaged(folder, f"{missing[0]} is missing")
 
@@ -261,26 +262,26 @@ def checksums(folder: Path, below: str = "") -> Dict[str, str]:
 def manifest_of(
     task: str,
     checkpoint: Mapping[str, Any],
-    variants: List[Dict[str, Any]],
+    variants: Sequence[Variant],
     environment: Mapping[str, Any],
     **more: Any,
-) -> Dict[str, Any]:
-    """A new manifest, still without the files' checksums and its own digest."""
+) -> Manifest:
+    """A new manifest with ``more`` entries, still without the checksums of the files and its own digest."""
     return {
         "schema_version": SCHEMA_VERSION,
         "neuronbert_version": __version__,
         "created_at": datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
         "task": task,
         "checkpoint": dict(checkpoint),
-        "variants": variants,
+        "variants": list(variants),
         **more,
         "files": {},
         "environment": dict(environment),
     }
 
 
-def write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
-    """Write the manifest last: with the checksum of every file that lies in ``folder`` by then, and its own digest."""
+def write_manifest(folder: Path, manifest: Manifest) -> None:
+    """Write the manifest last: with the checksum of every file that is in ``folder`` by then, and its own digest."""
     variants = [
         {**variant, "files": checksums(folder, f"variants/{variant['name']}")} for variant in manifest["variants"]
     ]

@@ -1,7 +1,7 @@
-"""The output of a long job until it is complete: a partial file, and beside it a record of how far it is.
+"""The output of a long job (runner/job.py) until it is complete: a partial file, and a record of how far it is.
 
-A kill between any two system calls loses at most the last step: a step's bytes are on the disk before the record that
-counts them, the record is replaced as a whole, and bytes that no record counts are cut off when the job goes on.
+Killing the process at any point loses at most the last step: a step's bytes are on the disk before the record that
+counts them, the record is replaced as a whole, and bytes that no record counts are cut off when the job is resumed.
 """
 
 import fcntl
@@ -20,10 +20,13 @@ from neuronbert.errors import OutputError
 NOTHING_SHA256 = hashlib.sha256().hexdigest()
 
 
-class Record(NamedTuple):
-    """How far a job is. ``job`` is what must not change before it goes on: artifact, options, kind of input."""
+Job = Mapping[str, Any]  # JSON
 
-    job: Mapping[str, Any]
+
+class Record(NamedTuple):
+    """How far a job is. ``job`` holds what must not change until it is resumed: artifact, options, kind of input."""
+
+    job: Job
     resumable: bool  # False: the input can be read only once
     input_sha256: str = NOTHING_SHA256  # of the input's first ``input_bytes``
     input_bytes: int = 0
@@ -34,17 +37,17 @@ class Record(NamedTuple):
 
 
 def partial_path(output: PathLike) -> Path:
-    """Where ``output`` grows."""
+    """The file that grows until it becomes ``output``."""
     return Path(f"{os.fspath(output)}.partial")
 
 
 def record_path(output: PathLike) -> Path:
-    """Where it is recorded how far ``output`` is."""
+    """The file that records how far ``output`` is."""
     return Path(f"{os.fspath(output)}.partial.json")
 
 
 def read_record(output: PathLike) -> Optional[Record]:
-    """The record beside ``output``; None without one. OutputError for one that cannot be understood."""
+    """The record beside ``output``; None if there is none. OutputError for one that cannot be read."""
     path = record_path(output)
     try:
         return Record(**json.loads(path.read_text(encoding="utf-8")))
@@ -63,27 +66,27 @@ class ResumableOutput:
         self.record: Optional[Record] = None
         self._file = file
 
-    def begin(self, job: Mapping[str, Any], resumable: bool) -> Record:
-        """How far an earlier run of the same ``job`` came; a record of nothing done where none can be continued.
+    def begin(self, job: Job, resumable: bool) -> Record:
+        """How far an earlier run of the same ``job`` came; a record of nothing done where none can be resumed.
 
         Raises OutputError if what is there was begun by another ``job``, or no record says what it holds.
         """
-        found = read_record(self.output)
+        record = read_record(self.output)
         size = os.fstat(self._file.fileno()).st_size
-        if found is None and size:
+        if record is None and size:
             raise OutputError(
                 f"{partial_path(self.output)} exists already, and no record beside it says what it holds",
                 hint=f"another --output, or remove it first: rm {partial_path(self.output)}",
             )
-        if found is None or not found.input_lines or not found.resumable or found.output_bytes > size:
-            found = Record(job, resumable)
+        if record is None or not record.input_lines or not record.resumable or record.output_bytes > size:
+            record = Record(job, resumable)
             self._cut(0)
-            self._save(found)
+            self._save(record)
         else:
-            self._refuse_other_job(found.job, job)
-            self._cut(found.output_bytes)
-        self.record = found
-        return found
+            self._refuse_other_job(record.job, job)
+            self._cut(record.output_bytes)
+        self.record = record
+        return record
 
     def append(self, data: bytes, record: Record) -> None:
         """Add one step; ``record`` is how far the job is after it. Raises OutputError if it cannot be written."""
@@ -103,14 +106,14 @@ class ResumableOutput:
             record_path(self.output).unlink()
 
     def tidy(self) -> None:
-        """After an error: remove what no later run could continue."""
+        """After an error: remove what no later run could resume."""
         empty = not os.fstat(self._file.fileno()).st_size
         if empty if self.record is None else not (self.record.resumable and self.record.input_lines):
             for path in (partial_path(self.output), record_path(self.output)):
                 with suppress(OSError):
                     path.unlink()
 
-    def _refuse_other_job(self, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    def _refuse_other_job(self, before: Job, now: Job) -> None:
         for name in now:
             if before.get(name) != now[name]:
                 raise OutputError(
@@ -132,7 +135,7 @@ class ResumableOutput:
 
 @contextmanager
 def resumable_output(output: PathLike) -> Iterator[ResumableOutput]:
-    """The partial file of ``output``, locked for this process. What was recorded stays if an error leaves the block.
+    """The partial file of ``output``, locked for this process. After an error in the block, what was recorded stays.
 
     Raises OutputError if ``output`` exists, cannot be written, or is being written by another process.
     """
@@ -140,7 +143,7 @@ def resumable_output(output: PathLike) -> Iterator[ResumableOutput]:
     _refuse_finished(target)
     with parents_of(target):
         with output_errors(target):
-            # Unbuffered: what a full disk did not take must not be tried again when the file is closed.
+            # Unbuffered: bytes that a full disk refused must not be written again when the file is closed.
             file = open(os.open(partial_path(target), os.O_RDWR | os.O_CREAT, 0o666), "r+b", buffering=0)
         with file:
             _lock(file, target)
@@ -155,7 +158,7 @@ def resumable_output(output: PathLike) -> Iterator[ResumableOutput]:
 def _refuse_finished(target: Path) -> None:
     if os.path.lexists(target) and not os.path.lexists(partial_path(target)):
         with suppress(OutputError):
-            if read_record(target) is not None:  # of a run that was killed when all else was done
+            if read_record(target) is not None:  # of a run that was killed after its output was complete
                 record_path(target).unlink()
     refuse_existing(target)
 
@@ -163,19 +166,19 @@ def _refuse_finished(target: Path) -> None:
 def _lock(file: FileIO, target: Path) -> None:
     """Lock the file until it is closed or the process ends. Raises OutputError if another process holds it."""
     path = partial_path(target)
-    taken = False
+    held = False
     try:
         fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        taken = True
+        held = True
     except OSError:
         pass  # a file system without locks
-    # Whoever had it may have finished, and given it its name, since this process opened it.
+    # The process that held it may have finished, and renamed the file, since this one opened it.
     refuse_existing(target)
-    if taken or not path.exists() or not os.path.samestat(os.fstat(file.fileno()), os.stat(path)):
+    if held or not path.exists() or not os.path.samestat(os.fstat(file.fileno()), os.stat(path)):
         raise OutputError(f"another process is writing {path}", hint="wait for it, or another --output")
 
 
 def as_job(**facts: Any) -> Dict[str, Any]:
-    """``facts`` as reading a record returns them: plain JSON data."""
+    """``facts`` as plain JSON data, as a record that was read back holds them."""
     return dict(json.loads(json.dumps(facts)))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, cast
 
 from neuronbert.errors import UsageError
 
-if TYPE_CHECKING:  # the command line's help reads the table below and must not wait for numpy
+if TYPE_CHECKING:  # the command line's help reads the table below, and must not wait for numpy
     from neuronbert.backends.base import Backend
 
 BACKENDS = {
@@ -22,7 +22,7 @@ BACKENDS = {
 
 
 def backend_module(name: str) -> "Backend":
-    """The module of the backend in the table called ``name``, for what it states of itself; loads no engine."""
+    """The module of the backend in the table called ``name``, for the constants that describe it; loads no engine."""
     return cast("Backend", importlib.import_module(BACKENDS[name]))
 
 
@@ -31,7 +31,7 @@ def load_backend(name: str) -> "Backend":
     if name not in BACKENDS:
         raise UsageError(f"there is no backend {name!r}", hint=f"one of {', '.join(BACKENDS)}, or auto")
     if name == "neuron" and os.environ.get("NEURONBERT_EMULATE"):
-        # The backend does not know what stands behind torch_neuron: whoever asks for a stand-in gets it here.
+        # The backend does not know what is behind torch_neuron: the emulator takes its place here if it is asked for.
         from neuronbert.emulator import use_environment
 
         use_environment()

@@ -1,7 +1,7 @@
-"""What a backend must provide and what passes through it: typed protocols, for the table and everything above.
+"""What a backend must provide, and the data that it takes and gives: the Protocols behind the table of backends.
 
 A backend turns a checkpoint into files (``export``) and files into a ``Session`` (``load``). Everything around the one
-device call (rows, batching, results) is the same for all of them; which arrays the model returns is the task's affair.
+device call (rows, batching, results) is the same for all of them; the task says which arrays the model returns.
 """
 
 from pathlib import Path
@@ -10,9 +10,10 @@ from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Protocol, Seq
 import numpy as np
 
 from neuronbert.backends.outputs import Output, Outputs
-from neuronbert.checkpoint.families import Head
+from neuronbert.checkpoint.families import Config, Head, TorchModel
 
 Variant = Mapping[str, Any]  # a variant's entry in the manifest: JSON
+Recipe = Mapping[str, Any]  # how a variant is made, as the manifest records it: JSON with the keys of its backend
 
 
 class Batch(NamedTuple):
@@ -24,7 +25,7 @@ class Batch(NamedTuple):
 
 
 class Bucket(NamedTuple):
-    """The one shape that a compiled model with static shapes takes, and the cores that it runs over."""
+    """The one shape that a compiled model with static shapes takes, and the number of cores it runs over."""
 
     batch_size: int
     sequence_length: int  # tokens
@@ -73,7 +74,7 @@ class ExportResult(NamedTuple):
     batch_invariant: bool  # a row's outputs do not depend on the other rows of its batch
     requires: Dict[str, Any]  # {"cpu_flags": [...], "libraries": {"openvino": ">=2024.4"}, "device": "cpu"}
     versions: Dict[str, str]  # of the libraries that made the files
-    recipe: Dict[str, Any]  # how: quantisation preset, SmoothQuant alpha, ignored layers, compiler arguments
+    recipe: Recipe  # as it was applied: quantisation preset, SmoothQuant alpha, ignored layers, compiler arguments
     batch_size: Optional[int] = None  # the one shape that the files take
     sequence_length: Optional[int] = None
     pipeline_cores: Optional[int] = None  # NeuronCores that one copy runs over
@@ -83,10 +84,10 @@ class ExportResult(NamedTuple):
 
 
 class ExportSource(Protocol):
-    """What a backend may ask of the compiler while it exports."""
+    """What a backend may ask the compiler for while it exports."""
 
     @property
-    def config(self) -> Mapping[str, Any]:
+    def config(self) -> Config:
         """The checkpoint's config.json."""
 
     @property
@@ -101,40 +102,40 @@ class ExportSource(Protocol):
     def outputs(self) -> Tuple[Output, ...]:
         """What forward returns, in order."""
 
-    def torch_model(self) -> Any:
+    def torch_model(self) -> TorchModel:
         """The FP32 model in eval mode: forward(input_ids, attention_mask, token_type_ids) → a tuple of outputs."""
 
     def calibration(self) -> List[Batch]:
-        """Unpadded single-row batches of real text that the gate does not see."""
+        """Unpadded single-row batches of real text, none of it among the gate's."""
 
 
 class Backend(Protocol):
     """A backend module.
 
     With ``STATIC_SHAPES`` a variant takes batches of one shape: its recipe says which, ``load`` gives a StaticSession,
-    and buckets.py makes one Session of several. Its device is a process's own until that ends, so the compiler loads it
-    in a child (isolated.py).
+    and buckets.py makes one Session of several. Such a device belongs to a process until the process ends, so the
+    compiler loads variants for it in a child (isolated.py).
     """
 
     PRECISIONS: Tuple[str, ...]
     STATIC_SHAPES: bool
     REQUIREMENTS: Mapping[str, str]  # the libraries that load what export wrote: {"openvino": ">=2024.4"}
     DEVICE: str  # what it runs on: "cpu" or "neuron"
-    AUTO_RANK: Optional[int]  # its place among those that ``--backend auto`` tries on its device; None: never tried
+    AUTO_RANK: Optional[int]  # its position among those that ``--backend auto`` tries on its device; None: never tried
 
     def check_available(self, precision: str) -> None:
-        """Raise BackendUnavailable, with the command that mends it, unless this machine can run it."""
+        """Raise BackendUnavailable, with the command that helps, unless this machine can run ``precision``."""
 
     def batch_invariant(self, precision: str) -> bool:
         """Whether a row's outputs are independent of the other rows of its batch (up to rounding)."""
 
     def throughput_plan(self, threads: int) -> ThroughputPlan:
-        """Streams and batch size that were measured fastest; the reasons stand beside the constants."""
+        """The streams and batch sizes that were measured fastest."""
 
-    def recipes(self, precision: str) -> Sequence[Mapping[str, Any]]:
+    def recipes(self, precision: str) -> Sequence[Recipe]:
         """What to try, in order, until one passes the gate; one entry for the exact precisions."""
 
-    def export(self, source: ExportSource, precision: str, recipe: Mapping[str, Any], folder: Path) -> ExportResult:
+    def export(self, source: ExportSource, precision: str, recipe: Recipe, folder: Path) -> ExportResult:
         """Write the variant's files into the empty ``folder``."""
 
     def load(self, folder: Path, variant: Variant, *, outputs: Sequence[Output], threads: int, streams: int) -> Session:

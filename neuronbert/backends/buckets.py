@@ -1,7 +1,7 @@
-"""Makes one Session of several that each take a single shape: it pads rows and tokens and cuts them off for engine.
+"""Makes one Session of several that each take a single shape, for engine: it pads batches, and cuts the outputs.
 
-A batch goes to the smallest bucket that its longest row fits. Rows that are missing in a batch repeat a real one: an
-all-padding row has nothing to attend to, and its numbers could be NaN.
+A batch goes to the smallest bucket that its longest row fits. A batch with too few rows repeats its last one: a row
+of padding only has nothing to attend to, and its outputs could be NaN.
 """
 
 from typing import Iterator, List, NamedTuple, Optional, Sequence, Tuple
@@ -14,13 +14,13 @@ from neuronbert.errors import InputError
 
 
 class Part(NamedTuple):
-    """One copy of one bucket, as a Session of its own: what a self-test looks at."""
+    """One copy of one bucket, as a Session of its own: what a self-test runs."""
 
     variant: Variant
     session: "BucketedSession"
 
 
-class OneCopy:
+class PinnedSession:
     """A static session pinned to one of its copies."""
 
     copies = 1
@@ -37,7 +37,7 @@ class OneCopy:
         return self._session.run(batch, self._copy)
 
     def close(self) -> None:
-        """The session that has the copies closes them."""
+        """Nothing: the session that has the copies closes them."""
 
 
 class BucketedSession:
@@ -45,12 +45,12 @@ class BucketedSession:
 
     def __init__(self, sessions: Sequence[StaticSession], outputs: Sequence[Output], variants: Sequence[Variant] = ()):
         self._outputs = tuple(outputs)
-        self.sessions = sorted(sessions, key=lambda one: (one.shape.sequence_length, one.shape.batch_size))
+        self.sessions = sorted(sessions, key=lambda session: (session.shape.sequence_length, session.shape.batch_size))
         self.precision = str(sessions[0].precision)
-        # Buckets lie on the same cores: together they take no more requests than one of them.
-        self.concurrency = max(one.concurrency for one in sessions)
-        self._variants = {one.name: variant for one, variant in zip(sessions, variants)}
-        self._shapes = [(one.shape.batch_size, one.shape.sequence_length) for one in self.sessions]
+        # All buckets are on the same cores: together they take no more requests than one of them.
+        self.concurrency = max(session.concurrency for session in sessions)
+        self._variants = {session.name: variant for session, variant in zip(sessions, variants)}
+        self._shapes = [(session.shape.batch_size, session.shape.sequence_length) for session in self.sessions]
 
     @property
     def longest(self) -> int:
@@ -58,7 +58,7 @@ class BucketedSession:
         return max(length for _, length in self._shapes)
 
     def plan(self) -> ThroughputPlan:
-        """Full batches of one bucket's windows, as many at once as the cores take."""
+        """Full batches of one bucket's rows, as many at once as the cores take."""
         rows = max(rows for rows, _ in self._shapes)
         lengths = tuple(sorted({length for _, length in self._shapes}))
         return ThroughputPlan(self.concurrency, rows, rows * self.longest, lengths)
@@ -67,12 +67,12 @@ class BucketedSession:
         """Every copy of every bucket."""
         for session in self.sessions:
             for copy in range(session.copies):
-                yield Part(self._variants[session.name], BucketedSession([OneCopy(session, copy)], self._outputs))
+                yield Part(self._variants[session.name], BucketedSession([PinnedSession(session, copy)], self._outputs))
 
     def run(self, batch: Batch) -> Outputs:
         """The outputs of a batch of up to the longest bucket's tokens, as wide as it; InputError for a longer one."""
         rows, tokens = batch.input_ids.shape
-        # Padding at the end of every row is not the model's business: it may be what makes a bucket too short.
+        # Columns of padding alone are cut off first: only with them may the batch be too long for a bucket.
         needed = int(np.flatnonzero(batch.attention_mask.any(axis=0))[-1]) + 1 if batch.attention_mask.any() else 1
         results: List[Outputs] = []
         first = 0
@@ -86,7 +86,7 @@ class BucketedSession:
         return fit_tokens(joined(results), self._outputs, tokens)
 
     def _route(self, rows: int, tokens: int) -> int:
-        """The session for ``rows`` rows of at most ``tokens`` tokens, by its number."""
+        """The number of the session for ``rows`` rows of at most ``tokens`` tokens."""
         return route(rows, tokens, self._shapes)
 
     def close(self) -> None:
@@ -96,7 +96,7 @@ class BucketedSession:
 
 
 def route(rows: int, tokens: int, shapes: Sequence[Tuple[int, int]]) -> int:
-    """Which of ``shapes`` (rows, tokens): the shortest that fits, then the fewest rows that hold all, else the most.
+    """The index in ``shapes`` (rows, tokens): the shortest that fits, then the fewest rows for all, else the most.
 
     InputError when no shape is long enough.
     """

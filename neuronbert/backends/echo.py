@@ -1,18 +1,18 @@
 """A backend without a model: outputs that are a fixed function of the token ids, for tests of everything around it.
 
 Its file may also name ``faults``, {token id: "exit" | "abort" | "hang" | "raise"}, which a batch with that token
-provokes, and ``batch_s``, seconds that a batch takes: what the runner has to survive, and a device to measure it by.
+provokes, and ``batch_s``, seconds that a batch takes: failures for the runner to survive, and a device of known speed.
 """
 
 import json
 import os
 import time
 from pathlib import Path
-from typing import Any, Dict, Mapping, Optional, Sequence, Tuple
+from typing import Dict, Mapping, Optional, Sequence, Tuple
 
 import numpy as np
 
-from neuronbert.backends.base import Batch, ExportResult, ExportSource, ThroughputPlan, Variant
+from neuronbert.backends.base import Batch, ExportResult, ExportSource, Recipe, ThroughputPlan, Variant
 from neuronbert.backends.outputs import PER_ROW, PER_TOKEN, Output, Outputs
 from neuronbert.backends.tracing import traceable
 from neuronbert.errors import BackendFailed, BackendUnavailable
@@ -46,12 +46,12 @@ def throughput_plan(threads: int) -> ThroughputPlan:
     return ThroughputPlan(streams=threads, rows=8, tokens=4096)
 
 
-def recipes(precision: str) -> Sequence[Mapping[str, Any]]:
-    """One way to make nothing."""
+def recipes(precision: str) -> Sequence[Recipe]:
+    """A single empty recipe: there is nothing to choose."""
     return [{}]
 
 
-def export(source: ExportSource, precision: str, recipe: Mapping[str, Any], folder: Path) -> ExportResult:
+def export(source: ExportSource, precision: str, recipe: Recipe, folder: Path) -> ExportResult:
     """Write the two numbers of the hash, so that an artifact has a file to check, and the shapes of entries if any."""
     entries = {name: shape for name, shape in entry_shapes(source).items() if shape}
     facts = {"multiplier": MULTIPLIER, "modulus": MODULUS, **({"entries": entries} if entries else {})}

@@ -1,47 +1,44 @@
-"""A session in a child process, whose device is free again when it is closed; compiler asks it what a variant answers.
+"""A session in a child process (child.py), for compiler: its device is free again as soon as it is closed.
 
-A NeuronCore belongs to the process that used it until that ends. Compiling in a notebook or a service must not keep
-the cores that the workers started afterwards need.
+A NeuronCore belongs to the process that used it until that process ends. Compiling in a notebook or a service must
+not keep the cores that workers started afterwards need.
 """
 
 import contextlib
 import io
 import json
-import os
 import socket
 import subprocess
 import sys
 import threading
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any, Dict, List, Mapping, Optional, Sequence
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Type, cast
 
 import numpy as np
 
 from neuronbert import errors
 from neuronbert.backends import load_backend
-from neuronbert.backends.base import Batch, Bucket, Variant
+from neuronbert.backends.base import Batch, Bucket, Session, Variant
 from neuronbert.backends.buckets import BucketedSession
+from neuronbert.backends.child import start_child
 from neuronbert.backends.outputs import Output, Outputs
 
 
 class DeviceProcess:
-    """A child that loads variants and answers batches, one at a time. Errors arrive as the classes they were."""
+    """A child that loads variants and answers batches, one at a time; its errors are raised here, of the same class."""
 
     def __init__(self, folders: Sequence[Path], variants: Sequence[Variant], outputs: Sequence[Output], threads: int):
         self._lock = threading.Lock()
-        mine, its = socket.socketpair()
-        root = str(Path(__file__).resolve().parents[2])
-        path = os.pathsep.join(part for part in (root, os.environ.get("PYTHONPATH")) if part)
-        with its:
-            self._child = subprocess.Popen(
-                [sys.executable, "-m", "neuronbert.backends.isolated", str(its.fileno())],
-                stdin=subprocess.DEVNULL,
+        parent_end, child_end = socket.socketpair()
+        with child_end:
+            self._child = start_child(
+                "neuronbert.backends.isolated",
+                str(child_end.fileno()),
                 stdout=subprocess.DEVNULL,  # stdout is for a command's result
-                env={**os.environ, "PYTHONPATH": path},
-                pass_fds=[its.fileno()],
+                pass_fds=[child_end.fileno()],
             )
-        self._connection = Connection(mine.detach())
+        self._connection = Connection(parent_end.detach())
         job = {
             "folders": [str(folder) for folder in folders],
             "variants": [dict(variant) for variant in variants],
@@ -55,7 +52,7 @@ class DeviceProcess:
             raise
 
     def ask(self, message: bytes) -> Mapping[str, Any]:
-        """The child's answer; what it raised, or BackendFailed when it died."""
+        """The child's answer, facts or arrays by name. Raises what the child raised, BackendFailed when it died."""
         with self._lock:
             try:
                 self._connection.send_bytes(message)
@@ -109,9 +106,9 @@ def load_isolated(
     return BucketedSession(sessions, outputs, variants)
 
 
-def _packed(arrays: Mapping[str, Any]) -> bytes:
+def _packed(arrays: Mapping[str, np.ndarray]) -> bytes:
     buffer = io.BytesIO()
-    np.savez(buffer, **arrays)
+    np.savez(buffer, **arrays)  # type: ignore[arg-type]  # for numpy 2, one could be allow_pickle
     return buffer.getvalue()
 
 
@@ -126,10 +123,11 @@ def _raised_or_facts(facts: Dict[str, Any]) -> Dict[str, Any]:
     raise _error_class(facts["kind"])(facts["error"], hint=facts["hint"])
 
 
-def _error_class(name: str) -> Any:
-    from neuronbert.backends.neuron import failures as neuron_errors
+def _error_class(name: str) -> Type[errors.NeuronBertError]:
+    from neuronbert.backends.neuron import failures
 
-    return getattr(neuron_errors, name, None) or getattr(errors, name, errors.BackendFailed)
+    kind = getattr(failures, name, None) or getattr(errors, name, errors.BackendFailed)
+    return cast(Type[errors.NeuronBertError], kind)
 
 
 # ---------------------------------------------------------------------------- the child
@@ -156,7 +154,7 @@ def main(arguments: List[str]) -> None:
             connection.send_bytes(answer)
 
 
-def _load_all(job: Mapping[str, Any]) -> List[Any]:
+def _load_all(job: Mapping[str, Any]) -> List[Session]:
     backend = load_backend(job["variants"][0]["backend"])
     outputs = [Output(*output) for output in job["outputs"]]
     return [

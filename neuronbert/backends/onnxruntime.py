@@ -7,11 +7,11 @@ from typing import Any, Dict, Mapping, Optional, Sequence, Set, Tuple
 
 import numpy as np
 
-from neuronbert.backends.base import Batch, ExportResult, ExportSource, ThroughputPlan, Variant
+from neuronbert.backends.base import Batch, ExportResult, ExportSource, Recipe, ThroughputPlan, Variant
 from neuronbert.backends.outputs import PER_TOKEN, Output, Outputs, named
 from neuronbert.backends.quiet import import_onnxruntime, silence_onnx_exporters
 from neuronbert.backends.tracing import disk_errors, model_bytes, traceable
-from neuronbert.checkpoint.families import family_of, size_of
+from neuronbert.checkpoint.families import Config, family_of, size_of
 from neuronbert.errors import BackendFailed, BackendUnavailable
 from neuronbert.hardware.machine import VNNI, has_vnni, library_version, library_versions
 
@@ -38,7 +38,7 @@ def check_available(precision: str) -> None:
 
 
 def batch_invariant(precision: str) -> bool:
-    """int8 is quantised with one scale for the whole batch, found as it runs: a row's logits depend on its company."""
+    """False for int8: a whole batch shares one scale, found as it runs, so a row's logits depend on the other rows."""
     return precision != "int8"
 
 
@@ -47,8 +47,8 @@ def throughput_plan(threads: int) -> ThroughputPlan:
     return ThroughputPlan(streams=1, rows=8, tokens=2048)
 
 
-def recipes(precision: str) -> Sequence[Mapping[str, Any]]:
-    """For int8, all products, then all but the QA head's.
+def recipes(precision: str) -> Sequence[Recipe]:
+    """For int8, all products, then all but the head's.
 
     ``reduce_range`` keeps weights to 7 bits where the CPU adds u8 x s8 products in 16 bits, which overflow
     (onnxruntime.ai/docs/performance/model-optimizations/quantization.html).
@@ -59,7 +59,7 @@ def recipes(precision: str) -> Sequence[Mapping[str, Any]]:
     return [{**shared, "keep_head": False}, {**shared, "keep_head": True}]
 
 
-def export(source: ExportSource, precision: str, recipe: Mapping[str, Any], folder: Path) -> ExportResult:
+def export(source: ExportSource, precision: str, recipe: Recipe, folder: Path) -> ExportResult:
     """Export, fuse and, for int8, quantise.
 
     Raises BackendUnavailable without torch or onnx, OSError on a full disk, else BackendFailed.
@@ -142,7 +142,7 @@ def _before_dynamo(torch: Any) -> bool:
     return tuple(int(part) for part in torch.__version__.split(".")[:2]) < (2, 5)
 
 
-def _fuse(path: Path, config: Mapping[str, Any]) -> Any:
+def _fuse(path: Path, config: Config) -> Any:
     from onnxruntime.transformers import optimizer
     from onnxruntime.transformers.fusion_options import FusionOptions
 
@@ -163,7 +163,7 @@ def _fusions(fused: Any) -> Dict[str, int]:
     return {name: count for name, count in fused.get_fused_operator_statistics().items() if count}
 
 
-def _quantize(fused: Any, recipe: Mapping[str, Any], scratch: Path, path: Path) -> None:
+def _quantize(fused: Any, recipe: Recipe, scratch: Path, path: Path) -> None:
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     source = scratch / "fused.onnx"
@@ -183,7 +183,7 @@ def _quantize(fused: Any, recipe: Mapping[str, Any], scratch: Path, path: Path) 
 
 
 def _head_nodes(graph: Any) -> Sequence[str]:
-    """The last product of the graph is the QA head's."""
+    """The node of the graph's last product, which is the head's."""
     return [node.name for node in graph.node if node.op_type == "MatMul"][-1:]
 
 
@@ -221,7 +221,7 @@ def _precision(session: Any, path: Path) -> str:
 
 
 def _named_in(path: Path) -> Set[str]:
-    """Which integer products an ONNX file names: the runtime runs what the file says, and reading it needs no onnx."""
+    """The integer products that an ONNX file names: the runtime runs what the file says, and no onnx is needed here."""
     with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         return {name for name in _INT8_PRODUCTS if data.find(name.encode()) >= 0}
 

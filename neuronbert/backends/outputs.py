@@ -1,4 +1,4 @@
-"""What a model returns: arrays by name, of one entry per token or per row; cut, joined and compared here. Pure."""
+"""What a model returns, arrays by name with an entry per token or per row: cut, joined and compared. Pure."""
 
 from typing import Dict, List, NamedTuple, Sequence
 
@@ -17,7 +17,7 @@ class Output(NamedTuple):
 
 
 def named(outputs: Sequence[Output], arrays: Sequence[np.ndarray]) -> Outputs:
-    """What an engine returns in order, by name."""
+    """The arrays that an engine returns in order, by their names."""
     return {output.name: array for output, array in zip(outputs, arrays)}
 
 
@@ -30,14 +30,14 @@ def row_of(outputs: Outputs, specs: Sequence[Output], row: int, tokens: int) -> 
 
 
 def cut_tokens(outputs: Outputs, specs: Sequence[Output], tokens: int) -> Outputs:
-    """The outputs of a batch without what lies behind its first ``tokens`` tokens."""
+    """The outputs of a batch's first ``tokens`` tokens."""
     return {
         spec.name: outputs[spec.name][:, :tokens] if spec.per == PER_TOKEN else outputs[spec.name] for spec in specs
     }
 
 
 def fit_tokens(outputs: Outputs, specs: Sequence[Output], tokens: int) -> Outputs:
-    """The outputs of a batch as wide as ``tokens``: cut, or filled with 0."""
+    """The outputs of a batch for exactly ``tokens`` tokens: cut, or filled up with 0."""
     return {
         spec.name: _fitted(outputs[spec.name], tokens) if spec.per == PER_TOKEN else outputs[spec.name]
         for spec in specs
@@ -52,14 +52,14 @@ def _fitted(array: np.ndarray, tokens: int) -> np.ndarray:
 
 
 def joined(parts: Sequence[Outputs]) -> Outputs:
-    """The outputs of batches whose rows follow one another, as of one batch."""
+    """The outputs of several batches, one after another, as those of one batch."""
     if len(parts) == 1:
         return parts[0]
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
 def stacked(rows: Sequence[Outputs]) -> Outputs:
-    """The outputs of rows of one length, as of one batch."""
+    """The outputs of rows of equal length, as those of one batch."""
     return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
 
 
@@ -78,9 +78,9 @@ def max_difference(actual: Outputs, expected: Outputs, specs: Sequence[Output], 
 
     ``mask``: [rows, tokens] of 1 and 0.
     """
-    kept = mask.astype(bool)
+    real = mask.astype(bool)
     differences: List[float] = []
     for spec in specs:
         difference = np.abs(actual[spec.name] - expected[spec.name])
-        differences.append(float((difference[kept] if spec.per == PER_TOKEN else difference).max()))
+        differences.append(float((difference[real] if spec.per == PER_TOKEN else difference).max()))
     return float(np.max(differences))

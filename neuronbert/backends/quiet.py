@@ -1,4 +1,4 @@
-"""Keeps libraries from printing, logging, warning and reporting home; backends import and call them through here."""
+"""Keeps libraries from printing, logging, warning and reporting home; backends import and call them through it."""
 
 import ctypes
 import importlib
@@ -19,10 +19,10 @@ def stdout_to_stderr() -> Iterator[None]:
     Works on file descriptors 1 and 2 and on ``sys.stdout``, and puts back the ones that were there. A process without
     stdout or stderr is left as it is.
     """
-    before = sys.stdout
+    stream = sys.stdout
     try:
-        before.flush()
-        kept = os.dup(1)
+        stream.flush()
+        saved = os.dup(1)
     except (OSError, ValueError, AttributeError):
         yield
         return
@@ -31,10 +31,10 @@ def stdout_to_stderr() -> Iterator[None]:
         sys.stdout = sys.stderr
         yield
     finally:
-        sys.stdout = before
+        sys.stdout = stream
         ctypes.CDLL(None).fflush(None)  # what native libraries printed is still in C's buffer when stdout is a pipe
-        os.dup2(kept, 1)
-        os.close(kept)
+        os.dup2(saved, 1)
+        os.close(saved)
 
 
 def import_without_telemetry(name: str) -> Any:
@@ -61,9 +61,9 @@ def hidden_module(name: str) -> Iterator[None]:
 
 
 def import_onnxruntime() -> Any:
-    """Import onnxruntime without its telemetry, which by 1.31 writes to the home folder and reports from Linux too.
+    """Import onnxruntime without its telemetry, which (1.31) writes to the home folder and reports from Linux too.
 
-    The variable is read once, as the library is loaded; what a caller's own import did before is switched off.
+    The variable is read once, when the library is loaded; where a caller imported it before, telemetry is switched off.
     """
     previous = os.environ.get(_NO_ONNXRUNTIME_TELEMETRY)
     os.environ[_NO_ONNXRUNTIME_TELEMETRY] = "1"
@@ -93,7 +93,7 @@ def silence_onnx_exporters() -> Iterator[None]:
 
 @contextmanager
 def silence_nncf() -> Iterator[None]:
-    """Keep NNCF's notes off the user's screen, and a notebook's warning that its progress bar needs ipywidgets.
+    """Keep NNCF's notes off the user's screen, and the warning in notebooks that its progress bar needs ipywidgets.
 
     ``nncf.set_log_level`` would set the level of every handler it finds, the application's own among them, for good.
     """

@@ -1,9 +1,10 @@
-"""The FP32 reference: the checkpoint itself on the CPU, behind the same Session that variants have."""
+"""The FP32 reference: the checkpoint itself on the CPU, as a Session like those of the backends."""
 
-from typing import Any, Optional, Sequence
+from typing import Optional, Sequence
 
 from neuronbert.backends.base import Batch
 from neuronbert.backends.outputs import Output, Outputs, named
+from neuronbert.checkpoint.families import TorchModel
 
 
 class ReferenceSession:
@@ -12,7 +13,7 @@ class ReferenceSession:
     precision = "fp32"
     concurrency = 1
 
-    def __init__(self, model: Any, outputs: Sequence[Output], threads: Optional[int] = None):
+    def __init__(self, model: TorchModel, outputs: Sequence[Output], threads: Optional[int] = None):
         import torch
 
         self._torch = torch
@@ -24,8 +25,8 @@ class ReferenceSession:
     def run(self, batch: Batch) -> Outputs:
         """The outputs of one batch."""
         with self._torch.inference_mode():
-            found = self._model(*(self._torch.from_numpy(array) for array in batch))
-        return named(self._outputs, [tensor.numpy() for tensor in found])
+            tensors = self._model(*(self._torch.from_numpy(array) for array in batch))
+        return named(self._outputs, [tensor.numpy() for tensor in tensors])
 
     def close(self) -> None:
         """Drop the model."""

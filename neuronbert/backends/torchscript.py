@@ -2,13 +2,14 @@
 
 import io
 from pathlib import Path
-from typing import Any, Mapping, Optional, Sequence, Tuple
+from typing import Mapping, Optional, Sequence, Tuple
 
 import numpy as np
 
-from neuronbert.backends.base import Batch, ExportResult, ExportSource, ThroughputPlan, Variant
+from neuronbert.backends.base import Batch, ExportResult, ExportSource, Recipe, ThroughputPlan, Variant
 from neuronbert.backends.outputs import Output, Outputs, named
 from neuronbert.backends.tracing import traceable
+from neuronbert.checkpoint.families import TorchModel
 from neuronbert.errors import BackendFailed, BackendUnavailable
 from neuronbert.hardware.machine import library_version, library_versions
 
@@ -36,16 +37,16 @@ def batch_invariant(precision: str) -> bool:
 
 
 def throughput_plan(threads: int) -> ThroughputPlan:
-    """One batch at a time on all threads: torch's intra-op pool is one per process, streams would only queue on it."""
+    """One batch at a time on all threads: torch has one intra-op pool per process, where streams would only queue."""
     return ThroughputPlan(streams=1, rows=8, tokens=2048)
 
 
-def recipes(precision: str) -> Sequence[Mapping[str, Any]]:
-    """Tracing has no options."""
+def recipes(precision: str) -> Sequence[Recipe]:
+    """A single empty recipe: tracing has no options."""
     return [{}]
 
 
-def export(source: ExportSource, precision: str, recipe: Mapping[str, Any], folder: Path) -> ExportResult:
+def export(source: ExportSource, precision: str, recipe: Recipe, folder: Path) -> ExportResult:
     """Trace, freeze and save. Raises BackendFailed when torch cannot trace the model, OSError on a full disk."""
     import torch
 
@@ -91,7 +92,7 @@ def load(
 class TorchScriptSession:
     """A frozen TorchScript module; every call runs on the process's intra-op threads."""
 
-    def __init__(self, model: Any, outputs: Sequence[Output], inputs: int, concurrency: int):
+    def __init__(self, model: TorchModel, outputs: Sequence[Output], inputs: int, concurrency: int):
         self.concurrency = concurrency
         self.precision = _precision(model)
         self._model = model
@@ -108,20 +109,20 @@ class TorchScriptSession:
         tensors = [torch.from_numpy(np.ascontiguousarray(field)) for field in batch[: self._inputs]]
         try:
             with torch.inference_mode():
-                found = model(*tensors)
+                results = model(*tensors)
         except (RuntimeError, IndexError) as error:
             raise BackendFailed(
                 f"torch failed on a batch of shape {batch.input_ids.shape}: {error}",
                 hint="neuronbert doctor, or another variant",
             ) from error
-        return named(self._outputs, [tensor.numpy() for tensor in found])
+        return named(self._outputs, [tensor.numpy() for tensor in results])
 
     def close(self) -> None:
         """Release the module."""
         self._model = None
 
 
-def _precision(model: Any) -> str:
+def _precision(model: TorchModel) -> str:
     """The type of the floating-point constants that freezing left in the graph."""
     constants = [
         node.t("value")

@@ -1,27 +1,27 @@
-"""What the backends that trace the torch model share: the module, example inputs for it, and room for its files."""
+"""What the backends that trace the torch model share: the model, example inputs for it, and room for its files."""
 
 import contextlib
 import os
 import tempfile
 from pathlib import Path
-from typing import Any, Dict, Iterator, Tuple
+from typing import Dict, Iterator, Tuple
 
 import numpy as np
 
 from neuronbert.backends.base import ExportSource
-from neuronbert.checkpoint.families import family_of, size_of
+from neuronbert.checkpoint.families import Tensor, TorchModel, family_of, size_of
 
-# Unequal and above 1, so that no tracer takes a size for a constant or for the other one.
+# Unequal and above 1, so that no tracer takes a size for a constant, or one size for the other.
 EXAMPLE_ROWS = 2
 EXAMPLE_TOKENS = 12
 EXAMPLE_PADDING = 3
-# Of a model's file, the graph around the weights takes a few megabytes at most.
+# In a model's file, the graph around the weights takes a few megabytes at most.
 GRAPH_BYTES = 4 << 20
 PROBE_BYTES = 1 << 20
 
 
-def traceable(source: ExportSource) -> Tuple[Any, Tuple[Any, ...]]:
-    """The FP32 module and a tuple of example tensors, one for each of ``source.input_names``, in that order.
+def traceable(source: ExportSource) -> Tuple[TorchModel, Tuple[Tensor, ...]]:
+    """The FP32 model and a tuple of example tensors, one for each of ``source.input_names``, in that order.
 
     The last row of the examples ends in padding, so that no tracer finds a mask that is all ones and drops it.
     A model without token_type_ids has forward(input_ids, attention_mask) and is traced with two.
@@ -42,22 +42,23 @@ def example_inputs(vocabulary: int, rows: int = EXAMPLE_ROWS, tokens: int = EXAM
     return {"input_ids": ids, "attention_mask": mask, "token_type_ids": np.zeros(shape, dtype=np.int64)}
 
 
-def model_bytes(model: Any) -> int:
-    """Most bytes that a file of the FP32 torch ``model`` takes."""
-    return sum(parameter.numel() * 4 for parameter in model.parameters()) + GRAPH_BYTES
+def model_bytes(model: TorchModel) -> int:
+    """The most bytes that a file of the FP32 torch ``model`` takes."""
+    weights = sum(int(parameter.numel()) * 4 for parameter in model.parameters())
+    return weights + GRAPH_BYTES
 
 
 @contextlib.contextmanager
 def disk_errors(folder: Path, size: int) -> Iterator[None]:
     """Raise the file system's own OSError where a native writer failed and ``folder`` has no room for ``size`` bytes.
 
-    OpenVINO and torch say of a full disk what they say of a broken model: RuntimeError.
+    OpenVINO and torch raise the same RuntimeError for a full disk as for a broken model.
     """
     try:
         yield
     except OSError:
         raise
-    except Exception:  # whatever the library makes of it
+    except Exception:  # whatever the library turned it into
         require_room(folder, size)
         raise
 

@@ -1,4 +1,4 @@
-"""A Hugging Face checkpoint as it lies on disk or on the hub: config, weights, tokenizer, the FP32 model of them.
+"""A Hugging Face checkpoint on disk or on the hub: its config, weights and tokenizer, and the FP32 model of them.
 
 ``backends`` and everything above may import it. ``demo/`` is the checkpoint that ships with the package.
 """

@@ -1,4 +1,4 @@
-"""The model families that are served: for loading.py, the name and shape of every weight that a config promises."""
+"""The model families that are served, and the name and shape of every weight a config promises; loading.py checks."""
 
 import importlib
 import re
@@ -7,18 +7,22 @@ from typing import Any, Callable, Dict, Iterable, List, Mapping, NamedTuple, Opt
 from neuronbert.errors import CheckpointError
 
 Shape = Tuple[int, ...]
+Config = Mapping[str, Any]  # a checkpoint's config.json
+TorchModel = Any  # torch.nn.Module; torch is imported on use only
+Tensor = Any  # torch.Tensor
 
 
 class Head(NamedTuple):
-    """What a task adds to the encoder: the transformers class, its weights, and what they make of hidden states."""
+    """What a task adds to the encoder: the transformers class, its weights, and its outputs from hidden states."""
 
     task: str  # its name
     class_suffix: str  # of the transformers class behind the family's prefix, such as ForTokenClassification
     labels: Optional[int]  # the config's num_labels; None: as many as the checkpoint's config says
     parts: Tuple[str, ...]  # first parts of its weights' names
     shapes: Callable[[int, int], Dict[str, Shape]]  # (hidden size, labels) → name → shape of each of its weights
-    forward: Callable[[Any, Any], Tuple[Any, ...]]  # (transformers model, hidden states) → the task's outputs, in order
-    training_command: str  # makes a checkpoint with this head of {source}
+    # (transformers model, hidden states [rows, tokens, hidden]) → the task's outputs, in order
+    forward: Callable[[TorchModel, Tensor], Tuple[Tensor, ...]]
+    training_command: str  # trains a checkpoint with this head from {source}
     place: str  # module:name, where another process finds it
 
 
@@ -98,7 +102,7 @@ _DISTILBERT_SPELLINGS = {
 }
 
 
-def family_of(config: Mapping[str, Any], where: str) -> Family:
+def family_of(config: Config, where: str) -> Family:
     """The family that serves ``config`` (a config.json's content found at ``where``).
 
     Raises CheckpointError for a model type that is not served, or a variant of it that BERT kernels cannot run.
@@ -118,14 +122,14 @@ def family_of(config: Mapping[str, Any], where: str) -> Family:
     return FAMILIES[model_type]
 
 
-def named_classes(config: Mapping[str, Any]) -> List[str]:
+def named_classes(config: Config) -> List[str]:
     """The class names under ``architectures``; empty where that is no list of strings."""
-    given = config.get("architectures")
-    return [name for name in given if isinstance(name, str)] if isinstance(given, list) else []
+    names = config.get("architectures")
+    return [name for name in names if isinstance(name, str)] if isinstance(names, list) else []
 
 
 def _model_type_of_class(names: Iterable[str]) -> Optional[str]:
-    """Configs written before transformers 2.10 have no model_type; the class name tells it."""
+    """The model type of a config written before transformers 2.10, which had no model_type, from its class name."""
     for name in names:
         for family in FAMILIES.values():
             if name.startswith(family.class_prefix + "For"):
@@ -133,7 +137,7 @@ def _model_type_of_class(names: Iterable[str]) -> Optional[str]:
     return None
 
 
-def _refuse_variants(config: Mapping[str, Any], where: str) -> None:
+def _refuse_variants(config: Config, where: str) -> None:
     positions = config.get("position_embedding_type") or "absolute"
     if positions != "absolute":
         raise CheckpointError(
@@ -147,7 +151,7 @@ def _refuse_variants(config: Mapping[str, Any], where: str) -> None:
         )
 
 
-def size_of(config: Mapping[str, Any], family: Family, key: str, where: str = "config.json") -> int:
+def size_of(config: Config, family: Family, key: str, where: str = "config.json") -> int:
     """One size from the config under transformers' common spelling, or the family's default."""
     own = _DISTILBERT_SPELLINGS.get(key, key) if family.model_type == "distilbert" else key
     value = config.get(own, config.get(key, family.defaults[key]))
@@ -161,8 +165,8 @@ def size_of(config: Mapping[str, Any], family: Family, key: str, where: str = "c
     return value
 
 
-def usable_positions(config: Mapping[str, Any], family: Family) -> int:
-    """Most tokens one row may have. RoBERTa counts positions from pad_token_id + 1, so 514 positions hold 512."""
+def usable_positions(config: Config, family: Family) -> int:
+    """The most tokens in a row. RoBERTa counts positions from pad_token_id + 1, so 514 positions hold 512."""
     positions = size_of(config, family, "max_position_embeddings")
     if family.model_type == "roberta":
         return positions - size_of(config, family, "pad_token_id") - 1
@@ -170,7 +174,7 @@ def usable_positions(config: Mapping[str, Any], family: Family) -> int:
 
 
 def expected_shapes(
-    config: Mapping[str, Any], family: Family, head: Optional[Head], where: str = "config.json"
+    config: Config, family: Family, head: Optional[Head], where: str = "config.json"
 ) -> Dict[str, Shape]:
     """Name → shape of every weight of the encoder that ``config`` describes, and of ``head``."""
 
@@ -190,7 +194,7 @@ def expected_shapes(
     return shapes if head is None else {**shapes, **head.shapes(hidden, label_count(config, head))}
 
 
-def _add_embeddings(shapes: Dict[str, Shape], family: Family, size: Any) -> None:
+def _add_embeddings(shapes: Dict[str, Shape], family: Family, size: Callable[[str], int]) -> None:
     hidden = size("hidden_size")
     width = size("embedding_size") if family.model_type == "electra" else hidden
     root = family.prefix + "embeddings."
@@ -240,7 +244,7 @@ _BODY = ("embeddings.", "embeddings_project.", "encoder.", "transformer.", "pool
 _LEGACY_NORM = re.compile(r"LayerNorm\.(gamma|beta)$")
 _BUFFER = re.compile(r"(^|\.)(position_ids|token_type_ids)$")
 _POOLER = re.compile(r"(^|\.)pooler\.")
-# First parts of the heads' names in transformers: those of other tasks ride along in some checkpoints.
+# First parts of the heads' names in transformers: some checkpoints carry the heads of other tasks too.
 _HEAD_PARTS = frozenset(
     "cls lm_head qa_outputs classifier pre_classifier generator_predictions generator_lm_head "
     "discriminator_predictions vocab_transform vocab_layer_norm vocab_projector sequence_summary".split()
@@ -256,7 +260,7 @@ def canonical_name(name: str, family: Family) -> str:
 
 
 def is_ignored(name: str, head: Optional[Head]) -> bool:
-    """Whether a weight of this canonical name may be in the file without being served by a model with ``head``."""
+    """Whether a file may hold a weight of this canonical name that a model with ``head`` does not use."""
     served = () if head is None else head.parts
     other_head = name.split(".")[0] in _HEAD_PARTS.difference(served)
     return other_head or bool(_BUFFER.search(name) or _POOLER.search(name))

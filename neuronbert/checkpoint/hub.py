@@ -1,4 +1,4 @@
-"""Fetches one revision of a hub checkpoint for checkpoint.py: config, tokenizer and weights from the same commit."""
+"""Fetches one revision of a hub checkpoint for loading.py: config, tokenizer and weights from the same commit."""
 
 import logging
 import re
@@ -36,13 +36,13 @@ def download(
         return _fetch(repo_id, revision, token, allow_pickle)
     except NeuronBertError:
         raise
-    except Exception as error:  # requests' and httpx' families differ between huggingface_hub releases
-        reason = _explain(error, repo_id, revision)
-        if reason is not None:
-            raise reason from error
+    except Exception as error:  # of requests or of httpx, by the release of huggingface_hub
+        refusal = _explain(error, repo_id, revision)
+        if refusal is not None:
+            raise refusal from error
         if _is_network_failure(error):
             folder, commit = _from_cache(repo_id, revision, error)
-            # Without a handler of the caller's, a warning is one line on stderr.
+            # Unless the caller's code handles it, a warning is one line on stderr.
             log.warning(
                 "the hub cannot be reached (%s): %s at %s is from the cache", _root_cause(error), repo_id, commit
             )
@@ -61,7 +61,7 @@ def _fetch(repo_id: str, revision: Optional[str], token: Optional[str], allow_pi
     info = HfApi().model_info(repo_id, revision=revision, token=token)
     names = [sibling.rfilename for sibling in info.siblings or []]
     wanted = ["config.json", *FILE_NAMES, *_weight_patterns(repo_id, names, allow_pickle)]
-    # Asked for by branch, so that the cache remembers the branch; all files come from the commit it resolves to.
+    # Asked for by its branch, so that the cache remembers it; all files come from the commit it resolves to.
     folder = Path(snapshot_download(repo_id, revision=revision, token=token, allow_patterns=wanted))
     return folder, folder.name
 
@@ -104,10 +104,10 @@ def _from_cache(repo_id: str, revision: Optional[str], failure: Optional[Excepti
 
 
 def _explain(error: Exception, repo_id: str, revision: Optional[str]) -> Optional[CheckpointError]:
-    """The hub's refusals in our words; None for what is not a refusal."""
+    """A CheckpointError for what the hub refuses; None for an error that is no refusal."""
     from huggingface_hub import utils
 
-    if type(error).__name__ == "GatedRepoError":  # younger than the oldest huggingface_hub we take
+    if type(error).__name__ == "GatedRepoError":  # newer than the oldest huggingface_hub supported
         return CheckpointError(
             f"{repo_id} is gated: its owner asks for an agreement first",
             hint=f"accept it at https://huggingface.co/{repo_id}, then set HF_TOKEN or pass --token",
@@ -127,13 +127,13 @@ def _explain(error: Exception, repo_id: str, revision: Optional[str]) -> Optiona
     return None
 
 
-# requests' ConnectionError and Timeout, httpx' TransportError, and what huggingface_hub makes of them.
+# ConnectionError and Timeout of requests, TransportError of httpx, and the errors huggingface_hub turns them into.
 _NETWORK_ERRORS = {"ConnectionError", "Timeout", "TransportError", "LocalEntryNotFoundError", "OfflineModeIsEnabled"}
 
 
 def _is_network_failure(error: Exception) -> bool:
-    families = {kind.__name__ for kind in type(error).__mro__}
-    return bool(families & _NETWORK_ERRORS)
+    names = {kind.__name__ for kind in type(error).__mro__}
+    return bool(names & _NETWORK_ERRORS)
 
 
 def _root_cause(error: BaseException) -> str:

@@ -1,4 +1,4 @@
-"""Turns a folder, a hub id, "demo" or an in-memory (model, tokenizer) into a checked Checkpoint; tasks say which heads.
+"""Turns a folder, a hub id, "demo" or (model, tokenizer) into a checked Checkpoint, with a head that tasks gives it.
 
 Reads and checks everything without torch or transformers; only ``Checkpoint.torch_model`` (and a pickle) needs them.
 """
@@ -12,8 +12,11 @@ from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tup
 
 from neuronbert.checkpoint import weights
 from neuronbert.checkpoint.families import (
+    Config,
     Family,
     Head,
+    Shape,
+    TorchModel,
     canonical_name,
     expected_shapes,
     family_of,
@@ -30,6 +33,7 @@ from neuronbert.errors import CheckpointError
 
 DEMO_FOLDER = Path(__file__).parent / "demo"
 
+# A name or folder, or a pair of transformers objects (model, tokenizer).
 Source = Union[str, "os.PathLike[str]", Tuple[Any, Any], List[Any]]
 
 
@@ -44,7 +48,7 @@ class Checkpoint:
 
     source: str
     revision: Optional[str]
-    config: Dict[str, Any]
+    config: Config
     model_type: str
     architecture: str
     fingerprint: str
@@ -59,7 +63,7 @@ class Checkpoint:
         """File name → content; always tokenizer.json and tokenizer_config.json (with a sane model_max_length)."""
         return dict(self._tokenizer)
 
-    def torch_model(self) -> Any:
+    def torch_model(self) -> TorchModel:
         """A new reference_model.ReferenceModel: float32, on the CPU, in eval mode.
 
         ``forward(input_ids, attention_mask, token_type_ids)`` → the task's outputs, in order.
@@ -73,17 +77,17 @@ class Checkpoint:
 
 
 class BaseCheckpoint(NamedTuple):
-    """A checkpoint to fine-tune: as Checkpoint, but the head may be absent from ``tensors``."""
+    """A checkpoint to fine-tune: like Checkpoint, but ``tensors`` may lack the head."""
 
     source: str
     revision: Optional[str]
-    config: Dict[str, Any]
+    config: Config
     family: Family
     tensors: Tensors
     tokenizer: Dict[str, bytes]
 
 
-class _Place(NamedTuple):
+class _Location(NamedTuple):
     """Where a checkpoint's files are, and what the user called it."""
 
     folder: Path
@@ -109,10 +113,10 @@ def load_checkpoint(
     """
     if isinstance(source, (tuple, list)):
         return _from_objects(source, heads)
-    place = _locate(source, revision, token, local_files_only, allow_pickle)
-    config, family, stored = _read_weights(place, allow_pickle)
-    head = _find_head(stored, family, config, place.source, heads)
-    return _describe(_checked(place, config, family, stored, head), head)
+    location = _locate(source, revision, token, local_files_only, allow_pickle)
+    config, family, stored = _read_weights(location, allow_pickle)
+    head = _find_head(stored, family, config, location.source, heads)
+    return _describe(_checked(location, config, family, stored, head), head)
 
 
 def load_base_checkpoint(
@@ -124,11 +128,11 @@ def load_base_checkpoint(
     local_files_only: bool = False,
     allow_pickle: bool = False,
 ) -> BaseCheckpoint:
-    """Read and check a checkpoint to fine-tune, as ``load_checkpoint``; it may be without ``head``."""
-    place = _locate(source, revision, token, local_files_only, allow_pickle)
-    config, family, stored = _read_weights(place, allow_pickle)
-    there = head if head is not None and _has_head(stored, family, head) else None
-    return _checked(place, config, family, stored, there)
+    """Read and check a checkpoint to fine-tune, as ``load_checkpoint`` does; it may lack ``head``."""
+    location = _locate(source, revision, token, local_files_only, allow_pickle)
+    config, family, stored = _read_weights(location, allow_pickle)
+    stored_head = head if head is not None and _has_head(stored, family, head) else None
+    return _checked(location, config, family, stored, stored_head)
 
 
 def _locate(
@@ -137,7 +141,7 @@ def _locate(
     token: Optional[str],
     local_files_only: bool,
     allow_pickle: bool,
-) -> _Place:
+) -> _Location:
     if not isinstance(source, (str, os.PathLike)):
         raise CheckpointError(
             f'a checkpoint is a folder, a hub id, "demo" or (model, tokenizer), not a {type(source).__name__}',
@@ -145,10 +149,10 @@ def _locate(
         )
     name = os.fspath(source)
     if name == "demo":
-        return _Place(DEMO_FOLDER, "demo", None)
+        return _Location(DEMO_FOLDER, "demo", None)
     folder = Path(name).expanduser()
     if name and folder.is_dir():
-        return _Place(folder, name, None)
+        return _Location(folder, name, None)
     if name and folder.exists():
         raise CheckpointError(
             f"{name} is a file; a checkpoint is a folder with config.json", hint=f"pass its folder: {folder.parent}"
@@ -161,21 +165,21 @@ def _locate(
             hint='an existing folder, a hub id such as deepset/minilm-uncased-squad2, or "demo"',
         )
     snapshot, commit = download(name, revision, token, local_files_only, allow_pickle)
-    return _Place(snapshot, name, commit)
+    return _Location(snapshot, name, commit)
 
 
-def _read_weights(place: _Place, allow_pickle: bool) -> Tuple[Dict[str, Any], Family, Tensors]:
-    config = _read_config(place.folder)
-    family = family_of(config, str(place.folder / "config.json"))
-    return config, family, weights.read_folder(place.folder, allow_pickle)
+def _read_weights(location: _Location, allow_pickle: bool) -> Tuple[Config, Family, Tensors]:
+    config = _read_config(location.folder)
+    family = family_of(config, str(location.folder / "config.json"))
+    return config, family, weights.read_folder(location.folder, allow_pickle)
 
 
 def _checked(
-    place: _Place, config: Dict[str, Any], family: Family, stored: Tensors, head: Optional[Head]
+    location: _Location, config: Config, family: Family, stored: Tensors, head: Optional[Head]
 ) -> BaseCheckpoint:
-    tensors = _served(stored, family, head, config, str(place.folder / "config.json"))
-    tokenizer = _read_tokenizer(place.folder, family, config, place.source)
-    return BaseCheckpoint(place.source, place.revision, config, family, tensors, tokenizer)
+    tensors = _served(stored, family, head, config, str(location.folder / "config.json"))
+    tokenizer = _read_tokenizer(location.folder, family, config, location.source)
+    return BaseCheckpoint(location.source, location.revision, config, family, tensors, tokenizer)
 
 
 def _from_objects(source: Sequence[Any], heads: Sequence[Head]) -> Checkpoint:
@@ -199,7 +203,7 @@ def _from_objects(source: Sequence[Any], heads: Sequence[Head]) -> Checkpoint:
     return _describe(BaseCheckpoint(name, None, config, family, tensors, tokenizer), head)
 
 
-def _read_tokenizer(folder: Path, family: Family, config: Mapping[str, Any], source: str) -> Dict[str, bytes]:
+def _read_tokenizer(folder: Path, family: Family, config: Config, source: str) -> Dict[str, bytes]:
     files = read_tokenizer(folder, family.model_type, usable_positions(config, family))
     largest, token = largest_id(files)
     rows = size_of(config, family, "vocab_size")
@@ -230,16 +234,16 @@ def _describe(base: BaseCheckpoint, head: Head) -> Checkpoint:
     )
 
 
-def _input_names(family: Family, config: Mapping[str, Any], tokenizer: Mapping[str, bytes]) -> Tuple[str, ...]:
+def _input_names(family: Family, config: Config, tokenizer: Mapping[str, bytes]) -> Tuple[str, ...]:
     kinds = config.get("type_vocab_size", family.defaults["type_vocab_size"])
     if family.has_token_types and kinds >= 2 and uses_token_types(tokenizer):
         return ("input_ids", "attention_mask", "token_type_ids")
     return ("input_ids", "attention_mask")
 
 
-def _read_config(folder: Path) -> Dict[str, Any]:
+def _read_config(folder: Path) -> Config:
     path = folder / "config.json"
-    # First, as an artifact holds the config too.
+    # Checked first: an artifact holds a config.json too.
     if (folder / "neuronbert.json").exists():
         raise CheckpointError(
             f"{folder} is a compiled artifact already, not a checkpoint",
@@ -262,9 +266,7 @@ def _read_config(folder: Path) -> Dict[str, Any]:
     return config
 
 
-def _served(
-    stored: Tensors, family: Family, head: Optional[Head], config: Mapping[str, Any], config_name: str
-) -> Tensors:
+def _served(stored: Tensors, family: Family, head: Optional[Head], config: Config, config_name: str) -> Tensors:
     """The weights that ``config`` and ``head`` ask for, under their current names; all checks made."""
     named = _renamed(stored, family, head)
     shapes = expected_shapes(config, family, head, config_name)
@@ -300,11 +302,11 @@ def _renamed(stored: Tensors, family: Family, head: Optional[Head]) -> Tensors:
 
 
 def _has_head(stored: Tensors, family: Family, head: Head) -> bool:
-    found = {canonical_name(name, family) for name in stored}
-    return all(f"{part}.weight" in found for part in head.parts)
+    names = {canonical_name(name, family) for name in stored}
+    return all(f"{part}.weight" in names for part in head.parts)
 
 
-def _find_head(stored: Tensors, family: Family, config: Mapping[str, Any], source: str, heads: Sequence[Head]) -> Head:
+def _find_head(stored: Tensors, family: Family, config: Config, source: str, heads: Sequence[Head]) -> Head:
     """The head that the weights have, of several the one that the config's class names, else the first of ``heads``.
 
     CheckpointError says what the weights have instead.
@@ -325,7 +327,7 @@ def _find_head(stored: Tensors, family: Family, config: Mapping[str, Any], sourc
     )
 
 
-def _require_same_names(named: Tensors, shapes: Mapping[str, Any], model: str, config_name: str) -> None:
+def _require_same_names(named: Tensors, shapes: Mapping[str, Shape], model: str, config_name: str) -> None:
     missing = [name for name in shapes if name not in named]
     unknown = sorted(name for name in named if name not in shapes)
     if missing:

@@ -1,6 +1,6 @@
-"""The FP32 model every variant is made from: transformers' own layers, our checked weights, a mask safe in 16 bits.
+"""The FP32 model that every variant is made from: transformers' layers, checked weights, a mask safe in 16 bits.
 
-Imports torch and transformers, so checkpoint.py imports it on use.
+It imports torch and transformers, so loading.py imports it on use.
 """
 
 import importlib
@@ -11,14 +11,14 @@ from typing import Any, Dict, Mapping, Optional, Tuple
 import numpy as np
 import torch
 
-from neuronbert.checkpoint.families import Family, Head, label_count
+from neuronbert.checkpoint.families import Config, Family, Head, TorchModel, label_count
 from neuronbert.errors import BackendFailed
 
 
 def _import_transformers() -> Any:
-    """transformers, whichever tokenizers release it asks for: its layers need none, and text is tokenised by us.
+    """transformers, whichever tokenizers release it asks for: its layers need none, and texts are tokenised elsewhere.
 
-    4.6.0, which AWS's tutorials pin, refuses to start beside a newer tokenizers, and starts where it finds none.
+    4.6.0, which AWS's tutorials pin, refuses to be imported beside a newer tokenizers, but not where there is none.
     """
     try:
         return importlib.import_module("transformers")
@@ -42,12 +42,12 @@ transformers = _import_transformers()
 MASKED_SCORE = -10000.0
 
 
-class ReferenceModel(torch.nn.Module):
-    """``forward(input_ids, attention_mask, token_type_ids=None)`` → what ``head`` makes of the hidden states.
+class ReferenceModel(torch.nn.Module):  # type: ignore[misc]  # torch is not type-checked
+    """``forward(input_ids, attention_mask, token_type_ids=None)`` → the outputs of ``head``.
 
     Inputs are int64 of shape [rows, tokens], outputs float32 with [rows, …]. ``model`` is the transformers object;
     its embeddings, layers and head are called one after another, because the code between them (how a mask is
-    expanded, what is returned) differs between releases and is what torch.jit.trace and 16-bit engines stumble over.
+    expanded, what is returned) differs between releases, and torch.jit.trace and 16-bit engines stumble over it.
     """
 
     def __init__(self, model: torch.nn.Module, prefix: str, head: Head, uses_token_types: bool):
@@ -58,7 +58,7 @@ class ReferenceModel(torch.nn.Module):
         self._prefix = prefix.rstrip(".")
 
     @property
-    def config(self) -> Any:
+    def config(self) -> Any:  # transformers' config object
         return self.model.config
 
     def forward(
@@ -92,16 +92,18 @@ def additive_mask(attention_mask: torch.Tensor) -> torch.Tensor:
 
 
 def build_reference_model(
-    family: Family, head: Head, config: Mapping[str, Any], weights: Mapping[str, np.ndarray], uses_token_types: bool
+    family: Family, head: Head, config: Config, weights: Mapping[str, np.ndarray], uses_token_types: bool
 ) -> ReferenceModel:
     """The transformers model of ``config`` with ``weights`` (float32 by canonical name), on the CPU, in eval mode."""
     model = new_transformers_model(family, head, config)
     load_strictly(model, {name: torch.from_numpy(array) for name, array in weights.items()})
-    return ReferenceModel(model.eval(), family.prefix, head, uses_token_types).eval()
+    reference = ReferenceModel(model.eval(), family.prefix, head, uses_token_types)
+    reference.eval()
+    return reference
 
 
-def new_transformers_model(family: Family, head: Head, config: Mapping[str, Any]) -> Any:
-    """A float32 model with transformers' random weights; the caller's random numbers are left alone."""
+def new_transformers_model(family: Family, head: Head, config: Config) -> TorchModel:
+    """A float32 model with transformers' random weights; the state of the caller's random numbers does not change."""
     settings = {key: value for key, value in config.items() if key not in _NOT_OUR_SETTINGS}
     settings.update(num_labels=label_count(config, head), chunk_size_feed_forward=0)
     parsed = getattr(transformers, family.config_class).from_dict(settings)
@@ -140,17 +142,17 @@ def load_strictly(model: torch.nn.Module, weights: Dict[str, torch.Tensor]) -> N
             parameter.copy_(weights[name])
 
 
-def _add_masks_in_distilbert(model: Any) -> None:
+def _add_masks_in_distilbert(model: TorchModel) -> None:
     """Before transformers 5, DistilBERT's eager attention takes the 0/1 mask and fills in finfo.min by itself."""
     for layer in model.distilbert.transformer.layer:
         if type(layer.attention).__name__ == "MultiHeadSelfAttention":
             layer.attention = _AdditiveMaskAttention(layer.attention)
 
 
-class _AdditiveMaskAttention(torch.nn.Module):
+class _AdditiveMaskAttention(torch.nn.Module):  # type: ignore[misc]  # torch is not type-checked
     """DistilBERT's attention with its own projections and an additive mask, called as transformers 4.x calls it."""
 
-    def __init__(self, original: Any):
+    def __init__(self, original: torch.nn.Module):
         super().__init__()
         self.n_heads, self.dim = original.n_heads, original.dim
         self.q_lin, self.k_lin = original.q_lin, original.k_lin
@@ -159,7 +161,7 @@ class _AdditiveMaskAttention(torch.nn.Module):
 
     def forward(
         self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: torch.Tensor, *_: Any, **__: Any
-    ) -> Any:
+    ) -> Tuple[torch.Tensor]:
         rows, width = query.size(0), self.dim // self.n_heads
 
         def heads(x: torch.Tensor) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""A checkpoint's tokenizer: texts to token ids, and what a task must know to put rows together; tasks cut the rows."""
+"""A checkpoint's tokenizer: texts to token ids, and the special tokens around them; tasks put rows together with it."""
 
 import json
 import re
@@ -8,11 +8,12 @@ from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence, Uni
 import numpy as np
 import tokenizers
 
-from neuronbert.checkpoint.families import FAMILIES, usable_positions
+from neuronbert.checkpoint.families import FAMILIES, Config, usable_positions
+from neuronbert.checkpoint.tokenizer_files import Settings
 from neuronbert.errors import CheckpointError
 
 LONE_SURROGATES = re.compile("[\ud800-\udfff]")
-# Below this, tokenizers' own threads cost more than they save. But only they leave Python's lock to other threads,
+# Below this, the threads of tokenizers cost more than they save. But only with them does it release Python's lock,
 # which is why the runner sets Tokenizer.few_texts to 0.
 FEW_TEXTS = 4
 
@@ -35,7 +36,7 @@ class Template(NamedTuple):
 
 
 class Tokenizer:
-    """A checkpoint's tokenizer, with what cutting texts into rows needs to know of it.
+    """A checkpoint's tokenizer, with what a task needs to know of it to cut texts into rows.
 
     Attributes: ``cls_id`` and ``pad_id`` (token ids), ``max_length`` (tokens; None when neither tokenizer nor model
     names a limit), ``max_positions`` (tokens; None when the model's config was not given), ``pads_left`` (of padding
@@ -46,8 +47,8 @@ class Tokenizer:
     def __init__(
         self,
         backend: tokenizers.Tokenizer,
-        tokenizer_config: Mapping[str, Any],
-        config: Optional[Mapping[str, Any]] = None,
+        tokenizer_config: Settings,
+        config: Optional[Config] = None,
     ):
         padding = backend.padding or {}
         backend.no_truncation()
@@ -64,9 +65,7 @@ class Tokenizer:
         self.max_length = min((int(limit) for limit in limits if limit), default=None)
 
     @classmethod
-    def from_bytes(
-        cls, tokenizer_json: bytes, tokenizer_config: bytes, config: Optional[Mapping[str, Any]] = None
-    ) -> "Tokenizer":
+    def from_bytes(cls, tokenizer_json: bytes, tokenizer_config: bytes, config: Optional[Config] = None) -> "Tokenizer":
         """From the contents of tokenizer.json and tokenizer_config.json, and the model's config where it is known.
 
         CheckpointError when either cannot be read or has no template for a pair of texts.
@@ -106,7 +105,7 @@ class Tokenizer:
         return self.backend.encode_batch(texts, add_special_tokens=False)
 
     def limit_length(self, tokens: int) -> None:
-        """Cut windows to ``tokens`` at most, as if the model had no more positions: static shapes have a longest."""
+        """Keep rows to ``tokens`` at most, as if the model had no more positions: the longest of its static shapes."""
         self.max_length = min(tokens, self.max_length or tokens)
         self.max_positions = min(tokens, self.max_positions or tokens)
 
@@ -121,19 +120,19 @@ def _encodable(text: str) -> str:
 
 
 def _derive_template(backend: tokenizers.Tokenizer) -> Template:
-    """Read the special tokens off a pair that the tokenizer itself puts together, whatever its post-processor is."""
+    """Read the special tokens from a pair that the tokenizer itself puts together, whatever its post-processor."""
     encoding = backend.encode("a", "a")
     ids = np.array(encoding.ids, dtype=np.int64)
     types = np.array(encoding.type_ids, dtype=np.int64)
-    places = encoding.sequence_ids
-    if 0 not in places or 1 not in places or places[0] is not None:
+    sides = encoding.sequence_ids  # of each token: None for a special one, 0 or 1 for the text it is from
+    if 0 not in sides or 1 not in sides or sides[0] is not None:
         raise CheckpointError(
             "the tokenizer does not put a classification token before a pair of texts",
             hint="use the checkpoint's own BERT, DistilBERT, ELECTRA or RoBERTa tokenizer",
         )
-    first, second = places.index(0), places.index(1)
-    after_first = first + places.count(0)
-    after_second = second + places.count(1)
+    first, second = sides.index(0), sides.index(1)
+    after_first = first + sides.count(0)
+    after_second = second + sides.count(1)
     before, between, after = slice(0, first), slice(after_first, second), slice(after_second, None)
     return Template(
         ids[before],
@@ -147,7 +146,7 @@ def _derive_template(backend: tokenizers.Tokenizer) -> Template:
     )
 
 
-def _special_id(backend: tokenizers.Tokenizer, tokenizer_config: Mapping[str, Any], name: str, otherwise: int) -> int:
+def _special_id(backend: tokenizers.Tokenizer, tokenizer_config: Settings, name: str, otherwise: int) -> int:
     token = tokenizer_config.get(name)
     if isinstance(token, dict):  # transformers writes an AddedToken as a dictionary
         token = token.get("content")
@@ -155,7 +154,7 @@ def _special_id(backend: tokenizers.Tokenizer, tokenizer_config: Mapping[str, An
     return otherwise if number is None else number
 
 
-def _positions(config: Mapping[str, Any]) -> Optional[int]:
+def _positions(config: Config) -> Optional[int]:
     if config.get("max_position_embeddings") is None:
         return None
     # A tokenizer may come with the config of a model that is not served; most count as BERT does.

@@ -1,15 +1,20 @@
-"""Collects a checkpoint's tokenizer for checkpoint.py, building tokenizer.json where only a vocabulary was saved.
+"""Collects a checkpoint's tokenizer files for loading.py, building tokenizer.json where only a vocabulary was saved.
 
 Needs the ``tokenizers`` library, neither torch nor transformers.
 """
 
 import json
 from pathlib import Path
-from typing import Any, Dict, List, Mapping, Tuple
+from typing import TYPE_CHECKING, Any, Dict, List, Mapping, Tuple
 
 from neuronbert.errors import CheckpointError
 
-# Everything a tokenizer of the served families may consist of; what is there travels along into an artifact.
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+Settings = Mapping[str, Any]  # tokenizer_config.json
+
+# All the files that a tokenizer of the served families may have; those that are there go into the artifact too.
 FILE_NAMES = (
     "tokenizer.json",
     "tokenizer_config.json",
@@ -101,13 +106,13 @@ def _json_object(path: Path, raw: bytes) -> Dict[str, Any]:
     return value
 
 
-def _sane_length(given: Any, usable_positions: int) -> int:
-    if isinstance(given, (int, float)) and not isinstance(given, bool) and 0 < given < _NO_TRUNCATION:
-        return min(int(given), usable_positions)
+def _sane_length(length: Any, usable_positions: int) -> int:
+    if isinstance(length, (int, float)) and not isinstance(length, bool) and 0 < length < _NO_TRUNCATION:
+        return min(int(length), usable_positions)
     return usable_positions
 
 
-def _checked(path: Path, raw: bytes, settings: Mapping[str, Any]) -> bytes:
+def _checked(path: Path, raw: bytes, settings: Settings) -> bytes:
     """tokenizer.json as it is, unless tokenizer_config.json overrules its normaliser, which transformers lets it do."""
     from tokenizers import Tokenizer, __version__
 
@@ -131,7 +136,7 @@ _NORMALIZER_KEYS = (
 )
 
 
-def _overrule_normalizer(described: Dict[str, Any], settings: Mapping[str, Any]) -> bool:
+def _overrule_normalizer(described: Dict[str, Any], settings: Settings) -> bool:
     normalizer = described.get("normalizer")
     if not isinstance(normalizer, dict) or normalizer.get("type") != "BertNormalizer":
         return False
@@ -141,13 +146,14 @@ def _overrule_normalizer(described: Dict[str, Any], settings: Mapping[str, Any])
     return changed
 
 
-def _token(settings: Mapping[str, Any], key: str) -> str:
+def _token(settings: Settings, key: str) -> str:
     """A special token, which transformers writes as a string or as a description of an AddedToken."""
     value = settings[key]
-    return value["content"] if isinstance(value, dict) else value
+    token: str = value["content"] if isinstance(value, dict) else value
+    return token
 
 
-def _build_wordpiece(folder: Path, files: Mapping[str, bytes], settings: Mapping[str, Any]) -> bytes:
+def _build_wordpiece(folder: Path, files: Mapping[str, bytes], settings: Settings) -> bytes:
     from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
     # Split at newlines only: str.splitlines would also cut at rarer separators, which are tokens in some vocabularies.
@@ -172,7 +178,7 @@ def _build_wordpiece(folder: Path, files: Mapping[str, bytes], settings: Mapping
     return _finished(folder, tokenizer, files, settings, sorted(special, key=special.__getitem__))
 
 
-def _build_byte_level(folder: Path, files: Mapping[str, bytes], settings: Mapping[str, Any]) -> bytes:
+def _build_byte_level(folder: Path, files: Mapping[str, bytes], settings: Settings) -> bytes:
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 
     vocab = _json_object(folder / "vocab.json", files["vocab.json"])
@@ -207,9 +213,7 @@ def _merges(path: Path, raw: bytes) -> List[Tuple[str, str]]:
     return merges
 
 
-def _special_ids(
-    path: Path, vocab: Mapping[str, int], settings: Mapping[str, Any], kinds: Mapping[str, str]
-) -> Dict[str, int]:
+def _special_ids(path: Path, vocab: Mapping[str, int], settings: Settings, kinds: Mapping[str, str]) -> Dict[str, int]:
     ids = {}
     for kind in kinds:
         token = _token(settings, kind) if kind in settings else ""
@@ -221,19 +225,20 @@ def _special_ids(
 
 
 def _finished(
-    folder: Path, tokenizer: Any, files: Mapping[str, bytes], settings: Mapping[str, Any], special: List[str]
+    folder: Path, tokenizer: "Tokenizer", files: Mapping[str, bytes], settings: Settings, special: List[str]
 ) -> bytes:
     from tokenizers import AddedToken
 
     # RoBERTa's mask swallows the space before it (transformers' AddedToken(lstrip=True)).
     mask = _token(settings, "mask_token") if "mask_token" in settings else None
     lstrips = mask if "eos_token" in settings else None
-    tokenizer.add_special_tokens([AddedToken(t, lstrip=t == lstrips, normalized=False) for t in special])
+    tokenizer.add_special_tokens([AddedToken(token, lstrip=token == lstrips, normalized=False) for token in special])
     tokenizer.add_tokens([token for token in _added_tokens(folder, files, settings) if token not in special])
-    return tokenizer.to_str().encode("utf-8")
+    serialised: str = tokenizer.to_str()
+    return serialised.encode("utf-8")
 
 
-def _added_tokens(folder: Path, files: Mapping[str, bytes], settings: Mapping[str, Any]) -> List[str]:
+def _added_tokens(folder: Path, files: Mapping[str, bytes], settings: Settings) -> List[str]:
     """Tokens added after training, by number: transformers < 4.34 kept them in a file of their own."""
     numbers = {entry["content"]: int(number) for number, entry in settings.get("added_tokens_decoder", {}).items()}
     if "added_tokens.json" in files:

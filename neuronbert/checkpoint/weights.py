@@ -1,4 +1,4 @@
-"""Reads weights as raw bytes, without torch, so that checkpoint.py can count, check and fingerprint them."""
+"""Reads weights as raw bytes, without torch, so that loading.py can count, check and fingerprint them."""
 
 import hashlib
 import json
@@ -6,14 +6,15 @@ import mmap
 import os
 import struct
 from pathlib import Path
-from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Tuple
+from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Tuple
 
 import numpy as np
 
+from neuronbert.checkpoint.families import Tensor
 from neuronbert.errors import CheckpointError
 
 # safetensors' names for the floating types: the numpy type that holds their bits, and the bits all set in NaN and Inf.
-_FLOATS: Dict[str, Tuple[Any, int]] = {
+_FLOATS: Dict[str, Tuple[np.dtype, int]] = {
     "F64": (np.dtype("<u8"), 0x7FF0000000000000),
     "F32": (np.dtype("<u4"), 0x7F800000),
     "F16": (np.dtype("<u2"), 0x7C00),
@@ -49,6 +50,7 @@ class StoredTensor(NamedTuple):
         """A new float32 array of ``shape``; exact for F16 and BF16, rounded for F64."""
         bits, _ = _FLOATS[self.dtype]
         raw = self.data.view(bits)
+        values: np.ndarray
         if self.dtype == "BF16":  # bfloat16 is the upper half of a float32
             values = (raw.astype(np.uint32) << np.uint32(16)).view(np.float32)
         else:
@@ -77,7 +79,7 @@ def read_folder(folder: Path, allow_pickle: bool) -> Tensors:
     if (folder / SINGLE_FILE).is_file():
         return read_safetensors(folder / SINGLE_FILE)
     if (folder / INDEX_FILE).is_file():
-        return _read_shards(folder / INDEX_FILE, lambda path: read_safetensors(path))
+        return _read_shards(folder / INDEX_FILE, read_safetensors)
     return _read_pickles(folder, allow_pickle)
 
 
@@ -119,7 +121,7 @@ def _refuse_pointer(path: Path, start: bytes) -> None:
 
 def _parse_header(path: Path, raw: bytes) -> Dict[str, Any]:
     try:
-        header = json.loads(raw)
+        header: Dict[str, Any] = json.loads(raw)
         header.pop("__metadata__", None)
         for entry in header.values():
             begin, end = entry["data_offsets"]
@@ -160,7 +162,7 @@ def check_values(tensors: Mapping[str, StoredTensor]) -> None:
             )
 
 
-def _read_shards(index_path: Path, read: Any) -> Tensors:
+def _read_shards(index_path: Path, read: Callable[[Path], Tensors]) -> Tensors:
     try:
         weight_map = json.loads(index_path.read_text(encoding="utf-8"))["weight_map"]
         shards = sorted(set(weight_map.values()))
@@ -175,13 +177,13 @@ def _read_shards(index_path: Path, read: Any) -> Tensors:
             f"{index_path.parent} lacks {', '.join(missing)}, which {index_path.name} names",
             hint="fetch the missing files",
         )
-    found: Tensors = {}
+    tensors: Tensors = {}
     for shard in shards:
-        found.update(read(index_path.parent / shard))
-    absent = sorted(set(weight_map) - set(found))
+        tensors.update(read(index_path.parent / shard))
+    absent = sorted(set(weight_map) - set(tensors))
     if absent:
         raise CheckpointError(f"{index_path} promises {absent[0]}, which none of its files holds", hint=_FETCH_AGAIN)
-    return {name: found[name] for name in weight_map}
+    return {name: tensors[name] for name in weight_map}
 
 
 def _read_pickles(folder: Path, allow_pickle: bool) -> Tensors:
@@ -251,7 +253,7 @@ def _read_pickle(path: Path) -> Tensors:
     return from_state_dict(state, str(path))
 
 
-def from_state_dict(state: Mapping[str, Any], where: str) -> Tensors:
+def from_state_dict(state: Mapping[str, Tensor], where: str) -> Tensors:
     """Copies of torch tensors as StoredTensor, from any device; ``where`` is named in later errors."""
     import torch
 

@@ -1,4 +1,4 @@
-"""A checkpoint to an artifact: export each candidate, compare it with FP32 at the gate, time it, keep the fastest.
+"""Checkpoint to artifact: export the candidates, time them, compare with FP32 at the gate, keep the fastest that pass.
 
 ``runner`` and everything above may import it.
 """

@@ -1,19 +1,20 @@
-"""Which variants compile is to try, and what became of each."""
+"""Which variants compile tries, and what became of each; exporter.py builds them, selection.py decides."""
 
 import os
 from dataclasses import dataclass, field
 from itertools import zip_longest
 from pathlib import Path
 from statistics import median
-from typing import Any, Dict, Iterable, List, Mapping, NamedTuple, Optional, Sequence, Tuple, Union
+from typing import Any, Dict, Iterable, List, NamedTuple, Optional, Sequence, Tuple, Union
 
 from neuronbert.backends import BACKENDS, backend_module, load_backend
-from neuronbert.backends.base import Backend, Session, ThroughputPlan
+from neuronbert.backends.base import Backend, Recipe, Session, ThroughputPlan
 from neuronbert.errors import UsageError
 from neuronbert.hardware.machine import has_inferentia
-from neuronbert.tasks.base import Agreement
+from neuronbert.tasks.base import Agreement, Document
 
 Names = Union[str, Sequence[str]]
+VariantEntry = Dict[str, Any]  # a variant as the manifest will list it, filled in step by step
 
 PRECISIONS = ("fp32", "bf16", "fp16", "int8")
 
@@ -37,12 +38,12 @@ class Trial:
     candidate: Candidate
     outcome: str = ""
     why: str = ""
-    recipes: List[Mapping[str, Any]] = field(default_factory=list)  # still to be tried
-    variants: List[Dict[str, Any]] = field(default_factory=list)  # one, or one for each bucket
+    recipes: List[Recipe] = field(default_factory=list)  # still to be tried
+    variants: List[VariantEntry] = field(default_factory=list)  # a single one, or one for each bucket
     session: Optional[Session] = None
     plan: ThroughputPlan = ThroughputPlan(streams=1, rows=1, tokens=1)
-    folders: List[Path] = field(default_factory=list)  # that were made for it
-    agreements: List[Agreement] = field(default_factory=list)  # of the variants, as far as the gate was asked
+    folders: List[Path] = field(default_factory=list)  # made for it
+    agreements: List[Agreement] = field(default_factory=list)  # of the variants that the gate has compared
     windows_per_s: List[float] = field(default_factory=list)
 
     @property
@@ -50,7 +51,7 @@ class Trial:
         """Windows per second, the median of the rounds."""
         return median(self.windows_per_s) if self.windows_per_s else 0.0
 
-    def records(self) -> List[Dict[str, Any]]:
+    def records(self) -> List[Document]:
         """For the manifest: one entry for each variant, or one for a candidate that came to nothing."""
         return [
             {
@@ -73,7 +74,7 @@ def names(value: Names) -> List[str]:
 def choose_candidates(backend: Names, precision: Names, neuron_precision: Optional[str] = None) -> List[Candidate]:
     """Every combination of the names given; ``auto`` stands for all that could be tried.
 
-    ``neuron_precision`` is what the compiler arguments for inf1 make of ``auto`` there: one precision, not all.
+    ``neuron_precision`` is the one precision that ``auto`` stands for on inf1, given the compiler arguments for it.
     Raises UsageError for unknown names and for combinations that no backend offers; where every name is given, for each
     that is not offered, else when none is left.
     """
@@ -81,10 +82,10 @@ def choose_candidates(backend: Names, precision: Names, neuron_precision: Option
     for value in precisions:
         if value not in PRECISIONS + ("auto",):
             raise UsageError(f"there is no precision {value!r}", hint=f"one of auto, {', '.join(PRECISIONS)}")
-    for given in (backends, precisions):
-        if "auto" in given and len(given) > 1:
+    for chosen in (backends, precisions):
+        if "auto" in chosen and len(chosen) > 1:
             raise UsageError(
-                f"auto cannot be combined with other names: {', '.join(given)}", hint="auto alone, or the names alone"
+                f"auto cannot be combined with other names: {', '.join(chosen)}", hint="auto alone, or the names alone"
             )
     explicit = "auto" not in backends + precisions
     candidates = [
@@ -113,9 +114,9 @@ def _offers(backends: Iterable[str]) -> str:
 
 
 def auto_backends() -> Sequence[str]:
-    """What ``auto`` stands for on this machine: the backends of its device, by their rank.
+    """The backends that ``auto`` stands for on this machine: those of its device, by their rank.
 
-    On an inf1 instance, real or emulated, those are the ones for its chips: they are what is paid for.
+    On an inf1 instance, real or emulated, those are the ones for its chips: the chips are what is paid for.
     """
     device = "neuron" if has_inferentia() or os.environ.get("NEURONBERT_EMULATE") else "cpu"
     ranks = {name: module.AUTO_RANK for name, module in _modules() if module.DEVICE == device}

@@ -1,8 +1,9 @@
-"""Turns a checkpoint into an artifact: export with each backend, compare with FP32 on the CPU, time, save."""
+"""Turns a checkpoint into an artifact, for artifact's loader to read: export, compare with FP32, time, save."""
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Dict, Mapping, Optional, Sequence, Union
+from typing import Dict, Mapping, Optional, Sequence, Union
 
 import numpy as np
 
@@ -10,6 +11,7 @@ from neuronbert.artifact.files import new_folder, refuse_existing
 from neuronbert.artifact.manifest import (
     SELFTEST_NAME,
     Artifact,
+    Manifest,
     PathLike,
     load_artifact,
     manifest_of,
@@ -27,8 +29,8 @@ from neuronbert.backends.neuron.target import (
     NeuronTarget,
     Numbers,
 )
-from neuronbert.checkpoint.loading import Checkpoint
-from neuronbert.compiler.candidates import Names, Trial, choose_candidates, names
+from neuronbert.checkpoint.loading import Checkpoint, Source
+from neuronbert.compiler.candidates import Candidate, Names, Trial, choose_candidates, names
 from neuronbert.compiler.exporter import Exporter
 from neuronbert.compiler.selection import Selection
 from neuronbert.compiler.source import CompileSource, Progress
@@ -36,12 +38,12 @@ from neuronbert.errors import positive
 from neuronbert.hardware.cores import DATA_PARALLEL
 from neuronbert.hardware.machine import compute_threads, environment
 from neuronbert.tasks import load_task
-from neuronbert.tasks.base import DEFAULT_MIN_ANSWER_F1, DEFAULT_MIN_F1_RATIO, GateLimits, GateQuestions
+from neuronbert.tasks.base import DEFAULT_MIN_ANSWER_F1, DEFAULT_MIN_F1_RATIO, Document, GateLimits, GateQuestions
 from neuronbert.tasks.checkpoints import load_checkpoint
 
 
 def compile_checkpoint(
-    checkpoint: Any,
+    checkpoint: Source,
     output: PathLike,
     *,
     backend: Names = "auto",
@@ -79,60 +81,80 @@ def compile_checkpoint(
     From ``batch_size`` to ``compiler_timeout`` (seconds) the options are those of ``backend="neuron"``, whose compiled
     models take one shape each: every batch size with every sequence length (tokens) is a bucket, for the layout that
     ``mode`` and ``neuroncore_pipeline_cores`` give ``instance_type``. ``auto_cast`` and ``auto_cast_type`` say what
-    becomes 16 bits; the default is the most accurate there is (neuron_target.py). The other backends take any shape.
+    becomes 16 bits; the default is the most accurate there is (backends/neuron/target.py). The other backends take any
+    shape.
 
     Nothing is left at ``output`` after an error.
     """
     refuse_existing(Path(output))
     limits = GateLimits(min_f1_ratio, min_answer_f1)
     threads = positive("threads", threads) or compute_threads()
+    cast_type = auto_cast_type or _cast_type_of(names(precision))
+    cores = neuroncore_pipeline_cores
     target = NeuronTarget.of(
-        batch_size,
-        sequence_length,
-        instance_type,
-        mode,
-        neuroncore_pipeline_cores,
-        auto_cast,
-        auto_cast_type or _cast_type_of(names(precision)),
-        compiler_timeout,
+        batch_size, sequence_length, instance_type, mode, cores, auto_cast, cast_type, compiler_timeout
     )
     candidates = choose_candidates(backend, precision, target.precision)
-    static = any(load_backend(candidate.backend).STATIC_SHAPES for candidate in candidates)
+    compilation = Compilation(candidates, target, limits, skip_gate, gate_data, calibration_data, threads, progress)
     progress("reading the checkpoint")
-    checkpoint_read = load_checkpoint(
+    source = load_checkpoint(
         checkpoint, revision=revision, token=token, local_files_only=local_files_only, allow_pickle=allow_pickle
     )
-    task = load_task(checkpoint_read.head.task)
-    questions = task.gate().questions(gate_data, calibration_data, skip_gate)
-    with new_folder(output) as folder:
-        save_checkpoint_files(checkpoint_read, folder)
-        source = CompileSource(
-            checkpoint_read,
-            task,
-            folder,
-            questions,
-            target if static else None,
-            skip_gate=skip_gate,
-            threads=threads,
-            progress=progress,
-        )
-        with source, Exporter(source, folder, threads=threads, progress=progress) as exporter:
-            trials = [exporter.build(candidate) for candidate in candidates]
-            kept = Selection(source, exporter, limits, progress).choose(trials)
-        save_selftest(folder / SELFTEST_NAME, source.selftest)
-        gate = {"skipped": skip_gate, "limits": vars(limits), **gate_entry(questions, skip_gate)}
-        write_manifest(folder, new_manifest(checkpoint_read, kept, trials, gate))
+    compilation.run(source, output)
     return load_artifact(output)
 
 
+@dataclass(frozen=True)
+class Compilation:
+    """The checked options of one compilation, whatever the checkpoint and wherever the artifact goes."""
+
+    candidates: Sequence[Candidate]
+    target: NeuronTarget
+    limits: GateLimits
+    skip_gate: bool
+    gate_data: Optional[PathLike]
+    calibration_data: Optional[PathLike]
+    threads: int
+    progress: Progress
+
+    @property
+    def static_target(self) -> Optional[NeuronTarget]:
+        """The target, if a candidate has static shapes; else None, and its buckets are nobody's."""
+        static = any(load_backend(candidate.backend).STATIC_SHAPES for candidate in self.candidates)
+        return self.target if static else None
+
+    def run(self, checkpoint: Checkpoint, output: PathLike) -> None:
+        """Write the artifact of ``checkpoint`` into the new folder ``output``; nothing is left there after an error."""
+        task = load_task(checkpoint.head.task)
+        questions = task.gate().questions(self.gate_data, self.calibration_data, self.skip_gate)
+        with new_folder(output) as folder:
+            save_checkpoint_files(checkpoint, folder)
+            source = CompileSource(
+                checkpoint,
+                task,
+                folder,
+                questions,
+                self.static_target,
+                skip_gate=self.skip_gate,
+                threads=self.threads,
+                progress=self.progress,
+            )
+            with source, Exporter(source, folder, threads=self.threads, progress=self.progress) as exporter:
+                trials = [exporter.build(candidate) for candidate in self.candidates]
+                kept = Selection(source, exporter, self.limits, self.progress).choose(trials)
+            save_selftest(folder / SELFTEST_NAME, source.selftest)
+            gate = {"skipped": self.skip_gate, "limits": vars(self.limits), **gate_entry(questions, self.skip_gate)}
+            write_manifest(folder, new_manifest(checkpoint, kept, trials, gate))
+
+
 def _cast_type_of(precisions: Sequence[str]) -> Optional[str]:
-    """``--precision fp16`` is a way to say ``--auto-cast-type fp16``."""
+    """The cast type that ``--precision`` asks for: fp16 there means ``--auto-cast-type fp16``."""
     cast_types = [precision for precision in precisions if precision in AUTO_CAST_TYPES]
     return cast_types[0] if len(cast_types) == 1 else None
 
 
-def gate_entry(questions: GateQuestions, skipped: bool) -> Dict[str, Any]:
-    """For the manifest: how many questions the gate asks (``n``) and the files that they and calibration's are from."""
+def gate_entry(questions: GateQuestions, skipped: bool) -> Document:
+    """For the manifest: how many questions the gate asks (``n``), and the files of the gate and of calibration."""
     return {
         "n": 0 if skipped else len(questions.asked),
         "data": [_file_entry(path) for path in questions.asked_files],
@@ -144,9 +166,7 @@ def _file_entry(path: Path) -> Dict[str, str]:
     return {"name": path.name, "sha256": sha256_of(path)}
 
 
-def new_manifest(
-    checkpoint: Checkpoint, kept: Sequence[Trial], trials: Sequence[Trial], gate: Mapping[str, Any]
-) -> Dict[str, Any]:
+def new_manifest(checkpoint: Checkpoint, kept: Sequence[Trial], trials: Sequence[Trial], gate: Document) -> Manifest:
     """The manifest, still without checksums."""
     return manifest_of(
         checkpoint.head.task,
@@ -166,12 +186,12 @@ def new_manifest(
 
 
 def save_checkpoint_files(checkpoint: Checkpoint, folder: Path) -> None:
-    """config.json and the tokenizer's files, as transformers reads them."""
+    """Write config.json and the tokenizer's files, as transformers reads them."""
     (folder / "config.json").write_text(json.dumps(dict(checkpoint.config), indent=2) + "\n")
     for name, data in checkpoint.tokenizer_files().items():
         (folder / name).write_bytes(data)
 
 
-def save_selftest(path: Path, arrays: Mapping[str, Any]) -> None:
-    """Inputs and FP32 logits, as a load compares itself with them."""
-    np.savez(path, **arrays)
+def save_selftest(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Write the inputs and FP32 outputs that every load is tested with (engine/loading.py)."""
+    np.savez(path, **arrays)  # type: ignore[arg-type]  # for numpy 2, one could be allow_pickle

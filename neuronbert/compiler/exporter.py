@@ -1,19 +1,19 @@
-"""Makes and loads what a candidate stands for: a variant, or a bucket for each static shape; selection.py decides."""
+"""Builds and loads a candidate: one variant, or one for each bucket of static shapes; selection.py decides on it."""
 
 import shutil
 import time
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, Mapping, Optional
+from typing import Iterator, List, Optional
 
 from neuronbert.backends import load_backend
-from neuronbert.backends.base import ExportResult
+from neuronbert.backends.base import ExportResult, Recipe
 from neuronbert.backends.buckets import BucketedSession
 from neuronbert.backends.isolated import load_isolated
 from neuronbert.backends.neuron.failures import PipelineRefused
 from neuronbert.backends.neuron.target import NeuronTarget, one_step_smaller
 from neuronbert.backends.quiet import silence_tracing_warnings
-from neuronbert.compiler.candidates import Candidate, Trial
+from neuronbert.compiler.candidates import Candidate, Trial, VariantEntry
 from neuronbert.compiler.source import CompileSource, Progress
 from neuronbert.engine.loading import load_variants
 from neuronbert.errors import BackendFailed, BackendUnavailable
@@ -32,7 +32,7 @@ class Exporter:
     def __enter__(self) -> "Exporter":
         return self
 
-    def __exit__(self, *_: Any) -> None:
+    def __exit__(self, *_: object) -> None:
         with ExitStack() as stack:
             for trial in self._trials:
                 if trial.session is not None:
@@ -40,9 +40,9 @@ class Exporter:
 
     @contextmanager
     def guarded(self, trial: Trial) -> Iterator[None]:
-        """What breaks a candidate while it is made, timed or compared: raised for one asked for by name.
+        """Catch what breaks a candidate while it is built, timed or compared; raise it if it was asked for by name.
 
-        Of an ``auto`` it is recorded, and what there was of the candidate is thrown away.
+        For a candidate of ``auto`` the reason is recorded, and its files are removed.
         """
         try:
             yield
@@ -51,12 +51,12 @@ class Exporter:
             if trial.candidate.explicit:
                 raise
             self._progress(f"{trial.candidate.name}: {error.message}")
-            before = f"{trial.why}; then: " if trial.outcome == "refused" else ""
-            trial.outcome, trial.why = trial.outcome or "not built", before + error.message
+            earlier = f"{trial.why}; then: " if trial.outcome == "refused" else ""
+            trial.outcome, trial.why = trial.outcome or "not built", earlier + error.message
             trial.variants, trial.agreements, trial.windows_per_s = [], [], []
 
     def build(self, candidate: Candidate) -> Trial:
-        """Export a candidate with the first of its backend's recipes that does not break, and load it."""
+        """Export a candidate with the first of its backend's recipes that works, and load it."""
         trial = Trial(candidate)
         self._trials.append(trial)
         with self.guarded(trial):
@@ -72,7 +72,7 @@ class Exporter:
         return trial
 
     def export(self, trial: Trial) -> None:
-        """Build and load the trial with the next of its recipes that does not break; what the last one raises."""
+        """Build and load the trial with the next of its recipes that works; raises what the last one raises."""
         while True:
             recipe = trial.recipes.pop(0)
             try:
@@ -84,7 +84,7 @@ class Exporter:
                 self._progress(f"{trial.candidate.name}: {error.message}; trying the next recipe")
                 self.discard(trial)
 
-    def _export_recipe(self, trial: Trial, recipe: Mapping[str, Any]) -> None:
+    def _export_recipe(self, trial: Trial, recipe: Recipe) -> None:
         trial.variants, trial.agreements = [], []
         outputs = self._source.outputs
         if load_backend(trial.candidate.backend).STATIC_SHAPES:
@@ -100,7 +100,7 @@ class Exporter:
                 hint="neuronbert doctor, or another --precision",
             )
 
-    def _export_variant(self, trial: Trial, name: str, recipe: Mapping[str, Any], words: str = "") -> None:
+    def _export_variant(self, trial: Trial, name: str, recipe: Recipe, words: str = "") -> None:
         self._progress(f"{name}: compiling" + (f" ({words or _recipe_words(recipe)})" if recipe else ""))
         backend = load_backend(trial.candidate.backend)
         folder = self._folder_of(name)
@@ -111,8 +111,8 @@ class Exporter:
             result = backend.export(self._source, trial.candidate.precision, recipe, folder)
         trial.variants.append(variant_entry(trial.candidate, name, result, time.perf_counter() - started))
 
-    def _export_buckets(self, trial: Trial, recipe: Mapping[str, Any]) -> BucketedSession:
-        """Every bucket of the target, at the first number of pipeline cores that the compiler takes for all of them."""
+    def _export_buckets(self, trial: Trial, recipe: Recipe) -> BucketedSession:
+        """Every bucket of the target, with the first number of pipeline cores that the compiler accepts for all."""
         target = self._source.target
         assert target is not None
         refused: List[int] = []
@@ -131,19 +131,17 @@ class Exporter:
         trial.plan = session.plan()
         return session
 
-    def _export_each_bucket(
-        self, trial: Trial, recipe: Mapping[str, Any], target: NeuronTarget, refused: List[int]
-    ) -> None:
+    def _export_each_bucket(self, trial: Trial, recipe: Recipe, target: NeuronTarget, refused: List[int]) -> None:
         plan = target.plan(self._source.checkpoint.encoder_parameters, refused)
         for line in plan.sentences():
             self._progress(line)
         for bucket in plan.buckets:
-            whole = {**recipe, **target.recipe(plan, bucket)}
+            bucket_recipe = {**recipe, **target.recipe(plan, bucket)}
             name = f"{trial.candidate.backend}-{bucket.name}"
-            self._export_variant(trial, name, whole, " ".join(whole["compiler_args"]))
+            self._export_variant(trial, name, bucket_recipe, " ".join(bucket_recipe["compiler_args"]))
 
     def _smaller_pipeline(self, target: NeuronTarget, refused: List[int]) -> Optional[int]:
-        """The cores to try after the compiler refused the plan's, which join ``refused``; None: there is no other."""
+        """The next number of cores to try; the plan's, which the compiler refused, joins ``refused``. None: no more."""
         cores = target.plan(self._source.checkpoint.encoder_parameters, refused).layout.cores_per_model
         if not target.asks_for_auto_cores or cores == 1:
             return None
@@ -166,8 +164,8 @@ class Exporter:
         trial.folders = []
 
 
-def variant_entry(candidate: Candidate, name: str, result: ExportResult, compile_s: float) -> Dict[str, Any]:
-    """A variant as the manifest lists it, before it was compared with the reference."""
+def variant_entry(candidate: Candidate, name: str, result: ExportResult, compile_s: float) -> VariantEntry:
+    """A variant as the manifest lists it, before it is compared with the reference."""
     return {
         "name": name,
         "backend": candidate.backend,
@@ -187,5 +185,5 @@ def variant_entry(candidate: Candidate, name: str, result: ExportResult, compile
     }
 
 
-def _recipe_words(recipe: Mapping[str, Any]) -> str:
+def _recipe_words(recipe: Recipe) -> str:
     return ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in recipe.items())

@@ -1,16 +1,16 @@
-"""The gate: a variant is kept only if it answers as the FP32 reference does. What is measured is the task's affair."""
+"""The gate: a variant is kept only if it answers as the FP32 reference does; the task's TaskGate compares them."""
 
-from typing import Any, List, Sequence
+from typing import List, Sequence
 
 from neuronbert.backends.base import Session, ThroughputPlan
 from neuronbert.backends.outputs import Output, Outputs, all_finite
 from neuronbert.engine.batches import infer_concurrently
 from neuronbert.errors import CheckpointError
-from neuronbert.tasks.base import NOT_FINITE, Agreement, Example, Labelled, TaskGate
+from neuronbert.tasks.base import NOT_FINITE, Agreement, Example, Judged, Labelled, TaskGate
 
 
 class Gate:
-    """The gate's questions and what the FP32 reference says of them, computed once for all variants."""
+    """The gate's questions and the FP32 reference's answers to them, computed once for all variants."""
 
     def __init__(
         self,
@@ -28,18 +28,18 @@ class Gate:
         self._rows = [row for example in examples for row in example.windows]
         self._pad_id = pad_id
         # One row at a time: the reference must not depend on how rows are batched or padded.
-        found = self._infer(reference, ThroughputPlan(streams=1, rows=1, tokens=1))
-        if not all(map(all_finite, found)):
+        expected = self._infer(reference, ThroughputPlan(streams=1, rows=1, tokens=1))
+        if not all(map(all_finite, expected)):
             raise CheckpointError(
                 "the checkpoint gives NaN or Inf in FP32 already",
                 hint="train or download it again: its weights are damaged",
             )
-        self._reference = self._judge(found)
+        self._reference = self._judge(expected)
 
     def _infer(self, session: Session, plan: ThroughputPlan) -> List[Outputs]:
         return infer_concurrently(session, self._rows, self._outputs, plan, self._pad_id)
 
-    def _judge(self, outputs: Sequence[Outputs]) -> Any:
+    def _judge(self, outputs: Sequence[Outputs]) -> Judged:
         return self._task_gate.judge(self._questions, self._examples, outputs)
 
     def compare(self, session: Session, plan: ThroughputPlan) -> Agreement:
@@ -49,5 +49,5 @@ class Gate:
 
 
 def nan_refusals(outputs: Outputs) -> List[str]:
-    """What is left to refuse where nothing can be compared: weights that mean nothing still give finite logits."""
+    """The only reason to refuse a variant when the gate is skipped: even meaningless weights give finite logits."""
     return [] if all_finite(outputs) else [NOT_FINITE]

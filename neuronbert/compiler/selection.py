@@ -1,13 +1,13 @@
-"""Keeps the fastest candidates that pass the gate, and says of every other why not."""
+"""Keeps the fastest candidates that pass the gate (gate.py), and records why each of the others is not kept."""
 
-from typing import Any, Dict, List, Optional, Sequence
+from typing import List, Optional, Sequence
 
 import numpy as np
 
 from neuronbert.backends.base import Session, ThroughputPlan
 from neuronbert.backends.buckets import BucketedSession
 from neuronbert.backends.neuron.failures import NumericalError
-from neuronbert.compiler.candidates import Trial
+from neuronbert.compiler.candidates import Trial, VariantEntry
 from neuronbert.compiler.exporter import Exporter
 from neuronbert.compiler.gate import nan_refusals
 from neuronbert.compiler.self_test import selftest_batch, selftest_tolerance
@@ -23,7 +23,7 @@ GATE_HINT = (
 
 
 class Selection:
-    """Times trials, asks the gate about them, and has refused ones built again; ``limits`` are the gate's."""
+    """Times trials, asks the gate about them, and has refused ones rebuilt; ``limits`` are the gate's."""
 
     def __init__(self, source: CompileSource, exporter: Exporter, limits: GateLimits, progress: Progress):
         self._source = source
@@ -34,8 +34,8 @@ class Selection:
     def choose(self, trials: Sequence[Trial]) -> List[Trial]:
         """Ask the gate about the fastest first; the trials that are kept, fastest first.
 
-        Of the candidates of an ``auto``, those slower than one that passed are dropped without being asked about. One
-        that is refused comes back with its next recipe, at the speed that it has then.
+        Candidates of ``auto`` that are slower than one that passed are dropped without asking the gate. A refused one
+        comes back with its next recipe, at its new speed.
         """
         waiting = [trial for trial in trials if trial.session is not None]
         if len(waiting) > 1:
@@ -65,22 +65,22 @@ class Selection:
         time_trials(trials, source.timed_rows(), source.outputs, source.tokenizer.pad_id, guard=self._exporter.guarded)
 
     def _passes(self, trial: Trial) -> bool:
-        """Whether the gate lets every variant of the trial through; what it measured goes into them either way."""
+        """Whether every variant of the trial passes the gate; either way, the variants get the figures."""
         assert trial.session is not None
         reasons: List[str] = []
         if isinstance(trial.session, BucketedSession):
             entries = {variant["name"]: variant for variant in trial.variants}
             for variant, session in trial.session.parts():
-                found = self._examine(trial, entries[variant["name"]], session, session.plan())
-                reasons += [f"{variant['name']}: {reason}" for reason in found]
+                refusals = self._examine(trial, entries[variant["name"]], session, session.plan())
+                reasons += [f"{variant['name']}: {reason}" for reason in refusals]
         else:
             reasons = self._examine(trial, trial.variants[0], trial.session, trial.plan)
         passed = "" if self._source.skip_gate else "it passes the gate"
         trial.outcome, trial.why = ("refused", "; ".join(reasons)) if reasons else ("kept", passed)
         return not reasons
 
-    def _examine(self, trial: Trial, variant: Dict[str, Any], session: Session, plan: ThroughputPlan) -> List[str]:
-        """Why the gate refuses a variant; empty if it passes. The variant gets its figures."""
+    def _examine(self, trial: Trial, variant: VariantEntry, session: Session, plan: ThroughputPlan) -> List[str]:
+        """The reasons why the gate refuses a variant; empty if it passes. The variant gets its figures."""
         source = self._source
         gate = source.gate(variant["sequence_length"])
         self._progress(f"{variant['name']}: {'comparing with the reference' if gate else 'self-test'}")
@@ -102,7 +102,7 @@ class Selection:
         return reasons
 
     def _rebuild(self, trial: Trial) -> bool:
-        """Try a refused trial's next recipe; False, or GateRefused for an explicit one, when there is none left."""
+        """Rebuild a refused trial with its next recipe. If none is left: False, or GateRefused for an explicit one."""
         self._progress(f"{trial.candidate.name}: refused: {trial.why}")
         self._exporter.discard(trial)
         if trial.recipes:

@@ -1,4 +1,4 @@
-"""What lets any load test itself: inputs with their FP32 outputs, and how far a load may be from them."""
+"""What a load is tested with (engine/loading.py): inputs with their FP32 outputs, and how far it may be from them."""
 
 from typing import Dict, Mapping, Sequence
 
@@ -20,12 +20,12 @@ def selftest_arrays(examples: Sequence[Example], reference: Session, pad_id: int
 
 
 def selftest_batch(arrays: Mapping[str, np.ndarray]) -> Batch:
-    """The inputs among what ``selftest_arrays`` made."""
+    """The inputs among the arrays that ``selftest_arrays`` made."""
     return Batch(*(arrays[name] for name in Batch._fields))
 
 
 def selftest_tolerance(arrays: Mapping[str, np.ndarray], session: Session, outputs: Sequence[Output]) -> float:
-    """How far a load's self-test may be from the FP32 reference, given what ``session`` gives where it was compiled.
+    """How far a load's self-test may be from the FP32 reference, from the outputs of ``session`` where it was compiled.
 
     Twice the difference measured here and a twentieth of the outputs' range leave room for another CPU's kernels; a
     dead runtime, with constant outputs, is off by the range itself.

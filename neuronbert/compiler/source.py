@@ -1,13 +1,13 @@
-"""What is compiled: the checkpoint, its FP32 reference, and the questions that calibration, gate and self-test ask."""
+"""What is compiled: a checkpoint, its FP32 reference, and the questions of calibration, gate and self-test."""
 
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
+from typing import Callable, Dict, List, Optional, Sequence, Tuple
 
 from neuronbert.backends.base import Batch
 from neuronbert.backends.neuron.target import NeuronTarget
 from neuronbert.backends.outputs import Output
 from neuronbert.backends.reference import ReferenceSession
-from neuronbert.checkpoint.families import Head
+from neuronbert.checkpoint.families import Config, Head, TorchModel
 from neuronbert.checkpoint.loading import Checkpoint
 from neuronbert.checkpoint.tokenizer import Tokenizer
 from neuronbert.compiler.gate import Gate
@@ -20,10 +20,10 @@ Progress = Callable[[str], None]
 
 
 class CompileSource:
-    """A checkpoint being compiled (backends.base.ExportSource), with the reference that every variant is held against.
+    """A checkpoint being compiled (backends.base.ExportSource), with the reference that variants are compared with.
 
-    ``folder`` holds its tokenizer already. ``target`` gives the buckets where shapes are static. As a context manager
-    it releases the reference.
+    ``folder`` holds its tokenizer already. ``target`` has the buckets where shapes are static. As a context manager it
+    releases the reference.
     """
 
     def __init__(
@@ -49,14 +49,14 @@ class CompileSource:
         self._model = checkpoint.torch_model()
         self._reference = ReferenceSession(self._model, task.OUTPUTS, threads=threads)
         self._gates: Dict[Optional[int], Gate] = {}
-        # The shipped questions, whatever the gate's and calibration's are: the same text in every artifact.
+        # Always the shipped questions, whatever the gate and calibration use: the same text in every artifact.
         shortest = self._encode(questions.shipped, min(target.sequence_lengths) if target else None)
         self.selftest = selftest_arrays(shortest, self._reference, self.tokenizer.pad_id)
 
     def __enter__(self) -> "CompileSource":
         return self
 
-    def __exit__(self, *_: Any) -> None:
+    def __exit__(self, *_: object) -> None:
         self._reference.close()
 
     def _refuse_long_buckets(self) -> None:
@@ -68,7 +68,7 @@ class CompileSource:
             )
 
     def _encode(self, questions: Sequence[Labelled], tokens: Optional[int] = None) -> Sequence[Example]:
-        """Rows of the questions, of at most ``tokens`` where that is given (a bucket's)."""
+        """The questions as rows, of at most ``tokens`` where that is given (a bucket's)."""
         inputs = self.task.gate().inputs(questions)
         return self.task.encode(self.tokenizer, inputs, self.task.bucket_options(tokens))
 
@@ -86,7 +86,7 @@ class CompileSource:
         return self._gates.get(tokens)
 
     def _warn_of_cuts(self, examples: Sequence[Example], tokens: Optional[int]) -> None:
-        """The gate compares like with like, and so does not see what short rows cost FP32 itself."""
+        """Warn of rows so short that FP32 itself answers worse: the gate compares equal rows and cannot see that."""
         longest = self.target is not None and tokens == max(self.target.sequence_lengths)
         cut = sum(len(example.windows) > 1 for example in examples)
         if longest and 10 * cut > len(examples):
@@ -96,16 +96,16 @@ class CompileSource:
             )
 
     def timed_rows(self) -> List[Row]:
-        """The gate's rows, short enough for every bucket there is."""
+        """The gate's rows, no longer than the longest bucket."""
         tokens = max(self.target.sequence_lengths) if self.target else None
-        # None are left to a skipped gate when calibration has them all.
+        # A skipped gate may have none left, when calibration has them all.
         questions = self._questions.asked or self._questions.shipped
         return [row for example in self._encode(questions, tokens) for row in example.windows]
 
     # ---- what backends ask for while they export
 
     @property
-    def config(self) -> Mapping[str, Any]:
+    def config(self) -> Config:
         """The checkpoint's config.json."""
         return self.checkpoint.config
 
@@ -124,7 +124,7 @@ class CompileSource:
         """What the model returns, in order."""
         return self.task.OUTPUTS
 
-    def torch_model(self) -> Any:
+    def torch_model(self) -> TorchModel:
         """The FP32 reference model."""
         return self._model
 

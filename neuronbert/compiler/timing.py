@@ -1,4 +1,4 @@
-"""How fast each candidate is on this machine: the same rows for all, in turns, so that a drift hits every one."""
+"""Measures how fast each candidate is on this machine, for selection.py: the same rows for all, in turns."""
 
 import time
 from contextlib import nullcontext
@@ -11,8 +11,8 @@ from neuronbert.engine.batches import infer_concurrently
 from neuronbert.tasks.base import Row
 
 ROUNDS = 3
-ROUND_S = 1.0  # for the slowest; the same rows for all
-TIMED_ROWS = (16, 96)
+ROUND_S = 1.0  # of the slowest candidate; the others take the same rows
+TIMED_ROWS = (16, 96)  # at least, at most
 
 
 def time_trials(
@@ -23,9 +23,9 @@ def time_trials(
     clock: Callable[[], float] = time.perf_counter,
     guard: Callable[[Trial], ContextManager[Any]] = nullcontext,
 ) -> None:
-    """Time every trial's session on the same rows, in turns (A B A B), so that a drift of the machine hits all.
+    """Time every trial's session on the same rows, in turns (A B A B), so that a drift of the machine affects all.
 
-    Each run is inside ``guard(trial)``. One that takes the trial's session away ends the timing of that trial.
+    Each run is inside ``guard(trial)``; if that discards the trial's session, the trial is timed no further.
     """
     by_length = sorted(rows, key=lambda row: len(row.input_ids))
 

@@ -1,4 +1,4 @@
-"""One process, one loaded variant: rows of tokens in batches through a session, and the calls that people make.
+"""One process, one loaded variant: rows of tokens through a session in batches, and the calls that users make.
 
 ``compiler`` and everything above may import it.
 """

@@ -1,30 +1,30 @@
-"""What the `answer` command does: an artifact loaded, an input or a file of them answered, and closed again."""
+"""What `neuronbert answer` does: load an artifact (engine.py), answer an input or a file of them, and close it."""
 
-from typing import Any, BinaryIO, Callable, Dict, List, NamedTuple, Optional
+from typing import Any, BinaryIO, Callable, List, NamedTuple, Optional
 
 from neuronbert.artifact.manifest import PathLike
 from neuronbert.engine.engine import Engine
 from neuronbert.engine.lines import answer_lines
-from neuronbert.tasks.base import option_kinds, options_of
+from neuronbert.tasks.base import Document, option_kinds, options_of
 from neuronbert.tasks.lines import SkippedLine
 
 
 class AnsweredInput(NamedTuple):
-    """A result as JSON has it, and as a person reads it."""
+    """A result for JSON, and as text for a person."""
 
-    document: Dict[str, Any]
+    document: Document
     text: str
 
 
 def answer_input(
     artifact: PathLike, *inputs: str, variant: Optional[str] = None, threads: Optional[int] = None, **options: Any
 ) -> AnsweredInput:
-    """The result of one input: the texts that the artifact's task takes, and the keywords of its options."""
+    """The result of one input, given as the texts that the artifact's task takes and the keywords of its options."""
     with Engine(artifact, variant=variant, threads=threads, streams=1) as engine:
         task = engine.task
-        asked, keywords = task.call_input(*inputs, **options)
+        task_input, keywords = task.call_input(*inputs, **options)
         encode_options, decode_options = options_of(option_kinds(task), keywords)
-        result = engine.answer([asked], encode_options, decode_options)[0]
+        result = engine.answer([task_input], encode_options, decode_options)[0]
     return AnsweredInput(task.json_result(result, decode_options), task.result_text(result))
 
 
@@ -32,13 +32,13 @@ def answer_file(
     artifact: PathLike,
     file: BinaryIO,
     *,
-    on_result: Callable[[Dict[str, Any]], None],
+    on_result: Callable[[Document], None],
     on_error: str = "fail",
     variant: Optional[str] = None,
     threads: Optional[int] = None,
     **options: Any,
 ) -> List[SkippedLine]:
-    """Give ``on_result`` the result of each JSON line of ``file``, in order; the lines that were skipped.
+    """Give ``on_result`` the result of each JSON line of ``file``, in order; return the lines that were skipped.
 
     Every line is read before any is answered: InputError for the first broken one, unless ``on_error`` is "skip".
     """

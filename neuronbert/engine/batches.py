@@ -1,4 +1,4 @@
-"""Rows of tokens to batches of similar length, and outputs back to rows; engine, runner and job cut alike. Pure."""
+"""Puts rows of similar length into batches, and takes outputs apart again, for engine and runner alike. Pure."""
 
 from concurrent.futures import ThreadPoolExecutor
 from typing import Iterable, List, Optional, Sequence, Tuple
@@ -14,7 +14,7 @@ from neuronbert.tasks.base import Row
 def plan_batches(lengths: Sequence[int], plan: ThroughputPlan) -> List[List[int]]:
     """Cut rows into batches of similar length, longest first.
 
-    Longest first lets the last batches, which no longer fill all threads, be the short ones. Every index appears in
+    Longest first, because the last batches, which no longer fill all threads, should be short. Every index appears in
     exactly one batch; a row longer than ``plan.tokens`` has a batch of its own. Where the plan has buckets, a batch
     holds rows of one bucket only: a short one would take as long as the longest.
     """
@@ -53,15 +53,15 @@ def collate(rows: Sequence[Row], pad_id: int, length: Optional[int] = None) -> B
 
 
 def uncollate(
-    rows: Sequence[Row], specs: Sequence[Output], answered: Iterable[Tuple[List[int], Outputs]]
+    rows: Sequence[Row], specs: Sequence[Output], batches: Iterable[Tuple[List[int], Outputs]]
 ) -> List[Outputs]:
-    """The outputs of each row, un-padded and in order, from batches of them: which rows, and the batch's outputs."""
-    found: List[Optional[Outputs]] = [None] * len(rows)
-    for batch, outputs in answered:
-        for number, index in enumerate(batch):
-            found[index] = row_of(outputs, specs, number, len(rows[index].input_ids))
-    assert None not in found, "every row is in one batch"
-    return [outputs for outputs in found if outputs is not None]
+    """The outputs of each row, without padding and in order; ``batches``: the indices of its rows, and its outputs."""
+    by_row: List[Optional[Outputs]] = [None] * len(rows)
+    for indices, outputs in batches:
+        for number, index in enumerate(indices):
+            by_row[index] = row_of(outputs, specs, number, len(rows[index].input_ids))
+    assert None not in by_row, "every row is in one batch"
+    return [outputs for outputs in by_row if outputs is not None]
 
 
 def infer_rows(
@@ -72,7 +72,7 @@ def infer_rows(
     pad_id: int,
     pool: Optional[ThreadPoolExecutor] = None,
 ) -> List[Outputs]:
-    """The outputs of each row, un-padded, in the order given.
+    """The outputs of each row, without padding, in the order of ``rows``.
 
     With a ``pool`` as many batches run at once as the session allows.
     """

@@ -1,14 +1,17 @@
-"""Batches that the caller tokenised: made into arrays, and refused where no tokenizer of the checkpoint gives them."""
+"""Checks batches that the caller tokenised, for model.py: arrays of one shape, with ids that the model has."""
 
-from typing import Any, Mapping, Optional
+from typing import Any, Optional
 
 import numpy as np
 
 from neuronbert.backends.base import Batch
+from neuronbert.checkpoint.families import Config
 from neuronbert.errors import InputError
 
+ArrayLike = Any  # a numpy array, lists, or a torch tensor
 
-def encoded_batch(input_ids: Any, attention_mask: Any = None, token_type_ids: Any = None) -> Batch:
+
+def encoded_batch(input_ids: ArrayLike, attention_mask: ArrayLike = None, token_type_ids: ArrayLike = None) -> Batch:
     """A Batch of what the caller tokenised, int [rows, tokens] each; InputError for shapes that differ.
 
     Without a mask every token counts; without token types all are 0.
@@ -24,8 +27,8 @@ def encoded_batch(input_ids: Any, attention_mask: Any = None, token_type_ids: An
     return Batch(ids, mask, types)
 
 
-def refuse_foreign_tokens(batch: Batch, config: Mapping[str, Any], longest: Optional[int]) -> None:
-    """InputError for what no tokenizer of the checkpoint gives: an engine would answer it with numbers."""
+def refuse_foreign_tokens(batch: Batch, config: Config, longest: Optional[int]) -> None:
+    """InputError for ids that the checkpoint's tokenizer never gives: an engine would compute something from them."""
     _in_range("input_ids", batch.input_ids, int(config["vocab_size"]))
     _in_range("attention_mask", batch.attention_mask, 2)
     _in_range("token_type_ids", batch.token_type_ids, max(1, int(config.get("type_vocab_size", 1))))
@@ -45,7 +48,7 @@ def _in_range(name: str, array: np.ndarray, count: int) -> None:
         )
 
 
-def _matrix(name: str, value: Any) -> np.ndarray:
+def _matrix(name: str, value: ArrayLike) -> np.ndarray:
     try:
         array = np.asarray(value.detach().cpu() if hasattr(value, "detach") else value)
     except ValueError:

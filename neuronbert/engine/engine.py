@@ -1,8 +1,8 @@
-"""One process, one loaded variant: inputs to rows, rows in batches through a session, and results in order."""
+"""The Engine: inputs to rows, rows in batches (batches.py) through a loaded variant (loading.py), and results."""
 
 from itertools import islice
 from threading import Lock
-from typing import Any, Iterable, Iterator, List, Optional, Sequence, Union
+from typing import Iterable, Iterator, List, Optional, Sequence, Union
 
 from neuronbert.artifact.manifest import Artifact, PathLike, load_artifact
 from neuronbert.artifact.variants import choose_variants
@@ -17,7 +17,7 @@ from neuronbert.hardware.machine import compute_threads
 from neuronbert.tasks import load_task
 from neuronbert.tasks.base import DecodeOptions, EncodeOptions, Example, Input, Result, Row
 
-# A chunk is what is sorted by length together: long enough that batches hold equal lengths, short enough to stream.
+# Rows are sorted by length within a chunk: large enough for batches of equal lengths, small enough to stream.
 CHUNK_INPUTS = 512
 
 
@@ -25,10 +25,11 @@ class Engine:
     """A verified artifact with one of its variants loaded and self-tested; calls may come from several threads.
 
     ``threads`` is the number of CPU threads to use (default: machine.compute_threads). ``streams`` is how many
-    batches run at once on them. 1 answers a single input soonest, more answer many inputs fastest; without it
-    a call of one batch has all threads, and the first call of several loads the model a second time, as the backend
-    runs many fastest. ``variants`` are the loaded ones: all buckets of the first, or only the one called ``variant``.
-    What is asked and answered is the artifact's ``task``'s affair: a question with its context, and ranked answers.
+    batches run at once on them: 1 answers a single input soonest, more answer many inputs fastest. Without it, a call
+    of one batch has all threads, and the first call of many batches loads the model a second time, with the streams
+    that the backend is fastest with. ``variants`` are the loaded ones: all buckets of the first, or only the one called
+    ``variant``. The artifact's ``task`` decides what inputs and results are: for example questions with their contexts,
+    and ranked answers.
     """
 
     def __init__(
@@ -48,7 +49,7 @@ class Engine:
         self._lock = Lock()
         self._closed = False
         most_streams = throughput_streams(self.variant, self.threads)
-        # Static shapes keep as many requests in flight as their cores take: loading them twice would need more cores.
+        # Static shapes: one load has all the requests in flight that the cores take, and a second one needs more cores.
         static = load_backend(self.variant["backend"]).STATIC_SHAPES
         self._soonest = self._load(positive("streams", streams) or (most_streams if static else 1))
         self._fastest: Optional[Loaded] = None
@@ -90,7 +91,7 @@ class Engine:
         return load_tested(self.artifact, self.variants, self.task.OUTPUTS, threads=self.threads, streams=streams)
 
     def _loaded_for(self, rows: Sequence[Row]) -> Loaded:
-        """Streams pay when there are batches enough to keep each busy twice; before that, all threads share a batch."""
+        """Several streams are faster with two batches or more for each; with fewer, all threads work on one batch."""
         with self._lock:
             if self._closed:
                 raise BackendFailed("this engine is closed", hint="make a new one, or ask inside its with block")
@@ -108,7 +109,7 @@ class Engine:
     ) -> List[Result]:
         """The result of each input, in order; InputError for one that cannot be asked.
 
-        The options are the task's: how inputs become rows, and how arrays become results. None: its defaults.
+        The options are the task's: how inputs become rows, and how outputs become results. None: its defaults.
         """
         return list(self.stream(inputs, window_options, answer_options))
 
@@ -130,7 +131,7 @@ class Engine:
         examples: Sequence[Example],
         answer_options: Union[DecodeOptions, Sequence[DecodeOptions]] = None,
     ) -> Iterator[Result]:
-        """The results of examples that ``encode`` made; the options are one for all, or one for each."""
+        """The results of examples that ``encode`` made; ``answer_options`` are the same for all, or one for each."""
         if answer_options is None:
             answer_options = self.task.DECODE_OPTIONS()
         if isinstance(answer_options, self.task.DECODE_OPTIONS):
@@ -158,5 +159,5 @@ class Engine:
     def __enter__(self) -> "Engine":
         return self
 
-    def __exit__(self, *_: Any) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()

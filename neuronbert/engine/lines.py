@@ -1,13 +1,13 @@
-"""Answers files of JSON lines: inputs in, a result a line out, and the line's number on whatever is wrong."""
+"""Answers files of JSON lines (tasks/lines.py): a result for each line, and every error with its line number."""
 
 from dataclasses import replace
 from itertools import islice
-from typing import Any, BinaryIO, Dict, Iterable, Iterator, List, Mapping, NamedTuple, Sequence, Tuple, TypeVar, Union
+from typing import Any, BinaryIO, Iterable, Iterator, List, NamedTuple, Sequence, Tuple, TypeVar, Union
 
 from neuronbert.checkpoint.tokenizer import Tokenizer
 from neuronbert.engine.engine import CHUNK_INPUTS, Engine
 from neuronbert.errors import InputError, NeuronBertError, UsageError
-from neuronbert.tasks.base import DecodeOptions, EncodeOptions, Example, Result, Task
+from neuronbert.tasks.base import DecodeOptions, Document, EncodeOptions, Example, Keywords, Result, Task
 from neuronbert.tasks.lines import InputLine, SkippedLine, bounded_lines, read_lines
 
 Item = TypeVar("Item")
@@ -23,7 +23,7 @@ class PreparedLine(NamedTuple):
 
 def answer_lines(
     engine: Engine, file: BinaryIO, encode_options: EncodeOptions, decode_options: DecodeOptions, on_error: str
-) -> Tuple[Iterator[Dict[str, Any]], List[SkippedLine]]:
+) -> Tuple[Iterator[Document], List[SkippedLine]]:
     """The result of each line of ``file``, in order, and the lines that were skipped.
 
     Every line is read before any is answered: InputError for the first broken one, unless ``on_error`` is "skip".
@@ -43,7 +43,7 @@ def prepare_lines(
     on_error: str = "fail",
     first_line: int = 1,
 ) -> Tuple[List[PreparedLine], List[SkippedLine]]:
-    """Read and tokenise every line before any is answered; ``first_line`` is the number of the first of them.
+    """Read and tokenise every line before any is answered; ``first_line`` is the number of the first line.
 
     Raises InputError naming the first bad line, or with ``on_error="skip"`` returns the bad ones beside the good, and
     UsageError for options that fit no line at all.
@@ -84,7 +84,7 @@ def _encode(
     encode_options: EncodeOptions,
     decode_options: DecodeOptions,
 ) -> List[Union[PreparedLine, NeuronBertError]]:
-    """Each line prepared, or what is wrong with it; together if they can be, for a shared text is encoded once."""
+    """Each line prepared, or its error. All together where they can be, because then a shared text is encoded once."""
     try:
         encoding = {with_keywords(encode_options, line.keywords) for line in lines}
         decoding = [with_keywords(decode_options, line.keywords) for line in lines]
@@ -97,13 +97,13 @@ def _encode(
     return [outcome for line in lines for outcome in _encode(task, tokenizer, [line], encode_options, decode_options)]
 
 
-def with_keywords(options: Any, keywords: Mapping[str, Any]) -> Any:
-    """``options``, a dataclass, with those of a line's keywords that are among them."""
+def with_keywords(options: Any, keywords: Keywords) -> Any:
+    """``options``, a frozen dataclass, with those of a line's ``keywords`` that are fields of it."""
     known = {name: value for name, value in keywords.items() if name in options.__dataclass_fields__}
     return replace(options, **known)
 
 
-def answer_prepared(engine: Engine, prepared: Sequence[PreparedLine]) -> Iterator[Dict[str, Any]]:
+def answer_prepared(engine: Engine, prepared: Sequence[PreparedLine]) -> Iterator[Document]:
     """One result for each prepared line, in order."""
     for chunk in _chunks(prepared):
         results = engine.answer_encoded([line.example for line in chunk], [line.options for line in chunk])
@@ -111,7 +111,7 @@ def answer_prepared(engine: Engine, prepared: Sequence[PreparedLine]) -> Iterato
             yield result_of(engine.task, line, result)
 
 
-def result_of(task: Task, line: PreparedLine, result: Result) -> Dict[str, Any]:
-    """What is written for a line: its number, its ``id`` if it has one, and its result."""
+def result_of(task: Task, line: PreparedLine, result: Result) -> Document:
+    """The document for a line: its number, its ``id`` if it has one, and its result."""
     identity = {} if line.line.id is None else {"id": line.line.id}
     return {"line": line.line.line_number, **identity, **task.json_result(result, line.options)}

@@ -1,4 +1,4 @@
-"""Loads the variants of an artifact behind one session, and lets each test itself before it answers anybody."""
+"""Loads the variants of an artifact behind one session, for engine.py, and tests each before it answers anything."""
 
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -16,7 +16,7 @@ from neuronbert.errors import BackendFailed
 
 
 class Loaded(NamedTuple):
-    """A session, how to keep it busy, and the threads that do."""
+    """A session, how to keep it busy, and the threads that keep it busy."""
 
     session: Session
     plan: ThroughputPlan
@@ -46,7 +46,7 @@ def load_variants(
         for folder, variant in zip(folders, variants):
             sessions.append(backend.load(folder, variant, outputs=outputs, threads=threads, streams=streams))
             opened.callback(sessions[-1].close)
-        opened.pop_all()  # all are loaded: whoever asked for them closes them
+        opened.pop_all()  # all are loaded: from here on the caller closes them
     if not backend.STATIC_SHAPES:
         return sessions[0], plan._replace(streams=streams)
     bucketed = BucketedSession([cast(StaticSession, session) for session in sessions], outputs, variants)
@@ -56,7 +56,7 @@ def load_variants(
 def load_tested(
     artifact: Artifact, variants: Sequence[Variant], outputs: Sequence[Output], *, threads: int, streams: int
 ) -> Loaded:
-    """The session of an artifact's variants, every copy of every bucket self-tested: a dead core is wrong by itself."""
+    """The session of an artifact's variants, with every copy of every bucket self-tested: any core may be dead."""
     folders = [artifact.variant_folder(variant) for variant in variants]
     session, plan = load_variants(folders, variants, outputs, threads=threads, streams=streams)
     parts = session.parts() if isinstance(session, BucketedSession) else [(variants[0], session)]
@@ -70,14 +70,14 @@ def load_tested(
 
 
 def throughput_streams(variant: Variant, threads: int) -> int:
-    """Batches at once with which the variant's backend answers most on ``threads``."""
+    """The number of streams with which the variant's backend is fastest on ``threads``."""
     return load_backend(variant["backend"]).throughput_plan(threads).streams
 
 
 def self_test(session: Session, artifact: Artifact, variant: Variant, outputs: Sequence[Output]) -> float:
     """Compare the session with the FP32 outputs stored in the artifact; the largest difference.
 
-    A dead or wrong runtime gives wrong numbers, not errors. Raises BackendFailed when the difference exceeds what the
+    A dead or wrong runtime returns wrong numbers, not errors. Raises BackendFailed when the difference exceeds what the
     gate allowed this variant when it was compiled (``selftest_tolerance``).
     """
     with np.load(artifact.folder / SELFTEST_NAME, allow_pickle=False) as stored:

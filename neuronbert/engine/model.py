@@ -1,4 +1,4 @@
-"""The plain interface over an artifact: token ids in, the model's outputs out, with neither rows nor results."""
+"""The plain interface to an artifact: token ids in, the model's outputs out; engine.py is the one for texts."""
 
 import functools
 import json
@@ -7,7 +7,7 @@ from typing import Any, Optional, Type, TypeVar, Union
 import numpy as np
 
 from neuronbert.artifact.manifest import Artifact, PathLike
-from neuronbert.engine.encoded import encoded_batch, refuse_foreign_tokens
+from neuronbert.engine.encoded import ArrayLike, encoded_batch, refuse_foreign_tokens
 from neuronbert.engine.engine import Engine
 from neuronbert.errors import UsageError
 from neuronbert.tasks import MODEL_CLASSES
@@ -40,7 +40,7 @@ class CompiledModel:
         """Load an artifact that compile wrote, verified and self-tested."""
         return cls(Engine(artifact, variant=variant, threads=threads, streams=1))
 
-    def __call__(self, input_ids: Any, attention_mask: Any = None, token_type_ids: Any = None) -> Any:
+    def __call__(self, input_ids: ArrayLike, attention_mask: ArrayLike = None, token_type_ids: ArrayLike = None) -> Any:
         """The outputs for int [rows, tokens] ids (numpy, lists or torch tensors; torch in, torch out), by name.
 
         Without a mask every token counts; without token types all are 0. Raises InputError for shapes that differ.
@@ -57,23 +57,24 @@ class CompiledModel:
     def __enter__(self: Model) -> Model:
         return self
 
-    def __exit__(self, *_: Any) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
 
 @functools.lru_cache(maxsize=None)
 def model_class(task: str) -> Type[CompiledModel]:
-    """The public class of a task's models, under the name that the task gives it."""
-    facts = {"task": task, "__doc__": CompiledModel.__doc__, "__module__": "neuronbert"}
-    return type(_name_of(task), (CompiledModel,), facts)
+    """The public class of a task's models, under its name in the table of tasks."""
+    attributes = {"task": task, "__doc__": CompiledModel.__doc__, "__module__": "neuronbert"}
+    return type(_name_of(task), (CompiledModel,), attributes)
 
 
 def _name_of(task: str) -> str:
-    return next(name for name, its in MODEL_CLASSES.items() if its == task)
+    return next(name for name, model_task in MODEL_CLASSES.items() if model_task == task)
 
 
-def _like(given: Any, array: np.ndarray) -> Any:
-    if not hasattr(given, "detach"):
+def _like(tokens: ArrayLike, array: np.ndarray) -> ArrayLike:
+    """``array`` as it is, or as a torch tensor where ``tokens`` are one."""
+    if not hasattr(tokens, "detach"):
         return array
     import torch
 

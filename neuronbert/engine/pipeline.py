@@ -1,4 +1,4 @@
-"""The calls of the pipelines that transformers had: the task says which, the artifact answers."""
+"""`neuronbert.pipeline`: transformers' call of that name over an Engine; the task has the pipeline itself."""
 
 from pathlib import Path
 from typing import Any, Optional, Union
@@ -17,7 +17,7 @@ def pipeline(
     threads: Optional[int] = None,
     **keywords: Any,
 ) -> Any:
-    """The pipeline of ``task`` over a compiled artifact, called as transformers' one of that name is.
+    """The pipeline of ``task`` over a compiled artifact, called as the one in transformers is.
 
     model: the artifact or its folder, or an Engine. variant, threads: as for Engine (only without one). Everything
     else goes to the pipeline. UsageError for another task than the artifact's or no model; ArtifactError, with the
@@ -56,7 +56,7 @@ def refuse_checkpoint(model: Union[str, Path]) -> None:
     if (Path(model) / MANIFEST_NAME).exists():
         return
     if Path(model).is_dir():
-        what = f"{model} is a folder without {MANIFEST_NAME}: a checkpoint must be compiled before it can answer"
+        reason = f"{model} is a folder without {MANIFEST_NAME}: a checkpoint must be compiled before it can answer"
     else:
-        what = f"there is no artifact at {model}; a checkpoint must be compiled before it can answer"
-    raise ArtifactError(what, hint=f"neuronbert compile {model} qa-artifact, then pipeline(model='qa-artifact')")
+        reason = f"there is no artifact at {model}; a checkpoint must be compiled before it can answer"
+    raise ArtifactError(reason, hint=f"neuronbert compile {model} qa-artifact, then pipeline(model='qa-artifact')")

@@ -1,4 +1,4 @@
-"""What a model is for: one module or folder a task, one Protocol (``base``), one table. Text in, results out.
+"""What a model is for: a folder for each task, the Protocols (``base``), and the table. Text in, results out.
 
 ``artifact`` and everything above may import the modules here and the table, never a task: they know none by name.
 """
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 TASKS = {
     "question-answering": "neuronbert.tasks.question_answering",
 }
-# public name → task: the class that gives a task's outputs for tokens (engine/model.py makes it)
+# public name → task: the class that returns a task's outputs for token ids (engine/model.py makes it)
 MODEL_CLASSES = {
     "NeuronBertForQuestionAnswering": "question-answering",
 }
@@ -29,5 +29,5 @@ def load_task(name: str) -> "Task":
 
 
 def load_figures(name: str) -> "TaskFigures":
-    """How what the gate measured for the task called ``name`` is shown; it must be in the table."""
+    """The module that shows the gate's figures for the task called ``name``, which must be in the table."""
     return cast("TaskFigures", importlib.import_module(f"{TASKS[name]}.figures"))

@@ -1,4 +1,4 @@
-"""Reads a checkpoint for whichever task its head is of."""
+"""Reads a checkpoint (checkpoint/loading.py) for whichever of the tasks has its head."""
 
 from typing import Optional
 

@@ -1,13 +1,13 @@
-"""Reads inputs from JSON lines, whatever the task: what a line must hold is the task's LineForm."""
+"""Reads inputs from JSON lines for engine and runner, whatever the task, whose LineForm says what a line must hold."""
 
 import json
 from itertools import count
-from typing import Any, BinaryIO, Dict, Iterable, Iterator, List, Mapping, NamedTuple, Optional, Union
+from typing import Any, BinaryIO, Iterable, Iterator, List, Mapping, NamedTuple, Optional, Union
 
 from neuronbert.errors import InputError, UsageError
-from neuronbert.tasks.base import Input, LineForm
+from neuronbert.tasks.base import Document, Input, Keywords, LineForm
 
-MAX_LINE_BYTES = 1 << 26  # far more than any document
+MAX_LINE_BYTES = 1 << 26  # far longer than any line of text
 
 
 class InputLine(NamedTuple):
@@ -16,7 +16,7 @@ class InputLine(NamedTuple):
     line_number: int  # from 1
     id: Union[str, int, None]
     input: Input
-    keywords: Dict[str, Any]
+    keywords: Keywords
 
 
 class SkippedLine(NamedTuple):
@@ -38,7 +38,7 @@ def bounded_lines(file: BinaryIO, form: LineForm) -> Iterator[bytes]:
 
 
 class BrokenLine(Exception):
-    """Why a line is no input."""
+    """Raised for a line that is no input; its text says why."""
 
 
 class LineReader:
@@ -54,7 +54,7 @@ class LineReader:
         self._first_line = first_line
 
     def __iter__(self) -> Iterator[InputLine]:
-        # Whether an input was read: from then on the input is text, whatever a line of it holds.
+        # Once one line was read, the file is text, whatever a later line holds.
         started = self._first_line > 1
         for number, raw in enumerate(self._lines, start=self._first_line):
             if not started:
@@ -75,18 +75,18 @@ class LineReader:
 def read_lines(
     lines: Iterable[Union[str, bytes]], form: LineForm, on_error: str = "fail", first_line: int = 1
 ) -> LineReader:
-    """Inputs from JSON lines, read as they are asked for; blank lines and a UTF-8 byte order mark are passed over.
+    """Inputs from JSON lines, read as they are asked for; blank lines and a UTF-8 byte order mark are skipped.
 
     ``lines`` is a list, or a file or stream best opened in binary mode. A broken line raises InputError
-    naming its number, or with ``on_error="skip"`` is added to the reader's ``skipped``. Input that
-    turns out to be binary before its first good line is refused either way. ``first_line`` is the number of the first
-    line given, of an input whose beginning was read before.
+    naming its number, or with ``on_error="skip"`` is added to the reader's ``skipped``. Binary input is refused either
+    way, until the first good line. ``first_line`` is the number of the first of ``lines`` in its file, where the lines
+    before it were read already.
     """
     return LineReader(lines, form, on_error, first_line)
 
 
 def refuse_binary(raw: Union[str, bytes], place: str, *, hint: str) -> None:
-    """A NUL never occurs in JSON text, so one byte is enough to know."""
+    """Raise InputError for gzip, UTF-16 and other binary data: JSON text never holds a NUL byte."""
     start = raw[:4] if isinstance(raw, bytes) else b""
     if start[:2] == b"\x1f\x8b":
         raise InputError(f"{place} is gzip-compressed", hint="unpack it first: gunzip FILE")
@@ -121,7 +121,7 @@ def _parse_line(raw: Union[str, bytes], number: int, form: LineForm) -> Optional
     return InputLine(number, record.get("id"), form.input(record), keywords)
 
 
-def _record_fault(record: Mapping[str, Any], form: LineForm) -> Optional[str]:
+def _record_fault(record: Document, form: LineForm) -> Optional[str]:
     fault = form.fault(record)
     if fault:
         return fault
@@ -147,7 +147,7 @@ def _is_of(kind: type, value: Any) -> bool:
 
 
 def text_fault(key: str, value: Any) -> Optional[str]:
-    """What is wrong with ``value`` as a question, context or answer, in words."""
+    """What is wrong with ``value`` as a text, such as a question; None: nothing."""
     if not isinstance(value, str):
         return f"{key} is {shown(value)}, not a string"
     if not value:

@@ -13,11 +13,12 @@ from neuronbert.checkpoint.families import (
     usable_positions,
 )
 from neuronbert.errors import CheckpointError
+from neuronbert.tasks.question_answering.task import HEAD
 
 
 def encoder_parameters(model_type: str, **config: Any) -> int:
     total = 0
-    for name, shape in expected_shapes(config, FAMILIES[model_type]).items():
+    for name, shape in expected_shapes(config, FAMILIES[model_type], HEAD).items():
         if is_encoder_weight(name):
             total += shape[0] * (shape[1] if len(shape) == 2 else 1)
     return total
@@ -46,7 +47,7 @@ def test_names_and_shapes_are_those_of_transformers(model_type: str, changes: Di
     if model_type == "distilbert" and changes:
         changes = {"n_layers": 3, "vocab_size": 99}
     model = tiny_model(model_type, **changes)
-    found = expected_shapes(model.config.to_dict(), FAMILIES[model_type])
+    found = expected_shapes(model.config.to_dict(), FAMILIES[model_type], HEAD)
     assert found == {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
 
 
@@ -56,13 +57,13 @@ def test_defaults_are_those_of_transformers(model_type: str) -> None:
 
     family = FAMILIES[model_type]
     whole = getattr(transformers, family.config_class)().to_dict()
-    assert expected_shapes({}, family) == expected_shapes(whole, family)
+    assert expected_shapes({}, family, HEAD) == expected_shapes(whole, family, HEAD)
 
 
 def test_electra_projects_only_where_the_widths_differ() -> None:
     family = FAMILIES["electra"]
-    assert "electra.embeddings_project.weight" in expected_shapes({}, family)
-    assert "electra.embeddings_project.weight" not in expected_shapes({"embedding_size": 256}, family)
+    assert "electra.embeddings_project.weight" in expected_shapes({}, family, HEAD)
+    assert "electra.embeddings_project.weight" not in expected_shapes({"embedding_size": 256}, family, HEAD)
 
 
 @pytest.mark.parametrize(
@@ -95,4 +96,4 @@ def test_canonical_names(stored: str, expected: str) -> None:
 @pytest.mark.parametrize("value", [True, 1.5, "12", -1, None])
 def test_sizes_that_are_no_numbers(value: Any) -> None:
     with pytest.raises(CheckpointError, match="num_hidden_layers is .*, not a whole number"):
-        expected_shapes({"num_hidden_layers": value}, FAMILIES["bert"])
+        expected_shapes({"num_hidden_layers": value}, FAMILIES["bert"], HEAD)

@@ -140,7 +140,7 @@ def hub(folders: Dict[str, Path]) -> Iterator[Hub]:
 
 PROBE = """
 import json, sys
-from neuronbert.checkpoint.loading import load_checkpoint
+from neuronbert.tasks.checkpoints import load_checkpoint
 from neuronbert.errors import NeuronBertError
 for arguments in json.loads(sys.argv[1]):
     try:

@@ -51,7 +51,7 @@ def refused(source: Any, **options: Any) -> CheckpointError:
 
 def test_reading_needs_neither_torch_nor_transformers() -> None:
     code = (
-        "import sys, neuronbert.checkpoint.loading as c; d = c.load_checkpoint('demo'); d.tokenizer_files();"
+        "import sys, neuronbert.tasks.checkpoints as c; d = c.load_checkpoint('demo'); d.tokenizer_files();"
         "print([m for m in ('torch', 'transformers', 'huggingface_hub') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, check=True, text=True)

@@ -1,7 +1,7 @@
 """AWS Inferentia 1: traces the model with torch_neuron for one static shape, and runs it on the cores of this process.
 
-A compiled model takes one shape; engine.py puts several together
-(buckets.py). One ``torch.jit.load`` is one core group, so a session holds a module for each group it uses.
+A compiled model takes one shape; buckets.py puts several together. One ``torch.jit.load`` takes one core group, so a
+session holds a module for each group that it uses.
 """
 
 import importlib
@@ -16,13 +16,14 @@ from typing import Any, Callable, Dict, Iterator, List, Mapping, NamedTuple, Opt
 
 import numpy as np
 
-from neuronbert.backends.base import Batch, Bucket, ExportResult, ExportSource, ThroughputPlan, Variant
+from neuronbert.backends.base import Batch, Bucket, ExportResult, ExportSource, Recipe, ThroughputPlan, Variant
 from neuronbert.backends.neuron.core_groups import CoreGroups, core_variables, cores_given
 from neuronbert.backends.neuron.failures import RUNTIME_FAILURES, NumericalError, explained
 from neuronbert.backends.neuron.target import recorded_layout
 from neuronbert.backends.neuron.tracing import import_torch_neuron
 from neuronbert.backends.outputs import Output, Outputs, all_finite, equal, named
 from neuronbert.backends.tracing import example_inputs
+from neuronbert.checkpoint.families import TorchModel
 from neuronbert.errors import BackendFailed, BackendUnavailable
 from neuronbert.hardware.cores import MAX_CORES, MAX_HOST_THREADS, NUM_CORES, environment_set
 from neuronbert.hardware.machine import library_version, library_versions
@@ -35,9 +36,9 @@ DEVICE = "neuron"
 AUTO_RANK: Optional[int] = 0
 FILE_NAME = "model.neuron"
 LOG_NAME = "compile.log"
-EMULATED = "+emulated"  # how the version of a stand-in ends
+EMULATED = "+emulated"  # how the version of an emulated torch_neuron ends
 
-# Ids that every vocabulary has: warming up knows nothing of the model but its shape.
+# Token ids below this are in every vocabulary: a warm-up knows nothing of the model but its shape.
 WARM_UP_VOCABULARY = 30
 
 
@@ -61,19 +62,19 @@ def throughput_plan(threads: int) -> ThroughputPlan:
     return ThroughputPlan(streams=2 * MAX_CORES, rows=1, tokens=512)
 
 
-def recipes(precision: str) -> Sequence[Mapping[str, Any]]:
-    """One way; the target (neuron_target.py) adds the shape and the compiler's arguments."""
+def recipes(precision: str) -> Sequence[Recipe]:
+    """A single empty recipe, to which the target (target.py) adds the shape and the compiler's arguments."""
     return [{}]
 
 
 # ---------------------------------------------------------------------------- compiling
 
 
-def export(source: ExportSource, precision: str, recipe: Mapping[str, Any], folder: Path) -> ExportResult:
+def export(source: ExportSource, precision: str, recipe: Recipe, folder: Path) -> ExportResult:
     """Compile one bucket in a child process, or take it from the cache, and write it with its log into ``folder``.
 
-    Raises PipelineRefused when neuron-cc does not take the number of cores, BackendFailed when it fails otherwise or
-    when it left work for the device on the CPU, BackendUnavailable without torch-neuron and neuron-cc.
+    Raises PipelineRefused when neuron-cc refuses the number of cores, BackendFailed when it fails otherwise or
+    leaves work for the device on the CPU, BackendUnavailable without torch-neuron and neuron-cc.
     """
     from neuronbert.backends.neuron.compile_job import compile_bucket
 
@@ -97,15 +98,15 @@ def export(source: ExportSource, precision: str, recipe: Mapping[str, Any], fold
 
 
 def compiler_versions() -> Dict[str, str]:
-    """Of everything that the compiled file depends on."""
+    """The versions of all libraries that the compiled file depends on."""
     versions = library_versions(("torch", "transformers"))
     versions["torch-neuron"] = str(import_torch_neuron().__version__)
     try:
         module = importlib.import_module("neuron_cc")
-        found = getattr(module, "__version__", None) or library_version("neuron-cc")
+        compiler = getattr(module, "__version__", None) or library_version("neuron-cc")
     except ImportError:
-        found = None
-    return {**versions, "neuron-cc": str(found)} if found else versions
+        compiler = None
+    return {**versions, "neuron-cc": str(compiler)} if compiler else versions
 
 
 # ---------------------------------------------------------------------------- loading
@@ -114,7 +115,7 @@ def compiler_versions() -> Dict[str, str]:
 class _Process(NamedTuple):
     """The Neuron runtime of this process once it is up: what it was started with, and how many cores that gave it."""
 
-    module: Any
+    module: Any  # torch_neuron, real or emulated
     variables: Dict[str, str]
     cores: int
 
@@ -129,7 +130,7 @@ def load(folder: Path, variant: Variant, *, outputs: Sequence[Output], threads: 
 
     The cores are those that NEURON_RT_VISIBLE_CORES, NEURON_RT_NUM_CORES or NEURONCORE_GROUP_SIZES give the process.
     Where none is set, it asks for as many free ones as the artifact's layout needs instead of taking them all.
-    Raises BackendUnavailable or BackendFailed with the runtime's own words and what mends them.
+    Raises BackendUnavailable or BackendFailed with the runtime's own words and what to do about them.
     """
     module = import_torch_neuron()
     _refuse_foreign(variant, str(module.__version__))
@@ -148,19 +149,19 @@ def _load(
     cores = _cores(module, variant, variables, -(-streams // in_flight))
     copies = min(cores // variant["pipeline_cores"], -(-streams // in_flight))
     groups = _groups.setdefault((id(module), variant["pipeline_cores"], copies), CoreGroups(copies, in_flight))
-    # The host's part of a request: the requests that come at once share the threads.
-    at_once = min(streams, copies * in_flight)
-    torch.set_num_threads(max(1, min(MAX_HOST_THREADS, threads // at_once)))
-    # What is asked of the runtime here must not be what a child of this process asks for.
-    asked = {} if variables else {NUM_CORES: str(cores)}
-    with _explained(f"cannot load {variant['name']} from {folder}"), environment_set(asked):
+    # For the host's part of requests: those in flight at once share the threads.
+    in_flight_at_once = min(streams, copies * in_flight)
+    torch.set_num_threads(max(1, min(MAX_HOST_THREADS, threads // in_flight_at_once)))
+    # Set for this load only: a child of this process must not ask for these cores too.
+    requested = {} if variables else {NUM_CORES: str(cores)}
+    with _explained(f"cannot load {variant['name']} from {folder}"), environment_set(requested):
         session = NeuronSession(folder / FILE_NAME, variant, outputs, groups)
     _process = _Process(module, variables, cores)
     session.check_inputs_matter()
     return session
 
 
-def _cores(module: Any, variant: Mapping[str, Any], variables: Dict[str, str], wanted_groups: int) -> int:
+def _cores(module: Any, variant: Variant, variables: Dict[str, str], wanted_groups: int) -> int:
     """How many cores this process has, or will ask for."""
     width = variant["pipeline_cores"]
     if _process is not None and _process.module is module:
@@ -172,8 +173,8 @@ def _cores(module: Any, variant: Mapping[str, Any], variables: Dict[str, str], w
             )
         cores = _process.cores
     else:
-        given = cores_given(variables)
-        cores = min(recorded_layout(variant).used_cores, wanted_groups * width) if given is None else given
+        chosen = cores_given(variables)
+        cores = min(recorded_layout(variant).used_cores, wanted_groups * width) if chosen is None else chosen
     if cores < width:
         raise BackendUnavailable(
             f"{variant['name']} runs over {width} cores, and {_listed(variables)} gives this process {cores}",
@@ -186,8 +187,8 @@ def _listed(variables: Mapping[str, str]) -> str:
     return ", ".join(f"{name}={value}" for name, value in variables.items()) or "no core variable set"
 
 
-def _refuse_foreign(variant: Mapping[str, Any], version: str) -> None:
-    """A stand-in cannot run what neuron-cc compiled, nor a NeuronCore what a stand-in wrote."""
+def _refuse_foreign(variant: Variant, version: str) -> None:
+    """Raise BackendUnavailable where an emulator would run what neuron-cc compiled, or a NeuronCore what it wrote."""
     if variant["emulated"] and not version.endswith(EMULATED):
         raise BackendUnavailable(
             f"{variant['name']} was compiled by an emulator ({variant['versions'].get('torch-neuron')}), and this is "
@@ -215,9 +216,9 @@ class NeuronSession:
         self.copies = groups.count
         self._groups = groups
         self._inputs: List[str] = list(variant["recipe"]["inputs"])
-        self._modules: List[Any] = []
-        # Loading is lazy: the first inference puts a module on the least used cores. One after the other, they fill
-        # the groups in order.
+        self._modules: List[TorchModel] = []
+        # Loading is lazy: the first inference puts a module on the least used cores. Run one after another, the modules
+        # fill the groups in order.
         for copy in range(groups.count):
             self._modules.append(torch.jit.load(str(path)))
             self._call(copy, self._example())
@@ -246,7 +247,7 @@ class NeuronSession:
         return outputs
 
     def check_inputs_matter(self) -> None:
-        """Raise BackendFailed unless two inputs changing places changes the logits, on every core group."""
+        """Raise BackendFailed unless swapping two inputs changes the outputs, on every core group."""
         example = self._example()
         first, second = self._inputs[-2:]
         swapped = example._replace(**{first: getattr(example, second), second: getattr(example, first)})
@@ -254,7 +255,7 @@ class NeuronSession:
             try:
                 before, after = self._call(copy, example), self._call(copy, swapped)
             except (RuntimeError, IndexError):
-                continue  # a token type that the model does not have: the inputs do differ
+                continue  # refused as a token type that the model does not have: so its inputs do matter
             if equal(after, before):
                 raise BackendFailed(
                     f"{self.name} gives the same logits when {first} and {second} change places: either the runtime "
@@ -267,8 +268,8 @@ class NeuronSession:
 
         tensors = [torch.from_numpy(np.ascontiguousarray(getattr(batch, name))) for name in self._inputs]
         with torch.no_grad():
-            found = self._modules[copy](*tensors)
-        return named(self._outputs, [tensor.numpy() for tensor in found])
+            results = self._modules[copy](*tensors)
+        return named(self._outputs, [tensor.numpy() for tensor in results])
 
     def _example(self) -> Batch:
         return Batch(**example_inputs(WARM_UP_VOCABULARY, self.shape.batch_size, self.shape.sequence_length))
@@ -280,7 +281,7 @@ class NeuronSession:
 
 @contextmanager
 def _explained(doing: str) -> Iterator[None]:
-    """Inside, what fails becomes our error, with what the runtime writes to stderr meanwhile."""
+    """Turn what fails inside the block into our error, with what the runtime wrote to stderr meanwhile."""
     with _captured_stderr() as written:
         try:
             yield
@@ -292,7 +293,7 @@ def _explained(doing: str) -> Iterator[None]:
 
 @contextmanager
 def _captured_stderr() -> Iterator[Callable[..., str]]:
-    """Keeps what is written to stderr, by C code too, and passes it on at the end unless it was taken (``forget``)."""
+    """Capture what is written to stderr, by C code too, and pass it on at the end unless it was taken (``forget``)."""
     with tempfile.TemporaryFile() as file:
         taken = []
 

@@ -1,6 +1,7 @@
 """Compiles one bucket in a child process whose log is kept, once for every process and user of the cache.
 
-The parent writes a job (weights, config, recipe), starts this module on it and waits; the child asks neuron.py.
+The parent writes a job (weights, config, recipe), starts this module on it (child.py) and waits; the child traces the
+model (tracing.py).
 """
 
 import contextlib
@@ -16,12 +17,13 @@ import sys
 import tempfile
 import traceback
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, Mapping, NamedTuple, Optional
+from typing import Any, Iterator, List, Mapping, NamedTuple, Optional
 
 import numpy as np
 
 from neuronbert.backends import load_backend
-from neuronbert.backends.base import ExportSource
+from neuronbert.backends.base import ExportSource, Recipe
+from neuronbert.backends.child import start_child
 from neuronbert.backends.neuron.failures import COMPILER_FAILURES, explained
 from neuronbert.backends.neuron.tracing import CompileReport, report_of, trace
 from neuronbert.backends.tracing import example_inputs
@@ -36,6 +38,9 @@ AROUND_THE_COMPILER_S = 600
 MODEL, LOG, REPORT = "model.neuron", "compile.log", "report.json"
 
 
+Weights = Mapping[str, np.ndarray]  # the model's parameters by transformers' names, float32
+
+
 class Compiled(NamedTuple):
     """A compiled bucket in the cache."""
 
@@ -44,18 +49,18 @@ class Compiled(NamedTuple):
     report: CompileReport
 
 
-def compile_bucket(source: ExportSource, recipe: Mapping[str, Any], versions: Mapping[str, str]) -> Compiled:
+def compile_bucket(source: ExportSource, recipe: Recipe, versions: Mapping[str, str]) -> Compiled:
     """The compiled model for ``recipe``: from the cache, or compiled now while other processes wait for it.
 
-    Raises what the compiler's failure is to us (neuron_errors.py), the path of its log named.
+    Raises the error that the compiler's failure stands for (failures.py), with the path of its log.
     """
     weights = weights_of(source)
     key = job_key(source, weights, recipe, versions)
     cache = cache_folder()
     with locked(cache / f"{key}.lock"):
-        found = read_entry(cache / key)
-        if found is not None:
-            return found
+        cached = read_entry(cache / key)
+        if cached is not None:
+            return cached
         with tempfile.TemporaryDirectory(prefix=f"{key[:12]}.", dir=str(cache)) as work:
             job = Path(work)
             write_job(job, source, weights, recipe)
@@ -64,14 +69,14 @@ def compile_bucket(source: ExportSource, recipe: Mapping[str, Any], versions: Ma
             if report is not None and failure is None:
                 failure = "\n".join(CompileReport(*report).fallback())
             if failure:
-                kept = cache / "failed" / f"{key[:12]}.log"
-                kept.parent.mkdir(exist_ok=True)
-                shutil.copyfile(job / LOG, kept)
-                raise refusal(failure, report is not None, recipe, kept)
+                log = cache / "failed" / f"{key[:12]}.log"
+                log.parent.mkdir(exist_ok=True)
+                shutil.copyfile(job / LOG, log)
+                raise refusal(failure, report is not None, recipe, log)
             return store(job, cache / key)
 
 
-def refusal(failure: str, compiled: bool, recipe: Mapping[str, Any], log: Path) -> Exception:
+def refusal(failure: str, compiled: bool, recipe: Recipe, log: Path) -> Exception:
     """The error for a failed job; ``compiled`` when the compiler ended well and left work on the CPU."""
     shape = f"batch {recipe['batch_size']} × {recipe['sequence_length']} tokens, {' '.join(recipe['compiler_args'])}"
     if compiled:
@@ -88,10 +93,10 @@ def refusal(failure: str, compiled: bool, recipe: Mapping[str, Any], log: Path) 
 
 
 def cache_folder() -> Path:
-    """$NEURONBERT_CACHE, or neuronbert in the user's cache folder; made if it is not there."""
-    given = os.environ.get(CACHE_VARIABLE)
+    """The folder $NEURONBERT_CACHE, or ``neuronbert`` in the user's cache folder; created if it is missing."""
+    chosen = os.environ.get(CACHE_VARIABLE)
     home = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
-    folder = (Path(given) if given else Path(home, "neuronbert")) / "neuron"
+    folder = (Path(chosen) if chosen else Path(home, "neuronbert")) / "neuron"
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -102,11 +107,9 @@ def cache_folder() -> Path:
     return folder
 
 
-def job_key(
-    source: ExportSource, weights: Mapping[str, Any], recipe: Mapping[str, Any], versions: Mapping[str, str]
-) -> str:
+def job_key(source: ExportSource, weights: Weights, recipe: Recipe, versions: Mapping[str, str]) -> str:
     """A digest of everything that the compiled file depends on: weights, config, shape, arguments, versions."""
-    found = hashlib.sha256()
+    digest = hashlib.sha256()
     facts = {
         "cache_version": CACHE_VERSION,
         "config": dict(source.config),
@@ -116,17 +119,17 @@ def job_key(
         "compiler_args": recipe["compiler_args"],
         "versions": dict(versions),
     }
-    found.update(json.dumps(facts, sort_keys=True, default=str).encode())
+    digest.update(json.dumps(facts, sort_keys=True, default=str).encode())
     for name in sorted(weights):
         array = weights[name]
-        found.update(f"\n{name} {array.dtype} {array.shape}\n".encode())
-        found.update(np.ascontiguousarray(array).data)
-    return found.hexdigest()
+        digest.update(f"\n{name} {array.dtype} {array.shape}\n".encode())
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()
 
 
 @contextlib.contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Inside, no other process that asks for the same file is; its end, however it comes, lets go of it."""
+    """Hold the lock of ``path`` inside the block; a process that dies in it releases the lock."""
     descriptor = os.open(str(path), os.O_RDWR | os.O_CREAT, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
@@ -136,7 +139,7 @@ def locked(path: Path) -> Iterator[None]:
 
 
 def read_entry(entry: Path) -> Optional[Compiled]:
-    """What the cache holds there, if it is whole."""
+    """What the cache holds under ``entry``, if it is complete and undamaged."""
     report = read_report(entry)
     try:
         if report is None or (entry / "sha256").read_text() != _sha256(entry / MODEL) or not (entry / LOG).is_file():
@@ -147,7 +150,7 @@ def read_entry(entry: Path) -> Optional[Compiled]:
 
 
 def store(job: Path, entry: Path) -> Compiled:
-    """Put a finished job into the cache, under its name only when it is whole."""
+    """Move a finished job into the cache; it gets its name there only when it is complete."""
     (job / "sha256").write_text(_sha256(job / MODEL))
     partial = entry.with_name(f"{entry.name}.{os.getpid()}.partial")
     shutil.rmtree(partial, ignore_errors=True)
@@ -156,9 +159,9 @@ def store(job: Path, entry: Path) -> Compiled:
         os.replace(job / name, partial / name)
     shutil.rmtree(entry, ignore_errors=True)  # one that read_entry found damaged
     os.rename(partial, entry)
-    found = read_entry(entry)
-    assert found is not None
-    return found
+    stored = read_entry(entry)
+    assert stored is not None
+    return stored
 
 
 def read_report(folder: Path) -> Optional[List[Any]]:
@@ -170,44 +173,41 @@ def read_report(folder: Path) -> Optional[List[Any]]:
 
 
 def _sha256(path: Path) -> str:
-    found = hashlib.sha256()
+    digest = hashlib.sha256()
     with open(path, "rb") as file:
         for block in iter(lambda: file.read(1 << 20), b""):
-            found.update(block)
-    return found.hexdigest()
+            digest.update(block)
+    return digest.hexdigest()
 
 
 # ---------------------------------------------------------------------------- the parent's side of a job
 
 
-def weights_of(source: ExportSource) -> Dict[str, np.ndarray]:
-    """The model's parameters under transformers' names, float32."""
+def weights_of(source: ExportSource) -> Weights:
+    """The parameters of the model to compile."""
     model = source.torch_model().model
     return {name: parameter.detach().cpu().numpy() for name, parameter in model.named_parameters()}
 
 
-def write_job(job: Path, source: ExportSource, weights: Mapping[str, Any], recipe: Mapping[str, Any]) -> None:
+def write_job(job: Path, source: ExportSource, weights: Weights, recipe: Recipe) -> None:
     """Everything the child needs, without a pickle."""
     facts = {"config": dict(source.config), "input_names": list(source.input_names), "recipe": dict(recipe)}
     facts["head"] = source.head.place
     (job / "job.json").write_text(json.dumps(facts, default=str), encoding="utf-8")
-    np.savez(job / "weights.npz", **weights)
+    np.savez(job / "weights.npz", **weights)  # type: ignore[arg-type]  # for numpy 2, one could be allow_pickle
 
 
 def run_job(job: Path, compiler_timeout_s: Optional[float]) -> Optional[str]:
-    """Run the child to its end; what failed in its own words, or None. Its log is in the job's folder."""
-    root = str(Path(__file__).resolve().parents[3])
-    path = os.pathsep.join(part for part in (root, os.environ.get("PYTHONPATH")) if part)
-    environment = {**os.environ, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1"}
+    """Run the child to its end; None, or what failed in the child's own words. Its log is in the job's folder."""
     limit = None if compiler_timeout_s is None else compiler_timeout_s + AROUND_THE_COMPILER_S
     with open(job / LOG, "wb") as log:
-        child = subprocess.Popen(
-            [sys.executable, "-m", "neuronbert.backends.neuron.compile_job", str(job)],
-            stdin=subprocess.DEVNULL,
+        child = start_child(
+            "neuronbert.backends.neuron.compile_job",
+            str(job),
             stdout=log,
             stderr=log,
-            env=environment,
-            start_new_session=True,  # so that neuron-cc ends with it
+            variables={"PYTHONUNBUFFERED": "1"},
+            new_session=True,  # so that neuron-cc ends with it
         )
         try:
             code = child.wait(limit)
@@ -235,7 +235,7 @@ def _tail(path: Path, characters: int = 3000) -> str:
 
 
 def main(job: Path) -> int:
-    """Compile a job; what fails goes to error.txt with the compiler's own log, and the whole story to stderr."""
+    """Compile a job; a failure goes to error.txt with the compiler's own reasons, and with its traceback to stderr."""
     logging.basicConfig(level=logging.INFO)  # torch-neuron's reports of what it compiled
     try:
         _compile_job(job)
@@ -243,10 +243,10 @@ def main(job: Path) -> int:
     except Exception as error:
         traceback.print_exc()
         sys.stderr.flush()
-        said = f"{type(error).__name__}: {error}"
+        message = f"{type(error).__name__}: {error}"
         own_logs = [_last_lines(path) for path in _compiler_logs(job / "work")]
         reasons = [*_compiler_reasons(_tail(job / LOG, 100_000)), *own_logs]
-        (job / "error.txt").write_text("\n".join([*reasons, said]), encoding="utf-8")
+        (job / "error.txt").write_text("\n".join([*reasons, message]), encoding="utf-8")
         return 1
     finally:
         _append_compiler_logs(job / "work")
@@ -255,7 +255,7 @@ def main(job: Path) -> int:
 def _compile_job(job: Path) -> None:
     from neuronbert.checkpoint.reference_model import build_reference_model
 
-    load_backend("neuron")  # an emulator that is asked for stands in for torch_neuron from here on
+    load_backend("neuron")  # from here on the emulator, if it was asked for, stands in for torch_neuron
     import torch
 
     facts = json.loads((job / "job.json").read_text(encoding="utf-8"))
@@ -277,7 +277,7 @@ def _compile_job(job: Path) -> None:
 
 
 def _compiler_reasons(log: str) -> List[str]:
-    """Lines in which torch-neuron tells why a subgraph fell back: they name the cause that the exception does not."""
+    """Lines in which torch-neuron says why a subgraph fell back: they name the cause, which the exception does not."""
     words = ("failed on", "may not be suitable", "check that neuron-cc is installed", "returned: -", "trace error")
     return [line.strip() for line in log.splitlines() if any(word in line for word in words)][-10:]
 

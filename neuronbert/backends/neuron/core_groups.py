@@ -1,4 +1,4 @@
-"""How many NeuronCores the environment gives this process, and the cores' sharing among threads; neuron.py asks here.
+"""How many NeuronCores the environment gives this process, and how threads share them; backend.py asks here.
 
 The runtime reads its variables once, at its first use in a process, and keeps the cores until the process ends.
 """
@@ -15,40 +15,40 @@ CORE_VARIABLES = (VISIBLE_CORES, NUM_CORES, GROUP_SIZES)
 
 
 def core_variables(environ: Mapping[str, str]) -> Dict[str, str]:
-    """Those of the three variables that are set."""
+    """Those of CORE_VARIABLES that are set."""
     return {name: environ[name] for name in CORE_VARIABLES if environ.get(name, "").strip()}
 
 
 def cores_given(variables: Mapping[str, str]) -> Optional[int]:
-    """The number of cores that ``variables`` give a process; None where they say nothing.
+    """The number of cores that ``variables`` give a process; None where they do not say.
 
-    Visible cores win over a number, which wins over group sizes. UsageError names the variable that is wrong.
+    A list of visible cores overrides a number, which overrides group sizes. UsageError names a wrong variable.
     """
     if variables.get(VISIBLE_CORES):
         visible = parse_visible_cores(variables[VISIBLE_CORES])
         if visible is None:
-            raise _nonsense(VISIBLE_CORES, variables, "0 or 0-3")
+            raise _unreadable(VISIBLE_CORES, variables, "0 or 0-3")
         return len(visible)
     if variables.get(NUM_CORES):
         if not variables[NUM_CORES].strip().isdecimal():
-            raise _nonsense(NUM_CORES, variables, "4")
+            raise _unreadable(NUM_CORES, variables, "4")
         return int(variables[NUM_CORES]) or None
     if variables.get(GROUP_SIZES):
         sizes = parse_group_sizes(variables[GROUP_SIZES])
         if sizes is None:
-            raise _nonsense(GROUP_SIZES, variables, "1,1,1,1 or 4")
+            raise _unreadable(GROUP_SIZES, variables, "1,1,1,1 or 4")
         return sum(sizes)
     return None
 
 
-def _nonsense(name: str, variables: Mapping[str, str], example: str) -> UsageError:
+def _unreadable(name: str, variables: Mapping[str, str], example: str) -> UsageError:
     return UsageError(f"{name}={variables[name]} means nothing", hint=f"export {name}={example.split(' or ')[0]}")
 
 
 class CoreGroups:
     """The loaded core groups of a process and how many requests each has: the next one goes to the least busy.
 
-    ``in_flight`` requests are let onto one group at a time; more wait here. Buckets share the groups they lie on.
+    A group takes ``in_flight`` requests at a time; more wait here. Buckets that are on the same cores share the groups.
     """
 
     def __init__(self, count: int, in_flight: int):

@@ -1,4 +1,4 @@
-"""What torch-neuron, neuron-cc and the Neuron runtime say when they fail, made into our errors with advice. Pure.
+"""Turns what torch-neuron, neuron-cc and the Neuron runtime say when they fail into our errors with advice. Pure.
 
 The texts are those of AWS's troubleshooting guides and of users' reports in aws-neuron-sdk.
 """
@@ -13,15 +13,15 @@ FRAMEWORK_ISSUE = "aws-neuron-sdk issue"
 
 
 class NumericalError(BackendFailed):
-    """NaN or Inf came back from the device."""
+    """The device returned NaN or Inf."""
 
 
 class PipelineRefused(BackendFailed):
-    """neuron-cc does not cut this model into so many pipeline stages."""
+    """neuron-cc refuses to cut this model into so many pipeline stages."""
 
 
 class Failure(NamedTuple):
-    """A documented failure: how its text is known, what it is to us, what it means, what mends it."""
+    """A documented failure: the pattern of its text, our error class for it, what it means, and what to do about it."""
 
     pattern: str
     kind: Type[NeuronBertError]
@@ -29,7 +29,7 @@ class Failure(NamedTuple):
     advice: str
 
 
-# The first that matches speaks: what is specific stands before what is general.
+# The first that matches counts, so the specific ones come before the general ones.
 RUNTIME_FAILURES: Tuple[Failure, ...] = (
     Failure(
         r"NeuronCore\(s\) not available|Requested number of NCs: \d+ exceeds",
@@ -149,26 +149,26 @@ COMPILER_FAILURES: Tuple[Failure, ...] = (
 def explained(
     text: str, failures: Sequence[Failure], doing: str, also: str = "", otherwise: Optional[str] = None
 ) -> NeuronBertError:
-    """Our error for ``text``: what we were ``doing``, what it means, the original kept, and what mends it.
+    """Our error for ``text``: what we were ``doing``, what it means, the original text, and what to do about it.
 
-    ``also`` is searched and kept too: the runtime writes its reason to stderr and only a summary into the exception.
+    ``also`` is searched and quoted too: the runtime writes its reason to stderr and only a summary into the exception.
     """
-    said = "\n".join(part.strip() for part in (also, without_interpreter(text)) if part.strip())
+    quoted = "\n".join(part.strip() for part in (also, without_interpreter(text)) if part.strip())
     for failure in failures:
-        if re.search(failure.pattern, said):
-            return failure.kind(f"{doing}: {failure.meaning}\n{indented(said)}", hint=failure.advice)
-    return BackendFailed(f"{doing}\n{indented(said)}", hint=otherwise or "neuronbert doctor")
+        if re.search(failure.pattern, quoted):
+            return failure.kind(f"{doing}: {failure.meaning}\n{indented(quoted)}", hint=failure.advice)
+    return BackendFailed(f"{doing}\n{indented(quoted)}", hint=otherwise or "neuronbert doctor")
 
 
 def without_interpreter(text: str) -> str:
-    """What an operator said, without the frames that TorchScript's interpreter puts around it."""
+    """An operator's message, without the frames that TorchScript's interpreter puts around it."""
     if "in the TorchScript interpreter" not in text:
         return text
-    found = re.search(r"^(?:\w+Error: )+(.*?)(?:^\s*At:\s*$.*)?\Z", text, re.MULTILINE | re.DOTALL)
-    return found.group(1).strip() if found and found.group(1).strip() else text
+    match = re.search(r"^(?:\w+Error: )+(.*?)(?:^\s*At:\s*$.*)?\Z", text, re.MULTILINE | re.DOTALL)
+    return match.group(1).strip() if match and match.group(1).strip() else text
 
 
 def indented(text: str, longest: int = 4000) -> str:
-    """The original text as a block; of a very long one its end, where the reason stands."""
-    kept = text if len(text) <= longest else "[…]" + text[-longest:]
-    return "\n".join(f"    {line}" for line in kept.splitlines())
+    """The text as an indented block; of a very long one only the end, where the reason is."""
+    shortened = text if len(text) <= longest else "[…]" + text[-longest:]
+    return "\n".join(f"    {line}" for line in shortened.splitlines())

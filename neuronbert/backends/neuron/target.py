@@ -1,12 +1,12 @@
-"""What an inf1 compilation is asked for, as buckets, a core layout and neuron-cc's arguments; compiler asks here.
+"""Turns the options of a compilation for inf1 into buckets, a core layout and neuron-cc's arguments, for compiler.
 
 Pure: nothing is imported that needs a device, torch or the compiler.
 """
 
 from dataclasses import dataclass
-from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple, Union
+from typing import List, Mapping, NamedTuple, Optional, Sequence, Tuple, Union
 
-from neuronbert.backends.base import Bucket
+from neuronbert.backends.base import Bucket, Recipe, Variant
 from neuronbert.errors import UsageError
 from neuronbert.hardware.cores import (
     DATA_PARALLEL,
@@ -27,19 +27,19 @@ DEFAULT_INSTANCE_TYPE = "inf1.xlarge"
 SHORTEST_SEQUENCE = 16  # a shorter window holds no question and context
 AUTO = "auto"
 
-# A NeuronCore has no 32 bit matrix product (aws-neuron-sdk issue 765): what can be chosen is which operators are
+# A NeuronCore has no 32-bit matrix product (aws-neuron-sdk issue 765): what can be chosen is which operators are
 # cast, and to which 16 bits. The default is the most accurate that AWS names there: only matrix products, to fp16,
 # whose 11 significant bits beat bf16's 8, and no relayout through the matrix engine, which would cast what it moves.
-# fp16 ends at 65504; where a model's activations go beyond, NaN and Inf are caught and bf16 is the way out.
+# fp16 ends at 65504; where a model's activations go beyond, NaN and Inf are caught, and bf16 is what helps.
 DEFAULT_AUTO_CAST = "matmul"
 AUTO_CASTS = ("none", "matmul", "all")
 AUTO_CAST_TYPES = ("bf16", "fp16", "mixed")
 FAST_MATH: Mapping[Tuple[str, str], Tuple[str, ...]] = {
-    ("none", "bf16"): ("none",),  # which is fp32-cast-matmult-bf16 no-fast-relayout
+    ("none", "bf16"): ("none",),  # means fp32-cast-matmult-bf16 no-fast-relayout
     ("matmul", "fp16"): ("fp32-cast-matmult-fp16", "no-fast-relayout"),
     ("matmul", "bf16"): ("fp32-cast-matmult-bf16", "no-fast-relayout"),
     ("matmul", "mixed"): ("fp32-cast-matmult", "no-fast-relayout"),
-    ("all", "bf16"): ("all",),  # which is fp32-cast-all fast-relayout, the compiler's own default
+    ("all", "bf16"): ("all",),  # means fp32-cast-all fast-relayout, the compiler's own default
     ("all", "fp16"): ("fp32-cast-all-fp16",),
 }
 DEFAULT_TYPES = {"none": "bf16", "matmul": "fp16", "all": "bf16"}
@@ -48,13 +48,13 @@ Numbers = Union[int, str, Sequence[Union[int, str]]]
 
 
 class NeuronPlan(NamedTuple):
-    """What is compiled: a layout, the buckets that every core group loads, and how both came about."""
+    """What is compiled: a layout, the buckets that every core group loads, and why those."""
 
     layout: CoreLayout
     choice: Optional[PipelineChoice]  # None in data-parallel mode
     memory: MemoryEstimate
     buckets: Tuple[Bucket, ...]
-    refused_cores: Tuple[int, ...] = ()  # pipeline sizes that the compiler did not take
+    refused_cores: Tuple[int, ...] = ()  # pipeline sizes that the compiler refused
 
     def sentences(self) -> List[str]:
         """What a person is told before anything is compiled."""
@@ -69,10 +69,10 @@ class NeuronPlan(NamedTuple):
 
 @dataclass(frozen=True)
 class NeuronTarget:
-    """The options of a compilation for inf1, checked. UsageError for what contradicts itself or does not exist.
+    """The checked options of a compilation for inf1. UsageError for contradictions and for what does not exist.
 
     ``pipeline_cores`` is None for ``auto``: the formula decides in pipeline mode, and 1 in data-parallel mode.
-    ``compiler_timeout_s`` ends neuron-cc; None lets it take its time (40 minutes have been seen).
+    ``compiler_timeout_s`` ends neuron-cc; None sets no limit (40 minutes have been seen).
     """
 
     batch_sizes: Tuple[int, ...] = (DEFAULT_BATCH_SIZE,)
@@ -181,8 +181,8 @@ class NeuronTarget:
         memory = require_device_memory(layout, encoder_parameters, len(buckets))
         return NeuronPlan(layout, choice, memory, buckets, tuple(refused_cores))
 
-    def recipe(self, plan: NeuronPlan, bucket: Bucket) -> Dict[str, Any]:
-        """How one bucket is compiled: what the backend is told, and what the manifest keeps."""
+    def recipe(self, plan: NeuronPlan, bucket: Bucket) -> Recipe:
+        """How one bucket is compiled, for the backend and for the manifest."""
         return {
             "batch_size": bucket.batch_size,
             "sequence_length": bucket.sequence_length,
@@ -204,21 +204,21 @@ def one_step_smaller(cores: int) -> int:
 
 
 def numbers(option: str, value: Numbers) -> Tuple[int, ...]:
-    """``128``, ``"128,384"`` or ``[128, "384"]`` as whole numbers of at least 1, sorted out of repetitions."""
-    given = list(value) if isinstance(value, (list, tuple)) else [value]
-    parts = [part for item in given for part in (item.split(",") if isinstance(item, str) else [item])]
-    found = []
+    """``128``, ``"128,384"`` or ``[128, "384"]`` as whole numbers of at least 1, without repetitions."""
+    items = list(value) if isinstance(value, (list, tuple)) else [value]
+    parts = [part for item in items for part in (item.split(",") if isinstance(item, str) else [item])]
+    wholes = []
     for part in parts:
         text = str(part).strip()
         if isinstance(part, bool) or not text.isdecimal() or int(text) < 1:
             raise UsageError(f"{option} must be a whole number of at least 1, not {text!r}")
-        found.append(int(text))
-    if not found:
+        wholes.append(int(text))
+    if not wholes:
         raise UsageError(f"{option} needs a number")
-    return tuple(dict.fromkeys(found))
+    return tuple(dict.fromkeys(wholes))
 
 
-def recorded_layout(variant: Mapping[str, Any]) -> CoreLayout:
+def recorded_layout(variant: Variant) -> CoreLayout:
     """The layout that a variant of an artifact was compiled for."""
     recipe = variant["recipe"]
     return layout_for(recipe["instance_type"], recipe["mode"], variant["pipeline_cores"])

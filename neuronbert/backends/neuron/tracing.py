@@ -1,18 +1,20 @@
-"""torch_neuron: importing it, tracing a model with it, and what the traced graph says was compiled.
+"""Imports torch_neuron, traces a model with it, and reads from the graph what was compiled; compile_job.py asks here.
 
-The only module that imports torch_neuron, whichever stands behind that name.
+The only module that imports torch_neuron, be it the real one or the emulator's.
 """
 
 import importlib
 import re
 from collections import Counter
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, Mapping, NamedTuple, Optional, Tuple
+from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Tuple
 
+from neuronbert.backends.base import Recipe
+from neuronbert.checkpoint.families import Tensor, TorchModel
 from neuronbert.errors import BackendUnavailable
 from neuronbert.hardware.neuron import NEURON_INSTALL
 
-# What must not run on the CPU: the work that the instance is paid for. Embeddings and what surrounds them belong there.
+# What must not run on the CPU: the work that the instance is paid for. Embeddings and the like do belong there.
 DEVICE_OPERATORS = frozenset(
     "aten::" + name
     for name in "linear matmul mm bmm addmm baddbmm einsum softmax _softmax scaled_dot_product_attention".split()
@@ -24,7 +26,7 @@ def import_torch_neuron() -> Any:
     try:
         module = importlib.import_module("torch_neuron")
     except ImportError as error:
-        # PyPI's placeholder raises "WRONG PACKAGE": its text says more than "not installed" would.
+        # The placeholder on PyPI raises "WRONG PACKAGE": its text says more than "not installed" would.
         raise BackendUnavailable(f"torch_neuron cannot be imported: {error}", hint=NEURON_INSTALL) from error
     if not hasattr(module, "trace"):
         raise BackendUnavailable("torch_neuron is installed and has no trace function", hint=NEURON_INSTALL)
@@ -32,9 +34,9 @@ def import_torch_neuron() -> Any:
 
 
 class CompileReport(NamedTuple):
-    """What became of a trace: how much of it is on the device, and what is not."""
+    """What a trace came to: how much of it is on the device, and what is not."""
 
-    percent_compiled: Optional[float]  # as the compiler's log says
+    percent_compiled: Optional[float]  # of the operators, from the compiler's log
     subgraphs: int  # neuron::forward nodes in the graph
     operators_on_cpu: Dict[str, int]
 
@@ -52,10 +54,10 @@ class CompileReport(NamedTuple):
         return [f"{named} would run on the CPU{percent}"]
 
 
-def trace(model: Any, inputs: Tuple[Any, ...], recipe: Mapping[str, Any], folder: Path) -> Any:
+def trace(model: TorchModel, inputs: Tuple[Tensor, ...], recipe: Recipe, folder: Path) -> TorchModel:
     """torch_neuron.trace of a model in eval mode, called with positional inputs and returning a tuple.
 
-    ``fallback=False`` would refuse every BERT, whose aten::embedding never compiles: what fell back is looked up in
+    ``fallback=False`` would refuse every BERT, whose aten::embedding never compiles: what fell back is read from
     the graph instead (``report_of``).
     """
     return import_torch_neuron().trace(
@@ -67,8 +69,8 @@ def trace(model: Any, inputs: Tuple[Any, ...], recipe: Mapping[str, Any], folder
     )
 
 
-def report_of(traced: Any, log: str) -> CompileReport:
-    """What the graph of a traced module and the log of its compilation say."""
+def report_of(traced: TorchModel, log: str) -> CompileReport:
+    """The report of a traced module, from its graph and the log of its compilation."""
     kinds = Counter(node.kind() for node in _nodes(traced.inlined_graph))
     percent = re.findall(r"\(post-compilation\).*percent compiled = ([0-9.]+)%", log)
     return CompileReport(
@@ -78,7 +80,7 @@ def report_of(traced: Any, log: str) -> CompileReport:
     )
 
 
-def _nodes(block: Any) -> Iterator[Any]:
+def _nodes(block: Any) -> Iterator[Any]:  # of torch._C.Graph and its Blocks
     for node in block.nodes():
         yield node
         for inner in node.blocks():

@@ -8,11 +8,12 @@ from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
 import numpy as np
 
-from neuronbert.backends.base import Batch, ExportResult, ExportSource, ThroughputPlan, Variant
+from neuronbert.backends.base import Batch, ExportResult, ExportSource, Recipe, ThroughputPlan, Variant
+from neuronbert.backends.openvino.int8_graph import Model
 from neuronbert.backends.outputs import Output, Outputs, cut_tokens, named
 from neuronbert.backends.quiet import import_without_telemetry
 from neuronbert.backends.tracing import GRAPH_BYTES, disk_errors, traceable
-from neuronbert.checkpoint.families import family_of, size_of, usable_positions
+from neuronbert.checkpoint.families import Config, family_of, size_of, usable_positions
 from neuronbert.errors import BackendFailed, BackendUnavailable
 from neuronbert.hardware.machine import BF16, VNNI, has_bf16, has_vnni, library_version, library_versions
 
@@ -28,7 +29,7 @@ FILE_NAME = "openvino_model.xml"
 TOKEN_MULTIPLE = 16
 SMALL_HEAD = 32
 
-# OpenVINO's names of the products' types in a compiled model, and ours.
+# The products' types in a compiled model, by OpenVINO's names → the names of precisions here.
 _PRECISION_OF = {"f32": "fp32", "bf16": "bf16", "f16": "fp16", "u8": "int8", "i8": "int8"}
 _PRODUCTS = ("FullyConnected", "MatMul")
 
@@ -63,17 +64,17 @@ def throughput_plan(threads: int) -> ThroughputPlan:
     return ThroughputPlan(streams=threads, rows=8, tokens=2048)
 
 
-def recipes(precision: str) -> Sequence[Mapping[str, Any]]:
-    """For int8, the ladder of neuronbert.backends.openvino.int8, mildest loss of speed first."""
+def recipes(precision: str) -> Sequence[Recipe]:
+    """For int8, those of int8.py, the fastest first; one empty recipe for the others."""
     if precision != "int8":
         return [{}]
-    from neuronbert.backends.openvino.int8 import ladder
+    from neuronbert.backends.openvino.int8 import int8_recipes
 
     # With bf16 between the int8 products this engine answers 1.07 times as many questions (BERT-base and the demo).
-    return ladder(overflow_fix=not has_vnni(), rest="bf16" if has_bf16() else "f32")
+    return int8_recipes(overflow_fix=not has_vnni(), rest="bf16" if has_bf16() else "f32")
 
 
-def export(source: ExportSource, precision: str, recipe: Mapping[str, Any], folder: Path) -> ExportResult:
+def export(source: ExportSource, precision: str, recipe: Recipe, folder: Path) -> ExportResult:
     """Convert and, for int8, quantise.
 
     Raises BackendUnavailable without torch or NNCF, BackendFailed on failure, OSError on a full disk.
@@ -99,12 +100,12 @@ def export(source: ExportSource, precision: str, recipe: Mapping[str, Any], fold
     )
 
 
-def _bytes_of(model: Any) -> int:
+def _bytes_of(model: Model) -> int:
     constants = [node for node in model.get_ops() if node.get_type_name() == "Constant"]
-    return sum(node.get_byte_size() for node in constants) + GRAPH_BYTES
+    return sum(int(node.get_byte_size()) for node in constants) + GRAPH_BYTES
 
 
-def _padding(config: Mapping[str, Any]) -> Dict[str, int]:
+def _padding(config: Config) -> Dict[str, int]:
     family = family_of(config, "config.json")
     head = size_of(config, family, "hidden_size") // size_of(config, family, "num_attention_heads")
     return {
@@ -114,13 +115,13 @@ def _padding(config: Mapping[str, Any]) -> Dict[str, int]:
     }
 
 
-def _cpu_flags(precision: str, recipe: Mapping[str, Any]) -> List[str]:
+def _cpu_flags(precision: str, recipe: Recipe) -> List[str]:
     if precision == "bf16":
         return [BF16]
     return [VNNI] if precision == "int8" and not recipe["overflow_fix"] else []
 
 
-def _convert(source: ExportSource) -> Any:
+def _convert(source: ExportSource) -> Model:
     openvino = import_without_telemetry("openvino")
     import torch
 
@@ -163,8 +164,8 @@ def load(folder: Path, variant: Variant, *, outputs: Sequence[Output], threads: 
     return OpenVinoSession(compiled, outputs, streams, variant.get("recipe", {}).get("padding"))
 
 
-def _hint(variant: Mapping[str, Any]) -> str:
-    """What is not int8 runs in; without it, OpenVINO's own default is bf16 where the CPU has it.
+def _hint(variant: Variant) -> str:
+    """The precision of what is not int8; without it, OpenVINO's own default is bf16 where the CPU has it.
 
     An int8 variant that passed the gate with bf16 beside it runs with FP32 beside it where the CPU has no bf16.
     """
@@ -188,7 +189,7 @@ class OpenVinoSession:
         self._padding = padding
         self.precision, self.products = _precision(compiled)
         self._inputs = [port.get_any_name() for port in compiled.inputs]
-        # None among the requests is what close() leaves behind, and each waiter for the next.
+        # close() leaves a None among the requests, which each waiting call passes on to the next.
         self._requests: queue.SimpleQueue[Any] = queue.SimpleQueue()
         for _ in range(concurrency):
             self._requests.put(compiled.create_infer_request())
@@ -207,9 +208,9 @@ class OpenVinoSession:
         try:
             request.infer([np.ascontiguousarray(fields[name]) for name in self._inputs], share_inputs=True)
             arrays = [request.get_output_tensor(index).data for index in range(len(self._outputs))]
-            found = cut_tokens(named(self._outputs, arrays), self._outputs, batch.input_ids.shape[1])
+            outputs = cut_tokens(named(self._outputs, arrays), self._outputs, batch.input_ids.shape[1])
             # Copied: the request writes its next results to the same memory.
-            return {name: array.copy() for name, array in found.items()}
+            return {name: array.copy() for name, array in outputs.items()}
         except RuntimeError as error:
             raise BackendFailed(
                 f"openvino failed on a batch of shape {batch.input_ids.shape}: {error}",
@@ -241,15 +242,15 @@ def pad_tokens(batch: Batch, padding: Optional[Mapping[str, int]]) -> Batch:
 
 
 def _precision(compiled: Any) -> Tuple[str, Dict[str, int]]:
-    """What most products of the compiled model run in, and how many run in what."""
-    found: Counter = Counter()
+    """The precision that most products of the compiled model run in, and the number of products by precision."""
+    types: Counter[str] = Counter()
     for node in compiled.get_runtime_model().get_ops():
         info = node.get_rt_info()
         if info["layerType"].astype(str) in _PRODUCTS:
-            found[info["runtimePrecision"].astype(str)] += 1
-    if not found:
+            types[info["runtimePrecision"].astype(str)] += 1
+    if not types:
         raise BackendFailed("the compiled model holds no matrix products", hint="compile the artifact again")
-    named = Counter()  # type: Counter[str]
-    for name, count in found.items():
-        named[_PRECISION_OF.get(name, name)] += count
-    return named.most_common(1)[0][0], dict(named)
+    precisions: Counter[str] = Counter()
+    for name, count in types.items():
+        precisions[_PRECISION_OF.get(name, name)] += count
+    return precisions.most_common(1)[0][0], dict(precisions)

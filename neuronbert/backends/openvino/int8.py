@@ -1,14 +1,16 @@
-"""Quantises an OpenVINO model to int8 with NNCF, for openvino.py: a ladder of recipes, and what suffers most."""
+"""Quantises an OpenVINO model to int8 with NNCF, for backend.py: the recipes to try, and which products lose most."""
 
-from typing import Any, Dict, List, Mapping, NamedTuple, Sequence, Tuple
+from typing import Dict, List, NamedTuple, Sequence, Tuple
 
 import numpy as np
 
+from neuronbert.backends.base import Recipe
 from neuronbert.backends.openvino import int8_graph
+from neuronbert.backends.openvino.int8_graph import Model, Node
 from neuronbert.backends.quiet import import_without_telemetry, silence_nncf, stdout_to_stderr
 from neuronbert.errors import BackendFailed
 
-Inputs = Dict[str, np.ndarray]
+Inputs = Dict[str, np.ndarray]  # of one text: int64 [1, tokens] by name
 
 # Activation ranges settle within a hundred texts of ~150 tokens; each one costs a pass over the FP32 model.
 CALIBRATION_TEXTS = 128
@@ -19,11 +21,11 @@ WEIGHT_LEVELS = 127
 ACTIVATION_LEVELS = 255
 
 
-def ladder(overflow_fix: bool, rest: str = "f32") -> List[Dict[str, Any]]:
+def int8_recipes(overflow_fix: bool, rest: str = "f32") -> List[Recipe]:
     """Recipes in the order to try: all products in int8 with three SmoothQuant strengths, then fewer products.
 
     ``overflow_fix`` halves the weights' range for CPUs that add u8 x s8 products in 16 bits. ``fp32_head`` leaves the
-    QA head in FP32, ``fp32_share`` that share of the products, those whose output suffers most. ``rest`` ("bf16" or
+    QA head in FP32, ``fp32_share`` that share of the products, those whose outputs lose most. ``rest`` ("bf16" or
     "f32") is what the operators that are not quantised run in while all products are; with fewer, it is FP32.
     """
     shared = {
@@ -45,7 +47,7 @@ def ladder(overflow_fix: bool, rest: str = "f32") -> List[Dict[str, Any]]:
     return [{**shared, **dict(zip(names, step)), "rest": "f32" if step[1] else rest} for step in steps]
 
 
-def quantize(model: Any, calibration: Sequence[Inputs], recipe: Mapping[str, Any]) -> Tuple[Any, Dict[str, Any]]:
+def quantize(model: Model, calibration: Sequence[Inputs], recipe: Recipe) -> Tuple[Model, Recipe]:
     """The int8 model, and the recipe with the names of what stayed in FP32.
 
     Raises BackendFailed when there is no calibration text or NNCF fails.
@@ -63,7 +65,7 @@ def quantize(model: Any, calibration: Sequence[Inputs], recipe: Mapping[str, Any
     return quantized, {**recipe, "texts": len(texts), "fp32_products": kept, "rewrites": rewrites}
 
 
-def _nncf_quantize(model: Any, texts: Sequence[Inputs], recipe: Mapping[str, Any], ignored: Sequence[str]) -> Any:
+def _nncf_quantize(model: Model, texts: Sequence[Inputs], recipe: Recipe, ignored: Sequence[str]) -> Model:
     nncf = import_without_telemetry("nncf")
     from nncf.quantization.advanced_parameters import (
         AdvancedQuantizationParameters,
@@ -87,7 +89,7 @@ def _nncf_quantize(model: Any, texts: Sequence[Inputs], recipe: Mapping[str, Any
         )
 
 
-def _products_to_keep(model: Any, calibration: Sequence[Inputs], recipe: Mapping[str, Any]) -> List[str]:
+def _products_to_keep(model: Model, calibration: Sequence[Inputs], recipe: Recipe) -> List[str]:
     products = weighted_products(model)
     kept = [products[-1].name] if recipe["fp32_head"] else []
     if recipe["fp32_share"]:
@@ -101,26 +103,26 @@ class Product(NamedTuple):
     """A product of activations with a constant: its node, and the weights as [outputs, inputs]."""
 
     name: str
-    node: Any
+    node: Node
     weights: np.ndarray
 
 
-def weighted_products(model: Any) -> List[Product]:
-    """The matrix products with constant weights, in the order they are computed (the QA head is the last)."""
-    found = []
+def weighted_products(model: Model) -> List[Product]:
+    """The matrix products with constant weights, in the order they are computed (the head is the last)."""
+    products = []
     for node in model.get_ordered_ops():
         if node.get_type_name() != "MatMul":
             continue
         source = node.input_value(1).get_node()
         if source.get_type_name() == "Constant":
             weights = source.get_data()
-            found.append(
+            products.append(
                 Product(node.get_friendly_name(), node, weights if node.get_attributes()["transpose_b"] else weights.T)
             )
-    return found
+    return products
 
 
-def product_errors(model: Any, texts: Sequence[Inputs]) -> Dict[str, float]:
+def product_errors(model: Model, texts: Sequence[Inputs]) -> Dict[str, float]:
     """For each weighted product, the relative error of its output when its own input and weights are rounded to int8.
 
     Activations get one asymmetric range over all ``texts``, weights one symmetric range per output; everything
@@ -129,13 +131,13 @@ def product_errors(model: Any, texts: Sequence[Inputs]) -> Dict[str, float]:
     products = weighted_products(model)
     sources = [product.node.input_value(0).get_node().get_friendly_name() for product in products]
     return {
-        product.name: rounding_error(seen, product.weights)
-        for product, seen in zip(products, observe(model, sources, texts))
+        product.name: rounding_error(activations, product.weights)
+        for product, activations in zip(products, observe(model, sources, texts))
     }
 
 
-def observe(model: Any, names: Sequence[str], texts: Sequence[Inputs]) -> List[np.ndarray]:
-    """What each named node computes for all ``texts``: float32 [tokens, width]."""
+def observe(model: Model, names: Sequence[str], texts: Sequence[Inputs]) -> List[np.ndarray]:
+    """The output of each named node for all ``texts``: float32 [tokens, width]."""
     openvino = import_without_telemetry("openvino")
     probe = model.clone()
     positions = {name: index for index, name in enumerate(dict.fromkeys(names))}  # OpenVINO adds an output once
@@ -147,7 +149,7 @@ def observe(model: Any, names: Sequence[str], texts: Sequence[Inputs]) -> List[n
     for text in texts:
         results = compiled(text)
         runs.append([results[first + positions[name]] for name in names])
-    return [np.concatenate([one.reshape(-1, one.shape[-1]) for one in seen]) for seen in zip(*runs)]
+    return [np.concatenate([array.reshape(-1, array.shape[-1]) for array in arrays]) for arrays in zip(*runs)]
 
 
 def rounding_error(activations: np.ndarray, weights: np.ndarray) -> float:
@@ -160,16 +162,18 @@ def rounding_error(activations: np.ndarray, weights: np.ndarray) -> float:
 def _round_range(values: np.ndarray) -> np.ndarray:
     low, high = min(0.0, float(values.min())), max(0.0, float(values.max()))
     step = (high - low) / ACTIVATION_LEVELS or 1.0
-    return np.round(values / step) * step
+    rounded: np.ndarray = np.round(values / step) * step
+    return rounded
 
 
 def _round_rows(weights: np.ndarray) -> np.ndarray:
     steps = np.abs(weights).max(axis=1, keepdims=True) / WEIGHT_LEVELS
     steps[steps == 0] = 1.0
-    return np.round(weights / steps) * steps
+    rounded: np.ndarray = np.round(weights / steps) * steps
+    return rounded
 
 
-def evenly(items: Sequence[Any], count: int) -> List[Any]:
+def evenly(items: Sequence[Inputs], count: int) -> List[Inputs]:
     """``count`` items (or all, if fewer) spread evenly over ``items``."""
     count = min(count, len(items))
     return [items[index * len(items) // count] for index in range(count)]

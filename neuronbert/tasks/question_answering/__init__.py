@@ -1,4 +1,4 @@
 """Question answering: questions and contexts to windows, logits to ranked answers, SQuAD files and metrics.
 
-Found by the table of ``tasks``; nobody else may import it but the public names of the package.
+Loaded through the table of ``tasks``; beside it, only the package's public names may import it.
 """

@@ -12,20 +12,21 @@ from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
 import numpy as np
 import tokenizers
 
+from neuronbert.backends.outputs import Outputs
 from neuronbert.errors import UsageError
 from neuronbert.tasks.question_answering.windows import Example, Window
 
 Answer = Dict[str, Any]  # score, start, end, answer; with details also window and null_difference
 
 RANKINGS = ("window", "document")
-MASKED_LOGIT = -10000.0  # what the transformers pipeline gives to a token that no answer may touch
+MASKED_LOGIT = -10000.0  # what the transformers pipeline gives a token that no answer may contain
 
 
 @dataclass(frozen=True)
 class AnswerOptions:
-    """Which answers are wanted.
+    """Which answers are wanted, and how they are ranked.
 
-    top_k: at most so many answers; fewer when the context has fewer spans.
+    top_k: at most this many answers; fewer when the context has fewer spans.
     max_answer_len: longest answer in tokens, before its ends are moved to the ends of words.
     handle_impossible_answer: let the empty answer compete; its score is the smallest over the windows.
     align_to_words: move an answer's ends to the ends of their words, as far as the window shows them.
@@ -92,12 +93,17 @@ class Spans(NamedTuple):
     log_mass: float  # logarithm of the sum of exp(start logit + end logit) over all spans, for the same
 
 
+def logits_of(outputs: Sequence[Outputs]) -> Tuple[List[np.ndarray], List[np.ndarray]]:
+    """Start and end logits of each window, float32 [tokens] each, as ``rank_answers`` takes them."""
+    return [window["start_logits"] for window in outputs], [window["end_logits"] for window in outputs]
+
+
 def rank_answers(
     example: Example,
     start_logits: Sequence[np.ndarray],
     end_logits: Sequence[np.ndarray],
     options: AnswerOptions = AnswerOptions(),
-) -> List[Dict[str, Any]]:
+) -> List[Answer]:
     """The best answers to an example, best first: dictionaries of score, start, end (characters) and answer.
 
     One float32 array of shape [tokens] per window in each of ``start_logits`` and ``end_logits``; padding behind
@@ -187,16 +193,16 @@ def _spans(
 def _region(example: Example, window: Window) -> Tuple[int, int, Optional[np.ndarray]]:
     """The positions [low, high) that answers may lie in, and which of those are blocked (None: none of them).
 
-    Answers lie in the context; but the old pipeline opened every classification token, also one that the asker
-    typed, so a question with one widens the region.
+    Answers lie in the context. But the old pipeline allowed every classification token, even one typed in the
+    question, so such a question widens the region.
     """
     low, high = window.context_start, window.context_start + window.token_count
     if not example.question_cls:
         return low, high, None
-    opened = np.array(example.question_cls) + example.question_start
-    low = int(opened[0])
+    allowed = np.array(example.question_cls) + example.question_start
+    low = int(allowed[0])
     blocked = np.ones(high - low, dtype=bool)
-    blocked[opened - low] = False
+    blocked[allowed - low] = False
     blocked[window.context_start - low :] = False
     return low, high, blocked
 
@@ -204,8 +210,8 @@ def _region(example: Example, window: Window) -> Tuple[int, int, Optional[np.nda
 def _softmax(
     start_logits: np.ndarray, end_logits: np.ndarray, low: int, high: int, blocked: Optional[np.ndarray]
 ) -> Softmax:
-    """Softmax over the region and position 0, the classification token, which takes its share but is no answer."""
-    # The place before the region, which is never empty, is taken by the classification token.
+    """Softmax over the region and position 0, the classification token, which has a probability but is no answer."""
+    # The classification token takes the position before the region; there always is one.
     values = np.array((start_logits[low - 1 : high], end_logits[low - 1 : high]), dtype=np.float32)
     if blocked is not None:
         values[:, 1:][:, blocked] = MASKED_LOGIT
@@ -238,13 +244,13 @@ def _rescale(per_window: Sequence[Spans]) -> Tuple[List[Spans], float]:
     return rescaled, math.exp(null_logit - log_total)
 
 
-def _merge(example: Example, per_window: Sequence[Spans], options: AnswerOptions) -> List[Dict[str, Any]]:
-    """One answer per text, its score the sum over its spans, at the place of the span that was met first."""
-    answers: Dict[str, Dict[str, Any]] = {}
+def _merge(example: Example, per_window: Sequence[Spans], options: AnswerOptions) -> List[Answer]:
+    """One answer per text, its score the sum over its spans, at the position of its first span."""
+    answers: Dict[str, Answer] = {}
     for index, spans in enumerate(per_window):
-        places = _Places(example, example.windows[index], options.align_to_words)
+        locator = _SpanLocator(example, example.windows[index], options.align_to_words)
         for first, last, score in zip(spans.starts, spans.ends, spans.scores):
-            start, end = places.characters(first, last)
+            start, end = locator.characters(first, last)
             text = example.context[start:end]
             key = text.lower()
             answer = answers.get(key)
@@ -266,8 +272,8 @@ def _merge(example: Example, per_window: Sequence[Spans], options: AnswerOptions
     return list(answers.values())
 
 
-class _Places:
-    """Where the tokens of one window lie in the context, in characters; each asked of the encoding once."""
+class _SpanLocator:
+    """Finds the characters of one window's spans in the context; each word is looked up in the encoding once."""
 
     def __init__(self, example: Example, window: Window, align_to_words: bool):
         self.example = example
@@ -322,19 +328,19 @@ def _log(value: float) -> float:
     return math.log(value) if value > 0 else -math.inf
 
 
-def _empty(score: float) -> Dict[str, Any]:
+def _empty(score: float) -> Answer:
     return {"score": score, "start": 0, "end": 0, "answer": "", "window": None}
 
 
-def _score(answer: Dict[str, Any]) -> float:
-    return answer["score"]
+def _score(answer: Answer) -> float:
+    return float(answer["score"])
 
 
-def _plain(answers: Sequence[Dict[str, Any]]) -> List[Dict[str, Any]]:
+def _plain(answers: Sequence[Answer]) -> List[Answer]:
     return [{key: answer[key] for key in ("score", "start", "end", "answer")} for answer in answers]
 
 
-def _detailed(answer: Dict[str, Any], null_difference: float) -> Dict[str, Any]:
+def _detailed(answer: Answer, null_difference: float) -> Answer:
     detailed = {key: answer[key] for key in ("score", "start", "end", "answer", "window")}
     return {**detailed, "null_difference": null_difference}
 

@@ -1,4 +1,4 @@
-"""Measures question answering on SQuAD files, by metrics.py: one evaluation, its report, and a comparison of two."""
+"""Evaluates question answering on SQuAD files: the figures of metrics.py, their report, and a comparison of two."""
 
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple, Union
@@ -6,26 +6,26 @@ from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tu
 from neuronbert.backends.outputs import Outputs
 from neuronbert.checkpoint.tokenizer import Tokenizer
 from neuronbert.errors import InputError, positive
-from neuronbert.tasks.base import Table
-from neuronbert.tasks.question_answering.answers import AnswerOptions, rank_answers
+from neuronbert.tasks.base import Document, PathLike, Table
+from neuronbert.tasks.question_answering.answers import AnswerOptions, logits_of, rank_answers
 from neuronbert.tasks.question_answering.lines import Pair
 from neuronbert.tasks.question_answering.metrics import Number, evaluate_answers, f1_interval, mean_f1, question_f1
-from neuronbert.tasks.question_answering.squad import PathLike, SquadData, load_squad_data
+from neuronbert.tasks.question_answering.squad import SquadData, load_squad_data
 from neuronbert.tasks.question_answering.windows import Example, WindowOptions, encode_examples, window_lengths
 
 
 class Reading(NamedTuple):
-    """The best answer to one question, and its best if it has to answer."""
+    """The best answer to one question, and the best one that is not empty."""
 
-    text: str  # "" where it finds no answer
+    text: str  # "" for no answer
     score: float
-    forced_text: str
+    forced_text: str  # the best answer where "no answer" may not compete
     null_difference: float  # logit by which "no answer" leads the best answer
 
 
 @dataclass(frozen=True)
 class ChangedAnswer:
-    """A question that two readers answer differently; each F1 is 0 to 1, against the gold answers."""
+    """A question with two different answers; each F1 is 0 to 1, against the gold answers."""
 
     id: str
     question: str
@@ -45,7 +45,7 @@ class Comparison:
     against: str
     metrics: Dict[str, Number]  # of ``against``, as EvaluationReport.metrics
     equal_answers: float  # share of the questions, 0 to 1
-    answer_f1: float  # mean token F1 of the answers against the other's, 0 to 1
+    answer_f1: float  # mean token F1 of the answers against those of ``against``, 0 to 1
     changed: Tuple[ChangedAnswer, ...]
 
 
@@ -62,19 +62,19 @@ class EvaluationReport:
     f1_interval: Tuple[float, float]  # 95 % bootstrap interval of the F1, in percent
     seconds: float  # from text to answers, loading not counted
     predictions: Dict[str, str]
-    environment: Dict[str, Any]
+    environment: Document
     comparison: Optional[Comparison] = None
 
     @property
     def questions_per_s(self) -> float:
         return self.questions / self.seconds
 
-    def as_dict(self) -> Dict[str, Any]:
-        """JSON-able."""
+    def as_dict(self) -> Document:
+        """Every figure, for JSON."""
         return {**asdict(self), "questions_per_s": self.questions_per_s}
 
     def tables(self) -> List[Union[str, Table]]:
-        """For a person: the figures, and every answer that changed if two are compared."""
+        """Lines and tables for a person: the figures, and in a comparison every answer that changed."""
         low, high = self.f1_interval
         facts = [
             ("artifact", f"{self.artifact} ({self.variant})"),
@@ -91,7 +91,7 @@ class EvaluationReport:
 
 
 def _comparison(comparison: Comparison) -> Iterator[Union[str, Table]]:
-    """How the answers differ from another reader's, and each that does."""
+    """How the answers differ from the others, and every one that does."""
     yield (
         f"against {comparison.against}: {comparison.equal_answers:.1%} of the answers equal, "
         f"token F1 {comparison.answer_f1:.3f}, its own F1 {comparison.metrics['f1']:.4f}; "
@@ -132,7 +132,7 @@ class SquadEvaluation:
     def of(
         cls, path: PathLike, limit: Optional[int], window_options: WindowOptions, answer_options: AnswerOptions
     ) -> "SquadEvaluation":
-        """Of the first ``limit`` questions of a file; InputError for a file that cannot be read."""
+        """The evaluation on a file's first ``limit`` questions; InputError for a file that cannot be read."""
         data = load_squad_data(path)
         data = data._replace(questions=data.questions[: positive("limit", limit)])
         if data.version == "2.0":
@@ -145,12 +145,12 @@ class SquadEvaluation:
         return [Pair(item.question, item.context) for item in self.data.questions]
 
     def options_for(self, tokenizer: Tokenizer) -> WindowOptions:
-        """The windows that an artifact can read: static shapes cut them, with no loss of precision."""
+        """The windows that an artifact can read: static shapes cut them shorter, with no loss of precision."""
         max_seq_len, doc_stride = window_lengths(tokenizer, self.window_options)
         return replace(self.window_options, max_seq_len=max_seq_len, doc_stride=doc_stride)
 
     def refuse(self, tokenizer: Tokenizer, first: int, count: int, options: WindowOptions) -> None:
-        """Raise for the first of some questions that cannot be encoded, by its id."""
+        """Raise InputError with the id of the first of ``count`` questions from ``first`` on that cannot be encoded."""
         for item in self.data.questions[first : first + count]:
             try:
                 encode_examples(tokenizer, [(item.question, item.context)], options)
@@ -158,37 +158,38 @@ class SquadEvaluation:
                 raise InputError(f"question {item.id!r}: {error.message}", hint=error.hint) from None
 
     def read(self, example: Example, outputs: Sequence[Outputs]) -> Reading:
-        """The best answer, and the best if there has to be one."""
+        """The best answer, and the best one that is not empty."""
         options = replace(self.decode_options, details=True)
-        starts = [window["start_logits"] for window in outputs]
-        ends = [window["end_logits"] for window in outputs]
+        starts, ends = logits_of(outputs)
         best = forced = rank_answers(example, starts, ends, options)[0]
         if options.handle_impossible_answer or options.null_threshold is not None:
             without_null = replace(options, handle_impossible_answer=False, null_threshold=None)
             forced = rank_answers(example, starts, ends, without_null)[0]
         return Reading(best["answer"], best["score"], forced["answer"], best["null_difference"])
 
-    def report(self, read: Sequence[Reading], **facts: Any) -> EvaluationReport:
+    def report(self, readings: Sequence[Reading], **facts: Any) -> EvaluationReport:
         """The figures of the official scripts; ``facts`` are the report's fields that no answer changes."""
         return EvaluationReport(
             data=self.name,
             version=self.data.version,
             questions=len(self.data.questions),
-            metrics=_metrics(self.data, read),
-            f1_interval=_interval(self.data, read),
-            predictions={item.id: reading.text for item, reading in zip(self.data.questions, read)},
+            metrics=_metrics(self.data, readings),
+            f1_interval=_interval(self.data, readings),
+            predictions={item.id: reading.text for item, reading in zip(self.data.questions, readings)},
             **facts,
         )
 
     def compared(
-        self, report: EvaluationReport, read: Sequence[Reading], against: str, other: Sequence[Reading]
+        self, report: EvaluationReport, readings: Sequence[Reading], against: str, against_readings: Sequence[Reading]
     ) -> EvaluationReport:
-        """The report with the answers that ``against`` gives otherwise."""
-        return replace(report, comparison=compare_answers(self.data, read, against, other))
+        """The report, with the questions that ``against`` answers differently."""
+        return replace(report, comparison=compare_answers(self.data, readings, against, against_readings))
 
 
-def compare_answers(data: SquadData, answered: Sequence[Reading], against: str, other: Sequence[Reading]) -> Comparison:
-    """The answers that are not the same text, and what all of them score."""
+def compare_answers(
+    data: SquadData, readings: Sequence[Reading], against: str, against_readings: Sequence[Reading]
+) -> Comparison:
+    """The answers whose texts differ, and the figures of all answers of ``against``."""
     changed = tuple(
         ChangedAnswer(
             id=item.id,
@@ -197,35 +198,35 @@ def compare_answers(data: SquadData, answered: Sequence[Reading], against: str, 
             answer=reading.text,
             score=reading.score,
             f1=question_f1(item, reading.text, data.version),
-            against_answer=two.text,
-            against_score=two.score,
-            against_f1=question_f1(item, two.text, data.version),
+            against_answer=against_reading.text,
+            against_score=against_reading.score,
+            against_f1=question_f1(item, against_reading.text, data.version),
         )
-        for item, reading, two in zip(data.questions, answered, other)
-        if reading.text != two.text
+        for item, reading, against_reading in zip(data.questions, readings, against_readings)
+        if reading.text != against_reading.text
     )
     return Comparison(
         against=against,
-        metrics=_metrics(data, other),
+        metrics=_metrics(data, against_readings),
         equal_answers=1 - len(changed) / len(data.questions),
-        answer_f1=mean_f1([reading.text for reading in answered], [[two.text] for two in other]),
+        answer_f1=mean_f1([reading.text for reading in readings], [[reading.text] for reading in against_readings]),
         changed=changed,
     )
 
 
-def _metrics(data: SquadData, answered: Sequence[Reading]) -> Dict[str, Number]:
+def _metrics(data: SquadData, readings: Sequence[Reading]) -> Dict[str, Number]:
     """The official figures; for v2.0 the best over all thresholds too, which are logit differences here."""
     ids = [item.id for item in data.questions]
-    decided = {key: reading.text for key, reading in zip(ids, answered)}
+    decided = {key: reading.text for key, reading in zip(ids, readings)}
     figures = evaluate_answers(data.questions, decided, version=data.version)
     if data.version == "1.1":
         return figures
-    forced = {key: reading.forced_text for key, reading in zip(ids, answered)}
-    differences = {key: reading.null_difference for key, reading in zip(ids, answered)}
+    forced = {key: reading.forced_text for key, reading in zip(ids, readings)}
+    differences = {key: reading.null_difference for key, reading in zip(ids, readings)}
     swept = evaluate_answers(data.questions, forced, differences, version=data.version)
     return {**figures, **{name: value for name, value in swept.items() if name.startswith("best_")}}
 
 
-def _interval(data: SquadData, answered: Sequence[Reading]) -> Tuple[float, float]:
-    scores = [100 * question_f1(item, reading.text, data.version) for item, reading in zip(data.questions, answered)]
+def _interval(data: SquadData, readings: Sequence[Reading]) -> Tuple[float, float]:
+    scores = [100 * question_f1(item, reading.text, data.version) for item, reading in zip(data.questions, readings)]
     return f1_interval(scores, [item.context for item in data.questions])

@@ -1,10 +1,10 @@
-"""What the gate measured of a variant, as text; ``inspect`` shows it, so nothing is imported that reads text."""
+"""The gate's figures of a variant (gate.py) as text: ``inspect`` shows them, so no tokenizer may be imported."""
 
 from typing import Any, Dict, Mapping, Optional
 
 
 def agreement_text(agreement: Mapping[str, Any]) -> str:
-    """The figures that the gate decides by, and those that are only reported."""
+    """The figures that decide, and those that are only reported, in one line."""
     return (
         f"F1 {agreement['f1']:.2f} of {agreement['reference_f1']:.2f} in FP32, answer F1 {agreement['answer_f1']:.3f}, "
         f"top-1 equal {agreement['top1_agreement']:.1%}, {_logits_text(agreement['max_abs_diff'])} "

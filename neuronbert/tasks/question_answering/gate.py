@@ -1,19 +1,19 @@
-"""What compile's gate measures of question answering: F1 against gold answers, and agreement with the reference's."""
+"""What compiler/gate.py measures of question answering: F1 against gold answers, and agreement with the reference."""
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
+from typing import List, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
 
 from neuronbert.backends.outputs import Outputs, all_finite
 from neuronbert.errors import InputError
-from neuronbert.tasks.base import FP32_MAX_ABS_DIFF, NOT_FINITE, GateLimits, GateQuestions
-from neuronbert.tasks.question_answering.answers import Answer, AnswerOptions, rank_answers
+from neuronbert.tasks.base import FP32_MAX_ABS_DIFF, NOT_FINITE, Document, GateLimits, GateQuestions, PathLike
+from neuronbert.tasks.question_answering.answers import Answer, AnswerOptions, logits_of, rank_answers
 from neuronbert.tasks.question_answering.lines import Pair
 from neuronbert.tasks.question_answering.metrics import mean_f1
 from neuronbert.tasks.question_answering.samples import calibration_path, gate_path
-from neuronbert.tasks.question_answering.squad import PathLike, SquadQuestion, load_squad
+from neuronbert.tasks.question_answering.squad import SquadQuestion, load_squad
 from neuronbert.tasks.question_answering.windows import Example
 
 MIN_QUESTIONS = 500
@@ -39,12 +39,12 @@ class Agreement:
     def f1_ratio(self) -> float:
         return self.f1 / self.reference_f1 if self.reference_f1 else float("nan")
 
-    def as_dict(self) -> Dict[str, Any]:
+    def as_dict(self) -> Document:
         """The figures for JSON, which has no NaN or Inf: null stands for them."""
         figures = {**asdict(self), "f1_ratio": self.f1_ratio}
         return {name: value if np.isfinite(value) else None for name, value in figures.items()}
 
-    def entry(self) -> Dict[str, Any]:
+    def entry(self) -> Document:
         """The manifest's ``agreement`` and ``accuracy``."""
         figures = self.as_dict()
         return {
@@ -67,13 +67,13 @@ class QuestionAnsweringGate:
     def questions(
         self, gate_data: Optional[PathLike], calibration_data: Optional[PathLike], skipped: bool
     ) -> GateQuestions:
-        """SQuAD files of the user's; the gate's are filled up to 500 from the shipped sample."""
+        """The questions of the user's SQuAD files; the gate's are filled up to 500 from the shipped sample."""
         calibration = load_squad(calibration_data or calibration_path())
         asked = gate_questions(gate_data, calibration)
         if not skipped:
             refuse_few(asked, gate_data)
-        given = {(item.question, item.context) for item in load_squad(gate_data)} if gate_data else set()
-        filled = any((item.question, item.context) not in given for item in asked)
+        own = {(item.question, item.context) for item in load_squad(gate_data)} if gate_data else set()
+        filled = any((item.question, item.context) not in own for item in asked)
         files = [Path(gate_data)] if gate_data else []
         return GateQuestions(
             calibration,
@@ -90,15 +90,17 @@ class QuestionAnsweringGate:
     def judge(
         self, labelled: Sequence[SquadQuestion], examples: Sequence[Example], outputs: Sequence[Outputs]
     ) -> Judged:
-        """The best answer to each question; the empty one competes when one of them has no answer."""
+        """The best answer to each question; the empty answer competes if any question has no answer."""
         options = AnswerOptions(handle_impossible_answer=any(item.is_impossible for item in labelled))
         best = []
         first = 0
         for example in examples:
-            own = outputs[first : first + len(example.windows)]
+            windows = outputs[first : first + len(example.windows)]
             first += len(example.windows)
-            best.append(_best(example, own, options))
-        return Judged(outputs, [(answer["start"], answer["end"]) for answer in best], [a["answer"] for a in best])
+            best.append(_best(example, windows, options))
+        return Judged(
+            outputs, [(answer["start"], answer["end"]) for answer in best], [answer["answer"] for answer in best]
+        )
 
     def compare(self, labelled: Sequence[SquadQuestion], judged: Judged, reference: Judged) -> Agreement:
         """Answers against gold answers and the reference's answers, logits against the reference's logits."""
@@ -106,7 +108,7 @@ class QuestionAnsweringGate:
         return Agreement(
             n=len(labelled),
             max_abs_diff=_max_abs_diff(judged.outputs, reference.outputs),
-            top1_agreement=float(np.mean([a == b for a, b in zip(judged.spans, reference.spans)])),
+            top1_agreement=float(np.mean([span == expected for span, expected in zip(judged.spans, reference.spans)])),
             f1=100 * mean_f1(judged.texts, golds),
             reference_f1=100 * mean_f1(reference.texts, golds),
             answer_f1=mean_f1(judged.texts, [(answer,) for answer in reference.texts]),
@@ -120,9 +122,7 @@ class QuestionAnsweringGate:
 def _best(example: Example, outputs: Sequence[Outputs], options: AnswerOptions) -> Answer:
     if not all(map(all_finite, outputs)):
         return {"start": -1, "end": -1, "answer": ""}
-    answers = rank_answers(
-        example, [window["start_logits"] for window in outputs], [window["end_logits"] for window in outputs], options
-    )
+    answers = rank_answers(example, *logits_of(outputs), options)
     return answers[0] if answers else {"start": 0, "end": 0, "answer": ""}
 
 
@@ -131,7 +131,7 @@ def _max_abs_diff(actual: Sequence[Outputs], expected: Sequence[Outputs]) -> flo
 
 
 def refusals(precision: str, agreement: Agreement, limits: GateLimits = GateLimits()) -> List[str]:
-    """Why the gate refuses a variant, in words; empty if it passes."""
+    """The reasons why the gate refuses a variant; empty if it passes."""
     if not np.isfinite(agreement.max_abs_diff):
         return [NOT_FINITE]
     return _fp32_refusals(agreement) if precision == "fp32" else _reduced_refusals(agreement, limits)
@@ -170,15 +170,15 @@ def _reduced_refusals(agreement: Agreement, limits: GateLimits) -> List[str]:
 
 
 def gate_questions(gate_data: Optional[PathLike], calibration: Sequence[SquadQuestion]) -> List[SquadQuestion]:
-    """The gate's questions: the given ones, filled up from the shipped sample, none from a paragraph of calibration."""
+    """The gate's questions: the user's, filled up from the shipped sample, none about a paragraph of calibration."""
     seen = {question.context for question in calibration}
     shipped = [question for question in load_squad(gate_path()) if question.context not in seen]
     if gate_data is None:
         return shipped
-    given = [question for question in load_squad(gate_data) if question.context not in seen]
-    twice = {(question.question, question.context) for question in given}
-    more = [question for question in shipped if (question.question, question.context) not in twice]
-    return given + more[: max(0, MIN_QUESTIONS - len(given))]
+    own = [question for question in load_squad(gate_data) if question.context not in seen]
+    asked = {(question.question, question.context) for question in own}
+    more = [question for question in shipped if (question.question, question.context) not in asked]
+    return own + more[: max(0, MIN_QUESTIONS - len(own))]
 
 
 def refuse_few(questions: Sequence[SquadQuestion], gate_data: Optional[PathLike]) -> None:

@@ -1,12 +1,12 @@
-"""Questions as JSON lines: the fields of a line, and the options that it may set; tasks/lines.py reads them."""
+"""Questions as JSON lines: the fields of a line, and the options that it may set, for tasks/lines.py to read."""
 
 import json
 from typing import Any, Iterable, Mapping, NamedTuple, Optional, Union
 
-from neuronbert.tasks.base import LineForm
+from neuronbert.tasks.base import Document, LineForm
 from neuronbert.tasks.lines import LineReader, read_lines, text_fault
 
-# Answer options a line may set for itself, by their type.
+# The options that a line may set for itself, with their types.
 _KEYWORDS: Mapping[str, type] = {
     "top_k": int,
     "doc_stride": int,
@@ -19,13 +19,13 @@ _KEYWORDS: Mapping[str, type] = {
 
 
 class Pair(NamedTuple):
-    """What is asked, and the text that may answer it."""
+    """A question, and the text that may answer it."""
 
     question: str
     context: str
 
 
-def _fault(record: Mapping[str, Any]) -> Optional[str]:
+def _fault(record: Document) -> Optional[str]:
     for key in Pair._fields:
         fault = text_fault(key, record[key]) if key in record else f"the key {key!r} is missing"
         if fault:
@@ -33,7 +33,7 @@ def _fault(record: Mapping[str, Any]) -> Optional[str]:
     return None
 
 
-def _pair(record: Mapping[str, Any]) -> Pair:
+def _pair(record: Document) -> Pair:
     return Pair(record["question"], record["context"])
 
 

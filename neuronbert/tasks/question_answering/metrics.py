@@ -1,9 +1,9 @@
-"""Exact match and F1 as the official SQuAD scripts count them, to the last digit; evaluate.py runs what is measured."""
+"""Exact match and F1 as the official SQuAD scripts count them, to the last digit; evaluation.py reports them."""
 
 import re
 import string
 from collections import Counter
-from typing import Any, Callable, Dict, Mapping, Optional, Sequence, Tuple, Union
+from typing import AbstractSet, Callable, Dict, Hashable, Mapping, Optional, Sequence, Tuple, TypeVar, Union
 
 import numpy as np
 
@@ -11,6 +11,7 @@ from neuronbert.errors import InputError, UsageError
 from neuronbert.tasks.question_answering.squad import SquadQuestion
 
 Number = Union[int, float]
+Score = TypeVar("Score", bound=Number)
 
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
 _ARTICLES = re.compile(r"\b(?:a|an|the)\b")
@@ -78,14 +79,19 @@ def question_f1(question: SquadQuestion, prediction: str, version: str = "1.1") 
 
 
 def f1_interval(
-    scores: Sequence[Number], groups: Sequence[Any], *, confidence: float = 0.95, resamples: int = 2000, seed: int = 0
+    scores: Sequence[Number],
+    groups: Sequence[Hashable],
+    *,
+    confidence: float = 0.95,
+    resamples: int = 2000,
+    seed: int = 0,
 ) -> Tuple[float, float]:
     """Bootstrap percentile interval of the mean of ``scores`` (same unit as they are).
 
     Whole ``groups`` are drawn: questions on one paragraph succeed and fail together, so drawing them one by one
-    would promise more certainty than there is.
+    would make the interval too narrow.
     """
-    numbers: Dict[Any, int] = {}
+    numbers: Dict[Hashable, int] = {}
     group = [numbers.setdefault(name, len(numbers)) for name in groups]
     sums = np.bincount(group, weights=np.asarray(scores, dtype=np.float64))
     counts = np.bincount(group)
@@ -120,7 +126,8 @@ def _evaluate_v2(
     exact = {item.id: _best(answer_exact, predictions[item.id], _gold_v2(item)) for item in questions}
     f1 = {item.id: _best(answer_f1, predictions[item.id], _gold_v2(item)) for item in questions}
     answerable = {item.id: bool(item.answers) for item in questions}
-    decided_exact, decided_f1 = exact, f1
+    decided_exact: Mapping[str, Number] = exact
+    decided_f1: Mapping[str, Number] = f1
     if null_scores is not None:
         _refuse_missing(questions, null_scores, "null score")
         declined = {key for key in exact if null_scores[key] > null_threshold}
@@ -142,7 +149,9 @@ def _evaluate_v2(
     return figures
 
 
-def _decline(scores: Mapping[str, Number], declined: Any, answerable: Mapping[str, bool]) -> Dict[str, Number]:
+def _decline(
+    scores: Mapping[str, Number], declined: AbstractSet[str], answerable: Mapping[str, bool]
+) -> Dict[str, Number]:
     return {key: float(not answerable[key]) if key in declined else score for key, score in scores.items()}
 
 
@@ -152,7 +161,7 @@ def _best_threshold(
     null_scores: Mapping[str, float],
     answerable: Mapping[str, bool],
 ) -> Tuple[float, float]:
-    """The best mean score, in percent, that declining above one null score reaches, and that null score.
+    """The best mean score, in percent, reached by declining above some null score, and that null score.
 
     Starts from declining everything and answers one question more at a time. Equal null scores are taken in the
     order of ``null_scores`` and may be split by the best point: that is what the official figure does.
@@ -171,8 +180,8 @@ def _best_threshold(
     return 100.0 * best / len(scores), threshold
 
 
-def _refuse_missing(questions: Sequence[SquadQuestion], given: Mapping[str, Any], what: str) -> None:
-    missing = [item.id for item in questions if item.id not in given]
+def _refuse_missing(questions: Sequence[SquadQuestion], values: Mapping[str, object], what: str) -> None:
+    missing = [item.id for item in questions if item.id not in values]
     if missing:
         raise InputError(
             f"{len(missing)} of {len(questions)} questions have no {what}, the first is {missing[0]!r}",
@@ -181,7 +190,7 @@ def _refuse_missing(questions: Sequence[SquadQuestion], given: Mapping[str, Any]
 
 
 def _gold_v2(question: SquadQuestion) -> Sequence[str]:
-    """Answers that leave something after normalising; without any, only the empty prediction is right."""
+    """The answers of which something is left after normalising; without any, only the empty prediction is right."""
     return [text for text in question.answers if normalize_answer(text)] or [""]
 
 
@@ -200,5 +209,5 @@ def _token_f1(a: str, b: str, *, both_empty: int) -> Number:
     return (2 * precision * recall) / (precision + recall)
 
 
-def _best(measure: Callable[[str, str], Number], prediction: str, accepted: Sequence[str]) -> Any:
+def _best(measure: Callable[[str, str], Score], prediction: str, accepted: Sequence[str]) -> Score:
     return max(measure(prediction, text) for text in accepted)

@@ -11,12 +11,12 @@ import warnings
 from collections.abc import Iterable
 from itertools import islice
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple, Union
+from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple, Union
 
 import neuronbert
 from neuronbert.checkpoint.tokenizer import Tokenizer
 from neuronbert.errors import InputError, UsageError
-from neuronbert.tasks.base import Answerer, option_names, options_of
+from neuronbert.tasks.base import Answerer, Keywords, option_names, options_of
 from neuronbert.tasks.question_answering.answers import Answer, AnswerOptions
 from neuronbert.tasks.question_answering.lines import Pair
 from neuronbert.tasks.question_answering.windows import WindowOptions
@@ -47,7 +47,7 @@ IGNORED = {
     "trust_remote_code": "remote code never runs",
     "use_fast": "the tokenizer is always the fast one",
 }
-# Those that the old pipeline let pass without any effect on an answer: nothing is lost, so nothing is said.
+# Those that had no effect on an answer in the old pipeline either: nothing is lost, so there is no warning.
 WITHOUT_EFFECT = ("padding", "truncation", "args_parser", "binary_output", "task")
 
 
@@ -85,7 +85,7 @@ class QuestionAnsweringPipeline:
         if isinstance(tokenizer, Tokenizer) and tokenizer is model.tokenizer:
             tokenizer = None
         self._keywords = _known({**keywords, "tokenizer": tokenizer})
-        # So that a wrong value is refused here and not at the first call.
+        # A wrong value is refused here, not at the first call.
         _batch_size(self._keywords.get("batch_size"))
         options_of(KINDS, {name: value for name, value in self._keywords.items() if name in OPTIONS})
 
@@ -115,14 +115,14 @@ class QuestionAnsweringPipeline:
         else a list of them, best first. The answers of score 0 with which the old pipeline filled up top_k are left
         out.
         """
-        given = {name: keywords.pop(name) for name in INPUT_KEYWORDS if name in keywords}
+        named_inputs = {name: keywords.pop(name) for name in INPUT_KEYWORDS if name in keywords}
         chosen = {**self._keywords, **_known(keywords)}
         batch_size = _batch_size(chosen.pop("batch_size", None))
         window_options, answer_options = options_of(KINDS, chosen)
-        found = read_inputs(inputs, given)
-        if not isinstance(found, list):
-            return self._stream(found, batch_size, window_options, answer_options)
-        answers = self.model.answer(found, window_options, answer_options)
+        pairs = read_inputs(inputs, named_inputs)
+        if not isinstance(pairs, list):
+            return self._stream(pairs, batch_size, window_options, answer_options)
+        answers = self.model.answer(pairs, window_options, answer_options)
         results = [_result(ranked) for ranked in answers]
         return results[0] if len(results) == 1 else results
 
@@ -135,23 +135,23 @@ class QuestionAnsweringPipeline:
                 yield _result(ranked)
 
 
-def read_inputs(inputs: Sequence[Any], keywords: Mapping[str, Any]) -> Union[List[Pair], Iterator[Any]]:
+def read_inputs(inputs: Sequence[Any], keywords: Keywords) -> Union[List[Pair], Iterator[Any]]:
     """The (question, context) pairs of a call, checked; an iterator of unchecked items for a generator or Dataset.
 
     MissingKey (a KeyError) and InputError (a ValueError) with the texts of the old pipeline.
     """
-    found = _find_items(inputs, keywords)
-    if _is_stream(found):
-        return _iterate(found)
-    if isinstance(found, dict) or _is_sample(found):
-        found = [found]
-    elif not isinstance(found, Iterable):
+    items = _find_items(inputs, keywords)
+    if _is_stream(items):
+        return _iterate(items)
+    if isinstance(items, dict) or _is_sample(items):
+        items = [items]
+    elif not isinstance(items, Iterable):
         raise InputError(f"Invalid arguments {dict(keywords)}")
-    return [pair for item in found for pair in _pairs(item)]
+    return [pair for item in items for pair in _pairs(item)]
 
 
-def _find_items(inputs: Sequence[Any], keywords: Mapping[str, Any]) -> Any:
-    """What was asked, in whatever form it came."""
+def _find_items(inputs: Sequence[Any], keywords: Keywords) -> Any:
+    """The inputs of a call, in whatever form they came."""
     if len(inputs) == 1:
         return inputs[0]
     if len(inputs) == 2 and all(isinstance(item, str) for item in inputs):
@@ -170,7 +170,7 @@ def _from_question_and_context(question: Any, context: Any) -> List[Dict[str, An
     if isinstance(question, str) and isinstance(context, str):
         return [{"question": question, "context": context}]
     if isinstance(question, list) and isinstance(context, (str, list)):
-        return [{"question": one, "context": its} for one, its in _pairs_of_lists(question, context)]
+        return [{"question": pair[0], "context": pair[1]} for pair in _pairs_of_lists(question, context)]
     raise InputError("Arguments can't be understood")
 
 
@@ -185,9 +185,8 @@ def _pairs_of_lists(questions: Any, contexts: Any) -> List[Tuple[Any, Any]]:
 def _pairs(item: Any) -> List[Pair]:
     """An item's pair; several if it is a dictionary of lists."""
     if isinstance(item, dict) and isinstance(item.get("question"), list) and "context" in item:
-        return [
-            _pair({"question": one, "context": its}) for one, its in _pairs_of_lists(item["question"], item["context"])
-        ]
+        pairs = _pairs_of_lists(item["question"], item["context"])
+        return [_pair({"question": question, "context": context}) for question, context in pairs]
     return [_pair(item)]
 
 
@@ -210,10 +209,10 @@ def _is_sample(item: Any) -> bool:
     return hasattr(item, "question_text") and hasattr(item, "context_text")
 
 
-def _is_stream(found: Any) -> bool:
-    # A torch Dataset can only be here if its module was imported already.
+def _is_stream(items: Any) -> bool:
+    # A torch Dataset can only have been made where its module is imported already.
     data = sys.modules.get("torch.utils.data")
-    return isinstance(found, types.GeneratorType) or (data is not None and isinstance(found, data.Dataset))
+    return isinstance(items, types.GeneratorType) or (data is not None and isinstance(items, data.Dataset))
 
 
 def _iterate(stream: Any) -> Iterator[Any]:
@@ -222,8 +221,8 @@ def _iterate(stream: Any) -> Iterator[Any]:
     return (stream[index] for index in range(len(stream)))
 
 
-def _known(keywords: Mapping[str, Any]) -> Dict[str, Any]:
-    """The keywords that have a value and an effect; a warning for those that have none here."""
+def _known(keywords: Keywords) -> Dict[str, Any]:
+    """The keywords that have a value and an effect; warns of those that have no effect here."""
     known = {}
     for name, value in keywords.items():
         if value is None or name in WITHOUT_EFFECT or (name == "device" and value in (-1, "cpu")):
@@ -250,7 +249,7 @@ def _batch_size(value: Optional[int]) -> int:
 
 
 def _warn(text: str) -> None:
-    """At the line that called the pipeline, wherever in the package the reason was found."""
+    """Warn at the line that called the pipeline, from however deep in the package."""
     package = str(Path(neuronbert.__file__).parent)
     depth, frame = 1, sys._getframe()
     while frame.f_back is not None and frame.f_code.co_filename.startswith(package):

@@ -1,14 +1,12 @@
-"""Reads and writes SQuAD files (v1.1 and v2.0): questions with what is right for them, for measuring."""
+"""Reads and writes SQuAD files (v1.1 and v2.0), questions with their right answers, for gate.py and evaluation.py."""
 
 import json
-import os
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, Mapping, NamedTuple, Sequence, Tuple, Union
+from typing import Any, Iterator, List, Mapping, NamedTuple, Sequence, Tuple
 
 from neuronbert.errors import InputError
+from neuronbert.tasks.base import Document, PathLike
 from neuronbert.tasks.lines import refuse_binary, shown, text_fault
-
-PathLike = Union[str, "os.PathLike[str]"]
 
 _SQUAD_FORM = (
     'a SQuAD file has the form {"data": [{"paragraphs": [{"context": "...", '
@@ -50,14 +48,14 @@ def load_squad_data(path: PathLike) -> SquadData:
     return SquadData(_detect_version(document, questions), questions)
 
 
-def squad_document(questions: Sequence[SquadQuestion], version: str) -> Dict[str, Any]:
+def squad_document(questions: Sequence[SquadQuestion], version: str) -> Document:
     """The SQuAD JSON of ``questions``, with one paragraph for each run of the same context."""
-    paragraphs: List[Dict[str, Any]] = []
+    paragraphs: List[Document] = []
     for item in questions:
         if not paragraphs or paragraphs[-1]["context"] != item.context:
             paragraphs.append({"context": item.context, "qas": []})
         answers = [{"text": text, "answer_start": start} for text, start in zip(item.answers, item.answer_starts)]
-        qa: Dict[str, Any] = {"id": item.id, "question": item.question, "answers": answers}
+        qa: Document = {"id": item.id, "question": item.question, "answers": answers}
         if version == "2.0":
             qa["is_impossible"] = item.is_impossible
         paragraphs[-1]["qas"].append(qa)
@@ -68,7 +66,7 @@ def _read_text(path: Path) -> str:
     try:
         with open(path, "rb") as file:
             raw = file.read(4096)
-            refuse_binary(raw, str(path), hint=_SQUAD_FORM)  # before all of something huge is read
+            refuse_binary(raw, str(path), hint=_SQUAD_FORM)  # before a huge file is read as a whole
             raw += file.read()
     except FileNotFoundError:
         raise InputError(f"there is no file {path}", hint="check the path; it should name a SQuAD JSON file") from None
@@ -133,7 +131,7 @@ def _identity(qa: Mapping[str, Any], name: str, where: str) -> str:
 
 
 def _items(holder: Any, key: str, name: str, where: str) -> Iterator[Tuple[Any, str]]:
-    """The members of the list under ``key``, each with its place in words such as data[0].paragraphs[3]."""
+    """The members of the list under ``key``, each with its path, such as data[0].paragraphs[3]."""
     values = _get(holder, key, name, where)
     place = f"{where}.{key}" if where else key
     if not isinstance(values, list):
@@ -147,7 +145,7 @@ def _text(holder: Any, key: str, name: str, where: str, *, empty: bool = False) 
     fault = None if empty and value == "" else text_fault(key, value)
     if fault:
         raise _wrong(name, where, fault)
-    return value
+    return str(value)
 
 
 def _get(holder: Any, key: str, name: str, where: str) -> Any:
@@ -176,6 +174,6 @@ def _refuse_duplicates(questions: Sequence[SquadQuestion], name: str) -> None:
 
 
 def _detect_version(document: Mapping[str, Any], questions: Sequence[SquadQuestion]) -> str:
-    """By the file's own word or, as many copies lack it, by a question that has no answer."""
+    """The file's own version or, as many copies lack it, 2.0 if a question has no answer."""
     named = str(document.get("version", "")).lstrip("v").startswith("2")
     return "2.0" if named or any(item.is_impossible for item in questions) else "1.1"

@@ -1,17 +1,15 @@
-"""Question answering as a Task (tasks/base.py): a row of the table, made of the modules beside it."""
+"""Question answering as a Task (tasks/base.py), put together from the modules beside it, for the table of tasks."""
 
 from pathlib import Path
 from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
-import numpy as np
-
 from neuronbert.backends.outputs import PER_TOKEN, Output, Outputs
-from neuronbert.checkpoint.families import Head, Shape
+from neuronbert.checkpoint.families import Head, Shape, Tensor, TorchModel
 from neuronbert.checkpoint.tokenizer import Tokenizer
 from neuronbert.errors import InputError
-from neuronbert.tasks.base import Answerer, Row, TaskEvaluation, TaskGate
+from neuronbert.tasks.base import Answerer, Document, Keywords, PathLike, Row, TaskEvaluation, TaskGate
 from neuronbert.tasks.question_answering import text
-from neuronbert.tasks.question_answering.answers import Answer, AnswerOptions, flat, rank_answers
+from neuronbert.tasks.question_answering.answers import Answer, AnswerOptions, flat, logits_of, rank_answers
 from neuronbert.tasks.question_answering.lines import LINES as LINES
 from neuronbert.tasks.question_answering.lines import Pair, read_questions
 from neuronbert.tasks.question_answering.windows import Example, WindowOptions, encode_examples, window_lengths
@@ -23,7 +21,7 @@ DECODE_OPTIONS = AnswerOptions
 
 
 class QuestionAnsweringOutput(NamedTuple):
-    """Logits of each token as float32 [rows, tokens], as long as the input was."""
+    """Logits of each token: float32 [rows, tokens], as wide as the input, in torch tensors where that was one."""
 
     start_logits: Any
     end_logits: Any
@@ -36,7 +34,7 @@ def _head_shapes(hidden: int, labels: int) -> Dict[str, Shape]:
     return {"qa_outputs.weight": (labels, hidden), "qa_outputs.bias": (labels,)}
 
 
-def _head_forward(model: Any, hidden: Any) -> Tuple[Any, ...]:
+def _head_forward(model: TorchModel, hidden: Tensor) -> Tuple[Tensor, ...]:
     start, end = model.qa_outputs(hidden).split(1, dim=-1)
     return start.squeeze(-1).contiguous(), end.squeeze(-1).contiguous()
 
@@ -56,7 +54,7 @@ HEAD = Head(
 # ---------------------------------------------------------------------------- inputs
 
 
-def call_input(question: str, context: str, **keywords: Any) -> Tuple[Pair, Dict[str, Any]]:
+def call_input(question: str, context: str, **keywords: Any) -> Tuple[Pair, Keywords]:
     """A question and its context, and the other keywords."""
     return Pair(question, context), keywords
 
@@ -81,7 +79,7 @@ def bucket_options(tokens: Optional[int]) -> WindowOptions:
     return WindowOptions(max_seq_len=tokens, max_question_len=tokens // 2 if tokens else None)
 
 
-def read_inputs(path: Any) -> List[Pair]:
+def read_inputs(path: Optional[PathLike]) -> List[Pair]:
     """Questions and contexts of a JSONL or SQuAD file, or the package's own."""
     from neuronbert.tasks.question_answering.samples import gate_path
     from neuronbert.tasks.question_answering.squad import load_squad
@@ -98,14 +96,14 @@ def read_inputs(path: Any) -> List[Pair]:
 
 
 def full_rows(tokenizer: Tokenizer, inputs: Sequence[Tuple[str, str]], tokens: int, count: int) -> List[Row]:
-    """The first question over all the contexts' text, in windows that are full."""
+    """Full windows of the first question over the text of all contexts."""
     together = " ".join(dict.fromkeys(context for _, context in inputs))
     options = WindowOptions(max_seq_len=tokens, doc_stride=0)
     windows = encode_examples(tokenizer, [(inputs[0][0], together[: 40 * count * tokens // 8])], options)[0].windows
-    found: List[Row] = [window for window in windows if len(window.input_ids) == tokens]
-    if not found:
+    full: List[Row] = [window for window in windows if len(window.input_ids) == tokens]
+    if not full:
         raise InputError(f"the questions hold no text of {tokens} tokens", hint="more --input-data, or a shorter one")
-    return found[:count]
+    return full[:count]
 
 
 # ---------------------------------------------------------------------------- results
@@ -116,17 +114,12 @@ def decode(example: Example, outputs: Sequence[Outputs], options: AnswerOptions)
     return rank_answers(example, *logits_of(outputs), options)
 
 
-def logits_of(outputs: Sequence[Outputs]) -> Tuple[List[np.ndarray], List[np.ndarray]]:
-    """Start and end logits of each window."""
-    return [window["start_logits"] for window in outputs], [window["end_logits"] for window in outputs]
-
-
 def call_result(result: List[Answer]) -> Any:
-    """The answer itself where there is exactly one."""
+    """The answer itself where there is exactly one, else the list."""
     return result[0] if len(result) == 1 else result
 
 
-def json_result(result: List[Answer], options: AnswerOptions) -> Dict[str, Any]:
+def json_result(result: List[Answer], options: AnswerOptions) -> Document:
     """One answer's own keys where one was asked for, else a list under ``answers``."""
     return flat(result, options.top_k)
 
@@ -134,7 +127,7 @@ def json_result(result: List[Answer], options: AnswerOptions) -> Dict[str, Any]:
 result_text = text.answers_text
 
 
-# ---------------------------------------------------------------------------- what is made of the task
+# ---------------------------------------------------------------------------- objects of the task
 
 
 def pipeline(model: Answerer, **keywords: Any) -> Any:
@@ -152,7 +145,7 @@ def gate() -> TaskGate:
 
 
 def evaluation(
-    data: Any, limit: Optional[int], window_options: WindowOptions, answer_options: AnswerOptions
+    data: PathLike, limit: Optional[int], window_options: WindowOptions, answer_options: AnswerOptions
 ) -> TaskEvaluation:
     """Exact match and F1 on a SQuAD v1.1 or v2.0 file, as the official scripts count them: an EvaluationReport."""
     from neuronbert.tasks.question_answering.evaluation import SquadEvaluation

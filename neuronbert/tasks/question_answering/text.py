@@ -1,4 +1,4 @@
-"""Ranked answers as text for a person; the command line prints it."""
+"""Ranked answers (answers.py) as text for a person; the command line prints it."""
 
 from typing import Iterable
 

@@ -1,4 +1,4 @@
-"""Turns questions and contexts into token windows for an engine; answers.py turns its logits back into text.
+"""Turns questions and contexts into token windows for the engine; answers.py turns their logits into answers.
 
 A window is what the model sees at once: the question and as many tokens of the context as fit. A long context
 becomes several windows, each overlapping the one before it by ``doc_stride`` tokens.
@@ -6,7 +6,7 @@ becomes several windows, each overlapping the one before it by ``doc_stride`` to
 
 from dataclasses import dataclass
 from numbers import Integral
-from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, List, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
 import tokenizers
@@ -65,15 +65,15 @@ class Example(NamedTuple):
     question_encoding: tokenizers.Encoding  # without special tokens
     context_encoding: tokenizers.Encoding  # without special tokens, all of the context
     question_start: int  # position of the question's first token in every window
-    question_cls: Tuple[int, ...]  # question tokens that are the classification token, typed by the asker
+    question_cls: Tuple[int, ...]  # question tokens that are the classification token, typed in the question
 
 
 def window_lengths(tokenizer: Tokenizer, options: WindowOptions) -> Tuple[int, int]:
     """(max_seq_len, doc_stride) in tokens, with the defaults filled in.
 
     A max_seq_len beyond the model's positions is lowered to them, and doc_stride to half of that at most: windows
-    that overlap by more would come one token after the other. UsageError if doc_stride is the larger of the two
-    as they are given, with the old pipeline's text.
+    that overlap by more would advance by one token at a time. UsageError, with the old pipeline's text, if doc_stride
+    is larger than max_seq_len as given.
     """
     max_seq_len, doc_stride = options.max_seq_len, options.doc_stride
     if max_seq_len is None:
@@ -97,13 +97,14 @@ def encode_examples(
     context. A context without a single token (only zero-width characters, say) gives one window with no context.
     """
     max_seq_len, doc_stride = window_lengths(tokenizer, options)
-    encodings: Dict[str, Any] = {}
     for question, context in pairs:
         check_text("question", question)
         check_text("context", context)
-        encodings[question] = encodings[context] = None
-    for text, encoding in zip(encodings, tokenizer.encode(list(encodings))):
-        encodings[text] = (encoding, np.array(encoding.ids, dtype=np.int64))
+    texts = list(dict.fromkeys(text for pair in pairs for text in pair))
+    encodings = {
+        text: (encoding, np.array(encoding.ids, dtype=np.int64))
+        for text, encoding in zip(texts, tokenizer.encode(texts))
+    }
     return [
         _cut(tokenizer, pair, encodings[pair[0]], encodings[pair[1]], max_seq_len, doc_stride, options.max_question_len)
         for pair in pairs
@@ -111,7 +112,7 @@ def encode_examples(
 
 
 def check_text(name: str, text: Any) -> None:
-    """InputError unless ``text`` is a str with at least one character; white space alone is answered, with nothing."""
+    """InputError unless ``text`` is a str with at least one character; white space alone is let pass."""
     if not isinstance(text, str):
         raise InputError(f"the {name} is of type {type(text).__name__}, not str", hint=f"pass the {name} as text")
     if not text:
@@ -119,7 +120,7 @@ def check_text(name: str, text: Any) -> None:
 
 
 def window_ranges(tokens: int, room: int, overlap: int) -> List[Tuple[int, int]]:
-    """Which of a context's ``tokens`` each window shows, as (first, stop), with ``room`` for them in a window.
+    """The range (first, stop) of a context's ``tokens`` in each window, with room for ``room`` of them in a window.
 
     Windows start every ``room - overlap`` tokens (at least one) and the last one ends with the context.
     """

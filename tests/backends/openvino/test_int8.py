@@ -1,4 +1,4 @@
-"""The ladder of recipes, how the sensitivity of a product is measured, and rewrites that must not change numbers."""
+"""The recipes to try, how the sensitivity of a product is measured, and rewrites that must not change numbers."""
 
 import logging
 from typing import Any, Dict, List
@@ -23,14 +23,14 @@ INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 
 
 def test_the_ladder_gives_up_speed_step_by_step() -> None:
-    steps = int8.ladder(overflow_fix=True)
+    steps = int8.int8_recipes(overflow_fix=True)
     assert steps[0]["smooth_quant_alpha"] == int8.DEFAULT_ALPHA
     costs = [(step["fp32_head"], step["fp32_share"]) for step in steps]
     assert costs == sorted(costs) and costs[0] == (False, 0.0) and costs[-1][1] > 0
     assert all(step["overflow_fix"] for step in steps)
-    assert not any(step["overflow_fix"] for step in int8.ladder(overflow_fix=False))
+    assert not any(step["overflow_fix"] for step in int8.int8_recipes(overflow_fix=False))
     assert {step["rest"] for step in steps} == {"f32"}
-    assert [step["rest"] for step in int8.ladder(False, rest="bf16")] == ["bf16"] * 3 + ["f32"] * 3
+    assert [step["rest"] for step in int8.int8_recipes(False, rest="bf16")] == ["bf16"] * 3 + ["f32"] * 3
 
 
 @given(st.lists(st.integers(), max_size=40), st.integers(1, 50))
@@ -96,7 +96,7 @@ def test_the_most_sensitive_products_stay_in_fp32(texts: List[Dict[str, np.ndarr
         source.torch_model().model.bert.encoder.layer[1].attention.output.LayerNorm.weight[5] = 400.0
         source.torch_model().model.bert.encoder.layer[1].intermediate.dense.weight[:, 5] = 0.0
     model = openvino._convert(source)
-    recipe = dict(int8.ladder(False)[-1], fp32_share=0.05)
+    recipe = dict(int8.int8_recipes(False)[-1], fp32_share=0.05)
     _, recorded = int8.quantize(model, texts, recipe)
     assert len(recorded["fp32_products"]) == 2
     assert "qa_outputs" in recorded["fp32_products"][0]
@@ -105,7 +105,7 @@ def test_the_most_sensitive_products_stay_in_fp32(texts: List[Dict[str, np.ndarr
 
 def test_int8_without_texts_is_refused(converted: Any) -> None:
     with pytest.raises(BackendFailed, match="calibration"):
-        int8.quantize(converted, [], int8.ladder(False)[0])
+        int8.quantize(converted, [], int8.int8_recipes(False)[0])
 
 
 def test_the_application_s_logging_stays_as_it_was(texts: List[Dict[str, np.ndarray]]) -> None:
@@ -116,7 +116,7 @@ def test_the_application_s_logging_stays_as_it_was(texts: List[Dict[str, np.ndar
     logger.addHandler(handler)
     try:
         with stdout_to_stderr():
-            int8.quantize(openvino._convert(TinySource()), texts, int8.ladder(False)[0])
+            int8.quantize(openvino._convert(TinySource()), texts, int8.int8_recipes(False)[0])
     finally:
         logger.removeHandler(handler)
     assert handler.level == logging.NOTSET
@@ -130,7 +130,7 @@ def run(model: Any, batch: Any) -> Outputs:
 
 
 def test_rewrites_fit_everywhere_and_change_nothing(converted: Any, texts: List[Dict[str, np.ndarray]]) -> None:
-    recipe = int8.ladder(False)[0]
+    recipe = int8.int8_recipes(False)[0]
     with stdout_to_stderr():
         plain = int8._nncf_quantize(converted, texts, recipe, int8_graph.table_readers(converted))
     rewritten = plain.clone()
@@ -149,7 +149,7 @@ def test_rewrites_fit_everywhere_and_change_nothing(converted: Any, texts: List[
 
 
 def test_shifted_activations_start_at_zero(converted: Any, texts: List[Dict[str, np.ndarray]]) -> None:
-    quantized, _ = int8.quantize(converted, texts, int8.ladder(False)[0])
+    quantized, _ = int8.quantize(converted, texts, int8.int8_recipes(False)[0])
     feeding = [node for node in quantized.get_ordered_ops() if node.get_type_name() == "FakeQuantize"]
     lows = [
         float(node.input_value(3).get_node().get_data().reshape(-1)[0])

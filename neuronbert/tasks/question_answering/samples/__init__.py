@@ -1,4 +1,4 @@
-"""Questions that ship with the package: 200 to calibrate int8 with, 600 for the gate to judge by (see README.md)."""
+"""The questions in the package: 200 to calibrate int8 with, 600 for the gate to ask (see README.md beside them)."""
 
 from pathlib import Path
 
