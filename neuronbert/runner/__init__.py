@@ -20,7 +20,8 @@ worker_process      inside that process
 counters, events    what happened, in numbers and one by one
 publishing          what `neuronbert top` sees of it
 sigterm             SIGTERM finishes what was accepted
-job                 a file of questions through the runner, for `neuronbert answer`
+job                 a file of questions through the runner, for `neuronbert run`
+job_input           that file, in blocks of lines
 core_environment    the variables of `neuronbert env`
 """
 

@@ -4,6 +4,7 @@ from typing import List, Mapping, NamedTuple, Optional
 
 from neuronbert.cli.doctor.facts import COMPILING, ENGINES, ENGINES_ERROR, INF1_COMPILING, REQUIRED, Facts
 from neuronbert.hardware import machine, neuron
+from neuronbert.hardware.requirements import version_meets
 
 OK, WARN, FAIL = "ok", "warn", "fail"
 
@@ -170,7 +171,7 @@ def _faults(facts: Facts, wanted: Mapping[str, str]) -> List[str]:
         version = facts.libraries.get(name)
         if version is None:
             faults.append(f"{name} is not installed")
-        elif not machine.version_meets(version, bound):
+        elif not version_meets(version, bound):
             faults.append(f"{name} {version} is too old, {bound} is needed")
     return faults
 

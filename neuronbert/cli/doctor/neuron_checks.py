@@ -3,7 +3,6 @@
 from neuronbert.cli.doctor.facts import Facts
 from neuronbert.cli.doctor.machine_checks import FAIL, OK, WARN, Check, count
 from neuronbert.hardware.cores import GROUP_SIZES, NUM_CORES, VISIBLE_CORES
-from neuronbert.hardware.machine import version_meets
 from neuronbert.hardware.neuron import (
     DRIVER_INSTALL,
     FIRST_REAL_NEURON,
@@ -13,6 +12,7 @@ from neuronbert.hardware.neuron import (
     parse_group_sizes,
     parse_visible_cores,
 )
+from neuronbert.hardware.requirements import version_meets
 
 
 def check_torch_neuron(facts: Facts) -> Check:
