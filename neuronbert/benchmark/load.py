@@ -13,7 +13,7 @@ import time
 from collections import Counter
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
-from typing import Any, Callable, Dict, Iterable, Iterator, List, NamedTuple, Optional, Protocol, Sequence
+from typing import Callable, Dict, Iterable, Iterator, List, NamedTuple, Optional, Protocol, Sequence, TypeVar
 
 import numpy as np
 
@@ -23,12 +23,14 @@ from neuronbert.errors import UsageError
 DISTRIBUTIONS = ("constant", "poisson")
 
 Clock = Callable[[], float]  # seconds from any fixed moment
+Item = TypeVar("Item")  # what a client is given to ask
+AskedItem = TypeVar("AskedItem", contravariant=True)
 
 
-class Client(Protocol):
+class Client(Protocol[AskedItem]):
     """What is asked: ``submit`` hands over an item and returns at once; the future ends with the answer or an error."""
 
-    def submit(self, item: Any) -> "Future[Any]": ...
+    def submit(self, item: AskedItem) -> "Future[object]": ...
 
 
 class Period(NamedTuple):
@@ -87,8 +89,8 @@ class LoadResult:
 
 
 def closed_loop(
-    client: Client,
-    items: Sequence[Any],
+    client: Client[Item],
+    items: Sequence[Item],
     *,
     concurrency: int,
     period: Period = Period(),
@@ -120,8 +122,8 @@ def closed_loop(
 
 
 def open_loop(
-    client: Client,
-    items: Sequence[Any],
+    client: Client[Item],
+    items: Sequence[Item],
     *,
     rate_per_s: float,
     distribution: str = "poisson",
@@ -155,7 +157,7 @@ def open_loop(
     return replace(run.result(), offered_per_s=rate_per_s)
 
 
-def _require(items: Sequence[Any], **numbers: float) -> None:
+def _require(items: Sequence[object], **numbers: float) -> None:
     if not items:
         raise UsageError("there is nothing to ask", hint="--input-data FILE with at least one question")
     for name, value in numbers.items():
@@ -188,7 +190,7 @@ class _Pending:
             self._none.wait_for(lambda: self._count == 0)
 
 
-def _send(run: "_Run", client: Client, items: Sequence[Any], gaps_s: Iterable[float], pending: _Pending) -> None:
+def _send(run: "_Run", client: Client[Item], items: Sequence[Item], gaps_s: Iterable[float], pending: _Pending) -> None:
     intended = run.now()
     for number, gap_s in enumerate(gaps_s):
         intended += gap_s
@@ -204,15 +206,15 @@ def _send(run: "_Run", client: Client, items: Sequence[Any], gaps_s: Iterable[fl
         future.add_done_callback(_recorder(run, intended, pending))
 
 
-def _recorder(run: "_Run", intended_s: float, pending: _Pending) -> Callable[["Future[Any]"], None]:
-    def record(future: "Future[Any]") -> None:
+def _recorder(run: "_Run", intended_s: float, pending: _Pending) -> Callable[["Future[object]"], None]:
+    def record(future: "Future[object]") -> None:
         run.record(intended_s, error_of(future))
         pending.add(-1)
 
     return record
 
 
-def _outcome(client: Client, item: Any) -> Optional[str]:
+def _outcome(client: Client[Item], item: Item) -> Optional[str]:
     """Asks and waits; the class name of the error, if there was one."""
     try:
         client.submit(item).result()
@@ -221,7 +223,7 @@ def _outcome(client: Client, item: Any) -> Optional[str]:
     return None
 
 
-def error_of(future: "Future[Any]") -> Optional[str]:
+def error_of(future: "Future[object]") -> Optional[str]:
     """The class name of the error that a finished request ended with; None after an answer."""
     if future.cancelled():
         return "CancelledError"

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Dict, FrozenSet, Iterable, Iterator, Optional, Set
+from typing import Dict, FrozenSet, Iterable, Iterator, List, Optional, Set, TypedDict
 
 # Flags that decide which precision pays: the rest of /proc/cpuinfo says nothing about our speed.
 FLAGS_OF_INTEREST = (
@@ -58,6 +58,21 @@ _DARWIN_FLAGS = {
 }
 # cgroup v1 writes "no limit" as the largest page-aligned 63-bit number.
 _UNLIMITED_BYTES = 1 << 60
+
+
+class Environment(TypedDict):
+    """What manifests and reports record of the machine and the libraries that they were made on."""
+
+    neuronbert: str
+    python: str
+    os: str
+    machine: str  # its architecture
+    cpu_model: str
+    cpu_flags: List[str]
+    usable_cpus: int
+    physical_cores: int
+    memory_bytes: int
+    libraries: Dict[str, str]  # distribution → version
 
 
 def usable_cpus() -> int:
@@ -112,17 +127,17 @@ def memory_bytes(proc: Path = Path("/proc"), cgroup: Path = Path("/sys/fs/cgroup
 
 def available_memory_bytes(proc: Path = Path("/proc")) -> Optional[int]:
     """Bytes the kernel could hand out now without swapping (MemAvailable); None where it does not say."""
-    found = re.search(r"^MemAvailable:\s+(\d+) kB", read_text(proc / "meminfo"), re.MULTILINE)
-    return int(found.group(1)) * 1024 if found else None
+    match = re.search(r"^MemAvailable:\s+(\d+) kB", read_text(proc / "meminfo"), re.MULTILINE)
+    return int(match.group(1)) * 1024 if match else None
 
 
 def oom_kills(proc: Path = Path("/proc"), cgroup: Path = Path("/sys/fs/cgroup")) -> int:
     """Processes that the kernel killed for want of memory, in this cgroup (v2) or else on the machine; 0 if untold."""
     events = [read_text(folder / "memory.events") for folder in _cgroup_folders("", proc, cgroup)]
     for text in [*filter(None, events), read_text(proc / "vmstat")]:
-        found = re.search(r"^oom_kill (\d+)$", text, re.MULTILINE)
-        if found:
-            return int(found.group(1))
+        match = re.search(r"^oom_kill (\d+)$", text, re.MULTILINE)
+        if match:
+            return int(match.group(1))
     return 0
 
 
@@ -140,8 +155,8 @@ def cpu_model() -> str:
         text = _sysctl("machdep.cpu.brand_string")
     else:
         text = read_text(Path("/proc/cpuinfo"))
-    found = re.search(r"^(?:model name|Model|machdep\.cpu\.brand_string)\s*:\s*(.+)$", text, re.MULTILINE)
-    return found.group(1).strip() if found else platform.processor() or platform.machine()
+    match = re.search(r"^(?:model name|Model|machdep\.cpu\.brand_string)\s*:\s*(.+)$", text, re.MULTILINE)
+    return match.group(1).strip() if match else platform.processor() or platform.machine()
 
 
 def has_vnni() -> bool:
@@ -176,11 +191,11 @@ def library_version(name: str) -> Optional[str]:
 
 def library_versions(names: Iterable[str] = LIBRARIES_OF_INTEREST) -> Dict[str, str]:
     """The versions of those of ``names`` that are installed."""
-    found = ((name, library_version(name)) for name in names)
-    return {name: version for name, version in found if version is not None}
+    versions = ((name, library_version(name)) for name in names)
+    return {name: version for name, version in versions if version is not None}
 
 
-def environment() -> Dict[str, Any]:
+def environment() -> Environment:
     """The fingerprint that manifests and reports carry: JSON-able, a few tens of ms, nothing heavy imported."""
     from neuronbert import __version__
 
@@ -240,8 +255,8 @@ def _core_ids(cpus: Path, wanted: Set[int]) -> Optional[int]:
 
 
 def _darwin_cores() -> Optional[int]:
-    found = re.search(r":\s*(\d+)", _sysctl("hw.physicalcpu"))
-    return int(found.group(1)) if found else None
+    match = re.search(r":\s*(\d+)", _sysctl("hw.physicalcpu"))
+    return int(match.group(1)) if match else None
 
 
 def _cgroup_folders(controller: str, proc: Path, cgroup: Path) -> Iterator[Path]:

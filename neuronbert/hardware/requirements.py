@@ -69,15 +69,15 @@ def _unmet_device(wanted: str) -> List[str]:
 
 
 def _release(version: str) -> Tuple[int, ...]:
-    found = re.match(r"v?(\d+(?:\.\d+)*)", version.strip())
-    return tuple(int(part) for part in found.group(1).split(".")) if found else ()
+    match = re.match(r"v?(\d+(?:\.\d+)*)", version.strip())
+    return tuple(int(part) for part in match.group(1).split(".")) if match else ()
 
 
 def _clause_met(release: Tuple[int, ...], clause: str) -> bool:
-    found = re.match(r"(>=|<=|==|!=|~=|>|<)\s*v?(\d+(?:\.\d+)*)(\.\*)?$", clause)
-    if not found:
+    match = re.match(r"(>=|<=|==|!=|~=|>|<)\s*v?(\d+(?:\.\d+)*)(\.\*)?$", clause)
+    if not match:
         raise ValueError(f"not a version requirement: {clause!r}")
-    operator, bound, prefix = found.group(1), _release(found.group(2)), bool(found.group(3))
+    operator, bound, prefix = match.group(1), _release(match.group(2)), bool(match.group(3))
     width = max(len(release), len(bound))
     here, there = _padded(release, width), _padded(bound, width)
     if prefix or operator == "~=":

@@ -156,9 +156,10 @@ class Batcher:
         room = self.capacity(key)
         rows = self._pop(key, room)
         if not self.plan.lengths:
-            shorter = sorted((other for other in self._classes if key * SHORTEST_BESIDE <= other < key), reverse=True)
-            for other in shorter:
-                rows += self._pop(other, room - len(rows))
+            least = key * SHORTEST_BESIDE
+            shorter = sorted((length for length in self._classes if least <= length < key), reverse=True)
+            for length in shorter:
+                rows += self._pop(length, room - len(rows))
         return rows
 
     def _pop(self, key: int, count: int) -> List[QueuedRow]:

@@ -2,9 +2,10 @@
 
 import threading
 from collections import Counter, deque
-from typing import Any, Deque, Dict, Optional
+from typing import Deque, Optional
 
 from neuronbert.runner.batching import REASONS
+from neuronbert.runner.documents import Snapshot
 from neuronbert.runner.requests import Request
 
 # Weight of the newest measurement in a moving average: some ten batches are remembered.
@@ -139,7 +140,7 @@ class Statistics:
         self.counts["completed"] += 1
         self.latencies_s.append(latency_s)
 
-    def snapshot(self) -> Dict[str, Any]:
+    def snapshot(self) -> Snapshot:
         """All counts and averages as plain JSON data."""
         latencies = sorted(self.latencies_s)
         return {

@@ -25,7 +25,7 @@ from neuronbert.tasks import load_task
 from neuronbert.tasks.base import DecodeOptions, EncodeOptions, Row, option_kinds, options_of
 from neuronbert.tasks.lines import SkippedLine
 
-# One that is ranked and written, one that is computed, one whose first batches are there when that is done.
+# The first is ranked and written, the second is computed, and the third has batches ready when that is done.
 BLOCKS_IN_FLIGHT = 3
 
 # Called after each block with the input's bytes read by this run, how many there are for it (None: nobody knows), and
@@ -48,7 +48,7 @@ class JobReport:
     questions_per_s: float  # of this run
 
     def as_dict(self) -> Dict[str, Any]:
-        """JSON-able."""
+        """The report as plain JSON data."""
         return asdict(self)
 
 
@@ -230,11 +230,11 @@ class _Job:
         skipped = list(block.skipped)
         first = 0
         for line in block.prepared:
-            own = range(first, first + len(line.example.windows))
-            first = own.stop
-            error = next((failed[index] for index in own if index in failed), None)
+            rows = range(first, first + len(line.example.windows))
+            first = rows.stop
+            error = next((failed[index] for index in rows if index in failed), None)
             if error is None:
-                result = task.decode(line.example, [outputs[index] for index in own], line.options)
+                result = task.decode(line.example, [outputs[index] for index in rows], line.options)
                 results.append(json.dumps(result_of(task, line, result), ensure_ascii=False))
             elif self._on_error == "skip":
                 skipped.append(SkippedLine(line.line.line_number, error.message))
@@ -247,22 +247,22 @@ class _Job:
 
     def _outputs(self, block: _Block) -> Tuple[Dict[int, Outputs], Dict[int, NeuronBertError]]:
         """The outputs of each row by its number, and what is wrong with those that have none."""
-        found: Dict[int, Outputs] = {}
+        outputs: Dict[int, Outputs] = {}
         failed: Dict[int, NeuronBertError] = {}
         for batch in block.batches:
             outcome = _outcome(batch.outputs)
             if not isinstance(outcome, NeuronBertError):
-                found.update(self._rows_of(block, batch.rows, outcome))
+                outputs.update(self._rows_of(block, batch.rows, outcome))
                 continue
             # One of its rows may be at fault, or a row of another batch that was with the same worker when it died.
-            wait([other.outputs for waiting in (block, *self._waiting) for other in waiting.batches])
+            wait([in_flight.outputs for waiting in (block, *self._waiting) for in_flight in waiting.batches])
             for index in batch.rows:
                 alone = _outcome(self._submit(block.rows, [index]))
                 if isinstance(alone, NeuronBertError):
                     failed[index] = alone
                 else:
-                    found.update(self._rows_of(block, [index], alone))
-        return found, failed
+                    outputs.update(self._rows_of(block, [index], alone))
+        return outputs, failed
 
     def _rows_of(self, block: _Block, batch: List[int], outputs: Outputs) -> Dict[int, Outputs]:
         rows = [block.rows[index] for index in batch]

@@ -6,10 +6,11 @@
 import math
 import selectors
 import threading
-from typing import Any, Dict, List, Optional
+from typing import List, Optional
 
 from neuronbert.errors import BackendFailed, NeuronBertError
 from neuronbert.runner.counters import Statistics
+from neuronbert.runner.documents import WorkerState
 from neuronbert.runner.events import Report
 from neuronbert.runner.messages import LoadFailed, WorkerReady
 from neuronbert.runner.open_requests import OpenRequests
@@ -92,7 +93,7 @@ class WorkerPool:
         """It has loaded and takes batches from now on."""
         worker.became_ready(message, now_s())
         self._report("ready", worker=worker.number, pid=message.pid, load_s=message.load_s, variant=message.variant)
-        if all(other.state == READY for other in self.workers):
+        if all(handle.state == READY for handle in self.workers):
             self.started.set()
 
     def load_failed(self, worker: WorkerHandle, message: LoadFailed) -> None:
@@ -186,6 +187,6 @@ class WorkerPool:
                 worker.end()
             worker.state = STOPPED
 
-    def describe(self) -> List[Dict[str, Any]]:
+    def describe(self) -> List[WorkerState]:
         """Every worker's state, as plain JSON data. From any thread."""
         return [worker.describe(now_s()) for worker in self.workers]

@@ -14,7 +14,7 @@ import pytest
 
 from neuronbert import Engine, run_job
 from neuronbert.artifact.resumable import partial_path, read_record, record_path
-from neuronbert.engine.lines import answer_lines, prepare_lines
+from neuronbert.engine.lines import answer_lines
 from neuronbert.errors import ArtifactError, BackendFailed, InputError, OutputError, UsageError
 from neuronbert.runner import job, job_input
 from neuronbert.runner.job import BLOCKS_IN_FLIGHT
@@ -54,11 +54,12 @@ def questions(tmp_path):
     return write(tmp_path / "questions.jsonl", question_lines(100))
 
 
-def expected(artifact, questions: Path, *options: Any) -> bytes:
+def expected(artifact, questions: Path, **keywords: Any) -> bytes:
     """What ``neuronbert answer --input`` prints for the same lines."""
+    options = options_of(option_kinds(question_answering), keywords)
     with Engine(artifact) as engine, open(questions, "rb") as lines:
-        prepared, _ = prepare_lines(engine.tokenizer, lines, *options)
-        results = [json.dumps(result, ensure_ascii=False) + "\n" for result in answer_lines(engine, prepared)]
+        answered, _ = answer_lines(engine, lines, *options, on_error="fail")
+        results = [json.dumps(result, ensure_ascii=False) + "\n" for result in answered]
     return "".join(results).encode("utf-8")
 
 
@@ -80,9 +81,7 @@ def test_it_writes_what_answer_prints(echo_artifact, questions, tmp_path):
 def test_options_are_those_of_answer(echo_artifact, questions, tmp_path):
     options = {"max_seq_len": 64, "doc_stride": 16, "top_k": 2, "ranking": "document"}
     run_job(echo_artifact, questions, tmp_path / "out", workers=2, **options)
-    assert (tmp_path / "out").read_bytes() == expected(
-        echo_artifact, questions, *options_of(option_kinds(question_answering), options)
-    )
+    assert (tmp_path / "out").read_bytes() == expected(echo_artifact, questions, **options)
 
 
 def test_long_lines_make_small_blocks(echo_artifact, questions, tmp_path, monkeypatch):
