@@ -9,7 +9,7 @@ from neuronbert.benchmark.points import OPEN, Setting
 from neuronbert.benchmark.report import IDENTITY, Document, Point, label_of
 from neuronbert.errors import GateRefused, UsageError
 
-# Parts of a report, with the facts of each that must be alike.
+# Parts of a report, with the facts of each that must be equal before two are compared.
 ALIKE = (
     ("artifact", ("fingerprint",)),
     ("environment", ("cpu_model", "usable_cpus", "memory_bytes")),

@@ -55,7 +55,7 @@ class RequestSample(NamedTuple):
 
     @property
     def latency_ms(self) -> float:
-        """From the moment it was meant to come."""
+        """Milliseconds from the moment the request was meant to come."""
         return (self.done_s - self.intended_s) * 1e3
 
 
@@ -74,7 +74,7 @@ class LoadResult:
 
     @property
     def latencies_ms(self) -> List[float]:
-        """Of the requests that were answered, in the windows that count."""
+        """Latencies of the answered requests in the windows that count."""
         return [sample.latency_ms for sample in self.samples if sample.error is None]
 
     @property
@@ -96,7 +96,7 @@ def closed_loop(
     period: Period = Period(),
     clock: Clock = time.perf_counter,
 ) -> LoadResult:
-    """``concurrency`` threads that each always have one request out; the items are asked in turn, again and again.
+    """``concurrency`` threads that each keep one request in flight; the items are asked in turn, over and over.
 
     Raises UsageError without items, and for a concurrency that is not above 0.
     """
@@ -166,7 +166,7 @@ def _require(items: Sequence[object], **numbers: float) -> None:
 
 
 def _gaps_s(rate_per_s: float, distribution: str, seed: int) -> Iterator[float]:
-    """Seconds from each request to the next, without end."""
+    """Seconds from each request to the next, endlessly."""
     if distribution == "constant":
         return itertools.repeat(1 / rate_per_s)
     random = np.random.default_rng(seed)
@@ -281,7 +281,7 @@ class _Run:
         return [sample for sample in tuple(self._samples) if start_s <= sample.done_s < end_s]
 
     def result(self) -> LoadResult:
-        """What counts of everything recorded."""
+        """The part of everything recorded that counts."""
         windows = self._windows(self._ended_windows)
         steady = steady_from(windows)
         first = (steady or 0) if self.period.until_steady else 0

@@ -18,11 +18,11 @@ from neuronbert.errors import BackendFailed, BackendUnavailable, UsageError
 
 SINGLE_STREAM, SERVER, OFFLINE = "SingleStream", "Server", "Offline"
 DETAIL_LOG = "mlperf_log_detail.txt"
-# LoadGen calls a p99 valid from so many queries on (MLPerf inference rules, early stopping).
+# LoadGen calls a p99 valid from this many queries on (MLPerf inference rules, early stopping).
 LEAST_SERVER_QUERIES = 662
 # MLPerf's bound for BERT question answering in the Server scenario.
 SERVER_LATENCY_MS = 130.0
-# Offline is sized for this multiple of the expected rate, so that it lasts as long as it must.
+# Offline is sized for this multiple of the expected rate, so that it lasts long enough.
 OFFLINE_MARGIN = 1.25
 _THROUGHPUT = {
     SINGLE_STREAM: "result_qps_with_loadgen_overhead",

@@ -1,4 +1,4 @@
-"""Measures one point of a sweep: a runner of its own, a load, and what that took of the machine.
+"""Measures one point of a sweep: a runner of its own, a load, and the machine time and memory that it took.
 
 sweep.py asks for the points; load.py and loadgen.py are the clients.
 """
@@ -21,9 +21,9 @@ from neuronbert.runner import Runner
 from neuronbert.runner.documents import RunnerStatistics
 from neuronbert.tasks.base import Input, Task
 
-# So many clients for each row of the workers' batches keep those full, however long a batch takes.
+# This many clients for each row of the workers' batches keep them full, however long a batch takes.
 OFFLINE_BATCHES = 4
-# Answers come a batch at a time: among so many batches, one more or less is 2 % of the throughput.
+# Answers come a batch at a time: among this many batches, one more or less is 2 % of the throughput.
 LEAST_BATCHES = 50
 # Rows that may wait: the open loop keeps the runner's default, clients that wait for answers are never refused.
 OPEN_QUEUE, CLOSED_QUEUE = 1024, 1 << 20

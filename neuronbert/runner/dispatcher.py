@@ -116,7 +116,7 @@ class Dispatcher:
         self._scheduler.dispatch(now)
 
     def _patience_s(self) -> float:
-        """How long nothing can happen by itself."""
+        """Seconds until the thread must act even if nothing arrives."""
         now = now_s()
         due_in_s = min(TICK_S, self._pool.next_restart - now)
         deadline = self._requests.next_deadline

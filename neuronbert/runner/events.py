@@ -1,4 +1,4 @@
-"""What happened to the workers, as structured events: kept, logged, and passed to a listener."""
+"""What happened to the workers, as structured events: recorded, logged, and passed to a listener."""
 
 import json
 import logging

@@ -115,7 +115,7 @@ def _names(runner: Runner) -> str:
 def _description(
     runner: Runner, source: JobInput, encode_options: EncodeOptions, decode_options: DecodeOptions
 ) -> Dict[str, Any]:
-    """All that the output depends on but the input's bytes; the names are for whoever changed one of them."""
+    """All that the output depends on except the input's bytes; a message names the part that changed."""
     plan = runner.plan
     return as_job(
         input=source.kind,
@@ -134,14 +134,14 @@ def _description(
 
 
 class _Batch(NamedTuple):
-    """Which of its block's rows, and their outputs to come."""
+    """The indexes of its rows in the block, and the future of their outputs."""
 
     rows: List[int]
     outputs: "Future[Outputs]"
 
 
 class _Block(NamedTuple):
-    """Lines on their way, and how far the input was read with them."""
+    """Lines in flight, and how far the input was read with them."""
 
     prepared: List[PreparedLine]
     skipped: List[SkippedLine]
@@ -152,7 +152,7 @@ class _Block(NamedTuple):
     input_lines: int
 
     def recorded(self, before: Record, done: "_Answered") -> Record:
-        """How far the job is with this block."""
+        """The record of the job once this block is done."""
         return before._replace(
             input_sha256=self.input_sha256,
             input_bytes=self.input_bytes,
@@ -164,7 +164,7 @@ class _Block(NamedTuple):
 
 
 class _Answered(NamedTuple):
-    """What a block adds to the output."""
+    """What a block adds to the output, as bytes and counts."""
 
     text: bytes
     answered: int
@@ -186,7 +186,7 @@ class _Job:
         self._waiting: Deque[_Block] = deque()
 
     def blocks(self) -> Iterator[_Block]:
-        """Every block, in order and already asked, with the next ones on their way behind it."""
+        """Every block, in order and already submitted, with the next ones in flight behind it."""
         broken: Optional[InputError] = None
         while True:
             try:
@@ -223,7 +223,7 @@ class _Job:
         return self._runner.submit_together(collate([rows[index] for index in batch], self._runner.tokenizer.pad_id))
 
     def answer(self, block: _Block) -> _Answered:
-        """The output's lines of ``block``, when its batches are done."""
+        """The output lines of ``block``, once its batches are done."""
         outputs, failed = self._outputs(block)
         task = self._runner.task
         results: List[str] = []

@@ -31,11 +31,11 @@ class JobInput:
 
     @property
     def sha256(self) -> str:
-        """Of what was read so far."""
+        """The digest of what was read so far."""
         return self._sha.hexdigest()
 
     def skip(self, record: Record, output: PathLike) -> None:
-        """Pass over what was done before. OutputError if that is not what the input begins with now."""
+        """Skip what an earlier run did. OutputError if the input no longer begins with it."""
         while self.bytes < record.input_bytes:
             data = self._file.read(min(READ_BYTES, record.input_bytes - self.bytes))
             if not data:

@@ -68,7 +68,7 @@ class RequestFactory:
         return self._new(now_s(), (), lambda outputs: outputs[0], batch=batch)
 
     def _encode_all(self, inputs: Sequence[Input], options: EncodeOptions) -> List[Union[Example, NeuronBertError]]:
-        """Together if all are well, else each by itself: what is wrong with one is its own affair."""
+        """Encode all together; if that fails, each alone, so that only the inputs at fault have an error."""
         try:
             return list(self.task.encode(self.tokenizer, inputs, options))
         except InputError as error:

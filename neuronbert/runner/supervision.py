@@ -60,7 +60,7 @@ class WorkerHandle:
     oom_kills: int = 0  # of the machine, when it was started
 
     def describe(self, now: float) -> WorkerState:
-        """For ``stats``."""
+        """The worker's state, for ``Runner.stats``."""
         up_s = now - self.ready_since if self.state == READY else 0.0
         return {
             "worker": self.number,
@@ -95,7 +95,7 @@ class WorkerHandle:
         self.oom_kills = oom_kills()
 
     def became_ready(self, message: WorkerReady, now: float) -> None:
-        """Its first message came."""
+        """Note the worker's first message: it is loaded and tested."""
         self.state, self.ready_since, self.start_error = READY, now, None
         self.concurrency, self.parallel = message.concurrency, message.parallel
 
@@ -127,7 +127,7 @@ class WorkerHandle:
         return wait_s
 
     def stalled_s(self, now: float) -> float:
-        """Seconds without a word although it has something to do."""
+        """Seconds that the worker has been silent although it has something to do."""
         return now - self.last_progress if self.in_flight or self.state == STARTING else 0.0
 
 

@@ -104,7 +104,7 @@ def recorded_pairs(tokenizer: Tokenizer) -> List[Pair]:
 
 
 def recorded_windows(tokenizer: Tokenizer) -> List[Window]:
-    """The same as windows."""
+    """The recorded pairs as windows."""
     return first_windows(tokenizer, recorded_pairs(tokenizer))
 
 
