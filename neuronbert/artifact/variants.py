@@ -4,7 +4,7 @@ from typing import Any, List, Optional
 
 from neuronbert.artifact.manifest import Artifact, Variant
 from neuronbert.errors import ArtifactError
-from neuronbert.hardware.machine import unmet_requirements
+from neuronbert.hardware.requirements import unmet_requirements
 
 
 def choose_variant(artifact: Artifact, name: Optional[str] = None) -> Variant:

@@ -2,14 +2,14 @@
 
 import math
 from pathlib import Path
-from typing import Any, Callable, List, Mapping, Sequence, Tuple, Union
+from typing import Any, Callable, List, Sequence, Tuple, Union
 
 from neuronbert.benchmark import statistics
 from neuronbert.benchmark.points import OPEN, Setting
-from neuronbert.benchmark.report import IDENTITY, label_of
+from neuronbert.benchmark.report import IDENTITY, Document, Point, label_of
 from neuronbert.errors import GateRefused, UsageError
 
-# Parts of a report, with the facts of each that must be alike.
+# Parts of a report, with the facts of each that must be equal before two are compared.
 ALIKE = (
     ("artifact", ("fingerprint",)),
     ("environment", ("cpu_model", "usable_cpus", "memory_bytes")),
@@ -19,7 +19,7 @@ ALIKE = (
 FIGURES = (("throughput_avg", True), ("latency_ms_p95", False))
 
 
-def refuse_unlike(before: Mapping[str, Any], after: Mapping[str, Any]) -> None:
+def refuse_unlike(before: Document, after: Document) -> None:
     """Raise UsageError, naming every difference, when two reports are of other machines, artifacts or requests."""
     unlike = []
     for part, keys in ALIKE:
@@ -41,20 +41,20 @@ def _same(key: str, old: Any, new: Any) -> bool:
     return bool(old == new)
 
 
-def refuse_disjoint(points: Sequence[Mapping[str, Any]], settings: Sequence[Setting]) -> None:
+def refuse_disjoint(points: Sequence[Point], settings: Sequence[Setting]) -> None:
     """Raise UsageError when ``points``, of the report to compare with, are none of ``settings``, to be measured."""
     if not any(_is_of(point, setting) for point in points for setting in settings):
         raise UsageError("the report to compare with has none of these points", hint="the same options for both")
 
 
-def _is_of(point: Mapping[str, Any], setting: Setting) -> bool:
+def _is_of(point: Point, setting: Setting) -> bool:
     if (point["variant"], point["batch_size"]) != (setting.variant, setting.batch_size):
         return False
     number = point["offered_qps"] if setting.load.kind == OPEN else point["concurrency"]
     return number is not None and setting.load.number in (None, number)
 
 
-def compare_reports(before: Mapping[str, Any], after: Mapping[str, Any]) -> List[statistics.Difference]:
+def compare_reports(before: Document, after: Document) -> List[statistics.Difference]:
     """Throughput and p95 of every point that both reports have; UsageError for unlike reports or no such point."""
     refuse_unlike(before, after)
     old = {_identity(point): point for point in before["points"]}
@@ -75,18 +75,16 @@ def compare_reports(before: Mapping[str, Any], after: Mapping[str, Any]) -> List
     ]
 
 
-def _identity(point: Mapping[str, Any]) -> Tuple[Any, ...]:
+def _identity(point: Point) -> Tuple[object, ...]:
     return tuple(point.get(name) for name in IDENTITY)
 
 
-def _estimate(point: Mapping[str, Any], figure: str) -> statistics.Estimate:
+def _estimate(point: Point, figure: str) -> statistics.Estimate:
     low, high = point["intervals"][figure]
     return statistics.Estimate(point[figure], -math.inf if low is None else low, math.inf if high is None else high)
 
 
-def refuse_slower(
-    before: Mapping[str, Any], after: Mapping[str, Any], path: Union[str, Path], progress: Callable[[str], None]
-) -> None:
+def refuse_slower(before: Document, after: Document, path: Union[str, Path], progress: Callable[[str], None]) -> None:
     """Pass every difference to ``progress``.
 
     Raises GateRefused when a figure is slower than in ``before``, which was read from ``path``.

@@ -14,7 +14,7 @@ from neuronbert.artifact.variants import choose_variants
 from neuronbert.backends.base import ThroughputPlan
 from neuronbert.backends.outputs import Outputs
 from neuronbert.backends.reference import ReferenceSession
-from neuronbert.checkpoint.loading import Checkpoint
+from neuronbert.checkpoint.loading import Checkpoint, Source
 from neuronbert.checkpoint.tokenizer import Tokenizer
 from neuronbert.engine.batches import infer_rows
 from neuronbert.engine.engine import Engine
@@ -44,7 +44,7 @@ def evaluate_artifact(
     data: PathLike,
     *,
     variant: Optional[str] = None,
-    against: Any = None,
+    against: Union[Artifact, Source, None] = None,
     against_variant: Optional[str] = None,
     limit: Optional[int] = None,
     threads: Optional[int] = None,
@@ -70,7 +70,7 @@ def evaluate_artifact(
     total = asked if against is None else 2 * asked
     hub = {"revision": revision, "token": token, "local_files_only": local_files_only, "allow_pickle": allow_pickle}
     # Before any question is answered: a wrong name must not cost the time that takes.
-    other_source = None if against is None else _find(against, against_variant, task, hub)
+    compared_source = None if against is None else _find(against, against_variant, task, hub)
     with Engine.for_many(loaded, variant=variant, threads=threads) as engine:
         progress(0, total)
         encode_options = evaluation.options_for(engine.tokenizer)
@@ -84,15 +84,17 @@ def evaluate_artifact(
         seconds=seconds,
         environment=environment(),
     )
-    if other_source is None:
+    if compared_source is None:
         return report
     with ExitStack() as stack:
-        reader = _open(other_source, task, against_variant, threads, stack)
-        other = _read(reader, evaluation, encode_options, lambda done: progress(asked + done, total))
-    return evaluation.compared(report, read, reader.name, other)
+        reader = _open(compared_source, task, against_variant, threads, stack)
+        read_of_other = _read(reader, evaluation, encode_options, lambda done: progress(asked + done, total))
+    return evaluation.compared(report, read, reader.name, read_of_other)
 
 
-def _find(source: Any, variant: Optional[str], task: Task, hub: Mapping[str, Any]) -> Union[Artifact, Checkpoint]:
+def _find(
+    source: Union[Artifact, Source], variant: Optional[str], task: Task, hub: Mapping[str, Any]
+) -> Union[Artifact, Checkpoint]:
     """What is compared with, before it is loaded; UsageError where it is of another task."""
     if isinstance(source, (str, os.PathLike)) and (Path(source) / MANIFEST_NAME).exists():
         source = load_artifact(source)

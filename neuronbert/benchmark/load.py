@@ -13,7 +13,7 @@ import time
 from collections import Counter
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
-from typing import Any, Callable, Dict, Iterable, Iterator, List, NamedTuple, Optional, Protocol, Sequence
+from typing import Callable, Dict, Iterable, Iterator, List, NamedTuple, Optional, Protocol, Sequence, TypeVar
 
 import numpy as np
 
@@ -23,12 +23,14 @@ from neuronbert.errors import UsageError
 DISTRIBUTIONS = ("constant", "poisson")
 
 Clock = Callable[[], float]  # seconds from any fixed moment
+Item = TypeVar("Item")  # what a client is given to ask
+AskedItem = TypeVar("AskedItem", contravariant=True)
 
 
-class Client(Protocol):
+class Client(Protocol[AskedItem]):
     """What is asked: ``submit`` hands over an item and returns at once; the future ends with the answer or an error."""
 
-    def submit(self, item: Any) -> "Future[Any]": ...
+    def submit(self, item: AskedItem) -> "Future[object]": ...
 
 
 class Period(NamedTuple):
@@ -53,7 +55,7 @@ class RequestSample(NamedTuple):
 
     @property
     def latency_ms(self) -> float:
-        """From the moment it was meant to come."""
+        """Milliseconds from the moment the request was meant to come."""
         return (self.done_s - self.intended_s) * 1e3
 
 
@@ -72,7 +74,7 @@ class LoadResult:
 
     @property
     def latencies_ms(self) -> List[float]:
-        """Of the requests that were answered, in the windows that count."""
+        """Latencies of the answered requests in the windows that count."""
         return [sample.latency_ms for sample in self.samples if sample.error is None]
 
     @property
@@ -87,14 +89,14 @@ class LoadResult:
 
 
 def closed_loop(
-    client: Client,
-    items: Sequence[Any],
+    client: Client[Item],
+    items: Sequence[Item],
     *,
     concurrency: int,
     period: Period = Period(),
     clock: Clock = time.perf_counter,
 ) -> LoadResult:
-    """``concurrency`` threads that each always have one request out; the items are asked in turn, again and again.
+    """``concurrency`` threads that each keep one request in flight; the items are asked in turn, over and over.
 
     Raises UsageError without items, and for a concurrency that is not above 0.
     """
@@ -120,8 +122,8 @@ def closed_loop(
 
 
 def open_loop(
-    client: Client,
-    items: Sequence[Any],
+    client: Client[Item],
+    items: Sequence[Item],
     *,
     rate_per_s: float,
     distribution: str = "poisson",
@@ -155,7 +157,7 @@ def open_loop(
     return replace(run.result(), offered_per_s=rate_per_s)
 
 
-def _require(items: Sequence[Any], **numbers: float) -> None:
+def _require(items: Sequence[object], **numbers: float) -> None:
     if not items:
         raise UsageError("there is nothing to ask", hint="--input-data FILE with at least one question")
     for name, value in numbers.items():
@@ -164,7 +166,7 @@ def _require(items: Sequence[Any], **numbers: float) -> None:
 
 
 def _gaps_s(rate_per_s: float, distribution: str, seed: int) -> Iterator[float]:
-    """Seconds from each request to the next, without end."""
+    """Seconds from each request to the next, endlessly."""
     if distribution == "constant":
         return itertools.repeat(1 / rate_per_s)
     random = np.random.default_rng(seed)
@@ -188,7 +190,7 @@ class _Pending:
             self._none.wait_for(lambda: self._count == 0)
 
 
-def _send(run: "_Run", client: Client, items: Sequence[Any], gaps_s: Iterable[float], pending: _Pending) -> None:
+def _send(run: "_Run", client: Client[Item], items: Sequence[Item], gaps_s: Iterable[float], pending: _Pending) -> None:
     intended = run.now()
     for number, gap_s in enumerate(gaps_s):
         intended += gap_s
@@ -204,15 +206,15 @@ def _send(run: "_Run", client: Client, items: Sequence[Any], gaps_s: Iterable[fl
         future.add_done_callback(_recorder(run, intended, pending))
 
 
-def _recorder(run: "_Run", intended_s: float, pending: _Pending) -> Callable[["Future[Any]"], None]:
-    def record(future: "Future[Any]") -> None:
+def _recorder(run: "_Run", intended_s: float, pending: _Pending) -> Callable[["Future[object]"], None]:
+    def record(future: "Future[object]") -> None:
         run.record(intended_s, error_of(future))
         pending.add(-1)
 
     return record
 
 
-def _outcome(client: Client, item: Any) -> Optional[str]:
+def _outcome(client: Client[Item], item: Item) -> Optional[str]:
     """Asks and waits; the class name of the error, if there was one."""
     try:
         client.submit(item).result()
@@ -221,7 +223,7 @@ def _outcome(client: Client, item: Any) -> Optional[str]:
     return None
 
 
-def error_of(future: "Future[Any]") -> Optional[str]:
+def error_of(future: "Future[object]") -> Optional[str]:
     """The class name of the error that a finished request ended with; None after an answer."""
     if future.cancelled():
         return "CancelledError"
@@ -279,7 +281,7 @@ class _Run:
         return [sample for sample in tuple(self._samples) if start_s <= sample.done_s < end_s]
 
     def result(self) -> LoadResult:
-        """What counts of everything recorded."""
+        """The part of everything recorded that counts."""
         windows = self._windows(self._ended_windows)
         steady = steady_from(windows)
         first = (steady or 0) if self.period.until_steady else 0

@@ -10,19 +10,19 @@ import json
 import threading
 from concurrent.futures import Future
 from pathlib import Path
-from typing import Any, Dict, List, NamedTuple, Optional, Sequence
+from typing import Any, Dict, Generic, List, Mapping, NamedTuple, Optional, Sequence
 
 from neuronbert.artifact.files import output_errors
-from neuronbert.benchmark.load import Client, error_of
+from neuronbert.benchmark.load import Client, Item, error_of
 from neuronbert.errors import BackendFailed, BackendUnavailable, UsageError
 
 SINGLE_STREAM, SERVER, OFFLINE = "SingleStream", "Server", "Offline"
 DETAIL_LOG = "mlperf_log_detail.txt"
-# LoadGen calls a p99 valid from so many queries on (MLPerf inference rules, early stopping).
+# LoadGen calls a p99 valid from this many queries on (MLPerf inference rules, early stopping).
 LEAST_SERVER_QUERIES = 662
 # MLPerf's bound for BERT in the Server scenario.
 SERVER_LATENCY_MS = 130.0
-# Offline is sized for this multiple of the expected rate, so that it lasts as long as it must.
+# Offline is sized for this multiple of the expected rate, so that it lasts long enough.
 OFFLINE_MARGIN = 1.25
 _THROUGHPUT = {
     SINGLE_STREAM: "result_qps_with_loadgen_overhead",
@@ -46,8 +46,8 @@ class LoadGenResult(NamedTuple):
 
 
 def run_loadgen(
-    client: Client,
-    items: Sequence[Any],
+    client: Client[Item],
+    items: Sequence[Item],
     *,
     scenario: str,
     folder: Path,
@@ -104,10 +104,10 @@ def import_loadgen() -> Any:
     return mlperf_loadgen
 
 
-class _Test:
+class _Test(Generic[Item]):
     """LoadGen's system under test: hands queries on and tells LoadGen when each is done."""
 
-    def __init__(self, loadgen: Any, client: Client, items: Sequence[Any], in_flight: Optional[int]):
+    def __init__(self, loadgen: Any, client: Client[Item], items: Sequence[Item], in_flight: Optional[int]):
         self.abandoned = False
         self.errors: Dict[str, int] = {}
         self._loadgen = loadgen
@@ -130,7 +130,7 @@ class _Test:
                 continue
             future.add_done_callback(functools.partial(self._finished, sample.id))
 
-    def _finished(self, sample_id: int, future: "Future[Any]") -> None:
+    def _finished(self, sample_id: int, future: "Future[object]") -> None:
         self._done(sample_id, error_of(future))
 
     def _done(self, sample_id: int, error: Optional[str]) -> None:
@@ -172,27 +172,27 @@ def _read_result(folder: Path, scenario: str, errors: Dict[str, int]) -> LoadGen
     """The result in the detail log, whose lines are ":::MLLOG" and a JSON object with a key and its value."""
     with open(folder / DETAIL_LOG, encoding="utf-8") as file:
         lines = [json.loads(line[line.index("{") :]) for line in file if "{" in line]
-    found = {line["key"]: line["value"] for line in lines}
-    throughput = found.get(_THROUGHPUT[scenario])
+    logged = {line["key"]: line["value"] for line in lines}
+    throughput = logged.get(_THROUGHPUT[scenario])
     if throughput is None:
         raise BackendFailed(f"LoadGen's {scenario} came to no result; its log is {folder / DETAIL_LOG}")
-    percentiles = {percent: found.get(f"result_{percent}.00_percentile_latency_ns") for percent in (50, 90, 95, 99)}
+    percentiles = {percent: logged.get(f"result_{percent}.00_percentile_latency_ns") for percent in (50, 90, 95, 99)}
     return LoadGenResult(
         scenario=scenario,
-        valid=found["result_validity"] == "VALID" and not errors,
-        why_invalid=_why_invalid(found, errors),
+        valid=logged["result_validity"] == "VALID" and not errors,
+        why_invalid=_why_invalid(logged, errors),
         throughput_per_s=float(throughput),
-        scheduled_per_s=found.get("result_scheduled_samples_per_sec"),
+        scheduled_per_s=logged.get("result_scheduled_samples_per_sec"),
         latencies_ms={percent: value / 1e6 for percent, value in percentiles.items() if value is not None},
-        queries=int(found["result_query_count"]),
+        queries=int(logged["result_query_count"]),
         errors=errors,
         logs=str(folder),
     )
 
 
-def _why_invalid(found: Dict[str, Any], errors: Dict[str, int]) -> str:
+def _why_invalid(logged: Mapping[str, Any], errors: Dict[str, int]) -> str:
     """The rules that were broken and the requests that failed; LoadGen's own reason where it is none of these."""
-    if found["result_validity"] == "VALID" and not errors:
+    if logged["result_validity"] == "VALID" and not errors:
         return ""
     rules = {
         "result_perf_constraints_met": f"the latency bound of {SERVER_LATENCY_MS:g} ms was not kept",
@@ -200,6 +200,6 @@ def _why_invalid(found: Dict[str, Any], errors: Dict[str, int]) -> str:
         "result_min_queries_met": "too few queries",
         "early_stopping_met": "too few queries, or too many slow ones, for its confidence",
     }
-    broken = [why for key, why in rules.items() if found.get(key) is False]
+    broken = [why for key, why in rules.items() if logged.get(key) is False]
     failed = [f"{count} × {name}" for name, count in errors.items()]
-    return "; ".join([*broken, *failed]) or str(found.get("result_invalid_reason", "")).strip()
+    return "; ".join([*broken, *failed]) or str(logged.get("result_invalid_reason", "")).strip()

@@ -1,4 +1,4 @@
-"""Measures one point of a sweep: a runner of its own, a load, and what that took of the machine.
+"""Measures one point of a sweep: a runner of its own, a load, and the machine time and memory that it took.
 
 sweep.py asks for the points; load.py and loadgen.py are the clients.
 """
@@ -7,22 +7,23 @@ import os
 import time
 from concurrent.futures import Future
 from pathlib import Path
-from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence
+from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 from neuronbert.artifact.manifest import Artifact
 from neuronbert.backends.base import Batch
-from neuronbert.benchmark.load import Client, LoadResult, Period, closed_loop, open_loop
+from neuronbert.benchmark.load import Client, Item, LoadResult, Period, closed_loop, open_loop
 from neuronbert.benchmark.loadgen import OFFLINE as LOADGEN_OFFLINE
 from neuronbert.benchmark.loadgen import SERVER, SINGLE_STREAM, LoadGenResult, run_loadgen
 from neuronbert.benchmark.points import CLOSED, OFFLINE, OPEN, LoadSpec, Setting
 from neuronbert.checkpoint.tokenizer import Tokenizer
 from neuronbert.engine.batches import collate
 from neuronbert.runner import Runner
+from neuronbert.runner.documents import RunnerStatistics
 from neuronbert.tasks.base import Input, Task
 
-# So many clients for each row of the workers' batches keep those full, however long a batch takes.
+# This many clients for each row of the workers' batches keep them full, however long a batch takes.
 OFFLINE_BATCHES = 4
-# Answers come a batch at a time: among so many batches, one more or less is 2 % of the throughput.
+# Answers come a batch at a time: among this many batches, one more or less is 2 % of the throughput.
 LEAST_BATCHES = 50
 # Rows that may wait: the open loop keeps the runner's default, clients that wait for answers are never refused.
 OPEN_QUEUE, CLOSED_QUEUE = 1024, 1 << 20
@@ -44,7 +45,7 @@ class _Texts:
     def __init__(self, runner: Runner):
         self._runner = runner
 
-    def submit(self, item: Input) -> "Future[Any]":
+    def submit(self, item: Input) -> "Future[object]":
         return self._runner.submit(*self._runner.task.call_arguments(item))
 
 
@@ -54,7 +55,7 @@ class _Tokens:
     def __init__(self, runner: Runner):
         self._runner = runner
 
-    def submit(self, item: Batch) -> "Future[Any]":
+    def submit(self, item: Batch) -> "Future[object]":
         return self._runner.submit_encoded(*item)
 
 
@@ -89,11 +90,7 @@ def measure(
         max_queue=OPEN_QUEUE if setting.load.kind == OPEN else CLOSED_QUEUE,
     ) as runner:
         cold_start_s = time.perf_counter() - began
-        client: Client = _Texts(runner)
-        items: Sequence[Any] = options.inputs
-        if not setting.text:
-            assert setting.sequence_length is not None
-            client, items = _Tokens(runner), full_rows(runner.task, runner.tokenizer, items, setting.sequence_length)
+        client, items = _client_and_items(runner, setting, options.inputs)
         before, cpu_s = runner.stats(), _cpu_s(runner)
         in_flight = len(before["workers"]) * setting.batch_size * OFFLINE_BATCHES
         result = _ask(client, items, setting.load, in_flight, options)
@@ -115,7 +112,17 @@ def measure(
     )
 
 
-def _ask(client: Client, items: Sequence[Any], load: LoadSpec, in_flight: int, options: MeasureOptions) -> LoadResult:
+def _client_and_items(runner: Runner, setting: Setting, inputs: Sequence[Input]) -> Tuple[Client[Any], Sequence[Any]]:
+    """Who asks, and what: the inputs as text, or full rows of their tokens."""
+    if setting.text:
+        return _Texts(runner), inputs
+    assert setting.sequence_length is not None
+    return _Tokens(runner), full_rows(runner.task, runner.tokenizer, inputs, setting.sequence_length)
+
+
+def _ask(
+    client: Client[Item], items: Sequence[Item], load: LoadSpec, in_flight: int, options: MeasureOptions
+) -> LoadResult:
     # LoadGen measures for as long as it was told: both are to last equally long.
     period = options.period if options.loadgen_folder is None else options.period._replace(until_steady=False)
     if load.kind == OPEN:
@@ -127,7 +134,12 @@ def _ask(client: Client, items: Sequence[Any], load: LoadSpec, in_flight: int, o
 
 
 def _ask_with_loadgen(
-    client: Client, items: Sequence[Any], setting: Setting, in_flight: int, options: MeasureOptions, ours: LoadResult
+    client: Client[Item],
+    items: Sequence[Item],
+    setting: Setting,
+    in_flight: int,
+    options: MeasureOptions,
+    ours: LoadResult,
 ) -> Optional[LoadGenResult]:
     if options.loadgen_folder is None or not ours.throughput_per_s:
         return None
@@ -146,7 +158,7 @@ def _ask_with_loadgen(
     )
 
 
-def _memory_bytes(stats: Mapping[str, Any]) -> Optional[int]:
+def _memory_bytes(stats: RunnerStatistics) -> Optional[int]:
     """Of this process and the workers together, shared pages counted once (Linux's proportional set size).
 
     None where that cannot be read.

@@ -50,13 +50,13 @@ class ShapeCompiler:
             took = f"{template['name']} took {template['compile_s']:.0f} s"
             self._progress(f"{setting.variant} is compiled on demand for {self._instance_type(template)}; {took}")
             self._compile(setting, template, str(output))
-        found = load_artifact(output)
-        if found.manifest["checkpoint"]["fingerprint"] != self._artifact.manifest["checkpoint"]["fingerprint"]:
+        compiled = load_artifact(output)
+        if compiled.manifest["checkpoint"]["fingerprint"] != self._artifact.manifest["checkpoint"]["fingerprint"]:
             raise CheckpointError(
                 f"{self._source()} no longer holds the weights that {self._artifact.folder} was compiled from",
                 hint=f"rm -r {output}, and compile the artifact anew or with this shape",
             )
-        return found
+        return compiled
 
     def _path(self, setting: Setting) -> Path:
         template = self._template(setting)

@@ -79,10 +79,10 @@ def settings_of(variants: Sequence[Variant], axes: Axes, loads: Sequence[LoadSpe
 
 def _bases(variants: Sequence[Variant]) -> List[Variant]:
     """One variant for each backend and precision."""
-    found: Dict[Tuple[str, str], Variant] = {}
+    bases: Dict[Tuple[str, str], Variant] = {}
     for variant in variants:
-        found.setdefault(_kind(variant), variant)
-    return list(found.values())
+        bases.setdefault(_kind(variant), variant)
+    return list(bases.values())
 
 
 def _kind(variant: Variant) -> Tuple[str, str]:
@@ -158,8 +158,8 @@ def loads_of(scenario: Optional[str], concurrency: str, request_rate: str, *, lo
     if scenario not in (None, *SCENARIOS):
         raise UsageError(f"there is no scenario {scenario!r}", hint=f"one of {', '.join(SCENARIOS)}")
     if concurrency and (scenario or request_rate or loadgen):
-        other = "--scenario" if scenario else "--request-rate" if request_rate else "--loadgen"
-        raise UsageError(f"--concurrency is of clients that wait, and {other} asks otherwise", hint="one of the two")
+        option = "--scenario" if scenario else "--request-rate" if request_rate else "--loadgen"
+        raise UsageError(f"--concurrency is of clients that wait, and {option} asks otherwise", hint="one of the two")
     if request_rate and scenario in ("single-stream", "offline"):
         raise UsageError(f"--request-rate is for the server scenario, not {scenario}", hint="--scenario server")
     rates = [LoadSpec(OPEN, rate) for rate in numbers(request_rate, "--request-rate")]
@@ -180,10 +180,10 @@ def numbers(text: str, name: str) -> List[float]:
         parts = [_range([float(bound) for bound in part.split(":")]) for part in text.split(",") if part.strip()]
     except ValueError as error:
         raise UsageError(f"{name} is {text!r}: {error}", hint=f"{name} 1,2,4 or 1:16 or 50:400:50") from None
-    found = list(dict.fromkeys(itertools.chain.from_iterable(parts)))
-    if text.strip() and not found:
+    values = list(dict.fromkeys(itertools.chain.from_iterable(parts)))
+    if text.strip() and not values:
         raise UsageError(f"{name} is {text!r} and holds no number", hint=f"{name} 1,2,4")
-    return found
+    return values
 
 
 def _range(bounds: List[float]) -> List[float]:
@@ -203,7 +203,7 @@ def _range(bounds: List[float]) -> List[float]:
 
 def whole_numbers(text: str, name: str) -> List[int]:
     """As ``numbers``, refusing fractions."""
-    found = numbers(text, name)
-    if any(number != int(number) for number in found):
+    values = numbers(text, name)
+    if any(number != int(number) for number in values):
         raise UsageError(f"{name} is {text!r}, and its numbers must be whole")
-    return [int(number) for number in found]
+    return [int(number) for number in values]

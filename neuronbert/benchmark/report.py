@@ -21,6 +21,9 @@ from neuronbert.benchmark.loadgen import OFFLINE, LoadGenResult
 from neuronbert.errors import InputError, UsageError
 from neuronbert.hardware.prices import Price
 
+Point = Dict[str, Any]  # column → value, with the figures' intervals and the raw samples
+Document = Dict[str, Any]  # a whole report
+
 TEMPLATE_PATH = Path(__file__).with_name("report.html")
 # 1: the first.
 SCHEMA_VERSION = 1
@@ -45,7 +48,7 @@ IDENTITY = (
 LOAD = ("concurrency", "offered_qps")
 
 
-def measured_point(setting: Mapping[str, Any], result: LoadResult, price: Optional[Price] = None) -> Dict[str, Any]:
+def measured_point(setting: Mapping[str, Any], result: LoadResult, price: Optional[Price] = None) -> Point:
     """One point: the columns of ``setting``, the figures with their intervals, and the latencies they came from."""
     rate = statistics.mean(result.throughputs_per_s)._replace(value=result.throughput_per_s)
     latencies = statistics.latency_percentiles(result.latencies_ms)
@@ -74,7 +77,7 @@ def measured_point(setting: Mapping[str, Any], result: LoadResult, price: Option
     }
 
 
-def loadgen_columns(point: Mapping[str, Any], ours: LoadResult, theirs: Optional[LoadGenResult]) -> Dict[str, Any]:
+def loadgen_columns(point: Point, ours: LoadResult, theirs: Optional[LoadGenResult]) -> Point:
     """What MLPerf LoadGen measured at the same point, and our throughput as a share of its.
 
     The two draw different random arrivals: of the server scenario each throughput is taken relative to what came.
@@ -105,13 +108,13 @@ def _finite(value: float) -> Optional[float]:
     return float(f"{value:.6g}") if math.isfinite(value) else None
 
 
-def _key(point: Mapping[str, Any], *without: str) -> Tuple[Any, ...]:
+def _key(point: Point, *without: str) -> Tuple[object, ...]:
     return tuple(point.get(name) for name in IDENTITY if name not in without)
 
 
-def mark_knees(points: Iterable[Dict[str, Any]]) -> None:
+def mark_knees(points: Iterable[Point]) -> None:
     """Set ``knee`` on the points of each configuration: true for the smallest batch size near the plateau."""
-    families: Dict[Tuple[Any, ...], List[Dict[str, Any]]] = {}
+    families: Dict[Tuple[object, ...], List[Point]] = {}
     for point in points:
         # Without the variant: a static one has its batch size in its name.
         families.setdefault(_key(point, "batch_size", "variant", *LOAD), []).append(point)
@@ -125,9 +128,9 @@ def mark_knees(points: Iterable[Dict[str, Any]]) -> None:
             point["knee"] = len(best) > 1 and point["batch_size"] == knee
 
 
-def mark_target(points: Sequence[Dict[str, Any]], latency_p95_ms: Optional[float]) -> None:
+def mark_target(points: Sequence[Point], latency_p95_ms: Optional[float]) -> None:
     """Set ``at_target``: true for each configuration's best point with a p95 within ``latency_p95_ms``."""
-    best: Dict[Tuple[Any, ...], Dict[str, Any]] = {}
+    best: Dict[Tuple[object, ...], Point] = {}
     for point in points:
         point["at_target"] = None if latency_p95_ms is None else False
         p95_ms = point["latency_ms_p95"]
@@ -142,15 +145,15 @@ def mark_target(points: Sequence[Dict[str, Any]], latency_p95_ms: Optional[float
 
 
 def document_of(
-    points: Sequence[Dict[str, Any]],
+    points: Sequence[Point],
     *,
     command: str,
-    artifact: Mapping[str, Any],
-    environment: Mapping[str, Any],
-    asked: Optional[Mapping[str, Any]] = None,
+    artifact: Mapping[str, object],
+    environment: Mapping[str, object],
+    asked: Optional[Mapping[str, object]] = None,
     latency_p95_ms: Optional[float] = None,
     left_out: Optional[Mapping[str, int]] = None,
-) -> Dict[str, Any]:
+) -> Document:
     """The whole report: knees and what meets ``latency_p95_ms`` are marked, ``left_out`` is reason → missing points."""
     mark_knees(points)
     mark_target(points, latency_p95_ms)
@@ -169,7 +172,7 @@ def document_of(
     }
 
 
-def read_report(path: Union[str, Path]) -> Dict[str, Any]:
+def read_report(path: Union[str, Path]) -> Document:
     """A report that was written as JSON; InputError for anything else and for a newer schema."""
     try:
         document = json.loads(Path(path).read_text(encoding="utf-8"))
@@ -195,12 +198,12 @@ def read_report(path: Union[str, Path]) -> Dict[str, Any]:
 # ---------------------------------------------------------------------------- writers
 
 
-def as_json(document: Mapping[str, Any]) -> str:
+def as_json(document: Document) -> str:
     """Everything, the raw samples included."""
     return json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def as_csv(document: Mapping[str, Any]) -> str:
+def as_csv(document: Document) -> str:
     """One line for each point; an empty field for what was not measured."""
     text = io.StringIO()
     writer = csv.DictWriter(text, COLUMNS, extrasaction="ignore", lineterminator="\n")
@@ -209,7 +212,7 @@ def as_csv(document: Mapping[str, Any]) -> str:
     return text.getvalue()
 
 
-def as_markdown(document: Mapping[str, Any]) -> str:
+def as_markdown(document: Document) -> str:
     """A table of the columns that have a value, then what the figures rest on."""
     points = document["points"]
     columns = [name for name in COLUMNS if any(point.get(name) is not None for point in points)]
@@ -225,7 +228,7 @@ def as_markdown(document: Mapping[str, Any]) -> str:
     return "\n".join([*lines, "", *(f"* {fact}" for fact in facts)]) + "\n"
 
 
-def _costs(document: Mapping[str, Any]) -> List[str]:
+def _costs(document: Document) -> List[str]:
     """The highest throughput, and the highest within the latency target: no service runs at saturation."""
     points = [point for point in document["points"] if point["throughput_avg"]]
     limit = document.get("latency_target_p95_ms")
@@ -235,7 +238,7 @@ def _costs(document: Mapping[str, Any]) -> List[str]:
     return [f"{name}: {_most(candidates)}" for name, candidates in wanted]
 
 
-def _most(points: Sequence[Mapping[str, Any]]) -> str:
+def _most(points: Sequence[Point]) -> str:
     if not points:
         return "no point that was measured"
     best = max(points, key=lambda point: point["throughput_avg"])
@@ -243,7 +246,7 @@ def _most(points: Sequence[Mapping[str, Any]]) -> str:
     return f"{best['throughput_avg']:.4g}/s{cost} ({label_of(best)})"
 
 
-def _cell(value: Any) -> str:
+def _cell(value: object) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):
@@ -251,12 +254,12 @@ def _cell(value: Any) -> str:
     return "" if value is None else str(value).replace("|", "\\|")
 
 
-def label_of(point: Mapping[str, Any]) -> str:
+def label_of(point: Point) -> str:
     """Everything that tells a point from others, in words."""
     return ", ".join(f"{name} {point[name]}" for name in IDENTITY if point.get(name) not in (None, False))
 
 
-def as_html(document: Mapping[str, Any]) -> str:
+def as_html(document: Document) -> str:
     """One self-contained page: curves, cost, the table, the machine, the command, the samples."""
     # "</script>" or "<!--" within the data would end or open an element of the page.
     data = json.dumps(document, ensure_ascii=False, allow_nan=False).replace("<", "\\u003c")
@@ -276,7 +279,7 @@ def refuse_unwritable(path: Union[str, Path]) -> None:
         raise UsageError(f"there is no folder {Path(path).parent} for the report", hint=f"mkdir -p {Path(path).parent}")
 
 
-def write_report(document: Mapping[str, Any], path: Union[str, Path]) -> None:
+def write_report(document: Document, path: Union[str, Path]) -> None:
     """Write the form that the suffix of ``path`` names.
 
     Raises UsageError for any other suffix, OutputError for a place that cannot be written.

@@ -3,10 +3,11 @@
 import json
 import os
 from pathlib import Path
-from typing import Any, Dict, Mapping, Optional, Union
+from typing import Dict, Mapping, Optional, Union
 
 from neuronbert.artifact.files import output_errors, replace_file
 from neuronbert.benchmark.points import LoadSpec, Setting
+from neuronbert.benchmark.report import Point
 from neuronbert.errors import UsageError
 
 
@@ -16,9 +17,9 @@ class SavedPoints:
     The file is a line with the sweep's options, then a line [setting, point] for each point.
     """
 
-    def __init__(self, report: Optional[Union[str, Path]], options: Mapping[str, Any]):
+    def __init__(self, report: Optional[Union[str, Path]], options: Mapping[str, object]):
         """Reads what an earlier run with the same ``options`` left; UsageError for a sweep with other options."""
-        self.points: Dict[Setting, Dict[str, Any]] = {}
+        self.points: Dict[Setting, Point] = {}
         self._path = None if report is None else Path(f"{os.fspath(report)}.points")
         self._head = json.dumps(dict(options))
         if self._path is not None and self._path.exists():
@@ -35,10 +36,10 @@ class SavedPoints:
                 setting, point = json.loads(line)
             except ValueError:
                 break  # cut short by the interruption: measured again
-            *others, load = setting
-            self.points[Setting._make([*others, LoadSpec(*load)])] = point
+            *axes, load = setting
+            self.points[Setting._make([*axes, LoadSpec(*load)])] = point
 
-    def add(self, setting: Setting, point: Dict[str, Any]) -> None:
+    def add(self, setting: Setting, point: Point) -> None:
         """Keep a point. Raises OutputError if it cannot be written."""
         self.points[setting] = point
         if self._path is None:

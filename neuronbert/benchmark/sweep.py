@@ -13,7 +13,7 @@ import shlex
 import sys
 from collections import Counter
 from pathlib import Path
-from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence, Union
+from typing import Dict, List, Mapping, NamedTuple, Optional, Sequence, Union
 
 import numpy as np
 
@@ -23,12 +23,20 @@ from neuronbert.benchmark.load import Period
 from neuronbert.benchmark.measure import ITEMS, MeasureOptions, measure
 from neuronbert.benchmark.missing_shapes import Progress, ShapeCompiler
 from neuronbert.benchmark.points import OFFLINE, OPEN, LoadSpec, Setting
-from neuronbert.benchmark.report import document_of, loadgen_columns, measured_point, read_report, write_report
+from neuronbert.benchmark.report import (
+    Document,
+    Point,
+    document_of,
+    loadgen_columns,
+    measured_point,
+    read_report,
+    write_report,
+)
 from neuronbert.benchmark.resume import SavedPoints
 from neuronbert.benchmark.sweep_plan import SweepOptions, SweepPlan, announcement, plan_sweep, refuse_early
 from neuronbert.emulator.emulator_settings import settings_from
 from neuronbert.errors import InputError, NeuronBertError, UsageError
-from neuronbert.hardware.machine import environment
+from neuronbert.hardware.machine import Environment, environment
 from neuronbert.tasks import load_task
 from neuronbert.tasks.base import Input, Task
 
@@ -60,7 +68,7 @@ def benchmark_artifact(
     prices: Optional[Union[str, Path]] = None,
     loadgen: bool = False,
     progress: Progress = lambda line: None,
-) -> Dict[str, Any]:
+) -> Document:
     """Measure every combination of the settings; the report as a document (neuronbert.benchmark.report).
 
     Lists are "1,2,4", ranges "1:16" (doubling) or "50:400:50" (in steps); "" is the default: what the artifact was
@@ -93,12 +101,12 @@ def benchmark_artifact(
 class SweepFacts(NamedTuple):
     """What a report says beside its points, each a JSON object."""
 
-    artifact: Dict[str, Any]
-    environment: Dict[str, Any]
-    asked: Dict[str, Any]
+    artifact: Dict[str, object]
+    environment: Environment
+    asked: Dict[str, object]
 
 
-def _sweep(artifact: Union[Artifact, PathLike], options: SweepOptions, progress: Progress) -> Dict[str, Any]:
+def _sweep(artifact: Union[Artifact, PathLike], options: SweepOptions, progress: Progress) -> Document:
     """Plan the points, measure each, and make the report of them."""
     loaded = artifact if isinstance(artifact, Artifact) else load_artifact(artifact)
     period = Period(longest_s=options.longest_s)
@@ -131,9 +139,7 @@ def _sweep(artifact: Union[Artifact, PathLike], options: SweepOptions, progress:
 # ---------------------------------------------------------------------------- before anything is measured
 
 
-def _report_to_compare(
-    options: SweepOptions, facts: SweepFacts, settings: Sequence[Setting]
-) -> Optional[Dict[str, Any]]:
+def _report_to_compare(options: SweepOptions, facts: SweepFacts, settings: Sequence[Setting]) -> Optional[Document]:
     """The earlier report, read and refused before the time for measuring is spent; None when none is asked for."""
     if options.compare is None:
         return None
@@ -143,7 +149,7 @@ def _report_to_compare(
     return before
 
 
-def _what_must_not_change(plan: SweepPlan, options: SweepOptions, facts: SweepFacts) -> Dict[str, Any]:
+def _what_must_not_change(plan: SweepPlan, options: SweepOptions, facts: SweepFacts) -> Dict[str, object]:
     """What an interrupted sweep must have in common with the one that continues it."""
     prices = plan.instances.prices(plan.settings)
     return {
@@ -163,10 +169,10 @@ def _loadgen_folder(report: Optional[Union[str, Path]]) -> Path:
 
 def _inputs(task: Task, path: Optional[PathLike]) -> List[Input]:
     """At most ITEMS inputs of a file, or of the package's own, short and long ones mixed."""
-    found = task.read_inputs(path)
-    if not found:
+    inputs = task.read_inputs(path)
+    if not inputs:
         raise InputError(f"{path} holds no {task.LINES.noun}", hint=f"one JSON object a line: {task.LINES.example}")
-    return _evenly_mixed(found[:: max(1, len(found) // ITEMS)][:ITEMS], task)
+    return _evenly_mixed(inputs[:: max(1, len(inputs) // ITEMS)][:ITEMS], task)
 
 
 def _evenly_mixed(inputs: List[Input], task: Task) -> List[Input]:
@@ -197,23 +203,23 @@ def _measure_points(
     for number, setting in enumerate(plan.settings, start=1):
         if setting in saved.points:
             continue
-        place = f"{number}/{len(plan.settings)}"
+        position = f"{number}/{len(plan.settings)}"
         try:
             point = _point(plan, setting, shapes, shared, saved)
         except NeuronBertError as error:  # the others may well be possible, and must not be lost
             if number == len(plan.settings) and not saved.points:
                 raise
             failed[error.message] += 1
-            progress(f"{place}  {setting.variant}, batch {setting.batch_size} left out: {error.message}")
+            progress(f"{position}  {setting.variant}, batch {setting.batch_size} left out: {error.message}")
             continue
         saved.add(setting, point)
-        progress(f"{place}  {_point_line(point)}")
+        progress(f"{position}  {_point_line(point)}")
     return failed
 
 
 def _point(
     plan: SweepPlan, setting: Setting, shapes: ShapeCompiler, shared: MeasureOptions, saved: SavedPoints
-) -> Dict[str, Any]:
+) -> Point:
     """Measure one setting; the result as a report's point."""
     artifact, instances = shapes.artifact_for(setting), plan.instances
     measured = measure(artifact, _with_rate(setting, saved.points), shared, instances.inf1_instance_type)
@@ -222,7 +228,7 @@ def _point(
     return {**point, **loadgen_columns(point, measured.load, measured.loadgen)}
 
 
-def _with_rate(setting: Setting, points: Mapping[Setting, Mapping[str, Any]]) -> Setting:
+def _with_rate(setting: Setting, points: Mapping[Setting, Point]) -> Setting:
     """The setting, its rate a share of what offline reached if it is of the server scenario and none was given."""
     if setting.load != LoadSpec(OPEN, None):
         return setting
@@ -233,7 +239,7 @@ def _with_rate(setting: Setting, points: Mapping[Setting, Mapping[str, Any]]) ->
     return setting._replace(load=LoadSpec(OPEN, float(f"{SERVER_SHARE * reached:.3g}")))
 
 
-def _point_line(point: Mapping[str, Any]) -> str:
+def _point_line(point: Point) -> str:
     p95 = "none" if point["latency_ms_p95"] is None else f"{point['latency_ms_p95']:.1f} ms"
     load = f"{point['concurrency']} clients" if point["concurrency"] else f"{point['offered_qps']:g}/s offered"
     steady = "" if point["steady"] else "  (never steady)"
@@ -263,7 +269,7 @@ def _facts_of(plan: SweepPlan, options: SweepOptions) -> SweepFacts:
     )
 
 
-def _artifact_facts(artifact: Artifact, variants: Sequence[Variant]) -> Dict[str, Any]:
+def _artifact_facts(artifact: Artifact, variants: Sequence[Variant]) -> Dict[str, object]:
     return {
         "name": artifact.folder.name,
         "fingerprint": artifact.manifest["checkpoint"]["fingerprint"],
@@ -272,7 +278,7 @@ def _artifact_facts(artifact: Artifact, variants: Sequence[Variant]) -> Dict[str
     }
 
 
-def _emulation(variants: Sequence[Variant]) -> Optional[Dict[str, Any]]:
+def _emulation(variants: Sequence[Variant]) -> Optional[Dict[str, Optional[str]]]:
     """What stands in for the device, for variants that run on the emulator; None where it is not used."""
     emulator = settings_from(os.environ) if any(variant["emulated"] for variant in variants) else None
     return None if emulator is None else {"instance_type": emulator.instance, "timed_as_release": emulator.release}
@@ -284,9 +290,9 @@ def _command(artifact: Union[Artifact, PathLike], options: SweepOptions) -> str:
         return shlex.join(["neuronbert", *sys.argv[1:]])
     defaults = inspect.signature(benchmark_artifact).parameters
     name = str(artifact.folder if isinstance(artifact, Artifact) else artifact)
-    given = [
+    keywords = [
         f", {option}={str(value) if isinstance(value, Path) else value!r}"
         for option, value in vars(options).items()
         if value != defaults[option].default
     ]
-    return f"benchmark_artifact({name!r}{''.join(given)})"
+    return f"benchmark_artifact({name!r}{''.join(keywords)})"

@@ -89,13 +89,13 @@ def discard_stdout() -> None:
 
 
 def report_interrupt(as_json: bool) -> int:
-    """One word, whatever was interrupted."""
+    """Say that the command was interrupted; the exit code."""
     note("interrupted")
     return end("interrupted", None, EXIT_INTERRUPTED, as_json)
 
 
 def report_unwritable(error: OSError, as_json: bool) -> int:
-    """A file, or the result itself, found no room."""
+    """Say that a file, or the result itself, could not be written for want of room; the exit code."""
     if error.filename is not None:
         return report_error(f"cannot write {error.filename}: {error.strerror}", "free some space", 1, as_json)
     discard_stdout()
@@ -133,6 +133,6 @@ def report_bug(error: Exception, arguments: Sequence[str], as_json: bool) -> int
 
 
 def without_token(arguments: Sequence[str]) -> List[str]:
-    """The arguments as they may be shown to others."""
+    """The arguments with the hub token masked, to be shown to others."""
     shown = ["--token=***" if argument.startswith("--token=") else argument for argument in arguments]
     return ["***" if before == "--token" else argument for before, argument in zip(["", *shown], shown)]

@@ -18,7 +18,7 @@ def note(line: str) -> None:
 
 
 def note_beside_bar(line: str) -> None:
-    """The same while a bar is on the screen: in its place, and the bar comes back below."""
+    """Progress while a bar is on the screen: the line takes its place, and the bar is redrawn below."""
     note(("\r\033[K" if sys.stderr.isatty() else "") + line)
 
 

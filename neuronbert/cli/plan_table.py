@@ -39,11 +39,11 @@ def ranking(ranked: Sequence[Configuration]) -> str:
     return table([_row(ranked.index(configuration) + 1, configuration) for configuration in shown], header)
 
 
-def _row(place: int, configuration: Configuration) -> List[str]:
+def _row(rank: int, configuration: Configuration) -> List[str]:
     assert configuration.latency is not None
     notes = [word for word, true in (("formula", configuration.formula), ("measured", configuration.measured)) if true]
     return [
-        str(place),
+        str(rank),
         configuration.name,
         str(configuration.instances),
         f"{configuration.latency.utilisation:.0%}",

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any, Dict, List, Mapping, Optional, Sequence, 
 from neuronbert.tasks import load_figures
 
 if TYPE_CHECKING:  # a table must not load what made its data: `inspect` has no use for a tokenizer
-    from neuronbert.artifact.manifest import Artifact
+    from neuronbert.artifact.manifest import Artifact, Variant
     from neuronbert.runner.job import JobReport
     from neuronbert.tasks.base import Table, TaskFigures
 
@@ -59,13 +59,13 @@ def manifest_table(artifact: "Artifact") -> str:
     return f"{table(facts)}\n\n{variants_table(artifact.variants, load_figures(artifact.task))}"
 
 
-def variants_table(variants: Sequence[Mapping[str, Any]], figures: "TaskFigures") -> str:
+def variants_table(variants: Sequence["Variant"], figures: "TaskFigures") -> str:
     """One line for each variant, in the order of preference."""
     rows = [_variant_cells(variant, figures) for variant in variants]
     return table([list(row.values()) for row in rows], list(rows[0]) if rows else None)
 
 
-def _variant_cells(variant: Mapping[str, Any], figures: "TaskFigures") -> Dict[str, str]:
+def _variant_cells(variant: "Variant", figures: "TaskFigures") -> Dict[str, str]:
     return {
         "variant": variant["name"] + (" (EMULATED)" if variant["emulated"] else ""),
         "shape": f"{variant['batch_size'] or 'any'} × {variant['sequence_length'] or 'any'}",

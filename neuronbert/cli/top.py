@@ -2,10 +2,11 @@
 
 import sys
 import time
-from typing import Any, Dict, List, Mapping, NamedTuple, Optional, TextIO
+from typing import List, NamedTuple, Optional, TextIO
 
 from neuronbert.cli.tables import table
 from neuronbert.errors import NeuronBertError
+from neuronbert.runner.documents import PublishedRunner, PublishedWorker
 from neuronbert.runner.publishing import INTERVAL_S, published
 
 NOTHING = "no runner is running: neuronbert run ARTIFACT ..., or Runner(..., publish=True)"
@@ -21,12 +22,12 @@ class Description(NamedTuple):
     workers: List[List[str]]
 
 
-def running() -> List[Dict[str, Any]]:
+def running() -> List[PublishedRunner]:
     """What every runner of this user last published: facts, rates and what ``Runner.stats`` gives."""
     return published()
 
 
-def as_text(runners: List[Dict[str, Any]], now: float) -> str:
+def as_text(runners: List[PublishedRunner], now: float) -> str:
     """All of them as plain text; ``now`` is Unix time in seconds."""
     return "\n\n".join(_block(describe(runner, now)) for runner in runners) or NOTHING
 
@@ -35,7 +36,7 @@ def _block(runner: Description) -> str:
     return "\n".join([runner.title, *runner.facts, table(runner.workers, HEADER)])
 
 
-def describe(runner: Mapping[str, Any], now: float) -> Description:
+def describe(runner: PublishedRunner, now: float) -> Description:
     """One published document in words; ``now`` is Unix time in seconds."""
     emulated = "  EMULATED: no figure here is of the hardware" if runner["emulated"] else ""
     silent_s = now - runner["at"]
@@ -59,7 +60,7 @@ def describe(runner: Mapping[str, Any], now: float) -> Description:
     )
 
 
-def _worker_row(worker: Mapping[str, Any]) -> List[str]:
+def _worker_row(worker: PublishedWorker) -> List[str]:
     state = worker["state"] + (f": {worker['unable']}" if worker["unable"] else "")
     return [
         str(worker["worker"]),
@@ -93,9 +94,9 @@ def _duration(seconds: float) -> str:
 
 
 def watch(stdout: Optional[TextIO] = None) -> None:
-    """Show them live until Ctrl-C. Raises NeuronBertError without the library that draws."""
+    """Show the runners live until Ctrl-C. Raises NeuronBertError without the library that draws."""
     try:
-        from rich.console import Console, Group
+        from rich.console import Console, Group, RenderableType
         from rich.live import Live
         from rich.table import Table
         from rich.text import Text
@@ -106,7 +107,7 @@ def watch(stdout: Optional[TextIO] = None) -> None:
         ) from None
 
     def drawn() -> Group:
-        parts: List[Any] = []
+        parts: List[RenderableType] = []
         for runner in running():
             described = describe(runner, time.time())
             rows = Table(*HEADER, box=None, padding=(0, 2, 0, 0), header_style="bold")

@@ -9,7 +9,7 @@ from typing import Any, Callable, List, Optional, Sequence, Tuple, Union
 import torch
 
 from neuronbert.emulator import calls, compiled_ops
-from neuronbert.emulator.graph import program_of
+from neuronbert.emulator.graph import Value, program_of
 from neuronbert.emulator.operators import SUPPORTED, supported_operations
 from neuronbert.emulator.partition import NodeView
 from neuronbert.emulator.runtime import Runtime
@@ -45,8 +45,8 @@ def runtime() -> Runtime:
 
 
 def trace(
-    model: Union[torch.nn.Module, Callable[..., Any]],
-    example_inputs: Union[torch.Tensor, Tuple[Any, ...]],
+    model: Callable[..., Value],
+    example_inputs: Union[torch.Tensor, Tuple[torch.Tensor, ...]],
     fallback: bool = True,
     minimum_segment_size: int = 2,
     subgraph_builder_function: Optional[Callable[[NodeView], bool]] = None,
@@ -84,7 +84,9 @@ def trace(
     return trace_module(model, example_inputs, options, runtime().faults, named)
 
 
-def analyze_model(model: Any, example_inputs: Union[torch.Tensor, Tuple[Any, ...]], **named: Any) -> None:
+def analyze_model(
+    model: Callable[..., Value], example_inputs: Union[torch.Tensor, Tuple[torch.Tensor, ...]], **named: Any
+) -> None:
     """Logs which operators of a model are supported (reference §1.7)."""
     inputs = (example_inputs,) if isinstance(example_inputs, torch.Tensor) else tuple(example_inputs)
     program = program_of(torch.jit.trace(model, inputs, check_trace=False, **named), inputs)

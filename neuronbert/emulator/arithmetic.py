@@ -75,7 +75,7 @@ def run_nodes(
             values.pop(name, None)
 
 
-def last_readers(nodes: Sequence[Node], kept: Sequence[str]) -> Dict[str, Sequence[str]]:
+def last_readers(nodes: Sequence[Node], results: Sequence[str]) -> Dict[str, Sequence[str]]:
     """A node's first output → the values nobody reads after that node."""
     reader: Dict[str, str] = {}
     for node in nodes:
@@ -83,6 +83,6 @@ def last_readers(nodes: Sequence[Node], kept: Sequence[str]) -> Dict[str, Sequen
             reader[name] = node.outputs[0]
     dead: Dict[str, List[str]] = {}
     for name, last in reader.items():
-        if name not in kept:
+        if name not in results:
             dead.setdefault(last, []).append(name)
     return {name: tuple(names) for name, names in dead.items()}

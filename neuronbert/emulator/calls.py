@@ -4,14 +4,16 @@ A recording is of whole modules, embeddings included, because timed mode must no
 """
 
 import weakref
-from typing import Any, Callable, Optional, Tuple
+from typing import Callable, Optional, Tuple
 
 import torch
 
 from neuronbert.emulator import compiled_ops
+from neuronbert.emulator.graph import Value
 
 Payloads = Tuple[torch.Tensor, ...]
-Interceptor = Callable[[torch.jit.ScriptModule, Payloads, Tuple[Any, ...]], Any]
+Inputs = Tuple[torch.Tensor, ...]
+Interceptor = Callable[[torch.jit.ScriptModule, Payloads, Inputs], Value]
 
 _interceptor: Optional[Interceptor] = None
 _payloads: "weakref.WeakKeyDictionary[torch.nn.Module, Payloads]" = weakref.WeakKeyDictionary()
@@ -31,7 +33,7 @@ def intercept(interceptor: Optional[Interceptor]) -> Optional[Interceptor]:
     return before
 
 
-def plain_call(module: torch.jit.ScriptModule, *arguments: Any, **named: Any) -> Any:
+def plain_call(module: torch.jit.ScriptModule, *arguments: Value, **named: Value) -> Value:
     """The call as torch makes it, with an operator's message put back where torch < 2 loses it.
 
     That TorchScript interpreter reports a Python operator's exception as "RuntimeError: " and nothing; the real
@@ -47,7 +49,7 @@ def plain_call(module: torch.jit.ScriptModule, *arguments: Any, **named: Any) ->
         raise RuntimeError(f"{str(error).rstrip()} {type(lost).__name__}: {lost}") from lost
 
 
-def _call(self: torch.jit.ScriptModule, *arguments: Any, **named: Any) -> Any:
+def _call(self: torch.jit.ScriptModule, *arguments: Value, **named: Value) -> Value:
     if _interceptor is not None and not compiled_ops.is_compiling():
         payloads = _payloads.get(self)
         if payloads is None:

@@ -4,11 +4,12 @@ import io
 import re
 import warnings
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, List, Optional, Sequence, Union
+from typing import List, Optional, Sequence, Union
 
 import torch
 
 from neuronbert.emulator import api, compiled_ops
+from neuronbert.emulator.graph import Value
 from neuronbert.emulator.loaded import Placement
 from neuronbert.emulator.neff import Neff, build_neff
 
@@ -47,7 +48,7 @@ class DataParallel(torch.nn.Module):  # type: ignore[misc]  # torch is not typed
         self._dynamic = False
         self._copies = self._make_copies()
 
-    def forward(self, *inputs: torch.Tensor) -> Any:
+    def forward(self, *inputs: torch.Tensor) -> Value:
         """The module's output for the whole batch."""
         rows, cores = inputs[0].shape[self.dim], len(self.device_ids)
         if not self._dynamic and rows != cores * self._compiled_batch:
@@ -61,7 +62,7 @@ class DataParallel(torch.nn.Module):  # type: ignore[misc]  # torch is not typed
             results = list(pool.map(self._run_piece, range(len(pieces)), pieces))
         return _joined(results, self.dim)
 
-    def _run_piece(self, index: int, piece: Sequence[torch.Tensor]) -> Any:
+    def _run_piece(self, index: int, piece: Sequence[torch.Tensor]) -> Value:
         core = index % len(self.device_ids)
         try:
             return self._copies[core](*piece)
@@ -114,7 +115,7 @@ def _make_dynamic(payload: torch.Tensor) -> None:
     payload.set_(torch.frombuffer(bytearray(content), dtype=torch.uint8))
 
 
-def _joined(results: Sequence[Any], dim: int) -> Any:
+def _joined(results: Sequence[Value], dim: int) -> Value:
     first = results[0]
     if isinstance(first, torch.Tensor):
         return torch.cat(list(results), dim=dim)

@@ -3,7 +3,7 @@
 import contextlib
 import ctypes
 import functools
-from typing import Any, Callable, ContextManager, Dict, List, Optional, Sequence
+from typing import Callable, ContextManager, Dict, List, Optional, Sequence
 
 import torch
 
@@ -34,7 +34,7 @@ class LoadedProgram:
         return [torch.cat(parts)[:rows] for parts in zip(*pieces)]
 
     def run_stages(
-        self, batch: Sequence[torch.Tensor], cores: Sequence[ContextManager[Any]] = ()
+        self, batch: Sequence[torch.Tensor], cores: Sequence[ContextManager[None]] = ()
     ) -> List[torch.Tensor]:
         """One batch; each stage holds its core, so that another batch can be in the next one."""
         tensors = self._widened()

@@ -1,7 +1,7 @@
 """torch_neuron.experimental: says on which cores a module is loaded (beta in the SDK)."""
 
 import contextlib
-from typing import Any, Iterator
+from typing import Iterator
 
 import torch
 
@@ -50,7 +50,7 @@ def _place(module: torch.nn.Module, placement: Placement) -> None:
 def _loading_onto(placement: Placement) -> Iterator[None]:
     real = torch.jit.load
 
-    def load(*arguments: Any, **named: Any) -> Any:
+    def load(*arguments: object, **named: object) -> torch.jit.ScriptModule:
         module = real(*arguments, **named)
         for payload in compiled_ops.payloads_of(module).values():
             setattr(payload, compiled_ops.PLACEMENT, placement)

@@ -1,7 +1,7 @@
 """Turns a traced module into a flat program of operator calls with static shapes; partition.py cuts it up."""
 
 import functools
-from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Sequence, Tuple
+from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Sequence, Tuple, Union
 
 import torch
 
@@ -15,6 +15,8 @@ NUMBERS = ("prim::NumToTensor", "prim::ImplicitTensorToNum", "aten::Int", "aten:
 
 # An operator's argument or result: a Ref, a tensor, a plain value, or lists, tuples and dicts of them.
 Value = Any
+# What torch.jit.trace gives, for a module and for a function.
+Traced = Union[torch.jit.ScriptModule, torch.jit.ScriptFunction]
 
 
 class Ref(NamedTuple):
@@ -95,7 +97,7 @@ def invoke(operator: str, arguments: Sequence[Value]) -> Value:
 
 
 @functools.lru_cache(maxsize=None)
-def _resolve(operator: str) -> Tuple[Callable[..., Any], int, Tuple[str, ...]]:
+def _resolve(operator: str) -> Tuple[Callable[..., Value], int, Tuple[str, ...]]:
     name, _, overload = operator.split("::", 1)[1].partition(".")
     function = getattr(getattr(torch.ops.aten, name), overload or "default")
     arguments = function._schema.arguments
@@ -103,7 +105,7 @@ def _resolve(operator: str) -> Tuple[Callable[..., Any], int, Tuple[str, ...]]:
     return function, len(arguments) - len(named), named
 
 
-def program_of(traced: Any, example_inputs: Sequence[torch.Tensor]) -> Program:
+def program_of(traced: Traced, example_inputs: Sequence[torch.Tensor]) -> Program:
     """The program of a traced module, its shapes settled by ``example_inputs``."""
     graph = (traced.inlined_graph if hasattr(traced, "inlined_graph") else traced.graph).copy()
     torch._C._jit_pass_inline(graph)
@@ -115,7 +117,7 @@ def program_of(traced: Any, example_inputs: Sequence[torch.Tensor]) -> Program:
 class _Reader:
     """Runs the graph once on the example, folding what is static and writing down the rest."""
 
-    def __init__(self, traced: Any, graph: Any, example_inputs: Sequence[torch.Tensor]):
+    def __init__(self, traced: Traced, graph: torch._C.Graph, example_inputs: Sequence[torch.Tensor]):
         self._graph = graph
         self._nodes: List[Node] = []
         self._tensors: Dict[str, torch.Tensor] = {}
@@ -162,7 +164,7 @@ class _Reader:
             self._tensors[name] = tensor
         return self._known(name, tensor)
 
-    def _visit(self, node: Any) -> None:
+    def _visit(self, node: torch._C.Node) -> None:
         kind = node.kind()
         outputs = [value.debugName() for value in node.outputs()]
         if kind == "prim::Constant":
@@ -186,7 +188,7 @@ class _Reader:
         else:
             raise UntraceableGraph(f"{kind} at {node.sourceRange().strip().splitlines()[-1:]}")
 
-    def _attribute(self, owner: Any, name: str) -> Any:
+    def _attribute(self, owner: torch.nn.Module, name: str) -> Value:
         value = getattr(owner, name)
         if isinstance(value, torch.Tensor):
             # Script modules wrap a parameter anew at each access; its storage is what stays the same.
@@ -203,7 +205,7 @@ class _Reader:
     def _concrete(self, value: Value) -> Value:
         return substitute(value, self._examples.__getitem__)
 
-    def _call(self, node: Any, kind: str, arguments: List[Value], outputs: List[str]) -> None:
+    def _call(self, node: torch._C.Node, kind: str, arguments: List[Value], outputs: List[str]) -> None:
         operator = node.schema().split("(")[0]
         result = invoke(operator, self._concrete(arguments))
         if self._folds(kind, arguments):

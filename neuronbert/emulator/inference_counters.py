@@ -3,7 +3,7 @@
 import threading
 import time
 from collections import deque
-from typing import Any, Deque, Dict, Iterable, Optional, TypedDict
+from typing import Deque, Dict, Iterable, Optional, TypedDict
 
 PERCENTILES = (0, 1, 25, 50, 75, 99, 100)
 SUMMARY = (
@@ -76,7 +76,7 @@ class CoreMeter:
         self.lock.acquire()
         self._entered_at = time.perf_counter()
 
-    def __exit__(self, *_: Any) -> None:
+    def __exit__(self, *_: object) -> None:
         self._busy_s += time.perf_counter() - self._entered_at
         self.lock.release()
 

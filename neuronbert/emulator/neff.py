@@ -3,13 +3,13 @@
 import hashlib
 import json
 import struct
-from typing import Any, Dict, List, NamedTuple, Sequence, Tuple
+from typing import Dict, List, NamedTuple, Sequence, Tuple
 
 import safetensors.torch
 import torch
 
 from neuronbert.emulator.arithmetic import DTYPES, Arithmetic, Policy
-from neuronbert.emulator.graph import Node, Program, Ref, TensorSpec, refs_in
+from neuronbert.emulator.graph import Node, Program, Ref, TensorSpec, Value, refs_in
 from neuronbert.emulator.operators import MATRIX_PRODUCTS
 from neuronbert.emulator.partition import Subgraph, tensors_of
 from neuronbert.hardware.device_model import ModelShape
@@ -193,7 +193,7 @@ def _spec(shape: Sequence[int], dtype: str) -> TensorSpec:
     return TensorSpec(tuple(shape), getattr(torch, dtype))
 
 
-def _encode(value: Any) -> Any:
+def _encode(value: Value) -> object:
     if isinstance(value, Ref):
         return {"ref": value.name}
     if isinstance(value, torch.device):
@@ -205,7 +205,7 @@ def _encode(value: Any) -> Any:
     raise TypeError(f"a compiled subgraph cannot hold {value!r}")
 
 
-def _decode(value: Any) -> Any:
+def _decode(value: object) -> Value:
     if isinstance(value, dict):
         return Ref(value["ref"]) if "ref" in value else torch.device(value["device"])
     if isinstance(value, list):

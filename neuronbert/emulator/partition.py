@@ -47,7 +47,7 @@ def eligible_nodes(
     """
     known = frozenset(supported)
     possible: Set[int] = set()
-    given: Set[int] = set()
+    device_nodes: Set[int] = set()
     on_device: Set[str] = set()
     for index, node in enumerate(program.nodes):
         if node.kind not in known or not _dtypes_allowed(program, node):
@@ -56,9 +56,9 @@ def eligible_nodes(
         if wanted is not None and not wanted(NodeView(f"{node.scope}/{node.kind}", node.kind)):
             continue
         if node.kind in ANCHORS or any(name in on_device for name in refs_in(node.arguments)):
-            given.add(index)
+            device_nodes.add(index)
             on_device.update(node.outputs)
-    return frozenset(possible), frozenset(given)
+    return frozenset(possible), frozenset(device_nodes)
 
 
 def _dtypes_allowed(program: Program, node: Node) -> bool:
@@ -66,7 +66,7 @@ def _dtypes_allowed(program: Program, node: Node) -> bool:
     return all(program.specs[name].dtype not in HOST_ONLY_DTYPES for name in [*read, *node.outputs])
 
 
-def phases_of(program: Program, given: FrozenSet[int]) -> Dict[int, int]:
+def phases_of(program: Program, device_nodes: FrozenSet[int]) -> Dict[int, int]:
     """Node index → phase: how often its longest chain of inputs returned from the device to the CPU.
 
     Within a phase the CPU's operators come first, and the device's can run in one call.
@@ -74,7 +74,7 @@ def phases_of(program: Program, given: FrozenSet[int]) -> Dict[int, int]:
     after: Dict[str, Tuple[int, int]] = {}  # value → (phase of a reader on the device, on the CPU)
     phases: Dict[int, int] = {}
     for index, node in enumerate(program.nodes):
-        device = index in given
+        device = index in device_nodes
         before = [after.get(name, (0, 0)) for name in refs_in(node.arguments)]
         phase = max((pair[0 if device else 1] for pair in before), default=0)
         phases[index] = phase
@@ -82,9 +82,9 @@ def phases_of(program: Program, given: FrozenSet[int]) -> Dict[int, int]:
     return phases
 
 
-def segments_of(program: Program, given: FrozenSet[int]) -> Dict[int, int]:
+def segments_of(program: Program, device_nodes: FrozenSet[int]) -> Dict[int, int]:
     """Node index → segment number, for the nodes on the device."""
-    return {index: phase for index, phase in phases_of(program, given).items() if index in given}
+    return {index: phase for index, phase in phases_of(program, device_nodes).items() if index in device_nodes}
 
 
 def keep_segments(
@@ -98,22 +98,22 @@ def keep_segments(
     sizes: Dict[int, int] = {}
     for segment in segments.values():
         sizes[segment] = sizes.get(segment, 0) + 1
-    kept = {segment for segment, size in sizes.items() if size >= minimum_segment_size}
+    kept_segments = {segment for segment, size in sizes.items() if size >= minimum_segment_size}
     total = sum(sizes.values())
-    dominant = [segment for segment in kept if sizes[segment] > single_fusion_ratio_threshold * total]
+    dominant = [segment for segment in kept_segments if sizes[segment] > single_fusion_ratio_threshold * total]
     if dominant:
-        kept = set(dominant)
-    return frozenset(index for index, segment in segments.items() if segment in kept)
+        kept_segments = set(dominant)
+    return frozenset(index for index, segment in segments.items() if segment in kept_segments)
 
 
-def plan_steps(program: Program, given: FrozenSet[int]) -> List[Step]:
+def plan_steps(program: Program, device_nodes: FrozenSet[int]) -> List[Step]:
     """The program in running order: for each phase what the CPU does, then the device's subgraph."""
-    phases = phases_of(program, given)
+    phases = phases_of(program, device_nodes)
     steps: List[Step] = []
     for phase in range(max(phases.values(), default=0) + 1):
         mine = [index for index in range(len(program.nodes)) if phases[index] == phase]
-        host = tuple(program.nodes[index] for index in mine if index not in given)
-        device = tuple(program.nodes[index] for index in mine if index in given)
+        host = tuple(program.nodes[index] for index in mine if index not in device_nodes)
+        device = tuple(program.nodes[index] for index in mine if index in device_nodes)
         if host:
             steps.append(Step(host, None))
         if device:

@@ -3,13 +3,14 @@
 import hashlib
 import threading
 from pathlib import Path
-from typing import Any, Dict, List, Sequence, Tuple
+from typing import Dict, List, Sequence, Tuple
 
 import safetensors.torch
 import torch
 from filelock import FileLock
 
 from neuronbert.emulator import calls, compiled_ops
+from neuronbert.emulator.graph import Value
 from neuronbert.emulator.neff import Neff
 from neuronbert.emulator.nrt_log import execute_error
 
@@ -70,7 +71,9 @@ class Recorder:
         self._rows: Dict[str, torch.Tensor] = {}
         self._lock = threading.Lock()
 
-    def intercept(self, module: torch.jit.ScriptModule, payloads: calls.Payloads, inputs: Tuple[Any, ...]) -> Any:
+    def intercept(
+        self, module: torch.jit.ScriptModule, payloads: calls.Payloads, inputs: Tuple[torch.Tensor, ...]
+    ) -> Value:
         """Lets the module answer, and keeps each row with its outputs."""
         answer = calls.plain_call(module, *inputs)
         outputs = [answer] if isinstance(answer, torch.Tensor) else list(answer)

@@ -1,12 +1,13 @@
 """Timed mode: answers calls of whole modules from a recording, after the time that the hardware would have taken."""
 
 import time
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Dict, List, Optional, Tuple
 
 import torch
 
 from neuronbert.emulator import calls, compiled_ops
 from neuronbert.emulator.core_clock import CoreClock
+from neuronbert.emulator.graph import Value
 from neuronbert.emulator.loaded import LoadedModel, Replica
 from neuronbert.emulator.recordings import RecordedLogits
 from neuronbert.emulator.runtime import PUBLISH_EVERY_S, Runtime
@@ -30,17 +31,19 @@ class TimedCalls:
         self._clock = CoreClock(runtime.instance.cores)
         self._active: Tuple[float, Dict[int, int]] = (0.0, {})  # when they were counted; chip → its active cores
 
-    def answer(self, module: torch.jit.ScriptModule, payloads: calls.Payloads, inputs: Tuple[Any, ...]) -> Any:
+    def answer(
+        self, module: torch.jit.ScriptModule, payloads: calls.Payloads, inputs: Tuple[torch.Tensor, ...]
+    ) -> Value:
         """A module's recorded answer, when the hardware would have had it."""
         called_at = time.perf_counter()
         models = [compiled_ops.loaded(payload) for payload in payloads]
         neffs = [model.program.neff for model in models]
 
         def run() -> List[torch.Tensor]:
-            found = self._recorded.answer(neffs, inputs)
+            outputs = self._recorded.answer(neffs, inputs)
             for number, model in enumerate(models):
                 self._occupy(model, time.perf_counter() if number else called_at)
-            return found
+            return outputs
 
         outputs = self._runtime.observed(models[0], run)
         return outputs[0] if len(outputs) == 1 else tuple(outputs)

@@ -52,7 +52,7 @@ def _device(chip: int, chips: int, states: List[CoreState]) -> NeuronDevice:
     return {
         "neuron_device": chip,
         "bdf": f"0000:{chip // 4:02x}:{FIRST_BUS + chip % 4:02x}.0",
-        "connected_to": [other for other in (chip - 1, chip + 1) if 0 <= other < chips] or None,
+        "connected_to": [neighbour for neighbour in (chip - 1, chip + 1) if 0 <= neighbour < chips] or None,
         "nc_count": CORES_PER_CHIP,
         "memory_size": 8 * GIB,
         "neuroncore_ids": list(cores),

@@ -49,8 +49,8 @@ class TraceOptions(NamedTuple):
 
 
 def trace_module(
-    model: Any,
-    example_inputs: Union[torch.Tensor, Tuple[Any, ...]],
+    model: Callable[..., Value],
+    example_inputs: Union[torch.Tensor, Tuple[torch.Tensor, ...]],
     options: TraceOptions,
     faults: FaultPlan,
     named: Dict[str, Any],
@@ -64,38 +64,42 @@ def trace_module(
         log.warning("torch.neuron.trace error: %s", error)
         raise RuntimeError(NOTHING_COMPILED) from error
     fault = faults.due(COMPILE)
-    given = _given_nodes(program, options, fault)
-    if not segments_of(program, given):
+    device_nodes = _device_nodes(program, options, fault)
+    if not segments_of(program, device_nodes):
         log.warning("No operator is placed on Neuron runtime; returning a CPU trace")
         return traced
-    payloads, compiled = _compile_all(program, given, options, fault)
+    payloads, compiled = _compile_all(program, device_nodes, options, fault)
     if not payloads:
         raise RuntimeError(NOTHING_COMPILED)
-    trace_log.after_compilation(program, compiled, asked=len(_subgraphs(program, given)), succeeded=len(payloads))
+    trace_log.after_compilation(
+        program, compiled, asked=len(_subgraphs(program, device_nodes)), succeeded=len(payloads)
+    )
     return _assemble(program, compiled, payloads, inputs, named)
 
 
-def _given_nodes(program: Program, options: TraceOptions, fault: Optional[str]) -> FrozenSet[int]:
+def _device_nodes(program: Program, options: TraceOptions, fault: Optional[str]) -> FrozenSet[int]:
     """The nodes for the device, after the rules about segment sizes."""
-    possible, given = eligible_nodes(program, SUPPORTED, options.subgraph_builder_function)
+    possible, device_nodes = eligible_nodes(program, SUPPORTED, options.subgraph_builder_function)
     unsupported = sorted({node.kind for node in program.nodes if node.kind not in SUPPORTED})
     if unsupported and not options.fallback:
         raise AttributeError(f"operators not supported by neuron-cc, and fallback is off: {', '.join(unsupported)}")
     if fault == "fallback":
-        given = frozenset(index for index in given if index < sorted(given)[len(given) // 2])
-    kept = keep_segments(
-        segments_of(program, given), options.minimum_segment_size, options.single_fusion_ratio_threshold
+        device_nodes = frozenset(
+            index for index in device_nodes if index < sorted(device_nodes)[len(device_nodes) // 2]
+        )
+    worth_compiling = keep_segments(
+        segments_of(program, device_nodes), options.minimum_segment_size, options.single_fusion_ratio_threshold
     )
-    trace_log.before_compilation(program, unsupported, kept)
-    return kept
+    trace_log.before_compilation(program, unsupported, worth_compiling)
+    return worth_compiling
 
 
-def _subgraphs(program: Program, given: FrozenSet[int]) -> List[Subgraph]:
-    return [step.subgraph for step in plan_steps(program, given) if step.subgraph is not None]
+def _subgraphs(program: Program, device_nodes: FrozenSet[int]) -> List[Subgraph]:
+    return [step.subgraph for step in plan_steps(program, device_nodes) if step.subgraph is not None]
 
 
 def _compile_all(
-    program: Program, given: FrozenSet[int], options: TraceOptions, fault: Optional[str]
+    program: Program, device_nodes: FrozenSet[int], options: TraceOptions, fault: Optional[str]
 ) -> Tuple[Dict[str, bytes], FrozenSet[int]]:
     """Payloads by subgraph name, and the nodes in them; what fails falls back to the CPU, with warnings.
 
@@ -104,7 +108,9 @@ def _compile_all(
     indexes = {id(node): index for index, node in enumerate(program.nodes)}
     done: Dict[Tuple[int, ...], bytes] = {}
     while True:
-        wanted = {tuple(indexes[id(node)] for node in graph.nodes): graph for graph in _subgraphs(program, given)}
+        wanted = {
+            tuple(indexes[id(node)] for node in graph.nodes): graph for graph in _subgraphs(program, device_nodes)
+        }
         failed: List[int] = []
         for members, subgraph in wanted.items():
             if members not in done:
@@ -112,8 +118,8 @@ def _compile_all(
                 failed += members if payload is None else ()
                 done.update({} if payload is None else {members: payload})
         if not failed:
-            return {subgraph.name: done[members] for members, subgraph in wanted.items()}, given
-        given = given - frozenset(failed)
+            return {subgraph.name: done[members] for members, subgraph in wanted.items()}, device_nodes
+        device_nodes = device_nodes - frozenset(failed)
 
 
 def _compiled_or_fallen_back(
@@ -184,7 +190,7 @@ class _Assembled(torch.nn.Module):  # type: ignore[misc]  # torch is not typed h
         for name, payload in payloads.items():
             self.register_buffer(_buffer_name(name), torch.frombuffer(bytearray(payload), dtype=torch.uint8))
 
-    def forward(self, *inputs: torch.Tensor) -> Any:
+    def forward(self, *inputs: torch.Tensor) -> Value:
         values: Dict[str, Value] = {name: getattr(self, buffer) for name, buffer in self._buffer_names.items()}
         values.update(zip(self._program.inputs, inputs))
         for step in self._steps:

@@ -49,7 +49,7 @@ class InstanceType(NamedTuple):
 
     @property
     def prices(self) -> Tuple[Price, ...]:
-        """Newest first."""
+        """Its prices in the shipped price book, newest first."""
         return shipped_prices().history(self.name)
 
     @property
@@ -78,7 +78,7 @@ def instance_type(name: str) -> InstanceType:
 
 @dataclass(frozen=True)
 class PipelineChoice:
-    """How a number of pipeline cores came about, so that a person can be shown it."""
+    """How a number of pipeline cores was chosen, so that it can be explained to a person."""
 
     parameters: int  # weights that go to the NeuronCores: the encoder's, embeddings stay on the host
     asked: Optional[int]  # None: the formula was asked

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Callable, Dict, FrozenSet, Iterable, Iterator, List, Mapping, Optional, Set, Tuple
+from typing import Dict, FrozenSet, Iterable, Iterator, List, Optional, Set, TypedDict
 
 # Flags that decide which precision pays: the rest of /proc/cpuinfo says nothing about our speed.
 FLAGS_OF_INTEREST = (
@@ -58,6 +58,21 @@ _DARWIN_FLAGS = {
 }
 # cgroup v1 writes "no limit" as the largest page-aligned 63-bit number.
 _UNLIMITED_BYTES = 1 << 60
+
+
+class Environment(TypedDict):
+    """What manifests and reports record of the machine and the libraries that they were made on."""
+
+    neuronbert: str
+    python: str
+    os: str
+    machine: str  # its architecture
+    cpu_model: str
+    cpu_flags: List[str]
+    usable_cpus: int
+    physical_cores: int
+    memory_bytes: int
+    libraries: Dict[str, str]  # distribution → version
 
 
 def usable_cpus() -> int:
@@ -112,17 +127,17 @@ def memory_bytes(proc: Path = Path("/proc"), cgroup: Path = Path("/sys/fs/cgroup
 
 def available_memory_bytes(proc: Path = Path("/proc")) -> Optional[int]:
     """Bytes the kernel could hand out now without swapping (MemAvailable); None where it does not say."""
-    found = re.search(r"^MemAvailable:\s+(\d+) kB", read_text(proc / "meminfo"), re.MULTILINE)
-    return int(found.group(1)) * 1024 if found else None
+    match = re.search(r"^MemAvailable:\s+(\d+) kB", read_text(proc / "meminfo"), re.MULTILINE)
+    return int(match.group(1)) * 1024 if match else None
 
 
 def oom_kills(proc: Path = Path("/proc"), cgroup: Path = Path("/sys/fs/cgroup")) -> int:
     """Processes that the kernel killed for want of memory, in this cgroup (v2) or else on the machine; 0 if untold."""
     events = [read_text(folder / "memory.events") for folder in _cgroup_folders("", proc, cgroup)]
     for text in [*filter(None, events), read_text(proc / "vmstat")]:
-        found = re.search(r"^oom_kill (\d+)$", text, re.MULTILINE)
-        if found:
-            return int(found.group(1))
+        match = re.search(r"^oom_kill (\d+)$", text, re.MULTILINE)
+        if match:
+            return int(match.group(1))
     return 0
 
 
@@ -140,8 +155,8 @@ def cpu_model() -> str:
         text = _sysctl("machdep.cpu.brand_string")
     else:
         text = read_text(Path("/proc/cpuinfo"))
-    found = re.search(r"^(?:model name|Model|machdep\.cpu\.brand_string)\s*:\s*(.+)$", text, re.MULTILINE)
-    return found.group(1).strip() if found else platform.processor() or platform.machine()
+    match = re.search(r"^(?:model name|Model|machdep\.cpu\.brand_string)\s*:\s*(.+)$", text, re.MULTILINE)
+    return match.group(1).strip() if match else platform.processor() or platform.machine()
 
 
 def has_vnni() -> bool:
@@ -176,11 +191,11 @@ def library_version(name: str) -> Optional[str]:
 
 def library_versions(names: Iterable[str] = LIBRARIES_OF_INTEREST) -> Dict[str, str]:
     """The versions of those of ``names`` that are installed."""
-    found = ((name, library_version(name)) for name in names)
-    return {name: version for name, version in found if version is not None}
+    versions = ((name, library_version(name)) for name in names)
+    return {name: version for name, version in versions if version is not None}
 
 
-def environment() -> Dict[str, Any]:
+def environment() -> Environment:
     """The fingerprint that manifests and reports carry: JSON-able, a few tens of ms, nothing heavy imported."""
     from neuronbert import __version__
 
@@ -196,35 +211,6 @@ def environment() -> Dict[str, Any]:
         "memory_bytes": memory_bytes(),
         "libraries": library_versions(),
     }
-
-
-def unmet_requirements(requires: Mapping[str, Any]) -> List[str]:
-    """What ``requires`` asks for and this machine lacks, in words; empty when all is met.
-
-    ``requires`` is a manifest's ``{"cpu_flags": ["avx512_vnni|avx_vnni"], "libraries": {"openvino": ">=2024.4"},
-    "device": "cpu"}``: every flag entry must be met by one of its ``|`` alternatives.
-    """
-    known: Dict[str, Callable[[Any], List[str]]] = {
-        "cpu_flags": _unmet_flags,
-        "libraries": _unmet_libraries,
-        "device": _unmet_device,
-    }
-    unmet: List[str] = []
-    for key, wanted in requires.items():
-        if key not in known:
-            unmet.append(f"a requirement this version does not know: {key} = {wanted!r}")
-        else:
-            unmet += known[key](wanted)
-    return unmet
-
-
-def version_meets(version: str, specifier: str) -> bool:
-    """Whether a release satisfies a comma-separated specifier such as ``>=2024.4,<2027`` or ``==1.13.*``.
-
-    Only the numeric release counts (PEP 440 without epochs, pre-releases and local parts): the bounds that
-    manifests record are plain releases.
-    """
-    return all(_clause_met(_release(version), clause.strip()) for clause in specifier.split(",") if clause.strip())
 
 
 def parse_cpu_flags(cpuinfo: str) -> FrozenSet[str]:
@@ -269,8 +255,8 @@ def _core_ids(cpus: Path, wanted: Set[int]) -> Optional[int]:
 
 
 def _darwin_cores() -> Optional[int]:
-    found = re.search(r":\s*(\d+)", _sysctl("hw.physicalcpu"))
-    return int(found.group(1)) if found else None
+    match = re.search(r":\s*(\d+)", _sysctl("hw.physicalcpu"))
+    return int(match.group(1)) if match else None
 
 
 def _cgroup_folders(controller: str, proc: Path, cgroup: Path) -> Iterator[Path]:
@@ -329,61 +315,3 @@ def _sysctl(*names: str) -> str:
     except (OSError, subprocess.TimeoutExpired):
         return ""
     return done.stdout.decode("utf-8", errors="replace")
-
-
-def _unmet_flags(wanted: Iterable[str]) -> List[str]:
-    return [
-        f"a CPU with {alternatives.replace('|', ' or ')}"
-        for alternatives in wanted
-        if not has_flag(cpu_flags(), alternatives)
-    ]
-
-
-def _unmet_libraries(wanted: Mapping[str, str]) -> List[str]:
-    unmet = []
-    for name, specifier in wanted.items():
-        version = library_version(name)
-        if version is None:
-            unmet.append(f"{name} {specifier}".strip() + " (not installed)")
-        elif not version_meets(version, specifier):
-            unmet.append(f"{name} {specifier} (installed: {version})")
-    return unmet
-
-
-def _unmet_device(wanted: str) -> List[str]:
-    if wanted == "cpu":
-        return []
-    emulated = os.environ.get("NEURONBERT_EMULATE")
-    if wanted == "neuron" and emulated:
-        return [f"a real Inferentia device (NEURONBERT_EMULATE={emulated} stands in for it)"]
-    if wanted == "neuron":
-        return [] if has_inferentia() else ["an Inferentia device (/dev/neuron0 does not exist)"]
-    if wanted == "neuron-emulated":
-        return [] if emulated else ["the emulated device it was compiled on (NEURONBERT_EMULATE=inf1.xlarge)"]
-    return [f"a device of kind {wanted!r}, which this version does not know"]
-
-
-def _release(version: str) -> Tuple[int, ...]:
-    found = re.match(r"v?(\d+(?:\.\d+)*)", version.strip())
-    return tuple(int(part) for part in found.group(1).split(".")) if found else ()
-
-
-def _clause_met(release: Tuple[int, ...], clause: str) -> bool:
-    found = re.match(r"(>=|<=|==|!=|~=|>|<)\s*v?(\d+(?:\.\d+)*)(\.\*)?$", clause)
-    if not found:
-        raise ValueError(f"not a version requirement: {clause!r}")
-    operator, bound, prefix = found.group(1), _release(found.group(2)), bool(found.group(3))
-    width = max(len(release), len(bound))
-    here, there = _padded(release, width), _padded(bound, width)
-    if prefix or operator == "~=":
-        stem = bound if prefix else bound[:-1]
-        same_series = here[: len(stem)] == stem
-        return {"==": same_series, "!=": not same_series, "~=": same_series and here >= there}.get(operator, False)
-    order = (here > there) - (here < there)
-    return {">=": order >= 0, "<=": order <= 0, "==": order == 0, "!=": order != 0, ">": order > 0, "<": order < 0}[
-        operator
-    ]
-
-
-def _padded(release: Tuple[int, ...], width: int) -> Tuple[int, ...]:
-    return release + (0,) * (width - len(release))

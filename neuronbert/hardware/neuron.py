@@ -78,10 +78,10 @@ def parse_visible_cores(value: str) -> Optional[List[int]]:
     """The cores of ``0``, ``0-3`` or ``3-5,6``; None unless they are contiguous and increasing, as the runtime asks."""
     cores: List[int] = []
     for part in value.split(","):
-        found = re.match(r"\s*(\d+)(?:\s*-\s*(\d+))?\s*$", part)
-        if not found:
+        match = re.match(r"\s*(\d+)(?:\s*-\s*(\d+))?\s*$", part)
+        if not match:
             return None
-        first, last = int(found.group(1)), int(found.group(2) or found.group(1))
+        first, last = int(match.group(1)), int(match.group(2) or match.group(1))
         if last < first or last - first > _LONGEST_RANGE:
             return None
         cores += range(first, last + 1)

@@ -4,9 +4,9 @@ planning.py judges them against the target.
 """
 
 from pathlib import Path
-from typing import Any, Dict, Iterator, Mapping, Optional, Tuple, Union
+from typing import Dict, Iterator, Optional, Tuple, Union
 
-from neuronbert.benchmark.report import IDENTITY, LOAD, read_report
+from neuronbert.benchmark.report import IDENTITY, LOAD, Point, read_report
 from neuronbert.errors import InputError
 from neuronbert.hardware import cores
 from neuronbert.hardware.device_model import ModelShape, Work, stage_seconds
@@ -71,7 +71,7 @@ def measured_configurations(
 
     Nothing when ``path`` is None. Raises InputError for a file that is no report, and for a point that is broken.
     """
-    best: Dict[Tuple[Any, ...], Configuration] = {}
+    best: Dict[Tuple[object, ...], Configuration] = {}
     for number, point in enumerate(read_report(path)["points"] if path is not None else [], 1):
         try:
             key = tuple(point.get(name) for name in IDENTITY if name not in LOAD)
@@ -88,7 +88,7 @@ def _preference(measured: Configuration) -> Tuple[bool, float]:
     return not measured.rejected, measured.capacity_per_s
 
 
-def _measured_configuration(point: Mapping[str, Any], source: str, book: PriceBook, target: Target) -> Configuration:
+def _measured_configuration(point: Point, source: str, book: PriceBook, target: Target) -> Configuration:
     """The configuration behind a measured point.
 
     The point's throughput is taken for its capacity, so a batch takes batch_size * n_models / throughput, and its p95
@@ -116,7 +116,7 @@ def _measured_configuration(point: Mapping[str, Any], source: str, book: PriceBo
     )  # fmt: skip
 
 
-def _why_unusable(point: Mapping[str, Any], target: Target) -> str:
+def _why_unusable(point: Point, target: Target) -> str:
     """Why a measured point says nothing about the target; empty when it does."""
     length = point["sequence_length"]
     if point["emulated"]:

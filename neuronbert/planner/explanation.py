@@ -82,24 +82,27 @@ def _cost(best: Configuration) -> str:
 def _alternatives(target: Target, ranked: Sequence[Configuration]) -> List[str]:
     """The best of the other modes and sizes, and the formula's answer, each with what speaks against it."""
     return [
-        f"Not {other.name}{label}: {_drawbacks(other, ranked[0], target.objective)}."
-        for label, other in _notable(ranked)
+        f"Not {alternative.name}{label}: {_drawbacks(alternative, ranked[0], target.objective)}."
+        for label, alternative in _notable(ranked)
     ]
 
 
 def _notable(ranked: Sequence[Configuration]) -> List[Tuple[str, Configuration]]:
     """The alternatives worth a sentence, each once and with what is said after its name."""
     best = ranked[0]
-    other_mode = first_where(ranked, lambda other: not other.measured and other.mode != best.mode)
+    other_mode = first_where(ranked, lambda candidate: not candidate.measured and candidate.mode != best.mode)
     other_batch = first_where(
-        ranked, lambda other: _layout(other) == _layout(best) and other.batch_size != best.batch_size
+        ranked,
+        lambda candidate: _layout(candidate) == _layout(best) and candidate.batch_size != best.batch_size,
     )
-    formula = None if best.formula else first_where(ranked, lambda other: other.formula and other is not best)
-    found: Dict[int, Tuple[str, Configuration]] = {}
-    for label, other in (("", other_mode), ("", other_batch), (" (the formula's cores)", formula)):
-        if other is not None:
-            found[id(other)] = (label, other)
-    return list(found.values())
+    formula = None
+    if not best.formula:
+        formula = first_where(ranked, lambda candidate: candidate.formula and candidate is not best)
+    notable: Dict[int, Tuple[str, Configuration]] = {}
+    for label, alternative in (("", other_mode), ("", other_batch), (" (the formula's cores)", formula)):
+        if alternative is not None:
+            notable[id(alternative)] = (label, alternative)
+    return list(notable.values())
 
 
 def first_where(
@@ -113,13 +116,13 @@ def _layout(configuration: Configuration) -> Layout:
     return Layout(configuration.instance_type, configuration.mode, configuration.pipeline_cores)
 
 
-def _drawbacks(other: Configuration, best: Configuration, objective: str) -> str:
+def _drawbacks(alternative: Configuration, best: Configuration, objective: str) -> str:
     cost = ""
-    if other.usd_per_million is not None and best.usd_per_million:
-        ratio = other.usd_per_million / best.usd_per_million
+    if alternative.usd_per_million is not None and best.usd_per_million:
+        ratio = alternative.usd_per_million / best.usd_per_million
         cost = "costs the same" if abs(ratio - 1) < 0.005 else f"costs {ratio:.3g} times as much"
-    latency = f"a batch takes {other.service_ms:.3g} ms, p95 is {other.p95_ms:.3g} ms"
-    rate = f"an instance takes {other.capacity_per_s:.4g}/s"
+    latency = f"a batch takes {alternative.service_ms:.3g} ms, p95 is {alternative.p95_ms:.3g} ms"
+    rate = f"an instance takes {alternative.capacity_per_s:.4g}/s"
     parts = {"cost": (cost, latency), "latency": (latency, cost), "throughput": (rate, cost)}[objective]
     return "; ".join(part for part in parts if part)
 

@@ -7,6 +7,7 @@ and those that meet the target are ranked. explanation.py says the result in wor
 import functools
 import json
 import math
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple, Union
@@ -53,7 +54,7 @@ class Plan(NamedTuple):
 
 
 def plan(
-    checkpoint: Any,
+    checkpoint: Union[str, "os.PathLike[str]", ModelShape],
     *,
     throughput: Optional[float] = None,
     latency_p95_ms: Optional[float] = None,
@@ -132,7 +133,9 @@ def _target(
     return Target(throughput, latency_p95_ms, objective, headroom, sequence_length, sdk_release)
 
 
-def _shape_of(checkpoint: Any, hub_options: Mapping[str, Any]) -> Tuple[str, ModelShape]:
+def _shape_of(
+    checkpoint: Union[str, "os.PathLike[str]", ModelShape], hub_options: Mapping[str, Any]
+) -> Tuple[str, ModelShape]:
     """What a command calls the checkpoint, and its sizes. Of a folder only config.json is needed, no weights."""
     if isinstance(checkpoint, ModelShape):
         return "CHECKPOINT", checkpoint
@@ -178,12 +181,12 @@ def judge(candidate: Configuration, target: Target) -> Configuration:
     if limit is not None and candidate.service_ms * candidate.spread > limit:
         why = f"a batch takes {candidate.service_ms * candidate.spread:.3g} ms by itself, and {limit:g} are allowed"
         return replace(candidate, rejected=why)
-    found = _fill_one(candidate, target) if target.throughput_per_s is None else _count_instances(candidate, target)
-    if limit is not None and found.p95_ms > limit:
-        assert found.latency is not None
-        why = f"p95 is {found.p95_ms:.3g} ms even with {found.latency.utilisation:.0%} of it used, "
-        return replace(found, rejected=why + f"and {limit:g} ms are allowed")
-    return found
+    loaded = _fill_one(candidate, target) if target.throughput_per_s is None else _count_instances(candidate, target)
+    if limit is not None and loaded.p95_ms > limit:
+        assert loaded.latency is not None
+        why = f"p95 is {loaded.p95_ms:.3g} ms even with {loaded.latency.utilisation:.0%} of it used, "
+        return replace(loaded, rejected=why + f"and {limit:g} ms are allowed")
+    return loaded
 
 
 def _at_load(candidate: Configuration, instances: int, load_per_s: float) -> Configuration:
@@ -196,10 +199,10 @@ def _fill_one(candidate: Configuration, target: Target) -> Configuration:
     """One instance, as full as the headroom and the latency allow."""
     fullest = (1 - target.headroom) * candidate.capacity_per_s
     for step in range(LOAD_STEPS, 0, -1):
-        found = _at_load(candidate, 1, fullest * step / LOAD_STEPS)
-        if target.latency_p95_ms is None or found.p95_ms <= target.latency_p95_ms:
+        loaded = _at_load(candidate, 1, fullest * step / LOAD_STEPS)
+        if target.latency_p95_ms is None or loaded.p95_ms <= target.latency_p95_ms:
             break
-    return found
+    return loaded
 
 
 def _count_instances(candidate: Configuration, target: Target) -> Configuration:

@@ -28,7 +28,7 @@ def simulate(
     """
     if instances < 1:
         raise UsageError(f"a fleet has at least 1 instance, not {instances}")
-    simpy = _simpy()
+    simpy = _import_simpy()
     environment = simpy.Environment()
     stages = tuple(stages_s) if stages_s is not None else _stages(service)
     arrivals = np.array(list(arrivals_s), dtype=float)
@@ -40,7 +40,7 @@ def simulate(
     return Schedule(done - arrivals, np.array([rows for instance in fleet for rows in instance.rows], dtype=np.int64))
 
 
-def _simpy() -> Any:
+def _import_simpy() -> Any:
     try:
         import simpy
     except ImportError as error:
@@ -57,7 +57,9 @@ def _stages(service: Service) -> Tuple[float, ...]:
     return (service.bottleneck_s,) + (rest / count,) * count
 
 
-def _arrive(environment: Any, fleet: Sequence["_Instance"], arrivals: np.ndarray, targets: np.ndarray) -> Iterator[Any]:
+def _arrive(
+    environment: Any, fleet: Sequence["_Instance"], arrivals: np.ndarray, targets: np.ndarray
+) -> Iterator[object]:
     for request, (moment, target) in enumerate(zip(arrivals, targets)):
         yield environment.timeout(max(0.0, moment - environment.now))
         fleet[target].accept(request)
@@ -86,7 +88,7 @@ class _Instance:
         self.environment.process(self._wake(self.service.max_wait_s))
         self._dispatch()
 
-    def _wake(self, delay_s: float) -> Iterator[Any]:
+    def _wake(self, delay_s: float) -> Iterator[object]:
         yield self.environment.timeout(delay_s)
         self._dispatch()
 
@@ -104,7 +106,7 @@ class _Instance:
             group.held, group.last = group.held + 1, len(self.rows)
             self.environment.process(self._run(group, [request for request, _ in batch]))
 
-    def _run(self, group: _Group, batch: List[int]) -> Iterator[Any]:
+    def _run(self, group: _Group, batch: List[int]) -> Iterator[object]:
         for stage, seconds in zip(group.stages, self.stages_s):
             with stage.request() as turn:
                 yield turn

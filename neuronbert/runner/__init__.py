@@ -18,9 +18,11 @@ supervision         one worker's process: start, end, cause of death, back-off
 messages, frames    what runner and worker say to each other, and how it travels
 worker_process      inside that process
 counters, events    what happened, in numbers and one by one
+documents           what a runner says of itself, as JSON data
 publishing          what `neuronbert top` sees of it
 sigterm             SIGTERM finishes what was accepted
-job                 a file of questions through the runner, for `neuronbert answer`
+job                 a file of questions through the runner, for `neuronbert run`
+job_input           that file, in blocks of lines
 core_environment    the variables of `neuronbert env`
 """
 

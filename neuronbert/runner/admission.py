@@ -2,7 +2,7 @@
 
 import functools
 from concurrent.futures import Future
-from typing import Any, Optional
+from typing import Optional
 
 from neuronbert.errors import InputError, Overloaded, RunnerClosed, UsageError
 from neuronbert.runner.counters import Statistics
@@ -71,6 +71,6 @@ class Admission:
             wait_s=wait_s,
         )
 
-    def _cancelled(self, request: Request, future: "Future[Any]") -> None:
+    def _cancelled(self, request: Request, future: "Future[object]") -> None:
         if future.cancelled():
             self._dispatcher.inbox.put(Cancel(request))

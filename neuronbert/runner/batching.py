@@ -94,12 +94,12 @@ class Batcher:
         self.rows += added
 
     def drop(self, request: Request) -> None:
-        """Its rows no longer count; those still queued are passed over when their turn comes."""
+        """Stop counting the request's rows; those still queued are skipped when their turn comes."""
         self.rows -= request.queued
         request.queued = 0
 
     def class_of(self, length: int) -> int:
-        """The longest length of the class that ``length`` belongs to, in tokens."""
+        """The upper bound, in tokens, of the class that ``length`` belongs to."""
         if self.plan.lengths:
             return self.plan.lengths[min(bisect_left(self.plan.lengths, length), len(self.plan.lengths) - 1)]
         step = 1 << max(0, max(length, 1).bit_length() - 4)  # an eighth of the octave that it lies in
@@ -152,13 +152,14 @@ class Batcher:
                 del self._classes[key]
 
     def _collect(self, key: int) -> List[QueuedRow]:
-        """Up to a batch of the class's rows; where shapes are dynamic, filled with somewhat shorter ones."""
+        """Up to a batch of the class's rows; where shapes are dynamic, filled up with slightly shorter ones."""
         room = self.capacity(key)
         rows = self._pop(key, room)
         if not self.plan.lengths:
-            shorter = sorted((other for other in self._classes if key * SHORTEST_BESIDE <= other < key), reverse=True)
-            for other in shorter:
-                rows += self._pop(other, room - len(rows))
+            least = key * SHORTEST_BESIDE
+            shorter = sorted((length for length in self._classes if least <= length < key), reverse=True)
+            for length in shorter:
+                rows += self._pop(length, room - len(rows))
         return rows
 
     def _pop(self, key: int, count: int) -> List[QueuedRow]:

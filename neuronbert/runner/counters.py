@@ -2,9 +2,10 @@
 
 import threading
 from collections import Counter, deque
-from typing import Any, Deque, Dict, Optional
+from typing import Deque, Optional
 
 from neuronbert.runner.batching import REASONS
+from neuronbert.runner.documents import Snapshot
 from neuronbert.runner.requests import Request
 
 # Weight of the newest measurement in a moving average: some ten batches are remembered.
@@ -35,7 +36,7 @@ class RoundTrip:
         self._deviation_s = 0.0
 
     def add(self, measured_s: float) -> None:
-        """One more batch. A single very long one (a slow callback, a stopped process) does not set a new pace."""
+        """Add one batch. A single very long one (a slow callback, a stopped process) does not set a new pace."""
         if self._mean_s is None:
             self._mean_s, self._deviation_s = measured_s, measured_s / 2
             return
@@ -88,17 +89,17 @@ class Statistics:
             self.room.wait_for(lambda: self.queued_rows + rows <= self.max_queue, timeout_s)
 
     def accepted(self) -> None:
-        """A request was let in."""
+        """Count a request that was let in."""
         with self.room:
             self.counts["submitted"] += 1
 
     def refused(self) -> None:
-        """A request was not let in."""
+        """Count a request that was refused."""
         with self.room:
             self.counts["refused"] += 1
 
     def left_queue(self, request: Request) -> None:
-        """A request gives its room back."""
+        """Give back the room that a request took."""
         with self.room:
             self.queued_rows -= request.size
             self.room.notify_all()
@@ -118,7 +119,7 @@ class Statistics:
         self.counts[name] += 1
 
     def batch_sent(self, reason: str, rows: int, capacity: int, tokens: int, computed_tokens: int) -> None:
-        """A batch left."""
+        """Count a batch that left the queue."""
         self.batches[reason] += 1
         self.rows += rows
         self.capacity += capacity
@@ -126,7 +127,7 @@ class Statistics:
         self.computed_tokens += computed_tokens
 
     def batch_done(self, now: float, rows: int, device_s: float, backlog: bool) -> None:
-        """A batch came back; ``backlog``: rows were waiting, so that it shows how fast they can go."""
+        """Count a batch that came back; ``backlog``: rows were waiting, so its pace is the fastest possible."""
         self.service_s = _smoothed(self.service_s, device_s)
         if self._last_done is not None:
             self.row_s = _smoothed(self.row_s, (now - self._last_done) / rows)
@@ -135,11 +136,11 @@ class Statistics:
         self._last_done = now if backlog else None
 
     def request_done(self, latency_s: float) -> None:
-        """A request has its result."""
+        """Count a request that has its result."""
         self.counts["completed"] += 1
         self.latencies_s.append(latency_s)
 
-    def snapshot(self) -> Dict[str, Any]:
+    def snapshot(self) -> Snapshot:
         """All counts and averages as plain JSON data."""
         latencies = sorted(self.latencies_s)
         return {

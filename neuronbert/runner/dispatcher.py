@@ -7,12 +7,13 @@ is locked; other threads only put messages into the inbox and read the counters.
 import math
 import selectors
 import threading
-from typing import Any, Dict, List, Optional
+from typing import List, Optional
 
 from neuronbert.backends.base import ThroughputPlan
 from neuronbert.errors import BackendFailed, NeuronBertError, RunnerClosed
 from neuronbert.runner.batching import Batcher, resized_plan
 from neuronbert.runner.counters import Statistics
+from neuronbert.runner.documents import WorkerState
 from neuronbert.runner.events import Report
 from neuronbert.runner.inbox import Accept, Cancel, Drain, Inbox, InboxMessage
 from neuronbert.runner.messages import BatchDone, BatchFailed, FromWorker, WorkerReady
@@ -81,7 +82,7 @@ class Dispatcher:
         """Why no worker can be started; None while one runs or may."""
         return self._pool.unable
 
-    def describe_workers(self) -> List[Dict[str, Any]]:
+    def describe_workers(self) -> List[WorkerState]:
         """Every worker's state, as plain JSON data."""
         return self._pool.describe()
 
@@ -115,7 +116,7 @@ class Dispatcher:
         self._scheduler.dispatch(now)
 
     def _patience_s(self) -> float:
-        """How long nothing can happen by itself."""
+        """Seconds until the thread must act even if nothing arrives."""
         now = now_s()
         due_in_s = min(TICK_S, self._pool.next_restart - now)
         deadline = self._requests.next_deadline

@@ -1,4 +1,4 @@
-"""What happened to the workers, as structured events: kept, logged, and passed to a listener."""
+"""What happened to the workers, as structured events: recorded, logged, and passed to a listener."""
 
 import json
 import logging
@@ -6,7 +6,8 @@ import time
 from collections import deque
 from typing import Any, Callable, Deque, Dict, Iterator, Optional, Protocol
 
-Listener = Callable[[Dict[str, Any]], None]
+Event = Dict[str, Any]  # "event", "at" (Unix time in seconds) and the facts
+Listener = Callable[[Event], None]
 
 log = logging.getLogger("neuronbert.runner")
 LAST_EVENTS = 1000
@@ -17,20 +18,20 @@ _WARNINGS = frozenset({"died", "unable", "poison", "batch_failed"})
 class Report(Protocol):
     """How the runner's thread reports an event: ``Events.happened``."""
 
-    def __call__(self, event: str, **facts: Any) -> None: ...
+    def __call__(self, event: str, **facts: object) -> None: ...
 
 
 class Events:
-    """The last events, oldest first: dictionaries with ``event``, ``at`` (Unix time in seconds) and the facts."""
+    """The last events, oldest first."""
 
     def __init__(self, listener: Optional[Listener] = None):
-        self._last: Deque[Dict[str, Any]] = deque(maxlen=LAST_EVENTS)
+        self._last: Deque[Event] = deque(maxlen=LAST_EVENTS)
         self._listener = listener
 
-    def __iter__(self) -> Iterator[Dict[str, Any]]:
+    def __iter__(self) -> Iterator[Event]:
         return iter(list(self._last))
 
-    def happened(self, event: str, **facts: Any) -> None:
+    def happened(self, event: str, **facts: object) -> None:
         """Record an event. What a listener raises is logged and goes no further."""
         record = {"event": event, "at": time.time(), **facts}
         self._last.append(record)

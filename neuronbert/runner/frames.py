@@ -8,13 +8,15 @@ import pickle
 import socket
 import struct
 from collections import deque
-from typing import Any, Deque, Iterator, Optional
+from typing import Any, Deque, Iterator, Optional, Union
+
+from neuronbert.runner.messages import FromWorker, ToWorker
 
 _LENGTH = struct.Struct("<Q")
 _READ_BYTES = 1 << 18
 
 
-def packed(message: Any) -> bytes:
+def packed(message: Union[ToWorker, FromWorker]) -> bytes:
     """``message`` with its length in front."""
     body = pickle.dumps(message, protocol=pickle.HIGHEST_PROTOCOL)
     return _LENGTH.pack(len(body)) + body
@@ -34,7 +36,7 @@ class Channel:
         """Whether ``flush`` has more to do."""
         return bool(self._unsent)
 
-    def send(self, message: Any) -> None:
+    def send(self, message: ToWorker) -> None:
         """Hand over ``message``, now or at the next ``flush``."""
         self._unsent.append(memoryview(packed(message)))
         self.flush()
@@ -52,7 +54,7 @@ class Channel:
         except OSError:
             self._unsent.clear()
 
-    def receive(self) -> Optional[Iterator[Any]]:
+    def receive(self) -> Optional[Iterator[FromWorker]]:
         """The messages that have arrived; None when the peer is gone."""
         try:
             data = self.sock.recv(_READ_BYTES)
@@ -65,7 +67,7 @@ class Channel:
         self._received += data
         return self._complete()
 
-    def _complete(self) -> Iterator[Any]:
+    def _complete(self) -> Iterator[FromWorker]:
         while len(self._received) >= _LENGTH.size:
             (length,) = _LENGTH.unpack_from(self._received)
             end = _LENGTH.size + length

@@ -42,7 +42,7 @@ class Inbox:
         return len(self._messages)
 
     def put(self, message: InboxMessage) -> None:
-        """Have ``message`` seen to in the runner's thread. From any thread."""
+        """Hand ``message`` to the runner's thread. From any thread."""
         self._messages.append(message)
         if self._asleep:
             self._asleep = False
@@ -57,15 +57,15 @@ class Inbox:
         return not self._messages
 
     def woke_up(self) -> None:
-        """The thread looks at the inbox by itself again."""
+        """The thread is awake and reads the inbox without being woken."""
         self._asleep = False
 
     def read_wake_up(self) -> None:
-        """Empty the pipe, which was found readable."""
+        """Empty the pipe, which is readable."""
         os.read(self.wake_descriptor, 4096)
 
     def messages(self) -> Iterator[InboxMessage]:
-        """Take the messages out, oldest first, those included that come meanwhile."""
+        """Take the messages out, oldest first, including those that arrive meanwhile."""
         while self._messages:
             try:
                 message = self._messages.popleft()

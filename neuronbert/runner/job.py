@@ -5,37 +5,28 @@ goes to its worker as it is, so every number in the output depends on the input 
 on where an earlier run was killed. A block is also what is recorded at once (resumable.py).
 """
 
-import hashlib
 import json
-import os
-import stat
-import sys
 import time
 from collections import deque
 from concurrent.futures import Future, wait
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from typing import Any, BinaryIO, Callable, Deque, Dict, Iterator, List, NamedTuple, Optional, Tuple, Union
+from typing import Any, Callable, Deque, Dict, Iterator, List, NamedTuple, Optional, Tuple, Union
 
 from neuronbert import __version__
 from neuronbert.artifact.manifest import Artifact, PathLike, load_artifact
-from neuronbert.artifact.resumable import Record, as_job, partial_path, record_path, resumable_output
+from neuronbert.artifact.resumable import Record, as_job, resumable_output
 from neuronbert.backends.outputs import Outputs
 from neuronbert.engine.batches import collate, plan_batches, uncollate
-from neuronbert.engine.engine import CHUNK_INPUTS
 from neuronbert.engine.lines import PreparedLine, prepare_lines, refuse_no_input, result_of
-from neuronbert.errors import BackendFailed, InputError, NeuronBertError, OutputError, RunnerClosed
-from neuronbert.runner import Runner
+from neuronbert.errors import BackendFailed, InputError, NeuronBertError, RunnerClosed
+from neuronbert.runner import Runner, job_input
+from neuronbert.runner.job_input import JobInput, open_input
 from neuronbert.tasks import load_task
 from neuronbert.tasks.base import DecodeOptions, EncodeOptions, Row, option_kinds, options_of
 from neuronbert.tasks.lines import SkippedLine
 
-# Part of what an unfinished job was begun with: a release that changes either must not go on with it.
-BLOCK_LINES = CHUNK_INPUTS
-BLOCK_BYTES = 8 << 20
-# One that is ranked and written, one that is computed, one whose first batches are there when that is done.
+# The first is ranked and written, the second is computed, and the third has batches ready when that is done.
 BLOCKS_IN_FLIGHT = 3
-READ_BYTES = 1 << 20
 
 # Called after each block with the input's bytes read by this run, how many there are for it (None: nobody knows), and
 # how many lines are done, those of earlier runs included.
@@ -57,7 +48,7 @@ class JobReport:
     questions_per_s: float  # of this run
 
     def as_dict(self) -> Dict[str, Any]:
-        """JSON-able."""
+        """The report as plain JSON data."""
         return asdict(self)
 
 
@@ -85,7 +76,7 @@ def run_job(
     Raises InputError naming the line, OutputError (``output`` exists, the disk is full, the partial output is of
     another job), ArtifactError and what else keeps workers from running.
     """
-    with resumable_output(output) as growing, _opened(input) as source:
+    with resumable_output(output) as growing, open_input(input) as source:
         loaded = artifact if isinstance(artifact, Artifact) else load_artifact(artifact)
         task = load_task(loaded.task)
         encode_options, decode_options = options_of(option_kinds(task), options)
@@ -122,9 +113,9 @@ def _names(runner: Runner) -> str:
 
 
 def _description(
-    runner: Runner, source: "_Source", encode_options: EncodeOptions, decode_options: DecodeOptions
+    runner: Runner, source: JobInput, encode_options: EncodeOptions, decode_options: DecodeOptions
 ) -> Dict[str, Any]:
-    """All that the output depends on but the input's bytes; the names are for whoever changed one of them."""
+    """All that the output depends on except the input's bytes; a message names the part that changed."""
     plan = runner.plan
     return as_job(
         input=source.kind,
@@ -134,90 +125,23 @@ def _description(
         **asdict(decode_options),
         batches={"rows": plan.rows, "tokens": plan.tokens, "lengths": plan.lengths},
         threads_per_batch=max(1, runner.places[0].threads // plan.streams),
-        block={"lines": BLOCK_LINES, "bytes": BLOCK_BYTES},
+        block={"lines": job_input.BLOCK_LINES, "bytes": job_input.BLOCK_BYTES},
         neuronbert=__version__,
     )
-
-
-# ---------------------------------------------------------------------- the input
-
-
-class _Source:
-    """The input in blocks of whole lines, and how far it was read."""
-
-    def __init__(self, file: BinaryIO):
-        self.resumable = stat.S_ISREG(os.fstat(file.fileno()).st_mode)
-        self.kind = "file" if self.resumable else "stream"
-        self.left: Optional[int] = os.fstat(file.fileno()).st_size if self.resumable else None
-        self.bytes = self.lines = 0
-        self._file = file
-        self._sha = hashlib.sha256()
-
-    @property
-    def sha256(self) -> str:
-        """Of what was read so far."""
-        return self._sha.hexdigest()
-
-    def skip(self, record: Record, output: PathLike) -> None:
-        """Pass over what was done before. OutputError if that is not what the input begins with now."""
-        while self.bytes < record.input_bytes:
-            data = self._file.read(min(READ_BYTES, record.input_bytes - self.bytes))
-            if not data:
-                break
-            self._count(data)
-        if self.sha256 != record.input_sha256:
-            raise OutputError(
-                f"{partial_path(output)} was begun with another input: the first {record.input_bytes:,} bytes of this "
-                "one are others",
-                hint=f"the same input, or begin anew: rm {partial_path(output)} {record_path(output)}",
-            )
-        self.lines = record.input_lines
-        if self.left is not None:
-            self.left -= self.bytes
-
-    def block(self) -> List[bytes]:
-        """The next lines; none at the end."""
-        lines: List[bytes] = []
-        before = self.bytes
-        while len(lines) < BLOCK_LINES and self.bytes - before < BLOCK_BYTES:
-            line = self._file.readline()
-            if not line:
-                break
-            lines.append(line)
-            self._count(line)
-        self.lines += len(lines)
-        return lines
-
-    def _count(self, data: bytes) -> None:
-        self._sha.update(data)
-        self.bytes += len(data)
-
-
-@contextmanager
-def _opened(path: PathLike) -> Iterator[_Source]:
-    if path == "-":
-        yield _Source(sys.stdin.buffer)
-        return
-    try:
-        file = open(path, "rb")
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}", hint="a file of JSON lines, or - for stdin") from None
-    with file:
-        yield _Source(file)
 
 
 # ---------------------------------------------------------------------- the work
 
 
 class _Batch(NamedTuple):
-    """Which of its block's rows, and their outputs to come."""
+    """The indexes of its rows in the block, and the future of their outputs."""
 
     rows: List[int]
     outputs: "Future[Outputs]"
 
 
 class _Block(NamedTuple):
-    """Lines on their way, and how far the input was read with them."""
+    """Lines in flight, and how far the input was read with them."""
 
     prepared: List[PreparedLine]
     skipped: List[SkippedLine]
@@ -228,7 +152,7 @@ class _Block(NamedTuple):
     input_lines: int
 
     def recorded(self, before: Record, done: "_Answered") -> Record:
-        """How far the job is with this block."""
+        """The record of the job once this block is done."""
         return before._replace(
             input_sha256=self.input_sha256,
             input_bytes=self.input_bytes,
@@ -240,7 +164,7 @@ class _Block(NamedTuple):
 
 
 class _Answered(NamedTuple):
-    """What a block adds to the output."""
+    """What a block adds to the output, as bytes and counts."""
 
     text: bytes
     answered: int
@@ -251,7 +175,7 @@ class _Job:
     def __init__(
         self,
         runner: Runner,
-        source: _Source,
+        source: JobInput,
         encode_options: EncodeOptions,
         decode_options: DecodeOptions,
         on_error: str,
@@ -262,7 +186,7 @@ class _Job:
         self._waiting: Deque[_Block] = deque()
 
     def blocks(self) -> Iterator[_Block]:
-        """Every block, in order and already asked, with the next ones on their way behind it."""
+        """Every block, in order and already submitted, with the next ones in flight behind it."""
         broken: Optional[InputError] = None
         while True:
             try:
@@ -299,18 +223,18 @@ class _Job:
         return self._runner.submit_together(collate([rows[index] for index in batch], self._runner.tokenizer.pad_id))
 
     def answer(self, block: _Block) -> _Answered:
-        """The output's lines of ``block``, when its batches are done."""
+        """The output lines of ``block``, once its batches are done."""
         outputs, failed = self._outputs(block)
         task = self._runner.task
         results: List[str] = []
         skipped = list(block.skipped)
         first = 0
         for line in block.prepared:
-            own = range(first, first + len(line.example.windows))
-            first = own.stop
-            error = next((failed[index] for index in own if index in failed), None)
+            rows = range(first, first + len(line.example.windows))
+            first = rows.stop
+            error = next((failed[index] for index in rows if index in failed), None)
             if error is None:
-                result = task.decode(line.example, [outputs[index] for index in own], line.options)
+                result = task.decode(line.example, [outputs[index] for index in rows], line.options)
                 results.append(json.dumps(result_of(task, line, result), ensure_ascii=False))
             elif self._on_error == "skip":
                 skipped.append(SkippedLine(line.line.line_number, error.message))
@@ -323,22 +247,22 @@ class _Job:
 
     def _outputs(self, block: _Block) -> Tuple[Dict[int, Outputs], Dict[int, NeuronBertError]]:
         """The outputs of each row by its number, and what is wrong with those that have none."""
-        found: Dict[int, Outputs] = {}
+        outputs: Dict[int, Outputs] = {}
         failed: Dict[int, NeuronBertError] = {}
         for batch in block.batches:
             outcome = _outcome(batch.outputs)
             if not isinstance(outcome, NeuronBertError):
-                found.update(self._rows_of(block, batch.rows, outcome))
+                outputs.update(self._rows_of(block, batch.rows, outcome))
                 continue
             # One of its rows may be at fault, or a row of another batch that was with the same worker when it died.
-            wait([other.outputs for waiting in (block, *self._waiting) for other in waiting.batches])
+            wait([in_flight.outputs for waiting in (block, *self._waiting) for in_flight in waiting.batches])
             for index in batch.rows:
                 alone = _outcome(self._submit(block.rows, [index]))
                 if isinstance(alone, NeuronBertError):
                     failed[index] = alone
                 else:
-                    found.update(self._rows_of(block, [index], alone))
-        return found, failed
+                    outputs.update(self._rows_of(block, [index], alone))
+        return outputs, failed
 
     def _rows_of(self, block: _Block, batch: List[int], outputs: Outputs) -> Dict[int, Outputs]:
         rows = [block.rows[index] for index in batch]

@@ -61,4 +61,5 @@ class BatchFailed(NamedTuple):
     error: NeuronBertError
 
 
+ToWorker = Union[LoadOrder, BatchOrder]
 FromWorker = Union[WorkerReady, LoadFailed, BatchDone, BatchFailed]

@@ -1,4 +1,4 @@
-"""Every accepted request until its one outcome: queued, tried again, finished, failed or dropped. Runner's thread only.
+"""Every accepted request until its one outcome: queued, retried, finished, failed or dropped. Runner's thread only.
 
 ``scheduler`` takes rows from the queue that this module fills; ``worker_pool`` says which batches were lost.
 """
@@ -42,7 +42,7 @@ class OpenRequests:
         self._enqueue(request, request.accepted)
 
     def try_again(self, request: Request, batch: BatchInFlight) -> None:
-        """Queue the rows once more that went in ``batch``, which has no result."""
+        """Queue again the rows that went in ``batch``, which came to no result."""
         if request.over:
             return
         now = now_s()

@@ -10,8 +10,9 @@ import time
 from collections import deque
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Callable, Deque, Dict, List, Mapping, Optional
+from typing import Callable, Deque, List, Mapping, Optional
 
+from neuronbert.runner.documents import PublishedRunner, PublishedWorker, Rates, Reading, RunnerStatistics
 from neuronbert.runner.events import log
 
 INTERVAL_S = 0.5
@@ -38,8 +39,8 @@ def own_folder() -> Path:
 
 
 def _is_own(folder: Path) -> bool:
-    found = os.lstat(folder)
-    return stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and not found.st_mode & 0o022
+    status = os.lstat(folder)
+    return stat.S_ISDIR(status.st_mode) and status.st_uid == os.getuid() and not status.st_mode & 0o022
 
 
 class Publisher:
@@ -48,10 +49,10 @@ class Publisher:
     If the folder cannot be written to, that is logged once, and the runner goes on.
     """
 
-    def __init__(self, facts: Mapping[str, Any], stats: Callable[[], Dict[str, Any]]):
+    def __init__(self, facts: Mapping[str, object], stats: Callable[[], RunnerStatistics]):
         self._facts = {"pid": os.getpid(), "process_started": process_started(os.getpid()), **facts}
         self._stats = stats
-        self._since: Deque[Dict[str, Any]] = deque(maxlen=RATES_OVER + 1)
+        self._since: Deque[Reading] = deque(maxlen=RATES_OVER + 1)
         self._closed = threading.Event()
         self._path: Optional[Path] = None
         self._thread = threading.Thread(target=self._run, name="neuronbert-publisher", daemon=True)
@@ -80,9 +81,10 @@ class Publisher:
         return [] if self._path is None else [self._path, _new(self._path)]
 
     def _write(self, path: Path) -> None:
-        document = {"at": time.time(), **self._facts, **self._stats()}
-        self._since.append(document)
-        text = json.dumps({**document, **rates(self._since[0], document)})
+        at, stats = time.time(), self._stats()
+        reading: Reading = {"at": at, "workers": stats["workers"]}
+        self._since.append(reading)
+        text = json.dumps({"at": at, **self._facts, **stats, **rates(self._since[0], reading)})
         _new(path).write_text(text, encoding="utf-8")
         os.replace(_new(path), path)
 
@@ -91,14 +93,14 @@ def _new(path: Path) -> Path:
     return path.with_suffix(".new")
 
 
-def rates(before: Mapping[str, Any], now: Mapping[str, Any]) -> Dict[str, Any]:
+def rates(before: Reading, now: Reading) -> Rates:
     """What happened between two readings: ``rows_per_s`` of all, and each worker with its rate and batch time.
 
     ``rows_per_s`` is None, as are the workers', between a reading and itself; ``batch_ms``, the mean time of a batch on
     the device, is None where there was none.
     """
     seconds = now["at"] - before["at"]
-    workers = []
+    workers: List[PublishedWorker] = []
     for old, new in zip(before["workers"], now["workers"]):
         batches = new["batches"] - old["batches"]
         workers.append(
@@ -108,16 +110,16 @@ def rates(before: Mapping[str, Any], now: Mapping[str, Any]) -> Dict[str, Any]:
                 "batch_ms": (new["busy_s"] - old["busy_s"]) / batches * 1000 if batches > 0 else None,
             }
         )
-    each = [worker["rows_per_s"] for worker in workers]
-    return {"rows_per_s": sum(each) if all(rate is not None for rate in each) else None, "workers": workers}
+    measured = [worker["rows_per_s"] for worker in workers if worker["rows_per_s"] is not None]
+    return {"rows_per_s": sum(measured) if len(measured) == len(workers) else None, "workers": workers}
 
 
-def published() -> List[Dict[str, Any]]:
+def published() -> List[PublishedRunner]:
     """What this user's living runners last wrote, oldest first; files of processes that are gone are removed."""
-    found: List[Dict[str, Any]] = []
+    runners: List[PublishedRunner] = []
     folder = runtime_folder()
     if not folder.exists() or not _is_own(folder):
-        return found
+        return runners
     for path in folder.glob("*.json"):
         try:
             document = json.loads(path.read_text(encoding="utf-8"))
@@ -128,8 +130,8 @@ def published() -> List[Dict[str, Any]]:
                 continue
         except (OSError, ValueError, KeyError, TypeError):
             continue  # it went while we looked, or is no runner's
-        found.append(document)
-    return sorted(found, key=lambda document: (document["started_at"], document["pid"]))
+        runners.append(document)
+    return sorted(runners, key=lambda document: (document["started_at"], document["pid"]))
 
 
 def process_started(pid: int) -> Optional[int]:

@@ -12,7 +12,7 @@ from neuronbert.checkpoint.tokenizer import Tokenizer
 from neuronbert.engine.encoded import encoded_batch, refuse_foreign_tokens
 from neuronbert.errors import InputError, NeuronBertError, UsageError
 from neuronbert.runner.placement import Placement
-from neuronbert.runner.requests import Request, Row, now_s
+from neuronbert.runner.requests import Finish, Request, Row, now_s
 from neuronbert.tasks import load_task
 from neuronbert.tasks.base import DecodeOptions, EncodeOptions, Example, Input, option_kinds, option_names, options_of
 
@@ -35,8 +35,8 @@ class RequestFactory:
     def of_call(self, inputs: Sequence[Any], keywords: Mapping[str, Any], breakdown: bool) -> Request:
         """The request of a call such as ``submit(text, top_k=3)``; InputError for a wrong input."""
         submitted = now_s()
-        asked, others = self.task.call_input(*inputs, **keywords)
-        encode_options, decode_options = self.options(others)
+        asked, options = self.task.call_input(*inputs, **keywords)
+        encode_options, decode_options = self.options(options)
         example = self.task.encode(self.tokenizer, [asked], encode_options)[0]
         return self._of_example(example, decode_options, submitted, breakdown)
 
@@ -68,7 +68,7 @@ class RequestFactory:
         return self._new(now_s(), (), lambda outputs: outputs[0], batch=batch)
 
     def _encode_all(self, inputs: Sequence[Input], options: EncodeOptions) -> List[Union[Example, NeuronBertError]]:
-        """Together if all are well, else each by itself: what is wrong with one is its own affair."""
+        """Encode all together; if that fails, each alone, so that only the inputs at fault have an error."""
         try:
             return list(self.task.encode(self.tokenizer, inputs, options))
         except InputError as error:
@@ -86,7 +86,12 @@ class RequestFactory:
         return self._new(submitted, rows, finish, breakdown=breakdown)
 
     def _new(
-        self, submitted: float, rows: Sequence[Row], finish: Any, batch: Optional[Batch] = None, breakdown: bool = False
+        self,
+        submitted: float,
+        rows: Sequence[Row],
+        finish: Finish,
+        batch: Optional[Batch] = None,
+        breakdown: bool = False,
     ) -> Request:
         return Request(next(self._ids), rows, finish, submitted, batch=batch, wants_breakdown=breakdown)
 

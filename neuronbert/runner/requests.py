@@ -4,12 +4,14 @@ import math
 import time
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence
+from typing import Any, Callable, Dict, List, NamedTuple, NoReturn, Optional, Sequence
 
 import numpy as np
 
 from neuronbert.backends.base import Batch
 from neuronbert.backends.outputs import Outputs
+
+Finish = Callable[[List[Outputs]], Any]  # the rows' outputs, un-padded → the result
 
 
 class Row(NamedTuple):
@@ -47,7 +49,7 @@ class Request:
 
     id: int
     rows: Sequence[Row]
-    finish: Callable[[List[Outputs]], Any]  # the rows' outputs, un-padded → the result
+    finish: Finish
     submitted: float
     accepted: float = 0.0  # tokenised and queued
     deadline: float = math.inf
@@ -98,7 +100,7 @@ class Request:
         }
 
 
-def _forgotten(outputs: List[Outputs]) -> Any:
+def _forgotten(outputs: List[Outputs]) -> NoReturn:
     raise AssertionError("a request has one outcome")
 
 

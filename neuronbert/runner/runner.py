@@ -16,6 +16,7 @@ from neuronbert.hardware.cores import CoreLayout
 from neuronbert.runner.admission import Admission
 from neuronbert.runner.counters import Statistics
 from neuronbert.runner.dispatcher import Dispatcher
+from neuronbert.runner.documents import RunnerStatistics
 from neuronbert.runner.events import Events, Listener
 from neuronbert.runner.placement import place_workers
 from neuronbert.runner.publishing import Publisher
@@ -222,7 +223,7 @@ class Runner:
         """Whether its workers run on an emulator: then no figure is of the hardware."""
         return any(variant["emulated"] for variant in self.variants)
 
-    def _facts(self) -> Dict[str, Any]:
+    def _facts(self) -> Dict[str, object]:
         return {
             "artifact": str(self.artifact.folder.resolve()),
             "variant": ", ".join(variant["name"] for variant in self.variants),
@@ -236,7 +237,7 @@ class Runner:
         assert self._dispatcher.plan is not None, "every worker has reported before __init__ returns"
         return self._dispatcher.plan
 
-    def stats(self) -> Dict[str, Any]:
+    def stats(self) -> RunnerStatistics:
         """Queue, fill, padding, counters, and every worker's state, as plain JSON data."""
         return {
             "emulated": self.emulated,

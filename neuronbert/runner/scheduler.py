@@ -22,7 +22,7 @@ MAX_FAILED_BATCHES = 3  # in a row, after which a worker is replaced: its device
 
 
 class Scheduler:
-    """The way from the queue to the workers and back."""
+    """Moves rows from the queue to the workers, and results back."""
 
     def __init__(
         self, settings: Settings, pool: WorkerPool, requests: OpenRequests, statistics: Statistics, report: Report
@@ -38,7 +38,7 @@ class Scheduler:
     # ---- when
 
     def ahead_s(self) -> float:
-        """How long a queued request has yet to wait for its answer; 0 where a worker is free: then it is tried."""
+        """Seconds that a queued request still has to wait; 0 while a worker is free, so that it is tried."""
         return self._statistics.round_trip.expected_s if self._next_free() is None else 0.0
 
     def due_in_s(self, now: float) -> Optional[float]:
@@ -73,7 +73,7 @@ class Scheduler:
             self._send(worker, self._still_wanted(batch), batch.reason, now)
 
     def _limit(self, worker: WorkerHandle) -> int:
-        """Batches that it may hold at once."""
+        """Batches that the worker may hold at once."""
         return self._settings.in_flight or worker.concurrency + 1
 
     def _next_free(self) -> Optional[WorkerHandle]:
@@ -88,7 +88,7 @@ class Scheduler:
         return best
 
     def _still_wanted(self, batch: NextBatch) -> List[QueuedRow]:
-        """Its rows without those that were cancelled; the others can no longer be."""
+        """The batch's rows without the cancelled ones; the rest can no longer be cancelled."""
         requests, wanted = self._requests, []
         for row in batch.rows:
             request = row.request

@@ -38,7 +38,7 @@ class SigtermHandler:
             self._is_installed = False
 
     def _on_signal(self, number: int, frame: Optional[FrameType]) -> None:
-        """The first one drains; the second one, ours or that of an impatient sender, ends the process."""
+        """The first SIGTERM drains; the second, ours or an impatient sender's, ends the process."""
         self._count += 1
         if self._count > 1:
             end_process()

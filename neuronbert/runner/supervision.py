@@ -7,12 +7,13 @@ import socket
 import subprocess
 import sys
 from dataclasses import dataclass, field
-from typing import Any, Dict, List, Mapping, NamedTuple, Optional
+from typing import Dict, List, Mapping, NamedTuple, Optional
 
 from neuronbert.errors import BackendFailed, NeuronBertError
 from neuronbert.hardware.cores import merged_environment
 from neuronbert.hardware.machine import oom_kills
 from neuronbert.runner.batching import BatchInFlight
+from neuronbert.runner.documents import WorkerState
 from neuronbert.runner.frames import Channel
 from neuronbert.runner.messages import LoadOrder, WorkerReady
 
@@ -42,9 +43,7 @@ class WorkerHandle:
     process: Optional["subprocess.Popen[bytes]"] = None
     channel: Optional[Channel] = None
     concurrency: int = 1  # batches that it runs at once
-    parallel: int = (
-        1  # batches that make progress at once: the others are in the worker already, but wait for the device
-    )
+    parallel: int = 1  # batches that make progress at once: the others are in the worker, and wait for the device
     in_flight: Dict[int, BatchInFlight] = field(default_factory=dict)  # by batch number, oldest first
     ready_since: float = 0.0
     last_progress: float = 0.0  # when it last said something, or was given work while it had none
@@ -60,8 +59,8 @@ class WorkerHandle:
     busy_s: float = 0.0
     oom_kills: int = 0  # of the machine, when it was started
 
-    def describe(self, now: float) -> Dict[str, Any]:
-        """For ``stats``."""
+    def describe(self, now: float) -> WorkerState:
+        """The worker's state, for ``Runner.stats``."""
         up_s = now - self.ready_since if self.state == READY else 0.0
         return {
             "worker": self.number,
@@ -79,16 +78,16 @@ class WorkerHandle:
 
     def start(self, order: LoadOrder, now: float) -> None:
         """Start its process, with its environment set before Python starts. OSError if that cannot be."""
-        mine, its = socket.socketpair()
-        with its:
+        own_end, worker_end = socket.socketpair()
+        with worker_end:
             self.process = subprocess.Popen(
-                [sys.executable, "-c", _CODE, json.dumps(sys.path), str(its.fileno()), str(os.getpid())],
+                [sys.executable, "-c", _CODE, json.dumps(sys.path), str(worker_end.fileno()), str(os.getpid())],
                 stdin=subprocess.DEVNULL,
                 stdout=2,  # stdout is for a command's result
                 env=merged_environment(self.place.variables),
-                pass_fds=[its.fileno()],
+                pass_fds=[worker_end.fileno()],
             )
-        self.channel = Channel(mine)
+        self.channel = Channel(own_end)
         self.channel.send(order)
         self.state, self.last_progress = STARTING, now
         self.failed_batches, self.was_useful = 0, False
@@ -96,7 +95,7 @@ class WorkerHandle:
         self.oom_kills = oom_kills()
 
     def became_ready(self, message: WorkerReady, now: float) -> None:
-        """Its first message came."""
+        """Note the worker's first message: it is loaded and tested."""
         self.state, self.ready_since, self.start_error = READY, now, None
         self.concurrency, self.parallel = message.concurrency, message.parallel
 
@@ -128,7 +127,7 @@ class WorkerHandle:
         return wait_s
 
     def stalled_s(self, now: float) -> float:
-        """Seconds without a word although it has something to do."""
+        """Seconds that the worker has been silent although it has something to do."""
         return now - self.last_progress if self.in_flight or self.state == STARTING else 0.0
 
 

@@ -6,10 +6,11 @@
 import math
 import selectors
 import threading
-from typing import Any, Dict, List, Optional
+from typing import List, Optional
 
 from neuronbert.errors import BackendFailed, NeuronBertError
 from neuronbert.runner.counters import Statistics
+from neuronbert.runner.documents import WorkerState
 from neuronbert.runner.events import Report
 from neuronbert.runner.messages import LoadFailed, WorkerReady
 from neuronbert.runner.open_requests import OpenRequests
@@ -89,14 +90,14 @@ class WorkerPool:
         self._give_up()
 
     def ready(self, worker: WorkerHandle, message: WorkerReady) -> None:
-        """It has loaded and takes batches from now on."""
+        """The worker has loaded, and takes batches from now on."""
         worker.became_ready(message, now_s())
         self._report("ready", worker=worker.number, pid=message.pid, load_s=message.load_s, variant=message.variant)
-        if all(other.state == READY for other in self.workers):
+        if all(handle.state == READY for handle in self.workers):
             self.started.set()
 
     def load_failed(self, worker: WorkerHandle, message: LoadFailed) -> None:
-        """It could not load, and its process ends: that is noticed at the socket."""
+        """The worker could not load; its process ends, which is noticed at the socket."""
         worker.start_error = message.error
 
     def _end_startup(self, error: NeuronBertError) -> None:
@@ -108,7 +109,7 @@ class WorkerPool:
     # ---- sockets
 
     def listen(self, worker: WorkerHandle) -> None:
-        """Wake up when it says something, and when it takes more of what it has yet to be sent."""
+        """Wake up when the worker says something, and when its socket takes more of what is unsent."""
         assert worker.channel is not None
         wanted = selectors.EVENT_READ | (selectors.EVENT_WRITE if worker.channel.has_unsent else 0)
         self._selector.modify(worker.channel.sock, wanted, worker)
@@ -122,7 +123,7 @@ class WorkerPool:
         return min(due, default=math.inf)
 
     def watch(self, now: float) -> None:
-        """Start again what is due, and kill what hangs."""
+        """Restart the workers that are due, and kill those that hang."""
         if now < self._watch_at:
             return
         self._watch_at = now + WATCH_S
@@ -135,7 +136,7 @@ class WorkerPool:
                 self.died(worker, stalled=True)
 
     def died(self, worker: WorkerHandle, stalled: bool = False) -> None:
-        """The process is gone, or must go: what it held goes elsewhere, and another takes its place."""
+        """The process is gone, or must go: its batches go to other workers, and a new process replaces it."""
         assert worker.channel is not None
         self._selector.unregister(worker.channel.sock)
         cause = cause_of_death(worker.end(), worker.oom_kills, stalled)
@@ -186,6 +187,6 @@ class WorkerPool:
                 worker.end()
             worker.state = STOPPED
 
-    def describe(self) -> List[Dict[str, Any]]:
+    def describe(self) -> List[WorkerState]:
         """Every worker's state, as plain JSON data. From any thread."""
         return [worker.describe(now_s()) for worker in self.workers]

@@ -15,7 +15,7 @@ from neuronbert.backends import BACKENDS, load_backend
 from neuronbert.backends.base import Batch
 from neuronbert.checkpoint.families import FAMILIES
 from neuronbert.errors import BackendFailed, BackendUnavailable, UsageError
-from neuronbert.hardware.machine import unmet_requirements
+from neuronbert.hardware.requirements import unmet_requirements
 from neuronbert.tasks.question_answering.task import OUTPUTS
 
 ENGINES = [

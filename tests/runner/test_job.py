@@ -14,9 +14,9 @@ import pytest
 
 from neuronbert import Engine, run_job
 from neuronbert.artifact.resumable import partial_path, read_record, record_path
-from neuronbert.engine.lines import answer_lines, prepare_lines
+from neuronbert.engine.lines import answer_lines
 from neuronbert.errors import ArtifactError, BackendFailed, InputError, OutputError, UsageError
-from neuronbert.runner import job
+from neuronbert.runner import job, job_input
 from neuronbert.runner.job import BLOCKS_IN_FLIGHT
 from neuronbert.tasks.base import option_kinds, options_of
 from neuronbert.tasks.question_answering import task as question_answering
@@ -28,7 +28,7 @@ BLOCK_LINES = 16
 
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch):
-    monkeypatch.setattr(job, "BLOCK_LINES", BLOCK_LINES)
+    monkeypatch.setattr(job_input, "BLOCK_LINES", BLOCK_LINES)
     monkeypatch.setattr(os, "fsync", lambda descriptor: None)  # no test pulls the plug
 
 
@@ -54,11 +54,12 @@ def questions(tmp_path):
     return write(tmp_path / "questions.jsonl", question_lines(100))
 
 
-def expected(artifact, questions: Path, *options: Any) -> bytes:
+def expected(artifact, questions: Path, **keywords: Any) -> bytes:
     """What ``neuronbert answer --input`` prints for the same lines."""
+    options = options_of(option_kinds(question_answering), keywords)
     with Engine(artifact) as engine, open(questions, "rb") as lines:
-        prepared, _ = prepare_lines(engine.tokenizer, lines, *options)
-        results = [json.dumps(result, ensure_ascii=False) + "\n" for result in answer_lines(engine, prepared)]
+        answered, _ = answer_lines(engine, lines, *options, on_error="fail")
+        results = [json.dumps(result, ensure_ascii=False) + "\n" for result in answered]
     return "".join(results).encode("utf-8")
 
 
@@ -80,13 +81,11 @@ def test_it_writes_what_answer_prints(echo_artifact, questions, tmp_path):
 def test_options_are_those_of_answer(echo_artifact, questions, tmp_path):
     options = {"max_seq_len": 64, "doc_stride": 16, "top_k": 2, "ranking": "document"}
     run_job(echo_artifact, questions, tmp_path / "out", workers=2, **options)
-    assert (tmp_path / "out").read_bytes() == expected(
-        echo_artifact, questions, *options_of(option_kinds(question_answering), options)
-    )
+    assert (tmp_path / "out").read_bytes() == expected(echo_artifact, questions, **options)
 
 
 def test_long_lines_make_small_blocks(echo_artifact, questions, tmp_path, monkeypatch):
-    monkeypatch.setattr(job, "BLOCK_BYTES", 1)
+    monkeypatch.setattr(job_input, "BLOCK_BYTES", 1)
     seen = []
     run_job(echo_artifact, questions, tmp_path / "out", progress=lambda *done: seen.append(done[2]))
     assert seen == list(range(1, 101))
@@ -97,14 +96,14 @@ def test_memory_is_that_of_a_few_blocks(echo_artifact, tmp_path, monkeypatch):
     """However long the input: no more is read than what is on its way."""
     questions = write(tmp_path / "questions", question_lines(30 * BLOCK_LINES))
     read, ahead = [0], []
-    block = job._Source.block
+    block = job_input.JobInput.block
 
     def counted(source):
         lines = block(source)
         read[0] += len(lines)
         return lines
 
-    monkeypatch.setattr(job._Source, "block", counted)
+    monkeypatch.setattr(job_input.JobInput, "block", counted)
     run_job(echo_artifact, questions, tmp_path / "out", progress=lambda a, b, lines: ahead.append(read[0] - lines))
     assert max(ahead) <= BLOCKS_IN_FLIGHT * BLOCK_LINES
 
@@ -260,8 +259,8 @@ def test_a_stream_is_not_what_it_was_begun_with(echo_artifact, questions, unfini
 # Real processes.
 
 CODE = (
-    "import os, resource, sys; from neuronbert.runner import job; from neuronbert.cli.main import main; "
-    f"job.BLOCK_LINES = {BLOCK_LINES}; os.fsync = lambda descriptor: None; limit = int(sys.argv.pop(1)); "
+    "import os, resource, sys; from neuronbert.runner import job_input; from neuronbert.cli.main import main; "
+    f"job_input.BLOCK_LINES = {BLOCK_LINES}; os.fsync = lambda descriptor: None; limit = int(sys.argv.pop(1)); "
     "limit and resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY)); main()"
 )
 

@@ -51,12 +51,12 @@ def constants_of(logs: np.ndarray) -> device_model.DeviceConstants:
 
 def errors(constants: device_model.DeviceConstants, rows: List[Row]) -> np.ndarray:
     """Relative error of the modelled throughput, row by row."""
-    found = []
+    relative = []
     for row in rows:
         work, load = device_model.published_work(row)
         modelled = device_model.predict(work, constants=constants, **load).throughput_per_s
-        found.append(modelled / float(row["throughput_per_s"]) - 1)
-    return np.array(found)
+        relative.append(modelled / float(row["throughput_per_s"]) - 1)
+    return np.array(relative)
 
 
 def fit(rows: List[Row], starts: int = 16) -> np.ndarray:
@@ -88,8 +88,8 @@ def report(rows: List[Row], logs: np.ndarray) -> Dict[str, Any]:
     print(f"{'row':44}{'published':>11}{'modelled':>10}{'error':>8}{'left out':>10}")
     table = []
     for index, (row, residual) in enumerate(zip(rows, residuals)):
-        others = rows[:index] + rows[index + 1 :]
-        left_out = float(errors(constants_of(fit(others, starts=4)), [row])[0])
+        other_rows = rows[:index] + rows[index + 1 :]
+        left_out = float(errors(constants_of(fit(other_rows, starts=4)), [row])[0])
         table.append(_entry(row, constants, residual, left_out))
         name = f"{row['sdk_version']} {row['instance_type']} {row['mode']}"
         name += f" p{row['pipeline_cores']} b{row['batch_size']}"
@@ -132,12 +132,14 @@ def main(arguments: Sequence[str]) -> int:
     """The command; its exit code."""
     parser = new_parser(__doc__)
     parser.add_argument("--check", action="store_true")
-    given = parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
     rows = published_rows()
-    found = report(rows, fit(rows))
-    print(f"largest error {found['largest_error']:.1%}, left out {found['largest_leave_one_out_error']:.1%}")
-    if given.check:
+    calibration = report(rows, fit(rows))
+    print(
+        f"largest error {calibration['largest_error']:.1%}, left out {calibration['largest_leave_one_out_error']:.1%}"
+    )
+    if options.check:
         stored = json.loads(device_model.CALIBRATION_PATH.read_text(encoding="utf-8"))
-        return int(abs(stored["largest_error"] - found["largest_error"]) > 0.002)
-    device_model.CALIBRATION_PATH.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+        return int(abs(stored["largest_error"] - calibration["largest_error"]) > 0.002)
+    device_model.CALIBRATION_PATH.write_text(json.dumps(calibration, indent=1) + "\n", encoding="utf-8")
     return 0

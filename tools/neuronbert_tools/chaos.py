@@ -103,13 +103,13 @@ def resources() -> Dict[str, int]:
     }
 
 
-def ask_all(runner: Runner, pairs: Sequence[Pair], given: Options) -> List[Tuple[int, "Future[Any]"]]:
+def ask_all(runner: Runner, pairs: Sequence[Pair], options: Options) -> List[Tuple[int, "Future[Any]"]]:
     """Submit every request from two threads, waiting where the queue is full; (number of the request, future)."""
     asked: List[Tuple[int, Future[Any]]] = []
 
     def client(first: int) -> None:
-        for number in range(first, given.requests, 2):
-            pair = POISON if given.is_poison(number) else pairs[number % len(pairs)]
+        for number in range(first, options.requests, 2):
+            pair = POISON if options.is_poison(number) else pairs[number % len(pairs)]
             while True:
                 try:
                     asked.append((number, runner.submit(*pair)))
@@ -133,24 +133,24 @@ def outcome_of(future: "Future[Any]", expected: Optional[Mapping[str, Any]]) -> 
     return "right" if same and abs(answer["score"] - expected["score"]) <= SCORE_TOLERANCE else "wrong"
 
 
-def chaos(given: Options, folder: Path) -> Dict[str, Any]:
+def chaos(options: Options, folder: Path) -> Dict[str, Any]:
     """Run it; the report's figures."""
-    artifact = poisonable(folder) if given.artifact is None else load_artifact(given.artifact)
-    pairs = list(squad_pairs(XQUAD))[: given.texts]
-    with Engine(artifact, variant=given.variant) as engine:
+    artifact = poisonable(folder) if options.artifact is None else load_artifact(options.artifact)
+    pairs = list(squad_pairs(XQUAD))[: options.texts]
+    with Engine(artifact, variant=options.variant) as engine:
         expected = [ranked[0] for ranked in engine.answer(pairs)]
     before = resources()
     began = time.monotonic()
-    with Runner(artifact, variant=given.variant, workers=given.workers, hang_timeout_s=given.hang_s) as runner:
-        killer = Killer(runner, given.period_s, random.Random(given.seed))
+    with Runner(artifact, variant=options.variant, workers=options.workers, hang_timeout_s=options.hang_s) as runner:
+        killer = Killer(runner, options.period_s, random.Random(options.seed))
         killer.start()
         with_workers = resources()
-        outcomes = count_outcomes(ask_all(runner, pairs, given), expected, given)
+        outcomes = count_outcomes(ask_all(runner, pairs, options), expected, options)
         killer.end()
         stats = runner.stats()
     after = resources()
     return {
-        "requests": given.requests,
+        "requests": options.requests,
         "seconds": time.monotonic() - began,
         "killed": killer.killed,
         "stopped": killer.stopped,
@@ -161,32 +161,32 @@ def chaos(given: Options, folder: Path) -> Dict[str, Any]:
 
 
 def count_outcomes(
-    asked: Sequence[Tuple[int, "Future[Any]"]], expected: Sequence[Mapping[str, Any]], given: Options
+    asked: Sequence[Tuple[int, "Future[Any]"]], expected: Sequence[Mapping[str, Any]], options: Options
 ) -> Dict[str, int]:
     """How many requests ended in which way; waits for all of them."""
     outcomes: List[str] = []
     for number, future in asked:
-        if given.is_poison(number):
+        if options.is_poison(number):
             outcomes.append(f"poison: {outcome_of(future, None)}")
         else:
             outcomes.append(outcome_of(future, expected[number % len(expected)]))
     return dict(Counter(outcomes))
 
 
-def complaints(found: Mapping[str, Any]) -> List[str]:
+def complaints(report: Mapping[str, Any]) -> List[str]:
     """What does not hold."""
-    outcomes, requests = dict(found["outcomes"]), found["statistics"]["requests"]
+    outcomes, requests = dict(report["outcomes"]), report["statistics"]["requests"]
     wrong = []
-    if sum(outcomes.values()) != found["requests"]:
-        wrong.append(f"{found['requests']} requests have {sum(outcomes.values())} outcomes")
+    if sum(outcomes.values()) != report["requests"]:
+        wrong.append(f"{report['requests']} requests have {sum(outcomes.values())} outcomes")
     # With two workers that were killed from outside at that moment, a request is refused, and says so.
     unlucky = outcomes.pop(PoisonRequest.__name__, 0)
-    if unlucky > found["requests"] / 1000:
+    if unlucky > report["requests"] / 1000:
         wrong.append(f"{unlucky} innocent requests were refused as poison")
     wrong += [f"{count} x {name}" for name, count in outcomes.items() if name not in ("right", "poison: PoisonRequest")]
     if requests["submitted"] != requests["completed"] + requests["failed"]:
         wrong.append(f"accepted and finished do not agree: {requests}")
-    before, after = found["resources"]["before"], found["resources"]["after"]
+    before, after = report["resources"]["before"], report["resources"]["after"]
     for name in ("descriptors", "threads", "children", "shared_memory"):
         if after[name] > before[name]:
             wrong.append(f"{name} grew from {before[name]} to {after[name]}")
@@ -209,18 +209,18 @@ def parse(arguments: Sequence[str]) -> Options:
 
 def main(arguments: Sequence[str]) -> int:
     """The command; its exit code."""
-    given = parse(arguments)
+    options = parse(arguments)
     with tempfile.TemporaryDirectory() as folder:
-        found = {"machine": environment(), **chaos(given, Path(folder))}
-    wrong = complaints(found)
+        report = {"machine": environment(), **chaos(options, Path(folder))}
+    wrong = complaints(report)
     print_message(
-        f"{found['requests']} requests in {found['seconds']:.0f} s; {found['killed']} workers killed, "
-        f"{found['stopped']} stopped; outcomes {found['outcomes']}"
+        f"{report['requests']} requests in {report['seconds']:.0f} s; {report['killed']} workers killed, "
+        f"{report['stopped']} stopped; outcomes {report['outcomes']}"
     )
-    print_message(f"resources: {found['resources']}")
+    print_message(f"resources: {report['resources']}")
     print_message(
         "\n".join(f"WRONG: {complaint}" for complaint in wrong)
         or "every request had its one outcome, and nothing leaked"
     )
-    print_document(found, given.json, indent=2)
+    print_document(report, options.json, indent=2)
     return 1 if wrong else 0

@@ -43,7 +43,7 @@ def some_of(known: Sequence[str]) -> Callable[[str], Tuple[str, ...]]:
 
 
 def parse(arguments: Sequence[str]) -> Tuple[Options, Optional[Path]]:
-    """What to compare, and the file that gets the report too; ends the process with 2 where an option is wrong."""
+    """What to compare, and the file that also gets the report; ends the process with 2 where an option is wrong."""
     parser = new_parser(__doc__)
     models, contenders = tuple(sorted(NOTES, reverse=True)), tuple(CONTENDERS)
     add = parser.add_argument
@@ -56,13 +56,13 @@ def parse(arguments: Sequence[str]) -> Tuple[Options, Optional[Path]]:
     add("--threads", type=int, default=usable_cpus(), help="of each contender (default: all)")
     add("--work", type=Path, default=cache_folder("compare_peers"), help="kept between runs (default: %(default)s)")
     add("--json", type=Path, help="also write the report to this file")
-    given = parser.parse_args(arguments)
-    if min(given.questions, given.rounds, given.threads) < 1:
+    chosen = parser.parse_args(arguments)
+    if min(chosen.questions, chosen.rounds, chosen.threads) < 1:
         parser.error("--questions, --rounds and --threads must be at least 1")
-    if not given.data.is_file():
-        parser.error(f"there is no file {given.data}")
-    shared = {name: value for name, value in vars(given).items() if name in Options._fields}
-    return Options(**shared, parts=given.only), given.json
+    if not chosen.data.is_file():
+        parser.error(f"there is no file {chosen.data}")
+    shared = {name: value for name, value in vars(chosen).items() if name in Options._fields}
+    return Options(**shared, parts=chosen.only), chosen.json
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -4,7 +4,7 @@ import argparse
 import json
 import sys
 from pathlib import Path
-from typing import Any, List, Mapping, Optional
+from typing import List, Mapping, Optional
 
 
 def new_parser(description: Optional[str]) -> argparse.ArgumentParser:
@@ -22,7 +22,7 @@ def print_message(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def print_document(document: Mapping[str, Any], copy: Optional[Path] = None, indent: Optional[int] = None) -> None:
+def print_document(document: Mapping[str, object], copy: Optional[Path] = None, indent: Optional[int] = None) -> None:
     """One JSON document on stdout as a line; ``copy`` is a file that gets it too, with ``indent``."""
     if copy is not None:
         copy.write_text(json.dumps(document, indent=indent) + "\n", encoding="utf-8")

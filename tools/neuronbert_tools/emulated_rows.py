@@ -57,7 +57,7 @@ def ensure_row_files(row: Row, work: Path) -> RowFiles:
     """The row's files, made by a process on the untimed emulator where they are not there yet."""
     files = row_files(row, work)
     if not files.recording.exists():
-        print_message(f"compiling {files.artifact.name} on the twin (kept in {work})")
+        print_message(f"compiling {files.artifact.name} on the emulator (kept in {work})")
         work.mkdir(parents=True, exist_ok=True)
         variables = {"NEURONBERT_EMULATE": row["instance_type"], "NEURONBERT_EMULATE_DIR": str(work / "cores")}
         run_module("emulated_rows", work, json.dumps(row), variables=variables)
@@ -104,7 +104,7 @@ def recorded_pairs(tokenizer: Tokenizer) -> List[Pair]:
 
 
 def recorded_windows(tokenizer: Tokenizer) -> List[Window]:
-    """The same as windows."""
+    """The recorded pairs as windows."""
     return first_windows(tokenizer, recorded_pairs(tokenizer))
 
 

@@ -63,16 +63,18 @@ ANSWERLESS = (
 )
 
 
+Pair = Tuple[str, str]  # question, context
+Keywords = Dict[str, Any]  # of a call of the pipeline
+Call = Tuple[str, str, Keywords]  # question, context, keywords
+
+
 class Case(NamedTuple):
     """One call of the pipeline: ``kind`` says what it is there to try."""
 
     kind: str
     question: str
     context: str
-    keywords: Dict[str, Any]
-
-
-Pair = Tuple[str, str]  # question, context
+    keywords: Keywords
 
 
 def edge_cases(pairs: Sequence[Pair], seed: int) -> List[Case]:
@@ -86,8 +88,8 @@ def edge_cases(pairs: Sequence[Pair], seed: int) -> List[Case]:
     return cases + [Case("hostile", *case) for case in hostile(pairs)]
 
 
-def long_document(rng: random.Random, pairs: Sequence[Pair]) -> Tuple[str, str, Dict[str, Any]]:
-    keywords: Dict[str, Any] = {"top_k": rng.choice((1, 1, 1, 3, 8))}
+def long_document(rng: random.Random, pairs: Sequence[Pair]) -> Call:
+    keywords: Keywords = {"top_k": rng.choice((1, 1, 1, 3, 8))}
     if rng.random() < 0.6:
         keywords["max_seq_len"] = rng.choice((64, 96, 128, 256, 512))
         keywords["doc_stride"] = rng.choice((0, 1, 16, 24))
@@ -98,23 +100,23 @@ def long_document(rng: random.Random, pairs: Sequence[Pair]) -> Tuple[str, str, 
 def document(rng: random.Random, pairs: Sequence[Pair], paragraphs: int) -> Pair:
     """A question, and its paragraph among others."""
     question, context = rng.choice(pairs)
-    others = [rng.choice(pairs)[1] for _ in range(paragraphs - 1)] + [context]
-    rng.shuffle(others)
-    return question, rng.choice(("\n", "\n\n", " ")).join(others)
+    parts = [rng.choice(pairs)[1] for _ in range(paragraphs - 1)] + [context]
+    rng.shuffle(parts)
+    return question, rng.choice(("\n", "\n\n", " ")).join(parts)
 
 
-def many_answers(rng: random.Random, pairs: Sequence[Pair]) -> Tuple[str, str, Dict[str, Any]]:
+def many_answers(rng: random.Random, pairs: Sequence[Pair]) -> Call:
     return (*rng.choice(pairs), {"top_k": rng.choice((2, 3, 4, 5, 7, 10, 20, 50))})
 
 
-def impossible(rng: random.Random, pairs: Sequence[Pair]) -> Tuple[str, str, Dict[str, Any]]:
+def impossible(rng: random.Random, pairs: Sequence[Pair]) -> Call:
     question, context = document(rng, pairs, rng.choice((1, 1, 2, 4)))
     if rng.random() < 0.6:
         question = rng.choice(ANSWERLESS)
     return question, context, {"handle_impossible_answer": True, "top_k": rng.choice((1, 1, 2, 5))}
 
 
-def ties(rng: random.Random, pairs: Sequence[Pair]) -> Tuple[str, str, Dict[str, Any]]:
+def ties(rng: random.Random, pairs: Sequence[Pair]) -> Call:
     """The same words again and again, in other cases and in other windows."""
     question, context = rng.choice(pairs)
     sentence = context.split(". ")[0][:120] + ". "
@@ -127,7 +129,7 @@ def ties(rng: random.Random, pairs: Sequence[Pair]) -> Tuple[str, str, Dict[str,
     return question, "".join(copies), keywords
 
 
-def unicode_text(rng: random.Random, pairs: Sequence[Pair]) -> Tuple[str, str, Dict[str, Any]]:
+def unicode_text(rng: random.Random, pairs: Sequence[Pair]) -> Call:
     question, context = rng.choice(pairs)
     words = context[: rng.choice((80, 200, 600))].split(" ")
     for text in rng.sample(UNICODE_TEXTS, rng.randint(1, 5)):
@@ -138,7 +140,7 @@ def unicode_text(rng: random.Random, pairs: Sequence[Pair]) -> Tuple[str, str, D
     return question, rng.choice((" ", " ", "", "\u200b", "\r\n")).join(words), keywords
 
 
-def unicode_soup(rng: random.Random, pairs: Sequence[Pair]) -> Tuple[str, str, Dict[str, Any]]:
+def unicode_soup(rng: random.Random, pairs: Sequence[Pair]) -> Call:
     """Characters without any sense, from the pieces above."""
     alphabet = "".join(UNICODE_TEXTS) + " " * 40
     context = "".join(rng.choice(alphabet) for _ in range(rng.choice((3, 20, 100, 500))))
@@ -149,14 +151,14 @@ def unicode_soup(rng: random.Random, pairs: Sequence[Pair]) -> Tuple[str, str, D
     )
 
 
-def tiny(rng: random.Random, pairs: Sequence[Pair]) -> Tuple[str, str, Dict[str, Any]]:
+def tiny(rng: random.Random, pairs: Sequence[Pair]) -> Call:
     question, context = rng.choice(pairs)
     context = " ".join(context.split(" ")[: rng.randint(1, 4)])
     keywords = {"top_k": rng.choice((1, 1, 2, 5, 20)), "handle_impossible_answer": rng.random() < 0.4}
     return question, context, keywords
 
 
-def special_tokens(rng: random.Random, pairs: Sequence[Pair]) -> Tuple[str, str, Dict[str, Any]]:
+def special_tokens(rng: random.Random, pairs: Sequence[Pair]) -> Call:
     question, context = rng.choice(pairs)
     words = context[:300].split(" ")
     words.insert(rng.randint(0, len(words)), rng.choice(SPECIAL_TOKENS))
@@ -171,13 +173,13 @@ def special_tokens(rng: random.Random, pairs: Sequence[Pair]) -> Tuple[str, str,
     )
 
 
-def unaligned(rng: random.Random, pairs: Sequence[Pair]) -> Tuple[str, str, Dict[str, Any]]:
+def unaligned(rng: random.Random, pairs: Sequence[Pair]) -> Call:
     question, context = document(rng, pairs, rng.choice((1, 1, 3)))
     return question, context, {"align_to_words": False, "top_k": rng.choice((1, 2, 5, 20))}
 
 
-def lengths(rng: random.Random, pairs: Sequence[Pair]) -> Tuple[str, str, Dict[str, Any]]:
-    keywords: Dict[str, Any] = {
+def lengths(rng: random.Random, pairs: Sequence[Pair]) -> Call:
+    keywords: Keywords = {
         "max_seq_len": rng.choice((40, 48, 64, 100, 200, 384, 512)),
         "max_answer_len": rng.choice((1, 2, 3, 15, 30, 100, 1000)),
         "top_k": rng.choice((1, 1, 2, 4)),
@@ -189,7 +191,7 @@ def lengths(rng: random.Random, pairs: Sequence[Pair]) -> Tuple[str, str, Dict[s
     return (*document(rng, pairs, rng.choice((1, 2))), keywords)
 
 
-def hostile(pairs: Sequence[Pair]) -> Iterator[Tuple[str, str, Dict[str, Any]]]:
+def hostile(pairs: Sequence[Pair]) -> Iterator[Call]:
     """What the pipeline crashed on, or nearly so."""
     question, context = pairs[0]
     for blank in BLANK_TEXTS:
@@ -215,7 +217,7 @@ def hostile(pairs: Sequence[Pair]) -> Iterator[Tuple[str, str, Dict[str, Any]]]:
     yield "", context, {}
 
 
-KINDS: Dict[str, Tuple[int, Callable[[random.Random, Sequence[Pair]], Tuple[str, str, Dict[str, Any]]]]] = {
+KINDS: Dict[str, Tuple[int, Callable[[random.Random, Sequence[Pair]], Call]]] = {
     "long document": (60, long_document),
     "many answers": (50, many_answers),
     "impossible": (50, impossible),

@@ -55,14 +55,14 @@ def parse(arguments: Sequence[str]) -> Options:
     parser.add_argument(
         "--layers", type=int, default=FULL_LAYERS, help="of BERT-base; fewer for a quick look [default: 12]"
     )
-    given = parser.parse_args(arguments)
-    given.only = [name.strip() for name in given.only.split(",")]
-    given.instance_type = given.instance_type or instance_here()
-    if set(given.only) - set(STEPS):
+    chosen = parser.parse_args(arguments)
+    chosen.only = [name.strip() for name in chosen.only.split(",")]
+    chosen.instance_type = chosen.instance_type or instance_here()
+    if set(chosen.only) - set(STEPS):
         parser.error(f"--only takes {', '.join(STEPS)}")
-    if given.instance_type not in INSTANCE_TYPES:
-        parser.error(f"this is no inf1 instance ({given.instance_type}); --instance-type names one")
-    return Options(**vars(given))
+    if chosen.instance_type not in INSTANCE_TYPES:
+        parser.error(f"this is no inf1 instance ({chosen.instance_type}); --instance-type names one")
+    return Options(**vars(chosen))
 
 
 def make_report(options: Options, steps: List[Dict[str, Any]]) -> Dict[str, Any]:

@@ -54,12 +54,12 @@ def has_the_pipeline() -> bool:
         import torch  # noqa: F401
         import transformers
     except ImportError as error:
-        found = str(error)
+        problem = str(error)
     else:
         if transformers.__version__.startswith(NEEDED):
             return True
-        found = f"this environment has transformers {transformers.__version__}"
-    print(f"error: recording needs transformers {NEEDED}* and torch: {found}", file=sys.stderr)
+        problem = f"this environment has transformers {transformers.__version__}"
+    print(f"error: recording needs transformers {NEEDED}* and torch: {problem}", file=sys.stderr)
     print(f'  try: {sys.executable} -m pip install "transformers=={NEEDED}*" torch numpy', file=sys.stderr)
     return False
 
@@ -92,7 +92,7 @@ def record(pipeline: Any, cases: List[Case]) -> List[Dict[str, Any]]:
 def rounded(answer: Any) -> Any:
     """The answer with nine digits of its score, which is all that a float32 holds."""
     if isinstance(answer, list):
-        return [rounded(each) for each in answer]
+        return [rounded(inner) for inner in answer]
     return {**answer, "score": float(f"{answer['score']:.9g}")}
 
 

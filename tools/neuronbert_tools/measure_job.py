@@ -99,18 +99,18 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--workers", type=int, nargs="*", default=[], help="also with so many workers; several counts")
     parser.add_argument("--rounds", type=int, default=3, help="default: 3")
     parser.add_argument("--target", type=float, default=0.95, help="default: %(default)s")
-    given = parser.parse_args(arguments)
-    share = None if given.questions is None else max(1, given.questions // len(given.data))
-    chosen = [question for path in given.data for question in load_squad(path)[:share]]
+    options = parser.parse_args(arguments)
+    share = None if options.questions is None else max(1, options.questions // len(options.data))
+    chosen = [question for path in options.data for question in load_squad(path)[:share]]
     with tempfile.TemporaryDirectory() as folder:
         questions = Path(folder, "questions.jsonl")
         lines = [question_line(question.question, question.context, question.id) + "\n" for question in chosen]
         questions.write_text("".join(lines), encoding="utf-8")
-        samples = measure(given.artifact, questions, [None, *given.workers], given.rounds, Path(folder))
+        samples = measure(options.artifact, questions, [None, *options.workers], options.rounds, Path(folder))
     report = make_report(samples, len(chosen))
     print_message(report_table(report))
-    print_document({**report, "target": given.target})
-    return int(report["median_ratios"]["job, default"]["questions_per_s"] < given.target)
+    print_document({**report, "target": options.target})
+    return int(report["median_ratios"]["job, default"]["questions_per_s"] < options.target)
 
 
 def make_report(samples: Dict[str, List[Sample]], questions: int) -> Dict[str, Any]:

@@ -37,19 +37,19 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def measure(given: argparse.Namespace, folder: Path) -> Dict[str, Any]:
+def measure(options: argparse.Namespace, folder: Path) -> Dict[str, Any]:
     """What was asked for, in a temporary folder."""
-    if given.what == "echo":
-        return measure_echo(folder, workers=given.workers, requests=given.requests, rounds=given.rounds)
-    if given.what == "overload":
-        return measure_overload(folder, workers=given.workers, seconds=given.seconds, deadline_s=given.deadline_s)
-    return measure_published(folder, rows=given.rows, seconds=given.seconds, work=given.work)
+    if options.what == "echo":
+        return measure_echo(folder, workers=options.workers, requests=options.requests, rounds=options.rounds)
+    if options.what == "overload":
+        return measure_overload(folder, workers=options.workers, seconds=options.seconds, deadline_s=options.deadline_s)
+    return measure_published(folder, rows=options.rows, seconds=options.seconds, work=options.work)
 
 
 def main(arguments: Sequence[str]) -> int:
     """The command; its exit code."""
-    given = parse(arguments)
+    options = parse(arguments)
     with tempfile.TemporaryDirectory() as folder:
-        found = measure(given, Path(folder))
-    print_document({"measured": given.what, "machine": environment(), "load": os.getloadavg(), **found})
+        figures = measure(options, Path(folder))
+    print_document({"measured": options.what, "machine": environment(), "load": os.getloadavg(), **figures})
     return 0

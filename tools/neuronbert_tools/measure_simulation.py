@@ -29,8 +29,8 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--rows", type=whole_numbers, default=ROWS, help="1 to 8")
     parser.add_argument("--requests", type=int, default=3000, help="of each load (default: 3000)")
     parser.add_argument("--work", type=Path, default=cache_folder("measure_runner"), help="kept artifacts")
-    given = parser.parse_args(arguments)
-    report = measure_rows(given.rows, given.requests, given.work)
+    options = parser.parse_args(arguments)
+    report = measure_rows(options.rows, options.requests, options.work)
     off = [point for point in report if abs(point["p95_error"]) > MOST_ERROR]
     print_message(f"{len(report) - len(off)} of {len(report)} points within {MOST_ERROR:.0%} in p95")
     print_document({"emulated": True, "machine": environment(), "points": report})

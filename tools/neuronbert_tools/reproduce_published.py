@@ -45,12 +45,12 @@ class Row(NamedTuple):
 def rows_of(measured: Mapping[str, Any]) -> List[Row]:
     """The post's eight rows, each beside the measurement of the same configuration."""
     prices = {name: price_of_2021(name) for name in ("inf1.xlarge", "inf1.6xlarge")}
-    found = {configuration(row): row for row in measured["rows"]}
+    measured_rows = {configuration(row): row for row in measured["rows"]}
     published = blog_rows()
-    missing = [row for row in published if configuration(row) not in found]
+    missing = [row for row in published if configuration(row) not in measured_rows]
     if missing:
         sys.exit(f"{len(missing)} of {len(published)} rows were not measured: {configuration(missing[0])}, ...")
-    return [row_of(row, found[configuration(row)], prices[row["instance_type"]]) for row in published]
+    return [row_of(row, measured_rows[configuration(row)], prices[row["instance_type"]]) for row in published]
 
 
 def price_of_2021(instance: str) -> Price:
@@ -74,7 +74,7 @@ def row_of(row: Mapping[str, str], measured: Mapping[str, Any], price: Price) ->
 def show(rows: Sequence[Row]) -> None:
     """Print a table for each batch size, and the headline."""
     for batch_size in sorted({row.batch_size for row in rows}):
-        print(f"\nBERT-base, 128 tokens, batch {batch_size}: published → ours on the timed twin (EMULATED)\n")
+        print(f"\nBERT-base, 128 tokens, batch {batch_size}: published → ours on the timed emulator (EMULATED)\n")
         lines = [
             [
                 row.name,
@@ -102,12 +102,12 @@ def show_headline(rows: Sequence[Row]) -> None:
 
 def complaints(rows: Sequence[Row]) -> List[str]:
     """Rows that are off by more than they may be, and orders that differ."""
-    found: List[str] = []
+    wrong: List[str] = []
     for row in rows:
         for figure, most in ((FIGURES[0], MOST_THROUGHPUT_ERROR), (FIGURES[1], MOST_P95_ERROR)):
             if abs(row.error(figure)) > most:
-                found.append(f"{row.name}, batch {row.batch_size}: {figure} is off by {row.error(figure):+.1%}")
-    return found + [complaint for figure in FIGURES for complaint in swapped(rows, figure)]
+                wrong.append(f"{row.name}, batch {row.batch_size}: {figure} is off by {row.error(figure):+.1%}")
+    return wrong + [complaint for figure in FIGURES for complaint in swapped(rows, figure)]
 
 
 def swapped(rows: Sequence[Row], figure: str) -> List[str]:
@@ -125,11 +125,11 @@ def main(arguments: Sequence[str]) -> int:
     parser = new_parser(__doc__)
     parser.add_argument("--measured", type=Path, help="what tools/measure_runner twin printed")
     parser.add_argument("--seconds", type=float, default=10.0, help="of each row (default: 10)")
-    given = parser.parse_args(arguments)
-    if given.measured:
-        document = json.loads(given.measured.read_text(encoding="utf-8"))
+    options = parser.parse_args(arguments)
+    if options.measured:
+        document = json.loads(options.measured.read_text(encoding="utf-8"))
     else:
-        command = [sys.executable, str(TOOLS / "measure_runner"), "twin", "--seconds", str(given.seconds)]
+        command = [sys.executable, str(TOOLS / "measure_runner"), "twin", "--seconds", str(options.seconds)]
         document = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
     rows = rows_of(document)
     show(rows)

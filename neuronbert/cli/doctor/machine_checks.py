@@ -4,6 +4,7 @@ from typing import List, Mapping, NamedTuple, Optional
 
 from neuronbert.cli.doctor.facts import COMPILING, ENGINES, ENGINES_ERROR, INF1_COMPILING, REQUIRED, Facts
 from neuronbert.hardware import machine, neuron
+from neuronbert.hardware.requirements import version_meets
 
 OK, WARN, FAIL = "ok", "warn", "fail"
 
@@ -49,9 +50,9 @@ def check_engine(name: str, facts: Facts) -> Check:
     if name in facts.libraries:
         faults = _faults(facts, {name: ENGINES[name]})
         return Check(name, FAIL, faults[0], mend) if faults else Check(name, OK, facts.libraries[name])
-    others = [other for other in ENGINES if other in facts.libraries]
-    if others:
-        return Check(name, OK, f"not installed ({others[0]} is)", mend)
+    engines = [engine for engine in ENGINES if engine in facts.libraries]
+    if engines:
+        return Check(name, OK, f"not installed ({engines[0]} is)", mend)
     if "torch-neuron" in facts.libraries:
         return Check(name, OK, "not installed (torch-neuron is)", mend)
     return Check(name, FAIL, "not installed, nor any other engine that answers on a CPU", mend)
@@ -170,7 +171,7 @@ def _faults(facts: Facts, wanted: Mapping[str, str]) -> List[str]:
         version = facts.libraries.get(name)
         if version is None:
             faults.append(f"{name} is not installed")
-        elif not machine.version_meets(version, bound):
+        elif not version_meets(version, bound):
             faults.append(f"{name} {version} is too old, {bound} is needed")
     return faults
 

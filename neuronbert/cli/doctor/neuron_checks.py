@@ -3,7 +3,6 @@
 from neuronbert.cli.doctor.facts import Facts
 from neuronbert.cli.doctor.machine_checks import FAIL, OK, WARN, Check, count
 from neuronbert.hardware.cores import GROUP_SIZES, NUM_CORES, VISIBLE_CORES
-from neuronbert.hardware.machine import version_meets
 from neuronbert.hardware.neuron import (
     DRIVER_INSTALL,
     FIRST_REAL_NEURON,
@@ -13,37 +12,38 @@ from neuronbert.hardware.neuron import (
     parse_group_sizes,
     parse_visible_cores,
 )
+from neuronbert.hardware.requirements import version_meets
 
 
 def check_torch_neuron(facts: Facts) -> Check:
     """torch-neuron and neuron-cc: absent, a placeholder, or real and paired with the right torch."""
-    found = {name: facts.libraries[name] for name in ("torch-neuron", "neuron-cc") if name in facts.libraries}
-    fake = [f"{name} {version}" for name, version in found.items() if not version_meets(version, FIRST_REAL_NEURON)]
+    installed = {name: facts.libraries[name] for name in ("torch-neuron", "neuron-cc") if name in facts.libraries}
+    fake = [f"{name} {version}" for name, version in installed.items() if not version_meets(version, FIRST_REAL_NEURON)]
     if fake:
         what = f"{' and '.join(fake)}: a placeholder that fails at import, the real package is on AWS's own index"
         return Check(
             "torch-neuron", FAIL, what, f"python -m pip uninstall -y torch-neuron neuron-cc && {NEURON_INSTALL}"
         )
-    if "torch-neuron" not in found:
+    if "torch-neuron" not in installed:
         if facts.neuron_devices or facts.inferentia_chips:
             return Check(
                 "torch-neuron", WARN, "not installed, though this machine has Inferentia chips", NEURON_INSTALL
             )
         return Check("torch-neuron", OK, "not installed (only inf1 instances, and compiling for them, need it)")
-    listed = ", ".join(f"{name} {version}" for name, version in found.items())
+    listed = ", ".join(f"{name} {version}" for name, version in installed.items())
     if facts.emulated:
         torch = facts.libraries.get("torch")
         if torch is None:
             return Check("torch-neuron", FAIL, f"{listed} needs torch", 'python -m pip install "torch>=1.13.1"')
         return Check("torch-neuron", OK, f"{listed}, with torch {torch}")
-    release = ".".join(found["torch-neuron"].split(".")[:3])
+    release = ".".join(installed["torch-neuron"].split(".")[:3])
     torch = facts.libraries.get("torch")
     if torch is None or not version_meets(torch, f"=={release}"):
         what = f"{listed} needs torch {release}, and torch {torch or 'is not installed'}"
         return Check(
             "torch-neuron", FAIL, what + (" is installed" if torch else ""), f"python -m pip install torch=={release}"
         )
-    if "neuron-cc" not in found:
+    if "neuron-cc" not in installed:
         return Check(
             "torch-neuron", OK, f"{listed}; without neuron-cc it runs models and compiles none", NEURON_INSTALL
         )
@@ -69,11 +69,11 @@ def check_driver(facts: Facts) -> Check:
     if facts.unreachable_devices:
         listed = " ".join(facts.unreachable_devices)
         return Check("inferentia", FAIL, f"this user may not open {listed}", f"sudo chmod a+rw {listed}")
-    found = f"{count(len(devices), 'device')}, driver {driver or 'version unknown'}"
+    device = f"{count(len(devices), 'device')}, driver {driver or 'version unknown'}"
     if emulated:
-        what = f"{found}, yet NEURONBERT_EMULATE={emulated} is set"
+        what = f"{device}, yet NEURONBERT_EMULATE={emulated} is set"
         return Check("inferentia", WARN, what, "unset NEURONBERT_EMULATE")
-    return Check("inferentia", OK, found)
+    return Check("inferentia", OK, device)
 
 
 def check_cores(facts: Facts) -> Check:
@@ -97,10 +97,10 @@ def check_cores(facts: Facts) -> Check:
 def check_neuron_variables(facts: Facts) -> Check:
     """The variables that say which NeuronCores a process takes, against each other."""
     names = (VISIBLE_CORES, NUM_CORES, GROUP_SIZES)
-    given = {name: facts.environ[name] for name in names if facts.environ.get(name)}
-    listed = ", ".join(f"{name}={value}" for name, value in given.items())
-    visible, number, groups = (given.get(name) for name in names)
-    if not given:
+    variables = {name: facts.environ[name] for name in names if facts.environ.get(name)}
+    listed = ", ".join(f"{name}={value}" for name, value in variables.items())
+    visible, number, groups = (variables.get(name) for name in names)
+    if not variables:
         return Check("neuron env", OK, "none set: a process takes every core, `neuronbert env` gives it its share")
     if number and groups:
         what = f"{listed}: the runtime does not allow these together"

@@ -130,9 +130,9 @@ def run_(artifact: str, input: str, output: str, as_json: bool, **options: Any) 
             )
     except (KeyboardInterrupt, NeuronBertError):
         with suppress(NeuronBertError):
-            kept = read_record(output)
-            if kept is not None and kept.resumable:
-                note(f"{kept.input_lines:,} lines are done, in {output}.partial; the same command goes on from there")
+            record = read_record(output)
+            if record is not None and record.resumable:
+                note(f"{record.input_lines:,} lines are done, in {output}.partial; the same command goes on from there")
         raise
     note(job_summary(report))
     if as_json:

@@ -87,5 +87,5 @@ def plan_(checkpoint: str, as_json: bool, **options: Any) -> None:
     from neuronbert.cli.plan_table import plan_text
     from neuronbert.planner.planning import plan
 
-    found = plan(checkpoint, **options)
-    show(as_json, found.as_dict(), lambda: plan_text(found))
+    result = plan(checkpoint, **options)
+    show(as_json, result.as_dict(), lambda: plan_text(result))

@@ -60,16 +60,16 @@ def answered(artifact: Path) -> Any:
 def child(mode: str, artifact: Path, variables: Mapping[str, str], *arguments: object) -> Dict[str, Any]:
     """How a child that loads ``artifact`` with ``variables`` ended, and what it found."""
     ended = run(module_command("acceptance.child", mode, artifact, *arguments), variables)
-    found = json.loads(ended.out.splitlines()[-1]) if ended.code == 0 else {}
-    return {"exit_code": ended.code, "stderr": ended.words, **found}
+    result = json.loads(ended.out.splitlines()[-1]) if ended.code == 0 else {}
+    return {"exit_code": ended.code, "stderr": ended.words, **result}
 
 
 def measure(artifact: Path, variables: Mapping[str, str], in_flight: int, seconds: float) -> Dict[str, Any]:
     """Throughput and latency on the cores that ``variables`` name; RuntimeError with the child's words."""
-    found = child("measure", artifact, variables, in_flight, seconds)
-    if found["exit_code"]:
-        raise RuntimeError(found["stderr"])
-    return found
+    result = child("measure", artifact, variables, in_flight, seconds)
+    if result["exit_code"]:
+        raise RuntimeError(result["stderr"])
+    return result
 
 
 def held(artifact: Path, variables: Mapping[str, str]) -> Dict[str, Any]:

@@ -124,9 +124,9 @@ class Acceptance:
         in_flight = int(row["client_threads"] or models * {1: 1, 4: 4, 16: 12}[cores])
         variables = {"NEURON_RT_VISIBLE_CORES": "0" if models * cores == 1 else f"0-{models * cores - 1}"}
         variables["NEURONCORE_GROUP_SIZES"] = ",".join([str(cores)] * models)
-        found = measure(output, variables, in_flight, self.options.seconds)
+        measured = measure(output, variables, in_flight, self.options.seconds)
         published = float(row["throughput_per_s"])
-        return {"published": row, "in_flight": in_flight, **found, "ratio": found["sequences_per_s"] / published}
+        return {"published": row, "in_flight": in_flight, **measured, "ratio": measured["sequences_per_s"] / published}
 
     def odd_pipeline(self, cores: int) -> Dict[str, Any]:
         """Whether the demo compiles for ``cores`` cores, and loads on as many."""

@@ -33,17 +33,17 @@ def measure_echo(folder: Path, *, workers: int, requests: int, rounds: int) -> D
     asked = list(itertools.islice(itertools.cycle(pairs), requests))
     with Runner(artifact, workers=workers) as runner:
         list(runner.map(pairs[:WARM_UP_PAIRS]))
-        found = [measure_round(runner, asked) for _ in range(rounds)]
+        measured = [measure_round(runner, asked) for _ in range(rounds)]
         batches = runner.stats()["batches"]
     report = {
         "tokens": TOKENS,
         "workers": workers,
-        "requests_per_s": statistics.median(figures["requests_per_s"] for figures in found),
-        "runner_cpu_us": statistics.median(figures["runner_cpu_s"] for figures in found),
-        "workers_cpu_us": statistics.median(figures["workers_cpu_s"] for figures in found),
+        "requests_per_s": statistics.median(figures["requests_per_s"] for figures in measured),
+        "runner_cpu_us": statistics.median(figures["runner_cpu_s"] for figures in measured),
+        "workers_cpu_us": statistics.median(figures["workers_cpu_s"] for figures in measured),
         "of_which_us": component_costs_us(tokenizer, pairs[:COMPONENT_PAIRS]),
         "batches": batches,
-        "rounds": found,
+        "rounds": measured,
     }
     print_message("\n".join(report_lines(report)))
     return report

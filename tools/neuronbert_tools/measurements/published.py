@@ -14,17 +14,17 @@ def measure_published(folder: Path, *, rows: Optional[Sequence[int]], seconds: f
     for number, row in enumerate(blog_rows(), start=1):
         if rows and number not in rows:
             continue
-        found = measure_in_emulator("measurements.published_row", row, work, folder / "cores", seconds)
-        report.append({"row": number, **found})
-        print_message(report_line(number, found))
+        measured = measure_in_emulator("measurements.published_row", row, work, folder / "cores", seconds)
+        report.append({"row": number, **measured})
+        print_message(report_line(number, measured))
     return {"emulated": True, "rows": report}
 
 
-def report_line(number: int, found: Mapping[str, Any]) -> str:
+def report_line(number: int, measured: Mapping[str, Any]) -> str:
     """A row for a person: what the runner reached, as a share of what the device or the tokenizer can give."""
-    device, tokens, text = found["device"], found["tokens"], found["text"]
+    device, tokens, text = measured["device"], measured["tokens"], measured["text"]
     return (
-        f"row {number} EMULATED {found['instance_type']} {found['mode']} batch {found['batch_size']}: "
+        f"row {number} EMULATED {measured['instance_type']} {measured['mode']} batch {measured['batch_size']}: "
         f"device {device['throughput_per_s']:.0f}/s p95 {device['p95_ms']:.1f} ms; from tokens "
         f"{tokens['throughput_per_s'] / device['throughput_per_s']:.1%}, "
         f"p95 {tokens['p95_ms'] / device['p95_ms']:.1%} "

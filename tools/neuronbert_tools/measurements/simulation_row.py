@@ -44,7 +44,7 @@ def measure_row(artifact: Path, row: Row, requests: int) -> List[Dict[str, Any]]
     """On the timed emulator: each load with the runner and with the simulation."""
     work, _ = published_work(row)
     stages = stage_seconds(work)
-    found = []
+    points = []
     with Runner(artifact, max_queue=100_000) as runner:
         service = service_of(runner, row)
         batches = full_batches(recorded_windows(runner.tokenizer), 1, runner.tokenizer.pad_id)
@@ -55,8 +55,8 @@ def measure_row(artifact: Path, row: Row, requests: int) -> List[Dict[str, Any]]
             arrivals = poisson_arrivals(utilisation * service.capacity_per_s, requests, seed=number + 1)
             sent, real = ask(runner, batches, arrivals)
             played = simulate(service, sent, stages_s=stages).latencies_s
-            found.append({"utilisation": utilisation, "host_ms": host_s * 1e3, **compared(real, played + host_s)})
-    return found
+            points.append({"utilisation": utilisation, "host_ms": host_s * 1e3, **compared(real, played + host_s)})
+    return points
 
 
 def ask(runner: Runner, batches: Sequence[Batch], arrivals: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:

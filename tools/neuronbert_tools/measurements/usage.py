@@ -33,9 +33,9 @@ def usage_of(runner: Runner) -> Iterator[Usage]:
 
 def cpu_us(function: Callable[[], object], count: int, rounds: int = 5) -> float:
     """The median over the rounds of the CPU microseconds of one of the ``count`` things that ``function`` does."""
-    found = []
+    rounds_us = []
     for _ in range(rounds):
         began = time.process_time()
         function()
-        found.append((time.process_time() - began) / count * 1e6)
-    return statistics.median(found)
+        rounds_us.append((time.process_time() - began) / count * 1e6)
+    return statistics.median(rounds_us)

@@ -3,9 +3,10 @@
 import json
 import subprocess
 from pathlib import Path
-from typing import IO, Any, Dict, Mapping, Optional
+from typing import IO, Mapping, Optional
 
 from neuronbert_tools.paths import ROOT
+from neuronbert_tools.peers.worker import Reply
 
 
 class ChildFailed(RuntimeError):
@@ -30,7 +31,7 @@ class Child:
             cwd=ROOT,
         )
 
-    def request(self, do: str, **arguments: Any) -> Dict[str, Any]:
+    def request(self, do: str, **arguments: object) -> Reply:
         """Ask for one operation of worker.Worker and wait for its reply."""
         assert self._process.stdin is not None and self._process.stdout is not None
         try:
@@ -39,7 +40,7 @@ class Child:
         except BrokenPipeError:
             pass  # the missing reply below says so
         line = self._process.stdout.readline()
-        reply: Optional[Dict[str, Any]] = json.loads(line) if line else None
+        reply: Optional[Reply] = json.loads(line) if line else None
         if reply is None:
             raise ChildFailed(f"{self.name} died with exit code {self._process.wait()} during {do}: see {self.log}")
         if "error" in reply:
@@ -64,5 +65,5 @@ class Child:
     def __enter__(self) -> "Child":
         return self
 
-    def __exit__(self, *_: Any) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()

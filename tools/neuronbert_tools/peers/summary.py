@@ -3,6 +3,8 @@
 from statistics import median
 from typing import Any, Dict, Iterator, List, Mapping, NamedTuple, Sequence, Tuple
 
+Facts = Mapping[str, Any]  # JSON: a report, or a part of one
+
 US = "neuronbert"
 BASELINE = "transformers-fp32"
 
@@ -40,7 +42,7 @@ def spread(values: Sequence[float]) -> Spread:
     return Spread(median(values), min(values), max(values))
 
 
-def operations(tokens: Sequence[int], config: Mapping[str, Any]) -> float:
+def operations(tokens: Sequence[int], config: Facts) -> float:
     """Arithmetic of a BERT encoder on windows of so many tokens each, a multiply-add being 2 operations.
 
     Per layer and token: four h × h projections and two h × i of the feed-forward; per layer and window: S × S × h for
@@ -56,7 +58,7 @@ def speeds(seconds: Sequence[float], questions: int) -> List[float]:
     return [questions / round_s for round_s in seconds]
 
 
-def best_mode(contender: Mapping[str, Any], questions: int) -> Tuple[str, List[float]]:
+def best_mode(contender: Facts, questions: int) -> Tuple[str, List[float]]:
     """The mode with the highest median speed, and its speed in every round."""
     by_mode = {mode: speeds(seconds, questions) for mode, seconds in contender["seconds"].items()}
     mode = max(by_mode, key=lambda name: median(by_mode[name]))
@@ -68,7 +70,7 @@ def ratios(ours: Sequence[float], theirs: Sequence[float]) -> Spread:
     return spread([a / b for a, b in zip(ours, theirs)])
 
 
-def summarize_model(model: Mapping[str, Any], questions: int) -> Dict[str, Any]:
+def summarize_model(model: Facts, questions: int) -> Dict[str, Any]:
     """Every contender's best mode, our ratio to it, and the share of the GEMM rates that we reach."""
     best = {name: best_mode(contender, questions) for name, contender in model["contenders"].items()}
     summary: Dict[str, Any] = {
@@ -88,7 +90,7 @@ def summarize_model(model: Mapping[str, Any], questions: int) -> Dict[str, Any]:
     return summary
 
 
-def _arithmetic(ours: Sequence[float], model: Mapping[str, Any]) -> Dict[str, Any]:
+def _arithmetic(ours: Sequence[float], model: Facts) -> Dict[str, Any]:
     """Our arithmetic rate, and its share of the fastest GEMM shape's rate in the same round."""
     rates = [speed * model["operations_per_question"] / 1e9 for speed in ours]
     shares = {}
@@ -98,12 +100,12 @@ def _arithmetic(ours: Sequence[float], model: Mapping[str, Any]) -> Dict[str, An
     return {"our_gops": spread(rates)._asdict(), "gemm": shares}
 
 
-def targets(report: Mapping[str, Any]) -> List[Target]:
+def targets(report: Facts) -> List[Target]:
     """Everything that was asked for and that this run measured."""
     return [*_speed_targets(report), *_start_targets(report), *_accuracy_targets(report)]
 
 
-def _speed_targets(report: Mapping[str, Any]) -> Iterator[Target]:
+def _speed_targets(report: Facts) -> Iterator[Target]:
     for name, model in report["models"].items():
         summary, wanted = model["summary"], SPEED_TARGETS.get(name, {})
         got = {BASELINE: summary.get("ratio_to", {}).get(BASELINE)}
@@ -118,7 +120,7 @@ def _speed_targets(report: Mapping[str, Any]) -> Iterator[Target]:
                 yield Target(f"{name}: speed / {against}", f">= {least:.2f}", str(share), share.median >= least)
 
 
-def _start_targets(report: Mapping[str, Any]) -> Iterator[Target]:
+def _start_targets(report: Facts) -> Iterator[Target]:
     start = report["start"]
     if not start:
         return
@@ -131,14 +133,14 @@ def _start_targets(report: Mapping[str, Any]) -> Iterator[Target]:
     yield Target("demo: peak memory of `answer`", f"< {MOST_START_MB} MB", f"{peak_mb:.0f} MB", peak_mb < MOST_START_MB)
 
 
-def _accuracy_targets(report: Mapping[str, Any]) -> Iterator[Target]:
+def _accuracy_targets(report: Facts) -> Iterator[Target]:
     accuracy = report["accuracy"]
     if accuracy:
         lost = accuracy["fp32"]["f1"] - accuracy["chosen"]["f1"]
         yield Target("demo: F1 lost against FP32", f"<= {MOST_F1_LOST:.1f}", f"{lost:.2f} points", lost <= MOST_F1_LOST)
 
 
-def render(report: Mapping[str, Any]) -> str:
+def render(report: Facts) -> str:
     """The report as text."""
     lines: List[str] = []
     questions = report["workload"]["questions"]
@@ -151,7 +153,7 @@ def render(report: Mapping[str, Any]) -> str:
     return "\n".join(lines).rstrip() + "\n"
 
 
-def _speed_table(model: Mapping[str, Any], questions: int) -> List[str]:
+def _speed_table(model: Facts, questions: int) -> List[str]:
     summary = model["summary"]
     rows: List[Sequence[str]] = [("contender", "mode", "questions/s [min, max]", "ours / it", "F1", "peak MiB")]
     for name, contender in model["contenders"].items():
@@ -173,7 +175,7 @@ def _speed_table(model: Mapping[str, Any], questions: int) -> List[str]:
     return [*_columns(rows), "* the faster mode; ours: " + ", ".join(facts), *failed]
 
 
-def _gemm_lines(summary: Mapping[str, Any]) -> List[str]:
+def _gemm_lines(summary: Facts) -> List[str]:
     if "gemm" not in summary:
         return []
     lines = [f"our arithmetic: {Spread(**summary['our_gops'])} Gop/s"]
@@ -182,7 +184,7 @@ def _gemm_lines(summary: Mapping[str, Any]) -> List[str]:
     return lines
 
 
-def _start_table(start: Mapping[str, Any]) -> List[str]:
+def _start_table(start: Facts) -> List[str]:
     if not start:
         return []
     rows: List[Sequence[str]] = [("process start (demo)", "to answer, s", "to exit, s", "peak MiB")]
@@ -191,7 +193,7 @@ def _start_table(start: Mapping[str, Any]) -> List[str]:
     return ["", *_columns(rows)]
 
 
-def _accuracy_lines(accuracy: Mapping[str, Any]) -> List[str]:
+def _accuracy_lines(accuracy: Facts) -> List[str]:
     rows: List[Sequence[str]] = [("accuracy (demo)", "variant", "F1", "exact match", "questions")]
     for name, result in accuracy.items():
         scores = (f"{result['f1']:.2f}", f"{result['exact_match']:.2f}", str(result["questions"]))
@@ -199,7 +201,7 @@ def _accuracy_lines(accuracy: Mapping[str, Any]) -> List[str]:
     return ["", *_columns(rows)] if accuracy else []
 
 
-def _target_row(target: Mapping[str, Any]) -> Sequence[str]:
+def _target_row(target: Facts) -> Sequence[str]:
     return (target["name"], target["wanted"], target["got"], "met" if target["met"] else "NOT MET")
 
 

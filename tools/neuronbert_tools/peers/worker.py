@@ -16,6 +16,8 @@ from neuronbert_tools.peers import contenders
 from neuronbert_tools.peers.contenders import CONTENDERS, Job, Loaded
 from neuronbert_tools.questions import Pair, squad_pairs
 
+Reply = Dict[str, Any]  # JSON
+
 
 class Worker:
     """The operations that children.py may ask for; each returns what goes into the reply."""
@@ -23,21 +25,21 @@ class Worker:
     def __init__(self) -> None:
         self.loaded: Optional[Loaded] = None
 
-    def make_random_bert(self, folder: str, tokenizer_from: str, seed: int) -> Dict[str, Any]:
+    def make_random_bert(self, folder: str, tokenizer_from: str, seed: int) -> Reply:
         contenders.make_random_bert(Path(folder), Path(tokenizer_from), seed)
         return {}
 
-    def copy_as_float32(self, folder: str, source: str) -> Dict[str, Any]:
+    def copy_as_float32(self, folder: str, source: str) -> Reply:
         contenders.copy_as_float32(Path(folder), Path(source))
         return {}
 
-    def load(self, contender: str, model: str, prepared: str, calibration: str, threads: int) -> Dict[str, Any]:
+    def load(self, contender: str, model: str, prepared: str, calibration: str, threads: int) -> Reply:
         start = time.perf_counter()
         job = Job(Path(model), Path(prepared), Path(calibration), threads)
         self.loaded = CONTENDERS[contender].load(job)
         return {"load_s": time.perf_counter() - start, "facts": self.loaded.facts}
 
-    def run(self, data: str, questions: int, mode: str) -> Dict[str, Any]:
+    def run(self, data: str, questions: int, mode: str) -> Reply:
         assert self.loaded is not None, "load first"
         pairs = _first(data, questions)
         start = time.perf_counter()
@@ -45,7 +47,7 @@ class Worker:
         seconds = time.perf_counter() - start
         return {"seconds": seconds, "answers": answers, "peak_mib": _peak_mib()}
 
-    def count_tokens(self, data: str, questions: int, tokenizer_from: str) -> Dict[str, Any]:
+    def count_tokens(self, data: str, questions: int, tokenizer_from: str) -> Reply:
         """Tokens of every window of the workload, without padding (needs neuronbert's environment)."""
         from neuronbert.checkpoint.tokenizer import Tokenizer
         from neuronbert.tasks.question_answering.windows import WindowOptions, encode_examples
@@ -53,7 +55,7 @@ class Worker:
         examples = encode_examples(Tokenizer.from_files(Path(tokenizer_from)), _first(data, questions), WindowOptions())
         return {"tokens": [len(window.input_ids) for example in examples for window in example.windows]}
 
-    def score(self, data: str, questions: int, answers: List[str]) -> Dict[str, Any]:
+    def score(self, data: str, questions: int, answers: List[str]) -> Reply:
         """F1 in percent of a contender's answers (needs neuronbert's environment)."""
         from neuronbert.tasks.question_answering.metrics import mean_f1
         from neuronbert.tasks.question_answering.squad import load_squad
@@ -61,7 +63,7 @@ class Worker:
         golds = [question.answers for question in load_squad(Path(data))[:questions]]
         return {"f1": 100 * mean_f1(answers, golds)}
 
-    def gemm(self, threads: int, seconds: float) -> Dict[str, Any]:
+    def gemm(self, threads: int, seconds: float) -> Reply:
         """The rates of plain matrix products, in 1e9 operations a second (needs torch)."""
         return {"int8": gemm_rates(threads, seconds, "int8"), "fp32": gemm_rates(threads, seconds, "fp32")}
 
@@ -87,7 +89,7 @@ def gemm_rates(threads: int, seconds: float, kind: str) -> Dict[str, float]:
     return rates
 
 
-def _calls_per_second(call: Callable[[], Any], seconds: float) -> float:
+def _calls_per_second(call: Callable[[], object], seconds: float) -> float:
     for _ in range(3):
         call()
     calls, start, elapsed = 0, time.perf_counter(), 0.0

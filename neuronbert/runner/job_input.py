@@ -1,0 +1,83 @@
+"""The input of an offline job, in blocks of whole lines, with how far it was read; ``job`` answers the blocks."""
+
+import hashlib
+import os
+import stat
+import sys
+from contextlib import contextmanager
+from typing import BinaryIO, Iterator, List, Optional
+
+from neuronbert.artifact.manifest import PathLike
+from neuronbert.artifact.resumable import Record, partial_path, record_path
+from neuronbert.engine.engine import CHUNK_INPUTS
+from neuronbert.errors import InputError, OutputError
+
+# Part of what an unfinished job was begun with: a release that changes either must not go on with it.
+BLOCK_LINES = CHUNK_INPUTS
+BLOCK_BYTES = 8 << 20
+READ_BYTES = 1 << 20
+
+
+class JobInput:
+    """The input in blocks of whole lines; ``bytes``, ``lines`` and ``sha256`` say how far it was read."""
+
+    def __init__(self, file: BinaryIO):
+        self.resumable = stat.S_ISREG(os.fstat(file.fileno()).st_mode)
+        self.kind = "file" if self.resumable else "stream"
+        self.left: Optional[int] = os.fstat(file.fileno()).st_size if self.resumable else None
+        self.bytes = self.lines = 0
+        self._file = file
+        self._sha = hashlib.sha256()
+
+    @property
+    def sha256(self) -> str:
+        """The digest of what was read so far."""
+        return self._sha.hexdigest()
+
+    def skip(self, record: Record, output: PathLike) -> None:
+        """Skip what an earlier run did. OutputError if the input no longer begins with it."""
+        while self.bytes < record.input_bytes:
+            data = self._file.read(min(READ_BYTES, record.input_bytes - self.bytes))
+            if not data:
+                break
+            self._count(data)
+        if self.sha256 != record.input_sha256:
+            raise OutputError(
+                f"{partial_path(output)} was begun with another input: the first {record.input_bytes:,} bytes of this "
+                "one are others",
+                hint=f"the same input, or begin anew: rm {partial_path(output)} {record_path(output)}",
+            )
+        self.lines = record.input_lines
+        if self.left is not None:
+            self.left -= self.bytes
+
+    def block(self) -> List[bytes]:
+        """The next lines; none at the end."""
+        lines: List[bytes] = []
+        before = self.bytes
+        while len(lines) < BLOCK_LINES and self.bytes - before < BLOCK_BYTES:
+            line = self._file.readline()
+            if not line:
+                break
+            lines.append(line)
+            self._count(line)
+        self.lines += len(lines)
+        return lines
+
+    def _count(self, data: bytes) -> None:
+        self._sha.update(data)
+        self.bytes += len(data)
+
+
+@contextmanager
+def open_input(path: PathLike) -> Iterator[JobInput]:
+    """The file at ``path``, or stdin for "-"; InputError for a file that cannot be opened."""
+    if path == "-":
+        yield JobInput(sys.stdin.buffer)
+        return
+    try:
+        file = open(path, "rb")
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}", hint="a file of JSON lines, or - for stdin") from None
+    with file:
+        yield JobInput(file)
