@@ -33,7 +33,8 @@ def code_words(page: str) -> Iterator[str]:
 
 
 def named_functions(page: str) -> List[Tuple[str, str]]:
-    return sorted({match.groups() for word in code_words(page) for match in [FUNCTION.fullmatch(word)] if match})
+    matches = (FUNCTION.fullmatch(word) for word in code_words(page))
+    return sorted({(match[1], match[2]) for match in matches if match})
 
 
 def named_paths(page: str) -> List[str]:
