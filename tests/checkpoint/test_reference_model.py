@@ -13,6 +13,7 @@ from neuronbert.checkpoint.loading import Checkpoint
 from neuronbert.checkpoint.reference_model import MASKED_SCORE, additive_mask, load_strictly, new_transformers_model
 from neuronbert.errors import BackendFailed
 from neuronbert.tasks.checkpoints import load_checkpoint
+from neuronbert.tasks.question_answering.task import HEAD
 
 ROWS, TOKENS = 3, 20
 
@@ -148,7 +149,7 @@ def test_building_leaves_the_random_numbers_alone() -> None:
 
 def test_weights_must_match_one_to_one() -> None:
     config = tiny_model("bert").config.to_dict()
-    model = new_transformers_model(SERVED["bert"], config)
+    model = new_transformers_model(SERVED["bert"], HEAD, config)
     weights = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
     load_strictly(model, weights)
     del weights["qa_outputs.bias"]

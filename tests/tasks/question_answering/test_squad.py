@@ -134,8 +134,8 @@ def test_lines_are_read_with_their_numbers_ids_and_keywords():
         b'{"question": "Why?", "context": "So.", "id": 3, "top_k": 2, "align_to_words": true, "title": "t"}\r\n',
     ]
     first, second = read_questions(lines)
-    assert first == (1, "x", "Who?", "Ann did.", {})
-    assert second == (3, 3, "Why?", "So.", {"top_k": 2, "align_to_words": True})
+    assert first == (1, "x", ("Who?", "Ann did."), {})
+    assert second == (3, 3, ("Why?", "So."), {"top_k": 2, "align_to_words": True})
 
 
 def test_lines_may_be_text():

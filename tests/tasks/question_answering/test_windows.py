@@ -14,7 +14,13 @@ from tokenizers import models, normalizers, pre_tokenizers, processors, trainers
 from neuronbert.checkpoint.tokenizer import Tokenizer
 from neuronbert.engine.batches import collate
 from neuronbert.errors import CheckpointError, InputError, UsageError
-from neuronbert.tasks.question_answering.windows import Window, WindowOptions, encode_examples, window_ranges
+from neuronbert.tasks.question_answering.windows import (
+    Window,
+    WindowOptions,
+    encode_examples,
+    window_lengths,
+    window_ranges,
+)
 
 DEMO = Path(__file__).resolve().parents[3] / "neuronbert" / "checkpoint" / "demo"
 TRAINING_TEXT = [
@@ -124,7 +130,7 @@ def reference_windows(backend, question, context, max_seq_len, doc_stride, quest
 def test_windows_are_those_of_tokenizers(name, question, context, max_seq_len, doc_stride):
     ours, backend = pair_of(name)
     doc_stride = min(doc_stride, max_seq_len - backend.num_special_tokens_to_add(True) - 1)
-    expected = reference_windows(backend, question, context, max_seq_len, doc_stride, ours.question_first)
+    expected = reference_windows(backend, question, context, max_seq_len, doc_stride, not ours.pads_left)
     options = WindowOptions(max_seq_len, doc_stride)
     if expected is None:
         try:
@@ -135,7 +141,7 @@ def test_windows_are_those_of_tokenizers(name, question, context, max_seq_len, d
         assert np.diff([window.first_token for window in windows]).tolist() == [1] * (len(windows) - 1)
         return
     found = encode_examples(ours, [(question, context)], options)[0]
-    sequence = 1 if ours.question_first else 0
+    sequence = 0 if ours.pads_left else 1
     assert len(found.windows) == len(expected)
     for window, encoding in zip(found.windows, expected):
         assert window.input_ids.tolist() == encoding.ids
@@ -191,7 +197,7 @@ def test_truncation_and_padding_saved_with_the_tokenizer_do_not_apply():
 
 def test_lengths_default_to_what_the_tokenizer_and_the_model_allow():
     def lengths(options=None, config=None, **tokenizer_config):
-        return Tokenizer(demo_backend(), tokenizer_config, config).lengths(options or WindowOptions())
+        return window_lengths(Tokenizer(demo_backend(), tokenizer_config, config), options or WindowOptions())
 
     assert lengths() == (384, 128)
     assert lengths(model_max_length=int(1e30)) == (384, 128)
@@ -210,12 +216,12 @@ def test_lengths_default_to_what_the_tokenizer_and_the_model_allow():
 
 def test_a_folder_tells_all_that_is_needed(demo):
     assert (demo.cls_id, demo.pad_id, demo.max_length, demo.max_positions) == (101, 0, 512, 512)
-    assert demo.question_first
+    assert not demo.pads_left
 
 
 def test_windows_are_never_longer_than_the_model_has_positions():
     tokenizer = Tokenizer(demo_backend(), {}, {"max_position_embeddings": 514, "model_type": "roberta"})
-    assert tokenizer.lengths(WindowOptions(max_seq_len=600)) == (512, 128)
+    assert window_lengths(tokenizer, WindowOptions(max_seq_len=600)) == (512, 128)
     windows = encode_examples(tokenizer, [("Who?", "puppet " * 590)], WindowOptions(max_seq_len=600))[0].windows
     assert [len(window.input_ids) for window in windows] == [512, 590 - 507 + 128 + 5]
 
