@@ -1,6 +1,8 @@
 """neuronbert: a BERT question-answering checkpoint to a measured, supervised deployment."""
 
 import importlib
+import sys
+from types import ModuleType
 from typing import Any, List
 
 from neuronbert.tasks import MODEL_CLASSES
@@ -44,3 +46,12 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> List[str]:
     return sorted(__all__)
+
+
+def _cores(name: str) -> Any:
+    return getattr(importlib.import_module(_MODULES["cores"]), name)
+
+
+# `from neuronbert.cores import ...` is public too, and like everything here imports the module on use.
+sys.modules["neuronbert.cores"] = ModuleType("neuronbert.cores")
+vars(sys.modules["neuronbert.cores"])["__getattr__"] = _cores

@@ -5,6 +5,7 @@ import configparser
 import re
 import shlex
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 from typing import Dict, Iterator, List, Set
@@ -103,6 +104,18 @@ def test_the_public_names_are_these() -> None:
 def test_every_public_name_is_there_and_described(name: str) -> None:
     assert (getattr(neuronbert, name).__doc__ or "").strip()
     assert name in dir(neuronbert)
+
+
+def test_the_public_modules_can_be_imported_by_their_names() -> None:
+    code = (
+        "import sys, neuronbert; assert 'neuronbert.hardware' not in sys.modules; "
+        "import neuronbert.cores, neuronbert.emulator, neuronbert.errors; "
+        "from neuronbert.cores import pipeline_cores; assert pipeline_cores is neuronbert.cores.pipeline_cores; "
+        "assert neuronbert.cores.pipeline_cores(85_054_464) == 16; "
+        "from neuronbert.cores import nothing"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stderr.splitlines()[-1].startswith("ImportError: cannot import name 'nothing' from 'neuronbert.cores'")
 
 
 def test_an_unknown_name_is_an_attribute_error() -> None:
