@@ -1,6 +1,7 @@
 """How results read as text."""
 
 from neuronbert.cli.tables import trial_lines
+from neuronbert.tasks.question_answering import figures
 
 
 def test_a_trial_whose_logits_are_nan_is_rendered():
@@ -12,4 +13,4 @@ def test_a_trial_whose_logits_are_nan_is_rendered():
         "windows_per_s": [1.0],
         "agreement": {**agreement, "answer_f1": 0.0, "f1_ratio": 0.0},
     }
-    assert "logits with NaN or Inf (500 questions)" in trial_lines(trial)[1]
+    assert "logits with NaN or Inf (500 questions)" in trial_lines(trial, figures)[1]

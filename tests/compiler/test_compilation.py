@@ -212,7 +212,7 @@ class Instant:
 
 
 def loads(**options):
-    return lambda folder, variant, *, threads, streams: Instant(**options)
+    return lambda folder, variant, *, outputs, threads, streams: Instant(**options)
 
 
 def second_export_fails(source, precision, recipe, folder):

@@ -408,7 +408,7 @@ def test_the_backend_does_not_know_the_emulator():
         path.name for path in folder.parent.rglob("*.py")
         if 'import_module("torch_neuron")' in path.read_text() and "emulator" not in str(path)
     ]  # fmt: skip
-    assert importing == ["backend.py"]
+    assert importing == ["tracing.py"]
 
 
 # ---- a device in a child process
