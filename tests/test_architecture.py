@@ -15,6 +15,9 @@ FOLDERS = (
 )  # fmt: skip
 
 
+TOP_LEVEL = {path.stem for path in PACKAGE.iterdir()}
+
+
 def imported_by_module() -> Dict[str, Set[str]]:
     """Each module and the package's modules that it imports anywhere, inside functions too."""
     paths = {name_of(path): path for path in PACKAGE.rglob("*.py")}
@@ -28,6 +31,9 @@ def name_of(path: Path) -> str:
 
 def imports_of(path: Path, modules: Set[str]) -> Iterator[str]:
     for node in ast.walk(ast.parse(path.read_bytes())):
+        if isinstance(node, ast.ImportFrom) and node.module == PACKAGE.name:
+            # The public names are at the top of the house, whatever module resolves them.
+            assert {alias.name for alias in node.names} <= {"__version__", *TOP_LEVEL}, f"{path} imports a public name"
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names if alias.name in modules)
         elif isinstance(node, ast.ImportFrom) and node.module is not None:

@@ -21,7 +21,7 @@ from neuronbert.engine.engine import Engine
 from neuronbert.errors import InputError, UsageError
 from neuronbert.hardware.machine import environment
 from neuronbert.tasks import load_task
-from neuronbert.tasks.base import EncodeOptions, Row, Task, TaskEvaluation, option_kinds, options_of
+from neuronbert.tasks.base import EncodeOptions, Report, Row, Task, TaskEvaluation, option_kinds, options_of
 from neuronbert.tasks.checkpoints import load_checkpoint
 
 Progress = Callable[[int, int], None]  # inputs answered so far, inputs in all
@@ -54,7 +54,7 @@ def evaluate_artifact(
     allow_pickle: bool = False,
     progress: Progress = lambda done, total: None,
     **options: Any,
-) -> Any:
+) -> Report:
     """Answer the data file ``data`` (its first ``limit`` inputs) and score the answers; the report of the task.
 
     Which format ``data`` has and which figures are reported is up to the artifact's task (its ``evaluation`` says).

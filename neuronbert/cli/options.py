@@ -3,6 +3,7 @@
 from typing import Any, Callable
 
 import click
+from click.core import ParameterSource
 
 from neuronbert.backends import BACKENDS
 
@@ -120,33 +121,45 @@ on_error_option = click.option(
     help="What a broken line does.",
 )
 
+
+def _if_given(context: click.Context, option: click.Parameter, value: Any) -> Any:
+    """None for a default: the task that the artifact is for has its own, and may not have the option at all."""
+    is_default = context.get_parameter_source(str(option.name)) is ParameterSource.DEFAULT
+    return None if is_default else value
+
+
+def task_option(*names: str, **settings: Any) -> Decorator:
+    """An option of a task's: unless it is typed it is not passed on."""
+    return click.option(*names, callback=_if_given, **settings)
+
+
 window_options = together(
-    click.option(
+    task_option(
         "--max-seq-len", type=click.IntRange(min=1), help="Tokens in a window.  [default: 384, or the model's limit]"
     ),
-    click.option("--doc-stride", type=click.IntRange(min=0), help="Tokens that two windows share.  [default: 128]"),
-    click.option("--max-question-len", type=click.IntRange(min=1), help="Cut longer questions to this many tokens."),
+    task_option("--doc-stride", type=click.IntRange(min=0), help="Tokens that two windows share.  [default: 128]"),
+    task_option("--max-question-len", type=click.IntRange(min=1), help="Cut longer questions to this many tokens."),
 )
 
-top_k_option = click.option(
+top_k_option = task_option(
     "--top-k", type=click.IntRange(min=1), default=1, show_default=True, help="Answers for each question."
 )
-details_option = click.option(
+details_option = task_option(
     "--details", is_flag=True, help='Add each answer\'s window and by how much "no answer" leads the best.'
 )
 
 answer_options = together(
-    click.option(
+    task_option(
         "--max-answer-len", type=click.IntRange(min=1), default=15, show_default=True, help="Tokens in an answer."
     ),
-    click.option("--handle-impossible-answer", is_flag=True, help="Allow the empty answer."),
-    click.option("--align-to-words/--no-align-to-words", default=True, show_default=True, help="Answers end at words."),
-    click.option(
+    task_option("--handle-impossible-answer", is_flag=True, help="Allow the empty answer."),
+    task_option("--align-to-words/--no-align-to-words", default=True, show_default=True, help="Answers end at words."),
+    task_option(
         "--ranking",
         type=click.Choice(["window", "document"]),
         default="window",
         show_default=True,
         help="Scores within each window, as the old pipeline did, or comparable over the document.",
     ),
-    click.option("--null-threshold", type=float, help="Answer nothing when the null logit leads by more than this."),
+    task_option("--null-threshold", type=float, help="Answer nothing when the null logit leads by more than this."),
 )

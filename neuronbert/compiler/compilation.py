@@ -119,7 +119,7 @@ class Compilation:
 
     @property
     def static_target(self) -> Optional[NeuronTarget]:
-        """The target, if a candidate has static shapes; else None, and its buckets are nobody's."""
+        """The target, if a candidate has static shapes; else None: nobody would use its buckets."""
         static = any(load_backend(candidate.backend).STATIC_SHAPES for candidate in self.candidates)
         return self.target if static else None
 

@@ -24,7 +24,7 @@ class CompiledModel:
         if engine.task.NAME != self.task:
             raise UsageError(
                 f"{engine.artifact.folder} is for {engine.task.NAME}, and {type(self).__name__} for {self.task}",
-                hint=f"neuronbert.{_name_of(engine.task.NAME)}",
+                hint="neuronbert inspect shows what an artifact is for",
             )
         self.engine = engine
         self.config = json.loads((engine.artifact.folder / "config.json").read_text())

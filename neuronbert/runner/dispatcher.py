@@ -65,7 +65,7 @@ class Dispatcher:
         return not self._thread.is_alive()
 
     def sweep(self) -> None:
-        """After the end: what was put into the inbox too late gets its outcome all the same."""
+        """After the end: what was put into the inbox too late still gets an outcome."""
         if not self.has_ended:
             return
         for message in self.inbox.messages():

@@ -1,8 +1,8 @@
-"""The offline job: a file of questions of any size in, a file of answers out, through the runner; goes on after a kill.
+"""The offline job: a file of questions of any size in, a file of answers out, through the runner; can be resumed.
 
 The input is worked through in blocks of lines. A block's windows are cut into batches by the block alone, and a batch
 goes to its worker as it is, so every number in the output depends on the input only: not on the workers, on timing, or
-on where an earlier run was killed. A block is also what is recorded at once (resumable.py).
+on where an earlier run was killed. A block is also what is recorded at once (artifact/resumable.py).
 """
 
 import json

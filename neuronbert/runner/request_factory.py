@@ -10,11 +10,11 @@ from neuronbert.backends.base import Batch
 from neuronbert.backends.outputs import Outputs, stacked
 from neuronbert.checkpoint.tokenizer import Tokenizer
 from neuronbert.engine.encoded import encoded_batch, refuse_foreign_tokens
-from neuronbert.errors import InputError, NeuronBertError, UsageError
+from neuronbert.errors import InputError, NeuronBertError
 from neuronbert.runner.placement import Placement
 from neuronbert.runner.requests import Finish, Request, Row, now_s
 from neuronbert.tasks import load_task
-from neuronbert.tasks.base import DecodeOptions, EncodeOptions, Example, Input, option_kinds, option_names, options_of
+from neuronbert.tasks.base import DecodeOptions, EncodeOptions, Example, Input, option_kinds, options_of
 
 Options = Tuple[EncodeOptions, DecodeOptions]
 
@@ -104,12 +104,7 @@ class RequestFactory:
 
 @functools.lru_cache(maxsize=64)
 def _options_of(kinds: Tuple[Type[Any], Type[Any]], items: Tuple[Tuple[str, Any], ...]) -> Options:
-    keywords = dict(items)
-    known = sorted(option_names(kinds))
-    unknown = sorted(set(keywords).difference(known))
-    if unknown:
-        raise UsageError(f"there is no keyword {unknown[0]!r}", hint=f"one of {', '.join(known)}")
-    return options_of(kinds, keywords)
+    return options_of(kinds, dict(items))
 
 
 def _tokenizer(artifact: Artifact, placement: Placement) -> Tokenizer:

@@ -112,7 +112,10 @@ class Agreement(Protocol):
 
 @dataclass(frozen=True)
 class GateLimits:
-    """What a reduced-precision variant must reach; UsageError for anything but numbers from 0 to 1."""
+    """What a reduced-precision variant must reach; UsageError for anything but numbers from 0 to 1.
+
+    They are compile's two options, named for F1; a gate that measures something else takes them for its own shares.
+    """
 
     min_f1_ratio: float = DEFAULT_MIN_F1_RATIO
     min_answer_f1: float = DEFAULT_MIN_ANSWER_F1
@@ -189,8 +192,6 @@ class TaskEvaluation(Protocol):
     @property
     def inputs(self) -> List[Input]:
         """The file's inputs, in order."""
-
-    decode_options: DecodeOptions
 
     def options_for(self, tokenizer: Tokenizer) -> EncodeOptions:
         """Options for rows that an artifact can read, so that what it is compared with reads the same ones."""
@@ -286,8 +287,12 @@ def option_names(kinds: Iterable[type]) -> Tuple[str, ...]:
 
 
 def options_of(kinds: OptionKinds, keywords: Keywords) -> Tuple[EncodeOptions, DecodeOptions]:
-    """Keywords of both kinds as options; one that is None keeps its default. TypeError for an unknown name."""
+    """Keywords of both kinds as options; one that is None keeps its default. UsageError for an unknown name."""
     encode, decode = kinds
     decode_keywords = {name: value for name, value in keywords.items() if value is not None}
+    known = sorted(option_names(kinds))
+    unknown = sorted(set(decode_keywords).difference(known))
+    if unknown:
+        raise UsageError(f"there is no keyword {unknown[0]!r}", hint=f"one of {', '.join(known)}")
     encode_keywords = {name: decode_keywords.pop(name) for name in option_names([encode]) if name in decode_keywords}
     return encode(**encode_keywords), decode(**decode_keywords)

@@ -4,8 +4,8 @@ import os
 from pathlib import Path
 
 import pytest
+from emulated import compile_emulated
 from tiny_checkpoints import write_checkpoint
-from twin import compile_on_twin
 
 from neuronbert.artifact.manifest import Artifact
 
@@ -31,18 +31,18 @@ def neuron_checkpoint(tmp_path_factory):
 @pytest.fixture(scope="session")
 def data_parallel_artifact(neuron_cache, neuron_checkpoint, tmp_path_factory) -> Artifact:
     """Two buckets of two rows, one core each."""
-    return compile_on_twin(neuron_checkpoint, tmp_path_factory.mktemp("dp"), **DATA_PARALLEL)
+    return compile_emulated(neuron_checkpoint, tmp_path_factory.mktemp("dp"), **DATA_PARALLEL)
 
 
 @pytest.fixture(scope="session")
 def pipeline_artifact(neuron_cache, neuron_checkpoint, tmp_path_factory) -> Artifact:
     """One bucket of one row over two cores."""
-    return compile_on_twin(neuron_checkpoint, tmp_path_factory.mktemp("pipeline"), **PIPELINE)
+    return compile_emulated(neuron_checkpoint, tmp_path_factory.mktemp("pipeline"), **PIPELINE)
 
 
 @pytest.fixture
-def start_twin(tmp_path, monkeypatch):
-    """Turns a twin on; afterwards it is off and every variable as it was."""
+def start_emulator(tmp_path, monkeypatch):
+    """Turns a emulator on; afterwards it is off and every variable as it was."""
     pytest.importorskip("torch")
     from neuronbert import emulator
 
@@ -52,7 +52,7 @@ def start_twin(tmp_path, monkeypatch):
 
     def start(instance="inf1.xlarge", **options):
         emulator.stop()
-        emulator.use(instance, directory=str(options.pop("directory", tmp_path / "twin")), **options)
+        emulator.use(instance, directory=str(options.pop("directory", tmp_path / "emulator")), **options)
 
     yield start
     emulator.stop()

@@ -1,7 +1,7 @@
 """AWS Inferentia 1: traces the model with torch_neuron for one static shape, and runs it on the cores of this process.
 
-A compiled model takes one shape; buckets.py puts several together. One ``torch.jit.load`` takes one core group, so a
-session holds a module for each group that it uses.
+A compiled model takes one shape; backends/buckets.py puts several together. One ``torch.jit.load`` takes one core
+group, so a session holds a module for each group that it uses.
 """
 
 import importlib

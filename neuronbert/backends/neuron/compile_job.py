@@ -1,7 +1,7 @@
 """Compiles one bucket in a child process whose log is kept, once for every process and user of the cache.
 
-The parent writes a job (weights, config, recipe), starts this module on it (child.py) and waits; the child traces the
-model (tracing.py).
+The parent writes a job (weights, config, recipe), starts this module on it (backends/child.py) and waits; the child
+traces the model (tracing.py beside this file).
 """
 
 import contextlib

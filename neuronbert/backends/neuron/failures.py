@@ -9,8 +9,6 @@ from typing import NamedTuple, Optional, Sequence, Tuple, Type
 from neuronbert.errors import BackendFailed, BackendUnavailable, NeuronBertError
 from neuronbert.hardware.neuron import DRIVER_INSTALL, NEURON_INSTALL
 
-FRAMEWORK_ISSUE = "aws-neuron-sdk issue"
-
 
 class NumericalError(BackendFailed):
     """The device returned NaN or Inf."""

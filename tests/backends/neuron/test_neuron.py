@@ -1,4 +1,4 @@
-"""The neuron backend on the twin: what it compiles, where it loads it, what it refuses and how it says so."""
+"""The neuron backend on the emulator: what it compiles, where it loads it, what it refuses and how it says so."""
 
 import json
 import os
@@ -9,8 +9,8 @@ from types import ModuleType
 
 import numpy as np
 import pytest
+from emulated import compile_emulated
 from tiny_source import TinySource, difference, random_batch
-from twin import compile_on_twin
 
 from neuronbert.artifact.manifest import Artifact
 from neuronbert.backends import load_backend
@@ -34,7 +34,7 @@ def changed(artifact, **entries):
 
 
 def held_cores():
-    """Which cores of the twin are held, and how many models are on each."""
+    """Which cores of the emulator are held, and how many models are on each."""
     from neuronbert.emulator import settings
     from neuronbert.emulator.tools import core_states
 
@@ -68,21 +68,23 @@ def test_the_log_of_the_compiler_is_kept(pipeline_artifact):
     assert "arguments: ['--neuroncore-pipeline-cores', '2'," in log  # neuron-cc's own log
 
 
-def test_compiling_leaves_the_cores_to_others(start_twin, neuron_checkpoint, neuron_cache, tmp_path, pipeline_artifact):
+def test_compiling_leaves_the_cores_to_others(
+    start_emulator, neuron_checkpoint, neuron_cache, tmp_path, pipeline_artifact
+):
     from neuronbert.compiler.compilation import compile_checkpoint
 
-    start_twin()
+    start_emulator()
     options = {"mode": "pipeline", "neuroncore_pipeline_cores": 2, "batch_size": 1, "sequence_length": 64}
     compile_checkpoint(neuron_checkpoint, tmp_path / "out", backend="neuron", skip_gate=True, **options)
     assert held_cores() == {}
 
 
-def test_what_was_compiled_is_not_compiled_again(start_twin, monkeypatch, neuron_cache):
+def test_what_was_compiled_is_not_compiled_again(start_emulator, monkeypatch, neuron_cache):
     from neuronbert.backends.neuron import backend as neuron
     from neuronbert.backends.neuron import compile_job as neuron_compile
     from neuronbert.backends.neuron.target import NeuronTarget
 
-    start_twin()
+    start_emulator()
     source = TinySource()
     target = NeuronTarget.of(sequence_length=32)
     plan = target.plan(10_000)
@@ -123,8 +125,8 @@ neuron_compile.compile_bucket(TinySource(), target.recipe(plan, plan.buckets[0])
 
 
 @pytest.mark.slow
-def test_two_processes_that_want_the_same_compile_it_once(start_twin, neuron_cache, tmp_path):
-    start_twin()
+def test_two_processes_that_want_the_same_compile_it_once(start_emulator, neuron_cache, tmp_path):
+    start_emulator()
     here = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     environment = {**os.environ, "PYTHONPATH": os.path.dirname(os.path.dirname(here))}
     command = [sys.executable, "-W", "ignore", "-c", COMPILES, here]
@@ -152,7 +154,7 @@ def test_a_compiler_that_fails_is_an_error_and_its_log_is_named(
     neuron_checkpoint, neuron_cache, tmp_path, faults, options, words, advice
 ):
     with pytest.raises((BackendFailed, BackendUnavailable), match=words) as caught:
-        compile_on_twin(neuron_checkpoint, tmp_path, faults=faults, sequence_length=32, **options)
+        compile_emulated(neuron_checkpoint, tmp_path, faults=faults, sequence_length=32, **options)
     assert advice in caught.value.hint
     (log,) = {path for path in (neuron_cache / "neuron" / "failed").iterdir() if str(path) in str(caught.value)}
     assert log.stat().st_size > 0
@@ -163,7 +165,7 @@ def test_a_compiler_that_fails_is_an_error_and_its_log_is_named(
 def test_a_pipeline_that_the_compiler_refuses_is_retried_smaller_only_with_auto(neuron_cache, tmp_path):
     from tiny_checkpoints import write_checkpoint
 
-    # 1 layer has 9 matrix products and so at most 9 stages on the twin; 52M weights, for which the formula says 12.
+    # 1 layer has 9 matrix products and so at most 9 stages on the emulator; 52M weights, for which the formula says 12.
     wide = write_checkpoint(
         tmp_path / "wide",
         "bert",
@@ -174,13 +176,13 @@ def test_a_pipeline_that_the_compiler_refuses_is_retried_smaller_only_with_auto(
     )
     lines = []
     pipeline = {"instance": "inf1.6xlarge", "instance_type": "inf1.6xlarge", "mode": "pipeline", "sequence_length": 32}
-    artifact = compile_on_twin(wide, tmp_path, progress=lines.append, **pipeline)
+    artifact = compile_emulated(wide, tmp_path, progress=lines.append, **pipeline)
     (variant,) = artifact.variants
     assert variant["pipeline_cores"] == 8
     assert variant["recipe"]["refused_pipeline_cores"] == [12]
     assert any("(12) may not be suitable" in line and "trying 8 pipeline cores" in line for line in lines)
     with pytest.raises(BackendFailed, match="refuses this number of pipeline cores") as caught:
-        compile_on_twin(wide, tmp_path / "asked", neuroncore_pipeline_cores=12, **pipeline)
+        compile_emulated(wide, tmp_path / "asked", neuroncore_pipeline_cores=12, **pipeline)
     assert "auto" in caught.value.hint
 
 
@@ -197,11 +199,11 @@ def test_a_fallback_is_told_from_what_belongs_on_the_cpu():
 # ---- loading
 
 
-def test_it_answers_as_fp32_does_whatever_the_batch(start_twin, data_parallel_artifact, neuron_checkpoint):
+def test_it_answers_as_fp32_does_whatever_the_batch(start_emulator, data_parallel_artifact, neuron_checkpoint):
     from neuronbert.backends.reference import ReferenceSession
     from neuronbert.tasks.checkpoints import load_checkpoint
 
-    start_twin()
+    start_emulator()
     reference = ReferenceSession(load_checkpoint(str(neuron_checkpoint)).torch_model(), OUTPUTS)
     with Engine(data_parallel_artifact, streams=1) as engine:
         for rows, tokens, padding in ((1, 9, 0), (2, 64, 5), (3, 65, 7), (5, 128, 20)):
@@ -214,9 +216,9 @@ def test_it_answers_as_fp32_does_whatever_the_batch(start_twin, data_parallel_ar
             engine.session.run(random_batch(1, 129))
 
 
-def test_many_threads_get_what_one_gets(start_twin, data_parallel_artifact, monkeypatch):
+def test_many_threads_get_what_one_gets(start_emulator, data_parallel_artifact, monkeypatch):
     monkeypatch.setenv(VISIBLE, "0-3")
-    start_twin()
+    start_emulator()
     pairs = [(PAIR[0], PAIR[1] + " a" * count) for count in range(0, 90, 7)]
     with Engine(data_parallel_artifact) as engine:
         assert engine.session.concurrency == 8  # 4 cores, 2 requests for each
@@ -228,8 +230,8 @@ def test_many_threads_get_what_one_gets(start_twin, data_parallel_artifact, monk
         assert one[0]["score"] == pytest.approx(other[0]["score"], rel=1e-4)
 
 
-def test_longer_contexts_are_cut_to_the_longest_bucket(start_twin, data_parallel_artifact):
-    start_twin()
+def test_longer_contexts_are_cut_to_the_longest_bucket(start_emulator, data_parallel_artifact):
+    start_emulator()
     with Engine(data_parallel_artifact, streams=1) as engine:
         longest = WindowOptions(max_seq_len=384)
         for options in (WindowOptions(), longest, WindowOptions(max_seq_len=384, doc_stride=128)):
@@ -240,39 +242,41 @@ def test_longer_contexts_are_cut_to_the_longest_bucket(start_twin, data_parallel
 
 
 @pytest.mark.parametrize(("visible", "cores"), [("0-3", {0: 2, 1: 2, 2: 2, 3: 2}), ("2", {2: 2})])
-def test_every_core_that_is_given_gets_every_bucket(start_twin, data_parallel_artifact, monkeypatch, visible, cores):
+def test_every_core_that_is_given_gets_every_bucket(
+    start_emulator, data_parallel_artifact, monkeypatch, visible, cores
+):
     monkeypatch.setenv(VISIBLE, visible)
-    start_twin()
+    start_emulator()
     with Engine(data_parallel_artifact):
         assert held_cores() == cores
 
 
-def test_a_pipeline_takes_neighbouring_cores(start_twin, pipeline_artifact, monkeypatch):
+def test_a_pipeline_takes_neighbouring_cores(start_emulator, pipeline_artifact, monkeypatch):
     monkeypatch.setenv(VISIBLE, "0-3")
     monkeypatch.setenv("NEURONCORE_GROUP_SIZES", "2,2")
-    start_twin()
+    start_emulator()
     with Engine(pipeline_artifact) as engine:
         assert held_cores() == {0: 1, 1: 1, 2: 1, 3: 1}
         assert engine.session.concurrency == 4  # 2 pipelines, 2 requests in each
 
 
-def test_without_variables_it_takes_what_it_needs_and_not_all(start_twin, pipeline_artifact):
-    start_twin("inf1.6xlarge")
+def test_without_variables_it_takes_what_it_needs_and_not_all(start_emulator, pipeline_artifact):
+    start_emulator("inf1.6xlarge")
     before = dict(os.environ)
     with Engine(pipeline_artifact, streams=1):
         assert sorted(held_cores()) == [0, 1]
     assert dict(os.environ) == before
 
 
-def test_without_variables_many_questions_get_the_layout_it_was_compiled_for(start_twin, pipeline_artifact):
-    start_twin("inf1.6xlarge")
+def test_without_variables_many_questions_get_the_layout_it_was_compiled_for(start_emulator, pipeline_artifact):
+    start_emulator("inf1.6xlarge")
     with Engine(pipeline_artifact):
         assert sorted(held_cores()) == [0, 1, 2, 3]
 
 
-def test_variables_changed_too_late_are_an_error(start_twin, data_parallel_artifact, monkeypatch):
+def test_variables_changed_too_late_are_an_error(start_emulator, data_parallel_artifact, monkeypatch):
     monkeypatch.setenv(VISIBLE, "0-1")
-    start_twin()
+    start_emulator()
     with Engine(data_parallel_artifact):
         monkeypatch.setenv(VISIBLE, "0-3")
         with pytest.raises(BackendFailed, match="was started with .*=0-1 and keeps its 2 core.*=0-3 now has no effect"):
@@ -281,9 +285,9 @@ def test_variables_changed_too_late_are_an_error(start_twin, data_parallel_artif
         Engine(data_parallel_artifact).close()
 
 
-def test_a_pipeline_wider_than_its_cores_is_refused(start_twin, pipeline_artifact, monkeypatch):
+def test_a_pipeline_wider_than_its_cores_is_refused(start_emulator, pipeline_artifact, monkeypatch):
     monkeypatch.setenv(VISIBLE, "1")
-    start_twin()
+    start_emulator()
     with pytest.raises(BackendUnavailable, match="over 2 cores, and NEURON_RT_VISIBLE_CORES=1 gives this process 1"):
         Engine(pipeline_artifact)
     assert held_cores() == {}
@@ -304,8 +308,8 @@ def test_a_pipeline_wider_than_its_cores_is_refused(start_twin, pipeline_artifac
         ("nan@20", "NaN or Inf", "--auto-cast-type bf16"),
     ],
 )
-def test_what_the_runtime_says_is_kept_and_advised(start_twin, data_parallel_artifact, faults, words, advice):
-    start_twin(faults=faults)
+def test_what_the_runtime_says_is_kept_and_advised(start_emulator, data_parallel_artifact, faults, words, advice):
+    start_emulator(faults=faults)
     with pytest.raises((BackendFailed, BackendUnavailable), match=words) as caught:
         with Engine(data_parallel_artifact, streams=1) as engine:
             for _ in range(20):
@@ -313,24 +317,26 @@ def test_what_the_runtime_says_is_kept_and_advised(start_twin, data_parallel_art
     assert advice in caught.value.hint
 
 
-def test_a_timeout_is_told(start_twin, data_parallel_artifact, monkeypatch):
+def test_a_timeout_is_told(start_emulator, data_parallel_artifact, monkeypatch):
     monkeypatch.setenv("NEURON_RT_EXEC_TIMEOUT", "0.01")
-    start_twin(faults="timeout")
+    start_emulator(faults="timeout")
     with pytest.raises(BackendFailed, match="status=5 message=Timeout Exceeded") as caught:
         Engine(data_parallel_artifact, streams=1)
     assert "NEURON_RT_EXEC_TIMEOUT" in caught.value.message
 
 
-def test_a_core_that_computes_wrong_numbers_fails_the_self_test(start_twin, data_parallel_artifact):
-    start_twin()
+def test_a_core_that_computes_wrong_numbers_fails_the_self_test(start_emulator, data_parallel_artifact):
+    start_emulator()
     with pytest.raises(BackendFailed, match="neuron-b2-s64-p1 .* fails its self-test"):
         Engine(changed(data_parallel_artifact, selftest_tolerance=1e-9), streams=1)
 
 
-def test_what_is_written_to_stderr_while_loading_is_passed_on(start_twin, data_parallel_artifact, capfd, monkeypatch):
+def test_what_is_written_to_stderr_while_loading_is_passed_on(
+    start_emulator, data_parallel_artifact, capfd, monkeypatch
+):
     import neuronbert.backends.neuron.backend as neuron
 
-    start_twin()
+    start_emulator()
     loud = neuron.NeuronSession.__init__
 
     def shout(*arguments):
@@ -343,14 +349,14 @@ def test_what_is_written_to_stderr_while_loading_is_passed_on(start_twin, data_p
     assert "from C\nfrom Python\n" in capfd.readouterr().err
 
 
-def test_one_bucket_can_be_asked_for(start_twin, data_parallel_artifact):
-    start_twin()
+def test_one_bucket_can_be_asked_for(start_emulator, data_parallel_artifact):
+    start_emulator()
     with Engine(data_parallel_artifact, streams=1, variant="neuron-b2-s64-p1") as engine:
         assert engine.plan.lengths == (64,)
 
 
-def test_a_closed_session_says_so(start_twin, data_parallel_artifact):
-    start_twin()
+def test_a_closed_session_says_so(start_emulator, data_parallel_artifact):
+    start_emulator()
     engine = Engine(data_parallel_artifact, streams=1)
     engine.close()
     with pytest.raises(BackendFailed, match="closed"):
@@ -360,7 +366,7 @@ def test_a_closed_session_says_so(start_twin, data_parallel_artifact):
 # ---- what is not the same machine
 
 
-def test_an_emulated_artifact_is_refused_where_nothing_is_emulated(start_twin, data_parallel_artifact, monkeypatch):
+def test_an_emulated_artifact_is_refused_where_nothing_is_emulated(start_emulator, data_parallel_artifact, monkeypatch):
     real = ModuleType("torch_neuron")
     real.__version__, real.trace = "1.13.1.2.11.13.0", None
     monkeypatch.setitem(sys.modules, "torch_neuron", real)
@@ -374,14 +380,14 @@ def test_an_emulated_artifact_is_refused_where_nothing_is_emulated(start_twin, d
         Engine(data_parallel_artifact)
 
 
-def test_a_real_artifact_is_refused_by_the_emulator(start_twin, data_parallel_artifact):
-    start_twin()
+def test_a_real_artifact_is_refused_by_the_emulator(start_emulator, data_parallel_artifact):
+    start_emulator()
     real = changed(data_parallel_artifact, emulated=False)
     with pytest.raises(BackendUnavailable, match=r"compiled for NeuronCores, and torch_neuron is emulated here"):
         Engine(real)
 
 
-def test_the_placeholder_of_pypi_is_quoted(start_twin, monkeypatch, tmp_path):
+def test_the_placeholder_of_pypi_is_quoted(start_emulator, monkeypatch, tmp_path):
     placeholder = 'raise ImportError("WRONG PACKAGE. Please install the package from Neuron")'
     (tmp_path / "torch_neuron.py").write_text(placeholder)
     monkeypatch.syspath_prepend(str(tmp_path))
@@ -414,10 +420,10 @@ def test_the_backend_does_not_know_the_emulator():
 # ---- a device in a child process
 
 
-def test_a_device_in_a_child_answers_and_frees_its_cores(start_twin, data_parallel_artifact):
+def test_a_device_in_a_child_answers_and_frees_its_cores(start_emulator, data_parallel_artifact):
     from neuronbert.backends.isolated import load_isolated
 
-    start_twin()
+    start_emulator()
     folders = [data_parallel_artifact.variant_folder(variant) for variant in data_parallel_artifact.variants]
     with Engine(data_parallel_artifact, streams=1) as engine:
         batch = random_batch(3, 80)
@@ -430,15 +436,15 @@ def test_a_device_in_a_child_answers_and_frees_its_cores(start_twin, data_parall
         assert sorted(held_cores()) == [0]
 
 
-def test_a_child_that_dies_or_fails_is_an_error(start_twin, data_parallel_artifact):
+def test_a_child_that_dies_or_fails_is_an_error(start_emulator, data_parallel_artifact):
     from neuronbert.backends.isolated import load_isolated
 
     variants = data_parallel_artifact.variants[:1]
     folders = [data_parallel_artifact.variant_folder(variants[0])]
-    start_twin(faults="crash")
+    start_emulator(faults="crash")
     with pytest.raises(BackendFailed, match="the process that held the device ended by signal 9"):
         load_isolated(folders, variants, OUTPUTS, threads=1)
-    start_twin(faults="device-memory")
+    start_emulator(faults="device-memory")
     with pytest.raises(BackendFailed, match="status=4 message=Allocation Failure") as caught:
         load_isolated(folders, variants, OUTPUTS, threads=1)
     assert "buckets" in caught.value.hint

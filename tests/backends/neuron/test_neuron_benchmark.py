@@ -22,8 +22,8 @@ def measured(artifact, **options):
     return document["points"], lines
 
 
-def test_missing_shapes_are_compiled_on_demand_and_kept(data_parallel_artifact, start_twin):
-    start_twin("inf1.xlarge")
+def test_missing_shapes_are_compiled_on_demand_and_kept(data_parallel_artifact, start_emulator):
+    start_emulator("inf1.xlarge")
     asked = {"batch_size": "2", "sequence_length": "64", "neuroncore_pipeline_cores": "1,2"}
     points, lines = measured(data_parallel_artifact, **asked)
     assert [(one["variant"], one["pipeline_size"], one["n_models"]) for one in points] == [
@@ -38,8 +38,8 @@ def test_missing_shapes_are_compiled_on_demand_and_kept(data_parallel_artifact, 
     assert not any("is compiled on demand" in line for line in lines)
 
 
-def test_real_text_goes_through_what_was_compiled(data_parallel_artifact, start_twin):
-    start_twin("inf1.xlarge")
+def test_real_text_goes_through_what_was_compiled(data_parallel_artifact, start_emulator):
+    start_emulator("inf1.xlarge")
     points, _ = measured(data_parallel_artifact, workers="1")
     assert [(one["sequence_length"], one["input"]) for one in points] == [(64, "text"), (128, "text")]
     assert all(one["instance_type"] == "inf1.xlarge" for one in points)
@@ -52,8 +52,8 @@ def test_real_text_goes_through_what_was_compiled(data_parallel_artifact, start_
         ({"fingerprint": "0" * 64}, CheckpointError, "no longer holds the weights"),
     ],
 )
-def test_what_cannot_be_compiled_on_demand(data_parallel_artifact, start_twin, facts, error, words):
-    start_twin("inf1.xlarge")
+def test_what_cannot_be_compiled_on_demand(data_parallel_artifact, start_emulator, facts, error, words):
+    start_emulator("inf1.xlarge")
     manifest = json.loads(json.dumps(data_parallel_artifact.manifest))
     manifest["checkpoint"].update(facts)
     manifest["digest"] = words  # of its own in the cache

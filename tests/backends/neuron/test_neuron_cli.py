@@ -81,8 +81,8 @@ def test_contradictions_exit_with_2_and_leave_nothing(capsys, tmp_path, argument
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_cannot_fit_is_refused_before_anything_is_compiled(capsys, tmp_path, start_twin):
-    start_twin()
+def test_what_cannot_fit_is_refused_before_anything_is_compiled(capsys, tmp_path, start_emulator):
+    start_emulator()
     lengths = ",".join(map(str, range(16, 512, 2)))
     more = ("--skip-gate", "--sequence-length", lengths, "--batch-size", "1,2,3")
     code, _, err = invoke(capsys, "compile", "demo", tmp_path / "out", "--backend", "neuron", *more)
@@ -90,8 +90,8 @@ def test_what_cannot_fit_is_refused_before_anything_is_compiled(capsys, tmp_path
     assert "does not fit device memory" in err and "8 GiB" in err and ": compiling" not in err
 
 
-def test_answer_and_inspect_on_the_twin(capsys, start_twin, data_parallel_artifact):
-    start_twin()
+def test_answer_and_inspect_on_the_twin(capsys, start_emulator, data_parallel_artifact):
+    start_emulator()
     code, out, _ = invoke(capsys, "answer", data_parallel_artifact.folder, "--json", *PAIR)
     assert code == 0 and set(json.loads(out)) == {"score", "start", "end", "answer"}
     code, out, _ = invoke(capsys, "inspect", data_parallel_artifact.folder)
@@ -104,8 +104,10 @@ def test_without_the_twin_it_says_what_is_missing(capsys, data_parallel_artifact
     assert code == 1 and "needs the emulated device it was compiled on (NEURONBERT_EMULATE=inf1.xlarge)" in err
 
 
-def test_cores_that_are_taken_exit_with_1_the_documented_text_and_advice(capsys, start_twin, data_parallel_artifact):
-    start_twin(faults="cores-taken")
+def test_cores_that_are_taken_exit_with_1_the_documented_text_and_advice(
+    capsys, start_emulator, data_parallel_artifact
+):
+    start_emulator(faults="cores-taken")
     code, out, err = invoke(capsys, "answer", data_parallel_artifact.folder, *PAIR)
     assert (code, out) == (1, "")
     assert "NeuronCore(s) not available - Requested:nc0-nc3 Available:0" in err
@@ -125,10 +127,10 @@ def test_env_is_what_a_shell_evaluates(capsys, pipeline_artifact):
     assert code == 2 and "there is no worker 2" in err
 
 
-def test_doctor_says_who_holds_the_emulated_cores(capsys, start_twin, data_parallel_artifact):
+def test_doctor_says_who_holds_the_emulated_cores(capsys, start_emulator, data_parallel_artifact):
     from neuronbert.engine.engine import Engine
 
-    start_twin()
+    start_emulator()
     with Engine(data_parallel_artifact, streams=1):
         code, out, _ = invoke(capsys, "doctor")
     assert code == 0

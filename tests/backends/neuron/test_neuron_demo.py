@@ -1,4 +1,4 @@
-"""The demo checkpoint on the twin reads as it does in FP32: both modes, every bucket, on the first questions of XQuAD.
+"""The demo checkpoint on the emulator reads as it does in FP32: both modes, every bucket, first questions of XQuAD.
 
 All 1,190 questions, of which README.md gives the figures, are:
 
@@ -10,7 +10,7 @@ All 1,190 questions, of which README.md gives the figures, are:
 from pathlib import Path
 
 import pytest
-from twin import compile_on_twin
+from emulated import compile_emulated
 
 from neuronbert.benchmark.evaluation import evaluate_artifact
 
@@ -36,11 +36,11 @@ def fp32(echo_artifact):
 
 @pytest.fixture(scope="module", params=[DATA_PARALLEL, PIPELINE], ids=["data-parallel", "pipeline"])
 def artifact(request, neuron_cache, tmp_path_factory):
-    return compile_on_twin("demo", tmp_path_factory.mktemp("demo"), threads=1, **request.param)
+    return compile_emulated("demo", tmp_path_factory.mktemp("demo"), threads=1, **request.param)
 
 
-def test_every_bucket_loses_less_than_half_a_point_of_f1(start_twin, artifact, fp32):
-    start_twin()
+def test_every_bucket_loses_less_than_half_a_point_of_f1(start_emulator, artifact, fp32):
+    start_emulator()
     lost = {}
     for variant in artifact.variants:
         report = evaluate_artifact(artifact, XQUAD, variant=variant["name"], limit=QUESTIONS)
