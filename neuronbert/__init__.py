@@ -2,8 +2,9 @@
 
 import importlib
 import sys
+from importlib.machinery import ModuleSpec
 from types import ModuleType
-from typing import Any, List
+from typing import Any, List, Optional
 
 from neuronbert.tasks import MODEL_CLASSES
 
@@ -38,7 +39,7 @@ def __getattr__(name: str) -> Any:
     if name in _MODULES:
         return importlib.import_module(_MODULES[name])
     if name in MODEL_CLASSES:
-        return importlib.import_module("neuronbert.engine.model").model_class(MODEL_CLASSES[name])
+        return importlib.import_module("neuronbert.engine.model").model_class(name)
     if name not in _PUBLIC:
         raise AttributeError(f"module 'neuronbert' has no attribute {name!r}")
     return getattr(importlib.import_module(_PUBLIC[name]), name)
@@ -48,10 +49,19 @@ def __dir__() -> List[str]:
     return sorted(__all__)
 
 
-def _cores(name: str) -> Any:
-    return getattr(importlib.import_module(_MODULES["cores"]), name)
+class _CoresFinder:
+    """Lets ``import neuronbert.cores`` find that public module, which lies in ``hardware``, when it is asked for."""
+
+    def find_spec(self, name: str, path: Any = None, target: Any = None) -> Optional[ModuleSpec]:
+        return ModuleSpec(name, self) if name == "neuronbert.cores" else None  # type: ignore[arg-type]
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType:
+        module = importlib.import_module(_MODULES["cores"])
+        self._own_spec = module.__spec__
+        return module
+
+    def exec_module(self, module: ModuleType) -> None:
+        module.__spec__ = self._own_spec  # the import system has just put the other name's there
 
 
-# `from neuronbert.cores import ...` is public too, and like everything here imports the module on use.
-sys.modules["neuronbert.cores"] = ModuleType("neuronbert.cores")
-vars(sys.modules["neuronbert.cores"])["__getattr__"] = _cores
+sys.meta_path.append(_CoresFinder())  # type: ignore[arg-type]

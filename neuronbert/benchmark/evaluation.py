@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Callable, List, Mapping, NamedTuple, Optional, Sequence, Union
 
-from neuronbert.artifact.manifest import MANIFEST_NAME, Artifact, PathLike, load_artifact
+from neuronbert.artifact.manifest import MANIFEST_NAME, Artifact, PathLike, load_artifact, read_manifest
 from neuronbert.artifact.variants import choose_variants
 from neuronbert.backends.base import ThroughputPlan
 from neuronbert.backends.outputs import Outputs
@@ -63,9 +63,10 @@ def evaluate_artifact(
 
     Raises InputError for a file or an input that cannot be read, ArtifactError and CheckpointError.
     """
-    loaded = artifact if isinstance(artifact, Artifact) else load_artifact(artifact)
-    task = load_task(loaded.task)
+    # Its checksums are verified after the options and the file: a wrong name must not cost the time that takes.
+    task = load_task(artifact.task if isinstance(artifact, Artifact) else read_manifest(Path(artifact))["task"])
     evaluation = task.evaluation(data, limit, *options_of(option_kinds(task), options))
+    loaded = artifact if isinstance(artifact, Artifact) else load_artifact(artifact)
     asked = len(evaluation.inputs)
     total = asked if against is None else 2 * asked
     hub = {"revision": revision, "token": token, "local_files_only": local_files_only, "allow_pickle": allow_pickle}

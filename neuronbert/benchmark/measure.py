@@ -17,8 +17,8 @@ from neuronbert.benchmark.loadgen import SERVER, SINGLE_STREAM, LoadGenResult, r
 from neuronbert.benchmark.points import CLOSED, OFFLINE, OPEN, LoadSpec, Setting
 from neuronbert.checkpoint.tokenizer import Tokenizer
 from neuronbert.engine.batches import collate
-from neuronbert.runner import Runner
 from neuronbert.runner.documents import RunnerStatistics
+from neuronbert.runner.runner import Runner
 from neuronbert.tasks.base import Input, Task
 
 # This many clients for each row of the workers' batches keep them full, however long a batch takes.

@@ -262,7 +262,8 @@ def canonical_name(name: str, family: Family) -> str:
 def is_ignored(name: str, head: Optional[Head]) -> bool:
     """Whether a file may hold a weight of this canonical name that a model with ``head`` does not use."""
     served = () if head is None else head.parts
-    other_head = name.split(".")[0] in _HEAD_PARTS.difference(served)
+    part, dot, _ = name.partition(".")
+    other_head = dot != "" and part in _HEAD_PARTS.difference(served)
     return other_head or bool(_BUFFER.search(name) or _POOLER.search(name))
 
 

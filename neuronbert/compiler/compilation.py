@@ -127,6 +127,8 @@ class Compilation:
         """Write the artifact of ``checkpoint`` into the new folder ``output``; nothing is left there after an error."""
         task = load_task(checkpoint.head.task)
         questions = task.gate().questions(self.gate_data, self.calibration_data, self.skip_gate)
+        # The files are hashed as they were read, before hours may pass.
+        gate = {"skipped": self.skip_gate, "limits": vars(self.limits), **gate_entry(questions, self.skip_gate)}
         with new_folder(output) as folder:
             save_checkpoint_files(checkpoint, folder)
             source = CompileSource(
@@ -143,7 +145,6 @@ class Compilation:
                 trials = [exporter.build(candidate) for candidate in self.candidates]
                 kept = Selection(source, exporter, self.limits, self.progress).choose(trials)
             save_selftest(folder / SELFTEST_NAME, source.selftest)
-            gate = {"skipped": self.skip_gate, "limits": vars(self.limits), **gate_entry(questions, self.skip_gate)}
             write_manifest(folder, new_manifest(checkpoint, kept, trials, gate))
 
 

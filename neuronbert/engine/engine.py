@@ -105,26 +105,26 @@ class Engine:
         return len(plan_batches([len(row.input_ids) for row in rows], self._soonest.plan))
 
     def answer(
-        self, inputs: Iterable[Input], window_options: EncodeOptions = None, answer_options: DecodeOptions = None
+        self, pairs: Iterable[Input], window_options: EncodeOptions = None, answer_options: DecodeOptions = None
     ) -> List[Result]:
         """The result of each input, in order; InputError for one that cannot be asked.
 
         The options are the task's: how inputs become rows, and how outputs become results. None: its defaults.
         """
-        return list(self.stream(inputs, window_options, answer_options))
+        return list(self.stream(pairs, window_options, answer_options))
 
     def stream(
-        self, inputs: Iterable[Input], window_options: EncodeOptions = None, answer_options: DecodeOptions = None
+        self, pairs: Iterable[Input], window_options: EncodeOptions = None, answer_options: DecodeOptions = None
     ) -> Iterator[Result]:
         """Like ``answer``, over any number of inputs in bounded memory."""
-        source = iter(inputs)
+        source = iter(pairs)
         for chunk in iter(lambda: list(islice(source, CHUNK_INPUTS)), []):
             yield from self.answer_encoded(self.encode(chunk, window_options), answer_options)
 
-    def encode(self, inputs: Sequence[Input], window_options: EncodeOptions = None) -> Sequence[Example]:
+    def encode(self, pairs: Sequence[Input], window_options: EncodeOptions = None) -> Sequence[Example]:
         """Tokenise inputs into rows."""
         options = self.task.ENCODE_OPTIONS() if window_options is None else window_options
-        return self.task.encode(self.tokenizer, inputs, options)
+        return self.task.encode(self.tokenizer, pairs, options)
 
     def answer_encoded(
         self,

@@ -1,8 +1,8 @@
 """The plain interface to an artifact: token ids in, the model's outputs out; engine.py is the one for texts."""
 
-import functools
 import json
-from typing import Any, Optional, Type, TypeVar, Union
+from threading import Lock
+from typing import Any, Dict, Optional, Type, TypeVar, Union
 
 import numpy as np
 
@@ -61,15 +61,17 @@ class CompiledModel:
         self.close()
 
 
-@functools.lru_cache(maxsize=None)
-def model_class(task: str) -> Type[CompiledModel]:
-    """The public class of a task's models, under its name in the table of tasks."""
-    attributes = {"task": task, "__doc__": CompiledModel.__doc__, "__module__": "neuronbert"}
-    return type(_name_of(task), (CompiledModel,), attributes)
+_classes: Dict[str, Type[CompiledModel]] = {}
+_making = Lock()
 
 
-def _name_of(task: str) -> str:
-    return next(name for name, model_task in MODEL_CLASSES.items() if model_task == task)
+def model_class(name: str) -> Type[CompiledModel]:
+    """The public class of that name in the table of tasks, always the same one."""
+    with _making:
+        if name not in _classes:
+            attributes = {"task": MODEL_CLASSES[name], "__doc__": CompiledModel.__doc__, "__module__": "neuronbert"}
+            _classes[name] = type(name, (CompiledModel,), attributes)
+        return _classes[name]
 
 
 def _like(tokens: ArrayLike, array: np.ndarray) -> ArrayLike:

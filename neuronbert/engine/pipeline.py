@@ -6,7 +6,8 @@ from typing import Any, Optional, Union
 from neuronbert.artifact.manifest import MANIFEST_NAME, Artifact
 from neuronbert.engine.engine import Engine
 from neuronbert.errors import ArtifactError, UsageError
-from neuronbert.tasks import TASKS
+from neuronbert.tasks import TASKS, load_task
+from neuronbert.tasks.base import Task
 
 
 def pipeline(
@@ -23,7 +24,7 @@ def pipeline(
     else goes to the pipeline. UsageError for another task than the artifact's or no model; ArtifactError, with the
     command that compiles it, for a checkpoint that was not compiled.
     """
-    if task is not None and task not in TASKS:
+    if task not in (None, *TASKS):
         raise UsageError(
             f"neuronbert has no {task!r} pipeline", hint=f"pipeline({next(iter(TASKS))!r}, model=ARTIFACT)"
         )
@@ -43,12 +44,14 @@ def pipeline(
             f"a {type(model).__name__} is not an artifact or an Engine",
             hint="compile_checkpoint((model, tokenizer), 'qa-artifact'), then pipeline(model='qa-artifact')",
         )
-    if task not in (None, model.task.NAME):
+    # What only answers as an Engine does may not say for which task.
+    served: Task = getattr(model, "task", None) or load_task(task or next(iter(TASKS)))
+    if task not in (None, served.NAME):
         raise UsageError(
-            f"{model.artifact.folder} is for {model.task.NAME}, not for {task}",
-            hint=f"pipeline({model.task.NAME!r}, model=ARTIFACT)",
+            f"{model.artifact.folder} is for {served.NAME}, not for {task}",
+            hint=f"pipeline({served.NAME!r}, model=ARTIFACT)",
         )
-    return model.task.pipeline(model, **keywords)
+    return served.pipeline(model, **keywords)
 
 
 def refuse_checkpoint(model: Union[str, Path]) -> None:

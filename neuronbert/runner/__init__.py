@@ -26,7 +26,14 @@ job_input           that file, in blocks of lines
 core_environment    the variables of `neuronbert env`
 """
 
-from neuronbert.runner.requests import Answered
-from neuronbert.runner.runner import Runner
+import importlib
+from typing import Any
 
-__all__ = ["Answered", "Runner"]
+# Imported on use: `neuronbert env` and `top` are in this folder too, and need no engine.
+_EXPORTED = {"Answered": "neuronbert.runner.requests", "Runner": "neuronbert.runner.runner"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _EXPORTED:
+        raise AttributeError(f"module 'neuronbert.runner' has no attribute {name!r}")
+    return getattr(importlib.import_module(_EXPORTED[name]), name)

@@ -19,8 +19,9 @@ from neuronbert.backends.outputs import Outputs
 from neuronbert.engine.batches import collate, plan_batches, uncollate
 from neuronbert.engine.lines import PreparedLine, prepare_lines, refuse_no_input, result_of
 from neuronbert.errors import BackendFailed, InputError, NeuronBertError, RunnerClosed
-from neuronbert.runner import Runner, job_input
+from neuronbert.runner import job_input
 from neuronbert.runner.job_input import JobInput, open_input
+from neuronbert.runner.runner import Runner
 from neuronbert.tasks import load_task
 from neuronbert.tasks.base import DecodeOptions, EncodeOptions, Row, option_kinds, options_of
 from neuronbert.tasks.lines import SkippedLine

@@ -32,11 +32,10 @@ class RequestFactory:
         """The task's options; UsageError for a keyword that is none of them."""
         return _options_of(option_kinds(self.task), tuple(sorted(keywords.items())))
 
-    def of_call(self, inputs: Sequence[Any], keywords: Mapping[str, Any], breakdown: bool) -> Request:
-        """The request of a call such as ``submit(text, top_k=3)``; InputError for a wrong input."""
+    def of_call(self, asked: Input, keywords: Mapping[str, Any], breakdown: bool) -> Request:
+        """The request of an input with the task's options as keywords; InputError for a wrong input."""
         submitted = now_s()
-        asked, options = self.task.call_input(*inputs, **keywords)
-        encode_options, decode_options = self.options(options)
+        encode_options, decode_options = self.options(keywords)
         example = self.task.encode(self.tokenizer, [asked], encode_options)[0]
         return self._of_example(example, decode_options, submitted, breakdown)
 

@@ -78,7 +78,8 @@ class Runner:
     ):
         _refuse_not_above_zero(max_queue=max_queue, max_windows_per_request=max_windows_per_request)
         _refuse_not_above_zero(hang_timeout_s=hang_timeout_s, start_timeout_s=start_timeout_s)
-        _refuse_not_above_zero(in_flight_per_group=in_flight_per_group, batch_size=batch_size)
+        asked = {"in_flight_per_group": in_flight_per_group, "batch_size": batch_size}
+        _refuse_not_above_zero(**{name: value for name, value in asked.items() if value is not None})
         self.artifact = artifact if isinstance(artifact, Artifact) else load_artifact(artifact)
         placement = place_workers(
             self.artifact,
@@ -142,8 +143,9 @@ class Runner:
         its time went. Raises InputError and UsageError for what cannot be asked, Overloaded (at once) when the queue
         is full or too long for ``timeout_s``, RunnerClosed.
         """
+        asked, options = self.task.call_input(*inputs, **keywords)
         self._admission.refuse_early(timeout_s)
-        request = self._requests.of_call(inputs, keywords, breakdown)
+        request = self._requests.of_call(asked, options, breakdown)
         self._admission.admit(request, timeout_s)
         return request.future
 
@@ -273,10 +275,10 @@ class Runner:
             self._sigterm.restore()
 
 
-def _refuse_not_above_zero(**limits: Optional[float]) -> None:
-    """UsageError for a limit that is not above 0; None means that it has a default of its own."""
+def _refuse_not_above_zero(**limits: float) -> None:
+    """UsageError for a limit that is not above 0."""
     for name, value in limits.items():
-        if value is not None and not value > 0:
+        if not value > 0:
             raise UsageError(f"{name} must be above 0, not {value!r}")
 
 

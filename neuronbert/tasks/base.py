@@ -77,7 +77,7 @@ class Answerer(Protocol):
     tokenizer: Tokenizer
 
     def answer(
-        self, inputs: Sequence[Input], window_options: EncodeOptions = None, answer_options: DecodeOptions = None
+        self, pairs: Sequence[Input], window_options: EncodeOptions = None, answer_options: DecodeOptions = None
     ) -> List[Result]:
         """The result of each input, in order."""
 

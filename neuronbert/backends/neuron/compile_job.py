@@ -113,7 +113,7 @@ def job_key(source: ExportSource, weights: Weights, recipe: Recipe, versions: Ma
     facts = {
         "cache_version": CACHE_VERSION,
         "config": dict(source.config),
-        "head": source.head.place,
+        "head": source.head.task,
         "input_names": list(source.input_names),
         "shape": [recipe["batch_size"], recipe["sequence_length"]],
         "compiler_args": recipe["compiler_args"],

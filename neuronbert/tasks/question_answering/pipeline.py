@@ -5,6 +5,7 @@ qa = pipeline("question-answering", model="qa-artifact")          # a folder tha
 qa(question="Who was Jim Henson?", context="Jim Henson was a nice puppet")
 """
 
+import os
 import sys
 import types
 import warnings
@@ -55,7 +56,7 @@ class MissingKey(InputError, KeyError):
     """An input without its question or its context."""
 
 
-class QuestionAndContext(NamedTuple):
+class Sample(NamedTuple):
     """A question and its context, under the names that transformers' SquadExample gave them."""
 
     question_text: str
@@ -97,11 +98,11 @@ class QuestionAnsweringPipeline:
     @staticmethod
     def create_sample(
         question: Union[str, Sequence[str]], context: Union[str, Sequence[str]]
-    ) -> Union[QuestionAndContext, List[QuestionAndContext]]:
-        """A QuestionAndContext, or a list of them for lists of questions and contexts."""
+    ) -> Union[Sample, List[Sample]]:
+        """A Sample, or a list of them for lists of questions and contexts."""
         if isinstance(question, str) and isinstance(context, str):
-            return QuestionAndContext(question, context)
-        return [QuestionAndContext(*pair) for pair in _pairs_of_lists(question, context)]
+            return Sample(question, context)
+        return [Sample(*pair) for pair in _pairs_of_lists(question, context)]
 
     def __call__(self, *inputs: Any, **keywords: Any) -> Any:
         """Answer one or many questions.
@@ -250,7 +251,7 @@ def _batch_size(value: Optional[int]) -> int:
 
 def _warn(text: str) -> None:
     """Warn at the line that called the pipeline, from however deep in the package."""
-    package = str(Path(neuronbert.__file__).parent)
+    package = str(Path(neuronbert.__file__).parent) + os.sep
     depth, frame = 1, sys._getframe()
     while frame.f_back is not None and frame.f_code.co_filename.startswith(package):
         depth, frame = depth + 1, frame.f_back

@@ -110,7 +110,8 @@ COMPILES = """
 import sys
 sys.path.insert(0, sys.argv[1])
 from tiny_source import TinySource
-from neuronbert.backends import load_backend, neuron_compile
+from neuronbert.backends import load_backend
+from neuronbert.backends.neuron import compile_job as neuron_compile
 from neuronbert.backends.neuron.target import NeuronTarget
 neuron = load_backend("neuron")
 real = neuron_compile.run_job
