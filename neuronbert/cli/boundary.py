@@ -5,9 +5,7 @@ import json
 import os
 import signal
 import sys
-import tempfile
 import threading
-import traceback
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from typing import Iterator, List, Optional, Sequence
@@ -118,6 +116,9 @@ def end(message: str, hint: Optional[str], code: int, as_json: bool) -> int:
 
 def report_bug(error: Exception, arguments: Sequence[str], as_json: bool) -> int:
     """Keep the traceback in a file and say where it is."""
+    import tempfile  # here, so that --help does not wait for what it imports
+    import traceback
+
     stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
     log = f"neuronbert {__version__}, Python {sys.version}, arguments {without_token(arguments)}\n\n"
     log += "".join(traceback.format_exception(type(error), error, error.__traceback__))
