@@ -4,18 +4,20 @@ import queue
 import threading
 from collections import Counter
 from pathlib import Path
-from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
+from typing import TYPE_CHECKING, Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
 import numpy as np
 
 from neuronbert.backends.base import Batch, ExportResult, ExportSource, Recipe, ThroughputPlan, Variant
-from neuronbert.backends.openvino.int8_graph import Model
 from neuronbert.backends.outputs import Output, Outputs, cut_tokens, named
 from neuronbert.backends.quiet import import_without_telemetry
 from neuronbert.backends.tracing import GRAPH_BYTES, disk_errors, traceable
 from neuronbert.checkpoint.families import Config, family_of, size_of, usable_positions
 from neuronbert.errors import BackendFailed, BackendUnavailable
 from neuronbert.hardware.machine import BF16, VNNI, has_bf16, has_vnni, library_version, library_versions
+
+if TYPE_CHECKING:  # the first answer does not wait for what only compile needs
+    from neuronbert.backends.openvino.int8_graph import Model
 
 PRECISIONS: Tuple[str, ...] = ("fp32", "bf16", "int8")
 STATIC_SHAPES = False
@@ -100,7 +102,7 @@ def export(source: ExportSource, precision: str, recipe: Recipe, folder: Path) -
     )
 
 
-def _bytes_of(model: Model) -> int:
+def _bytes_of(model: "Model") -> int:
     constants = [node for node in model.get_ops() if node.get_type_name() == "Constant"]
     return sum(int(node.get_byte_size()) for node in constants) + GRAPH_BYTES
 
@@ -121,7 +123,7 @@ def _cpu_flags(precision: str, recipe: Recipe) -> List[str]:
     return [VNNI] if precision == "int8" and not recipe["overflow_fix"] else []
 
 
-def _convert(source: ExportSource) -> Model:
+def _convert(source: ExportSource) -> "Model":
     openvino = import_without_telemetry("openvino")
     import torch
 
