@@ -163,3 +163,15 @@ answer_options = together(
     ),
     task_option("--null-threshold", type=float, help="Answer nothing when the null logit leads by more than this."),
 )
+
+# Of the verbs that answer lines of input.
+line_options = together(
+    on_error_option,
+    window_options,
+    top_k_option,
+    answer_options,
+    details_option,
+    variant_option,
+    threads_option,
+    json_option,
+)

@@ -78,8 +78,7 @@ class Runner:
     ):
         _refuse_not_above_zero(max_queue=max_queue, max_windows_per_request=max_windows_per_request)
         _refuse_not_above_zero(hang_timeout_s=hang_timeout_s, start_timeout_s=start_timeout_s)
-        asked = {"in_flight_per_group": in_flight_per_group, "batch_size": batch_size}
-        _refuse_not_above_zero(**{name: value for name, value in asked.items() if value is not None})
+        _refuse_not_above_zero(**_given(in_flight_per_group=in_flight_per_group, batch_size=batch_size))
         self.artifact = artifact if isinstance(artifact, Artifact) else load_artifact(artifact)
         placement = place_workers(
             self.artifact,
@@ -273,6 +272,11 @@ class Runner:
         self.close(0 if kind is not None else None)
         if self._sigterm is not None:
             self._sigterm.restore()
+
+
+def _given(**limits: Optional[float]) -> Dict[str, float]:
+    """Those that are not None."""
+    return {name: value for name, value in limits.items() if value is not None}
 
 
 def _refuse_not_above_zero(**limits: float) -> None:

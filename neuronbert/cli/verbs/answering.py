@@ -6,16 +6,7 @@ from typing import Any, BinaryIO, Dict, Iterator, List, Optional
 
 import click
 
-from neuronbert.cli.options import (
-    answer_options,
-    details_option,
-    json_option,
-    on_error_option,
-    threads_option,
-    top_k_option,
-    variant_option,
-    window_options,
-)
+from neuronbert.cli.options import line_options
 from neuronbert.cli.output import bytes_bar, note, note_beside_bar, put, show, to_json
 from neuronbert.errors import InputError, NeuronBertError, UsageError
 
@@ -27,14 +18,7 @@ from neuronbert.errors import InputError, NeuronBertError, UsageError
 @click.option(
     "--input", "input_", type=click.Path(allow_dash=True), help='JSON lines of {"question", "context"}; - for stdin.'
 )
-@on_error_option
-@window_options
-@top_k_option
-@answer_options
-@details_option
-@variant_option
-@threads_option
-@json_option
+@line_options
 def answer(
     artifact: str, question: Optional[str], context: Optional[str], input_: Optional[str], on_error: str, **options: Any
 ) -> None:
@@ -99,14 +83,7 @@ def open_input(path: str) -> Iterator[BinaryIO]:
 @click.option(
     "--workers", type=click.IntRange(min=1), help="Processes.  [default: one a core group; on CPUs one that has all]"
 )
-@on_error_option
-@window_options
-@top_k_option
-@answer_options
-@details_option
-@variant_option
-@threads_option
-@json_option
+@line_options
 def run_(artifact: str, input: str, output: str, as_json: bool, **options: Any) -> None:
     """Answer a file of questions of any size with ARTIFACT, through the multi-worker runner.
 
