@@ -1,5 +1,6 @@
 """The options of the command line that several verbs share, and those that compile has for each of its parts."""
 
+from functools import wraps
 from typing import Any, Callable
 
 import click
@@ -122,15 +123,30 @@ on_error_option = click.option(
 )
 
 
-def _if_given(context: click.Context, option: click.Parameter, value: Any) -> Any:
-    """None for a default: the task that the artifact is for has its own, and may not have the option at all."""
-    is_default = context.get_parameter_source(str(option.name)) is ParameterSource.DEFAULT
-    return None if is_default else value
+class TaskOption(click.Option):
+    """An option of a task's."""
 
 
 def task_option(*names: str, **settings: Any) -> Decorator:
-    """An option of a task's: unless it is typed it is not passed on."""
-    return click.option(*names, callback=_if_given, **settings)
+    """An option of a task's; its verb needs ``typed_task_options`` too."""
+    return click.option(*names, cls=TaskOption, **settings)
+
+
+def typed_task_options(verb: Callable[..., Any]) -> Callable[..., Any]:
+    """Passes a task's option on if it is typed: the artifact's task has its own default, or may not have it at all."""
+
+    @wraps(verb)
+    def call(**options: Any) -> Any:
+        context = click.get_current_context()
+        left_out = {
+            option.name
+            for option in context.command.params
+            if isinstance(option, TaskOption)
+            and context.get_parameter_source(str(option.name)) is ParameterSource.DEFAULT
+        }
+        return verb(**{name: value for name, value in options.items() if name not in left_out})
+
+    return call
 
 
 window_options = together(
@@ -174,4 +190,5 @@ line_options = together(
     variant_option,
     threads_option,
     json_option,
+    typed_task_options,
 )

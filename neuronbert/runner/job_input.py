@@ -3,14 +3,14 @@
 import hashlib
 import os
 import stat
-import sys
 from contextlib import contextmanager
 from typing import BinaryIO, Iterator, List, Optional
 
 from neuronbert.artifact.manifest import PathLike
 from neuronbert.artifact.resumable import Record, partial_path, record_path
 from neuronbert.engine.engine import CHUNK_INPUTS
-from neuronbert.errors import InputError, OutputError
+from neuronbert.errors import OutputError
+from neuronbert.tasks.lines import open_lines
 
 # Part of what an unfinished job was begun with: a release that changes either must not go on with it.
 BLOCK_LINES = CHUNK_INPUTS
@@ -72,12 +72,5 @@ class JobInput:
 @contextmanager
 def open_input(path: PathLike) -> Iterator[JobInput]:
     """The file at ``path``, or stdin for "-"; InputError for a file that cannot be opened."""
-    if path == "-":
-        yield JobInput(sys.stdin.buffer)
-        return
-    try:
-        file = open(path, "rb")
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}", hint="a file of JSON lines, or - for stdin") from None
-    with file:
+    with open_lines(path, hint="a file of JSON lines, or - for stdin") as file:
         yield JobInput(file)

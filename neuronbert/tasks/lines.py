@@ -1,11 +1,13 @@
 """Reads inputs from JSON lines for engine and runner, whatever the task, whose LineForm says what a line must hold."""
 
 import json
+import sys
+from contextlib import contextmanager
 from itertools import count
 from typing import Any, BinaryIO, Iterable, Iterator, List, Mapping, NamedTuple, Optional, Union
 
 from neuronbert.errors import InputError, UsageError
-from neuronbert.tasks.base import Document, Input, Keywords, LineForm
+from neuronbert.tasks.base import Document, Input, Keywords, LineForm, PathLike
 
 MAX_LINE_BYTES = 1 << 26  # far longer than any line of text
 
@@ -24,6 +26,20 @@ class SkippedLine(NamedTuple):
 
     line_number: int  # from 1
     reason: str
+
+
+@contextmanager
+def open_lines(path: PathLike, hint: str) -> Iterator[BinaryIO]:
+    """The file at ``path``, or stdin for "-", as bytes; InputError for a file that cannot be opened."""
+    if path == "-":
+        yield sys.stdin.buffer
+        return
+    try:
+        file = open(path, "rb")
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}", hint=hint) from None
+    with file:
+        yield file
 
 
 def bounded_lines(file: BinaryIO, form: LineForm) -> Iterator[bytes]:

@@ -1,14 +1,13 @@
 """The verbs that answer questions from an artifact: one or a stream of them here, a file of any size by the runner."""
 
-import sys
-from contextlib import contextmanager, suppress
-from typing import Any, BinaryIO, Dict, Iterator, List, Optional
+from contextlib import suppress
+from typing import Any, Dict, List, Optional
 
 import click
 
 from neuronbert.cli.options import line_options
 from neuronbert.cli.output import bytes_bar, note, note_beside_bar, put, show, to_json
-from neuronbert.errors import InputError, NeuronBertError, UsageError
+from neuronbert.errors import NeuronBertError, UsageError
 
 
 @click.command("answer")
@@ -46,29 +45,16 @@ def _answer_one(artifact: str, question: str, context: str, as_json: bool, **opt
 
 def _answer_file(artifact: str, input_: str, on_error: str, as_json: bool, **options: Any) -> None:
     from neuronbert.engine.answering import answer_file
+    from neuronbert.tasks.lines import open_lines
 
     results: List[Dict[str, Any]] = []
     on_result = results.append if as_json else lambda result: put(to_json(result))
-    with open_input(input_) as file:
+    with open_lines(input_, hint="--input FILE.jsonl, or - for stdin") as file:
         skipped = answer_file(artifact, file, on_error=on_error, on_result=on_result, **options)
     if as_json:
         put(to_json({"results": results, "skipped": [line._asdict() for line in skipped]}, indent=2))
     for line in skipped:
         note(f"skipped line {line.line_number}: {line.reason}")
-
-
-@contextmanager
-def open_input(path: str) -> Iterator[BinaryIO]:
-    """A file, or stdin for ``-``, as bytes."""
-    if path == "-":
-        yield sys.stdin.buffer
-        return
-    try:
-        file = open(path, "rb")
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}", hint="--input FILE.jsonl, or - for stdin") from None
-    with file:
-        yield file
 
 
 @click.command("run")

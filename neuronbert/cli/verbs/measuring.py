@@ -10,6 +10,7 @@ from neuronbert.cli.options import (
     json_option,
     list_option,
     threads_option,
+    typed_task_options,
     variant_option,
     window_options,
 )
@@ -28,6 +29,7 @@ from neuronbert.cli.output import note, progress_bar, show
 @threads_option
 @hub_options
 @json_option
+@typed_task_options
 def evaluate(artifact: str, data: str, as_json: bool, **options: Any) -> None:
     """Exact match and F1 of ARTIFACT on DATA (SQuAD v1.1 or v2.0), as the official scripts count them."""
     from neuronbert.benchmark.evaluation import evaluate_artifact
