@@ -248,6 +248,17 @@ def test_a_line_sets_the_tasks_options_for_itself(echo: Artifact) -> None:
     assert results[0]["label"] is None and results[1]["evidence"] in TEXTS[0] and results[2]["label"] in LABELS
 
 
+def test_the_command_line_passes_on_what_is_typed(
+    echo: Artifact, expected: List[Dict[str, Any]], tmp_path: Path
+) -> None:
+    """Its defaults are question answering's: another task has its own, and refuses by name what it does not have."""
+    (tmp_path / "texts.jsonl").write_bytes(lines_of(TEXTS[:1], evidence=True))
+    command = ["answer", str(echo.folder), "--input", str(tmp_path / "texts.jsonl"), "--threads", "1"]
+    assert json.loads(CliRunner().invoke(cli, command).output) == {"line": 1, **expected[0]}
+    refused = CliRunner().invoke(cli, [*command, "--top-k", "1"]).exception
+    assert isinstance(refused, UsageError) and "top_k" in str(refused)
+
+
 @pytest.mark.parametrize(
     ("line", "reason"),
     [
