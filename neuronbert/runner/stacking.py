@@ -2,10 +2,9 @@
 
 from typing import List, NamedTuple, Sequence
 
-import numpy as np
-
 from neuronbert.backends.base import Batch
 from neuronbert.backends.outputs import Output, Outputs, row_of
+from neuronbert.engine.batches import collate
 from neuronbert.runner.batching import WHOLE_BATCH, Batcher, QueuedRow, fill_of, padding_of
 from neuronbert.runner.requests import Trip
 
@@ -28,13 +27,10 @@ def stack_rows(rows: Sequence[QueuedRow], pad_id: int) -> Batch:
         assert whole is not None
         return whole
     model_rows = [row.request.rows[row.row_index] for row in rows]
-    shape = len(model_rows), max(len(row.input_ids) for row in model_rows)
-    batch = Batch(np.full(shape, pad_id, np.int64), np.zeros(shape, np.int64), np.zeros(shape, np.int64))
+    batch = collate(model_rows, pad_id)
     for number, row in enumerate(model_rows):
-        length = len(row.input_ids)
-        batch.input_ids[number, :length] = row.input_ids
-        batch.attention_mask[number, :length] = 1 if row.attention_mask is None else row.attention_mask
-        batch.token_type_ids[number, :length] = row.token_type_ids
+        if row.attention_mask is not None:
+            batch.attention_mask[number, : len(row.attention_mask)] = row.attention_mask
     return batch
 
 
