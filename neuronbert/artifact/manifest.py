@@ -253,10 +253,11 @@ def sha256_of(path: Path) -> str:
     return sha.hexdigest()
 
 
-def checksums(folder: Path, below: str = "") -> Dict[str, str]:
-    """path → SHA-256 of every file below ``folder/below``, the paths relative to ``folder``."""
-    start = folder / below
-    return {path.relative_to(folder).as_posix(): sha256_of(path) for path in sorted(start.rglob("*")) if path.is_file()}
+def checksums(folder: Path) -> Dict[str, str]:
+    """path → SHA-256 of every file below ``folder``, the paths relative to it."""
+    return {
+        path.relative_to(folder).as_posix(): sha256_of(path) for path in sorted(folder.rglob("*")) if path.is_file()
+    }
 
 
 def manifest_of(
@@ -282,11 +283,14 @@ def manifest_of(
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
     """Write the manifest last: with the checksum of every file that is in ``folder`` by then, and its own digest."""
-    variants = [
-        {**variant, "files": checksums(folder, f"variants/{variant['name']}")} for variant in manifest["variants"]
-    ]
+    sums = checksums(folder)
+
+    def below(prefix: str) -> Dict[str, str]:
+        return {path: sha for path, sha in sums.items() if path.startswith(prefix)}
+
+    variants = [{**variant, "files": below(f"variants/{variant['name']}/")} for variant in manifest["variants"]]
     in_variants = {path for variant in variants for path in variant["files"]}
-    shared = {path: sha for path, sha in checksums(folder).items() if path not in in_variants and path != MANIFEST_NAME}
+    shared = {path: sha for path, sha in sums.items() if path not in in_variants and path != MANIFEST_NAME}
     body = {**manifest, "variants": variants, "files": shared, "digest": NO_DIGEST}
     raw = (json.dumps(body, indent=2, allow_nan=False) + "\n").encode()
     digest = hashlib.sha256(raw).hexdigest()

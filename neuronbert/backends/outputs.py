@@ -29,13 +29,6 @@ def row_of(outputs: Outputs, specs: Sequence[Output], row: int, tokens: int) -> 
     }
 
 
-def cut_tokens(outputs: Outputs, specs: Sequence[Output], tokens: int) -> Outputs:
-    """The outputs of a batch's first ``tokens`` tokens."""
-    return {
-        spec.name: outputs[spec.name][:, :tokens] if spec.per == PER_TOKEN else outputs[spec.name] for spec in specs
-    }
-
-
 def fit_tokens(outputs: Outputs, specs: Sequence[Output], tokens: int) -> Outputs:
     """The outputs of a batch for exactly ``tokens`` tokens: cut, or filled up with 0."""
     return {

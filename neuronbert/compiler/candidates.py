@@ -5,10 +5,10 @@ from dataclasses import dataclass, field
 from itertools import zip_longest
 from pathlib import Path
 from statistics import median
-from typing import Any, Dict, Iterable, List, NamedTuple, Optional, Sequence, Tuple, Union
+from typing import Any, Dict, Iterable, List, NamedTuple, Optional, Sequence, Union
 
 from neuronbert.backends import BACKENDS, backend_module, load_backend
-from neuronbert.backends.base import Backend, Recipe, Session, ThroughputPlan
+from neuronbert.backends.base import Recipe, Session, ThroughputPlan
 from neuronbert.errors import UsageError
 from neuronbert.hardware.machine import has_inferentia
 from neuronbert.tasks.base import Agreement, Document
@@ -119,12 +119,9 @@ def auto_backends() -> Sequence[str]:
     On an inf1 instance, real or emulated, those are the ones for its chips: the chips are what is paid for.
     """
     device = "neuron" if has_inferentia() or os.environ.get("NEURONBERT_EMULATE") else "cpu"
-    ranks = {name: module.AUTO_RANK for name, module in _modules() if module.DEVICE == device}
+    modules = {name: backend_module(name) for name in BACKENDS}
+    ranks = {name: module.AUTO_RANK for name, module in modules.items() if module.DEVICE == device}
     return [name for _, name in sorted((rank, name) for name, rank in ranks.items() if rank is not None)]
-
-
-def _modules() -> List[Tuple[str, Backend]]:
-    return [(name, backend_module(name)) for name in BACKENDS]
 
 
 def _offered(backend: str, precisions: Sequence[str], neuron_precision: Optional[str]) -> List[str]:

@@ -4,14 +4,14 @@ import shutil
 import time
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Iterator, List, Optional
+from typing import Iterator, List
 
 from neuronbert.backends import load_backend
 from neuronbert.backends.base import ExportResult, Recipe
 from neuronbert.backends.buckets import BucketedSession
 from neuronbert.backends.isolated import load_isolated
 from neuronbert.backends.neuron.failures import PipelineRefused
-from neuronbert.backends.neuron.target import NeuronTarget, one_step_smaller
+from neuronbert.backends.neuron.target import NeuronPlan, NeuronTarget, one_step_smaller
 from neuronbert.backends.quiet import silence_tracing_warnings
 from neuronbert.compiler.candidates import Candidate, Trial, VariantEntry
 from neuronbert.compiler.source import CompileSource, Progress
@@ -92,7 +92,7 @@ class Exporter:
         else:
             self._export_variant(trial, trial.candidate.name, recipe)
             trial.session, trial.plan = load_variants(
-                self._folders(trial), trial.variants, outputs, threads=self._threads, streams=None
+                trial.folders, trial.variants, outputs, threads=self._threads, streams=None
             )
         if trial.session.precision != trial.candidate.precision:
             raise BackendFailed(
@@ -103,7 +103,7 @@ class Exporter:
     def _export_variant(self, trial: Trial, name: str, recipe: Recipe, words: str = "") -> None:
         self._progress(f"{name}: compiling" + (f" ({words or _recipe_words(recipe)})" if recipe else ""))
         backend = load_backend(trial.candidate.backend)
-        folder = self._folder_of(name)
+        folder = self._folder / "variants" / name
         folder.mkdir(parents=True)
         trial.folders.append(folder)
         started = time.perf_counter()
@@ -117,42 +117,29 @@ class Exporter:
         assert target is not None
         refused: List[int] = []
         while True:
+            plan = target.plan(self._source.checkpoint.encoder_parameters, refused)
             try:
-                self._export_each_bucket(trial, recipe, target, refused)
+                self._export_each_bucket(trial, recipe, target, plan)
                 break
             except PipelineRefused as error:
-                smaller = self._smaller_pipeline(target, refused)
-                if smaller is None:
+                cores = plan.layout.cores_per_model
+                if not target.asks_for_auto_cores or cores == 1:
                     raise
-                self._progress(f"{error.message}\ntrying {smaller} pipeline cores instead")
+                refused.append(cores)
+                self._progress(f"{error.message}\ntrying {one_step_smaller(cores)} pipeline cores instead")
                 self.discard(trial)
                 trial.variants = []
-        session = load_isolated(self._folders(trial), trial.variants, self._source.outputs, threads=self._threads)
+        session = load_isolated(trial.folders, trial.variants, self._source.outputs, threads=self._threads)
         trial.plan = session.plan()
         return session
 
-    def _export_each_bucket(self, trial: Trial, recipe: Recipe, target: NeuronTarget, refused: List[int]) -> None:
-        plan = target.plan(self._source.checkpoint.encoder_parameters, refused)
+    def _export_each_bucket(self, trial: Trial, recipe: Recipe, target: NeuronTarget, plan: NeuronPlan) -> None:
         for line in plan.sentences():
             self._progress(line)
         for bucket in plan.buckets:
             bucket_recipe = {**recipe, **target.recipe(plan, bucket)}
             name = f"{trial.candidate.backend}-{bucket.name}"
             self._export_variant(trial, name, bucket_recipe, " ".join(bucket_recipe["compiler_args"]))
-
-    def _smaller_pipeline(self, target: NeuronTarget, refused: List[int]) -> Optional[int]:
-        """The next number of cores to try; the plan's, which the compiler refused, joins ``refused``. None: no more."""
-        cores = target.plan(self._source.checkpoint.encoder_parameters, refused).layout.cores_per_model
-        if not target.asks_for_auto_cores or cores == 1:
-            return None
-        refused.append(cores)
-        return one_step_smaller(cores)
-
-    def _folder_of(self, name: str) -> Path:
-        return self._folder / "variants" / name
-
-    def _folders(self, trial: Trial) -> List[Path]:
-        return [self._folder_of(str(variant["name"])) for variant in trial.variants]
 
     def discard(self, trial: Trial) -> None:
         """Close the trial's session and remove its files."""

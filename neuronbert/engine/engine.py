@@ -2,7 +2,7 @@
 
 from itertools import islice
 from threading import Lock
-from typing import Iterable, Iterator, List, Optional, Sequence, Union
+from typing import Iterable, Iterator, List, Optional, Sequence, TypeVar, Union
 
 from neuronbert.artifact.manifest import Artifact, PathLike, load_artifact
 from neuronbert.artifact.variants import choose_variants
@@ -19,6 +19,8 @@ from neuronbert.tasks.base import DecodeOptions, EncodeOptions, Example, Input, 
 
 # Rows are sorted by length within a chunk: large enough for batches of equal lengths, small enough to stream.
 CHUNK_INPUTS = 512
+
+Item = TypeVar("Item")
 
 
 class Engine:
@@ -96,8 +98,10 @@ class Engine:
             if self._closed:
                 raise BackendFailed("this engine is closed", hint="make a new one, or ask inside its with block")
             streams = self._fastest_streams
+            if streams == 1:
+                return self._soonest
             many = self._batches(rows) >= 2 * streams
-            if self._fastest is None and streams > 1 and many:
+            if self._fastest is None and many:
                 self._fastest = self._load(streams)
             return self._fastest if many and self._fastest is not None else self._soonest
 
@@ -117,8 +121,7 @@ class Engine:
         self, pairs: Iterable[Input], window_options: EncodeOptions = None, answer_options: DecodeOptions = None
     ) -> Iterator[Result]:
         """Like ``answer``, over any number of inputs in bounded memory."""
-        source = iter(pairs)
-        for chunk in iter(lambda: list(islice(source, CHUNK_INPUTS)), []):
+        for chunk in chunks_of(pairs):
             yield from self.answer_encoded(self.encode(chunk, window_options), answer_options)
 
     def encode(self, pairs: Sequence[Input], window_options: EncodeOptions = None) -> Sequence[Example]:
@@ -161,3 +164,9 @@ class Engine:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def chunks_of(items: Iterable[Item]) -> Iterator[List[Item]]:
+    """The items in lists of CHUNK_INPUTS, the last one shorter."""
+    source = iter(items)
+    return iter(lambda: list(islice(source, CHUNK_INPUTS)), [])

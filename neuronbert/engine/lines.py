@@ -1,16 +1,13 @@
 """Answers files of JSON lines (tasks/lines.py): a result for each line, and every error with its line number."""
 
 from dataclasses import replace
-from itertools import islice
-from typing import Any, BinaryIO, Iterable, Iterator, List, NamedTuple, Sequence, Tuple, TypeVar, Union
+from typing import Any, BinaryIO, Iterable, Iterator, List, NamedTuple, Sequence, Tuple, Union
 
 from neuronbert.checkpoint.tokenizer import Tokenizer
-from neuronbert.engine.engine import CHUNK_INPUTS, Engine
+from neuronbert.engine.engine import Engine, chunks_of
 from neuronbert.errors import InputError, NeuronBertError, UsageError
 from neuronbert.tasks.base import DecodeOptions, Document, EncodeOptions, Example, Keywords, Result, Task
 from neuronbert.tasks.lines import InputLine, SkippedLine, bounded_lines, read_lines
-
-Item = TypeVar("Item")
 
 
 class PreparedLine(NamedTuple):
@@ -52,7 +49,7 @@ def prepare_lines(
     reader = read_lines(lines, task.LINES, on_error, first_line)
     prepared: List[PreparedLine] = []
     refused: List[SkippedLine] = []
-    for chunk in _chunks(reader):
+    for chunk in chunks_of(reader):
         for line, outcome in zip(chunk, _encode(task, tokenizer, chunk, encode_options, decode_options)):
             if isinstance(outcome, PreparedLine):
                 prepared.append(outcome)
@@ -70,11 +67,6 @@ def refuse_no_input(task: Task, lines: int) -> None:
     """Raise InputError if no line, good or bad, was read."""
     if not lines:
         raise InputError(f"the input holds no {task.LINES.noun}", hint=f"one JSON object a line: {task.LINES.example}")
-
-
-def _chunks(items: Iterable[Item]) -> Iterator[List[Item]]:
-    source = iter(items)
-    return iter(lambda: list(islice(source, CHUNK_INPUTS)), [])
 
 
 def _encode(
@@ -105,7 +97,7 @@ def with_keywords(options: Any, keywords: Keywords) -> Any:
 
 def answer_prepared(engine: Engine, prepared: Sequence[PreparedLine]) -> Iterator[Document]:
     """One result for each prepared line, in order."""
-    for chunk in _chunks(prepared):
+    for chunk in chunks_of(prepared):
         results = engine.answer_encoded([line.example for line in chunk], [line.options for line in chunk])
         for line, result in zip(chunk, results):
             yield result_of(engine.task, line, result)

@@ -1,6 +1,5 @@
 """The plain interface to an artifact: token ids in, the model's outputs out; engine.py is the one for texts."""
 
-import json
 from threading import Lock
 from typing import Any, Dict, Optional, Type, TypeVar, Union
 
@@ -27,7 +26,7 @@ class CompiledModel:
                 hint="neuronbert inspect shows what an artifact is for",
             )
         self.engine = engine
-        self.config = json.loads((engine.artifact.folder / "config.json").read_text())
+        self.config = engine.tokenizer.config
 
     @classmethod
     def from_pretrained(

@@ -2,7 +2,6 @@
 
 import functools
 import itertools
-import json
 from typing import Any, List, Mapping, Optional, Sequence, Tuple, Type, Union
 
 from neuronbert.artifact.manifest import Artifact
@@ -25,7 +24,6 @@ class RequestFactory:
     def __init__(self, artifact: Artifact, placement: Placement):
         self.task = load_task(artifact.task)
         self.tokenizer = _tokenizer(artifact, placement)
-        self._config: Mapping[str, Any] = json.loads((artifact.folder / "config.json").read_text(encoding="utf-8"))
         self._ids = itertools.count(1)
 
     def options(self, keywords: Mapping[str, Any]) -> Options:
@@ -56,7 +54,7 @@ class RequestFactory:
         """The request of rows that the caller tokenised; ``full_batch`` of them stay one batch as they are."""
         submitted = now_s()
         batch = encoded_batch(input_ids, attention_mask, token_type_ids)
-        refuse_foreign_tokens(batch, self._config, self.tokenizer.max_length)
+        refuse_foreign_tokens(batch, self.tokenizer.config, self.tokenizer.max_length)
         if len(batch.input_ids) == full_batch:
             return self._new(submitted, (), self._output, batch=batch, breakdown=breakdown)
         rows = [Row(ids, types, mask) for ids, mask, types in zip(*batch)]

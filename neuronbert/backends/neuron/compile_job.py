@@ -17,7 +17,7 @@ import sys
 import tempfile
 import traceback
 from pathlib import Path
-from typing import Any, Iterator, List, Mapping, NamedTuple, Optional
+from typing import Iterator, List, Mapping, NamedTuple, Optional
 
 import numpy as np
 
@@ -67,7 +67,7 @@ def compile_bucket(source: ExportSource, recipe: Recipe, versions: Mapping[str, 
             failure = run_job(job, recipe.get("compiler_timeout_s"))
             report = read_report(job)
             if report is not None and failure is None:
-                failure = "\n".join(CompileReport(*report).fallback())
+                failure = "\n".join(report.fallback())
             if failure:
                 log = cache / "failed" / f"{key[:12]}.log"
                 log.parent.mkdir(exist_ok=True)
@@ -146,7 +146,7 @@ def read_entry(entry: Path) -> Optional[Compiled]:
             return None
     except OSError:
         return None
-    return Compiled(entry / MODEL, entry / LOG, CompileReport(*report))
+    return Compiled(entry / MODEL, entry / LOG, report)
 
 
 def store(job: Path, entry: Path) -> Compiled:
@@ -164,10 +164,10 @@ def store(job: Path, entry: Path) -> Compiled:
     return stored
 
 
-def read_report(folder: Path) -> Optional[List[Any]]:
-    """The fields of the CompileReport that a child wrote; None if there is none."""
+def read_report(folder: Path) -> Optional[CompileReport]:
+    """The report that a child wrote; None if there is none."""
     try:
-        return list(json.loads((folder / REPORT).read_text(encoding="utf-8")))
+        return CompileReport(*json.loads((folder / REPORT).read_text(encoding="utf-8")))
     except (OSError, ValueError):
         return None
 

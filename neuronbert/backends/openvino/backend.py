@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Dict, List, Mapping, Optional, Sequence, 
 import numpy as np
 
 from neuronbert.backends.base import Batch, ExportResult, ExportSource, Recipe, ThroughputPlan, Variant
-from neuronbert.backends.outputs import Output, Outputs, cut_tokens, named
+from neuronbert.backends.outputs import Output, Outputs, fit_tokens, named
 from neuronbert.backends.quiet import import_without_telemetry
 from neuronbert.backends.tracing import GRAPH_BYTES, disk_errors, traceable
 from neuronbert.checkpoint.families import Config, family_of, size_of, usable_positions
@@ -210,7 +210,7 @@ class OpenVinoSession:
         try:
             request.infer([np.ascontiguousarray(fields[name]) for name in self._inputs], share_inputs=True)
             arrays = [request.get_output_tensor(index).data for index in range(len(self._outputs))]
-            outputs = cut_tokens(named(self._outputs, arrays), self._outputs, batch.input_ids.shape[1])
+            outputs = fit_tokens(named(self._outputs, arrays), self._outputs, batch.input_ids.shape[1])
             # Copied: the request writes its next results to the same memory.
             return {name: array.copy() for name, array in outputs.items()}
         except RuntimeError as error:

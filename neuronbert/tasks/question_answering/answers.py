@@ -7,7 +7,7 @@ per window, answers with the same text (whatever its case) are one answer whose 
 import math
 from dataclasses import dataclass
 from numbers import Integral, Real
-from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple, Union
 
 import numpy as np
 import tokenizers
@@ -343,6 +343,11 @@ def _plain(answers: Sequence[Answer]) -> List[Answer]:
 def _detailed(answer: Answer, null_difference: float) -> Answer:
     detailed = {key: answer[key] for key in ("score", "start", "end", "answer", "window")}
     return {**detailed, "null_difference": null_difference}
+
+
+def single(ranked: List[Answer]) -> Union[Answer, List[Answer]]:
+    """The answer itself where there is exactly one, else the list."""
+    return ranked[0] if len(ranked) == 1 else ranked
 
 
 def flat(ranked: Sequence[Answer], top_k: int) -> Answer:

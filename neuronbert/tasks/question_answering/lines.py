@@ -47,9 +47,9 @@ LINES = LineForm(
 )
 
 
-def read_questions(lines: Iterable[Union[str, bytes]], on_error: str = "fail", first_line: int = 1) -> LineReader:
+def read_questions(lines: Iterable[Union[str, bytes]], on_error: str = "fail") -> LineReader:
     """Questions from JSON lines; see tasks.lines.read_lines."""
-    return read_lines(lines, LINES, on_error, first_line)
+    return read_lines(lines, LINES, on_error)
 
 
 def question_line(question: str, context: str, id: Union[str, int, None] = None, **keywords: Any) -> str:

@@ -18,7 +18,7 @@ import neuronbert
 from neuronbert.checkpoint.tokenizer import Tokenizer
 from neuronbert.errors import InputError, UsageError
 from neuronbert.tasks.base import Answerer, Keywords, option_names, options_of
-from neuronbert.tasks.question_answering.answers import Answer, AnswerOptions
+from neuronbert.tasks.question_answering.answers import Answer, AnswerOptions, single
 from neuronbert.tasks.question_answering.lines import Pair
 from neuronbert.tasks.question_answering.windows import WindowOptions
 
@@ -77,11 +77,6 @@ class QuestionAnsweringPipeline:
     task = "question-answering"
 
     def __init__(self, model: Answerer, tokenizer: Any = None, **keywords: Any):
-        if not callable(getattr(model, "answer", None)):
-            raise UsageError(
-                f"a {type(model).__name__} is not an artifact or an Engine",
-                hint="compile_checkpoint((model, tokenizer), 'qa-artifact'), then pipeline(model='qa-artifact')",
-            )
         self.model = model
         if isinstance(tokenizer, Tokenizer) and tokenizer is model.tokenizer:
             tokenizer = None
@@ -124,7 +119,7 @@ class QuestionAnsweringPipeline:
         if not isinstance(pairs, list):
             return self._stream(pairs, batch_size, window_options, answer_options)
         answers = self.model.answer(pairs, window_options, answer_options)
-        results = [_result(ranked) for ranked in answers]
+        results = [single(ranked) for ranked in answers]
         return results[0] if len(results) == 1 else results
 
     def _stream(
@@ -133,7 +128,7 @@ class QuestionAnsweringPipeline:
         for chunk in iter(lambda: list(islice(items, batch_size)), []):
             pairs = [_pair(item) for item in chunk]
             for ranked in self.model.answer(pairs, window_options, answer_options):
-                yield _result(ranked)
+                yield single(ranked)
 
 
 def read_inputs(inputs: Sequence[Any], keywords: Keywords) -> Union[List[Pair], Iterator[Any]]:
@@ -256,7 +251,3 @@ def _warn(text: str) -> None:
     while frame.f_back is not None and frame.f_code.co_filename.startswith(package):
         depth, frame = depth + 1, frame.f_back
     warnings.warn(text, UserWarning, stacklevel=depth)
-
-
-def _result(answers: List[Answer]) -> Result:
-    return answers[0] if len(answers) == 1 else answers

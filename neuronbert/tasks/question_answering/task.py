@@ -8,7 +8,8 @@ from neuronbert.checkpoint.families import Head, Shape, Tensor, TorchModel
 from neuronbert.checkpoint.tokenizer import Tokenizer
 from neuronbert.errors import InputError
 from neuronbert.tasks.base import Answerer, Document, Keywords, PathLike, Row, TaskEvaluation, TaskGate
-from neuronbert.tasks.question_answering import text
+from neuronbert.tasks.lines import open_lines
+from neuronbert.tasks.question_answering import answers, text
 from neuronbert.tasks.question_answering.answers import Answer, AnswerOptions, flat, logits_of, rank_answers
 from neuronbert.tasks.question_answering.lines import LINES as LINES
 from neuronbert.tasks.question_answering.lines import Pair, read_questions
@@ -86,13 +87,10 @@ def read_inputs(path: Optional[PathLike]) -> List[Pair]:
 
     if path is None:
         path = gate_path()
-    try:
-        if Path(path).suffix == ".jsonl":
-            with open(path, "rb") as lines:
-                return [line.input for line in read_questions(lines)]
-        return [Pair(labelled.question, labelled.context) for labelled in load_squad(path)]
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}", hint="a .jsonl or a SQuAD .json file") from None
+    if Path(path).suffix == ".jsonl":
+        with open_lines(path, hint="a .jsonl or a SQuAD .json file") as lines:
+            return [line.input for line in read_questions(lines)]
+    return [Pair(labelled.question, labelled.context) for labelled in load_squad(path)]
 
 
 def full_rows(tokenizer: Tokenizer, inputs: Sequence[Tuple[str, str]], tokens: int, count: int) -> List[Row]:
@@ -114,16 +112,12 @@ def decode(example: Example, outputs: Sequence[Outputs], options: AnswerOptions)
     return rank_answers(example, *logits_of(outputs), options)
 
 
-def call_result(result: List[Answer]) -> Any:
-    """The answer itself where there is exactly one, else the list."""
-    return result[0] if len(result) == 1 else result
-
-
 def json_result(result: List[Answer], options: AnswerOptions) -> Document:
     """One answer's own keys where one was asked for, else a list under ``answers``."""
     return flat(result, options.top_k)
 
 
+call_result = answers.single
 result_text = text.answers_text
 
 
