@@ -2,11 +2,11 @@
 
 import math
 from pathlib import Path
-from typing import Any, Callable, List, Sequence, Tuple, Union
+from typing import Any, Callable, List, Sequence, Union
 
 from neuronbert.benchmark import statistics
 from neuronbert.benchmark.points import OPEN, Setting
-from neuronbert.benchmark.report import IDENTITY, Document, Point, label_of
+from neuronbert.benchmark.report import Document, Point, identity_of, label_of
 from neuronbert.errors import GateRefused, UsageError
 
 # Parts of a report, with the facts of each that must be equal before two are compared.
@@ -57,8 +57,8 @@ def _is_of(point: Point, setting: Setting) -> bool:
 def compare_reports(before: Document, after: Document) -> List[statistics.Difference]:
     """Throughput and p95 of every point that both reports have; UsageError for unlike reports or no such point."""
     refuse_unlike(before, after)
-    old = {_identity(point): point for point in before["points"]}
-    pairs = [(old[_identity(point)], point) for point in after["points"] if _identity(point) in old]
+    old = {identity_of(point): point for point in before["points"]}
+    pairs = [(old[identity_of(point)], point) for point in after["points"] if identity_of(point) in old]
     if not pairs:
         raise UsageError("these reports have no point in common", hint="the same options for both")
     return [
@@ -73,10 +73,6 @@ def compare_reports(before: Document, after: Document) -> List[statistics.Differ
         for figure, more_is_better in FIGURES
         if old_point.get(figure) is not None and new_point.get(figure) is not None
     ]
-
-
-def _identity(point: Point) -> Tuple[object, ...]:
-    return tuple(point.get(name) for name in IDENTITY)
 
 
 def _estimate(point: Point, figure: str) -> statistics.Estimate:

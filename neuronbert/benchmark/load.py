@@ -22,7 +22,6 @@ from neuronbert.errors import UsageError
 
 DISTRIBUTIONS = ("constant", "poisson")
 
-Clock = Callable[[], float]  # seconds from any fixed moment
 Item = TypeVar("Item")  # what a client is given to ask
 AskedItem = TypeVar("AskedItem", contravariant=True)
 
@@ -94,14 +93,13 @@ def closed_loop(
     *,
     concurrency: int,
     period: Period = Period(),
-    clock: Clock = time.perf_counter,
 ) -> LoadResult:
     """``concurrency`` threads that each keep one request in flight; the items are asked in turn, over and over.
 
     Raises UsageError without items, and for a concurrency that is not above 0.
     """
     _require(items, concurrency=concurrency)
-    run = _Run(period, clock)
+    run = _Run(period)
     turn = itertools.count()  # next() of it is atomic
 
     def ask() -> None:
@@ -127,9 +125,7 @@ def open_loop(
     *,
     rate_per_s: float,
     distribution: str = "poisson",
-    seed: int = 0,
     period: Period = Period(),
-    clock: Clock = time.perf_counter,
 ) -> LoadResult:
     """Requests at ``rate_per_s``, evenly spaced ("constant") or independent of one another ("poisson").
 
@@ -139,11 +135,11 @@ def open_loop(
     _require(items, rate_per_s=rate_per_s)
     if distribution not in DISTRIBUTIONS:
         raise UsageError(f"there is no distribution {distribution!r}", hint=f"one of {', '.join(DISTRIBUTIONS)}")
-    run = _Run(period, clock)
+    run = _Run(period)
     pending = _Pending()
     sender = threading.Thread(
         target=_send,
-        args=(run, client, items, _gaps_s(rate_per_s, distribution, seed), pending),
+        args=(run, client, items, _gaps_s(rate_per_s, distribution), pending),
         name="sender",
         daemon=True,
     )
@@ -165,11 +161,11 @@ def _require(items: Sequence[object], **numbers: float) -> None:
             raise UsageError(f"{name} must be above 0, not {value!r}")
 
 
-def _gaps_s(rate_per_s: float, distribution: str, seed: int) -> Iterator[float]:
+def _gaps_s(rate_per_s: float, distribution: str) -> Iterator[float]:
     """Seconds from each request to the next, endlessly."""
     if distribution == "constant":
         return itertools.repeat(1 / rate_per_s)
-    random = np.random.default_rng(seed)
+    random = np.random.default_rng(0)
     return (float(gap_s) for _ in itertools.count() for gap_s in random.exponential(1 / rate_per_s, 1000))
 
 
@@ -234,18 +230,17 @@ def error_of(future: "Future[object]") -> Optional[str]:
 class _Run:
     """Records samples as they come and cuts them into windows; decides when the load is over."""
 
-    def __init__(self, period: Period, clock: Clock):
+    def __init__(self, period: Period):
         if period.window_s <= 0 or period.longest_s < period.window_s:
             raise UsageError(f"a window must take some time, and no more than the whole measurement: {period}")
         self.period = period
         self.over = threading.Event()
-        self._clock = clock
-        self._begun = clock()
+        self._begun = time.perf_counter()
         self._samples: List[RequestSample] = []  # append() is atomic
 
     def now(self) -> float:
         """Seconds since the load began."""
-        return self._clock() - self._begun
+        return time.perf_counter() - self._begun
 
     def record(self, intended_s: float, error: Optional[str]) -> None:
         self._samples.append(RequestSample(intended_s, self.now(), error))

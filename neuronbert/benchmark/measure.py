@@ -3,9 +3,9 @@
 sweep.py asks for the points; load.py and loadgen.py are the clients.
 """
 
-import os
 import time
 from concurrent.futures import Future
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
@@ -17,6 +17,7 @@ from neuronbert.benchmark.loadgen import SERVER, SINGLE_STREAM, LoadGenResult, r
 from neuronbert.benchmark.points import CLOSED, OFFLINE, OPEN, LoadSpec, Setting
 from neuronbert.checkpoint.tokenizer import Tokenizer
 from neuronbert.engine.batches import collate
+from neuronbert.hardware.machine import process_cpu_s
 from neuronbert.runner.documents import RunnerStatistics
 from neuronbert.runner.runner import Runner
 from neuronbert.tasks.base import Input, Task
@@ -91,11 +92,12 @@ def measure(
     ) as runner:
         cold_start_s = time.perf_counter() - began
         client, items = _client_and_items(runner, setting, options.inputs)
-        before, cpu_s = runner.stats(), _cpu_s(runner)
+        before = runner.stats()
+        cpu_s = _cpu_s(before)
         in_flight = len(before["workers"]) * setting.batch_size * OFFLINE_BATCHES
         result = _ask(client, items, setting.load, in_flight, options)
         after = runner.stats()
-        used_s, memory_bytes = _cpu_s(runner) - cpu_s, _memory_bytes(after)
+        used_s, memory_bytes = _cpu_s(after) - cpu_s, _memory_bytes(after)
         loadgen_result = _ask_with_loadgen(client, items, setting, in_flight, options, result)
     completed = after["requests"]["completed"] - before["requests"]["completed"]
     return Measured(
@@ -173,16 +175,13 @@ def _memory_bytes(stats: RunnerStatistics) -> Optional[int]:
     return total
 
 
-def _cpu_s(runner: Runner) -> float:
+def _cpu_s(stats: RunnerStatistics) -> float:
     """CPU seconds of this process and, on Linux, of the workers."""
     total = time.process_time()
-    for worker in runner.stats()["workers"]:
-        try:
-            with open(f"/proc/{worker['pid']}/stat", encoding="utf-8") as file:
-                fields = file.read().rpartition(")")[2].split()
-        except OSError:
-            continue
-        total += (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    for worker in stats["workers"]:
+        if worker["pid"] is not None:
+            with suppress(OSError):
+                total += process_cpu_s(worker["pid"])
     return total
 
 

@@ -4,10 +4,11 @@ sweep.py asks for the artifact of each point; compiler/ does the work.
 """
 
 from pathlib import Path
-from typing import Callable, Dict, Optional
+from typing import Callable, Dict
 
 from neuronbert.artifact.manifest import Artifact, Variant, load_artifact
 from neuronbert.backends.neuron.compile_job import cache_folder
+from neuronbert.benchmark.instances import PointInstances
 from neuronbert.benchmark.points import Setting, template_variant
 from neuronbert.compiler.compilation import compile_checkpoint
 from neuronbert.errors import ArtifactError, CheckpointError
@@ -18,9 +19,9 @@ Progress = Callable[[str], None]  # called with a line for the user
 class ShapeCompiler:
     """Gives each setting its artifact: the sweep's own, or one compiled on demand from the same weights."""
 
-    def __init__(self, artifact: Artifact, inf1_instance_type: Optional[str], progress: Progress):
+    def __init__(self, artifact: Artifact, instances: PointInstances, progress: Progress):
         self._artifact = artifact
-        self._inf1_instance_type = inf1_instance_type  # None: what each variant was compiled for
+        self._instances = instances
         self._progress = progress
         self._compiled: Dict[str, Artifact] = {}  # by the variant's name
 
@@ -48,7 +49,7 @@ class ShapeCompiler:
         output, template = self._path(setting), self._template(setting)
         if not output.exists():
             took = f"{template['name']} took {template['compile_s']:.0f} s"
-            self._progress(f"{setting.variant} is compiled on demand for {self._instance_type(template)}; {took}")
+            self._progress(f"{setting.variant} is compiled on demand for {self._instances.name_of(setting)}; {took}")
             self._compile(setting, template, str(output))
         compiled = load_artifact(output)
         if compiled.manifest["checkpoint"]["fingerprint"] != self._artifact.manifest["checkpoint"]["fingerprint"]:
@@ -59,12 +60,9 @@ class ShapeCompiler:
         return compiled
 
     def _path(self, setting: Setting) -> Path:
-        template = self._template(setting)
+        precision = self._template(setting)["precision"]
         folder = cache_folder().parent / "benchmark" / str(self._artifact.manifest["digest"])[:16]
-        return folder / self._instance_type(template) / f"{setting.variant}-{template['precision']}"
-
-    def _instance_type(self, template: Variant) -> str:
-        return self._inf1_instance_type or str(template["recipe"]["instance_type"])
+        return folder / self._instances.name_of(setting) / f"{setting.variant}-{precision}"
 
     def _template(self, setting: Setting) -> Variant:
         return template_variant(self._artifact.variants, setting)
@@ -87,7 +85,7 @@ class ShapeCompiler:
             revision=self._artifact.manifest["checkpoint"]["revision"],
             batch_size=setting.batch_size,
             sequence_length=setting.sequence_length or template["sequence_length"],
-            instance_type=self._instance_type(template),
+            instance_type=self._instances.name_of(setting),
             mode=setting.mode,
             neuroncore_pipeline_cores=setting.pipeline_cores or 1,
             auto_cast=recipe["auto_cast"],

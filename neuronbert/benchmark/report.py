@@ -108,7 +108,8 @@ def _finite(value: float) -> Optional[float]:
     return float(f"{value:.6g}") if math.isfinite(value) else None
 
 
-def _key(point: Point, *without: str) -> Tuple[object, ...]:
+def identity_of(point: Point, *without: str) -> Tuple[object, ...]:
+    """What tells a point from the others of a report, leaving out the columns ``without``."""
     return tuple(point.get(name) for name in IDENTITY if name not in without)
 
 
@@ -117,7 +118,7 @@ def mark_knees(points: Iterable[Point]) -> None:
     families: Dict[Tuple[object, ...], List[Point]] = {}
     for point in points:
         # Without the variant: a static one has its batch size in its name.
-        families.setdefault(_key(point, "batch_size", "variant", *LOAD), []).append(point)
+        families.setdefault(identity_of(point, "batch_size", "variant", *LOAD), []).append(point)
     for family in families.values():
         best: Dict[int, float] = {}
         for point in family:
@@ -137,7 +138,7 @@ def mark_target(points: Sequence[Point], latency_p95_ms: Optional[float]) -> Non
         # Latencies are those of answered requests only, so a point with errors proves nothing.
         if latency_p95_ms is None or p95_ms is None or p95_ms > latency_p95_ms or point["errors"]:
             continue
-        key = _key(point, *LOAD)
+        key = identity_of(point, *LOAD)
         if key not in best or point["throughput_avg"] > best[key]["throughput_avg"]:
             best[key] = point
     for point in best.values():

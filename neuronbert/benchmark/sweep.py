@@ -192,7 +192,7 @@ def _measure_points(
     plan: SweepPlan, options: SweepOptions, period: Period, saved: SavedPoints, progress: Progress
 ) -> "Counter[str]":
     """Measure every point that is not saved yet; the reasons of those that failed, and how many did for each."""
-    shapes = ShapeCompiler(plan.artifact, plan.instances.inf1_instance_type, progress)
+    shapes = ShapeCompiler(plan.artifact, plan.instances, progress)
     pending = [setting for setting in plan.settings if setting not in saved.points]
     compile_s = {setting.variant: shapes.compile_s(setting) for setting in pending}
     for line in announcement(pending, compile_s, options.longest_s, loadgen=options.loadgen):

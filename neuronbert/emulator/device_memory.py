@@ -6,9 +6,7 @@ from neuronbert.emulator.loaded import LoadedModel
 from neuronbert.emulator.neff import Neff
 from neuronbert.emulator.nrt_log import NrtLog
 from neuronbert.emulator.reservation import CoreState
-from neuronbert.hardware.cores import BYTES_PER_WEIGHT, CORES_PER_CHIP, GIB, PROGRAM_OVERHEAD
-
-CHIP_BYTES = 8 * GIB
+from neuronbert.hardware.cores import BYTES_PER_WEIGHT, CHIP_BYTES, CORES_PER_CHIP, PROGRAM_OVERHEAD
 
 
 class DeviceMemory:

@@ -5,7 +5,7 @@ import sys
 import threading
 import time
 from pathlib import Path
-from typing import NoReturn, Optional, TextIO
+from typing import NoReturn
 
 NOT_INITIALIZED = (
     "The PyTorch Neuron Runtime could not be initialized. Neuron Driver issues are logged to your system logs. "
@@ -42,10 +42,9 @@ def execute_error(status: int, detail: str = "") -> RuntimeError:
 class NrtLog:
     """Writes ERROR lines where NEURON_RT_LOG_LOCATION says, and the driver's lines to the emulated system log."""
 
-    def __init__(self, syslog: Path, to_console: bool = True, stream: Optional[TextIO] = None):
+    def __init__(self, syslog: Path, to_console: bool = True):
         self.syslog = syslog
         self._to_console = to_console
-        self._stream = stream
 
     def error(self, source: str, message: str) -> None:
         """One line of the runtime."""
@@ -53,7 +52,7 @@ class NrtLog:
         stamp = time.strftime("%Y-%b-%d %H:%M:%S", time.localtime(now)) + f".{int(now % 1 * 10000):04d}"
         line = f"{stamp} {os.getpid()}:{threading.get_native_id()} {'ERROR':<8}{source:<40}{message}"
         if self._to_console:
-            print(line, file=self._stream or sys.stderr, flush=True)
+            print(line, file=sys.stderr, flush=True)
         else:
             self.driver(line)
 

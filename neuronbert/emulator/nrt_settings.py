@@ -6,7 +6,6 @@ from typing import Mapping, NamedTuple, Optional, Tuple
 from neuronbert.hardware.cores import GROUP_SIZES, NUM_CORES, VISIBLE_CORES
 
 EXEC_TIMEOUT = "NEURON_RT_EXEC_TIMEOUT"
-LOG_LEVEL = "NEURON_RT_LOG_LEVEL"
 LOG_LOCATION = "NEURON_RT_LOG_LOCATION"
 PROCESS_TAG = "NEURON_PROCESS_TAG"
 DEFAULT_EXEC_TIMEOUT_S = 30.0
@@ -26,7 +25,6 @@ class NrtSettings(NamedTuple):
     groups: Optional[Tuple[int, ...]]
     exec_timeout_s: float
     log_to_console: bool
-    log_level: str
     process_tag: str
 
 
@@ -47,7 +45,6 @@ def read_settings(environ: Mapping[str, str], cores: int) -> NrtSettings:
         groups,
         _timeout(environ.get(EXEC_TIMEOUT, "")),
         "syslog" not in environ.get(LOG_LOCATION, "console").lower(),
-        environ.get(LOG_LEVEL, "ERROR").upper(),
         environ.get(PROCESS_TAG, ""),
     )
 

@@ -39,26 +39,24 @@ Wanted = Callable[[NodeView], bool]
 
 def eligible_nodes(
     program: Program, supported: Iterable[str] = SUPPORTED, wanted: Optional[Wanted] = None
-) -> Tuple[FrozenSet[int], FrozenSet[int]]:
-    """Indexes of the nodes that the device could run, and of those that it will be given.
+) -> FrozenSet[int]:
+    """Indexes of the nodes that the device will be given.
 
     What surrounds the real work on the way in (the sum of the embeddings, the extended mask) stays on the
     CPU with the embeddings, as AWS's log shows: the subgraph's inputs there are [1, 128, 768] and [1, 1, 1, 128].
     """
     known = frozenset(supported)
-    possible: Set[int] = set()
     device_nodes: Set[int] = set()
     on_device: Set[str] = set()
     for index, node in enumerate(program.nodes):
         if node.kind not in known or not _dtypes_allowed(program, node):
             continue
-        possible.add(index)
         if wanted is not None and not wanted(NodeView(f"{node.scope}/{node.kind}", node.kind)):
             continue
         if node.kind in ANCHORS or any(name in on_device for name in refs_in(node.arguments)):
             device_nodes.add(index)
             on_device.update(node.outputs)
-    return frozenset(possible), frozenset(device_nodes)
+    return frozenset(device_nodes)
 
 
 def _dtypes_allowed(program: Program, node: Node) -> bool:

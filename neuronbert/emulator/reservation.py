@@ -6,7 +6,7 @@ import json
 import os
 import threading
 from pathlib import Path
-from typing import Callable, Dict, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Set, TypedDict, cast
+from typing import Callable, Dict, Iterator, List, Mapping, NamedTuple, Sequence, TypedDict, cast
 
 from neuronbert.emulator.inference_counters import Snapshot
 
@@ -158,6 +158,6 @@ class RegistryView:
         self.states = states
         self.annotate = write
 
-    def held(self, cores: Optional[Set[int]] = None) -> List[CoreState]:
-        """The states of the held cores, of ``cores`` only if given."""
-        return [state for state in self.states if state.held and (cores is None or state.core in cores)]
+    def held(self) -> List[CoreState]:
+        """The states of the held cores."""
+        return [state for state in self.states if state.held]

@@ -10,7 +10,7 @@ from typing import Callable, Dict, List, NoReturn, Optional, Sequence, Tuple
 import torch
 
 from neuronbert.emulator import nrt_log
-from neuronbert.emulator.device_memory import CHIP_BYTES, DeviceMemory
+from neuronbert.emulator.device_memory import DeviceMemory
 from neuronbert.emulator.emulator_settings import EmulatorSettings
 from neuronbert.emulator.execution import LoadedProgram
 from neuronbert.emulator.faults import EXECUTE, INIT, LOAD, FaultPlan
@@ -21,7 +21,7 @@ from neuronbert.emulator.nrt_settings import NrtSettings, SettingsRefused, read_
 from neuronbert.emulator.placement import NotEnoughCores, Placer, replica_starts
 from neuronbert.emulator.recordings import RecordedLogits, Recorder
 from neuronbert.emulator.reservation import CoreInfo, CoreRegistry, CoresTaken
-from neuronbert.hardware.cores import instance_type
+from neuronbert.hardware.cores import CHIP_BYTES, instance_type
 
 VERSION = "2.20.0"  # of the last libnrt inside a torch-neuron wheel
 PUBLISH_EVERY_S = 0.5

@@ -8,7 +8,7 @@ import psutil
 from neuronbert.emulator.emulator_settings import EmulatorSettings
 from neuronbert.emulator.inference_counters import Snapshot
 from neuronbert.emulator.reservation import CoreRegistry, CoreState
-from neuronbert.hardware.cores import CORES_PER_CHIP, GIB, instance_type
+from neuronbert.hardware.cores import CHIP_BYTES, CORES_PER_CHIP, instance_type
 
 FIRST_BUS = 0x1C
 STALE_AFTER_S = 5.0
@@ -54,7 +54,7 @@ def _device(chip: int, chips: int, states: List[CoreState]) -> NeuronDevice:
         "bdf": f"0000:{chip // 4:02x}:{FIRST_BUS + chip % 4:02x}.0",
         "connected_to": [neighbour for neighbour in (chip - 1, chip + 1) if 0 <= neighbour < chips] or None,
         "nc_count": CORES_PER_CHIP,
-        "memory_size": 8 * GIB,
+        "memory_size": CHIP_BYTES,
         "neuroncore_ids": list(cores),
         "neuron_processes": [
             {"pid": pid, "command": info["command"], "neuron_runtime_version": info["neuron_runtime_version"]}
@@ -81,7 +81,7 @@ def neuron_monitor(settings: EmulatorSettings, period_s: float = 1.0) -> Dict[st
             "neuron_device_type": "inferentia",
             "neuroncore_version": "v1",
             "neuron_device_count": instance_type(settings.instance).chips,
-            "neuron_device_memory_size": 8 * GIB,
+            "neuron_device_memory_size": CHIP_BYTES,
             "neuroncore_per_device_count": CORES_PER_CHIP,
             "error": "",
         },

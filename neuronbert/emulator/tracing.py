@@ -74,12 +74,12 @@ def trace_module(
     trace_log.after_compilation(
         program, compiled, asked=len(_subgraphs(program, device_nodes)), succeeded=len(payloads)
     )
-    return _assemble(program, compiled, payloads, inputs, named)
+    return _assemble(program, compiled, payloads, inputs)
 
 
 def _device_nodes(program: Program, options: TraceOptions, fault: Optional[str]) -> FrozenSet[int]:
     """The nodes for the device, after the rules about segment sizes."""
-    possible, device_nodes = eligible_nodes(program, SUPPORTED, options.subgraph_builder_function)
+    device_nodes = eligible_nodes(program, SUPPORTED, options.subgraph_builder_function)
     unsupported = sorted({node.kind for node in program.nodes if node.kind not in SUPPORTED})
     if unsupported and not options.fallback:
         raise AttributeError(f"operators not supported by neuron-cc, and fallback is off: {', '.join(unsupported)}")
@@ -220,7 +220,6 @@ def _assemble(
     compiled: FrozenSet[int],
     payloads: Dict[str, bytes],
     inputs: Tuple[torch.Tensor, ...],
-    named: Dict[str, Any],
 ) -> torch.jit.ScriptModule:
     module = _Assembled(program, plan_steps(program, compiled), payloads).eval()
     with compiled_ops.compiling(), torch.no_grad():

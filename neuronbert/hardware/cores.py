@@ -10,6 +10,7 @@ from neuronbert.errors import UsageError
 from neuronbert.hardware.prices import Price, shipped_prices
 
 GIB = 1024**3
+CHIP_BYTES = 8 * GIB  # of device memory
 CORES_PER_CHIP = 4
 DATA_PARALLEL = "data-parallel"
 PIPELINE = "pipeline"
@@ -333,7 +334,7 @@ def estimate_device_memory(layout: CoreLayout, parameters: int, buckets: int = 1
     for core in range(layout.used_cores):
         used[core // CORES_PER_CHIP] += 1
     fullest = math.ceil(max(used) * per_copy / layout.cores_per_model) * count
-    return MemoryEstimate(layout, weights, count, per_copy, fullest, 8 * GIB)
+    return MemoryEstimate(layout, weights, count, per_copy, fullest, CHIP_BYTES)
 
 
 def require_device_memory(layout: CoreLayout, parameters: int, buckets: int = 1) -> MemoryEstimate:

@@ -50,14 +50,14 @@ class ModelShape:
                 raise UsageError(f"{name} must be a whole number of at least 1, not {value!r}")
 
     @classmethod
-    def from_config(cls, config: Mapping[str, Any], weights: Optional[int] = None) -> "ModelShape":
-        """Shape of a Hugging Face config.json (BERT, RoBERTa, DistilBERT names); weights counted if not given."""
+    def from_config(cls, config: Mapping[str, Any]) -> "ModelShape":
+        """Shape of a Hugging Face config.json (BERT, RoBERTa, DistilBERT names)."""
         layers = _first(config, "num_hidden_layers", "n_layers")
         hidden = _first(config, "hidden_size", "dim")
         intermediate = _first(config, "intermediate_size", "hidden_dim")
         heads = _first(config, "num_attention_heads", "n_heads")
         per_layer = 4 * hidden * (hidden + 1) + 2 * hidden * intermediate + intermediate + 5 * hidden
-        return cls(layers, hidden, intermediate, heads, layers * per_layer if weights is None else weights)
+        return cls(layers, hidden, intermediate, heads, layers * per_layer)
 
     def activation_bytes(self, sequence_length: int) -> int:
         """One sequence's hidden state."""
@@ -132,9 +132,9 @@ def stage_seconds(work: Work, constants: Optional[DeviceConstants] = None) -> Tu
     return (first,) + (_busy_s(work, rest, device),) * (work.pipeline_cores - 1)
 
 
-def entry_seconds(work: Work, constants: Optional[DeviceConstants] = None) -> float:
+def entry_seconds(work: Work) -> float:
     """The share of the first stage that the host's call takes."""
-    return _entry_s(work, calibrated() if constants is None else constants)
+    return _entry_s(work, calibrated())
 
 
 def _check(work: Work) -> None:

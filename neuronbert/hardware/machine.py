@@ -300,6 +300,20 @@ def _installed_memory_bytes() -> int:
         return 0
 
 
+def process_fields(pid: int) -> List[str]:
+    """The fields of /proc/PID/stat behind the name, which may hold spaces: proc(5)'s number 3 is the first.
+
+    OSError where there is no such process, or no /proc.
+    """
+    return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
+
+
+def process_cpu_s(pid: int) -> float:
+    """CPU seconds that a process has used; OSError as for ``process_fields``."""
+    fields = process_fields(pid)
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 def read_text(path: Path) -> str:
     """A small system file as text; empty where the kernel does not offer or allow it."""
     try:

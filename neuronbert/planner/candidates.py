@@ -6,7 +6,7 @@ planning.py judges them against the target.
 from pathlib import Path
 from typing import Dict, Iterator, Optional, Tuple, Union
 
-from neuronbert.benchmark.report import IDENTITY, LOAD, Point, read_report
+from neuronbert.benchmark.report import LOAD, Point, identity_of, read_report
 from neuronbert.errors import InputError
 from neuronbert.hardware import cores
 from neuronbert.hardware.device_model import ModelShape, Work, stage_seconds
@@ -74,7 +74,7 @@ def measured_configurations(
     best: Dict[Tuple[object, ...], Configuration] = {}
     for number, point in enumerate(read_report(path)["points"] if path is not None else [], 1):
         try:
-            key = tuple(point.get(name) for name in IDENTITY if name not in LOAD)
+            key = identity_of(point, *LOAD)
             measured = _measured_configuration(point, source, book, target)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise InputError(f"point {number} of {path} is not one of a benchmark report: {error!r}") from None

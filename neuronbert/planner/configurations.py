@@ -58,6 +58,11 @@ class Configuration:
         return self.service.service_s * 1e3 if self.service else math.inf
 
     @property
+    def slow_service_ms(self) -> float:
+        """95 of 100 batches are done within this, without waiting."""
+        return self.service_ms * self.spread
+
+    @property
     def p50_ms(self) -> float:
         """Half of the requests at the asked load are answered within this, waiting included."""
         return self.latency.p50_s * 1e3 if self.latency else math.inf

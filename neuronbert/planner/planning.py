@@ -178,8 +178,8 @@ def judge(candidate: Configuration, target: Target) -> Configuration:
         return replace(
             candidate, rejected=f"no price for {candidate.instance_type}: --prices FILE with its dollars an hour"
         )
-    if limit is not None and candidate.service_ms * candidate.spread > limit:
-        why = f"a batch takes {candidate.service_ms * candidate.spread:.3g} ms by itself, and {limit:g} are allowed"
+    if limit is not None and candidate.slow_service_ms > limit:
+        why = f"a batch takes {candidate.slow_service_ms:.3g} ms by itself, and {limit:g} are allowed"
         return replace(candidate, rejected=why)
     loaded = _fill_one(candidate, target) if target.throughput_per_s is None else _count_instances(candidate, target)
     if limit is not None and loaded.p95_ms > limit:
@@ -239,7 +239,7 @@ def _rank(objective: str, configuration: Configuration) -> Tuple[float, ...]:
         # Among equal costs, the one with the most room for a growing load.
         return (_rounded(million, 3), _rounded(saturated, 2), configuration.p95_ms)
     if objective == "latency":
-        return (_rounded(configuration.service_ms * configuration.spread, 2), hourly, configuration.p95_ms)
+        return (_rounded(configuration.slow_service_ms, 2), hourly, configuration.p95_ms)
     return (-_rounded(configuration.capacity_per_s, 2), hourly, configuration.p95_ms)
 
 
@@ -258,8 +258,8 @@ def _impossible(target: Target, rejected: Sequence[Configuration]) -> NoConfigur
         first = dict.fromkeys(f"{configuration.name}: {configuration.rejected}" for configuration in rejected[:3])
         reasons = "; ".join(first)
         return NoConfiguration(f"no configuration is possible: {reasons}", hint="another --instance-type")
-    nearest = min(able, key=lambda configuration: configuration.service_ms * configuration.spread)
-    reachable_ms = math.ceil(nearest.service_ms * nearest.spread * 100) / 100
+    nearest = min(able, key=lambda configuration: configuration.slow_service_ms)
+    reachable_ms = math.ceil(nearest.slow_service_ms * 100) / 100
     return NoConfiguration(
         f"no configuration answers 95 of 100 requests within {target.latency_p95_ms:g} ms; the nearest is "
         f"{nearest.name}: {reachable_ms:g} ms when hardly a request has to wait for another",

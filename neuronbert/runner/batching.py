@@ -4,7 +4,6 @@ Rows of similar length wait in one class: a bucket where shapes are static, else
 octave, so that little is padded. Each class is first come, first served.
 """
 
-import math
 from bisect import bisect_left
 from collections import deque
 from dataclasses import dataclass
@@ -41,17 +40,34 @@ class NextBatch(NamedTuple):
     reason: str
 
 
+class BatchSize(NamedTuple):
+    """What a batch holds and what it costs."""
+
+    row_count: int  # those of a whole batch are one QueuedRow
+    capacity: int  # rows that there was room for
+    tokens: int  # that count
+    computed_tokens: int  # padding included
+
+    @property
+    def fill(self) -> float:
+        """Share of the rows that belong to a request."""
+        return self.row_count / self.capacity
+
+    @property
+    def padding(self) -> float:
+        """Share of the tokens computed that belong to no request."""
+        return max(0.0, 1.0 - self.tokens / self.computed_tokens) if self.computed_tokens else 0.0
+
+
 @dataclass(eq=False)
 class BatchInFlight:
     """A batch that a worker holds."""
 
     number: int
     rows: List[QueuedRow]
-    row_count: int  # those of a whole batch are one QueuedRow
+    size: BatchSize
     reason: str
     sent: float
-    fill: float
-    padding: float
 
     def distinct_requests(self) -> List[Request]:
         """The requests that have rows in it, in order."""
@@ -199,14 +215,3 @@ def adaptive_wait_s(max_wait_s: float, service_s: Optional[float]) -> float:
     that batch left on average.
     """
     return max_wait_s if service_s is None else min(max_wait_s, service_s / 2)
-
-
-def fill_of(rows: int, capacity: int) -> float:
-    """Share of a batch's rows that belong to a request."""
-    return min(1.0, rows / capacity)
-
-
-def padding_of(lengths: List[int], width: int, rows: int) -> float:
-    """Share of the tokens computed, ``rows`` of ``width``, that belong to no request."""
-    computed = rows * width
-    return 0.0 if not computed else max(0.0, 1.0 - math.fsum(lengths) / computed)

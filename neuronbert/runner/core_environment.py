@@ -7,7 +7,7 @@ from typing import Any, Dict, List, Optional, Union
 from neuronbert.artifact.manifest import Artifact, PathLike, Variant, load_artifact
 from neuronbert.backends.neuron.target import recorded_layout
 from neuronbert.errors import ArtifactError
-from neuronbert.hardware.cores import CoreLayout, layout_for
+from neuronbert.hardware.cores import CoreLayout
 
 
 @dataclass(frozen=True)
@@ -47,8 +47,7 @@ def core_environment(
     """
     loaded = artifact if isinstance(artifact, Artifact) else load_artifact(artifact)
     chosen = _neuron_variant(loaded, variant)
-    recorded = recorded_layout(chosen)
-    layout = layout_for(instance_type or recorded.instance, recorded.mode, recorded.cores_per_model)
+    layout = recorded_layout(chosen, instance_type)
     variables = layout.environment() if worker is None else layout.worker_environment(worker)
     return CoreEnvironment(variables, layout, worker, _explanation(layout, chosen))
 

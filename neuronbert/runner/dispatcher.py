@@ -59,10 +59,9 @@ class Dispatcher:
         """Finish what was accepted, for ``drain_s`` at most, then end."""
         self.inbox.put(Drain(drain_s))
 
-    def join(self, timeout_s: Optional[float] = None) -> bool:
-        """Wait for the end; whether it came."""
-        self._thread.join(timeout_s)
-        return not self._thread.is_alive()
+    def join(self) -> None:
+        """Wait for the end."""
+        self._thread.join()
 
     def sweep(self) -> None:
         """After the end: what was put into the inbox too late still gets an outcome."""

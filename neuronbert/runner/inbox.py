@@ -48,7 +48,7 @@ class Inbox:
             self._asleep = False
             try:
                 os.write(self._wake_writing, b"!")
-            except (BlockingIOError, OSError):
+            except OSError:
                 pass  # full: it is awake already; closed: the runner has ended
 
     def may_sleep(self) -> bool:

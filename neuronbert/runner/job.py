@@ -15,8 +15,8 @@ from typing import Any, Callable, Deque, Dict, Iterator, List, NamedTuple, Optio
 from neuronbert import __version__
 from neuronbert.artifact.manifest import Artifact, PathLike, load_artifact
 from neuronbert.artifact.resumable import Record, as_job, resumable_output
-from neuronbert.backends.outputs import Outputs
-from neuronbert.engine.batches import collate, plan_batches, uncollate
+from neuronbert.backends.outputs import Outputs, row_of
+from neuronbert.engine.batches import collate, plan_batches
 from neuronbert.engine.lines import PreparedLine, prepare_lines, refuse_no_input, result_of
 from neuronbert.errors import BackendFailed, InputError, NeuronBertError, RunnerClosed
 from neuronbert.runner import job_input
@@ -99,7 +99,7 @@ def run_job(
     return JobReport(
         output=str(growing.output),
         artifact=str(loaded.folder),
-        variant=_names(runner),
+        variant=runner.name,
         lines=record.input_lines,
         answered=record.answered,
         skipped=record.skipped,
@@ -107,10 +107,6 @@ def run_job(
         seconds=seconds,
         questions_per_s=(record.answered - first.answered) / seconds,
     )
-
-
-def _names(runner: Runner) -> str:
-    return ", ".join(variant["name"] for variant in runner.variants)
 
 
 def _description(
@@ -121,7 +117,7 @@ def _description(
     return as_job(
         input=source.kind,
         artifact=runner.artifact.manifest["digest"],
-        variant=_names(runner),
+        variant=runner.name,
         **asdict(encode_options),
         **asdict(decode_options),
         batches={"rows": plan.rows, "tokens": plan.tokens, "lengths": plan.lengths},
@@ -266,9 +262,11 @@ class _Job:
         return outputs, failed
 
     def _rows_of(self, block: _Block, batch: List[int], outputs: Outputs) -> Dict[int, Outputs]:
-        rows = [block.rows[index] for index in batch]
         specs = self._runner.task.OUTPUTS
-        return dict(zip(batch, uncollate(rows, specs, [(list(range(len(batch))), outputs)])))
+        return {
+            index: row_of(outputs, specs, number, len(block.rows[index].input_ids))
+            for number, index in enumerate(batch)
+        }
 
 
 def _outcome(outputs: "Future[Outputs]") -> Union[Outputs, NeuronBertError]:

@@ -8,7 +8,7 @@ from neuronbert.artifact.variants import choose_variants
 from neuronbert.backends import load_backend
 from neuronbert.backends.neuron.target import recorded_layout
 from neuronbert.errors import ArtifactError, UsageError
-from neuronbert.hardware.cores import CoreLayout, layout_for
+from neuronbert.hardware.cores import CoreLayout
 from neuronbert.hardware.machine import physical_cores
 from neuronbert.runner.supervision import WorkerPlace
 
@@ -54,13 +54,13 @@ def place_workers(
 
 
 def _layout(artifact: Artifact, variant: Variant, instance_type: Optional[str], mode: Optional[str]) -> CoreLayout:
-    recorded = recorded_layout(variant)
-    if mode not in (None, recorded.mode):
+    compiled_mode = variant["recipe"]["mode"]
+    if mode not in (None, compiled_mode):
         raise ArtifactError(
-            f"{artifact.folder} was compiled for {recorded.mode}, not for {mode}",
+            f"{artifact.folder} was compiled for {compiled_mode}, not for {mode}",
             hint=f"neuronbert compile CHECKPOINT OUTPUT --backend neuron --mode {mode}",
         )
-    return layout_for(instance_type or recorded.instance, recorded.mode, recorded.cores_per_model)
+    return recorded_layout(variant, instance_type)
 
 
 def _checked(layout: CoreLayout, variant: Variant) -> CoreLayout:

@@ -12,6 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Callable, Deque, List, Mapping, Optional
 
+from neuronbert.hardware.machine import process_fields
 from neuronbert.runner.documents import PublishedRunner, PublishedWorker, Rates, Reading, RunnerStatistics
 from neuronbert.runner.events import log
 
@@ -140,8 +141,7 @@ def process_started(pid: int) -> Optional[int]:
     None where there is no such process, or no /proc (proc(5): field 22, counted behind the name in parentheses).
     """
     try:
-        text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
-        return int(text.rpartition(")")[2].split()[19])
+        return int(process_fields(pid)[19])
     except (OSError, ValueError, IndexError):
         return None
 

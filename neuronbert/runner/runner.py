@@ -220,6 +220,11 @@ class Runner:
     # ------------------------------------------------------------------ watching
 
     @property
+    def name(self) -> str:
+        """The loaded variants' names."""
+        return ", ".join(variant["name"] for variant in self.variants)
+
+    @property
     def emulated(self) -> bool:
         """Whether its workers run on an emulator: then no figure is of the hardware."""
         return any(variant["emulated"] for variant in self.variants)
@@ -227,7 +232,7 @@ class Runner:
     def _facts(self) -> Dict[str, object]:
         return {
             "artifact": str(self.artifact.folder.resolve()),
-            "variant": ", ".join(variant["name"] for variant in self.variants),
+            "variant": self.name,
             "emulated": self.emulated,
             "started_at": time.time(),
         }

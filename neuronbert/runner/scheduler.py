@@ -106,7 +106,7 @@ class Scheduler:
         assert queue is not None and worker.channel is not None and self._room_since is not None
         batch = stack_rows(rows, self._settings.pad_id)
         size = measure_batch(batch, rows, queue)
-        in_flight = BatchInFlight(next(self._numbers), rows, size.row_count, reason, now, size.fill, size.padding)
+        in_flight = BatchInFlight(next(self._numbers), rows, size, reason, now)
         for row in rows:
             if row.request.sent_first == 0.0:
                 row.request.sent_first = now
@@ -127,11 +127,11 @@ class Scheduler:
         batch = worker.in_flight.pop(message.number)
         now = now_s()
         worker.failed_batches, worker.was_useful = 0, True
-        worker.rows_done += batch.row_count
+        worker.rows_done += batch.size.row_count
         worker.batches_done += 1
         worker.busy_s += message.device_s
         queue = self._requests.queue
-        self._statistics.batch_done(now, batch.row_count, message.device_s, backlog=bool(queue and queue.rows))
+        self._statistics.batch_done(now, batch.size.row_count, message.device_s, backlog=bool(queue and queue.rows))
         hand_out(message.outputs, self._settings.outputs, batch.rows, _trip(worker, batch, now, message.device_s))
         for request in batch.distinct_requests():
             if not request.over and not any(outputs is None for outputs in request.outputs):
@@ -164,9 +164,9 @@ def _trip(worker: WorkerHandle, batch: BatchInFlight, done: float, device_s: flo
         worker.number,
         worker.place.cores,
         batch.reason,
-        batch.row_count,
-        batch.fill,
-        batch.padding,
+        batch.size.row_count,
+        batch.size.fill,
+        batch.size.padding,
         batch.sent,
         done,
         device_s,

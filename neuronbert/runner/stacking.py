@@ -1,23 +1,12 @@
 """Queued rows stacked to a batch for the model, and its result cut back into rows; ``scheduler`` calls it."""
 
-from typing import List, NamedTuple, Sequence
+from typing import List, Sequence
 
 from neuronbert.backends.base import Batch
 from neuronbert.backends.outputs import Output, Outputs, row_of
 from neuronbert.engine.batches import collate
-from neuronbert.runner.batching import WHOLE_BATCH, Batcher, QueuedRow, fill_of, padding_of
+from neuronbert.runner.batching import WHOLE_BATCH, Batcher, BatchSize, QueuedRow
 from neuronbert.runner.requests import Trip
-
-
-class BatchSize(NamedTuple):
-    """What a batch holds and what it costs, for the statistics."""
-
-    row_count: int
-    capacity: int  # rows that there was room for
-    tokens: int  # that count
-    computed_tokens: int  # padding included
-    fill: float
-    padding: float
 
 
 def stack_rows(rows: Sequence[QueuedRow], pad_id: int) -> Batch:
@@ -44,14 +33,7 @@ def measure_batch(batch: Batch, rows: Sequence[QueuedRow], queue: Batcher) -> Ba
     capacity = max(queue.capacity(width), row_count)
     whole = rows[0].row_index == WHOLE_BATCH
     lengths = [int(batch.attention_mask.sum())] if whole else [row.length for row in rows]
-    return BatchSize(
-        row_count,
-        capacity,
-        sum(lengths),
-        computed_rows * width,
-        fill_of(row_count, capacity),
-        padding_of(lengths, width, computed_rows),
-    )
+    return BatchSize(row_count, capacity, sum(lengths), computed_rows * width)
 
 
 def hand_out(outputs: Outputs, specs: Sequence[Output], rows: List[QueuedRow], trip: Trip) -> None:

@@ -69,7 +69,7 @@ def _plain(module, dotted):
 # ---------------------------------------------------------------------------- §1.1 to §1.7: trace
 mutation("tensor-not-wrapped", "tracing:trace_module", "(example_inputs,) if isinstance(example_inputs, torch.Tensor) else tuple(example_inputs)", "tuple(example_inputs)")
 mutation("no-neuron-operator", "tracing:_device_nodes", "return worth_compiling", "return frozenset()")
-mutation("embedding-compiled", "partition:eligible_nodes", "if node.kind not in known or", "if node.kind == 'aten::embedding':\n            given.add(index)\n            on_device.update(node.outputs)\n        elif node.kind not in known or")
+mutation("embedding-compiled", "partition:eligible_nodes", "if node.kind not in known or", "if node.kind == 'aten::embedding':\n            device_nodes.add(index)\n            on_device.update(node.outputs)\n        elif node.kind not in known or")
 mutation("int64-on-device", "partition:_dtypes_allowed", "not in HOST_ONLY_DTYPES", "is not None")
 mutation("compiler-args-ignored", "neuron_cc:_compile", "parse_arguments(arguments)", "parse_arguments([])")
 mutation("compiler-args-once", "tracing:_compile_subgraph", "options.compiler_args,\n            folder", "options.compiler_args if subgraph.nodes[0] is program.nodes[1] else [],\n            folder")
@@ -170,7 +170,7 @@ mutation("syslog-ignored", "nrt_log:NrtLog.error", "if self._to_console:", "if T
 mutation("too-wide-quiet", "runtime:Runtime._refuse_width", "Could not find VNC id", "no VNC")
 mutation("too-wide-status", "runtime:Runtime._place", "nrt_log.load_error(2)", "nrt_log.load_error(4)")
 mutation("endless-memory", "device_memory:DeviceMemory.book", "if used[chip] > CHIP_BYTES:", "if False:")
-mutation("own-memory-only", "runtime:Runtime._allocate", "view.held()", "view.held(set(self._cores))")
+mutation("own-memory-only", "runtime:Runtime._allocate", "view.held()", "[state for state in view.held() if state.core in self._cores]")
 mutation("memory-unsaid", "nrt_log:NrtLog.refuse_memory", "neuron:mc_alloc: device mempool", "mempool")
 mutation("no-timeout-error", "runtime:Runtime._strike_execute", "raise nrt_log.execute_error(5)", "return None")
 mutation("timeout-not-waited", "runtime:Runtime._strike_execute", "time.sleep(self._nrt_settings.exec_timeout_s if self._nrt_settings else 0.0)", "pass")
@@ -186,7 +186,7 @@ mutation("unequal-stages", "neff:split_stages", "done * stages >= total * len(cu
 # ---------------------------------------------------------------------------- §5.5: tools
 mutation("no-holders", "tools:_device", "for pid, info in sorted(holders.items())", "for pid, info in ()")
 mutation("no-chain", "tools:_device", "(chip - 1, chip + 1)", "()")
-mutation("wrong-memory", "tools:_device", '"memory_size": 8 * GIB', '"memory_size": 8')
+mutation("wrong-memory", "tools:_device", '"memory_size": CHIP_BYTES', '"memory_size": 8')
 mutation("no-core-is-busy", "inference_counters:CoreMeter.utilization", "100 * min(1.0, share)", "0.0")
 mutation("nan-uncounted", "tools:_errors", 'summary.get("completed_with_num_err", 0)', "0")
 mutation("untagged", "tools:_process", 'mine[0].info.get("tag", "")', '""')

@@ -12,9 +12,8 @@ from neuronbert.runner.batching import (
     WAITED,
     WHOLE,
     Batcher,
+    BatchSize,
     adaptive_wait_s,
-    fill_of,
-    padding_of,
 )
 from neuronbert.runner.requests import Request, Row
 
@@ -174,6 +173,6 @@ def test_the_wait_follows_the_service_time():
 
 
 def test_fill_and_padding():
-    assert fill_of(3, 6) == 0.5
-    assert padding_of([64, 64], 128, 6) == pytest.approx(1 - 128 / (6 * 128))
-    assert padding_of([], 0, 0) == 0.0
+    assert BatchSize(3, 6, 1, 1).fill == 0.5
+    assert BatchSize(2, 6, 64 + 64, 6 * 128).padding == pytest.approx(1 - 128 / (6 * 128))
+    assert BatchSize(0, 1, 0, 0).padding == 0.0

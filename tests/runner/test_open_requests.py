@@ -4,7 +4,7 @@ from logits import logits
 
 from neuronbert.backends.base import ThroughputPlan
 from neuronbert.errors import DeadlineExceeded, PoisonRequest, RunnerClosed
-from neuronbert.runner.batching import Batcher, BatchInFlight
+from neuronbert.runner.batching import Batcher, BatchInFlight, BatchSize
 from neuronbert.runner.counters import Statistics
 from neuronbert.runner.open_requests import OpenRequests
 from neuronbert.runner.requests import Request, Row, now_s
@@ -23,7 +23,7 @@ def asked(number, finish=len, **more):
 
 def sent(requests):
     batch = requests.queue.take(now_s(), idle=True, wait_s=0.0)
-    return BatchInFlight(1, batch.rows, len(batch.rows), batch.reason, 0.0, 1.0, 0.0)
+    return BatchInFlight(1, batch.rows, BatchSize(len(batch.rows), 8, 8, 8), batch.reason, 0.0)
 
 
 def test_a_finished_request_is_gone(requests):

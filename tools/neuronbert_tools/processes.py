@@ -1,4 +1,4 @@
-"""Runs a module of this package in a process of its own, and reads what processes have used."""
+"""Runs a module of this package in a process of its own."""
 
 import os
 import subprocess
@@ -24,10 +24,3 @@ def run_module(name: str, *arguments: object, variables: Mapping[str, str]) -> s
     command = module_command(name, *arguments)
     done = subprocess.run(command, check=True, env=module_environment(variables), stdout=subprocess.PIPE, text=True)
     return done.stdout
-
-
-def cpu_s(pid: int) -> float:
-    """CPU seconds that a process has used."""
-    with open(f"/proc/{pid}/stat", encoding="utf-8") as file:
-        fields = file.read().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")

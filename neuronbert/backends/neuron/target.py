@@ -218,7 +218,7 @@ def numbers(option: str, value: Numbers) -> Tuple[int, ...]:
     return tuple(dict.fromkeys(wholes))
 
 
-def recorded_layout(variant: Variant) -> CoreLayout:
-    """The layout that a variant of an artifact was compiled for."""
+def recorded_layout(variant: Variant, instance_type: Optional[str] = None) -> CoreLayout:
+    """The layout that a variant of an artifact was compiled for, on ``instance_type`` if given."""
     recipe = variant["recipe"]
-    return layout_for(recipe["instance_type"], recipe["mode"], variant["pipeline_cores"])
+    return layout_for(instance_type or recipe["instance_type"], recipe["mode"], variant["pipeline_cores"])

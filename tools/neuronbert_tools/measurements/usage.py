@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Callable, Iterator
 
 from neuronbert import Runner
-from neuronbert_tools.processes import cpu_s
+from neuronbert.hardware.machine import process_cpu_s
 
 
 @dataclass
@@ -24,11 +24,11 @@ def usage_of(runner: Runner) -> Iterator[Usage]:
     """Requests are made inside the block; after it, the Usage says what they took."""
     usage = Usage()
     pids = [worker["pid"] for worker in runner.stats()["workers"]]
-    workers, own, wall = sum(map(cpu_s, pids)), time.process_time(), time.perf_counter()
+    workers, own, wall = sum(map(process_cpu_s, pids)), time.process_time(), time.perf_counter()
     yield usage
     usage.wall_s = time.perf_counter() - wall
     usage.runner_cpu_s = time.process_time() - own
-    usage.workers_cpu_s = sum(map(cpu_s, pids)) - workers
+    usage.workers_cpu_s = sum(map(process_cpu_s, pids)) - workers
 
 
 def cpu_us(function: Callable[[], object], count: int, rounds: int = 5) -> float:
