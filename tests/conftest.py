@@ -3,6 +3,7 @@
 import os
 import shutil
 from pathlib import Path
+from typing import Iterator
 
 import pytest
 from hypothesis import settings
@@ -10,6 +11,10 @@ from tiny_checkpoints import write_checkpoint
 
 from neuronbert.artifact.manifest import Artifact
 from neuronbert.compiler.compilation import compile_checkpoint
+
+# Tests run processes side by side: torch's threads must not spin while they wait for one another, or a model with two
+# of them takes ten times as long beside a busy neighbour. Set before anything loads torch; children inherit it.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 # A deadline times a test, and a busy machine makes it fail for nothing.
 settings.register_profile("untimed", deadline=None)
@@ -22,6 +27,16 @@ settings.load_profile("repeatable" if os.environ.get("CI") else "untimed")
 def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A random BERT that the gate's 500 questions pass through in seconds."""
     return write_checkpoint(tmp_path_factory.mktemp("tiny"), "bert", max_position_embeddings=512)
+
+
+@pytest.fixture(scope="session")
+def neuron_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A compile cache that no other run has filled."""
+    before = os.environ.get("NEURONBERT_CACHE")
+    os.environ["NEURONBERT_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+    yield Path(os.environ["NEURONBERT_CACHE"])
+    os.environ.pop("NEURONBERT_CACHE")
+    os.environ.update({} if before is None else {"NEURONBERT_CACHE": before})
 
 
 @pytest.fixture(scope="session")

@@ -1,11 +1,9 @@
 """An emulated inf1 instance for each test, and artifacts compiled on one once for the whole run."""
 
 import os
-from pathlib import Path
 
 import pytest
 from emulated import compile_emulated
-from tiny_checkpoints import write_checkpoint
 
 from neuronbert.artifact.manifest import Artifact
 
@@ -14,35 +12,20 @@ PIPELINE = {"mode": "pipeline", "neuroncore_pipeline_cores": 2, "batch_size": 1,
 
 
 @pytest.fixture(scope="session")
-def neuron_cache(tmp_path_factory):
-    """A compile cache that no other run has filled."""
-    before = os.environ.get("NEURONBERT_CACHE")
-    os.environ["NEURONBERT_CACHE"] = str(tmp_path_factory.mktemp("cache"))
-    yield Path(os.environ["NEURONBERT_CACHE"])
-    os.environ.pop("NEURONBERT_CACHE")
-    os.environ.update({} if before is None else {"NEURONBERT_CACHE": before})
-
-
-@pytest.fixture(scope="session")
-def neuron_checkpoint(tmp_path_factory):
-    return write_checkpoint(tmp_path_factory.mktemp("neuron"), "bert", max_position_embeddings=512)
-
-
-@pytest.fixture(scope="session")
-def data_parallel_artifact(neuron_cache, neuron_checkpoint, tmp_path_factory) -> Artifact:
+def data_parallel_artifact(neuron_cache, tiny_checkpoint, tmp_path_factory) -> Artifact:
     """Two buckets of two rows, one core each."""
-    return compile_emulated(neuron_checkpoint, tmp_path_factory.mktemp("dp"), **DATA_PARALLEL)
+    return compile_emulated(tiny_checkpoint, tmp_path_factory.mktemp("dp"), **DATA_PARALLEL)
 
 
 @pytest.fixture(scope="session")
-def pipeline_artifact(neuron_cache, neuron_checkpoint, tmp_path_factory) -> Artifact:
+def pipeline_artifact(neuron_cache, tiny_checkpoint, tmp_path_factory) -> Artifact:
     """One bucket of one row over two cores."""
-    return compile_emulated(neuron_checkpoint, tmp_path_factory.mktemp("pipeline"), **PIPELINE)
+    return compile_emulated(tiny_checkpoint, tmp_path_factory.mktemp("pipeline"), **PIPELINE)
 
 
 @pytest.fixture
 def start_emulator(tmp_path, monkeypatch):
-    """Turns a emulator on; afterwards it is off and every variable as it was."""
+    """Turns an emulator on; afterwards it is off and every variable as it was."""
     pytest.importorskip("torch")
     from neuronbert import emulator
 

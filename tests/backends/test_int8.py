@@ -19,8 +19,6 @@ from neuronbert.errors import BackendFailed
 pytest.importorskip("openvino")
 pytest.importorskip("nncf")
 
-INPUTS = ("input_ids", "attention_mask", "token_type_ids")
-
 
 def test_the_ladder_gives_up_speed_step_by_step() -> None:
     steps = int8.int8_recipes(overflow_fix=True)

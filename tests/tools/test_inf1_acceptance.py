@@ -39,8 +39,10 @@ def test_another_machine_and_an_unknown_step_are_usage_errors(tmp_path):
 
 
 @pytest.mark.slow
-def test_the_demo_compiles_and_answers_in_both_modes(tmp_path):
-    done, report = accept(tmp_path, "--only", "demo", "--layers", "1", NEURONBERT_EMULATE="inf1.xlarge")
+def test_the_demo_compiles_and_answers_in_both_modes(tmp_path, neuron_cache):
+    # What tests/backends/neuron/test_neuron_demo.py compiled is not compiled again.
+    variables = {"NEURONBERT_EMULATE": "inf1.xlarge", "NEURONBERT_CACHE": str(neuron_cache)}
+    done, report = accept(tmp_path, "--only", "demo", "--layers", "1", **variables)
     assert done.returncode == 0, done.stderr
     assert report["failed"] == []
     steps = {step["name"]: step["result"] for step in report["steps"]}

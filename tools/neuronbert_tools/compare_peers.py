@@ -12,10 +12,10 @@ code is 1 if a contender failed or a target that was measured is not met.
 """
 
 import argparse
-import os
 from pathlib import Path
 from typing import Callable, Optional, Sequence, Tuple
 
+from neuronbert.hardware.machine import affinity_cpus
 from neuronbert_tools.console import new_parser, print_document, print_message
 from neuronbert_tools.paths import XQUAD, cache_folder
 from neuronbert_tools.peers.comparison import NOTES, Options, compare
@@ -23,10 +23,6 @@ from neuronbert_tools.peers.contenders import CONTENDERS
 from neuronbert_tools.peers.summary import render
 
 PARTS = ("speed", "start", "accuracy")
-
-
-def usable_cpus() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def some_of(known: Sequence[str]) -> Callable[[str], Tuple[str, ...]]:
@@ -53,7 +49,7 @@ def parse(arguments: Sequence[str]) -> Tuple[Options, Optional[Path]]:
     add("--data", type=Path, default=XQUAD, help="SQuAD-format questions (default: the XQuAD of the tests)")
     add("--questions", type=int, default=100, help="the first so many of them (default: 100)")
     add("--rounds", type=int, default=5, help="default: 5")
-    add("--threads", type=int, default=usable_cpus(), help="of each contender (default: all)")
+    add("--threads", type=int, default=affinity_cpus(), help="of each contender (default: all)")
     add("--work", type=Path, default=cache_folder("compare_peers"), help="kept between runs (default: %(default)s)")
     add("--json", type=Path, help="also write the report to this file")
     chosen = parser.parse_args(arguments)

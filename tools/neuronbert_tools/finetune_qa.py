@@ -8,7 +8,6 @@ was written and ends with the same weights (on a CPU to the last bit). When all 
 back and checked, and only then renamed to OUTPUT.
 """
 
-import hashlib
 import os
 import shutil
 from dataclasses import asdict, replace
@@ -17,6 +16,7 @@ from typing import Any, Dict, Sequence, Tuple
 
 import click
 
+from neuronbert.artifact.manifest import sha256_of
 from neuronbert.checkpoint.loading import BaseCheckpoint, load_base_checkpoint
 from neuronbert.checkpoint.tokenizer import Tokenizer
 from neuronbert.checkpoint.weights import fingerprint
@@ -76,7 +76,7 @@ def finetune(
 
 def identify(base: BaseCheckpoint, paths: Sequence[Path], options: TrainingOptions) -> Dict[str, Any]:
     """What two commands must share to be the same run: weights, data and options."""
-    data = [[path.name, hashlib.sha256(path.read_bytes()).hexdigest()] for path in paths]
+    data = [[path.name, sha256_of(path)] for path in paths]
     return {
         "base": base.source,
         "revision": base.revision,

@@ -8,6 +8,7 @@ from typing import Iterator, Sequence
 import click
 
 from neuronbert.cli.main import cli
+from neuronbert_tools.console import new_parser
 from neuronbert_tools.paths import ROOT
 
 PAGE = ROOT / "docs" / "commands.md"
@@ -41,6 +42,7 @@ def page() -> str:
 
 def main(arguments: Sequence[str]) -> int:
     """The command; it takes no options."""
+    new_parser(__doc__).parse_args(arguments)
     PAGE.parent.mkdir(exist_ok=True)
     PAGE.write_text(page(), encoding="utf-8")
     return 0

@@ -9,7 +9,6 @@ answers and versions; where the pipeline raised, the error's type and text.
 """
 
 import gzip
-import hashlib
 import json
 import platform
 import sys
@@ -17,6 +16,7 @@ import time
 from pathlib import Path
 from typing import Any, Dict, List, Sequence
 
+from neuronbert.artifact.manifest import sha256_of
 from neuronbert.tasks.question_answering.squad import load_squad
 from neuronbert_tools.console import new_parser
 from neuronbert_tools.golden_cases import Case, edge_cases
@@ -109,7 +109,7 @@ def document(checkpoint: Path, seed: int, cases: List[Case], records: List[Dict[
         "format": FORMAT,
         "source": "XQuAD English (CC BY-SA 4.0) and cases generated from it; see README.md beside this file",
         "versions": {**versions, "python": platform.python_version()},
-        "checkpoint": {"name": checkpoint.name, "weights_sha256": sha256(checkpoint / "model.safetensors")},
+        "checkpoint": {"name": checkpoint.name, "weights_sha256": sha256_of(checkpoint / "model.safetensors")},
         "precision": "fp32",
         "seed": seed,
         "contexts": list(contexts),
@@ -124,10 +124,6 @@ def document(checkpoint: Path, seed: int, cases: List[Case], records: List[Dict[
             for case, record in zip(cases, records)
         ],
     }
-
-
-def sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def write(path: Path, golden: Dict[str, Any]) -> None:

@@ -23,6 +23,7 @@ from neuronbert.hardware.machine import environment
 from neuronbert.tasks.question_answering.lines import question_line
 from neuronbert.tasks.question_answering.squad import load_squad
 from neuronbert_tools.console import new_parser, print_document, print_message
+from neuronbert_tools.processes import module_environment
 
 ENGINE_NAME = "engine"
 ENGINE = """
@@ -58,7 +59,9 @@ def run_job(artifact: str, questions: Path, output: Path, workers: Optional[int]
 def measured(command: List[str]) -> Sample:
     """What a command reports as its rate, and what it cost."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, check=True)
+    done = subprocess.run(
+        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=module_environment({}), text=True, check=True
+    )
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     cpu_s = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     return Sample(float(json.loads(done.stdout)["questions_per_s"]), cpu_s)

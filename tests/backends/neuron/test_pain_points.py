@@ -249,7 +249,7 @@ def test_9_the_device_runs_out_of_memory(start_emulator, data_parallel_artifact,
         NeuronTarget.of(sequence_length="64,128,192,256,320,384", batch_size="1,6").plan(302_309_376)
 
 
-def test_10_the_compiler_dies_on_a_small_host(start_emulator, neuron_checkpoint, neuron_cache, tmp_path):
+def test_10_the_compiler_dies_on_a_small_host(start_emulator, tiny_checkpoint, neuron_cache, tmp_path):
     """#439, #490, #1064: neuron-cc is killed for memory, and what is raised is about something else."""
     start_emulator(faults="compile-killed")
     import torch_neuron
@@ -258,5 +258,5 @@ def test_10_the_compiler_dies_on_a_small_host(start_emulator, neuron_checkpoint,
         torch_neuron.trace(TinySource().torch_model(), example(2, 32))
     assert "-9" not in str(bare.value)
     with pytest.raises(BackendFailed, match="was killed, most likely for memory(.|\n)*returned: -9") as caught:
-        compile_emulated(neuron_checkpoint, tmp_path, faults="compile-killed", sequence_length=16)
+        compile_emulated(tiny_checkpoint, tmp_path, faults="compile-killed", sequence_length=16)
     assert "32 GiB or more" in caught.value.hint

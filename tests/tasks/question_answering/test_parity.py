@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from neuronbert.compiler.compilation import compile_checkpoint
 from neuronbert.engine.engine import Engine
 from neuronbert.engine.pipeline import pipeline
 from neuronbert.errors import InputError, UsageError
@@ -70,11 +69,8 @@ def places(answers):
 
 
 @pytest.fixture(scope="module")
-def qa(tmp_path_factory):
-    pytest.importorskip("openvino")
-    output = tmp_path_factory.mktemp("parity") / "artifact"
-    artifact = compile_checkpoint("demo", output, backend="openvino", precision="fp32", skip_gate=True)
-    with Engine(artifact) as engine:
+def qa(demo_artifact):
+    with Engine(demo_artifact, variant="openvino-fp32") as engine:
         yield pipeline("question-answering", model=engine)
 
 

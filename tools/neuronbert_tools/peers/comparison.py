@@ -11,6 +11,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Dict, List, Mapping, NamedTuple, Sequence, Tuple
 
+from neuronbert.artifact.manifest import sha256_of
 from neuronbert_tools.console import print_message
 from neuronbert_tools.paths import DEMO, PACKAGE, SAMPLES
 from neuronbert_tools.peers.children import Child, ChildFailed
@@ -222,8 +223,12 @@ def _digest(files: Sequence[Path], *more: str) -> str:
 
 
 def _workload(options: Options) -> Dict[str, Any]:
-    sha256 = hashlib.sha256(options.data.read_bytes()).hexdigest()
-    return {"data": options.data.name, "sha256": sha256, "questions": options.questions, "rounds": options.rounds}
+    return {
+        "data": options.data.name,
+        "sha256": sha256_of(options.data),
+        "questions": options.questions,
+        "rounds": options.rounds,
+    }
 
 
 def _machine(threads: int) -> Dict[str, Any]:

@@ -3,6 +3,8 @@
 from statistics import median
 from typing import Any, Dict, Iterator, List, Mapping, NamedTuple, Sequence, Tuple
 
+from neuronbert.cli.tables import table
+
 Facts = Mapping[str, Any]  # JSON: a report, or a part of one
 
 US = "neuronbert"
@@ -148,7 +150,7 @@ def render(report: Facts) -> str:
         lines += ["", f"{name}: {model['note']}", *_speed_table(model, questions), *_gemm_lines(model["summary"])]
     lines += _start_table(report["start"]) + _accuracy_lines(report["accuracy"])
     if report["targets"]:
-        lines += ["", *_columns([("target", "wanted", "measured", ""), *map(_target_row, report["targets"])])]
+        lines += ["", *table([("target", "wanted", "measured", ""), *map(_target_row, report["targets"])]).splitlines()]
     lines += ["", *(f"warning: {warning}" for warning in report["warnings"])]
     return "\n".join(lines).rstrip() + "\n"
 
@@ -172,7 +174,7 @@ def _speed_table(model: Facts, questions: int) -> List[str]:
             )
     facts = (f"{fact} {value}" for fact, value in model["contenders"].get(US, {}).get("facts", {}).items())
     failed = (f"FAILED {name}: {why}" for name, why in model["failed"].items())
-    return [*_columns(rows), "* the faster mode; ours: " + ", ".join(facts), *failed]
+    return [*table(rows).splitlines(), "* the faster mode; ours: " + ", ".join(facts), *failed]
 
 
 def _gemm_lines(summary: Facts) -> List[str]:
@@ -190,7 +192,7 @@ def _start_table(start: Facts) -> List[str]:
     rows: List[Sequence[str]] = [("process start (demo)", "to answer, s", "to exit, s", "peak MiB")]
     for name, runs in start.items():
         rows.append((name, *(str(spread([run[key] for run in runs])) for key in ("answer_s", "exit_s", "peak_mib"))))
-    return ["", *_columns(rows)]
+    return ["", *table(rows).splitlines()]
 
 
 def _accuracy_lines(accuracy: Facts) -> List[str]:
@@ -198,13 +200,8 @@ def _accuracy_lines(accuracy: Facts) -> List[str]:
     for name, result in accuracy.items():
         scores = (f"{result['f1']:.2f}", f"{result['exact_match']:.2f}", str(result["questions"]))
         rows.append((name, result["variant"], *scores))
-    return ["", *_columns(rows)] if accuracy else []
+    return ["", *table(rows).splitlines()] if accuracy else []
 
 
 def _target_row(target: Facts) -> Sequence[str]:
     return (target["name"], target["wanted"], target["got"], "met" if target["met"] else "NOT MET")
-
-
-def _columns(rows: Sequence[Sequence[str]]) -> List[str]:
-    widths = [max(len(cell) for cell in column) for column in zip(*rows)]
-    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows]
