@@ -5,13 +5,17 @@ from typing import Optional, Sequence
 from neuronbert.backends.base import Batch
 from neuronbert.backends.outputs import Output, Outputs, named
 from neuronbert.checkpoint.families import TorchModel
+from neuronbert.hardware.machine import compute_threads
 
 
 class ReferenceSession:
-    """``model`` (Checkpoint.torch_model) as a Session. ``threads`` sets torch's thread count, which is per process."""
+    """``model`` (Checkpoint.torch_model) as a Session that runs ``threads`` batches at once, on one thread each.
+
+    One row is too little work for several threads: they wait for one another, and a busy neighbour holds up all of
+    them. torch's thread count is per process: it is 1 until ``close``.
+    """
 
     precision = "fp32"
-    concurrency = 1
 
     def __init__(self, model: TorchModel, outputs: Sequence[Output], threads: Optional[int] = None):
         import torch
@@ -19,8 +23,9 @@ class ReferenceSession:
         self._torch = torch
         self._model = model
         self._outputs = tuple(outputs)
-        if threads is not None:
-            torch.set_num_threads(threads)
+        self.concurrency = threads or compute_threads()
+        self._threads_before = torch.get_num_threads()
+        torch.set_num_threads(1)
 
     def run(self, batch: Batch) -> Outputs:
         """The outputs of one batch."""
@@ -29,5 +34,6 @@ class ReferenceSession:
         return named(self._outputs, [tensor.numpy() for tensor in tensors])
 
     def close(self) -> None:
-        """Drop the model."""
+        """Drop the model, and give torch its threads back."""
         self._model = None
+        self._torch.set_num_threads(self._threads_before)

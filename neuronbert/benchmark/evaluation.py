@@ -16,7 +16,7 @@ from neuronbert.backends.outputs import Outputs
 from neuronbert.backends.reference import ReferenceSession
 from neuronbert.checkpoint.loading import Checkpoint, Source
 from neuronbert.checkpoint.tokenizer import Tokenizer
-from neuronbert.engine.batches import infer_rows
+from neuronbert.engine.batches import infer_concurrently
 from neuronbert.engine.engine import Engine
 from neuronbert.errors import InputError, UsageError
 from neuronbert.hardware.machine import environment
@@ -128,7 +128,7 @@ def _open(
     plan = ThroughputPlan(streams=1, rows=1, tokens=1)
 
     def outputs(rows: Sequence[Row]) -> List[Outputs]:
-        return infer_rows(session, rows, task.OUTPUTS, plan, tokenizer.pad_id)
+        return infer_concurrently(session, rows, task.OUTPUTS, plan, tokenizer.pad_id)
 
     return Reader(f"{source.source} in FP32", task, tokenizer, outputs)
 
