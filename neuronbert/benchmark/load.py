@@ -33,7 +33,7 @@ class Client(Protocol[AskedItem]):
 
 
 class Period(NamedTuple):
-    """How long to measure: until three windows in a row are alike and hold ``least_answers``, at most ``longest_s``.
+    """How long to measure: until three windows in a row were alike and ``least_answers`` came, at most ``longest_s``.
 
     The warm-up comes first and counts for nothing.
     """

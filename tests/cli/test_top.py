@@ -165,7 +165,8 @@ class Terminal:
     def __init__(self, *arguments):
         mine, its = pty.openpty()
         fcntl.ioctl(its, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 200, 0, 0))
-        environment = {**os.environ, "TERM": "xterm-256color"}
+        environment = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES")}
+        environment["TERM"] = "xterm-256color"
         command = [sys.executable, "-m", "neuronbert", *arguments]
         self.process = subprocess.Popen(
             command, stdin=its, stdout=its, stderr=its, env=environment, start_new_session=True
