@@ -3,13 +3,14 @@
 import os
 import shutil
 from pathlib import Path
-from typing import Iterator
+from typing import Iterator, List
 
 import pytest
+from filelock import FileLock
 from hypothesis import settings
 from tiny_checkpoints import write_checkpoint
 
-from neuronbert.artifact.manifest import Artifact
+from neuronbert.artifact.manifest import Artifact, load_artifact
 from neuronbert.compiler.compilation import compile_checkpoint
 
 # Tests run processes side by side: torch's threads must not spin while they wait for one another, or a model with two
@@ -23,6 +24,29 @@ settings.register_profile("repeatable", deadline=None, derandomize=True)
 settings.load_profile("repeatable" if os.environ.get("CI") else "untimed")
 
 
+# What takes longest, in the order in which it should begin: the processes of one run (tools/test) take a file each, and
+# while the last file runs, the others idle.
+LONGEST_FIRST = ("tests/test_tutorials.py", "tests/compiler/test_compilation.py", "tests/backends/neuron/")
+
+
+def pytest_collection_modifyitems(items: List[pytest.Item]) -> None:
+    """Move the tests that take longest to the front."""
+
+    def rank(item: pytest.Item) -> int:
+        return next(
+            (rank for rank, path in enumerate(LONGEST_FIRST) if item.nodeid.startswith(path)), len(LONGEST_FIRST)
+        )
+
+    items.sort(key=rank)
+
+
+@pytest.fixture(scope="session")
+def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that all processes of one run share; what they make there needs a lock."""
+    of_process = tmp_path_factory.getbasetemp()
+    return of_process.parent if "PYTEST_XDIST_WORKER" in os.environ else of_process
+
+
 @pytest.fixture(scope="session")
 def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A random BERT that the gate's 500 questions pass through in seconds."""
@@ -30,10 +54,10 @@ def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def neuron_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def neuron_cache(shared_folder: Path) -> Iterator[Path]:
     """A compile cache that no other run has filled."""
     before = os.environ.get("NEURONBERT_CACHE")
-    os.environ["NEURONBERT_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+    os.environ["NEURONBERT_CACHE"] = str(shared_folder / "cache")
     yield Path(os.environ["NEURONBERT_CACHE"])
     os.environ.pop("NEURONBERT_CACHE")
     os.environ.update({} if before is None else {"NEURONBERT_CACHE": before})
@@ -47,12 +71,15 @@ def echo_artifact(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
 
 
 @pytest.fixture(scope="session")
-def demo_artifact(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
+def demo_artifact(shared_folder: Path) -> Artifact:
     """The demo checkpoint compiled with OpenVINO in FP32 and int8, through the gate."""
     pytest.importorskip("openvino")
     pytest.importorskip("nncf")
-    output = tmp_path_factory.mktemp("demo") / "artifact"
-    return compile_checkpoint("demo", output, backend="openvino", precision=["fp32", "int8"])
+    output = shared_folder / "demo"
+    with FileLock(f"{output}.lock"):
+        if not output.exists():
+            compile_checkpoint("demo", output, backend="openvino", precision=["fp32", "int8"])
+    return load_artifact(output)
 
 
 @pytest.fixture()

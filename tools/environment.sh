@@ -150,6 +150,8 @@ is_installed() {
 }
 
 pip_install() {
+    # Modules are compiled when they are first imported, unless that is off: most of those that pip would compile never are.
+    if [ -z "${PYTHONDONTWRITEBYTECODE:-}" ]; then set -- --no-compile "$@"; fi
     if [ -t 2 ]; then set -- --progress-bar on "$@"; else set -- -qq --progress-bar off "$@"; fi
     "$VENV/bin/python" -m pip install --disable-pip-version-check -c "$CONSTRAINTS" "$@" >&2
 }
