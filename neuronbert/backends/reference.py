@@ -2,10 +2,13 @@
 
 from typing import Optional, Sequence
 
-from neuronbert.backends.base import Batch
+from neuronbert.backends.base import Batch, ThroughputPlan
 from neuronbert.backends.outputs import Output, Outputs, named
 from neuronbert.checkpoint.families import TorchModel
 from neuronbert.hardware.machine import compute_threads
+
+# One row in a batch: the reference must not depend on how rows are batched or padded.
+ROW_BY_ROW = ThroughputPlan(streams=1, rows=1, tokens=1)
 
 
 class ReferenceSession:

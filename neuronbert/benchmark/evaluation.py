@@ -11,9 +11,8 @@ from typing import Any, Callable, List, Mapping, NamedTuple, Optional, Sequence,
 
 from neuronbert.artifact.manifest import MANIFEST_NAME, Artifact, PathLike, load_artifact, read_manifest
 from neuronbert.artifact.variants import choose_variants
-from neuronbert.backends.base import ThroughputPlan
 from neuronbert.backends.outputs import Outputs
-from neuronbert.backends.reference import ReferenceSession
+from neuronbert.backends.reference import ROW_BY_ROW, ReferenceSession
 from neuronbert.checkpoint.loading import Checkpoint, Source
 from neuronbert.checkpoint.tokenizer import Tokenizer
 from neuronbert.engine.batches import infer_concurrently
@@ -124,11 +123,9 @@ def _open(
     tokenizer = Tokenizer.from_bytes(files["tokenizer.json"], files["tokenizer_config.json"], source.config)
     session = ReferenceSession(source.torch_model(), task.OUTPUTS, threads=threads)
     stack.callback(session.close)
-    # One row at a time, as the gate's reference: its answers must not depend on how rows are batched.
-    plan = ThroughputPlan(streams=1, rows=1, tokens=1)
 
     def outputs(rows: Sequence[Row]) -> List[Outputs]:
-        return infer_concurrently(session, rows, task.OUTPUTS, plan, tokenizer.pad_id)
+        return infer_concurrently(session, rows, task.OUTPUTS, ROW_BY_ROW, tokenizer.pad_id)
 
     return Reader(f"{source.source} in FP32", task, tokenizer, outputs)
 

@@ -7,13 +7,12 @@ import numpy as np
 import pytest
 from tiny_source import random_batch
 
-from neuronbert.backends.base import ThroughputPlan
+from neuronbert.backends.reference import ROW_BY_ROW, ReferenceSession
 from neuronbert.engine.batches import infer_concurrently
 from neuronbert.tasks.checkpoints import load_checkpoint
 from neuronbert.tasks.question_answering.task import OUTPUTS
 
 torch = pytest.importorskip("torch")
-ROW_BY_ROW = ThroughputPlan(streams=1, rows=1, tokens=1)
 
 
 class TokenRow(NamedTuple):
@@ -22,8 +21,6 @@ class TokenRow(NamedTuple):
 
 
 def test_rows_side_by_side_are_as_exact_as_one_after_the_other(tiny_checkpoint: Path) -> None:
-    from neuronbert.backends.reference import ReferenceSession
-
     model = load_checkpoint(str(tiny_checkpoint)).torch_model()
     batches = [random_batch(1, tokens, seed=tokens) for tokens in range(5, 60)]
     rows = [TokenRow(batch.input_ids[0] % 70, batch.token_type_ids[0]) for batch in batches]
