@@ -140,7 +140,8 @@ def test_the_readme_shows_and_tabulates_every_verb() -> None:
 @pytest.mark.parametrize("arguments", documented_commands(), ids=" ".join)
 def test_every_documented_command_parses(arguments: List[str]) -> None:
     verb, *rest = arguments
-    cli.cli.commands[verb].make_context(verb, rest)  # raises click.UsageError for an option that does not exist
+    context = cli.cli.commands[verb].make_context(verb, rest)  # click.UsageError for an option that does not exist
+    assert (context.info_name, context.args) == (verb, [])
 
 
 def migration_calls() -> List[str]:

@@ -67,6 +67,7 @@ def test_byte_level_from_vocabulary_and_merges(tmp_path: Path, options: Dict[str
     ours, theirs = rebuilt(tmp_path, "roberta"), original(tmp_path, "roberta")
     for first, second in TEXTS:
         same(ours, theirs, first, second)
+    assert ours.get_vocab() == theirs.get_vocab()
 
 
 @pytest.fixture(scope="module")

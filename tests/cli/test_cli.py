@@ -413,7 +413,7 @@ def test_hints_are_for_whoever_typed_the_command(capsys, tmp_path, echo_artifact
 def test_binary_input_is_refused(capsys, tmp_path, echo_artifact):
     (tmp_path / "binary").write_bytes(bytes(range(256)) * 20)
     for arguments in (["answer", echo_artifact.folder, "--input"], ["evaluate", echo_artifact.folder]):
-        refused(capsys, *arguments, tmp_path / "binary")
+        assert "is binary" in refused(capsys, *arguments, tmp_path / "binary")
 
 
 def test_endless_input_is_refused_before_it_is_all_read(capsys, echo_artifact, monkeypatch):
@@ -437,16 +437,16 @@ def test_usage_errors(capsys, arguments):
 
 
 @pytest.mark.parametrize(
-    "options",
+    ("options", "words"),
     [
-        ["--question", "q"],
-        ["--context", "c"],
-        ["--question", "q", "--context", "c", "--input", "-"],
-        ["--question", "q", "--context", "c", "--doc-stride", "9999"],
+        (["--question", "q"], "--context is missing"),
+        (["--context", "c"], "--question is missing"),
+        (["--question", "q", "--context", "c", "--input", "-"], "--input takes the place of --question and --context"),
+        (["--question", "q", "--context", "c", "--doc-stride", "9999"], "`doc_stride` (9999) is larger than"),
     ],
 )
-def test_contradictory_options(capsys, echo_artifact, options):
-    refused(capsys, "answer", echo_artifact.folder, *options, code=2)
+def test_contradictory_options(capsys, echo_artifact, options, words):
+    assert words in refused(capsys, "answer", echo_artifact.folder, *options, code=2)
 
 
 def test_compile_knows_its_backends(capsys, nothing_written):
@@ -522,7 +522,7 @@ def test_a_run_may_be_in_any_thread(echo_artifact, capsys):
 
 def test_the_command_s_own_options_are_no_line_s_fault(capsys, tmp_path, echo_artifact):
     arguments = ["answer", echo_artifact.folder, "--input", lines_file(tmp_path, ask()), "--doc-stride", 9999]
-    refused(capsys, *arguments, "--on-error", "skip", code=2)
+    assert "error: `doc_stride` (9999) is larger" in refused(capsys, *arguments, "--on-error", "skip", code=2)
 
 
 def test_a_file_without_a_question_is_refused(capsys, tmp_path, echo_artifact):

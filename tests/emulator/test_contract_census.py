@@ -23,7 +23,8 @@ def test_every_defect_can_be_made():
 
     pytest.importorskip("torch")
     for name in mutations.MUTATIONS:
-        mutations._mutated(*mutations.MUTATIONS[name])
+        function, code = mutations._mutated(*mutations.MUTATIONS[name])
+        assert code != function.__code__
 
 
 def test_the_emulator_is_imported_without_torch():

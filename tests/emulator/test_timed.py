@@ -64,12 +64,13 @@ def test_a_recording_may_begin_before_the_emulator_is_used(start_emulator, recor
 
 
 def test_recordings_add_up(start_emulator, recorded):
-    folder, _ = recorded
+    folder, answers = recorded
     start_emulator(record=str(folder / "logits"), directory=folder / "again")
-    torch.jit.load(str(folder / "model.pt"))(*tiny_inputs(seed=7))
+    added = torch.jit.load(str(folder / "model.pt"))(*tiny_inputs(seed=7))
     emulator.stop()
     module = start_timed(start_emulator, folder)
-    module(*tiny_inputs(seed=0)), module(*tiny_inputs(seed=7))
+    assert largest_difference(module(*tiny_inputs(seed=0)), answers[0]) == 0
+    assert largest_difference(module(*tiny_inputs(seed=7)), added) == 0
 
 
 # ---------------------------------------------------------------------------- the clock, without a model

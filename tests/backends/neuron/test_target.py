@@ -33,7 +33,10 @@ def test_the_twin_takes_every_cast():
 
     neuron_cc = pytest.importorskip("neuronbert.emulator.neuron_cc")
     for cast, dtype in FAST_MATH:
-        neuron_cc.parse_arguments(NeuronTarget.of(auto_cast=cast, auto_cast_type=dtype).compiler_args(4))
+        parsed = neuron_cc.parse_arguments(NeuronTarget.of(auto_cast=cast, auto_cast_type=dtype).compiler_args(4))
+        assert parsed.pipeline_cores == 4
+        assert parsed.policy.everything == parsed.policy.fast_relayout == (cast == "all")
+        assert parsed.policy.dtype == ("fp16" if dtype == "fp16" else "bf16")
 
 
 @pytest.mark.parametrize(
