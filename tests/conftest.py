@@ -41,10 +41,10 @@ def pytest_collection_modifyitems(items: List[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
-def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def shared_folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder that all processes of one run share; what they make there needs a lock."""
     of_process = tmp_path_factory.getbasetemp()
-    return of_process.parent if "PYTEST_XDIST_WORKER" in os.environ else of_process
+    return of_process.parent if hasattr(request.config, "workerinput") else of_process
 
 
 @pytest.fixture(scope="session")

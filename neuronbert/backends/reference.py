@@ -1,6 +1,7 @@
 """The FP32 reference: the checkpoint itself on the CPU, as a Session like those of the backends."""
 
-from typing import Optional, Sequence
+from contextlib import contextmanager
+from typing import Iterator, Optional, Sequence
 
 from neuronbert.backends.base import Batch, ThroughputPlan
 from neuronbert.backends.outputs import Output, Outputs, named
@@ -11,12 +12,25 @@ from neuronbert.hardware.machine import compute_threads
 ROW_BY_ROW = ThroughputPlan(streams=1, rows=1, tokens=1)
 
 
-class ReferenceSession:
-    """``model`` (Checkpoint.torch_model) as a Session that runs ``threads`` batches at once, on one thread each.
+@contextmanager
+def one_thread_each() -> Iterator[None]:
+    """Inside the block torch gives each run one thread; its thread count is per process, and is restored afterwards.
 
     One row is too little work for several threads: they wait for one another, and a busy neighbour holds up all of
-    them. torch's thread count is per process: it is 1 until ``close``.
+    them. Not set once for all: a TorchScript variant that is loaded meanwhile sets its own.
     """
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+class ReferenceSession:
+    """``model`` (Checkpoint.torch_model) as a Session that may run ``threads`` batches at once, ``one_thread_each``."""
 
     precision = "fp32"
 
@@ -27,8 +41,6 @@ class ReferenceSession:
         self._model = model
         self._outputs = tuple(outputs)
         self.concurrency = threads or compute_threads()
-        self._threads_before = torch.get_num_threads()
-        torch.set_num_threads(1)
 
     def run(self, batch: Batch) -> Outputs:
         """The outputs of one batch."""
@@ -37,6 +49,5 @@ class ReferenceSession:
         return named(self._outputs, [tensor.numpy() for tensor in tensors])
 
     def close(self) -> None:
-        """Drop the model, and give torch its threads back."""
+        """Drop the model."""
         self._model = None
-        self._torch.set_num_threads(self._threads_before)

@@ -12,7 +12,7 @@ from typing import Any, Callable, List, Mapping, NamedTuple, Optional, Sequence,
 from neuronbert.artifact.manifest import MANIFEST_NAME, Artifact, PathLike, load_artifact, read_manifest
 from neuronbert.artifact.variants import choose_variants
 from neuronbert.backends.outputs import Outputs
-from neuronbert.backends.reference import ROW_BY_ROW, ReferenceSession
+from neuronbert.backends.reference import ROW_BY_ROW, ReferenceSession, one_thread_each
 from neuronbert.checkpoint.loading import Checkpoint, Source
 from neuronbert.checkpoint.tokenizer import Tokenizer
 from neuronbert.engine.batches import infer_concurrently
@@ -125,7 +125,8 @@ def _open(
     stack.callback(session.close)
 
     def outputs(rows: Sequence[Row]) -> List[Outputs]:
-        return infer_concurrently(session, rows, task.OUTPUTS, ROW_BY_ROW, tokenizer.pad_id)
+        with one_thread_each():
+            return infer_concurrently(session, rows, task.OUTPUTS, ROW_BY_ROW, tokenizer.pad_id)
 
     return Reader(f"{source.source} in FP32", task, tokenizer, outputs)
 

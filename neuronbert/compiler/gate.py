@@ -4,7 +4,7 @@ from typing import List, Sequence
 
 from neuronbert.backends.base import Session, ThroughputPlan
 from neuronbert.backends.outputs import Output, Outputs, all_finite
-from neuronbert.backends.reference import ROW_BY_ROW
+from neuronbert.backends.reference import ROW_BY_ROW, one_thread_each
 from neuronbert.engine.batches import infer_concurrently
 from neuronbert.errors import CheckpointError
 from neuronbert.tasks.base import NOT_FINITE, Agreement, Example, Judged, Labelled, TaskGate
@@ -28,7 +28,8 @@ class Gate:
         self._examples = examples
         self._rows = [row for example in examples for row in example.windows]
         self._pad_id = pad_id
-        expected = self._infer(reference, ROW_BY_ROW)
+        with one_thread_each():
+            expected = self._infer(reference, ROW_BY_ROW)
         if not all(map(all_finite, expected)):
             raise CheckpointError(
                 "the checkpoint gives NaN or Inf in FP32 already",

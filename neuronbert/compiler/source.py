@@ -6,7 +6,7 @@ from typing import Callable, Dict, List, Optional, Sequence, Tuple
 from neuronbert.backends.base import Batch
 from neuronbert.backends.neuron.target import NeuronTarget
 from neuronbert.backends.outputs import Output
-from neuronbert.backends.reference import ReferenceSession
+from neuronbert.backends.reference import ReferenceSession, one_thread_each
 from neuronbert.checkpoint.families import Config, Head, TorchModel
 from neuronbert.checkpoint.loading import Checkpoint
 from neuronbert.checkpoint.tokenizer import Tokenizer
@@ -51,7 +51,8 @@ class CompileSource:
         self._gates: Dict[Optional[int], Gate] = {}
         # Always the shipped questions, whatever the gate and calibration use: the same text in every artifact.
         shortest = self._encode(questions.shipped, min(target.sequence_lengths) if target else None)
-        self.selftest = selftest_arrays(shortest, self._reference, self.tokenizer.pad_id)
+        with one_thread_each():
+            self.selftest = selftest_arrays(shortest, self._reference, self.tokenizer.pad_id)
 
     def __enter__(self) -> "CompileSource":
         return self
