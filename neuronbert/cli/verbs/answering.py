@@ -6,7 +6,8 @@ from typing import Any, Dict, List, Optional
 import click
 
 from neuronbert.cli.options import line_options
-from neuronbert.cli.output import bytes_bar, note, note_beside_bar, put, show, to_json
+from neuronbert.cli.output import note, put, show, to_json
+from neuronbert.cli.progress import Progress
 from neuronbert.errors import NeuronBertError, UsageError
 
 
@@ -82,13 +83,13 @@ def run_(artifact: str, input: str, output: str, as_json: bool, **options: Any) 
     if input == "-":
         note("stdin cannot be read again: a job that is killed begins anew")
     try:
-        with bytes_bar("answering") as progress:
+        with Progress("answering", "lines") as progress:
             report = run_job(
                 artifact,
                 input,
                 output,
-                progress=progress,
-                on_skip=lambda line: note_beside_bar(f"skipped line {line.line_number}: {line.reason}"),
+                progress=lambda done, total, lines: progress(lines),
+                on_skip=lambda line: note(f"skipped line {line.line_number}: {line.reason}"),
                 **options,
             )
     except (KeyboardInterrupt, NeuronBertError):

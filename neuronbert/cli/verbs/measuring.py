@@ -14,7 +14,8 @@ from neuronbert.cli.options import (
     variant_option,
     window_options,
 )
-from neuronbert.cli.output import note, progress_bar, show
+from neuronbert.cli.output import note, show
+from neuronbert.cli.progress import Progress
 
 
 @click.command("evaluate")
@@ -35,7 +36,7 @@ def evaluate(artifact: str, data: str, as_json: bool, **options: Any) -> None:
     from neuronbert.benchmark.evaluation import evaluate_artifact
     from neuronbert.cli.tables import evaluation_text
 
-    with progress_bar("answering") as progress:
+    with Progress("answering", "questions") as progress:
         report = evaluate_artifact(artifact, data, progress=progress, **options)
     show(as_json, report.as_dict(), lambda: evaluation_text(report.tables()))
 
