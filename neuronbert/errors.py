@@ -71,6 +71,10 @@ class BackendUnavailable(NeuronBertError, RuntimeError):
     http_status = 503
 
 
+class MissingLibrary(BackendUnavailable, ImportError):
+    """An optional library that is not installed; the hint is the command that installs it."""
+
+
 class BackendFailed(NeuronBertError, RuntimeError):
     """A backend that was there and broke: export, load, self-test or inference."""
 

@@ -6,6 +6,7 @@ import re
 import shlex
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 from typing import Dict, Iterator, List, Set
 
@@ -17,6 +18,7 @@ from packaging.version import Version
 import neuronbert
 from neuronbert.artifact.manifest import Artifact
 from neuronbert.cli import main as cli
+from neuronbert.hardware.libraries import LIBRARIES, PURPOSES
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -40,8 +42,8 @@ PUBLIC_NAMES = {
     "run_job",
     "benchmark_artifact",
 }
-# Distributions whose import name differs from theirs.
-IMPORT_NAMES = {"mlcommons-loadgen": "mlperf_loadgen", "neuron-cc": "neuron_cc", "torch-neuron": "torch_neuron"}
+# What a distribution is imported as.
+IMPORT_NAMES = {library.distribution: name for name, library in LIBRARIES.items()}
 
 
 def read_setup() -> configparser.ConfigParser:
@@ -239,6 +241,13 @@ def test_every_import_of_the_package_is_declared() -> None:
     assert third_party_imports() - names == set()
 
 
+@pytest.mark.parametrize("name", sorted(LIBRARIES))
+def test_every_optional_library_is_in_its_extra(name: str) -> None:
+    library = LIBRARIES[name]
+    assert library.extra in PURPOSES
+    assert library.distribution in {requirement.name for requirement in extra_requirements()[library.extra]}
+
+
 def test_the_base_installs_nothing_that_is_not_imported() -> None:
     assert {requirement.name for requirement in base_requirements()} - third_party_imports() == set()
 
@@ -255,7 +264,24 @@ def test_the_package_carries_its_data() -> None:
     patterns = read_setup()["options.package_data"]["neuronbert"].split()
     files = {str(path.relative_to(package)) for pattern in patterns for path in package.glob(pattern)}
     samples = {f"tasks/question_answering/samples/{name}.json" for name in ("gate", "calibration")}
-    assert {"py.typed", "checkpoint/demo/model.safetensors", "checkpoint/demo/tokenizer.json", *samples} <= files
+    assert {"py.typed", *samples} <= files
+
+
+def test_the_wheel_is_below_2_mb() -> None:
+    patterns = ["*.py", *read_setup()["options.package_data"]["neuronbert"].split()]
+    files = {path for pattern in patterns for path in (ROOT / "neuronbert").rglob(pattern)}
+    assert len(files) > 100 and sum(len(zlib.compress(path.read_bytes())) for path in files) < 2_000_000
+
+
+def test_the_demo_is_a_package_beside_this_one() -> None:
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "examples" / "demo-checkpoint" / "setup.cfg")
+    (requirement,) = extra_requirements()["demo"]
+    assert requirement.name == setup["metadata"]["name"]
+    assert requirement.specifier.contains(setup["metadata"]["version"])
+    assert pinned_versions("current")["neuronbert_demo"] == Version(setup["metadata"]["version"])
+    licences = [path.read_bytes() for path in (ROOT / "LICENSE", ROOT / "examples" / "demo-checkpoint" / "LICENSE")]
+    assert licences[0] == licences[1]
 
 
 def test_the_licence_is_apache_2() -> None:

@@ -5,6 +5,7 @@
 
 VENV="$ROOT/.venv"
 CONSTRAINTS=tools/constraints-current.txt
+DEMO=examples/demo-checkpoint
 OLDEST=3.11
 NEWEST=3.13
 
@@ -140,7 +141,7 @@ urllib.request.urlretrieve("https://bootstrap.pypa.io/get-pip.py", sys.argv[1])'
 
 # What is installed follows from these files, the place and the Python: a stamp of them, written last, says it is done.
 stamp_text() {
-    cat setup.cfg setup.py "$CONSTRAINTS" neuronbert/__init__.py | cksum
+    cat setup.cfg setup.py "$DEMO"/setup.* "$CONSTRAINTS" neuronbert/__init__.py | cksum
     printf '%s\n' "$VENV"
     python_version "$VENV/bin/python"
 }
@@ -162,7 +163,7 @@ ensure_environment() {
     if is_installed "$1"; then return; fi
     say "installing neuronbert[$1] into ${VENV##*/} (a few minutes the first time)"
     rm -f "$VENV"/.installed-*
-    pip_install -e ".[$1]" || die "pip could not install neuronbert[$1]" "read pip's message above; then run $0 again"
+    pip_install -e "$DEMO" -e ".[$1]" || die "pip could not install neuronbert[$1]" "read pip's message above; then run $0 again"
     "$VENV/bin/neuronbert" --version >/dev/null || die "neuronbert was installed and does not start" "rm -rf ${VENV##*/} && $0"
     stamp_text >"$VENV/.installed-$1"
     if [ "$1" = dev ]; then stamp_text >"$VENV/.installed-compile"; fi # dev includes compile

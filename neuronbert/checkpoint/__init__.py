@@ -1,4 +1,4 @@
 """A Hugging Face checkpoint on disk or on the hub: its config, weights and tokenizer, and the FP32 model of them.
 
-``backends`` and everything above may import it. ``demo/`` is the checkpoint that ships with the package.
+``backends`` and everything above may import it.
 """

@@ -98,7 +98,7 @@ def _from_cache(repo_id: str, revision: Optional[str], failure: Optional[Excepti
             ) from error
         raise CheckpointError(
             f"{repo_id} is not a folder here, and the hub cannot be reached to fetch it ({_root_cause(failure)})",
-            hint='check the network or HF_ENDPOINT, pass the path of a folder, or "demo" for the one in the package',
+            hint='check the network or HF_ENDPOINT, pass the path of a folder, or "demo" for ours',
         ) from failure
     return folder, folder.name
 

@@ -30,8 +30,7 @@ from neuronbert.checkpoint.families import (
 from neuronbert.checkpoint.tokenizer_files import largest_id, read_tokenizer, uses_token_types
 from neuronbert.checkpoint.weights import StoredTensor, Tensors
 from neuronbert.errors import CheckpointError
-
-DEMO_FOLDER = Path(__file__).parent / "demo"
+from neuronbert.hardware.libraries import optional_imports
 
 # A name or folder, or a pair of transformers objects (model, tokenizer).
 Source = Union[str, "os.PathLike[str]", Tuple[Any, Any], List[Any]]
@@ -106,10 +105,11 @@ def load_checkpoint(
 ) -> Checkpoint:
     """Read ``source`` and check it as a whole: config, weights with one of ``heads``, tokenizer.
 
-    ``source`` is a folder as transformers saves it, a hub id, ``"demo"`` (the checkpoint inside the package), or a
-    pair of transformers objects ``(model, tokenizer)``. ``revision``, ``token`` and ``local_files_only`` concern hub
+    ``source`` is a folder as transformers saves it, a hub id, ``"demo"`` (the one of the package neuronbert_demo), or
+    a pair of transformers objects ``(model, tokenizer)``. ``revision``, ``token`` and ``local_files_only`` concern hub
     ids; one revision pins weights, config and tokenizer, and code from the hub never runs. ``pytorch_model.bin`` is
-    read only with ``allow_pickle`` and torch >= 2.6. Raises CheckpointError, whose hint says what to do.
+    read only with ``allow_pickle`` and torch >= 2.6. Raises CheckpointError, and MissingLibrary for what a hub id, a
+    pickle or ``"demo"`` needs and is not installed; the hints say what to do.
     """
     if isinstance(source, (tuple, list)):
         return _from_objects(source, heads)
@@ -149,7 +149,7 @@ def _locate(
         )
     name = os.fspath(source)
     if name == "demo":
-        return _Location(DEMO_FOLDER, "demo", None)
+        return _Location(_demo_folder(), "demo", None)
     folder = Path(name).expanduser()
     if name and folder.is_dir():
         return _Location(folder, name, None)
@@ -166,6 +166,12 @@ def _locate(
         )
     snapshot, commit = download(name, revision, token, local_files_only, allow_pickle)
     return _Location(snapshot, name, commit)
+
+
+def _demo_folder() -> Path:
+    with optional_imports():
+        from neuronbert_demo import FOLDER
+    return Path(FOLDER)
 
 
 def _read_weights(location: _Location, allow_pickle: bool) -> Tuple[Config, Family, Tensors]:

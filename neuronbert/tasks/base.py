@@ -135,7 +135,7 @@ class GateQuestions(NamedTuple):
 
     calibration: List[Labelled]
     asked: List[Labelled]  # what the gate asks
-    shipped: List[Labelled]  # those in the package: the same for every artifact
+    shipped: List[Labelled]  # those that the task ships: the same for every artifact
     calibration_file: Path
     asked_files: List[Path]
 

@@ -17,10 +17,11 @@ def load_checkpoint(
 ) -> Checkpoint:
     """Read ``source`` and check it as a whole: config, weights and tokenizer. ``head.task`` names its task.
 
-    ``source`` is a folder as transformers saves it, a hub id, ``"demo"`` (the checkpoint inside the package), or a
-    pair of transformers objects ``(model, tokenizer)``. ``revision``, ``token`` and ``local_files_only`` concern hub
+    ``source`` is a folder as transformers saves it, a hub id, ``"demo"`` (the one of the package neuronbert_demo), or
+    a pair of transformers objects ``(model, tokenizer)``. ``revision``, ``token`` and ``local_files_only`` concern hub
     ids; one revision pins weights, config and tokenizer, and code from the hub never runs. ``pytorch_model.bin`` is
-    read only with ``allow_pickle`` and torch >= 2.6. Raises CheckpointError, whose hint says what to do.
+    read only with ``allow_pickle`` and torch >= 2.6. Raises CheckpointError, and MissingLibrary for what a hub id, a
+    pickle or ``"demo"`` needs and is not installed; the hints say what to do.
     """
     return load_with_heads(
         source,

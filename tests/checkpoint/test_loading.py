@@ -1,6 +1,8 @@
 """A checkpoint is read and checked as a whole; every way it can be wrong has a message and a way out."""
 
+import hashlib
 import json
+import shlex
 import shutil
 import subprocess
 import sys
@@ -9,12 +11,23 @@ from typing import Any, Callable, Dict
 
 import numpy as np
 import pytest
+from neuronbert_demo import FOLDER
 from safetensors.numpy import load_file, save_file
 from tiny_checkpoints import FAMILIES, tiny_model, write_checkpoint, write_vocabulary
 
 from neuronbert.checkpoint.loading import Checkpoint
-from neuronbert.errors import CheckpointError
+from neuronbert.errors import CheckpointError, MissingLibrary
+from neuronbert.hardware import libraries
 from neuronbert.tasks.checkpoints import load_checkpoint
+
+# What the figures in the documents, the golden answers and the recorded compilations were measured with.
+DEMO_DIGESTS = {
+    "config.json": "4b9ab5153532bf2cb82235edd4e5d9e271258d0a43c98d0eac2b595ca2815ca5",
+    "model.safetensors": "2e91b3da9c31aff17f0675c1c8f4ac4beac26d6f26c2b448ca79051da42d576a",
+    "tokenizer.json": "325e6539e09081160e94f36b13f0869734587b16be2add1a6848ba7eb4c10c38",
+    "tokenizer_config.json": "c83e8289b1f2e52258b298baecc415f89a33c0b114e19c3a862564b989007527",
+    "vocab.txt": "07eced375cec144d27c900241f3e339478dec958f92fddbc551f295c992038a3",
+}
 
 
 @pytest.fixture(scope="session")
@@ -470,10 +483,29 @@ def test_what_can_be_no_checkpoint(source: Any) -> None:
         load_checkpoint(source)
 
 
-def test_the_demo_says_where_it_comes_from() -> None:
-    from neuronbert.checkpoint.loading import DEMO_FOLDER
+def test_the_demo_is_the_one_that_was_measured() -> None:
+    digests = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in FOLDER.iterdir()}
+    assert set(digests) == {*DEMO_DIGESTS, "README.md"}
+    assert {name: digests[name] for name in DEMO_DIGESTS} == DEMO_DIGESTS
 
-    text = (DEMO_FOLDER / "README.md").read_text(encoding="utf-8")
+
+@pytest.mark.parametrize("cloned", [True, False])
+def test_without_its_package_the_demo_is_a_command_away(cloned: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "neuronbert_demo", None)
+    if not cloned:
+        monkeypatch.setattr(libraries, "DEMO_IN_CLONE", Path("nowhere"))
+    with pytest.raises(MissingLibrary) as caught:
+        load_checkpoint("demo")
+    assert caught.value.message == 'neuronbert-demo is not installed: the checkpoint "demo" needs it'
+    hint = caught.value.hint or ""
+    if cloned:
+        assert Path(shlex.split(hint)[-1]) == FOLDER.parents[1]
+    else:
+        assert hint.endswith('-m pip install "neuronbert[demo]", or from a clone ./examples/demo-checkpoint')
+
+
+def test_the_demo_says_where_it_comes_from() -> None:
+    text = (FOLDER / "README.md").read_text(encoding="utf-8")
     demo = load_checkpoint("demo")
     assert f"{demo.parameters / 1e6:.1f}M parameters ({demo.encoder_parameters / 1e6:.1f}M of them" in text
     for word in ("all-MiniLM-L6-v2", "Apache-2.0", "SQuADShifts", "Miller", "CC BY 4.0"):

@@ -132,8 +132,9 @@ def test_a_half_made_venv_is_not_used(made_venv: Path, tmp_path: Path, lost: str
 
 def test_what_is_installed_is_stamped(tmp_path: Path) -> None:
     """A changed requirement, a moved checkout or a failed start is noticed; nothing else is."""
-    for name in ("setup.cfg", "setup.py", "tools/constraints-current.txt", "neuronbert/__init__.py"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
+    demo = "examples/demo-checkpoint/setup.cfg"
+    for name in ("setup.cfg", "setup.py", "tools/constraints-current.txt", "neuronbert/__init__.py", demo):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, tmp_path / name)
     scripts = tmp_path / ".venv" / "bin"
     scripts.mkdir(parents=True)

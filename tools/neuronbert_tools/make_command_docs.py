@@ -18,7 +18,7 @@ INTRODUCTION = """# Commands
 
 What each command's `--help` says, written here by `tools/make_command_docs`. Words that several commands share:
 
-* **CHECKPOINT** is a hub id, a folder that transformers saved, or `demo`, the one inside the package.
+* **CHECKPOINT** is a hub id, a folder that transformers saved, or `demo`, the one in the package neuronbert-demo.
 * **ARTIFACT** is a folder that `neuronbert compile` wrote.
 * Results go to stdout, progress and messages to stderr; `--json` makes the result one JSON document.
 * `--batch-size` and `--batch_size` are the same option, and so with all others.

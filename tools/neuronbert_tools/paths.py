@@ -6,7 +6,7 @@ from pathlib import Path
 TOOLS = Path(__file__).resolve().parents[1]
 ROOT = TOOLS.parent
 PACKAGE = ROOT / "neuronbert"
-DEMO = PACKAGE / "checkpoint" / "demo"
+DEMO = ROOT / "examples" / "demo-checkpoint" / "neuronbert_demo" / "checkpoint"
 SAMPLES = PACKAGE / "tasks" / "question_answering" / "samples"
 XQUAD = ROOT / "tests" / "data" / "xquad" / "xquad-en.json"
 

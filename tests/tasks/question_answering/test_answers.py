@@ -1,20 +1,19 @@
 """neuronbert.tasks.question_answering.answers against a slow and plain statement of the same rules."""
 
 import math
-from pathlib import Path
 
 import numpy as np
 import pytest
 import tokenizers
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from neuronbert_demo import FOLDER as DEMO
 
 from neuronbert.checkpoint.tokenizer import Tokenizer
 from neuronbert.errors import UsageError
 from neuronbert.tasks.question_answering.answers import AnswerOptions, best_spans, rank_answers
 from neuronbert.tasks.question_answering.windows import WindowOptions, encode_examples
 
-DEMO = Path(__file__).resolve().parents[3] / "neuronbert" / "checkpoint" / "demo"
 TOKENIZER = Tokenizer.from_files(DEMO)
 PAIRS = tokenizers.Tokenizer.from_file(str(DEMO / "tokenizer.json"))
 CONTEXT = (

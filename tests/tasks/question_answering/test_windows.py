@@ -2,13 +2,13 @@
 
 import json
 import pickle
-from pathlib import Path
 
 import numpy as np
 import pytest
 import tokenizers
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from neuronbert_demo import FOLDER as DEMO
 from tokenizers import models, normalizers, pre_tokenizers, processors, trainers
 
 from neuronbert.checkpoint.tokenizer import Tokenizer
@@ -22,7 +22,6 @@ from neuronbert.tasks.question_answering.windows import (
     window_ranges,
 )
 
-DEMO = Path(__file__).resolve().parents[3] / "neuronbert" / "checkpoint" / "demo"
 TRAINING_TEXT = [
     "Who was Jim Henson? Jim Henson was a nice puppet maker from Greenville, Mississippi.",
     "The café in São Paulo serves naïve façade résumé; Straße, Москва, 北京, 東京, 👩‍👩‍👧 family.",
