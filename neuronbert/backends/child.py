@@ -1,38 +1,77 @@
-"""Starts a module of this package as a child process, for isolated.py and neuron/compile_job.py."""
+"""Starts Python processes: the workers of the runner, isolated.py, neuron/compile_job.py, and those of the tools.
 
+The working directory is where a user's data is, and no process started here imports anything from it, whatever it is
+called: child_main.py says how. No other module starts Python.
+"""
+
+import importlib
+import json
 import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import IO, Mapping, Optional, Sequence, Union
+from typing import IO, Dict, List, Mapping, Optional, Sequence, Union
 
-# Where the child finds the package that its parent runs, installed or not.
-PACKAGE_PARENT = Path(__file__).resolve().parents[2]
+CHILD_MAIN = Path(__file__).absolute().with_name("child_main.py")
+OWN_PACKAGE = __name__.partition(".")[0]
 
 Stream = Union[int, IO[bytes], None]  # as subprocess takes it: a constant such as DEVNULL, a file, or the parent's own
 
 
 def start_child(
     module: str,
-    argument: str,
-    *,
+    *arguments: object,
     stdout: Stream,
     stderr: Stream = None,
-    variables: Optional[Mapping[str, str]] = None,
+    environment: Optional[Mapping[str, str]] = None,
     pass_fds: Sequence[int] = (),
     new_session: bool = False,
 ) -> "subprocess.Popen[bytes]":
-    """Run ``python -m module argument`` with this process's environment and ``variables``, and nothing on stdin.
+    """Start ``python_command`` in ``python_environment``, with nothing on stdin.
 
     ``pass_fds`` are the file descriptors that it inherits. With ``new_session`` it leads a process group of its own.
     """
-    search_path = [str(PACKAGE_PARENT), *filter(None, [os.environ.get("PYTHONPATH")])]
     return subprocess.Popen(
-        [sys.executable, "-m", module, argument],
+        python_command(module, *arguments),
         stdin=subprocess.DEVNULL,
         stdout=stdout,
         stderr=stderr,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(search_path), **(variables or {})},
+        env=python_environment(environment),
         pass_fds=pass_fds,
         start_new_session=new_session,
     )
+
+
+def python_command(module: str, *arguments: object) -> List[str]:
+    """The command of a process that exits with what ``module.main`` returns for ``arguments``, given as strings.
+
+    It runs the same copy of this package, and of the module's, however they were found here, installed or not.
+    """
+    packages = map(importlib.import_module, dict.fromkeys((OWN_PACKAGE, module.partition(".")[0])))
+    facts = {
+        "search_path": [place for place in sys.path if isinstance(place, str) and not is_working_directory(place)],
+        "packages": {package.__name__: os.path.abspath(str(package.__file__)) for package in packages},
+        "module": module,
+    }
+    return [sys.executable, str(CHILD_MAIN), json.dumps(facts), *map(str, arguments)]
+
+
+def python_environment(environment: Optional[Mapping[str, str]] = None) -> Dict[str, str]:
+    """``environment`` (this process's by default) for a Python that shall not import from the working directory.
+
+    Its own children, such as those of ``multiprocessing``, will not either, from Python 3.11 on. Of PYTHONPATH what is
+    absolute stays: an empty entry is the working directory, and a relative one is in it.
+    """
+    safe = dict(os.environ if environment is None else environment)
+    places = [place for place in safe.pop("PYTHONPATH", "").split(os.pathsep) if os.path.isabs(place)]
+    if places:
+        safe["PYTHONPATH"] = os.pathsep.join(places)
+    return {**safe, "PYTHONSAFEPATH": "1"}
+
+
+def is_working_directory(place: str) -> bool:
+    """Whether an entry of ``sys.path`` is the working directory, by whatever name, or depends on which one it is."""
+    try:
+        return not os.path.isabs(place) or os.path.samefile(place, os.curdir)
+    except OSError:  # one of the two is not there
+        return False

@@ -9,7 +9,6 @@ import io
 import json
 import socket
 import subprocess
-import sys
 import threading
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -34,7 +33,7 @@ class DeviceProcess:
         with child_end:
             self._child = start_child(
                 "neuronbert.backends.isolated",
-                str(child_end.fileno()),
+                child_end.fileno(),
                 stdout=subprocess.DEVNULL,  # stdout is for a command's result
                 pass_fds=[child_end.fileno()],
             )
@@ -165,7 +164,3 @@ def _load_all(job: Mapping[str, Any]) -> List[Session]:
 
 def _described(error: errors.NeuronBertError) -> bytes:
     return json.dumps({"error": error.message, "hint": error.hint, "kind": type(error).__name__}).encode()
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])

@@ -1,5 +1,6 @@
 """The command ``neuronbert``: its verbs (verbs/) in one group, run inside the error boundary (boundary.py)."""
 
+import os
 import sys
 from typing import List, Optional, Sequence
 
@@ -46,4 +47,5 @@ def run(arguments: Sequence[str]) -> int:
 
 def main(arguments: Optional[Sequence[str]] = None) -> None:
     """Run the command line and exit with its code: 0, 1, 2, 3, 4, 5 or 130."""
+    os.environ["PYTHONSAFEPATH"] = "1"  # for what libraries start: no import from the working directory (Python 3.11)
     sys.exit(run(sys.argv[1:] if arguments is None else list(arguments)))

@@ -1,14 +1,13 @@
 """One worker as the runner sees it: starting its process, what it holds, how it ended and when to start it again."""
 
-import json
 import os
 import signal
 import socket
 import subprocess
-import sys
 from dataclasses import dataclass, field
 from typing import Dict, List, Mapping, NamedTuple, Optional
 
+from neuronbert.backends.child import start_child
 from neuronbert.errors import BackendFailed, NeuronBertError
 from neuronbert.hardware.cores import merged_environment
 from neuronbert.hardware.machine import oom_kills
@@ -80,11 +79,12 @@ class WorkerHandle:
         """Start its process, with its environment set before Python starts. OSError if that cannot be."""
         own_end, worker_end = socket.socketpair()
         with worker_end:
-            self.process = subprocess.Popen(
-                [sys.executable, "-c", _CODE, json.dumps(sys.path), str(worker_end.fileno()), str(os.getpid())],
-                stdin=subprocess.DEVNULL,
+            self.process = start_child(
+                "neuronbert.runner.worker_process",
+                worker_end.fileno(),
+                os.getpid(),
                 stdout=2,  # stdout is for a command's result
-                env=merged_environment(self.place.variables),
+                environment=merged_environment(self.place.variables),
                 pass_fds=[worker_end.fileno()],
             )
         self.channel = Channel(own_end)
@@ -129,13 +129,6 @@ class WorkerHandle:
     def stalled_s(self, now: float) -> float:
         """Seconds that the worker has been silent although it has something to do."""
         return now - self.last_progress if self.in_flight or self.state == STARTING else 0.0
-
-
-# The runner's own import path, so that the worker finds the same package however the runner's process was started.
-_CODE = (
-    "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
-    "from neuronbert.runner.worker_process import main; main(sys.argv[2:])"
-)
 
 
 def backoff_s(failures: int) -> float:

@@ -6,7 +6,6 @@ a process of its own on the untimed emulator and kept. EMULATED throughout: the 
 
 import json
 import os
-import sys
 from pathlib import Path
 from typing import Any, List, NamedTuple, Sequence
 
@@ -113,7 +112,3 @@ def main(arguments: Sequence[str]) -> None:
     # What the compiler prints is for a person: the parent reads stdout.
     os.dup2(2, 1)
     make_row_files(json.loads(arguments[1]), Path(arguments[0]))
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])

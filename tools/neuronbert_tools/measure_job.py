@@ -18,23 +18,15 @@ import tempfile
 from pathlib import Path
 from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence
 
+from neuronbert.backends.child import python_environment
 from neuronbert.cli.tables import table
 from neuronbert.hardware.machine import environment
 from neuronbert.tasks.question_answering.lines import question_line
 from neuronbert.tasks.question_answering.squad import load_squad
 from neuronbert_tools.console import new_parser, print_document, print_message
-from neuronbert_tools.processes import module_environment
+from neuronbert_tools.processes import module_command, verb_command
 
 ENGINE_NAME = "engine"
-ENGINE = """
-import json, sys, time
-from neuronbert import Engine
-lines = [json.loads(line) for line in open(sys.argv[2], encoding="utf-8")]
-with Engine.for_many(sys.argv[1]) as engine:
-    started = time.perf_counter()
-    answers = engine.answer((line["question"], line["context"]) for line in lines)
-    print(json.dumps({"questions_per_s": len(answers) / (time.perf_counter() - started)}))
-"""
 
 
 class Sample(NamedTuple):
@@ -46,21 +38,20 @@ class Sample(NamedTuple):
 
 def run_engine(artifact: str, questions: Path) -> Sample:
     """One engine, once over the questions."""
-    return measured([sys.executable, "-c", ENGINE, artifact, str(questions)])
+    return measured(module_command("measurements.engine_rate", artifact, questions))
 
 
 def run_job(artifact: str, questions: Path, output: Path, workers: Optional[int]) -> Sample:
     """The same as a job, which leaves ``output``."""
-    command = [sys.executable, "-m", "neuronbert", "run", artifact, "--input", str(questions), "--output", str(output)]
-    chosen = [] if workers is None else ["--workers", str(workers)]
-    return measured([*command, *chosen, "--json"])
+    chosen = [] if workers is None else ["--workers", workers]
+    return measured(verb_command("run", artifact, "--input", questions, "--output", output, *chosen, "--json"))
 
 
 def measured(command: List[str]) -> Sample:
     """What a command reports as its rate, and what it cost."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     done = subprocess.run(
-        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=module_environment({}), text=True, check=True
+        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=python_environment(), text=True, check=True
     )
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     cpu_s = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime

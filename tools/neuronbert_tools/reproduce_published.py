@@ -11,7 +11,6 @@ row is off by more than 3 % in throughput or 10 % in p95, or the configurations 
 
 import itertools
 import json
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any, Dict, List, Mapping, NamedTuple, Sequence
@@ -19,7 +18,7 @@ from typing import Any, Dict, List, Mapping, NamedTuple, Sequence
 from neuronbert.cli.tables import table
 from neuronbert.hardware.prices import Price, load_prices
 from neuronbert_tools.console import new_parser
-from neuronbert_tools.paths import TOOLS
+from neuronbert_tools.processes import run_module
 from neuronbert_tools.published_rows import blog_rows, configuration
 
 MOST_THROUGHPUT_ERROR = 0.03
@@ -129,8 +128,7 @@ def main(arguments: Sequence[str]) -> int:
     if options.measured:
         document = json.loads(options.measured.read_text(encoding="utf-8"))
     else:
-        command = [sys.executable, str(TOOLS / "measure_runner"), "twin", "--seconds", str(options.seconds)]
-        document = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
+        document = json.loads(run_module("measure_runner", "twin", "--seconds", options.seconds, variables={}))
     rows = rows_of(document)
     show(rows)
     for complaint in complaints(rows):

@@ -17,7 +17,7 @@ import sys
 import tempfile
 import traceback
 from pathlib import Path
-from typing import Iterator, List, Mapping, NamedTuple, Optional
+from typing import Iterator, List, Mapping, NamedTuple, Optional, Sequence
 
 import numpy as np
 
@@ -203,10 +203,10 @@ def run_job(job: Path, compiler_timeout_s: Optional[float]) -> Optional[str]:
     with open(job / LOG, "wb") as log:
         child = start_child(
             "neuronbert.backends.neuron.compile_job",
-            str(job),
+            job,
             stdout=log,
             stderr=log,
-            variables={"PYTHONUNBUFFERED": "1"},
+            environment={**os.environ, "PYTHONUNBUFFERED": "1"},
             new_session=True,  # so that neuron-cc ends with it
         )
         try:
@@ -234,8 +234,12 @@ def _tail(path: Path, characters: int = 3000) -> str:
 # ---------------------------------------------------------------------------- the child
 
 
-def main(job: Path) -> int:
-    """Compile a job; a failure goes to error.txt with the compiler's own reasons, and with its traceback to stderr."""
+def main(arguments: Sequence[str]) -> int:
+    """Compile the job in the folder ``arguments[0]``; the exit code.
+
+    A failure goes to error.txt with the compiler's own reasons, and with its traceback to stderr.
+    """
+    job = Path(arguments[0])
     logging.basicConfig(level=logging.INFO)  # torch-neuron's reports of what it compiled
     try:
         _compile_job(job)
@@ -295,7 +299,3 @@ def _append_compiler_logs(work: Path) -> None:
     for path in _compiler_logs(work):
         print(f"---- {path.parent.name}/{path.name}", file=sys.stderr)
         print(_tail(path, 100_000), file=sys.stderr)
-
-
-if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1])))

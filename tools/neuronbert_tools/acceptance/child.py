@@ -1,19 +1,19 @@
 """Inside a child: loads an artifact on the cores that its variables name, and says what it is asked for.
 
-python -m neuronbert_tools.acceptance.child load|held|measure ARTIFACT [IN_FLIGHT SECONDS]
+Its arguments: load|held|measure ARTIFACT [IN_FLIGHT SECONDS]
 """
 
 import json
 import os
 import shutil
 import subprocess
-import sys
 import time
 from typing import Any, Dict, List, Protocol, Sequence, Tuple, cast
 
 import numpy as np
 
 from neuronbert.backends.base import Batch
+from neuronbert.backends.child import python_command
 from neuronbert.engine.engine import Engine
 from neuronbert_tools.load import in_threads
 
@@ -33,7 +33,7 @@ class Bucket(Protocol):
 def neuron_ls() -> Any:
     """``neuron-ls -j``; the emulator's where that is what runs."""
     tool = shutil.which("neuron-ls") or "/opt/aws/neuron/bin/neuron-ls"
-    emulated = [sys.executable, "-m", "neuronbert.emulator", "neuron-ls", "-j"]
+    emulated = python_command("neuronbert.emulator.__main__", "neuron-ls", "-j")
     command = emulated if os.environ.get("NEURONBERT_EMULATE") else [tool, "-j"]
     return json.loads(subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout.decode())
 
@@ -89,7 +89,3 @@ def main(arguments: Sequence[str]) -> None:
             buckets: Sequence[Bucket] = cast(Any, engine.session).sessions
             result.update(timed(buckets[0], int(in_flight), float(seconds)))
     print(json.dumps(result))
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])

@@ -3,11 +3,11 @@
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any, Dict, Mapping, NamedTuple, Optional, Sequence
 
-from neuronbert_tools.processes import module_command, module_environment
+from neuronbert.backends.child import python_environment
+from neuronbert_tools.processes import module_command, verb_command
 
 CORE_VARIABLES = ("NEURON_RT_VISIBLE_CORES", "NEURON_RT_NUM_CORES", "NEURONCORE_GROUP_SIZES")
 LAST_WORDS = 4000  # characters of stderr that are kept
@@ -29,7 +29,7 @@ def run(command: Sequence[str], variables: Optional[Mapping[str, str]] = None) -
     inherited = {name: value for name, value in os.environ.items() if name not in CORE_VARIABLES}
     done = subprocess.run(
         command,
-        env=module_environment(variables or {}, inherited),
+        env=python_environment({**inherited, **(variables or {})}),
         capture_output=True,
         stdin=subprocess.DEVNULL,
         text=True,
@@ -39,7 +39,7 @@ def run(command: Sequence[str], variables: Optional[Mapping[str, str]] = None) -
 
 def verb(name: str, *arguments: object) -> Any:
     """What a verb of neuronbert prints under --json; RuntimeError with its words when it fails."""
-    ended = run([sys.executable, "-m", "neuronbert", name, *map(str, arguments), "--json"])
+    ended = run(verb_command(name, *arguments, "--json"))
     if ended.code:
         raise RuntimeError(f"neuronbert {name} ended with {ended.code}: {ended.words}")
     return json.loads(ended.out)
@@ -47,8 +47,7 @@ def verb(name: str, *arguments: object) -> Any:
 
 def answered(artifact: Path) -> Any:
     """The artifact's answer to QUESTION; RuntimeError when that is not ANSWER."""
-    command = [sys.executable, "-m", "neuronbert", "answer", str(artifact), "--json"]
-    ended = run([*command, "--question", QUESTION, "--context", CONTEXT])
+    ended = run(verb_command("answer", artifact, "--json", "--question", QUESTION, "--context", CONTEXT))
     if ended.code:
         raise RuntimeError(ended.words)
     answer = json.loads(ended.out)

@@ -1,6 +1,6 @@
 """The emulated device without a runner: a process for each core group asks it, all at the same time.
 
-python -m neuronbert_tools.measurements.device ARTIFACT BATCH_SIZE SECONDS IN_FLIGHT
+Its child's arguments: ARTIFACT BATCH_SIZE SECONDS IN_FLIGHT
 """
 
 import itertools
@@ -12,12 +12,13 @@ from typing import List, Sequence
 
 from neuronbert import Engine
 from neuronbert.artifact.manifest import load_artifact
+from neuronbert.backends.child import python_environment
 from neuronbert.hardware.cores import merged_environment
 from neuronbert.runner.placement import place_workers
 from neuronbert_tools.emulated_rows import recorded_windows
 from neuronbert_tools.encoding import full_batches
 from neuronbert_tools.load import closed_loop
-from neuronbert_tools.processes import module_command, module_environment
+from neuronbert_tools.processes import module_command
 
 
 def device_latencies_s(artifact: Path, batch_size: int, seconds: float, in_flight: int) -> List[float]:
@@ -26,7 +27,7 @@ def device_latencies_s(artifact: Path, batch_size: int, seconds: float, in_fligh
     processes = [
         subprocess.Popen(
             command,
-            env=module_environment({}, merged_environment(place.variables)),
+            env=python_environment(merged_environment(place.variables)),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -51,7 +52,3 @@ def main(arguments: Sequence[str]) -> None:
         sys.stdin.readline()
         latencies_s = closed_loop(in_flight, seconds, lambda: engine.session.run(next(turns)))
     print(json.dumps(latencies_s))
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])

@@ -5,7 +5,6 @@ python -m neuronbert_tools.measurements.published_row ARTIFACT ROW SECONDS
 
 import itertools
 import json
-import sys
 import time
 from pathlib import Path
 from typing import Any, Dict, Sequence
@@ -93,7 +92,3 @@ def tokenizer_rate(tokenizer: Tokenizer, pairs: Sequence[Pair]) -> float:
 def main(arguments: Sequence[str]) -> None:
     """The child: ARTIFACT ROW SECONDS; one JSON document on stdout."""
     print(json.dumps(measure_row(Path(arguments[0]), json.loads(arguments[1]), float(arguments[2]))))
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])

@@ -4,7 +4,6 @@ python -m neuronbert_tools.measurements.simulation_row ARTIFACT ROW REQUESTS
 """
 
 import json
-import sys
 import time
 from pathlib import Path
 from typing import Any, Dict, List, Sequence, Tuple
@@ -90,7 +89,3 @@ def compared(real_s: np.ndarray, played_s: np.ndarray) -> Dict[str, float]:
 def main(arguments: Sequence[str]) -> None:
     """The child: ARTIFACT ROW REQUESTS; one JSON document on stdout."""
     print(json.dumps(measure_row(Path(arguments[0]), json.loads(arguments[1]), int(arguments[2]))))
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])

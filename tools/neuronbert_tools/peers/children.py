@@ -6,7 +6,10 @@ from pathlib import Path
 from typing import IO, Mapping, Optional
 
 from neuronbert_tools.paths import ROOT
+from neuronbert_tools.peers import worker
 from neuronbert_tools.peers.worker import Reply
+
+WORKER = Path(worker.__file__)
 
 
 class ChildFailed(RuntimeError):
@@ -21,7 +24,7 @@ class Child:
         self.log = log
         self._log_file: IO[bytes] = log.open("ab")
         self._process = subprocess.Popen(
-            [str(python), "-m", "neuronbert_tools.peers.worker"],
+            [str(python), str(WORKER)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log_file,

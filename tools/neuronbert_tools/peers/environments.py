@@ -60,7 +60,7 @@ def ensure_environment(name: str, root: Path) -> Path:
 def installed_versions(python: Path) -> Dict[str, str]:
     """Name → version of every distribution that ``python`` sees."""
     code = "from importlib.metadata import distributions as d\nfor x in d(): print(x.metadata['Name'], x.version)"
-    listing = subprocess.run([str(python), "-c", code], check=True, capture_output=True, text=True).stdout
+    listing = subprocess.run([str(python), "-I", "-c", code], check=True, capture_output=True, text=True).stdout
     return dict(sorted(line.rsplit(" ", 1) for line in listing.splitlines()))
 
 
@@ -91,5 +91,5 @@ def _own_requirements() -> str:
 
 
 def _pip(python: Path, *arguments: str) -> None:
-    command: List[str] = [str(python), "-m", "pip", "--disable-pip-version-check", "-qq", *arguments]
+    command: List[str] = [str(python), "-I", "-m", "pip", "--disable-pip-version-check", "-qq", *arguments]
     subprocess.run(command, check=True, stdout=sys.stderr, stdin=subprocess.DEVNULL)

@@ -1,6 +1,6 @@
 """The child that holds one contender: requests come in and replies go out as lines of JSON (see children.py).
 
-python -m neuronbert_tools.peers.worker
+PYTHONPATH=tools python tools/neuronbert_tools/peers/worker.py
 """
 
 import json
