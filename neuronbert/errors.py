@@ -1,6 +1,8 @@
 """Every error that a user can meet: one root class, and with each class its exit code and HTTP status."""
 
-from typing import Any, Optional, Tuple, Type
+import os
+import shlex
+from typing import Any, Optional, Tuple, Type, Union
 
 
 class NeuronBertError(Exception):
@@ -27,6 +29,12 @@ class NeuronBertError(Exception):
 
 def _rebuild(kind: Type[NeuronBertError], message: str, hint: Optional[str]) -> NeuronBertError:
     return kind(message, hint=hint)
+
+
+def quoted(path: Union[str, "os.PathLike[str]"]) -> str:
+    """``path`` for a command in a ``hint``: one word of a shell, and never an option."""
+    text = os.fspath(path)
+    return shlex.quote(f"./{text}" if text.startswith("-") else text)
 
 
 class UsageError(NeuronBertError, ValueError):

@@ -4,18 +4,20 @@ It knows nothing of artifacts: whatever in the package leaves something on the d
 """
 
 import errno
+import glob
 import os
-import shlex
 import shutil
 import tempfile
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Iterator, Union
+from typing import Iterable, Iterator, Optional, Union
 
 from neuronbert.errors import NeuronBertError, OutputError
+from neuronbert.hardware.own_places import PathLike
 
 # With less free space than this, any failure of a writer counts as a full disk.
 FULL_DISK_BYTES = 1 << 16
+LEFTOVER_SUFFIX = ".neuronbert-tmp"
 
 # errno → what happened, and what to do about it.
 REASONS = {
@@ -28,22 +30,32 @@ REASONS = {
     errno.ENOTDIR: ("a part of the path is a file", "another output folder"),
     errno.EEXIST: ("a part of the path is a file", "another output folder"),
     errno.ENAMETOOLONG: ("the name is too long", "a shorter name"),
+    errno.ELOOP: ("a symbolic link is in its place", "another output"),
 }
 
 
 def replace_file(path: Path, content: Union[str, bytes]) -> None:
     """Write ``content`` (text as UTF-8) to ``path``: a reader sees the old file or the new one, never a part of one.
 
-    It is written beside ``path`` under its name with ".tmp" added, and renamed. Raises what the file system raises;
-    then ``path`` is as it was, and the temporary file is gone.
+    It is written beside ``path`` under a name that nobody can guess, and renamed: nothing that is there is followed or
+    overwritten. Raises what the file system raises; then ``path`` is as it was, and the temporary file is gone. Only a
+    kill leaves one (``remove_leftovers``).
     """
-    temporary = path.with_name(path.name + ".tmp")
+    temporary = path.with_name(f".{path.name}.{os.urandom(4).hex()}{LEFTOVER_SUFFIX}")
     try:
-        temporary.write_bytes(content.encode("utf-8") if isinstance(content, str) else content)
+        # The mode is the umask's, which Python could only read by setting it for every thread.
+        with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666), "wb") as file:
+            file.write(content.encode("utf-8") if isinstance(content, str) else content)
         os.replace(temporary, path)
     except BaseException:
         _discard(temporary)
         raise
+
+
+def remove_leftovers(path: Path) -> None:
+    """Remove what a kill left of a ``replace_file`` of ``path``; while another may be at it, it would lose its file."""
+    for found in path.parent.glob(f".{glob.escape(path.name)}.{'[0-9a-f]' * 8}{LEFTOVER_SUFFIX}"):
+        _discard(found)
 
 
 def _discard(temporary: Path) -> None:
@@ -52,7 +64,7 @@ def _discard(temporary: Path) -> None:
 
 
 @contextmanager
-def new_folder(output: Union[str, "os.PathLike[str]"]) -> Iterator[Path]:
+def new_folder(output: PathLike) -> Iterator[Path]:
     """A folder under a temporary name beside ``output`` that is renamed to it only if the block ends without an error.
 
     Raises OutputError if ``output`` exists, or if it cannot be written or the disk is full. Nothing is left after an
@@ -67,7 +79,7 @@ def new_folder(output: Union[str, "os.PathLike[str]"]) -> Iterator[Path]:
             with output_errors(target):
                 yield partial
                 refuse_existing(target)
-                os.chmod(partial, 0o777 & ~_umask())
+                _open_to_others(partial)
                 os.rename(partial, target)
         finally:
             _remove(partial)
@@ -97,51 +109,74 @@ def parents_of(target: Path) -> Iterator[None]:
 
 
 def refuse_existing(target: Path) -> None:
-    """Raise OutputError if there is something at ``target``."""
+    """Raise OutputError if there is something at ``target``.
+
+    Its hint has no command that removes it: a slip of the hand may have named an input, or the folder one is in.
+    """
     if os.path.lexists(target):
-        # Never suggest removing the folder that the command is typed in, or one above it.
-        above = target.resolve() in (Path.cwd(), *Path.cwd().parents)
-        remove = "" if above else f", or remove it first: rm -r {shlex.quote(str(target))}"
-        raise OutputError(f"{target} exists already", hint=f"another name{remove}")
+        raise OutputError(f"{target} exists already", hint="another name, or move away what is there")
+
+
+def refuse_inputs(outputs: Iterable[Path], inputs: Iterable[Optional[PathLike]]) -> None:
+    """Raise OutputError if an output is the same file or folder as one of ``inputs`` ("-": stdin; None: none)."""
+    statuses = {name: _status(name) for name in map(str, filter(None, inputs))}
+    for output in outputs:
+        written = _status(output)
+        for name, read in statuses.items():
+            if written is not None and read is not None and os.path.samestat(written, read):
+                raise OutputError(f"{output} would be written, and is the input {name}", hint="another output")
+
+
+def _status(path: PathLike) -> Optional[os.stat_result]:
+    try:
+        return os.fstat(0) if os.fspath(path) == "-" else os.stat(path)
+    except (OSError, ValueError):
+        return None
 
 
 @contextmanager
 def output_errors(target: Path) -> Iterator[None]:
     """Turn what the file system reports inside the block, while ``target`` is written, into an OutputError.
 
-    Errors about files elsewhere, and those without an entry in ``REASONS``, pass through unchanged.
+    Errors about files elsewhere pass through unchanged, and so do those that name no file and are not in ``REASONS``.
     """
     try:
         yield
     except (OSError, RuntimeError) as error:
-        if isinstance(error, NeuronBertError) and not _is_full(target):
+        code = None if isinstance(error, NeuronBertError) else getattr(error, "errno", None)
+        # Native writers report a full disk as a RuntimeError of their own, or not at all.
+        if code is None and _is_full(target):
+            code = errno.ENOSPC
+        named = _names(error, target)
+        if code is None or named is False or (named is None and code not in REASONS):
             raise
-        code = errno.ENOSPC if _is_full(target) else getattr(error, "errno", None)
-        if code not in REASONS or _is_elsewhere(error, target):
-            raise
-        reason, hint = REASONS[code]
+        reason, hint = REASONS.get(code, (os.strerror(code), "another place for the output"))
         raise OutputError(f"cannot write {target}: {reason}", hint=hint) from error
 
 
 def _is_full(target: Path) -> bool:
-    """Whether the disk is full, which native writers report as a RuntimeError of their own, or not at all."""
     try:
-        return shutil.disk_usage(target.parent).free < FULL_DISK_BYTES
+        disk = os.statvfs(target.parent)
     except OSError:
         return False
+    # What has no blocks at all, such as /proc, is no disk.
+    return disk.f_blocks > 0 and disk.f_bavail * disk.f_frsize < FULL_DISK_BYTES
 
 
-def _is_elsewhere(error: BaseException, target: Path) -> bool:
-    """Whether the error names a file that is not beside or below ``target``."""
+def _names(error: BaseException, target: Path) -> Optional[bool]:
+    """Whether the error names a file above, beside or below ``target``, or one elsewhere; None if it names none."""
     name = getattr(error, "filename", None)
     if not isinstance(name, (str, os.PathLike)):
-        return False
+        return None
     parent = target.parent.resolve()
     path = Path(name).resolve()
-    return path not in (parent, *parent.parents) and parent not in path.parents
+    return path in (parent, *parent.parents) or parent in path.parents
 
 
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+def _open_to_others(private: Path) -> None:
+    """Give a folder of ``mkdtemp`` the mode of any other: a folder in it tells which without a change of the umask."""
+    ordinary = private / ".mode"
+    ordinary.mkdir()
+    mode = ordinary.stat().st_mode & 0o777
+    ordinary.rmdir()
+    os.chmod(private, mode)

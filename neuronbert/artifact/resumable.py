@@ -13,9 +13,17 @@ from io import FileIO
 from pathlib import Path
 from typing import Any, Dict, Iterator, Mapping, NamedTuple, Optional
 
-from neuronbert.artifact.files import output_errors, parents_of, refuse_existing, replace_file
+from neuronbert.artifact.files import (
+    output_errors,
+    parents_of,
+    refuse_existing,
+    refuse_inputs,
+    remove_leftovers,
+    replace_file,
+)
 from neuronbert.artifact.manifest import PathLike
-from neuronbert.errors import OutputError
+from neuronbert.errors import OutputError, quoted
+from neuronbert.hardware.own_places import open_own
 
 NOTHING_SHA256 = hashlib.sha256().hexdigest()
 
@@ -50,12 +58,20 @@ def read_record(output: PathLike) -> Optional[Record]:
     """The record beside ``output``; None if there is none. OutputError for one that cannot be read."""
     path = record_path(output)
     try:
-        return Record(**json.loads(path.read_text(encoding="utf-8")))
+        with open(open_own(path, os.O_RDONLY), encoding="utf-8") as file:
+            return Record(**json.loads(file.read()))
     except FileNotFoundError:
         return None
+    except OutputError:
+        raise
     except (ValueError, TypeError, OSError) as error:
-        hint = f"begin anew: rm {path} {partial_path(output)}"
+        hint = f"another --output, or move {quoted(path)} away"
         raise OutputError(f"{path} is damaged or of another version: {error}", hint=hint) from None
+
+
+def anew(output: PathLike) -> str:
+    """The hint that gives up what an earlier run did."""
+    return f"begin anew: rm {quoted(partial_path(output))} {quoted(record_path(output))}"
 
 
 class ResumableOutput:
@@ -76,7 +92,7 @@ class ResumableOutput:
         if record is None and size:
             raise OutputError(
                 f"{partial_path(self.output)} exists already, and no record beside it says what it holds",
-                hint=f"another --output, or remove it first: rm {partial_path(self.output)}",
+                hint="another --output, or move it away",
             )
         if record is None or not record.input_lines or not record.resumable or record.output_bytes > size:
             record = Record(job, resumable)
@@ -104,14 +120,18 @@ class ResumableOutput:
         with output_errors(self.output):
             os.rename(partial_path(self.output), self.output)
             record_path(self.output).unlink()
+            remove_leftovers(record_path(self.output))
 
     def tidy(self) -> None:
         """After an error: remove what no later run could resume."""
         empty = not os.fstat(self._file.fileno()).st_size
         if empty if self.record is None else not (self.record.resumable and self.record.input_lines):
-            for path in (partial_path(self.output), record_path(self.output)):
-                with suppress(OSError):
-                    path.unlink()
+            with suppress(OSError):
+                if read_record(self.output) is not None:  # OutputError for a file that is none
+                    record_path(self.output).unlink()
+            with suppress(OSError):
+                partial_path(self.output).unlink()
+            remove_leftovers(record_path(self.output))
 
     def _refuse_other_job(self, before: Job, now: Job) -> None:
         for name in now:
@@ -120,7 +140,7 @@ class ResumableOutput:
                     f"{partial_path(self.output)} was begun by another job: its {name} was "
                     f"{json.dumps(before.get(name), ensure_ascii=False)}, and is now "
                     f"{json.dumps(now[name], ensure_ascii=False)}",
-                    hint=f"the same again, or begin anew: rm {partial_path(self.output)} {record_path(self.output)}",
+                    hint=f"the same again, or {anew(self.output)}",
                 )
 
     def _cut(self, size: int) -> None:
@@ -134,17 +154,19 @@ class ResumableOutput:
 
 
 @contextmanager
-def resumable_output(output: PathLike) -> Iterator[ResumableOutput]:
+def resumable_output(output: PathLike, input: Optional[PathLike] = None) -> Iterator[ResumableOutput]:
     """The partial file of ``output``, locked for this process. After an error in the block, what was recorded stays.
 
-    Raises OutputError if ``output`` exists, cannot be written, or is being written by another process.
+    Raises OutputError if ``output`` exists, cannot be written, is being written by another process, or if one of its
+    three names is that of ``input`` ("-": stdin).
     """
     target = Path(output)
+    refuse_inputs((target, partial_path(target), record_path(target)), [input])
     _refuse_finished(target)
     with parents_of(target):
         with output_errors(target):
             # Unbuffered: bytes that a full disk refused must not be written again when the file is closed.
-            file = open(os.open(partial_path(target), os.O_RDWR | os.O_CREAT, 0o666), "r+b", buffering=0)
+            file = open(open_own(partial_path(target), mode=0o666), "r+b", buffering=0)
         with file:
             _lock(file, target)
             growing = ResumableOutput(target, file)

@@ -15,6 +15,7 @@ from typing import Any, Dict, Generic, List, Mapping, NamedTuple, Optional, Sequ
 from neuronbert.artifact.files import output_errors
 from neuronbert.benchmark.load import Client, Item, error_of
 from neuronbert.errors import BackendFailed, BackendUnavailable, UsageError
+from neuronbert.hardware.own_places import own_folder
 
 SINGLE_STREAM, SERVER, OFFLINE = "SingleStream", "Server", "Offline"
 DETAIL_LOG = "mlperf_log_detail.txt"
@@ -67,7 +68,7 @@ def run_loadgen(
     if not items or not expected_per_s > 0:
         raise UsageError(f"LoadGen needs something to ask and a rate above 0, not {len(items)} at {expected_per_s}")
     with output_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True)
+        own_folder(folder)  # LoadGen follows links
     test = _Test(loadgen, client, items, in_flight if scenario == OFFLINE else None)
     sut = loadgen.ConstructSUT(test.issue, lambda: None)
     library = loadgen.ConstructQSL(len(items), len(items), lambda _: None, lambda _: None)

@@ -8,7 +8,13 @@ from typing import Dict, Mapping, Optional, Union
 from neuronbert.artifact.files import output_errors, replace_file
 from neuronbert.benchmark.points import LoadSpec, Setting
 from neuronbert.benchmark.report import Point
-from neuronbert.errors import UsageError
+from neuronbert.errors import UsageError, quoted
+from neuronbert.hardware.own_places import open_own
+
+
+def points_path(report: Union[str, Path]) -> Path:
+    """The file beside ``report`` that grows until it is written."""
+    return Path(f"{os.fspath(report)}.points")
 
 
 class SavedPoints:
@@ -20,17 +26,19 @@ class SavedPoints:
     def __init__(self, report: Optional[Union[str, Path]], options: Mapping[str, object]):
         """Reads what an earlier run with the same ``options`` left; UsageError for a sweep with other options."""
         self.points: Dict[Setting, Point] = {}
-        self._path = None if report is None else Path(f"{os.fspath(report)}.points")
+        self._path = None if report is None else points_path(report)
         self._head = json.dumps(dict(options))
-        if self._path is not None and self._path.exists():
+        if self._path is not None and os.path.lexists(self._path):
             self._read(self._path)
 
     def _read(self, path: Path) -> None:
-        head, *lines = path.read_text(encoding="utf-8").splitlines() or [""]
+        with open(open_own(path, os.O_RDONLY), encoding="utf-8", errors="replace") as file:
+            head, *lines = file.read().splitlines() or [""]
         if head != self._head:
-            raise UsageError(
-                f"{path} holds the points of a sweep with other options or of another artifact", hint=f"rm {path}"
-            )
+            what = "holds the points of a sweep with other options or of another artifact"
+            ours = head.startswith('{"') and head.endswith("}")
+            hint = f"rm {quoted(path)}" if ours else "another --report, or move it away"
+            raise UsageError(f"{path} {what if ours else 'is no file of points'}", hint=hint)
         for line in lines:
             try:
                 setting, point = json.loads(line)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Iterator, List, Mapping, NamedTuple, Optional, Sequence, Set, Union
 
+from neuronbert.artifact.files import refuse_inputs
 from neuronbert.artifact.manifest import Artifact, Variant
 from neuronbert.benchmark.instances import PointInstances
 from neuronbert.benchmark.load import DISTRIBUTIONS, Period
@@ -16,6 +17,7 @@ from neuronbert.benchmark.loadgen import LEAST_SERVER_QUERIES, import_loadgen
 from neuronbert.benchmark.measure import full_rows
 from neuronbert.benchmark.points import OPEN, Axes, Setting, chosen_variants, loads_of, settings_of
 from neuronbert.benchmark.report import refuse_unwritable
+from neuronbert.benchmark.resume import points_path
 from neuronbert.checkpoint.tokenizer import Tokenizer
 from neuronbert.errors import InputError, UsageError
 from neuronbert.hardware.prices import load_prices
@@ -67,6 +69,7 @@ class SweepPlan(NamedTuple):
 def refuse_early(options: SweepOptions, period: Period) -> None:
     """Raise UsageError for what would otherwise only show when everything is measured.
 
+    OutputError for a report that would be written over what it is made from, and
     BackendUnavailable when LoadGen is to measure and is not installed.
     """
     if not (math.isfinite(period.longest_s) and period.longest_s >= period.window_s):
@@ -78,6 +81,8 @@ def refuse_early(options: SweepOptions, period: Period) -> None:
         raise UsageError(f"there is no distribution {distribution!r}", hint=f"one of {', '.join(DISTRIBUTIONS)}")
     if options.report is not None:
         refuse_unwritable(options.report)
+        written = (Path(options.report), points_path(options.report))
+        refuse_inputs(written, [options.input_data, options.compare, options.prices])
     if options.loadgen:
         import_loadgen()
 

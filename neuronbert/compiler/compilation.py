@@ -7,7 +7,7 @@ from typing import Dict, Mapping, Optional, Sequence, Union
 
 import numpy as np
 
-from neuronbert.artifact.files import new_folder, refuse_existing
+from neuronbert.artifact.files import new_folder, refuse_existing, refuse_inputs
 from neuronbert.artifact.manifest import (
     SELFTEST_NAME,
     Artifact,
@@ -86,6 +86,8 @@ def compile_checkpoint(
 
     Nothing is left at ``output`` after an error.
     """
+    given = None if isinstance(checkpoint, (tuple, list)) else checkpoint
+    refuse_inputs([Path(output)], [given, calibration_data, gate_data])
     refuse_existing(Path(output))
     limits = GateLimits(min_f1_ratio, min_answer_f1)
     threads = positive("threads", threads) or compute_threads()

@@ -1,8 +1,5 @@
 """What the emulator is asked to be: instance, faults, timing, where its locks are. Read from the environment."""
 
-import getpass
-import os
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Dict, Mapping, Optional, Tuple
@@ -11,6 +8,7 @@ from neuronbert.emulator.faults import Fault, parse_faults
 from neuronbert.errors import UsageError
 from neuronbert.hardware.cores import instance_type
 from neuronbert.hardware.device_model import LATEST_RELEASE, RELEASES
+from neuronbert.hardware.own_places import own_temporary_folder
 
 INSTANCE = "NEURONBERT_EMULATE"
 FAULTS = "NEURONBERT_EMULATE_FAULTS"
@@ -79,11 +77,7 @@ def settings_from(environ: Mapping[str, str]) -> Optional[EmulatorSettings]:
 
 def default_directory() -> Path:
     """One per user: the cores of an emulated machine are shared by all processes of the same user."""
-    try:
-        user = getpass.getuser()
-    except (KeyError, OSError):  # a container user without a name
-        user = str(os.getuid())
-    return Path(tempfile.gettempdir()) / f"neuronbert-twin-{user}"
+    return own_temporary_folder("neuronbert-twin")
 
 
 def _release(value: str) -> Optional[str]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Dict, NamedTuple, Optional, Tuple
 
 from neuronbert.errors import UsageError
+from neuronbert.hardware.own_places import own_folder
 
 COMPILE = "compile"
 INIT = "init"
@@ -83,7 +84,7 @@ class FaultPlan:
 
     def _first_of_all(self, fault: Fault) -> bool:
         # The mark outlives the process, so a restarted worker is spared.
-        self._directory.mkdir(parents=True, exist_ok=True)
+        own_folder(self._directory)
         try:
             os.close(os.open(self._directory / f"struck-{fault.name}-{fault.start}", os.O_CREAT | os.O_EXCL))
         except FileExistsError:

@@ -7,6 +7,8 @@ import time
 from pathlib import Path
 from typing import NoReturn
 
+from neuronbert.hardware.own_places import open_own, own_folder
+
 NOT_INITIALIZED = (
     "The PyTorch Neuron Runtime could not be initialized. Neuron Driver issues are logged to your system logs. "
     "See the Neuron Runtime's troubleshooting guide for help on this topic."
@@ -58,8 +60,9 @@ class NrtLog:
 
     def driver(self, line: str) -> None:
         """One line of the kernel driver, which only ever goes to the system log."""
-        self.syslog.parent.mkdir(parents=True, exist_ok=True)
-        with open(self.syslog, "a", encoding="utf-8") as file:
+        own_folder(self.syslog.parent)
+        descriptor = open_own(self.syslog, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+        with open(descriptor, "a", encoding="utf-8") as file:
             file.write(line + "\n")
 
     def refuse_to_initialize(self, source: str, message: str) -> NoReturn:

@@ -1,18 +1,20 @@
 """Recordings of a model's logits, row by row: the file that timed mode answers from, written while models compute."""
 
 import hashlib
+import os
+import tempfile
 import threading
 from pathlib import Path
 from typing import Dict, List, Sequence, Tuple
 
 import safetensors.torch
 import torch
-from filelock import FileLock
 
 from neuronbert.emulator import calls, compiled_ops
 from neuronbert.emulator.graph import Value
 from neuronbert.emulator.neff import Neff
 from neuronbert.emulator.nrt_log import execute_error
+from neuronbert.hardware.own_places import locked
 
 
 class UnknownInput(RuntimeError):
@@ -92,11 +94,12 @@ class Recorder:
             if not self._rows:
                 return
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            with FileLock(str(self._path) + ".lock"):
+            with locked(f"{self._path}.lock"):
                 self._merge()
 
     def _merge(self) -> None:
         known = safetensors.torch.load_file(str(self._path)) if self._path.exists() else {}
-        temporary = self._path.with_suffix(".tmp")
-        safetensors.torch.save_file({**known, **self._rows}, str(temporary))
-        temporary.replace(self._path)
+        with tempfile.TemporaryDirectory(dir=str(self._path.parent)) as folder:
+            merged = os.path.join(folder, self._path.name)
+            safetensors.torch.save_file({**known, **self._rows}, merged)
+            os.replace(merged, self._path)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Callable, Dict, Iterator, List, Mapping, NamedTuple, Sequence, TypedDict, cast
 
 from neuronbert.emulator.inference_counters import Snapshot
+from neuronbert.hardware.own_places import locked, open_own, own_folder
 
 
 class CoresTaken(RuntimeError):
@@ -105,7 +106,7 @@ class CoreRegistry:
 
     def _take(self, cores: Sequence[int]) -> List[int]:
         for core in cores:
-            descriptor = os.open(self._file(core), os.O_RDWR | os.O_CREAT, 0o600)
+            descriptor = open_own(self._file(core))
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             self._held[core] = descriptor
         return list(cores)
@@ -113,7 +114,7 @@ class CoreRegistry:
     def _is_free(self, core: int) -> bool:
         if core in self._held:
             return False
-        descriptor = os.open(self._file(core), os.O_RDWR | os.O_CREAT, 0o600)
+        descriptor = open_own(self._file(core))
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -141,14 +142,9 @@ class CoreRegistry:
     @contextlib.contextmanager
     def _alone(self) -> Iterator[None]:
         """One process at a time: a look takes each lock for a moment, and must not make a reservation fail."""
-        self._directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with self._thread_lock:
-            descriptor = os.open(self._directory / "registry.lock", os.O_RDWR | os.O_CREAT, 0o600)
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX)
-                yield
-            finally:
-                os.close(descriptor)
+        own_folder(self._directory)
+        with self._thread_lock, locked(self._directory / "registry.lock"):
+            yield
 
 
 class RegistryView:

@@ -77,7 +77,7 @@ def run_job(
     Raises InputError naming the line, OutputError (``output`` exists, the disk is full, the partial output is of
     another job), ArtifactError and what else keeps workers from running.
     """
-    with resumable_output(output) as growing, open_input(input) as source:
+    with resumable_output(output, input) as growing, open_input(input) as source:
         loaded = artifact if isinstance(artifact, Artifact) else load_artifact(artifact)
         task = load_task(loaded.task)
         encode_options, decode_options = options_of(option_kinds(task), options)

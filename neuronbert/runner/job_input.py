@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import BinaryIO, Iterator, List, Optional
 
 from neuronbert.artifact.manifest import PathLike
-from neuronbert.artifact.resumable import Record, partial_path, record_path
+from neuronbert.artifact.resumable import Record, anew, partial_path
 from neuronbert.engine.engine import CHUNK_INPUTS
 from neuronbert.errors import OutputError
 from neuronbert.tasks.lines import open_lines
@@ -45,7 +45,7 @@ class JobInput:
             raise OutputError(
                 f"{partial_path(output)} was begun with another input: the first {record.input_bytes:,} bytes of this "
                 "one are others",
-                hint=f"the same input, or begin anew: rm {partial_path(output)} {record_path(output)}",
+                hint=f"the same input, or {anew(output)}",
             )
         self.lines = record.input_lines
         if self.left is not None:

@@ -3,8 +3,6 @@
 import itertools
 import json
 import os
-import stat
-import tempfile
 import threading
 import time
 from collections import deque
@@ -13,6 +11,7 @@ from pathlib import Path
 from typing import Callable, Deque, List, Mapping, Optional
 
 from neuronbert.hardware.machine import process_fields
+from neuronbert.hardware.own_places import fault_of_folder, open_own, own_folder, own_temporary_folder
 from neuronbert.runner.documents import PublishedRunner, PublishedWorker, Rates, Reading, RunnerStatistics
 from neuronbert.runner.events import log
 
@@ -27,21 +26,7 @@ def runtime_folder() -> Path:
     base = os.environ.get("XDG_RUNTIME_DIR")
     if base and os.path.isdir(base):
         return Path(base, "neuronbert")
-    return Path(tempfile.gettempdir(), f"neuronbert-{os.getuid()}")
-
-
-def own_folder() -> Path:
-    """``runtime_folder``, created if need be. OSError if that fails, or if another user could write to it."""
-    folder = runtime_folder()
-    folder.mkdir(mode=0o700, exist_ok=True)
-    if not _is_own(folder):
-        raise PermissionError(f"{folder} is not a folder that only this user may write to")
-    return folder
-
-
-def _is_own(folder: Path) -> bool:
-    status = os.lstat(folder)
-    return stat.S_ISDIR(status.st_mode) and status.st_uid == os.getuid() and not status.st_mode & 0o022
+    return own_temporary_folder("neuronbert")
 
 
 class Publisher:
@@ -66,7 +51,7 @@ class Publisher:
 
     def _run(self) -> None:
         try:
-            self._path = own_folder() / f"{os.getpid()}-{next(_numbers)}.json"
+            self._path = own_folder(runtime_folder()) / f"{os.getpid()}-{next(_numbers)}.json"
             while True:
                 self._write(self._path)
                 if self._closed.wait(INTERVAL_S):
@@ -86,7 +71,8 @@ class Publisher:
         reading: Reading = {"at": at, "workers": stats["workers"]}
         self._since.append(reading)
         text = json.dumps({"at": at, **self._facts, **stats, **rates(self._since[0], reading)})
-        _new(path).write_text(text, encoding="utf-8")
+        with open(open_own(_new(path), os.O_WRONLY | os.O_CREAT | os.O_TRUNC), "w", encoding="utf-8") as file:
+            file.write(text)
         os.replace(_new(path), path)
 
 
@@ -119,7 +105,7 @@ def published() -> List[PublishedRunner]:
     """What this user's living runners last wrote, oldest first; files of processes that are gone are removed."""
     runners: List[PublishedRunner] = []
     folder = runtime_folder()
-    if not folder.exists() or not _is_own(folder):
+    if not os.path.lexists(folder) or fault_of_folder(folder):
         return runners
     for path in folder.glob("*.json"):
         try:

@@ -3,11 +3,15 @@
 import errno
 import os
 import shutil
+import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from neuronbert.artifact.files import new_folder, output_errors, replace_file
+from neuronbert.artifact import files
+from neuronbert.artifact.files import new_folder, output_errors, refuse_inputs, replace_file
 from neuronbert.errors import OutputError
 
 
@@ -15,22 +19,74 @@ from neuronbert.errors import OutputError
 def test_a_file_is_replaced_as_a_whole(tmp_path, content):
     path = tmp_path / "file"
     path.write_text("old and longer than the new one")
-    (tmp_path / "file.tmp").write_text("left by a kill")
     replace_file(path, content)
     assert path.read_bytes() == (content.encode() if isinstance(content, str) else content)
     assert os.listdir(tmp_path) == ["file"]
 
 
+def test_files_and_folders_get_the_mode_of_any_other(tmp_path):
+    before = os.umask(0o027)
+    try:
+        replace_file(tmp_path / "file", "x")
+        with new_folder(tmp_path / "folder") as folder:
+            assert stat.S_IMODE(folder.stat().st_mode) == 0o700  # nobody else may look on, or plant anything
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "file").stat().st_mode) == 0o640
+    assert stat.S_IMODE((tmp_path / "folder").stat().st_mode) == 0o750
+    assert os.listdir(tmp_path / "folder") == []
+
+
+@pytest.mark.parametrize("name", ["file.tmp", "file.new", ".file.tmp"])
+@pytest.mark.parametrize("planted", [False, True])
+def test_nothing_beside_a_replaced_file_is_touched(tmp_path, name, planted):
+    (tmp_path / "precious").write_text("precious")
+    (tmp_path / name).symlink_to("precious") if planted else (tmp_path / name).write_text("precious")
+    replace_file(tmp_path / "file", "new")
+    assert (tmp_path / name).read_text() == "precious" == (tmp_path / "precious").read_text()
+
+
+def test_a_link_is_replaced_and_not_followed(tmp_path):
+    (tmp_path / "precious").write_text("precious")
+    (tmp_path / "file").symlink_to("precious")
+    replace_file(tmp_path / "file", "new")
+    assert (tmp_path / "precious").read_text() == "precious"
+    assert not (tmp_path / "file").is_symlink()
+
+
+def test_what_a_kill_left_is_removed_and_nothing_else(tmp_path, monkeypatch):
+    path = tmp_path / "file[1]"
+    with monkeypatch.context() as patch:
+        patch.setattr(files, "_discard", lambda temporary: None)
+        patch.setattr(os, "replace", raise_(KeyboardInterrupt()))
+        with pytest.raises(KeyboardInterrupt):
+            replace_file(path, "new")
+    assert len(os.listdir(tmp_path)) == 1
+    for other in (
+        "file[1].tmp",
+        ".file[1].0123abcd",
+        ".file1.0123abcd.neuronbert-tmp",
+        ".other.0123abcd.neuronbert-tmp",
+    ):
+        (tmp_path / other).touch()
+    files.remove_leftovers(path)
+    assert len(os.listdir(tmp_path)) == 4
+
+
+def raise_(error):
+    def fails(*arguments, **keywords):
+        raise error
+
+    return fails
+
+
 @pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "full"), KeyboardInterrupt()])
-@pytest.mark.parametrize(("owner", "name"), [(Path, "write_bytes"), (os, "replace")])
+@pytest.mark.parametrize(("owner", "name"), [(os, "open"), (os, "replace")])
 def test_an_error_leaves_the_old_file_and_nothing_beside_it(tmp_path, monkeypatch, owner, name, error):
     path = tmp_path / "file"
     path.write_text("old")
 
-    def fails(*arguments):
-        raise error
-
-    monkeypatch.setattr(owner, name, fails)
+    monkeypatch.setattr(owner, name, raise_(error))
     with pytest.raises(type(error)):
         replace_file(path, "new")
     assert path.read_text() == "old" and os.listdir(tmp_path) == ["file"]
@@ -79,9 +135,63 @@ def test_an_output_below_a_file_is_refused(tmp_path, below):
 def test_an_existing_output_is_refused(tmp_path, kind):
     target = tmp_path / "out"
     {"file": target.touch, "folder": target.mkdir, "dangling link": lambda: target.symlink_to("nowhere")}[kind]()
-    with pytest.raises(OutputError, match="exists already"):
+    with pytest.raises(OutputError, match="exists already") as caught:
         with new_folder(target):
             pass
+    assert "rm " not in str(caught.value.hint)
+
+
+@pytest.mark.parametrize("kind", ["name", "link", "hard link", "other spelling"])
+def test_an_output_that_is_an_input_is_refused(tmp_path, monkeypatch, kind):
+    monkeypatch.chdir(tmp_path)
+    given, output = tmp_path / "in", tmp_path / "in" if kind == "name" else tmp_path / "out"
+    given.write_text("precious")
+    if kind == "link":
+        output.symlink_to("in")
+    elif kind == "hard link":
+        os.link(given, output)
+    elif kind == "other spelling":
+        output = Path("deep/../in")
+        Path("deep").mkdir()
+    with pytest.raises(OutputError, match="would be written, and is the input") as caught:
+        refuse_inputs([tmp_path / "other", output], [None, "elsewhere", given])
+    assert "rm " not in str(caught.value.hint)
+
+
+def test_an_output_that_is_stdin_is_refused(tmp_path):
+    (tmp_path / "in").write_text("precious")
+    code = (
+        "from pathlib import Path; from neuronbert.artifact.files import refuse_inputs\n"
+        "refuse_inputs([Path('in')], ['-'])"
+    )
+    with open(tmp_path / "in") as stdin:
+        done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, stdin=stdin, capture_output=True, text=True)
+    assert "in would be written, and is the input -" in done.stderr
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="no /proc")
+@pytest.mark.parametrize("write", [lambda path: replace_file(path, "x"), lambda path: new_folder(path).__enter__()])
+def test_what_is_no_disk_is_not_called_full(write):
+    """No file can be made in /proc: "the disk is full" was said of it, or "a bug"."""
+    path = Path("/proc/no-such-place")
+    with pytest.raises(OutputError, match="cannot write /proc/no-such-place: No such file or directory"), output_errors(
+        path
+    ):
+        write(path)
+
+
+def test_an_error_of_the_system_goes_before_what_the_disk_has_free(tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "_is_full", lambda target: True)
+    with pytest.raises(OutputError, match="permission denied"), output_errors(tmp_path / "out"):
+        raise PermissionError(errno.EACCES, "denied", str(tmp_path / "out" / "file"))
+    with pytest.raises(OutputError, match="the disk is full"), output_errors(tmp_path / "out"):
+        raise RuntimeError("a native writer gave up")
+
+
+def test_an_error_that_names_no_file_and_may_be_of_anything_is_not_blamed_on_the_output(tmp_path):
+    with pytest.raises(OSError) as caught, output_errors(tmp_path / "out"):
+        raise OSError(errno.EIO, "input/output error")
+    assert not isinstance(caught.value, OutputError)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 from pathlib import Path
 
 import pytest
@@ -176,3 +177,69 @@ def test_what_came_meanwhile_is_not_overwritten(tmp_path):
         output.write_bytes(b"precious")
         growing.finish()
     assert output.read_bytes() == b"precious"
+
+
+PRECIOUS = '{"of": "the user"}'
+
+
+@pytest.mark.parametrize("name", ["output", "output.partial", "output.partial.json", "output.partial.json.new"])
+@pytest.mark.parametrize("text", [PRECIOUS, "", '{"line": 1}\n'])
+def test_an_input_beside_the_output_is_never_destroyed(tmp_path, monkeypatch, name, text):
+    """0.1 wrote its record over an input called OUT.partial.json.new, and removed one called OUT.partial.json."""
+    given = tmp_path / name
+    given.write_text(text)
+    try:
+        with resumable_output(tmp_path / "output", given) as growing:
+            record = growing.begin(JOB, True)
+            growing.append(b"one\n", record._replace(input_lines=1, output_bytes=4))
+            growing.finish()
+    except OutputError as error:
+        assert f"would be written, and is the input {given}" in str(error) and "rm " not in str(error)
+        assert name != "output.partial.json.new"
+    assert given.read_text() == text
+
+
+@pytest.mark.parametrize("name", ["output.partial", "output.partial.json"])
+@pytest.mark.parametrize("text", [PRECIOUS, "[]", '{"job": 5}'])
+def test_a_file_that_no_job_made_stays_and_no_hint_removes_it(tmp_path, name, text):
+    (tmp_path / name).write_text(text)
+    with pytest.raises(OutputError) as caught:
+        perform(tmp_path / "output")
+    assert (tmp_path / name).read_text() == text
+    assert "rm " not in str(caught.value.hint)
+
+
+@pytest.mark.parametrize("name", ["output.partial", "output.partial.json"])
+@pytest.mark.parametrize("kind", ["link", "dangling link", "hard link", "fifo"])
+def test_a_planted_file_is_refused_and_not_followed(tmp_path, name, kind):
+    victim = tmp_path / "victim"
+    victim.write_text("precious")
+    planted = tmp_path / name
+    {
+        "link": lambda: planted.symlink_to(victim),
+        "dangling link": lambda: planted.symlink_to(tmp_path / "new"),
+        "hard link": lambda: os.link(victim, planted),
+        "fifo": lambda: os.mkfifo(planted),
+    }[kind]()
+    with pytest.raises(OutputError, match=f"{name} (is a symbolic link|is not a regular file|has a second name)"):
+        perform(tmp_path / "output")
+    assert victim.read_text() == "precious" and not (tmp_path / "new").exists()
+    assert os.path.lexists(planted)
+
+
+def test_a_planted_name_of_the_next_record_is_not_followed(tmp_path):
+    (tmp_path / "output.partial.json.new").symlink_to("victim")
+    (tmp_path / "output.partial.json.tmp").symlink_to("victim")
+    perform(tmp_path / "output")
+    assert not (tmp_path / "victim").exists()
+
+
+def test_hints_can_be_pasted_whatever_the_name(tmp_path):
+    output = tmp_path / "it is; rm -rf x" / "out put"
+    output.parent.mkdir()
+    with pytest.raises(Killed):
+        perform(output, until=2)
+    with pytest.raises(OutputError) as caught:
+        perform(output, {**JOB, "top_k": 2})
+    command = str(caught.value.hint).split("begin anew: ")[1]
+    assert shlex.split(command) == ["rm", str(partial_path(output)), str(record_path(output))]

@@ -34,6 +34,18 @@ def test_a_line_that_was_cut_short_is_measured_again(tmp_path):
     assert list(SavedPoints(tmp_path / "report.json", OPTIONS).points) == [FIRST]
 
 
+def test_a_file_of_somebody_else_is_refused_and_no_hint_removes_it(tmp_path):
+    path = tmp_path / "report.json.points"
+    path.write_text("precious\n")
+    with pytest.raises(UsageError, match="is no file of points") as caught:
+        SavedPoints(tmp_path / "report.json", OPTIONS)
+    assert "rm " not in str(caught.value.hint)
+    path.unlink()
+    path.symlink_to(tmp_path / "precious")
+    with pytest.raises(OutputError, match="is a symbolic link"):
+        SavedPoints(tmp_path / "report.json", OPTIONS)
+
+
 def test_another_sweep_is_refused_with_what_removes_it(tmp_path):
     path = saved(tmp_path)
     with pytest.raises(UsageError, match="other options or of another artifact") as caught:

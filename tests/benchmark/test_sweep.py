@@ -17,7 +17,7 @@ from neuronbert.benchmark.points import CLOSED, Axes, LoadSpec, settings_of
 from neuronbert.benchmark.report import as_markdown, read_report
 from neuronbert.benchmark.sweep_plan import SweepOptions, announcement
 from neuronbert.checkpoint.tokenizer import Tokenizer
-from neuronbert.errors import ArtifactError, BackendFailed, GateRefused, InputError, UsageError
+from neuronbert.errors import ArtifactError, BackendFailed, GateRefused, InputError, OutputError, UsageError
 from neuronbert.tasks.question_answering import task as question_answering
 
 
@@ -48,6 +48,15 @@ def test_a_sweep_has_a_point_for_every_combination(echo_artifact, tmp_path):
     assert "4 points, about" in lines[0] and len(lines) == 5
     assert read_report(tmp_path / "report.json") == json.loads(json.dumps(document))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["report.json"]
+
+
+@pytest.mark.parametrize("option", ["compare", "input_data", "prices"])
+def test_a_report_is_not_written_over_what_it_is_made_from(echo_artifact, tmp_path, option):
+    path = tmp_path / "report.json"
+    path.write_text("precious")
+    with pytest.raises(OutputError, match="would be written, and is the input"):
+        measured(echo_artifact, report=path, **{option: path})
+    assert path.read_text() == "precious"
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from neuronbert import Runner
+from neuronbert.hardware.own_places import own_folder
 from neuronbert.runner import publishing
-from neuronbert.runner.publishing import Publisher, own_folder, process_started, published, rates, runtime_folder
+from neuronbert.runner.publishing import Publisher, process_started, published, rates, runtime_folder
 
 FACTS = {"artifact": "somewhere", "variant": "echo-fp32", "emulated": False, "started_at": 0.0}
 
@@ -43,11 +44,11 @@ def write(folder: Path, name: str, **document):
 
 
 def test_the_folder_is_the_user_s_own(runtime, tmp_path, monkeypatch):
-    assert own_folder() == runtime
+    assert own_folder(runtime_folder()) == runtime
     assert stat.S_IMODE(runtime.stat().st_mode) == 0o700
     monkeypatch.delenv("XDG_RUNTIME_DIR")
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    assert own_folder() == tmp_path / f"neuronbert-{os.getuid()}"
+    assert own_folder(runtime_folder()) == tmp_path / f"neuronbert-{os.getuid()}"
 
 
 def test_a_runtime_folder_that_is_not_there_is_not_used(monkeypatch):

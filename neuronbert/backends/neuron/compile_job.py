@@ -5,7 +5,6 @@ traces the model (tracing.py beside this file).
 """
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import logging
@@ -17,7 +16,7 @@ import sys
 import tempfile
 import traceback
 from pathlib import Path
-from typing import Iterator, List, Mapping, NamedTuple, Optional, Sequence
+from typing import List, Mapping, NamedTuple, Optional, Sequence
 
 import numpy as np
 
@@ -29,6 +28,7 @@ from neuronbert.backends.neuron.tracing import CompileReport, report_of, trace
 from neuronbert.backends.tracing import example_inputs
 from neuronbert.checkpoint.families import family_of, head_at, size_of
 from neuronbert.errors import BackendFailed
+from neuronbert.hardware.own_places import locked, own_folder
 
 CACHE_VARIABLE = "NEURONBERT_CACHE"
 # 1: the first. Another number for whatever changes what a job compiles to.
@@ -98,13 +98,12 @@ def cache_folder() -> Path:
     home = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
     folder = (Path(chosen) if chosen else Path(home, "neuronbert")) / "neuron"
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        return own_folder(folder)
     except OSError as error:
         raise BackendFailed(
-            f"cannot write the compile cache {folder}: {error.strerror}",
-            hint=f"export {CACHE_VARIABLE}=a folder that can be written to",
+            f"cannot write the compile cache {folder}: {getattr(error, 'message', error.strerror)}",
+            hint=f"export {CACHE_VARIABLE}=a folder of your own",
         ) from error
-    return folder
 
 
 def job_key(source: ExportSource, weights: Weights, recipe: Recipe, versions: Mapping[str, str]) -> str:
@@ -125,17 +124,6 @@ def job_key(source: ExportSource, weights: Weights, recipe: Recipe, versions: Ma
         digest.update(f"\n{name} {array.dtype} {array.shape}\n".encode())
         digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()
-
-
-@contextlib.contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Hold the lock of ``path`` inside the block; a process that dies in it releases the lock."""
-    descriptor = os.open(str(path), os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
 
 
 def read_entry(entry: Path) -> Optional[Compiled]:
