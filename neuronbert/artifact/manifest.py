@@ -2,17 +2,20 @@
 
 import hashlib
 import json
-import math
 import os
 import re
+import shlex
+import stat
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any, Dict, List, Mapping, Sequence, Union
+from typing import Any, BinaryIO, Dict, Iterator, List, Mapping, Sequence, Union
 
 from neuronbert import __version__
+from neuronbert.artifact.manifest_schema import MANIFEST, SHAPE, SHAPED_VARIANT
 from neuronbert.errors import ArtifactError
+from neuronbert.hardware.untrusted import Refusal, json_object, open_regular, read_file, readable, refuse_irregular
 from neuronbert.tasks import TASKS
 
 MANIFEST_NAME = "neuronbert.json"
@@ -21,11 +24,11 @@ SELFTEST_NAME = "selftest.npz"
 # 1 (0.1.0): the first.
 SCHEMA_VERSION = 1
 
-REQUIRED_KEYS = ("schema_version", "neuronbert_version", "checkpoint", "task", "variants", "files")
-VARIANT_KEYS = ("backend", "precision", "requires", "files", "selftest_tolerance")
-VARIANT_NAME = re.compile("[a-z0-9][a-z0-9.-]*")
 NO_DIGEST = "0" * 64
 READ_BYTES = 1 << 20
+DAMAGED = Refusal(
+    ArtifactError, "copy the artifact again, or remove it and compile it again: neuronbert compile CHECKPOINT OUTPUT"
+)
 
 PathLike = Union[str, "os.PathLike[str]"]
 Manifest = Mapping[str, Any]  # the content of neuronbert.json
@@ -68,17 +71,12 @@ def load_artifact(folder: PathLike) -> Artifact:
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """The manifest of ``folder``, checked against its own digest."""
-    path = folder / MANIFEST_NAME
+    """The manifest of ``folder``, checked against its own digest and its schema."""
     try:
-        if path.is_symlink():
-            raise _damaged(folder, f"{MANIFEST_NAME} is a symbolic link")
-        raw = path.read_bytes()
+        raw = read_file(folder / MANIFEST_NAME, DAMAGED, links=False)
     except (FileNotFoundError, NotADirectoryError):
         raise _no_artifact(folder) from None
-    except OSError as error:
-        raise _unreadable(path, error) from error
-    manifest = _parse_manifest(folder, raw)
+    manifest = json_object(raw, str(folder / MANIFEST_NAME), DAMAGED)
     digest = str(manifest.get("digest"))
     # Checked before the schema: a damaged number must not read as a newer one. A newer schema may lack such a digest.
     signed = re.fullmatch("[0-9a-f]{64}", digest) is not None
@@ -93,77 +91,41 @@ def read_manifest(folder: Path) -> Manifest:
 
 def _no_artifact(folder: Path) -> ArtifactError:
     if not os.path.lexists(folder):
-        return ArtifactError(f"there is no artifact at {folder}", hint=f"neuronbert compile CHECKPOINT {folder}")
+        return ArtifactError(
+            f"there is no artifact at {folder}", hint=f"neuronbert compile CHECKPOINT {shlex.quote(str(folder))}"
+        )
     if (folder / "config.json").exists():
-        what, hint = "it is a checkpoint that was not compiled yet", f"neuronbert compile {folder} OUTPUT"
+        what, hint = (
+            "it is a checkpoint that was not compiled yet",
+            f"neuronbert compile {shlex.quote(str(folder))} OUTPUT",
+        )
     else:
         what, hint = f"it has no {MANIFEST_NAME}", "name the folder that neuronbert compile wrote"
     return ArtifactError(f"{folder} is not an artifact: {what}", hint=hint)
 
 
-def _unreadable(path: Path, error: OSError) -> ArtifactError:
-    return ArtifactError(
-        f"{path} cannot be read: {error.strerror}", hint=f"ls -ld {path}, then chmod, or copy the artifact again"
-    )
-
-
 def _refuse_malformed(folder: Path, manifest: Manifest) -> None:
     """Raise ArtifactError for a manifest that compile never wrote, though its digest is right."""
-    missing = [key for key in REQUIRED_KEYS if key not in manifest]
-    if missing:
-        raise _damaged(folder, f"{MANIFEST_NAME} lacks {', '.join(missing)}")
-    _refuse_unknown_task(folder, manifest["task"])
-    _refuse_malformed_files(folder, "files", manifest["files"])
-    variants = manifest["variants"]
-    if not isinstance(variants, list) or not all(isinstance(variant, dict) for variant in variants):
-        raise _damaged(folder, f"{MANIFEST_NAME}: variants is not a list of objects")
-    names = [variant.get("name") for variant in variants]
-    for variant in variants:
-        _refuse_malformed_variant(folder, variant)
-        if names.count(variant["name"]) > 1:
-            raise _damaged(folder, f"{MANIFEST_NAME} has two variants called {variant['name']!r}")
-
-
-def _refuse_unknown_task(folder: Path, task: Any) -> None:
-    if not isinstance(task, str) or task not in TASKS:
+    fault = MANIFEST.fault(manifest)
+    if fault is not None:
+        raise _damaged(folder, f"{MANIFEST_NAME}: {fault}")
+    if manifest["task"] not in TASKS:
         raise ArtifactError(
-            f"{folder} has the task {task!r}, and neuronbert {__version__} knows {', '.join(TASKS)}",
+            f"{folder} has the task {manifest['task']!r}, and neuronbert {__version__} knows {', '.join(TASKS)}",
             hint="pip install --upgrade neuronbert",
         )
-
-
-def _refuse_malformed_variant(folder: Path, variant: Variant) -> None:
-    name = variant.get("name")
-    # The name is that of a folder too.
-    if not isinstance(name, str) or not VARIANT_NAME.fullmatch(name):
-        raise _damaged(folder, f"{MANIFEST_NAME} names a variant {name!r}")
-    missing = [key for key in VARIANT_KEYS if key not in variant]
-    if missing:
-        raise _damaged(folder, f"{MANIFEST_NAME}: variant {name} lacks {', '.join(missing)}")
-    _refuse_malformed_files(folder, f"variant {name}: files", variant["files"])
-    for path in variant["files"]:
-        if not path.startswith(f"variants/{name}/"):
-            raise _damaged(folder, f"{MANIFEST_NAME}: variant {name} lists {path!r}, which is not in its folder")
-    tolerance = variant["selftest_tolerance"]
-    if isinstance(tolerance, bool) or not isinstance(tolerance, (int, float)) or not 0 <= tolerance < math.inf:
-        raise _damaged(
-            folder, f"{MANIFEST_NAME}: variant {name} has the selftest_tolerance {tolerance!r}, not a finite number"
-        )
-
-
-def _refuse_malformed_files(folder: Path, where: str, files: Any) -> None:
-    if not isinstance(files, dict) or not all(isinstance(sha, str) for sha in files.values()):
-        raise _damaged(folder, f"{MANIFEST_NAME}: {where} is not an object of SHA-256 sums")
-
-
-def _parse_manifest(folder: Path, raw: bytes) -> Manifest:
-    try:
-        manifest = json.loads(raw.decode("utf-8"))
-    except ValueError as error:
-        raise _damaged(folder, f"{MANIFEST_NAME} is truncated or damaged ({error})") from None
-    if not isinstance(manifest, dict):
-        raise _damaged(folder, f"{MANIFEST_NAME} holds a {type(manifest).__name__}, not an object")
-    return manifest
+    names = [variant["name"] for variant in manifest["variants"]]
+    for variant in manifest["variants"]:
+        name = variant["name"]
+        if names.count(name) > 1:
+            raise _damaged(folder, f"{MANIFEST_NAME} has two variants called {name!r}")
+        for path in variant["files"]:
+            if not path.startswith(f"variants/{name}/"):
+                raise _damaged(folder, f"{MANIFEST_NAME}: variant {name} lists {path!r}, which is not in its folder")
+        shaped = any(variant[key] is not None for key in SHAPE)
+        fault = SHAPED_VARIANT.fault(variant) if shaped else None
+        if fault is not None:
+            raise _damaged(folder, f"{MANIFEST_NAME}: variant {name}: {fault}")
 
 
 def _refuse_newer_schema(folder: Path, manifest: Manifest) -> None:
@@ -185,10 +147,7 @@ def _digest(raw: bytes, digest: str) -> str:
 
 
 def _damaged(folder: Path, what: str) -> ArtifactError:
-    return ArtifactError(
-        f"{folder}: {what}",
-        hint="copy the artifact again, or remove it and compile it again: neuronbert compile CHECKPOINT OUTPUT",
-    )
+    return ArtifactError(f"{folder}: {what}", hint=DAMAGED.hint)
 
 
 def listed_files(manifest: Manifest) -> Dict[str, str]:
@@ -208,35 +167,39 @@ def refuse_unsafe_paths(folder: Path, paths: Mapping[str, str]) -> None:
 
 
 def refuse_unlisted_files(folder: Path, expected: Mapping[str, str]) -> None:
-    """Raise ArtifactError for a symbolic link, a file that is not listed, or a listed one that is not there."""
-    present = set()
-    for directory, subdirectories, names in os.walk(folder):
-        for name in subdirectories + names:
-            path = Path(directory, name)
-            relative = path.relative_to(folder).as_posix()
-            if path.is_symlink():
-                raise _damaged(folder, f"{relative} is a symbolic link")
-            if name in names:
-                present.add(relative)
+    """Raise ArtifactError for what is no regular file or folder, is not listed, or is listed and not there."""
+    present = set(_files_below(folder, folder))
     extra = sorted(present - set(expected) - {MANIFEST_NAME})
     if extra:
         raise ArtifactError(
             f"{folder}: {extra[0]} is not listed in {MANIFEST_NAME}"
             + (f" (and {len(extra) - 1} more)" if extra[1:] else ""),
-            hint=f"remove {folder / extra[0]} if you do not know what it is",
+            hint=f"remove {shlex.quote(str(folder / extra[0]))} if you do not know what it is",
         )
     missing = sorted(set(expected) - present)
     if missing:
         raise _damaged(folder, f"{missing[0]} is missing")
 
 
+def _files_below(folder: Path, root: Path) -> Iterator[str]:
+    """The path, relative to ``root``, of every regular file below ``folder``; ArtifactError for anything else."""
+    with readable(folder, DAMAGED):
+        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+    for entry in entries:
+        path = Path(entry.path)
+        with readable(path, DAMAGED):
+            found = entry.stat(follow_symlinks=False)
+        if stat.S_ISDIR(found.st_mode):
+            yield from _files_below(path, root)
+        else:
+            refuse_irregular(path, found, DAMAGED)
+            yield path.relative_to(root).as_posix()
+
+
 def verify_checksums(folder: Path, expected: Mapping[str, str]) -> None:
     """Raise ArtifactError for the first listed file whose bytes cannot be read, or are not those that were written."""
     with ThreadPoolExecutor(max_workers=min(4, len(expected) or 1)) as pool:
-        try:
-            actual = dict(zip(expected, pool.map(lambda name: sha256_of(folder / name), expected)))
-        except OSError as error:
-            raise _unreadable(Path(error.filename or folder), error) from error
+        actual = dict(zip(expected, pool.map(lambda name: _sha256_inside(folder / name), expected)))
     for name in sorted(expected):
         if actual[name] != expected[name]:
             raise _damaged(
@@ -244,12 +207,21 @@ def verify_checksums(folder: Path, expected: Mapping[str, str]) -> None:
             )
 
 
+def _sha256_inside(path: Path) -> str:
+    with open_regular(path, DAMAGED, links=False) as file, readable(path, DAMAGED):
+        return _sha256(file)
+
+
 def sha256_of(path: Path) -> str:
     """The SHA-256 of a file, in hexadecimal."""
-    sha = hashlib.sha256()
     with open(path, "rb") as file:
-        for block in iter(lambda: file.read(READ_BYTES), b""):
-            sha.update(block)
+        return _sha256(file)
+
+
+def _sha256(file: BinaryIO) -> str:
+    sha = hashlib.sha256()
+    for block in iter(lambda: file.read(READ_BYTES), b""):
+        sha.update(block)
     return sha.hexdigest()
 
 

@@ -9,10 +9,10 @@ import numpy as np
 
 from neuronbert.artifact.manifest import SELFTEST_NAME, Artifact, Variant
 from neuronbert.backends import load_backend
-from neuronbert.backends.base import Batch, Session, StaticSession, ThroughputPlan
+from neuronbert.backends.base import Backend, Batch, Session, StaticSession, ThroughputPlan
 from neuronbert.backends.buckets import BucketedSession
 from neuronbert.backends.outputs import Output, max_difference
-from neuronbert.errors import BackendFailed
+from neuronbert.errors import ArtifactError, BackendFailed
 
 
 class Loaded(NamedTuple):
@@ -39,6 +39,8 @@ def load_variants(
 ) -> Tuple[Session, ThroughputPlan]:
     """The session of one variant, or of several buckets behind one, and how to keep it busy."""
     backend = load_backend(variants[0]["backend"])
+    for variant in variants:
+        _refuse_foreign_shape(variant, backend)
     plan = backend.throughput_plan(threads)
     streams = streams or plan.streams
     sessions: List[Session] = []
@@ -51,6 +53,16 @@ def load_variants(
         return sessions[0], plan._replace(streams=streams)
     bucketed = BucketedSession([cast(StaticSession, session) for session in sessions], outputs, variants)
     return bucketed, bucketed.plan()
+
+
+def _refuse_foreign_shape(variant: Variant, backend: Backend) -> None:
+    if backend.STATIC_SHAPES != (variant["sequence_length"] is not None):
+        shape = "one shape only" if backend.STATIC_SHAPES else "any shape"
+        raise ArtifactError(
+            f"variant {variant['name']} says it takes {variant['sequence_length'] or 'any number of'} tokens, and "
+            f"variants of {variant['backend']} take {shape}",
+            hint="compile the checkpoint again",
+        )
 
 
 def load_tested(

@@ -2,7 +2,10 @@
 
 import json
 import os
+import re
 import shutil
+import socket
+import stat
 import subprocess
 import sys
 import tempfile
@@ -14,6 +17,7 @@ from hypothesis import strategies as st
 
 from neuronbert.artifact import manifest as module
 from neuronbert.artifact.manifest import MANIFEST_NAME, Artifact, load_artifact, refuse_unsafe_paths
+from neuronbert.artifact.manifest_schema import VARIANT_NAME
 from neuronbert.artifact.variants import choose_variant
 from neuronbert.errors import ArtifactError
 
@@ -160,6 +164,13 @@ def test_true_is_no_schema_version(echo_copy):
         load_artifact(echo_copy)
 
 
+def nested(levels: int):
+    value = []
+    for _ in range(levels - 1):
+        value = [value]
+    return value
+
+
 def first_variant(**changes):
     return lambda manifest: manifest["variants"][0].update(changes)
 
@@ -167,41 +178,95 @@ def first_variant(**changes):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (first_variant(name="../../evil"), r"names a variant '\.\./\.\./evil'"),
-        (first_variant(name=".."), r"names a variant '\.\.'"),
-        (first_variant(name=["echo"]), r"names a variant \['echo'\]"),
+        (first_variant(name="../../evil"), r"variants\[0\].name is '\.\./\.\./evil', and must be of the form"),
+        (first_variant(name=".."), r"variants\[0\].name is '\.\.', and must be"),
+        (first_variant(name="echo\n"), r"variants\[0\].name is 'echo\\n', and must be"),
+        (first_variant(name=["echo"]), r"variants\[0\].name is \['echo'\], and must be text"),
         (first_variant(name="other"), "variant other lists 'variants/echo-fp32/echo.json'"),
         (first_variant(files={"config.json": "1" * 64}), "variant echo-fp32 lists 'config.json'"),
-        (first_variant(files=["config.json"]), "files is not an object"),
-        (first_variant(selftest_tolerance=float("nan")), "selftest_tolerance nan, not a finite number"),
-        (first_variant(selftest_tolerance=float("inf")), "selftest_tolerance inf, not a finite number"),
-        (first_variant(selftest_tolerance="0.1"), "selftest_tolerance '0.1', not a finite number"),
-        (first_variant(selftest_tolerance=True), "selftest_tolerance True, not a finite number"),
-        (lambda manifest: manifest["variants"][0].pop("requires"), "variant echo-fp32 lacks requires"),
+        (first_variant(files=["config.json"]), r"variants\[0\].files is \['config.json'\], and must be an object"),
+        (first_variant(files={"a": "1"}), r"variants\[0\].files.a is '1', and must be of the form"),
+        (first_variant(selftest_tolerance="0.1"), "selftest_tolerance is '0.1', and must be a number"),
+        (first_variant(selftest_tolerance=True), "selftest_tolerance is True, and must be a number"),
+        (first_variant(selftest_tolerance=-1), "selftest_tolerance is -1, and must be at least 0"),
+        (first_variant(selftest_tolerance=10**39), "selftest_tolerance is 1000.*, and must be at most"),
+        (first_variant(selftest_tolerance=float("nan")), "neuronbert.json is no JSON .*NaN"),
+        (first_variant(selftest_tolerance=float("inf")), "neuronbert.json is no JSON .*Infinity"),
+        (first_variant(requires="x"), r"variants\[0\].requires is 'x', and must be an object"),
+        (first_variant(requires={"cpu_flags": "avx2"}), "requires.cpu_flags is 'avx2', and must be a list"),
+        (first_variant(requires={"cpu_flags": [5]}), r"requires.cpu_flags\[0\] is 5, and must be text"),
+        (first_variant(requires={"libraries": ["numpy"]}), "requires.libraries is .*, and must be an object"),
+        (first_variant(requires={"libraries": {"numpy": "new"}}), "requires.libraries.numpy is 'new', and must be"),
+        (first_variant(requires={"libraries": {"numpy": ">=" + "9" * 9999}}), "requires.libraries.numpy is '>=999"),
+        (first_variant(requires={"device": ["cpu"]}), r"requires.device is \['cpu'\], and must be text"),
+        (first_variant(backend=[1]), r"variants\[0\].backend is \[1\], and must be text"),
+        (first_variant(sequence_length="128"), "sequence_length is '128', and must be a whole number or null"),
+        (first_variant(sequence_length=128.0), "sequence_length is 128.0, and must be a whole number or null"),
+        (first_variant(batch_size=0), "batch_size is 0, and must be at least 1"),
+        (first_variant(batch_size=10**30), "batch_size is 10000.*, and must be at most 65,536"),
+        (first_variant(versions=None), "versions is None, and must be an object"),
+        (first_variant(recipe={"padding": {"multiple": 0, "limit": 1, "pad_id": 0}}), "multiple is 0, and must be"),
+        (first_variant(recipe={"padding": {}}), "recipe.padding lacks multiple, limit, pad_id"),
+        (first_variant(emulated="no\x1b[2J"), r"emulated is 'no\\x1b\[2J', and must be true or false"),
+        (lambda manifest: manifest["variants"][0].pop("requires"), r"variants\[0\] lacks requires"),
+        (lambda manifest: manifest["variants"][0].pop("sequence_length"), r"variants\[0\] lacks sequence_length"),
         (lambda manifest: manifest["variants"].append(manifest["variants"][0]), "two variants called 'echo-fp32'"),
-        (lambda manifest: manifest.update(variants=["x"]), "variants is not a list of objects"),
-        (lambda manifest: manifest.update(files=None), "files is not an object"),
-        (lambda manifest: manifest.pop("task"), "lacks task"),
+        (lambda manifest: manifest.update(variants=["x"]), r"variants\[0\] is 'x', and must be an object"),
+        (lambda manifest: manifest.update(files=None), "files is None, and must be an object"),
+        (lambda manifest: manifest.update(checkpoint="demo"), "checkpoint is 'demo', and must be an object"),
+        (lambda manifest: manifest["checkpoint"].update(parameters="1"), "checkpoint.parameters is '1', and must be"),
+        (lambda manifest: manifest.update(gate=[]), r"gate is \[\], and must be an object"),
+        (lambda manifest: manifest.update(environment="x"), "environment is 'x', and must be an object"),
+        (lambda manifest: manifest.update(extra=nested(60)), None),
+        (lambda manifest: manifest.update(extra=nested(64)), "nested more than|nested too deeply"),
+        (lambda manifest: manifest.update(extra="\ud800"), "half a character"),
+        (lambda manifest: manifest.update(extra="\U0001f600"), None),
+        (lambda manifest: manifest.pop("task"), "it lacks task"),
         (lambda manifest: manifest.update(task="translation"), "has the task 'translation', and neuronbert .* knows"),
-        (lambda manifest: manifest.update(task=["translation"]), r"has the task \['translation'\], and neuronbert"),
-        (lambda manifest: manifest.update(task=7), "has the task 7, and neuronbert .* knows question-answering"),
+        (lambda manifest: manifest.update(task=["translation"]), r"task is \['translation'\], and must be text"),
+        (lambda manifest: manifest.update(task=7), "task is 7, and must be text"),
     ],
 )
 def test_a_manifest_that_no_compile_wrote_is_refused_though_its_digest_fits(echo_copy, change, message):
     rewrite(echo_copy, change)
-    with pytest.raises(ArtifactError, match=message):
+    if message is None:
         load_artifact(echo_copy)
+        return
+    with pytest.raises(ArtifactError, match=message) as caught:
+        load_artifact(echo_copy)
+    assert str(echo_copy) in caught.value.message and caught.value.hint
+    assert caught.value.message.isprintable()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"[" * 100_000 + b"]" * 100_000, "nested too deeply"),
+        (b'{"a":' * 100_000, "nested too deeply"),
+        (b'{"a": 1, "a": 2}', "it has 'a' twice"),
+        (b'{"schema_version": ' + b"9" * 3_000_000 + b"}", "a number of 3000000 digits"),
+        (b'{"schema_version": 1e999}', "a number too large, 1e999"),
+        (b'{"a": "\xff"}', "is no JSON"),
+        (b"", "is no JSON"),
+        (b"[]", r"holds \[\], not a JSON object"),
+        (b" " * (1 << 23), "has 8,388,608 bytes, and more than"),
+    ],
+)
+def test_what_is_no_manifest_at_all_is_refused_by_name(tmp_path, content, message):
+    (tmp_path / MANIFEST_NAME).write_bytes(content)
+    with pytest.raises(ArtifactError, match=f"{MANIFEST_NAME}.*{message}"):
+        load_artifact(tmp_path)
 
 
 @pytest.mark.parametrize("name", ["openvino-int8", "neuron-b6-s128-p1", "echo-fp32"])
 def test_names_that_compile_gives_are_taken(name):
-    assert module.VARIANT_NAME.fullmatch(name)
+    assert re.fullmatch(VARIANT_NAME["pattern"], name)
 
 
 def test_a_manifest_that_is_a_folder_is_refused_by_name(echo_copy):
     (echo_copy / MANIFEST_NAME).unlink()
     (echo_copy / MANIFEST_NAME).mkdir()
-    with pytest.raises(ArtifactError, match=f"{MANIFEST_NAME} cannot be read: Is a directory"):
+    with pytest.raises(ArtifactError, match=f"{MANIFEST_NAME} is a folder, not a file"):
         load_artifact(echo_copy)
 
 
@@ -221,6 +286,67 @@ def test_a_file_that_may_not_be_read_is_named(echo_artifact, name):
         finally:
             if root:
                 os.seteuid(0)
+
+
+@pytest.mark.parametrize("name", ["", "variants", "variants/echo-fp32"])
+def test_a_folder_that_may_not_be_read_is_not_missing(echo_artifact, name):
+    with tempfile.TemporaryDirectory() as parent:
+        os.chmod(parent, 0o755)
+        folder = Path(shutil.copytree(echo_artifact.folder, Path(parent, "artifact")))
+        (folder / name).chmod(0)
+        root = os.geteuid() == 0
+        if root:
+            os.seteuid(65534)
+        try:
+            with pytest.raises(ArtifactError, match="cannot be read: Permission denied") as caught:
+                load_artifact(folder)
+        finally:
+            if root:
+                os.seteuid(0)
+            (folder / name).chmod(0o755)
+    assert "ls -ld" in str(caught.value.hint)
+
+
+def make_fifo(path: Path) -> None:
+    os.mkfifo(path)
+
+
+def make_socket(path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(os.path.relpath(path))  # a socket's path is short
+
+
+def make_folder(path: Path) -> None:
+    path.mkdir()
+    (path / "inside").touch()
+
+
+@pytest.mark.parametrize("make", [make_fifo, make_socket, make_folder])
+@pytest.mark.parametrize("name", [MANIFEST_NAME, "config.json", "tokenizer.json", "variants/echo-fp32/echo.json"])
+def test_what_is_no_file_is_refused_and_hangs_nothing(echo_copy, make, name, monkeypatch):
+    monkeypatch.chdir(echo_copy)
+    (echo_copy / name).unlink()
+    make(echo_copy / name)
+    with pytest.raises(ArtifactError, match=name.replace(".", r"\.")):
+        load_artifact(echo_copy)
+
+
+@pytest.mark.parametrize("name", ["more", "variants/echo-fp32/more"])
+def test_a_named_pipe_that_is_not_listed_hangs_nothing(echo_copy, name):
+    os.mkfifo(echo_copy / name)
+    with pytest.raises(ArtifactError, match=f"{name} is a named pipe, not a file"):
+        load_artifact(echo_copy)
+
+
+@pytest.mark.skipif(not hasattr(os, "mknod") or os.geteuid() != 0, reason="only root makes devices")
+def test_a_device_is_refused(echo_copy):
+    (echo_copy / "config.json").unlink()
+    try:
+        os.mknod(echo_copy / "config.json", 0o666 | stat.S_IFCHR, os.makedev(1, 5))  # /dev/zero
+    except PermissionError:
+        pytest.skip("no devices can be made here")
+    with pytest.raises(ArtifactError, match="config.json is a device, not a file"):
+        load_artifact(echo_copy)
 
 
 def test_a_folder_that_is_no_artifact_is_named(tmp_path):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import List, Mapping, NamedTuple, Optional, Sequence, Tuple, Union
 
 from neuronbert.backends.base import Bucket, Recipe, Variant
-from neuronbert.errors import UsageError
+from neuronbert.errors import ArtifactError, UsageError
 from neuronbert.hardware.cores import (
     DATA_PARALLEL,
     MODES,
@@ -219,6 +219,14 @@ def numbers(option: str, value: Numbers) -> Tuple[int, ...]:
 
 
 def recorded_layout(variant: Variant, instance_type: Optional[str] = None) -> CoreLayout:
-    """The layout that a variant of an artifact was compiled for, on ``instance_type`` if given."""
+    """The layout that a variant of an artifact was compiled for, on ``instance_type`` if given.
+
+    ArtifactError for a variant that was compiled for no cores.
+    """
     recipe = variant["recipe"]
+    if variant["pipeline_cores"] is None:
+        raise ArtifactError(
+            f"variant {variant['name']} says it is of the backend {variant['backend']}, and was compiled for no cores",
+            hint="compile the checkpoint again",
+        )
     return layout_for(instance_type or recipe["instance_type"], recipe["mode"], variant["pipeline_cores"])

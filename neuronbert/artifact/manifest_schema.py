@@ -1,0 +1,91 @@
+"""The form of neuronbert.json (manifest.py), schema version 1: everything that code reads of it by name."""
+
+from typing import Dict
+
+from neuronbert.hardware.schema import ANY, FLAG, NUMBER, TEXT, Form, Schema, list_of, object_of, record, whole
+
+MOST = 1 << 40  # for counts and sizes in general: no float loses such a number
+MAX_TOKENS = 1 << 20
+MAX_ROWS = 1 << 16
+MAX_CORES = 1 << 10
+# As hardware/requirements.py reads them: ">=2024.4,<2027".
+_CLAUSE = r"\s*(>=|<=|==|!=|~=|>|<)\s*v?[0-9]{1,9}(\.[0-9]{1,9}){0,9}(\.\*)?\s*"
+
+SHA256: Form = {"type": "string", "pattern": "^[0-9a-f]{64}$"}
+# It is the name of a folder too.
+VARIANT_NAME: Form = {"type": "string", "pattern": "^[a-z0-9][a-z0-9.-]*$", "maxLength": 200}
+SPECIFIER: Form = {"type": "string", "pattern": f"^({_CLAUSE}(,{_CLAUSE})*)?$"}
+
+CHECKPOINT = record(
+    {
+        "source": TEXT,
+        "revision": {"type": ["string", "null"]},
+        "fingerprint": TEXT,
+        "architecture": TEXT,
+        "parameters": whole(0, MOST),
+        "encoder_parameters": whole(0, MOST),
+    }
+)
+
+REQUIRES = record(
+    {}, {"cpu_flags": list_of(TEXT), "libraries": object_of(SPECIFIER), "device": TEXT}
+)  # a name that is not here, hardware/requirements.py does not know either: it says so
+
+PADDING = record({"multiple": whole(1, MAX_TOKENS), "limit": whole(0, MAX_TOKENS), "pad_id": whole(0, MOST)})
+
+# What backends read of how a variant was made; the rest is for people.
+RECIPE: Dict[str, Form] = {
+    "padding": PADDING,
+    "inputs": list_of(TEXT),
+    "instance_type": TEXT,
+    "mode": TEXT,
+    "pipeline": {"type": ["string", "null"]},
+    "refused_pipeline_cores": list_of(whole(1, MAX_CORES)),
+}
+
+SHAPE = {"batch_size": MAX_ROWS, "sequence_length": MAX_TOKENS, "pipeline_cores": MAX_CORES}
+
+VARIANT = record(
+    {
+        "name": VARIANT_NAME,
+        "backend": TEXT,
+        "precision": TEXT,
+        **{name: whole(1, maximum, "null") for name, maximum in SHAPE.items()},
+        "compiler_args": list_of(TEXT),
+        "emulated": FLAG,
+        "batch_invariant": FLAG,
+        "requires": REQUIRES,
+        "recipe": record({}, RECIPE),
+        "versions": object_of(TEXT),
+        "files": object_of(SHA256),
+        "selftest_tolerance": {**NUMBER, "minimum": 0, "maximum": 1e30},
+        "agreement": {"type": ["object", "null"]},
+        "accuracy": {"type": ["object", "null"]},
+    }
+)
+
+# A variant that takes batches of one shape only, on accelerator cores.
+SHAPED_VARIANT = Schema(
+    **record(
+        {
+            **{name: whole(1, maximum) for name, maximum in SHAPE.items()},
+            "recipe": record({name: form for name, form in RECIPE.items() if name != "padding"}),
+        }
+    )
+)
+
+MANIFEST = Schema(
+    **record(
+        {
+            "schema_version": whole(1, MOST),
+            "neuronbert_version": TEXT,
+            "created_at": TEXT,
+            "task": TEXT,
+            "checkpoint": CHECKPOINT,
+            "variants": list_of(VARIANT),
+            "gate": record({"skipped": FLAG}),
+            "files": object_of(SHA256),
+            "environment": object_of(ANY),
+        }
+    )
+)
