@@ -1,12 +1,14 @@
 """The files in examples/, which the README's commands name, hold what the README says."""
 
 import json
+import re
 from pathlib import Path
 
-from neuronbert.tasks.question_answering.lines import read_questions
+from neuronbert.tasks.question_answering.lines import LINES, read_questions
 from neuronbert.tasks.question_answering.squad import load_squad_data
 
-EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
+ROOT = Path(__file__).resolve().parents[1]
+EXAMPLES = ROOT / "examples"
 
 
 def test_both_files_ask_the_same_questions():
@@ -26,3 +28,18 @@ def test_right_answers_are_where_they_say():
 def test_a_line_holds_nothing_but_the_three_keys():
     for line in (EXAMPLES / "questions.jsonl").read_text(encoding="utf-8").splitlines():
         assert list(json.loads(line)) == ["id", "question", "context"]
+
+
+def test_the_page_about_files_is_true(tmp_path):
+    page = (ROOT / "docs" / "files.md").read_text(encoding="utf-8")
+    asked, answered, error, squad = re.findall("^```json\n(.*?)^```", page, flags=re.MULTILINE | re.DOTALL)
+    (line,) = read_questions([asked])
+    answer = json.loads(answered)
+    assert (answer["line"], answer["id"]) == (2, line.id) and json.loads(error)["error"]
+    assert line.input.context[answer["start"] : answer["end"]] == answer["answer"]
+    (tmp_path / "squad.json").write_text(squad, encoding="utf-8")
+    (item,) = load_squad_data(tmp_path / "squad.json").questions
+    assert (item.id, item.question, item.context) == (line.id, *line.input)
+    assert item.context[item.answer_starts[0] :].startswith(item.answers[0])
+    table = page[page.index("| key |") : page.index("Other keys are ignored")]
+    assert set(re.findall("`([a-z_]+)`", table)) - {"true", "false"} == {"id", "question", "context", *LINES.keywords}

@@ -119,7 +119,7 @@ on_error_option = click.option(
     type=click.Choice(["fail", "skip"]),
     default="fail",
     show_default=True,
-    help="What a broken line does.",
+    help="What a broken line does: end the command, or become an error line of the output.",
 )
 
 

@@ -1,13 +1,15 @@
 """Answers files of JSON lines (tasks/lines.py): a result for each line, and every error with its line number."""
 
 from dataclasses import replace
+from heapq import merge
+from operator import itemgetter
 from typing import Any, BinaryIO, Iterable, Iterator, List, NamedTuple, Sequence, Tuple, Union
 
 from neuronbert.checkpoint.tokenizer import Tokenizer
 from neuronbert.engine.engine import Engine, chunks_of
 from neuronbert.errors import InputError, NeuronBertError, UsageError
 from neuronbert.tasks.base import DecodeOptions, Document, EncodeOptions, Example, Keywords, Result, Task
-from neuronbert.tasks.lines import InputLine, SkippedLine, bounded_lines, read_lines
+from neuronbert.tasks.lines import BoundedLines, InputLine, SkippedLine, line_head, read_lines
 
 
 class PreparedLine(NamedTuple):
@@ -21,14 +23,15 @@ class PreparedLine(NamedTuple):
 def answer_lines(
     engine: Engine, file: BinaryIO, encode_options: EncodeOptions, decode_options: DecodeOptions, on_error: str
 ) -> Tuple[Iterator[Document], List[SkippedLine]]:
-    """The result of each line of ``file``, in order, and the lines that were skipped.
+    """The result or error of each line of ``file``, in order, and the lines that were skipped.
 
     Every line is read before any is answered: InputError for the first broken one, unless ``on_error`` is "skip".
     """
-    lines = bounded_lines(file, engine.task.LINES)
+    lines = BoundedLines(file)
     prepared, skipped = prepare_lines(engine.task, engine.tokenizer, lines, encode_options, decode_options, on_error)
     refuse_no_input(engine.task, len(prepared) + len(skipped))
-    return answer_prepared(engine, prepared), skipped
+    errors = (line.document() for line in skipped)
+    return merge(answer_prepared(engine, prepared), errors, key=itemgetter("line")), skipped
 
 
 def prepare_lines(
@@ -59,7 +62,7 @@ def prepare_lines(
                     hint=outcome.hint or "mend the line, or --on-error skip",
                 )
             else:
-                refused.append(SkippedLine(line.line_number, outcome.message))
+                refused.append(SkippedLine(line.line_number, outcome.message, line.id))
     return prepared, sorted([*reader.skipped, *refused])
 
 
@@ -105,5 +108,4 @@ def answer_prepared(engine: Engine, prepared: Sequence[PreparedLine]) -> Iterato
 
 def result_of(task: Task, line: PreparedLine, result: Result) -> Document:
     """The document for a line: its number, its ``id`` if it has one, and its result."""
-    identity = {} if line.line.id is None else {"id": line.line.id}
-    return {"line": line.line.line_number, **identity, **task.json_result(result, line.options)}
+    return {**line_head(line.line.line_number, line.line.id), **task.json_result(result, line.options)}

@@ -5,11 +5,12 @@ goes to its worker as it is, so every number in the output depends on the input 
 on where an earlier run was killed. A block is also what is recorded at once (artifact/resumable.py).
 """
 
-import json
 import time
 from collections import deque
 from concurrent.futures import Future, wait
 from dataclasses import asdict, dataclass
+from heapq import merge
+from operator import itemgetter
 from typing import Any, Callable, Deque, Dict, Iterator, List, NamedTuple, Optional, Tuple, Union
 
 from neuronbert import __version__
@@ -18,13 +19,13 @@ from neuronbert.artifact.resumable import Record, as_job, resumable_output
 from neuronbert.backends.outputs import Outputs, row_of
 from neuronbert.engine.batches import collate, plan_batches
 from neuronbert.engine.lines import PreparedLine, prepare_lines, refuse_no_input, result_of
-from neuronbert.errors import BackendFailed, InputError, NeuronBertError, RunnerClosed
+from neuronbert.errors import BackendFailed, InputError, NeuronBertError, PoisonRequest, RunnerClosed
 from neuronbert.runner import job_input
 from neuronbert.runner.job_input import JobInput, open_input
 from neuronbert.runner.runner import Runner
 from neuronbert.tasks import load_task
-from neuronbert.tasks.base import DecodeOptions, EncodeOptions, Row, option_kinds, options_of
-from neuronbert.tasks.lines import SkippedLine
+from neuronbert.tasks.base import DecodeOptions, Document, EncodeOptions, Row, option_kinds, options_of
+from neuronbert.tasks.lines import SkippedLine, json_line
 
 # The first is ranked and written, the second is computed, and the third has batches ready when that is done.
 BLOCKS_IN_FLIGHT = 3
@@ -71,8 +72,8 @@ def run_job(
     While it runs, ``output``.partial grows, and ``output``.partial.json records how far it is: the same call goes on
     after a kill, and the output is what one undisturbed run writes. Input that is no plain file cannot be read again,
     so such a job begins anew. workers, variant, threads: as for Runner. ``options`` are those of the task (windows and
-    answers), which a line may set for itself. A broken line fails the job, or is passed to
-    ``on_skip`` with ``on_error="skip"``. ``neuronbert top`` shows the job.
+    answers), which a line may set for itself. A broken line fails the job; with ``on_error="skip"``
+    the output has its error in place of a result, and it is passed to ``on_skip``. ``neuronbert top`` shows the job.
 
     Raises InputError naming the line, OutputError (``output`` exists, the disk is full, the partial output is of
     another job), ArtifactError and what else keeps workers from running.
@@ -209,6 +210,7 @@ class _Job:
         prepared, skipped = prepare_lines(
             runner.task, runner.tokenizer, lines, *self._options, on_error=self._on_error, first_line=first_line
         )
+        self._source.pass_over()  # not before: a line that fails the job may have no end
         rows = [row for line in prepared for row in line.example.windows]
         batches = [
             _Batch(batch, self._submit(rows, batch))
@@ -223,7 +225,7 @@ class _Job:
         """The output lines of ``block``, once its batches are done."""
         outputs, failed = self._outputs(block)
         task = self._runner.task
-        results: List[str] = []
+        documents: List[Document] = []
         skipped = list(block.skipped)
         first = 0
         for line in block.prepared:
@@ -232,15 +234,18 @@ class _Job:
             error = next((failed[index] for index in rows if index in failed), None)
             if error is None:
                 result = task.decode(line.example, [outputs[index] for index in rows], line.options)
-                results.append(json.dumps(result_of(task, line, result), ensure_ascii=False))
+                documents.append(result_of(task, line, result))
             elif self._on_error == "skip":
-                skipped.append(SkippedLine(line.line.line_number, error.message))
+                skipped.append(SkippedLine(line.line.line_number, _in_words(error), line.line.id))
             else:
                 raise BackendFailed(
-                    f"line {line.line.line_number}: {error.message}", hint="--on-error skip leaves such lines out"
+                    f"line {line.line.line_number}: {error.message}",
+                    hint="--on-error skip writes an error in place of such a result",
                 )
-        text = "".join(result + "\n" for result in results).encode("utf-8")
-        return _Answered(text, len(results), sorted(skipped))
+        skipped.sort()
+        errors = (line.document() for line in skipped)
+        text = "".join(map(json_line, merge(documents, errors, key=itemgetter("line"))))
+        return _Answered(text.encode("utf-8"), len(documents), skipped)
 
     def _outputs(self, block: _Block) -> Tuple[Dict[int, Outputs], Dict[int, NeuronBertError]]:
         """The outputs of each row by its number, and what is wrong with those that have none."""
@@ -267,6 +272,13 @@ class _Job:
             index: row_of(outputs, specs, number, len(block.rows[index].input_ids))
             for number, index in enumerate(batch)
         }
+
+
+def _in_words(error: NeuronBertError) -> str:
+    """Why a line has no result, for the output: the same words in every run."""
+    if isinstance(error, PoisonRequest):  # which numbers the request, and the workers that died
+        return "the workers that read it died"
+    return error.message
 
 
 def _outcome(outputs: "Future[Outputs]") -> Union[Outputs, NeuronBertError]:

@@ -10,7 +10,7 @@ from neuronbert.artifact.manifest import PathLike
 from neuronbert.artifact.resumable import Record, anew, partial_path
 from neuronbert.engine.engine import CHUNK_INPUTS
 from neuronbert.errors import OutputError
-from neuronbert.tasks.lines import open_lines
+from neuronbert.tasks.lines import BoundedLines, open_lines
 
 # Part of what an unfinished job was begun with: a release that changes either must not go on with it.
 BLOCK_LINES = CHUNK_INPUTS
@@ -27,6 +27,7 @@ class JobInput:
         self.left: Optional[int] = os.fstat(file.fileno()).st_size if self.resumable else None
         self.bytes = self.lines = 0
         self._file = file
+        self._source = BoundedLines(file, self._count)
         self._sha = hashlib.sha256()
 
     @property
@@ -52,17 +53,20 @@ class JobInput:
             self.left -= self.bytes
 
     def block(self) -> List[bytes]:
-        """The next lines; none at the end."""
+        """The next lines; none at the end. A line that is too long is the last of its block (see ``pass_over``)."""
         lines: List[bytes] = []
         before = self.bytes
-        while len(lines) < BLOCK_LINES and self.bytes - before < BLOCK_BYTES:
-            line = self._file.readline()
+        while len(lines) < BLOCK_LINES and self.bytes - before < BLOCK_BYTES and not self._source.is_inside:
+            line = self._source.next()
             if not line:
                 break
             lines.append(line)
-            self._count(line)
         self.lines += len(lines)
         return lines
+
+    def pass_over(self) -> None:
+        """Read on to the end of a line that is too long, so that what was read ends with a line."""
+        self._source.pass_over()
 
     def _count(self, data: bytes) -> None:
         self._sha.update(data)

@@ -3,29 +3,51 @@
 import json
 import sys
 from contextlib import contextmanager
-from itertools import count
-from typing import Any, BinaryIO, Iterable, Iterator, List, Mapping, NamedTuple, Optional, Union
+from typing import Any, BinaryIO, Callable, Iterable, Iterator, List, Mapping, NamedTuple, Optional, Union
 
 from neuronbert.errors import InputError, UsageError
 from neuronbert.tasks.base import Document, Input, Keywords, LineForm, PathLike
 
 MAX_LINE_BYTES = 1 << 26  # far longer than any line of text
+PASS_OVER_BYTES = 1 << 20  # of a longer line, at a time
+
+Identity = Union[str, int, None]  # of a line, given by whoever wrote it
 
 
 class InputLine(NamedTuple):
     """One line of a JSONL file; ``keywords`` are the options that it sets for itself."""
 
     line_number: int  # from 1
-    id: Union[str, int, None]
+    id: Identity
     input: Input
     keywords: Keywords
 
 
 class SkippedLine(NamedTuple):
-    """A line that could not be read, with the reason in words."""
+    """A line that has no result, with the reason in words, and its id where that could be read."""
 
     line_number: int  # from 1
     reason: str
+    id: Identity = None
+
+    def document(self) -> Document:
+        """The error line that takes the place of the result."""
+        return {**line_head(self.line_number, self.id), "error": self.reason}
+
+
+def line_head(line_number: int, identity: Identity) -> Document:
+    """How the document for a line begins, be it a result or an error."""
+    return {"line": line_number} if identity is None else {"line": line_number, "id": identity}
+
+
+def json_line(document: Document) -> str:
+    """The document as a line of JSON that every reader takes: characters as they are, half surrogate pairs escaped."""
+    text = json.dumps(document, ensure_ascii=False)
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:  # a result quotes its input only where that is valid, but a reason may quote anything
+        text = json.dumps(document)
+    return text + "\n"
 
 
 @contextmanager
@@ -42,19 +64,48 @@ def open_lines(path: PathLike, hint: str) -> Iterator[BinaryIO]:
         yield file
 
 
-def bounded_lines(file: BinaryIO, form: LineForm) -> Iterator[bytes]:
-    """The lines of a file or pipe; InputError for an endless one, which binary input may hold."""
-    for number in count(1):
-        line = file.readline(MAX_LINE_BYTES)
-        if not line:
-            return
-        if len(line) == MAX_LINE_BYTES and not line.endswith(b"\n"):
-            raise InputError(f"line {number} is longer than {MAX_LINE_BYTES >> 20} MiB: is it text?", hint=form.hint)
-        yield line
+class BoundedLines:
+    """The lines of a file or pipe in bounded memory: of one longer than MAX_LINE_BYTES only the beginning is kept.
+
+    ``LineReader`` says that such a line is broken. Its rest is read only when that is wanted (``pass_over``, or the
+    next line): it may have no end. ``read`` is given every byte that leaves the file.
+    """
+
+    def __init__(self, file: BinaryIO, read: Callable[[bytes], None] = lambda data: None):
+        self._file = file
+        self._read = read
+        self.is_inside = False  # a line whose end was not reached
+
+    def next(self) -> bytes:
+        """The next line; empty at the end."""
+        self.pass_over()
+        line = self._file.readline(MAX_LINE_BYTES + 1)
+        self._read(line)
+        self.is_inside = is_too_long(line) and not line.endswith(b"\n")
+        return line
+
+    def pass_over(self) -> None:
+        """Read on to the end of the line."""
+        while self.is_inside:
+            rest = self._file.readline(PASS_OVER_BYTES)
+            self._read(rest)
+            self.is_inside = bool(rest) and not rest.endswith(b"\n")
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter(self.next, b"")
+
+
+def is_too_long(line: Union[str, bytes]) -> bool:
+    """Whether a line has more than MAX_LINE_BYTES."""
+    return len(line) > MAX_LINE_BYTES
 
 
 class BrokenLine(Exception):
-    """Raised for a line that is no input; its text says why."""
+    """Raised for a line that is no input; its text says why, ``id`` whose it is where that is known."""
+
+    def __init__(self, reason: str, id: Identity = None):
+        super().__init__(reason)
+        self.id = id
 
 
 class LineReader:
@@ -81,7 +132,7 @@ class LineReader:
                 if not self._skip:
                     hint = f"{self._form.hint}; or --on-error skip"
                     raise InputError(f"line {number}: {reason}", hint=hint) from None
-                self.skipped.append(SkippedLine(number, str(reason)))
+                self.skipped.append(SkippedLine(number, str(reason), reason.id))
                 continue
             if line is not None:
                 started = True
@@ -113,6 +164,8 @@ def refuse_binary(raw: Union[str, bytes], place: str, *, hint: str) -> None:
 
 
 def _parse_line(raw: Union[str, bytes], number: int, form: LineForm) -> Optional[InputLine]:
+    if is_too_long(raw):
+        raise BrokenLine(f"longer than {MAX_LINE_BYTES >> 20} MiB: is it text?")
     try:
         text = raw.decode("utf-8") if isinstance(raw, bytes) else raw
     except UnicodeDecodeError as error:
@@ -128,22 +181,29 @@ def _parse_line(raw: Union[str, bytes], number: int, form: LineForm) -> Optional
         raise BrokenLine(f"not JSON ({error.msg} at column {error.pos + 1})") from None
     except (ValueError, RecursionError) as error:
         raise BrokenLine(f"cannot be read as JSON ({error})") from None
+    except MemoryError:  # nested lists take many times the bytes of their text
+        raise BrokenLine("its JSON needs more memory than there is") from None
     if not isinstance(record, dict):
         raise BrokenLine(f"a JSON object is expected, not {shown(record)}")
-    fault = _record_fault(record, form)
+    identity = record.get("id")
+    fault = id_fault(identity)
     if fault:
         raise BrokenLine(fault)
-    keywords = {key: record[key] for key in form.keywords if record.get(key) is not None}
-    return InputLine(number, record.get("id"), form.input(record), keywords)
-
-
-def _record_fault(record: Document, form: LineForm) -> Optional[str]:
-    fault = form.fault(record)
+    fault = form.fault(record) or _keyword_fault(record, form)
     if fault:
-        return fault
-    identity = record.get("id")
+        raise BrokenLine(fault, identity)
+    keywords = {key: record[key] for key in form.keywords if record.get(key) is not None}
+    return InputLine(number, identity, form.input(record), keywords)
+
+
+def id_fault(identity: Any) -> Optional[str]:
+    """What is wrong with a line's id, which is written back beside its result; None: nothing."""
     if isinstance(identity, bool) or not isinstance(identity, (str, int, type(None))):
         return f"id is {shown(identity)}, neither a string nor a whole number"
+    return surrogate_fault("id", identity) if isinstance(identity, str) else None
+
+
+def _keyword_fault(record: Document, form: LineForm) -> Optional[str]:
     for key, kind in form.keywords.items():
         value = record.get(key)
         if value is not None and not _is_of(kind, value):
@@ -168,6 +228,11 @@ def text_fault(key: str, value: Any) -> Optional[str]:
         return f"{key} is {shown(value)}, not a string"
     if not value:
         return f"{key} is empty"
+    return surrogate_fault(key, value)
+
+
+def surrogate_fault(key: str, value: str) -> Optional[str]:
+    """What is wrong with ``value`` if it is no Unicode text: JSON can escape half of a surrogate pair."""
     try:
         value.encode("utf-8")
     except UnicodeEncodeError as error:
@@ -177,5 +242,8 @@ def text_fault(key: str, value: Any) -> Optional[str]:
 
 def shown(value: Any) -> str:
     """A value as JSON would write it, short enough for one line."""
-    text = json.dumps(value)
+    try:
+        text = json.dumps(value)
+    except (RecursionError, MemoryError, ValueError):  # reading nests deeper than writing, numbers may be too long
+        return "something too large to show"
     return text if len(text) <= 60 else text[:57] + "..."

@@ -239,7 +239,12 @@ def test_skip_answers_the_good_lines_and_lists_the_bad(capsys, tmp_path, echo_ar
     )
     code, out, err = invoke(capsys, "answer", echo_artifact.folder, "--input", path, "--on-error", "skip")
     assert code == 0
-    assert [json.loads(line)["id"] for line in out.splitlines()] == [1, 5]
+    documents = [json.loads(line) for line in out.splitlines()]
+    assert [(line["line"], line.get("id"), "error" in line) for line in documents] == [
+        (1, 1, False),
+        *((number, None, True) for number in (2, 3, 4, 5)),
+        (6, 5, False),
+    ]
     assert [line.split(":")[0] for line in err.splitlines()] == [f"skipped line {number}" for number in (2, 3, 4, 5)]
 
 
@@ -250,8 +255,8 @@ def test_run_writes_the_lines_of_answer_to_a_file(capsys, tmp_path, echo_artifac
     code, out, err = invoke(capsys, *command, "--on_error", "skip")
     assert (code, out) == (0, "")
     assert (tmp_path / "out").read_text(encoding="utf-8") == printed
-    label, skipped, summary = err.splitlines()
-    assert (label, skipped.split(": ")[0]) == ("answering", "skipped line 2")
+    skipped, summary = err.splitlines()
+    assert skipped.startswith("skipped line 2: ")
     assert summary.startswith(f"{tmp_path / 'out'}: 3 lines, 1 skipped, in ") and "questions/s" in summary
 
 
@@ -418,7 +423,7 @@ def test_binary_input_is_refused(capsys, tmp_path, echo_artifact):
 
 def test_endless_input_is_refused_before_it_is_all_read(capsys, echo_artifact, monkeypatch):
     monkeypatch.setattr("neuronbert.tasks.lines.MAX_LINE_BYTES", 1 << 20)
-    assert "line 1 is longer than 1 MiB" in refused(capsys, "answer", echo_artifact.folder, "--input", "/dev/zero")
+    assert "line 1 of the input is binary" in refused(capsys, "answer", echo_artifact.folder, "--input", "/dev/zero")
     assert "is binary" in refused(capsys, "evaluate", echo_artifact.folder, "/dev/zero")
 
 

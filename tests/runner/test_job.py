@@ -18,6 +18,7 @@ from neuronbert.engine.lines import answer_lines
 from neuronbert.errors import ArtifactError, BackendFailed, InputError, OutputError, UsageError
 from neuronbert.runner import job, job_input
 from neuronbert.runner.job import BLOCKS_IN_FLIGHT
+from neuronbert.tasks import lines as tasks_lines
 from neuronbert.tasks.base import option_kinds, options_of
 from neuronbert.tasks.question_answering import task as question_answering
 from neuronbert.tasks.question_answering.lines import question_line
@@ -133,7 +134,7 @@ def test_a_broken_line_in_the_first_block_leaves_nothing(echo_artifact, tmp_path
     assert os.listdir(tmp_path) == ["questions"]
 
 
-def test_broken_lines_are_left_out_and_told(echo_artifact, tmp_path):
+def test_broken_lines_are_told_and_written_as_errors(echo_artifact, tmp_path):
     lines = question_lines(40)
     mixed = [*lines[:20], BROKEN, question_line("why " * 600, "text"), *lines[20:], BROKEN]
     skipped = []
@@ -144,8 +145,10 @@ def test_broken_lines_are_left_out_and_told(echo_artifact, tmp_path):
     assert "600 tokens" in skipped[1].reason
     assert (report.lines, report.answered, report.skipped) == (43, 37, 3)
     written = [json.loads(line) for line in (tmp_path / "out").read_text(encoding="utf-8").splitlines()]
+    errors = [line for line in written if "error" in line]
+    assert errors == [line.document() for line in skipped]
     plain = [json.loads(line) for line in expected(echo_artifact, write(tmp_path / "good", lines)).splitlines()]
-    for one, other in zip(written, plain):
+    for one, other in zip((line for line in written if "error" not in line), plain):
         shift = 2 if other["line"] > 20 else 0
         assert one == {**other, "line": other["line"] + shift}
 
@@ -155,6 +158,74 @@ def test_input_without_a_question_is_refused(echo_artifact, tmp_path, lines):
     with pytest.raises(InputError, match="no question"):
         run_job(echo_artifact, write(tmp_path / "questions", lines), tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+SURROGATE = '{"id": "\\udc80", "question": "Who?", "context": "Jim Henson."}'
+
+
+def test_an_id_that_is_no_text_is_an_error_line(echo_artifact, tmp_path):
+    lines = [SURROGATE, question_line("Who?", "Jim Henson.", "a"), '{"id": "b", "question": "\\ud800"}']
+    with start(echo_artifact, write(tmp_path / "lines", lines), tmp_path / "out", "--on-error", "skip") as process:
+        _, err = process.communicate()
+    assert process.returncode == 0, err
+    first, second, third = map(json.loads, (tmp_path / "out").read_bytes().decode("utf-8").splitlines())
+    assert first == {"line": 1, "error": "id holds half of a surrogate pair (\\udc80) at character 0"}
+    assert (second["line"], second["id"]) == (2, "a")
+    assert third["id"] == "b" and third["error"].startswith("question holds half")
+    with pytest.raises(InputError, match="line 1: id holds half"):
+        run_job(echo_artifact, tmp_path / "lines", tmp_path / "other")
+
+
+# Lines without an end.
+
+
+def test_a_line_that_is_too_long_is_one_error(echo_artifact, tmp_path, monkeypatch):
+    """Wherever it stands, what comes after it is answered, and a job that is resumed behind it goes on as it would."""
+    monkeypatch.setattr(tasks_lines, "MAX_LINE_BYTES", 2000)
+    monkeypatch.setattr(tasks_lines, "PASS_OVER_BYTES", 64)
+    lines = ["x" * 9000 if number % 20 == 3 else line[:1900] for number, line in enumerate(question_lines(50))]
+    path = write(tmp_path / "lines", [question_line("Who?", "Jim Henson."), *lines, "y" * 5000])
+    run_job(echo_artifact, path, tmp_path / "whole", on_error="skip")
+    written = [json.loads(line) for line in (tmp_path / "whole").read_text(encoding="utf-8").splitlines()]
+    too_long = [line["line"] for line in written if line.get("error", "").startswith("longer than")]
+    assert too_long == [5, 25, 45, 52] and len(written) > 30
+
+    def stop(done, *_):
+        if done > 20:
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        run_job(echo_artifact, path, tmp_path / "out", on_error="skip", on_skip=lambda line: stop(line.line_number))
+    assert run_job(echo_artifact, path, tmp_path / "out", on_error="skip").resumed_lines
+    assert (tmp_path / "out").read_bytes() == (tmp_path / "whole").read_bytes()
+
+
+def endless(kind: str, path: Path) -> str:
+    """Input that no memory holds: a device without an end, or a file with one line of 10 GB."""
+    if kind == "device":
+        return "/dev/zero"
+    write(path, [question_line("Who?", "Jim Henson.")])
+    os.truncate(path, 10 << 30)
+    return str(path)
+
+
+@pytest.mark.parametrize("kind", ["device", "file"])
+@pytest.mark.parametrize("verb", ["run", "answer"])
+def test_endless_lines_need_little_memory(echo_artifact, tmp_path, verb, kind):
+    """With less than a gigabyte beyond what the interpreter and its libraries take."""
+    arguments = [verb, str(echo_artifact.folder), "--input", endless(kind, tmp_path / "lines")]
+    more = ["--output", str(tmp_path / "out")] if verb == "run" else []
+    code = (
+        "import resource, sys, neuronbert.runner.job, neuronbert.engine.answering; "
+        "from neuronbert.cli.main import main; from neuronbert.hardware.machine import process_fields; import os; "
+        "used = int(process_fields(os.getpid())[20]); "
+        "resource.setrlimit(resource.RLIMIT_AS, (used + (1 << 30), resource.RLIM_INFINITY)); main()"
+    )
+    command = [sys.executable, "-c", code, *arguments, *more]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 1, done.stderr
+    number = 2 if kind == "file" else 1
+    assert f"line {number}" in done.stderr and ("longer than 64 MiB" in done.stderr or "binary" in done.stderr)
 
 
 # What is refused before anything is begun.
@@ -395,14 +466,17 @@ def poisoned(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_a_line_that_kills_workers_is_left_out_alone(echo_artifact, poisoned, tmp_path):
+def test_a_line_that_kills_workers_is_the_only_error(echo_artifact, poisoned, tmp_path):
     skipped: List[Any] = []
     report = run_job(echo_artifact, poisoned, tmp_path / "out", on_error="skip", on_skip=skipped.append)
     assert [line.line_number for line in skipped] == [21]
     assert (report.answered, report.skipped) == (36, 1)
     lines = poisoned.read_text(encoding="utf-8").splitlines()
     good = write(tmp_path / "good", [*lines[:20], "", *lines[21:]])
-    assert (tmp_path / "out").read_bytes() == expected(echo_artifact, good)
+    written = (tmp_path / "out").read_bytes().splitlines(keepends=True)
+    (error,) = [line for line in written if b'"error"' in line]
+    assert json.loads(error) == {"line": 21, "error": "the workers that read it died"}  # the same in every run
+    assert b"".join(line for line in written if line != error) == expected(echo_artifact, good)
 
 
 @pytest.mark.slow

@@ -6,7 +6,7 @@ from typing import Any, Iterator, List, Mapping, NamedTuple, Sequence, Tuple
 
 from neuronbert.errors import InputError
 from neuronbert.tasks.base import Document, PathLike
-from neuronbert.tasks.lines import refuse_binary, shown, text_fault
+from neuronbert.tasks.lines import refuse_binary, shown, surrogate_fault, text_fault
 
 _SQUAD_FORM = (
     'a SQuAD file has the form {"data": [{"paragraphs": [{"context": "...", '
@@ -127,6 +127,9 @@ def _identity(qa: Mapping[str, Any], name: str, where: str) -> str:
     value = qa.get("id")
     if isinstance(value, bool) or not isinstance(value, (str, int)) or value == "":
         raise _wrong(name, where, f"id is {shown(value)}, not a string" if "id" in qa else "the key 'id' is missing")
+    fault = surrogate_fault("id", value) if isinstance(value, str) else None
+    if fault:
+        raise _wrong(name, where, fault)
     return str(value)
 
 
