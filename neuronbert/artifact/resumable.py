@@ -2,6 +2,7 @@
 
 Killing the process at any point loses at most the last step: a step's bytes are on the disk before the record that
 counts them, the record is replaced as a whole, and bytes that no record counts are cut off when the job is resumed.
+The record has a checksum of itself and of those bytes: what anybody changed is refused, not gone on with.
 """
 
 import fcntl
@@ -22,11 +23,34 @@ from neuronbert.artifact.files import (
     replace_file,
 )
 from neuronbert.artifact.manifest import PathLike
+from neuronbert.artifact.manifest_schema import SHA256
 from neuronbert.errors import OutputError, quoted
 from neuronbert.hardware.own_places import open_own
+from neuronbert.hardware.schema import FLAG, Schema, whole
+from neuronbert.hardware.schema import record as record_form
+from neuronbert.hardware.untrusted import DOCUMENT_BYTES, Refusal, document_of
 
 NOTHING_SHA256 = hashlib.sha256().hexdigest()
+READ_BYTES = 1 << 20
+MOST = 1 << 62  # bytes or lines: more than any disk holds
 
+_COUNT = whole(0, MOST)
+_SCHEMA = Schema(
+    **record_form(
+        {
+            "job": {"type": "object"},
+            "resumable": FLAG,
+            "input_sha256": SHA256,
+            "input_bytes": _COUNT,
+            "input_lines": _COUNT,
+            "answered": _COUNT,
+            "skipped": _COUNT,
+            "output_sha256": SHA256,
+            "output_bytes": _COUNT,
+            "digest": SHA256,
+        }
+    )
+)
 
 Job = Mapping[str, Any]  # JSON
 
@@ -41,7 +65,12 @@ class Record(NamedTuple):
     input_lines: int = 0
     answered: int = 0
     skipped: int = 0
+    output_sha256: str = NOTHING_SHA256  # of the partial file's first ``output_bytes``
     output_bytes: int = 0
+
+    def digest(self) -> str:
+        """The checksum of the record itself."""
+        return hashlib.sha256(json.dumps(self._asdict(), sort_keys=True).encode("ascii")).hexdigest()
 
 
 def partial_path(output: PathLike) -> Path:
@@ -55,18 +84,23 @@ def record_path(output: PathLike) -> Path:
 
 
 def read_record(output: PathLike) -> Optional[Record]:
-    """The record beside ``output``; None if there is none. OutputError for one that cannot be read."""
+    """The record beside ``output``; None if there is none. OutputError for one that cannot be read, or was changed."""
     path = record_path(output)
+    refusal = Refusal(OutputError, f"another --output, or move {quoted(path)} away")
     try:
-        with open(open_own(path, os.O_RDONLY), encoding="utf-8") as file:
-            return Record(**json.loads(file.read()))
+        with open(open_own(path, os.O_RDONLY), "rb") as file:
+            raw = file.read(DOCUMENT_BYTES + 1)
     except FileNotFoundError:
         return None
-    except OutputError:
-        raise
-    except (ValueError, TypeError, OSError) as error:
-        hint = f"another --output, or move {quoted(path)} away"
-        raise OutputError(f"{path} is damaged or of another version: {error}", hint=hint) from None
+    except OSError as error:
+        if isinstance(error, OutputError):
+            raise
+        raise refusal.of(f"{path} cannot be read: {error.strerror}") from None
+    facts = document_of(raw[:DOCUMENT_BYTES], str(path), _SCHEMA, refusal)
+    record = Record(**{name: facts[name] for name in Record._fields})
+    if record.digest() != facts["digest"]:
+        raise refusal.of(f"{path} does not match its own digest: it was changed after it was written")
+    return record
 
 
 def anew(output: PathLike) -> str:
@@ -81,38 +115,46 @@ class ResumableOutput:
         self.output = output
         self.record: Optional[Record] = None
         self._file = file
+        self._sha = hashlib.sha256()  # of what is in it
 
     def begin(self, job: Job, resumable: bool) -> Record:
         """How far an earlier run of the same ``job`` came; a record of nothing done where none can be resumed.
 
-        Raises OutputError if what is there was begun by another ``job``, or no record says what it holds.
+        Raises OutputError if what is there was begun by another ``job``, was changed since it was written, or no record
+        says what it holds.
         """
         record = read_record(self.output)
-        size = os.fstat(self._file.fileno()).st_size
-        if record is None and size:
+        if record is None and os.fstat(self._file.fileno()).st_size:
             raise OutputError(
                 f"{partial_path(self.output)} exists already, and no record beside it says what it holds",
                 hint="another --output, or move it away",
             )
-        if record is None or not record.input_lines or not record.resumable or record.output_bytes > size:
+        if record is None or not record.input_lines or not record.resumable:
             record = Record(job, resumable)
             self._cut(0)
             self._save(record)
         else:
             self._refuse_other_job(record.job, job)
+            self._refuse_other_bytes(record)
             self._cut(record.output_bytes)
         self.record = record
         return record
 
-    def append(self, data: bytes, record: Record) -> None:
-        """Add one step; ``record`` is how far the job is after it. Raises OutputError if it cannot be written."""
+    def append(self, data: bytes, record: Record) -> Record:
+        """Add one step; ``record`` is how far the job is after it. Returns the record with what the output then holds.
+
+        Raises OutputError if it cannot be written.
+        """
         with output_errors(self.output):
             rest = memoryview(data)
             while rest:
                 rest = rest[self._file.write(rest) :]
             os.fsync(self._file.fileno())
+        self._sha.update(data)
+        record = record._replace(output_bytes=self._file.tell(), output_sha256=self._sha.hexdigest())
         self._save(record)
         self.record = record
+        return record
 
     def finish(self) -> None:
         """Give the complete output its name."""
@@ -123,14 +165,19 @@ class ResumableOutput:
             remove_leftovers(record_path(self.output))
 
     def tidy(self) -> None:
-        """After an error: remove what no later run could resume."""
-        empty = not os.fstat(self._file.fileno()).st_size
-        if empty if self.record is None else not (self.record.resumable and self.record.input_lines):
-            with suppress(OSError):
-                if read_record(self.output) is not None:  # OutputError for a file that is none
-                    record_path(self.output).unlink()
-            with suppress(OSError):
-                partial_path(self.output).unlink()
+        """After an error: remove what no later run could resume, and nobody else wrote."""
+        try:
+            record = self.record or read_record(self.output)
+        except OSError:  # it is no record
+            record = None
+        if record is None:
+            is_wanted = os.fstat(self._file.fileno()).st_size > 0
+        else:
+            is_wanted = record.resumable and record.input_lines > 0
+        if not is_wanted:
+            for path in (partial_path(self.output), *([record_path(self.output)] if record else [])):
+                with suppress(OSError):
+                    path.unlink()
             remove_leftovers(record_path(self.output))
 
     def _refuse_other_job(self, before: Job, now: Job) -> None:
@@ -143,6 +190,23 @@ class ResumableOutput:
                     hint=f"the same again, or {anew(self.output)}",
                 )
 
+    def _refuse_other_bytes(self, record: Record) -> None:
+        """Bytes behind those that are recorded are of a step that was killed; the others are as they were written."""
+        left = record.output_bytes
+        self._file.seek(0)
+        while left:
+            data = self._file.read(min(READ_BYTES, left))
+            if not data:
+                break
+            self._sha.update(data)
+            left -= len(data)
+        if left or self._sha.hexdigest() != record.output_sha256:
+            raise OutputError(
+                f"{partial_path(self.output)} was changed since an earlier run wrote its first "
+                f"{record.output_bytes:,} bytes",
+                hint=anew(self.output),
+            )
+
     def _cut(self, size: int) -> None:
         with output_errors(self.output):
             self._file.truncate(size)
@@ -150,7 +214,7 @@ class ResumableOutput:
 
     def _save(self, record: Record) -> None:
         with output_errors(self.output):
-            replace_file(record_path(self.output), json.dumps(record._asdict(), ensure_ascii=False))
+            replace_file(record_path(self.output), json.dumps({**record._asdict(), "digest": record.digest()}))
 
 
 @contextmanager

@@ -89,8 +89,7 @@ def run_job(
             first, started = record, time.perf_counter()
             for block in job.blocks():
                 done = job.answer(block)
-                record = block.recorded(record, done)
-                growing.append(done.text, record)
+                record = growing.append(done.text, block.recorded(record, done))
                 for line in done.skipped:
                     on_skip(line)
                 progress(record.input_bytes - first.input_bytes, source.left, record.input_lines)
@@ -157,7 +156,6 @@ class _Block(NamedTuple):
             input_lines=self.input_lines,
             answered=before.answered + done.answered,
             skipped=before.skipped + len(done.skipped),
-            output_bytes=before.output_bytes + len(done.text),
         )
 
 
