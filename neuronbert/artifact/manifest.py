@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any, BinaryIO, Dict, Iterator, List, Mapping, Sequence, Union
+from typing import Any, BinaryIO, Dict, Iterator, List, Mapping, Optional, Sequence, Union
 
 from neuronbert import __version__
 from neuronbert.artifact.manifest_schema import MANIFEST, SHAPE, SHAPED_VARIANT
@@ -37,10 +37,14 @@ Variant = Mapping[str, Any]  # an entry of its ``variants``, as in backends.base
 
 @dataclass(frozen=True)
 class Artifact:
-    """A verified artifact: its folder and its manifest."""
+    """A verified artifact: its folder and its manifest.
+
+    ``signed_by`` is the trusted key with which its signature was verified, as a line of OpenSSH's; None: none was.
+    """
 
     folder: Path
     manifest: Manifest
+    signed_by: Optional[str] = None
 
     @property
     def task(self) -> str:

@@ -3,25 +3,58 @@
 from typing import Any, List, Optional
 
 from neuronbert.artifact.manifest import Artifact, Variant
+from neuronbert.backends import BACKENDS, backend_module
 from neuronbert.errors import ArtifactError
 from neuronbert.hardware.requirements import unmet_requirements
 
 
-def choose_variant(artifact: Artifact, name: Optional[str] = None) -> Variant:
-    """The variant called ``name``, or the first in the manifest's order (fastest first) that this machine can run.
+def choose_variants(artifact: Artifact, name: Optional[str] = None) -> List[Variant]:
+    """What is loaded together: the variant called ``name``, or one of the backend ``name``, or of any (None).
 
-    Raises ArtifactError naming the variants there are, and what each lacks on this machine.
+    Without the name of one variant it is the first in the manifest's order (fastest first) that this machine can run
+    and that may be loaded unasked, with its other buckets of static shapes. Raises ArtifactError naming the variants
+    there are, what each lacks on this machine, and which would have to be named.
     """
-    variants = artifact.variants
-    if name is not None:
-        variants = [variant for variant in variants if variant["name"] == name]
-        if not variants:
-            available = ", ".join(variant["name"] for variant in artifact.variants)
-            raise ArtifactError(f"{artifact.folder} has no variant {name!r}", hint=f"one of {available}")
+    chosen = _choose(artifact, name)
+    if name == chosen["name"] or chosen["sequence_length"] is None:
+        return [chosen]
+    return [variant for variant in artifact.variants if _family(variant) == _family(chosen)]
+
+
+def may_be_loaded(artifact: Artifact, variant: Variant, name: Optional[str] = None) -> bool:
+    """Whether a variant may be loaded where ``name`` was asked for (None: nothing was).
+
+    The files of some backends are programs (``BY_NAME_ONLY``). Those are asked for by the backend's name, or by a
+    variant's name that says it: a manifest may call its variants what it likes. Who signed the artifact with a key that
+    is trusted has asked for them too.
+    """
+    backend = variant["backend"]
+    if artifact.signed_by is not None or backend not in BACKENDS or not backend_module(backend).BY_NAME_ONLY:
+        return True
+    return name is not None and (name == backend or name.startswith(f"{backend}-"))
+
+
+def refuse_unasked(artifact: Artifact, variant: Variant, name: Optional[str]) -> None:
+    """Raise ArtifactError for a variant that may not be loaded for want of its backend's name."""
+    if not may_be_loaded(artifact, variant, name):
+        raise ArtifactError(
+            f"{artifact.folder}: {variant['name']} is a {variant['backend']} program, which could do whatever this "
+            "user may, so it is only loaded where it is asked for by that name",
+            hint=f"if you trust who made it, --variant {variant['backend']}; else compile the checkpoint yourself",
+        )
+
+
+def _choose(artifact: Artifact, name: Optional[str]) -> Variant:
+    variants = _called(artifact, name)
     unmet = {variant["name"]: unmet_requirements(variant["requires"]) for variant in variants}
+    unasked = []
     for variant in variants:
         if not unmet[variant["name"]]:
-            return variant
+            if may_be_loaded(artifact, variant, name):
+                return variant
+            unasked.append(variant)
+    for variant in unasked:
+        refuse_unasked(artifact, variant, name)
     lacks = "; ".join(f"{name} needs {', '.join(reasons)}" for name, reasons in unmet.items())
     raise ArtifactError(
         f"{artifact.folder} has no variant for this machine: {lacks or 'it has no variants'}",
@@ -29,12 +62,16 @@ def choose_variant(artifact: Artifact, name: Optional[str] = None) -> Variant:
     )
 
 
-def choose_variants(artifact: Artifact, name: Optional[str] = None) -> List[Variant]:
-    """What is loaded together: the chosen variant and, where none was named, its other buckets of static shapes."""
-    chosen = choose_variant(artifact, name)
-    if name is not None or chosen["sequence_length"] is None:
-        return [chosen]
-    return [variant for variant in artifact.variants if _family(variant) == _family(chosen)]
+def _called(artifact: Artifact, name: Optional[str]) -> List[Variant]:
+    """The variant called ``name``; else those of the backend ``name``; all for None."""
+    if name is None:
+        return artifact.variants
+    for key in ("name", "backend"):
+        found = [variant for variant in artifact.variants if variant[key] == name]
+        if found:
+            return found
+    available = ", ".join(variant["name"] for variant in artifact.variants)
+    raise ArtifactError(f"{artifact.folder} has no variant {name!r}", hint=f"one of {available}")
 
 
 def _family(variant: Variant) -> List[Any]:

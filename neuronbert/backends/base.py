@@ -122,6 +122,9 @@ class Backend(Protocol):
     REQUIREMENTS: Mapping[str, str]  # the libraries that load what export wrote: {"openvino": ">=2024.4"}
     DEVICE: str  # what it runs on: "cpu" or "neuron"
     AUTO_RANK: Optional[int]  # its position among those that ``--backend auto`` tries on its device; None: never tried
+    # Whether what export wrote is a program that could do anything when it is loaded: then no variant of this backend
+    # is loaded unless somebody asked for it (artifact/variants.py).
+    BY_NAME_ONLY: bool
 
     def check_available(self, precision: str) -> None:
         """Raise BackendUnavailable, with the command that helps, unless this machine can run ``precision``."""

@@ -22,6 +22,7 @@ STATIC_SHAPES = False
 REQUIREMENTS: Mapping[str, str] = {}
 DEVICE = "cpu"
 AUTO_RANK: Optional[int] = None  # it has no model
+BY_NAME_ONLY = False
 FILE_NAME = "echo.json"
 
 # A multiplicative hash: the prime keeps neighbouring ids apart, the modulus (also prime) bounds the logits.

@@ -17,7 +17,8 @@ PRECISIONS: Tuple[str, ...] = ("fp32",)
 STATIC_SHAPES = False
 REQUIREMENTS: Mapping[str, str] = {"torch": ">=1.13.1"}
 DEVICE = "cpu"
-AUTO_RANK: Optional[int] = 2
+AUTO_RANK: Optional[int] = None  # what it made could only be loaded by name
+BY_NAME_ONLY = True  # torch.from_file(...).fill_() in a scripted model writes any file
 FILE_NAME = "model.pt"
 
 

@@ -5,7 +5,7 @@ import math
 from typing import Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
 from neuronbert.artifact.manifest import Artifact, Variant
-from neuronbert.artifact.variants import choose_variants
+from neuronbert.artifact.variants import choose_variants, may_be_loaded, refuse_unasked
 from neuronbert.backends.base import Bucket
 from neuronbert.errors import ArtifactError, UsageError
 from neuronbert.hardware.cores import DATA_PARALLEL, PIPELINE
@@ -128,7 +128,7 @@ def _shapes(base: Variant, variants: Sequence[Variant], axes: Axes) -> Iterator[
 
 
 def chosen_variants(artifact: Artifact, variant: str, precision: str) -> List[Variant]:
-    """The variants by name or precision; without either, the preferred one with all of its shapes.
+    """The variants by name, backend or precision; without either, the preferred one with all of its shapes.
 
     Raises UsageError for both, ArtifactError for what the artifact does not have.
     """
@@ -139,13 +139,22 @@ def chosen_variants(artifact: Artifact, variant: str, precision: str) -> List[Va
     if not names and not precisions:
         return choose_variants(artifact)
     there = ", ".join(present["name"] for present in artifact.variants)
-    for wanted, key in [*((name, "name") for name in names), *((name, "precision") for name in precisions)]:
-        if not any(present[key] == wanted for present in artifact.variants):
+    by_name = [(name, ("name", "backend")) for name in names]
+    by_precision = [(value, ("precision",)) for value in precisions]
+    for wanted, keys in [*by_name, *by_precision]:
+        if not any(present[key] == wanted for key in keys for present in artifact.variants):
             raise ArtifactError(
-                f"{artifact.folder} has no variant of {key} {wanted}; it has {there}",
-                hint=f"neuronbert compile CHECKPOINT OUTPUT --precision {wanted}" if key == "precision" else there,
+                f"{artifact.folder} has no variant of {keys[0]} {wanted}; it has {there}",
+                hint=f"neuronbert compile CHECKPOINT OUTPUT --precision {wanted}" if wanted in precisions else there,
             )
-    return [present for present in artifact.variants if present["name"] in names or present["precision"] in precisions]
+    chosen = []
+    for present in artifact.variants:
+        asked = [name for name in names if name in (present["name"], present["backend"])]
+        if asked:
+            refuse_unasked(artifact, present, asked[0])
+        if asked or (present["precision"] in precisions and may_be_loaded(artifact, present)):
+            chosen.append(present)
+    return chosen
 
 
 def template_variant(variants: Sequence[Variant], setting: Setting) -> Variant:

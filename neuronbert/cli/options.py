@@ -26,7 +26,9 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print one JS
 threads_option = click.option(
     "--threads", type=click.IntRange(min=1), help="CPU threads.  [default: OMP_NUM_THREADS, or one for each core]"
 )
-variant_option = click.option("--variant", help="A variant by name.  [default: the fastest this machine can run]")
+variant_option = click.option(
+    "--variant", help="A variant, or a backend, by name.  [default: the fastest this machine can run]"
+)
 
 
 def list_option(name: str, *, help: str) -> Decorator:

@@ -37,7 +37,6 @@ class Library(NamedTuple):
 
 # By the name that is imported.
 LIBRARIES: Dict[str, Library] = {
-    "filelock": Library("filelock", "emulator"),
     "huggingface_hub": Library("huggingface_hub", "compile"),
     "mlperf_loadgen": Library("mlcommons-loadgen", "loadgen"),
     "nncf": Library("nncf", "compile"),

@@ -54,7 +54,7 @@ def core_environment(
 
 def _neuron_variant(artifact: Artifact, name: Optional[str]) -> Variant:
     for variant in artifact.variants:
-        if variant["backend"] == "neuron" and name in (None, variant["name"]):
+        if variant["backend"] == "neuron" and name in (None, variant["name"], "neuron"):
             return variant
     there = ", ".join(variant["name"] for variant in artifact.variants)
     raise ArtifactError(

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from neuronbert.artifact import manifest as module
 from neuronbert.artifact.manifest import MANIFEST_NAME, Artifact, load_artifact, refuse_unsafe_paths
 from neuronbert.artifact.manifest_schema import VARIANT_NAME
-from neuronbert.artifact.variants import choose_variant
+from neuronbert.artifact.variants import choose_variants
 from neuronbert.errors import ArtifactError
 
 RELEASED = sorted((Path(__file__).parents[1] / "data" / "artifacts").glob("schema-*"))
@@ -375,23 +375,26 @@ def test_there_is_an_artifact_of_the_current_schema():
 
 
 def artifact_with(*variants) -> Artifact:
-    return Artifact(Path("some"), {"variants": [{"name": name, "requires": requires} for name, requires in variants]})
+    entries = [
+        {"name": name, "requires": requires, "backend": "echo", "sequence_length": None} for name, requires in variants
+    ]
+    return Artifact(Path("some"), {"variants": entries})
 
 
 def test_the_first_variant_that_this_machine_can_run_is_chosen():
     artifact = artifact_with(("fast", {"cpu_flags": ["no_such_flag"]}), ("slow", {}))
-    assert choose_variant(artifact)["name"] == "slow"
+    assert choose_variants(artifact)[0]["name"] == "slow"
 
 
 def test_a_machine_that_can_run_none_is_told_what_each_needs():
     artifact = artifact_with(("fast", {"cpu_flags": ["no_such_flag"]}), ("other", {"libraries": {"nolib": ">=3"}}))
     with pytest.raises(ArtifactError, match=r"fast needs .*no_such_flag.*other needs .*nolib"):
-        choose_variant(artifact)
+        choose_variants(artifact)
 
 
 def test_an_unknown_variant_lists_those_there_are():
     with pytest.raises(ArtifactError, match="no variant 'x'(.|\n)*one of a, b"):
-        choose_variant(artifact_with(("a", {}), ("b", {})), "x")
+        choose_variants(artifact_with(("a", {}), ("b", {})), "x")
 
 
 def test_loading_needs_neither_torch_nor_transformers(echo_artifact):

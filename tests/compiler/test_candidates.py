@@ -69,9 +69,7 @@ def test_every_backend_is_known_to_the_table():
     assert set(auto_backends()) < set(BACKENDS)
 
 
-@pytest.mark.parametrize(
-    ("emulated", "expected"), [("", ["openvino", "onnxruntime", "torchscript"]), ("inf1.xlarge", ["neuron"])]
-)
+@pytest.mark.parametrize(("emulated", "expected"), [("", ["openvino", "onnxruntime"]), ("inf1.xlarge", ["neuron"])])
 def test_auto_goes_by_the_device_and_the_ranks_that_backends_state(monkeypatch, emulated, expected):
     monkeypatch.setenv("NEURONBERT_EMULATE", emulated)
     assert auto_backends() == expected

@@ -200,7 +200,7 @@ def test_the_engine_says_what_the_model_says(artifact: Artifact, checkpoint: Pat
     from neuronbert.checkpoint.reference_model import transformers
 
     model = transformers.BertForTokenClassification.from_pretrained(str(checkpoint)).eval()
-    with Engine(artifact, threads=1) as engine:
+    with Engine(artifact, variant="torchscript", threads=1) as engine:
         for sample, result in zip(engine.encode(TEXTS), engine.answer(TEXTS)):
             with torch.no_grad():
                 scores = model(torch.from_numpy(sample.windows[0].input_ids)[None]).logits[0]
@@ -209,13 +209,13 @@ def test_the_engine_says_what_the_model_says(artifact: Artifact, checkpoint: Pat
 
 
 def test_results_do_not_depend_on_what_shares_their_batch(artifact: Artifact) -> None:
-    with Engine(artifact, threads=1) as engine:
+    with Engine(artifact, variant="torchscript", threads=1) as engine:
         alone = [engine.answer([text])[0] for text in TEXTS]
         assert [result["label"] for result in engine.answer(TEXTS)] == [result["label"] for result in alone]
 
 
 def test_pipeline_takes_a_text_or_several_and_both_kinds_of_options(artifact: Artifact) -> None:
-    with Engine(artifact, threads=1) as engine:
+    with Engine(artifact, variant="torchscript", threads=1) as engine:
         labels = pipeline(toy_task.NAME, model=engine, evidence=True)
         assert labels(TEXTS[1])["evidence"] in TEXTS[1]
         assert [result["label"] for result in labels(TEXTS, min_score=1.0)] == [None] * len(TEXTS)
@@ -225,7 +225,7 @@ def test_pipeline_takes_a_text_or_several_and_both_kinds_of_options(artifact: Ar
 def test_the_model_class_has_the_tasks_outputs(artifact: Artifact) -> None:
     import torch
 
-    with neuronbert.NeuronBertForSentenceLabels.from_pretrained(artifact, threads=1) as model:
+    with neuronbert.NeuronBertForSentenceLabels.from_pretrained(artifact, variant="torchscript", threads=1) as model:
         output = model(torch.tensor([[2, 7, 8, 3], [2, 9, 3, 0]]), torch.tensor([[1, 1, 1, 1], [1, 1, 1, 0]]))
     assert isinstance(output, SentenceLabelsOutput)
     assert output.label_scores.shape == (2, 3) and output.token_scores.shape == (2, 4, 3)
@@ -310,7 +310,7 @@ def test_a_process_of_its_own_knows_the_task(echo: Artifact) -> None:
 
 
 def test_evaluation_reports_what_the_task_measures(artifact: Artifact, checkpoint: Path) -> None:
-    report = evaluate_artifact(artifact, SAMPLE, against=str(checkpoint), limit=6, threads=1)
+    report = evaluate_artifact(artifact, SAMPLE, variant="torchscript", against=str(checkpoint), limit=6, threads=1)
     assert len(report.labels) == 6 and 0 <= report.accuracy <= 1 and report.equal_to_other == 1.0
     evaluation: TaskEvaluation = load_task(toy_task.NAME).evaluation(SAMPLE, 2, None, None)
     assert len(evaluation.inputs) == 2
@@ -320,7 +320,7 @@ def test_evaluate_names_the_input_that_cannot_be_asked(artifact: Artifact, tmp_p
     data = tmp_path / "data.json"
     data.write_text(json.dumps([{"text": "fine", "label": "calm"}, {"text": "", "label": "calm"}]))
     with pytest.raises(InputError, match="sentence 2: '' is no text"):
-        evaluate_artifact(artifact, data, threads=1)
+        evaluate_artifact(artifact, data, variant="torchscript", threads=1)
 
 
 @pytest.mark.parametrize("options", [{}, {"sequence_length": "16"}], ids=["text", "tokens"])
@@ -367,7 +367,7 @@ def test_every_backend_runs_the_task(
     made = compile_checkpoint(
         checkpoint, tmp_path / "out", backend=backend, precision=precision, min_answer_f1=0.5, threads=1
     )
-    with Engine(made, threads=1) as engine, Engine(artifact, threads=1) as reference:
+    with Engine(made, threads=1) as engine, Engine(artifact, variant="torchscript", threads=1) as reference:
         pairs = list(zip(engine.answer(TEXTS), reference.answer(TEXTS)))
     assert all(ours["score"] == pytest.approx(theirs["score"], abs=0.2) for ours, theirs in pairs)
 
@@ -384,7 +384,7 @@ def test_an_emulated_device_runs_the_task(checkpoint: Path, artifact: Artifact, 
             made = compile_checkpoint(
                 checkpoint, tmp_path / "out", backend="neuron", sequence_length="32", min_answer_f1=0.5, threads=1
             )
-            with Engine(made, threads=1) as engine, Engine(artifact, threads=1) as reference:
+            with Engine(made, threads=1) as engine, Engine(artifact, variant="torchscript", threads=1) as reference:
                 pairs = list(zip(engine.answer(TEXTS[:8]), reference.answer(TEXTS[:8])))
         finally:
             emulator.stop()
