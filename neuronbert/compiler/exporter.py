@@ -2,12 +2,12 @@
 
 import shutil
 import time
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
-from typing import Iterator, List
+from typing import ContextManager, Iterator, List
 
 from neuronbert.backends import load_backend
-from neuronbert.backends.base import ExportResult, Recipe
+from neuronbert.backends.base import ExportResult, Recipe, Session
 from neuronbert.backends.buckets import BucketedSession
 from neuronbert.backends.isolated import load_isolated
 from neuronbert.backends.neuron.failures import PipelineRefused
@@ -140,6 +140,12 @@ class Exporter:
             bucket_recipe = {**recipe, **target.recipe(plan, bucket)}
             name = f"{trial.candidate.backend}-{bucket.name}"
             self._export_variant(trial, name, bucket_recipe, " ".join(bucket_recipe["compiler_args"]))
+
+    def alone(self, trial: Trial) -> ContextManager[Session]:
+        """The trial's one variant, loaded once more with a single stream."""
+        outputs = self._source.outputs
+        session, _ = load_variants(trial.folders, trial.variants, outputs, threads=self._threads, streams=1)
+        return closing(session)
 
     def discard(self, trial: Trial) -> None:
         """Close the trial's session and remove its files."""

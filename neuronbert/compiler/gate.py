@@ -2,12 +2,14 @@
 
 from typing import List, Sequence
 
+import numpy as np
+
 from neuronbert.backends.base import Session, ThroughputPlan
 from neuronbert.backends.outputs import Output, Outputs, all_finite
 from neuronbert.backends.reference import ROW_BY_ROW, one_thread_each
-from neuronbert.engine.batches import infer_concurrently
+from neuronbert.engine.batches import infer_concurrently, infer_rows
 from neuronbert.errors import CheckpointError
-from neuronbert.tasks.base import NOT_FINITE, Agreement, Example, Judged, Labelled, TaskGate
+from neuronbert.tasks.base import NOT_FINITE, Agreement, Example, Judged, Labelled, Row, TaskGate
 
 
 class Gate:
@@ -26,27 +28,49 @@ class Gate:
         self._outputs = outputs
         self._questions = questions
         self._examples = examples
-        self._rows = [row for example in examples for row in example.windows]
         self._pad_id = pad_id
+        self._session = reference
+        self.rows: Sequence[Row] = [row for example in examples for row in example.windows]
         with one_thread_each():
-            expected = self._infer(reference, ROW_BY_ROW)
-        if not all(map(all_finite, expected)):
+            self.expected = self.answers(reference, ROW_BY_ROW)
+        if not all(map(all_finite, self.expected)):
             raise CheckpointError(
                 "the checkpoint gives NaN or Inf in FP32 already",
                 hint="train or download it again: its weights are damaged",
             )
-        self._reference = self._judge(expected)
+        self._reference = self._judge(self.expected)
 
-    def _infer(self, session: Session, plan: ThroughputPlan) -> List[Outputs]:
-        return infer_concurrently(session, self._rows, self._outputs, plan, self._pad_id)
+    def answers(self, session: Session, plan: ThroughputPlan) -> List[Outputs]:
+        """The outputs of ``session`` for every row, with as many batches at once as it takes."""
+        return infer_concurrently(session, self.rows, self._outputs, plan, self._pad_id)
+
+    def one_by_one(self, session: Session, plan: ThroughputPlan, chosen: Sequence[int]) -> List[Outputs]:
+        """The outputs of ``session`` for the rows of these numbers, one batch after the other."""
+        return infer_rows(session, [self.rows[number] for number in chosen], self._outputs, plan, self._pad_id)
+
+    def reference_again(self, chosen: Sequence[int]) -> List[Outputs]:
+        """What the reference says now of the rows of these numbers, on a single thread."""
+        with one_thread_each():
+            return self.one_by_one(self._session, ROW_BY_ROW, chosen)
 
     def _judge(self, outputs: Sequence[Outputs]) -> Judged:
         return self._task_gate.judge(self._questions, self._examples, outputs)
 
-    def compare(self, session: Session, plan: ThroughputPlan) -> Agreement:
-        """Answer every question with ``session`` and compare with the reference."""
-        judged = self._judge(self._infer(session, plan))
-        return self._task_gate.compare(self._questions, judged, self._reference)
+    def agreement(self, answers: Sequence[Outputs]) -> Agreement:
+        """How a session's ``answers`` to every question agree with the reference's."""
+        return self._task_gate.compare(self._questions, self._judge(answers), self._reference)
+
+
+def row_differences(actual: Sequence[Outputs], expected: Sequence[Outputs]) -> np.ndarray:
+    """The largest absolute difference of each row's outputs; NaN where only one of the two is a finite number."""
+    with np.errstate(invalid="ignore"):
+        by_row = [np.max([_difference(a[name], b[name]) for name in b]) for a, b in zip(actual, expected)]
+    return np.array(by_row, dtype=np.float64)
+
+
+def _difference(actual: np.ndarray, expected: np.ndarray) -> float:
+    same = (actual == expected) | (np.isnan(actual) & np.isnan(expected))
+    return float(np.where(same, 0.0, np.abs(actual - expected)).max())
 
 
 def nan_refusals(outputs: Outputs) -> List[str]:

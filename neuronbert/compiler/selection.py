@@ -1,5 +1,6 @@
 """Keeps the fastest candidates that pass the gate (gate.py), and records why each of the others is not kept."""
 
+from functools import partial
 from typing import List, Optional, Sequence
 
 import numpy as np
@@ -10,6 +11,7 @@ from neuronbert.backends.neuron.failures import NumericalError
 from neuronbert.compiler.candidates import Trial, VariantEntry
 from neuronbert.compiler.exporter import Exporter
 from neuronbert.compiler.gate import nan_refusals
+from neuronbert.compiler.second_look import second_look
 from neuronbert.compiler.self_test import selftest_batch, selftest_tolerance
 from neuronbert.compiler.source import CompileSource, Progress
 from neuronbert.compiler.timing import time_trials
@@ -84,14 +86,18 @@ class Selection:
         source = self._source
         gate = source.gate(variant["sequence_length"])
         self._progress(f"{variant['name']}: {'comparing with the reference' if gate else 'self-test'}")
+        exact = variant["precision"] == "fp32" and gate is not None
         agreement: Optional[Agreement] = None
         try:
             if gate is not None:
-                agreement = gate.compare(session, plan)
+                answers = gate.answers(session, plan)
+                agreement = gate.agreement(answers)
                 reasons = source.task.gate().refusals(variant["precision"], agreement, self._limits)
+                if exact and reasons:
+                    self._progress(f"{variant['name']}: disagrees with the reference; asking both sides again")
+                    reasons += second_look(gate, variant, answers, session, plan, partial(self._exporter.alone, trial))
             else:
                 reasons = nan_refusals(session.run(selftest_batch(source.selftest)))
-            exact = variant["precision"] == "fp32" and gate is not None
             tolerance = FP32_MAX_ABS_DIFF if exact else selftest_tolerance(source.selftest, session, source.outputs)
             variant["selftest_tolerance"] = tolerance
             reasons = reasons or ([] if np.isfinite(tolerance) else [NOT_FINITE])

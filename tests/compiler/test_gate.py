@@ -90,6 +90,10 @@ def test_the_ends_of_the_range_are_limits(value):
     assert GateLimits(min_f1_ratio=value, min_answer_f1=value).min_f1_ratio == value
 
 
+def compared(gate: Gate, session, plan: ThroughputPlan = PLAN):
+    return gate.agreement(gate.answers(session, plan))
+
+
 class Bag:
     """Logits that depend on the token alone, with something added."""
 
@@ -129,7 +133,7 @@ def gate(questions, examples, tokenizer):
 
 
 def test_the_reference_agrees_with_itself_in_batches(gate):
-    agreement = gate.compare(Bag(), PLAN)
+    agreement = compared(gate, Bag())
     assert (agreement.n, agreement.max_abs_diff, agreement.top1_agreement, agreement.answer_f1) == (40, 0.0, 1.0, 1.0)
     assert agreement.f1 == agreement.reference_f1
 
@@ -145,9 +149,9 @@ def test_the_gate_keeps_every_stream_busy(gate):
             self.together.wait()
             return super().run(batch)
 
-    lengths = [len(row.input_ids) for row in gate._rows]
+    lengths = [len(row.input_ids) for row in gate.rows]
     rows = next(n for n in range(4, 12) if len(plan_batches(lengths, even(n))) % 2 == 0)
-    assert gate.compare(Meeting(), even(rows)).max_abs_diff == 0.0
+    assert compared(gate, Meeting(), even(rows)).max_abs_diff == 0.0
 
 
 def even(rows: int) -> ThroughputPlan:
@@ -155,7 +159,7 @@ def even(rows: int) -> ThroughputPlan:
 
 
 def test_a_disturbed_session_is_measured(gate):
-    agreement = gate.compare(Bag(noise=0.5), PLAN)
+    agreement = compared(gate, Bag(noise=0.5))
     assert agreement.max_abs_diff > 1
     assert agreement.top1_agreement < 1
     assert agreement.answer_f1 < 1
@@ -168,7 +172,7 @@ def test_nan_in_one_logit_is_found(gate):
             logits["start_logits"][0, 0] = np.nan
             return logits
 
-    assert refusals("int8", gate.compare(OneNan(), PLAN)) == ["its logits hold NaN or Inf"]
+    assert refusals("int8", compared(gate, OneNan())) == ["its logits hold NaN or Inf"]
 
 
 def test_a_checkpoint_with_nan_is_no_reference(questions, examples, tokenizer):
