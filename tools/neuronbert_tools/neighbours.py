@@ -1,18 +1,15 @@
-"""Busy processes beside what is measured or stressed; run as a module, it is one of them.
-
-python -m neuronbert_tools.neighbours spin
-"""
+"""Busy processes beside what is measured or stressed; started as a process (processes.py), it is one of them."""
 
 import os
 import random
 import subprocess
-import sys
 import time
 from contextlib import contextmanager
 from itertools import cycle, islice
 from typing import Callable, Dict, Iterator, List, Sequence
 
-from neuronbert_tools.processes import module_command, module_environment
+from neuronbert.backends.child import python_environment
+from neuronbert_tools.processes import module_command
 
 LOOK_S = 0.2  # between two looks whether the parent is still there
 LONGEST_BURST_S = 0.05
@@ -24,10 +21,9 @@ def busy_neighbours(count: int, kinds: Sequence[str] = ("spin",)) -> Iterator[Li
 
     They end by themselves when this process dies.
     """
-    variables = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    environment = python_environment({**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"})
     processes = [
-        subprocess.Popen(module_command("neighbours", kind), env=module_environment(variables))
-        for kind in islice(cycle(kinds), count)
+        subprocess.Popen(module_command("neighbours", kind), env=environment) for kind in islice(cycle(kinds), count)
     ]
     try:
         yield [process.pid for process in processes]
@@ -72,7 +68,3 @@ def main(arguments: Sequence[str]) -> int:
     while os.getppid() == parent:
         work(LOOK_S)
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

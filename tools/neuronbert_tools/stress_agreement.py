@@ -16,7 +16,6 @@ counts are added up too: a run that was cut off goes on. The exit code is 1 if a
 
 import json
 import subprocess
-import sys
 import time
 from itertools import cycle
 from pathlib import Path
@@ -24,6 +23,7 @@ from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence
 
 from neuronbert.artifact.files import replace_file
 from neuronbert.artifact.manifest import load_artifact
+from neuronbert.backends.child import python_environment
 from neuronbert.cli.tables import table
 from neuronbert.hardware.machine import environment
 from neuronbert_tools.agreement.episode import Counts, Episode, keep_quiet_answers, run_episode
@@ -31,7 +31,7 @@ from neuronbert_tools.agreement.subjects import Opener, compiled, subjects
 from neuronbert_tools.console import new_parser, print_document, print_message
 from neuronbert_tools.neighbours import busy_neighbours
 from neuronbert_tools.paths import cache_folder
-from neuronbert_tools.processes import module_command, module_environment
+from neuronbert_tools.processes import module_command
 
 EPISODE = "--episode"  # how this module is started for one episode
 QUIET, STRESSED = "quiet", "stressed"  # the two kinds of it
@@ -93,7 +93,7 @@ def in_child(what: str, episode: Episode, options: Options) -> Any:
         "artifacts": [str(path) for path in options.artifact],
     }
     command = module_command("stress_agreement", EPISODE, json.dumps(job))
-    done = subprocess.run(command, check=True, env=module_environment({}), stdout=subprocess.PIPE, text=True)
+    done = subprocess.run(command, check=True, env=python_environment(), stdout=subprocess.PIPE, text=True)
     return json.loads(done.stdout.splitlines()[-1])
 
 
@@ -175,7 +175,3 @@ def main(arguments: Sequence[str]) -> int:
     different = totals.sum().different
     print_message(f"WRONG: {different} windows" if different else "no window was ever different")
     return 1 if different else 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
