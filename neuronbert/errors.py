@@ -53,6 +53,11 @@ def positive(name: str, value: Optional[int]) -> Optional[int]:
     return value
 
 
+def counted(number: int, noun: str) -> str:
+    """``1 core`` or ``2 cores``, for messages."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
 class CheckpointError(NeuronBertError, ValueError):
     """A checkpoint that cannot be found, read or served."""
 

@@ -16,6 +16,7 @@ from packaging.requirements import Requirement
 from packaging.version import Version
 
 import neuronbert
+from neuronbert import errors
 from neuronbert.artifact.manifest import Artifact
 from neuronbert.cli import main as cli
 from neuronbert.hardware.libraries import LIBRARIES, PURPOSES
@@ -118,6 +119,15 @@ def test_the_public_modules_can_be_imported_by_their_names() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_no_message_leaves_the_plural_to_its_reader() -> None:
+    # The emulator says it in the words of the runtime that it stands in for.
+    paths = [path for path in (ROOT / "neuronbert").rglob("*.py") if path.name != "reservation.py"]
+    assert [path for path in paths if re.search(r"\w\(s\)[ \";:.,]", path.read_text(encoding="utf-8"))] == []
+    assert (errors.counted(1, "point"), errors.counted(0, "point"), errors.counted(1000, "point")) == (
+        "1 point", "0 points", "1,000 points"
+    )  # fmt: skip
 
 
 def test_an_unknown_name_is_an_attribute_error() -> None:

@@ -10,7 +10,10 @@ missing_shapes  static shapes compiled on demand
 measure         one point: a runner under a load
 load, loadgen   the clients: our own, and MLPerf LoadGen
 statistics      percentiles, intervals, steadiness
-report          the document and its four forms
+report          the document
+columns, naming what columns and points are called for a person; which point is the best
+tables          what a report says, as tables and facts
+forms, page     its four forms: JSON, CSV, Markdown, one HTML page
 comparison      two documents
 resume          the points of an unfinished sweep
 evaluation      accuracy

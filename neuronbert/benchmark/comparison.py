@@ -5,8 +5,10 @@ from pathlib import Path
 from typing import Any, Callable, List, Sequence, Union
 
 from neuronbert.benchmark import statistics
+from neuronbert.benchmark.columns import COLUMNS
+from neuronbert.benchmark.naming import Names
 from neuronbert.benchmark.points import OPEN, Setting
-from neuronbert.benchmark.report import Document, Point, identity_of, label_of
+from neuronbert.benchmark.report import Document, Point, identity_of
 from neuronbert.errors import GateRefused, UsageError
 
 # Parts of a report, with the facts of each that must be equal before two are compared.
@@ -61,10 +63,11 @@ def compare_reports(before: Document, after: Document) -> List[statistics.Differ
     pairs = [(old[identity_of(point)], point) for point in after["points"] if identity_of(point) in old]
     if not pairs:
         raise UsageError("these reports have no point in common", hint="the same options for both")
+    names = Names(after["points"])
     return [
         statistics.compare(
-            label_of(new_point),
-            figure,
+            names.point(new_point),
+            COLUMNS[figure].title,
             _estimate(old_point, figure),
             _estimate(new_point, figure),
             more_is_better=more_is_better,

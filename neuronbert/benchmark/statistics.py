@@ -16,7 +16,8 @@ PERCENTILES = (50, 90, 95, 99)
 LEAST_SAMPLES_P99 = 1000
 STEADY_WINDOWS = 3
 STEADY_TOLERANCE = 0.10
-KNEE_TOLERANCE = 0.05
+LEAST_KNEE_LOADS = 3
+KNEE_TOLERANCE = 0.10
 
 
 class Estimate(NamedTuple):
@@ -123,12 +124,39 @@ def _alike(values: Sequence[float]) -> bool:
     return middle > 0 and all(abs(value - middle) <= STEADY_TOLERANCE * middle for value in values)
 
 
-def find_knee(throughput_of: Dict[int, float]) -> Optional[int]:
-    """The smallest batch size whose throughput is within 5 % of the best: larger ones only wait longer."""
-    if not throughput_of:
+class LoadPoint(NamedTuple):
+    """What was measured at one load of a curve."""
+
+    load: float  # clients that wait for their answers, or requests a second that do not
+    throughput_per_s: float  # answers
+    latency_ms: float
+
+    @property
+    def power(self) -> float:
+        """Throughput for its latency; 0 where nothing was answered."""
+        return self.throughput_per_s / self.latency_ms if self.latency_ms > 0 else 0.0
+
+
+def find_knee(curve: Sequence[LoadPoint], *, least_load: Optional[float] = None) -> Optional[int]:
+    """Index of the point where latency takes off: from there on, more load adds more to latency than to throughput.
+
+    It is the point of the most power, throughput divided by latency (Kleinrock, Power and deterministic rules of thumb
+    for probabilistic problems in computer communications, ICC 1979): with latency drawn over throughput, the line from
+    the origin to it is the flattest. For one M/M/1 server that is half of its capacity, for clients that wait in turn
+    as many as are served at once. Other definitions (Kneedle: Satopää et al., Finding a "Kneedle" in a Haystack, 2011)
+    scale the curve to its ends, so that their knee moves with the highest load that was tried.
+
+    None for fewer than three loads; where the most power is hardly more than that of the highest load, because latency
+    has not taken off there; and where it is at the lowest load, unless that is ``least_load``, below which there is
+    none: it may lie lower.
+    """
+    ordered = sorted(range(len(curve)), key=lambda index: curve[index].load)
+    if len({point.load for point in curve}) < LEAST_KNEE_LOADS:
         return None
-    plateau = max(throughput_of.values())
-    return min(size for size, rate in throughput_of.items() if rate >= (1 - KNEE_TOLERANCE) * plateau)
+    knee = max(ordered, key=lambda index: curve[index].power)
+    if curve[ordered[-1]].power >= (1 - KNEE_TOLERANCE) * curve[knee].power:
+        return None
+    return None if curve[knee].load == curve[ordered[0]].load != least_load else knee
 
 
 # ---------------------------------------------------------------------------- comparison

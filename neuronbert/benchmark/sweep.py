@@ -19,9 +19,11 @@ import numpy as np
 
 from neuronbert.artifact.manifest import Artifact, PathLike, Variant, load_artifact
 from neuronbert.benchmark.comparison import refuse_disjoint, refuse_slower, refuse_unlike
+from neuronbert.benchmark.forms import write_report
 from neuronbert.benchmark.load import Period
 from neuronbert.benchmark.measure import ITEMS, MeasureOptions, measure
 from neuronbert.benchmark.missing_shapes import Progress, ShapeCompiler
+from neuronbert.benchmark.naming import full_name, measured_text
 from neuronbert.benchmark.points import OFFLINE, OPEN, LoadSpec, Setting
 from neuronbert.benchmark.report import (
     Document,
@@ -30,12 +32,11 @@ from neuronbert.benchmark.report import (
     loadgen_columns,
     measured_point,
     read_report,
-    write_report,
 )
 from neuronbert.benchmark.resume import SavedPoints
 from neuronbert.benchmark.sweep_plan import SweepOptions, SweepPlan, announcement, plan_sweep, refuse_early
 from neuronbert.emulator.emulator_settings import settings_from
-from neuronbert.errors import InputError, NeuronBertError, UsageError
+from neuronbert.errors import InputError, NeuronBertError, UsageError, counted
 from neuronbert.hardware.machine import Environment, environment
 from neuronbert.tasks import load_task
 from neuronbert.tasks.base import Input, Task
@@ -114,7 +115,7 @@ def _sweep(artifact: Union[Artifact, PathLike], options: SweepOptions, progress:
     task = load_task(loaded.task)
     plan = plan_sweep(loaded, task, _inputs(task, options.input_data), options)
     for reason, count in plan.left_out.items():
-        progress(f"{count} point(s) left out: {reason}")
+        progress(f"{counted(count, 'point')} left out: {reason}")
     facts = _facts_of(plan, options)
     before = _report_to_compare(options, facts, plan.settings)
     saved = SavedPoints(options.report, _what_must_not_change(plan, options, facts))
@@ -240,18 +241,16 @@ def _with_rate(setting: Setting, points: Mapping[Setting, Point]) -> Setting:
 
 
 def _point_line(point: Point) -> str:
-    p95 = "none" if point["latency_ms_p95"] is None else f"{point['latency_ms_p95']:.1f} ms"
-    load = f"{point['concurrency']} clients" if point["concurrency"] else f"{point['offered_qps']:g}/s offered"
-    steady = "" if point["steady"] else "  (never steady)"
-    if point.get("loadgen_throughput") is not None:
-        valid = "VALID" if point["loadgen_valid"] else f"INVALID: {point['loadgen_why_invalid']}"
-        p50 = f" (p50 {point['loadgen_p50_ratio']:.1%})" if point["loadgen_p50_ratio"] else ""
-        ratio = f"ours {point['loadgen_ratio']:.1%} of it{p50}"
-        steady += f"; LoadGen {point['loadgen_throughput']:.1f}/s, {ratio}, {valid}"
-    return (
-        f"{point['variant']} × {point['n_models']} workers, batch {point['batch_size']}, "
-        f"{point['sequence_length'] or 'text'}, {load}: {point['throughput_avg'] or 0:.1f}/s, p95 {p95}{steady}"
-    )
+    steady = "" if point["steady"] else " (never steady)"
+    return f"{full_name(point)}: {measured_text(point)}{steady}{_loadgen_text(point)}"
+
+
+def _loadgen_text(point: Point) -> str:
+    if point.get("loadgen_throughput") is None:
+        return ""
+    valid = "VALID" if point["loadgen_valid"] else f"INVALID: {point['loadgen_why_invalid']}"
+    p50 = f" (p50 {point['loadgen_p50_ratio']:.1%})" if point["loadgen_p50_ratio"] else ""
+    return f"; LoadGen {point['loadgen_throughput']:.1f}/s, ours {point['loadgen_ratio']:.1%} of it{p50}, {valid}"
 
 
 # ---------------------------------------------------------------------------- what is reported

@@ -11,15 +11,15 @@ from typing import Iterator, List, Mapping, NamedTuple, Optional, Sequence, Set,
 
 from neuronbert.artifact.files import refuse_inputs
 from neuronbert.artifact.manifest import Artifact, Variant
+from neuronbert.benchmark.forms import refuse_unwritable
 from neuronbert.benchmark.instances import PointInstances
 from neuronbert.benchmark.load import DISTRIBUTIONS, Period
 from neuronbert.benchmark.loadgen import LEAST_SERVER_QUERIES, import_loadgen
 from neuronbert.benchmark.measure import full_rows
 from neuronbert.benchmark.points import OPEN, Axes, Setting, chosen_variants, loads_of, settings_of
-from neuronbert.benchmark.report import refuse_unwritable
 from neuronbert.benchmark.resume import points_path
 from neuronbert.checkpoint.tokenizer import Tokenizer
-from neuronbert.errors import InputError, UsageError
+from neuronbert.errors import InputError, UsageError, counted
 from neuronbert.hardware.prices import load_prices
 from neuronbert.tasks.base import Input, Task
 
@@ -144,7 +144,7 @@ def announcement(
     loadgen_s = [_loadgen_s(setting, longest_s) if loadgen else 0.0 for setting in settings]
     expected_s = compiling_s + sum(START_S + WARM_UP_S + windows_s + seconds for seconds in loadgen_s)
     most_s = compiling_s + sum(START_S + WARM_UP_S + longest_s + 2 * seconds for seconds in loadgen_s)
-    yield f"{len(settings)} points, about {expected_s / 60:.1f} minutes, at most {most_s / 60:.1f}"
+    yield f"{counted(len(settings), 'point')}, about {expected_s / 60:.1f} minutes, at most {most_s / 60:.1f}"
     if compiling_s:
         names = sorted(name for name, seconds in compile_s.items() if seconds)
         yield f"{len(names)} to be compiled first, {compiling_s / 60:.1f} minutes of it: {', '.join(names)}"

@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass
 from typing import Any, Dict, Iterator, List, Mapping, MutableMapping, NamedTuple, Optional, Tuple
 
-from neuronbert.errors import UsageError
+from neuronbert.errors import UsageError, counted
 from neuronbert.hardware.prices import Price, shipped_prices
 
 GIB = 1024**3
@@ -317,8 +317,8 @@ class MemoryEstimate(NamedTuple):
         return (
             f"{self.parameters:,} weights take {self.bytes_per_copy / GIB:.2f} GiB a copy; "
             f"{self.layout.replicas} copies over {self.layout.cores_per_model} cores each, "
-            f"times {self.buckets} bucket(s), put {self.bytes_on_fullest_chip / GIB:.2f} GiB on the fullest chip "
-            f"of {self.layout.instance}, which has {self.bytes_per_chip / GIB:.0f} GiB"
+            f"times {counted(self.buckets, 'bucket')}, put {self.bytes_on_fullest_chip / GIB:.2f} GiB on the fullest "
+            f"chip of {self.layout.instance}, which has {self.bytes_per_chip / GIB:.0f} GiB"
         )
 
 

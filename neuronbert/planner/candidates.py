@@ -6,7 +6,8 @@ planning.py judges them against the target.
 from pathlib import Path
 from typing import Dict, Iterator, Optional, Tuple, Union
 
-from neuronbert.benchmark.report import LOAD, Point, identity_of, read_report
+from neuronbert.benchmark.columns import LOAD
+from neuronbert.benchmark.report import Point, identity_of, read_report
 from neuronbert.errors import InputError
 from neuronbert.hardware import cores
 from neuronbert.hardware.device_model import ModelShape, Work, stage_seconds

@@ -6,7 +6,7 @@ from typing import Any, Dict, List, Optional, Union
 
 from neuronbert.artifact.manifest import Artifact, PathLike, Variant, load_artifact
 from neuronbert.backends.neuron.target import recorded_layout
-from neuronbert.errors import ArtifactError
+from neuronbert.errors import ArtifactError, counted
 from neuronbert.hardware.cores import CoreLayout
 
 
@@ -69,10 +69,10 @@ def _explanation(layout: CoreLayout, variant: Variant) -> List[str]:
     if recipe["refused_pipeline_cores"]:
         refused = ", ".join(map(str, recipe["refused_pipeline_cores"]))
         lines.append(f"the compiler refused {refused} cores and took {layout.cores_per_model}")
-    idle = f", {layout.idle_cores} core(s) left idle" if layout.idle_cores else ""
+    idle = f", {counted(layout.idle_cores, 'core')} left idle" if layout.idle_cores else ""
     lines.append(
         f"{layout.mode} on {layout.instance}: "
-        f"{layout.replicas} worker(s) over {layout.cores_per_model} core(s) each{idle}; "
-        f"keep {layout.in_flight_per_group} request(s) in flight for each"
+        f"{counted(layout.replicas, 'worker')} over {counted(layout.cores_per_model, 'core')} each{idle}; "
+        f"keep {counted(layout.in_flight_per_group, 'request')} in flight for each"
     )
     return lines

@@ -7,7 +7,7 @@ from neuronbert.artifact.manifest import Artifact, Variant
 from neuronbert.artifact.variants import choose_variants
 from neuronbert.backends import load_backend
 from neuronbert.backends.neuron.target import recorded_layout
-from neuronbert.errors import ArtifactError, UsageError
+from neuronbert.errors import ArtifactError, UsageError, counted
 from neuronbert.hardware.cores import CoreLayout
 from neuronbert.hardware.machine import physical_cores
 from neuronbert.runner.supervision import WorkerPlace
@@ -66,8 +66,8 @@ def _layout(artifact: Artifact, variant: Variant, instance_type: Optional[str], 
 def _checked(layout: CoreLayout, variant: Variant) -> CoreLayout:
     if layout.cores_per_model != variant["pipeline_cores"]:
         raise UsageError(
-            f"{variant['name']} was compiled for {variant['pipeline_cores']} core(s) per model, and the layout has "
-            f"{layout.cores_per_model}",
+            f"{variant['name']} was compiled for {counted(variant['pipeline_cores'], 'core')} per model, "
+            f"and the layout has {layout.cores_per_model}",
             hint=f"a layout with cores_per_model={variant['pipeline_cores']}, or compile with "
             f"--neuroncore-pipeline-cores {layout.cores_per_model}",
         )
@@ -80,7 +80,8 @@ def _on_cores(
     count = layout.replicas if workers is None else workers
     if count > layout.replicas:
         raise UsageError(
-            f"{count} workers over {layout.cores_per_model} core(s) each need {count * layout.cores_per_model} cores; "
+            f"{counted(count, 'worker')} over {counted(layout.cores_per_model, 'core')} each need "
+            f"{counted(count * layout.cores_per_model, 'core')}; "
             f"{layout.instance} has room for {layout.replicas}",
             hint=f"workers={layout.replicas}, or a larger instance_type",
         )
@@ -100,13 +101,15 @@ def _on_cpus(
     count = workers or 1
     if count > available:
         raise UsageError(
-            f"{count} workers are more than the {available} CPU core(s) of this process: they would take turns",
+            f"{counted(count, 'worker')} are more than the {counted(available, 'CPU core')} of this process: "
+            "they would take turns",
             hint=f"workers={available}",
         )
     share = available // count if threads is None else threads
     if share * count > available:
         raise UsageError(
-            f"{count} workers of {share} threads oversubscribe the {available} CPU core(s) of this process",
+            f"{counted(count, 'worker')} × {counted(share, 'thread')} is more than the "
+            f"{counted(available, 'CPU core')} of this process",
             hint=f"threads={available // count}",
         )
     plan = load_backend(variants[0]["backend"]).throughput_plan(share)
@@ -119,5 +122,5 @@ def _cpu_place(number: int, share: int, pinned: bool) -> WorkerPlace:
     if pinned and hasattr(os, "sched_getaffinity"):
         cpus = sorted(os.sched_getaffinity(0))[number * share : (number + 1) * share]
     variables: Dict[str, str] = {"OMP_NUM_THREADS": str(share), "TOKENIZERS_PARALLELISM": "false"}
-    cores = f"CPU {','.join(map(str, cpus))}" if cpus else f"{share} CPU thread(s)"
+    cores = f"CPU {','.join(map(str, cpus))}" if cpus else counted(share, "CPU thread")
     return WorkerPlace(variables, cpus, share, cores)

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from neuronbert.benchmark import statistics
-from neuronbert.benchmark.statistics import Estimate, MeasuredWindow
+from neuronbert.benchmark.statistics import Estimate, LoadPoint, MeasuredWindow
 
 samples = st.lists(st.floats(0.001, 1e6), min_size=1, max_size=300)
 
@@ -85,18 +85,81 @@ def test_a_run_that_never_settles_says_so(windows):
     assert statistics.steady_from(windows) is None
 
 
-def test_the_knee_is_the_smallest_batch_near_the_plateau():
-    assert statistics.find_knee({1: 300, 2: 540, 4: 900, 6: 1165, 8: 1157, 12: 990}) == 6
-    assert statistics.find_knee({1: 100, 2: 104, 4: 105}) == 1
-    assert statistics.find_knee({}) is None
+def closed(clients, capacity, alone_ms):
+    """Clients that wait for their answers, of a machine that serves so many a second: the asymptotes of its curve."""
+    rate = min(clients / alone_ms * 1e3, capacity)
+    return LoadPoint(clients, rate, clients / rate * 1e3)
 
 
-@given(st.dictionaries(st.integers(1, 64), st.floats(1, 1e5), min_size=1))
-def test_no_smaller_batch_than_the_knee_is_near_the_plateau(rates):
-    found = statistics.find_knee(rates)
-    best = max(rates.values())
-    assert rates[found] >= 0.95 * best
-    assert all(rate < 0.95 * best for size, rate in rates.items() if size < found)
+def test_the_knee_is_where_latency_takes_off():
+    # The demo on two cores: two clients keep both busy, and more of them only wait.
+    batch_1 = [
+        LoadPoint(1, 30, 47),
+        LoadPoint(2, 60, 92),
+        LoadPoint(4, 62, 105),
+        LoadPoint(8, 62, 170),
+        LoadPoint(16, 62, 304),
+    ]
+    assert statistics.find_knee(batch_1, least_load=1) == 1
+    assert statistics.find_knee([closed(n, 60, 33.3) for n in (1, 2, 4, 8, 16)], least_load=1) == 1
+
+
+@given(st.integers(1, 6), st.integers(0, 3), st.integers(2, 5))
+def test_clients_that_wait_have_their_knee_where_the_machine_becomes_full(full, more, beyond):
+    loads = [2**step for step in range(full + more + 1)] + [2 ** (full + more) * beyond]
+    curve = [closed(load, capacity=2**full * 20, alone_ms=50) for load in loads]
+    assert statistics.find_knee(curve, least_load=1) == full or more == 0
+
+
+def test_the_knee_of_one_server_is_at_half_of_its_capacity():
+    curve = [LoadPoint(rate, rate, 1e3 / (100 - rate)) for rate in range(10, 100, 10)]
+    assert curve[statistics.find_knee(curve)].load == 50
+
+
+@pytest.mark.parametrize(
+    ("curve", "least_load"),
+    [
+        ([], 1),
+        ([LoadPoint(1, 30, 30), LoadPoint(16, 31, 500)], 1),  # two loads are no curve
+        ([LoadPoint(n, 30 * n, 33) for n in (1, 2, 4)], 1),  # not full yet
+        ([LoadPoint(1, 30, 33), LoadPoint(2, 59, 34), LoadPoint(4, 100, 58)], 1),  # it might be at 2 or at 4
+        ([LoadPoint(n, 60, 17 * n) for n in (100, 200, 300)], None),  # full from the first
+        ([LoadPoint(n, 0, 0) for n in (1, 2, 4)], 1),  # nothing answered
+    ],
+)
+def test_a_curve_without_a_knee_has_none(curve, least_load):
+    assert statistics.find_knee(curve, least_load=least_load) is None
+
+
+def test_one_client_may_be_the_knee():
+    assert statistics.find_knee([LoadPoint(n, 60, 17 * n) for n in (1, 2, 4)], least_load=1) == 0
+
+
+curves = st.lists(
+    st.builds(LoadPoint, st.integers(1, 1000), st.floats(1, 1e5), st.floats(0.1, 1e5)),
+    min_size=3, max_size=12, unique_by=lambda point: point.load,
+)  # fmt: skip
+
+
+@given(curves, st.sampled_from([None, 1]))
+def test_nothing_is_more_powerful_than_the_knee_and_latency_takes_off_after_it(curve, least_load):
+    found = statistics.find_knee(curve, least_load=least_load)
+    if found is not None:
+        assert all(point.power <= curve[found].power for point in curve)
+        assert max(curve).power < curve[found].power
+        assert curve[found].load > min(curve).load or curve[found].load == least_load
+
+
+@given(curves, st.sampled_from([0.25, 2.0, 1024.0]), st.sampled_from([0.25, 2.0, 1024.0]), st.randoms())
+def test_the_knee_depends_neither_on_units_nor_on_the_order_nor_on_higher_loads(curve, faster, slower, random):
+    found = statistics.find_knee(curve, least_load=1)
+    scaled = [LoadPoint(load, faster * rate, slower * latency) for load, rate, latency in curve]
+    assert statistics.find_knee(scaled, least_load=1) == found
+    if found is not None:
+        most = max(curve)
+        longer = [*curve, LoadPoint(most.load + 1, most.throughput_per_s, 2 * most.latency_ms)]
+        random.shuffle(longer)
+        assert longer[statistics.find_knee(longer, least_load=1)].power == curve[found].power
 
 
 @pytest.mark.parametrize(

@@ -14,8 +14,9 @@ from neuronbert.benchmark import sweep as benchmark
 from neuronbert.benchmark.load import Period
 from neuronbert.benchmark.measure import full_rows
 from neuronbert.benchmark.points import CLOSED, Axes, LoadSpec, settings_of
-from neuronbert.benchmark.report import as_markdown, read_report
+from neuronbert.benchmark.report import read_report
 from neuronbert.benchmark.sweep_plan import SweepOptions, announcement
+from neuronbert.benchmark.tables import warnings_of
 from neuronbert.checkpoint.tokenizer import Tokenizer
 from neuronbert.errors import ArtifactError, BackendFailed, GateRefused, InputError, OutputError, UsageError
 from neuronbert.tasks.question_answering import task as question_answering
@@ -104,8 +105,8 @@ def test_a_long_sweep_says_so_first(echo_artifact):
 def test_what_there_is_no_room_for_is_left_out_and_said(echo_artifact):
     lines = []
     points = measured(echo_artifact, workers="1,1000", concurrency="1", progress=lines.append)["points"]
-    assert [one["n_models"] for one in points] == [1] and "1 point(s) left out: 1000 workers are more" in lines[0]
-    with pytest.raises(UsageError, match="no point of this sweep can be: 1000 workers are more"):
+    assert [one["n_models"] for one in points] == [1] and "1 point left out: 1,000 workers are more" in lines[0]
+    with pytest.raises(UsageError, match="no point of this sweep can be: 1,000 workers are more"):
         measured(echo_artifact, workers="1000")
 
 
@@ -121,7 +122,7 @@ def test_a_point_that_fails_does_not_lose_the_others(echo_artifact, monkeypatch)
     document = measured(echo_artifact, batch_size="1,2,4", concurrency="1")
     assert [one["batch_size"] for one in document["points"]] == [1, 4]
     assert document["left_out"] == {"the device is gone": 1}
-    assert "1 point(s) left out: the device is gone" in as_markdown(document)
+    assert "1 point left out: the device is gone." in warnings_of(document)
     with pytest.raises(BackendFailed):
         measured(echo_artifact, batch_size="2", concurrency="1")
 

@@ -238,9 +238,7 @@ def test_a_layout_that_cannot_fit_is_refused_with_the_numbers():
     with pytest.raises(UsageError) as refused:
         cores.require_device_memory(layout, BERT_LARGE, 4)
     assert "302,309,376 weights take 0.66 GiB a copy; 4 copies" in refused.value.message
-    assert (
-        "times 4 bucket(s), put 10.60 GiB on the fullest chip of inf1.xlarge, which has 8 GiB" in refused.value.message
-    )
+    assert "times 4 buckets, put 10.60 GiB on the fullest chip of inf1.xlarge, which has 8 GiB" in refused.value.message
 
 
 @given(st.integers(1, 10**9), st.integers(1, 8), instances)

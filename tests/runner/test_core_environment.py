@@ -48,7 +48,7 @@ def test_how_the_number_of_cores_came_about_is_told():
     lines = core_environment(artifact(8, "pipeline", "inf1.6xlarge", refused=[12])).explanation
     assert lines[0] == "8 pipeline cores: because"
     assert lines[1] == "the compiler refused 12 cores and took 8"
-    assert "2 worker(s) over 8 core(s) each" in lines[2] and "keep 8 request(s) in flight" in lines[2]
+    assert "2 workers over 8 cores each" in lines[2] and "keep 8 requests in flight" in lines[2]
 
 
 def test_what_cannot_be():

@@ -27,7 +27,7 @@ def test_cpus_are_divided_and_never_oversubscribed(echo_artifact, four_cpus):
     assert [place.variables["OMP_NUM_THREADS"] for place in found.places] == ["2", "2"]
     with pytest.raises(UsageError, match="5 workers are more than the 4 CPU core"):
         place_workers(echo_artifact, workers=5)
-    with pytest.raises(UsageError, match="2 workers of 3 threads oversubscribe the 4 CPU core"):
+    with pytest.raises(UsageError, match="2 workers × 3 threads is more than the 4 CPU cores"):
         place_workers(echo_artifact, workers=2, threads=3)
 
 

@@ -24,7 +24,7 @@ from neuronbert.backends.neuron.tracing import import_torch_neuron
 from neuronbert.backends.outputs import Output, Outputs, all_finite, equal, named
 from neuronbert.backends.tracing import example_inputs
 from neuronbert.checkpoint.families import TorchModel
-from neuronbert.errors import BackendFailed, BackendUnavailable
+from neuronbert.errors import BackendFailed, BackendUnavailable, counted
 from neuronbert.hardware.cores import MAX_CORES, MAX_HOST_THREADS, NUM_CORES, environment_set
 from neuronbert.hardware.machine import library_version, library_versions
 from neuronbert.hardware.neuron import FIRST_REAL_NEURON
@@ -171,7 +171,7 @@ def _cores(module: Any, variant: Variant, variables: Dict[str, str], wanted_grou
         if variables != _process.variables:
             raise BackendFailed(
                 f"the Neuron runtime of this process was started with {_listed(_process.variables)} and keeps its "
-                f"{_process.cores} core(s); {_listed(variables)} now has no effect",
+                f"{counted(_process.cores, 'core')}; {_listed(variables)} now has no effect",
                 hint="set the variables before the first load, and restart the process (in a notebook: the kernel)",
             )
         cores = _process.cores

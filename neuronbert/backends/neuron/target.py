@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import List, Mapping, NamedTuple, Optional, Sequence, Tuple, Union
 
 from neuronbert.backends.base import Bucket, Recipe, Variant
-from neuronbert.errors import ArtifactError, UsageError
+from neuronbert.errors import ArtifactError, UsageError, counted
 from neuronbert.hardware.cores import (
     DATA_PARALLEL,
     MODES,
@@ -62,7 +62,7 @@ class NeuronPlan(NamedTuple):
         how = "one model per core" if self.choice is None else self.choice.sentence()
         return [
             f"{layout.mode} on {layout.instance}: {how}; "
-            f"{layout.replicas} core group(s), {layout.idle_cores} core(s) idle",
+            f"{counted(layout.replicas, 'core group')}, {counted(layout.idle_cores, 'core')} idle",
             self.memory.sentence(),
         ]
 

@@ -3,6 +3,7 @@
 from typing import List, Mapping, NamedTuple, Optional
 
 from neuronbert.cli.doctor.facts import COMPILING, ENGINES, ENGINES_ERROR, INF1_COMPILING, REQUIRED, Facts
+from neuronbert.errors import counted
 from neuronbert.hardware import machine, neuron
 from neuronbert.hardware.requirements import version_meets
 
@@ -107,8 +108,8 @@ def check_cpu(facts: Facts) -> Check:
 def check_threads(facts: Facts) -> Check:
     """Cores against what the environment tells libraries to use."""
     usable, best = facts.usable_cpus, facts.physical_cores
-    cpus = f"{usable} of {facts.affinity_cpus}" if usable < facts.affinity_cpus else f"{usable}"
-    cores = f"{cpus} CPUs on {count(best, 'core')}"
+    cpus = counted(facts.affinity_cpus, "CPU")
+    cores = f"{f'{usable} of ' if usable < facts.affinity_cpus else ''}{cpus} on {counted(best, 'core')}"
     quota = f" (the container's quota is {facts.cpu_quota:g})" if facts.cpu_quota is not None else ""
     set_here = {name: facts.environ[name] for name in THREAD_VARIABLES if facts.environ.get(name)}
     for name, value in set_here.items():
@@ -120,7 +121,7 @@ def check_threads(facts: Facts) -> Check:
             found = f"{cores}{quota}; {name}={value} starts more threads than there are CPUs: they wait for each other"
             return Check("threads", WARN, found, f"export {name}={best}")
         if int(first) < best:
-            found = f"{cores}{quota}; {name}={value} leaves {count(best - int(first), 'core')} idle"
+            found = f"{cores}{quota}; {name}={value} leaves {counted(best - int(first), 'core')} idle"
             return Check("threads", WARN, found, f"unset {name}, unless several processes share this machine")
     listed = ", ".join(f"{name}={value}" for name, value in set_here.items())
     return Check("threads", OK, f"{cores}{quota}" + (f"; {listed}" if listed else ""))
@@ -178,11 +179,6 @@ def _faults(facts: Facts, wanted: Mapping[str, str]) -> List[str]:
 
 def _versions(facts: Facts, names: Mapping[str, str]) -> str:
     return ", ".join(f"{name} {facts.libraries[name]}" for name in names)
-
-
-def count(number: int, noun: str) -> str:
-    """``1 core`` or ``2 cores``."""
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def _gib(count: int) -> str:

@@ -1,7 +1,8 @@
 """The checks of torch-neuron, the Neuron driver, the NeuronCores and their variables: facts in, one line out."""
 
 from neuronbert.cli.doctor.facts import Facts
-from neuronbert.cli.doctor.machine_checks import FAIL, OK, WARN, Check, count
+from neuronbert.cli.doctor.machine_checks import FAIL, OK, WARN, Check
+from neuronbert.errors import counted
 from neuronbert.hardware.cores import GROUP_SIZES, NUM_CORES, VISIBLE_CORES
 from neuronbert.hardware.neuron import (
     DRIVER_INSTALL,
@@ -58,7 +59,7 @@ def check_driver(facts: Facts) -> Check:
         what = f"driver {driver} does not drive Inferentia 1: 2.24 is the last line that does"
         return Check("inferentia", FAIL, what, DRIVER_INSTALL)
     if chips and not devices:
-        what = f"{count(chips, 'chip')} on the PCI bus and no /dev/neuron0: no driver, or not given to this container"
+        what = f"{counted(chips, 'chip')} on the PCI bus and no /dev/neuron0: no driver, or not given to this container"
         return Check("inferentia", FAIL, what, f"{DRIVER_INSTALL}; in a container --device=/dev/neuron0")
     if facts.emulation_error:
         what = f"NEURONBERT_EMULATE={emulated} cannot be emulated: {facts.emulation_error.splitlines()[0]}"
@@ -69,7 +70,7 @@ def check_driver(facts: Facts) -> Check:
     if facts.unreachable_devices:
         listed = " ".join(facts.unreachable_devices)
         return Check("inferentia", FAIL, f"this user may not open {listed}", f"sudo chmod a+rw {listed}")
-    device = f"{count(len(devices), 'device')}, driver {driver or 'version unknown'}"
+    device = f"{counted(len(devices), 'device')}, driver {driver or 'version unknown'}"
     if emulated:
         what = f"{device}, yet NEURONBERT_EMULATE={emulated} is set"
         return Check("inferentia", WARN, what, "unset NEURONBERT_EMULATE")

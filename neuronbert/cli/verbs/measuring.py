@@ -65,11 +65,11 @@ def evaluate(artifact: str, data: str, as_json: bool, **options: Any) -> None:
 @json_option
 def benchmark_(artifact: str, as_json: bool, **options: Any) -> None:
     """Measure ARTIFACT through the runner: throughput against latency, swept over the settings given."""
-    from neuronbert.benchmark.report import as_markdown
     from neuronbert.benchmark.sweep import benchmark_artifact
+    from neuronbert.cli.benchmark_table import benchmark_text
 
     document = benchmark_artifact(artifact, progress=note, **options)
-    show(as_json, document, lambda: as_markdown(document).rstrip())
+    show(as_json, document, lambda: benchmark_text(document))
 
 
 @click.command("plan")

@@ -225,7 +225,7 @@ def test_8_a_pipeline_is_asked_one_question_at_a_time(start_emulator, pipeline_a
         Engine(pipeline_artifact)
     result = core_environment(pipeline_artifact, instance_type="inf1.xlarge")
     assert result.variables == {"NEURONCORE_GROUP_SIZES": "2,2", VISIBLE: "0-3"}
-    assert any("keep 2 request(s) in flight for each" in line for line in result.explanation)
+    assert any("keep 2 requests in flight for each" in line for line in result.explanation)
     for name, value in result.variables.items():
         monkeypatch.setenv(name, value)
     start_emulator()
