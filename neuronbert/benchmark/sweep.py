@@ -13,7 +13,7 @@ import shlex
 import sys
 from collections import Counter
 from pathlib import Path
-from typing import Dict, List, Mapping, NamedTuple, Optional, Sequence, Union
+from typing import Callable, Dict, List, Mapping, NamedTuple, Optional, Sequence, Union
 
 import numpy as np
 
@@ -69,6 +69,7 @@ def benchmark_artifact(
     prices: Optional[Union[str, Path]] = None,
     loadgen: bool = False,
     progress: Progress = lambda line: None,
+    on_point: Callable[[int, int], None] = lambda done, total: None,
 ) -> Document:
     """Measure every combination of the settings; the report as a document (neuronbert.benchmark.report).
 
@@ -86,6 +87,8 @@ def benchmark_artifact(
     from what lies beside it. ``compare``: an earlier JSON report; GateRefused when a point is slower beyond the noise
     of both. ``latency_p95_ms``: what a service must keep; the report then has the cost there beside that at saturation.
     ``instance_type`` is what a price is looked up for, and for inf1 whose cores are used.
+    ``progress`` is called with lines for a person, ``on_point`` before each point with how many are done, of how
+    many.
 
     Raises UsageError for settings that cannot be, ArtifactError for what the artifact does not have.
     """
@@ -96,7 +99,7 @@ def benchmark_artifact(
         input_data=input_data, longest_s=longest_s, report=report, compare=compare, latency_p95_ms=latency_p95_ms,
         instance_type=instance_type, prices=prices, loadgen=loadgen,
     )  # fmt: skip
-    return _sweep(artifact, options, progress)
+    return _sweep(artifact, options, progress, on_point)
 
 
 class SweepFacts(NamedTuple):
@@ -107,7 +110,9 @@ class SweepFacts(NamedTuple):
     asked: Dict[str, object]
 
 
-def _sweep(artifact: Union[Artifact, PathLike], options: SweepOptions, progress: Progress) -> Document:
+def _sweep(
+    artifact: Union[Artifact, PathLike], options: SweepOptions, progress: Progress, on_point: Callable[[int, int], None]
+) -> Document:
     """Plan the points, measure each, and make the report of them."""
     loaded = artifact if isinstance(artifact, Artifact) else load_artifact(artifact)
     period = Period(longest_s=options.longest_s)
@@ -119,7 +124,7 @@ def _sweep(artifact: Union[Artifact, PathLike], options: SweepOptions, progress:
     facts = _facts_of(plan, options)
     before = _report_to_compare(options, facts, plan.settings)
     saved = SavedPoints(options.report, _what_must_not_change(plan, options, facts))
-    failed = _measure_points(plan, options, period, saved, progress)
+    failed = _measure_points(plan, options, period, saved, progress, on_point)
     document = document_of(
         [saved.points[setting] for setting in plan.settings if setting in saved.points],
         command=_command(artifact, options),
@@ -190,7 +195,12 @@ def _evenly_mixed(inputs: List[Input], task: Task) -> List[Input]:
 
 
 def _measure_points(
-    plan: SweepPlan, options: SweepOptions, period: Period, saved: SavedPoints, progress: Progress
+    plan: SweepPlan,
+    options: SweepOptions,
+    period: Period,
+    saved: SavedPoints,
+    progress: Progress,
+    on_point: Callable[[int, int], None],
 ) -> "Counter[str]":
     """Measure every point that is not saved yet; the reasons of those that failed, and how many did for each."""
     shapes = ShapeCompiler(plan.artifact, plan.instances, progress)
@@ -204,6 +214,7 @@ def _measure_points(
     for number, setting in enumerate(plan.settings, start=1):
         if setting in saved.points:
             continue
+        on_point(len(saved.points) + sum(failed.values()), len(plan.settings))
         position = f"{number}/{len(plan.settings)}"
         try:
             point = _point(plan, setting, shapes, shared, saved)

@@ -10,7 +10,7 @@ import math
 import os
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple, Union
+from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple, Union
 
 from neuronbert.errors import CheckpointError, NoConfiguration, UsageError
 from neuronbert.hardware import cores
@@ -65,6 +65,7 @@ def plan(
     instance_type: Sequence[str] = (),
     prices: Optional[Union[str, Path]] = None,
     measured: Optional[Union[str, Path]] = None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
     **hub_options: Any,
 ) -> Plan:
     """Every configuration for ``checkpoint`` (hub id, folder, "demo", artifact, or a ModelShape), the best first.
@@ -74,7 +75,8 @@ def plan(
     million at that load, "latency" is what one request takes by itself (more instances shorten any queue, so the queue
     only has to meet the target), "throughput" is what one instance can take. ``sdk_release`` of the Neuron SDK is what
     the predictions are for (1.13, 1.17 or 2.20: the same device became faster). ``measured`` is a report of
-    ``neuronbert benchmark``. ``prices`` is a file as in ``neuronbert.hardware.prices``.
+    ``neuronbert benchmark``. ``prices`` is a file as in ``neuronbert.hardware.prices``. ``progress`` is called with
+    how many configurations are judged, of how many.
 
     Raises NoConfiguration, with the nearest that can be had, when nothing meets ``latency_p95_ms``; UsageError for
     options out of range and unknown instance types; InputError for a price file or report that cannot be used.
@@ -101,7 +103,10 @@ def plan(
             f"there is no configuration on {', '.join(wanted)}: the device model knows inf1, nothing else was measured",
             hint=f"one of {', '.join(cores.INSTANCE_TYPES)}, or --measured with a report of neuronbert benchmark",
         )
-    judged = [candidate if candidate.rejected else judge(candidate, target) for candidate in candidates]
+    judged = []
+    for candidate in candidates:
+        judged.append(candidate if candidate.rejected else judge(candidate, target))
+        progress(len(judged), len(candidates))
     possible = [configuration for configuration in judged if not configuration.rejected]
     rejected = [configuration for configuration in judged if configuration.rejected]
     ranked = sorted(possible, key=functools.partial(_rank, target.objective))

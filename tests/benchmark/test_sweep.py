@@ -33,10 +33,12 @@ def measured(artifact, **options):
 
 
 def test_a_sweep_has_a_point_for_every_combination(echo_artifact, tmp_path):
-    lines = []
+    lines, done = [], []
     document = measured(
-        echo_artifact, batch_size="1,8", sequence_length="64", report=tmp_path / "report.json", progress=lines.append
-    )
+        echo_artifact, batch_size="1,8", sequence_length="64", report=tmp_path / "report.json", progress=lines.append,
+        on_point=lambda *counts: done.append(counts),
+    )  # fmt: skip
+    assert done == [(0, 4), (1, 4), (2, 4), (3, 4)]
     points = document["points"]
     assert [(one["batch_size"], one["concurrency"], one["sequence_length"]) for one in points] == [
         (1, 1, 64),
@@ -138,7 +140,12 @@ def test_questions_without_text_for_a_length_are_said_before_anything_is_measure
 
 def test_the_options_of_a_sweep_are_those_of_the_call_in_their_order():
     parameters = list(inspect.signature(benchmark_artifact).parameters)
-    assert ["artifact", *(field.name for field in dataclasses.fields(SweepOptions)), "progress"] == parameters
+    assert [
+        "artifact",
+        *(field.name for field in dataclasses.fields(SweepOptions)),
+        "progress",
+        "on_point",
+    ] == parameters
 
 
 def test_the_command_of_an_api_call_has_its_options(echo_artifact):

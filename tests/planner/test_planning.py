@@ -320,3 +320,12 @@ def test_an_older_sdk_is_predicted_slower():
         for release in ("1.13", "2.20")
     )
     assert old.best.capacity_per_s < new.best.capacity_per_s
+
+
+def test_progress_counts_every_configuration():
+    counts = []
+    result = plan(
+        BERT_BASE, sequence_length=128, instance_type=["inf1.xlarge"], progress=lambda *two: counts.append(two)
+    )
+    total = len(result.ranked) + len(result.rejected)
+    assert counts == [(number, total) for number in range(1, total + 1)]

@@ -68,7 +68,8 @@ def benchmark_(artifact: str, as_json: bool, **options: Any) -> None:
     from neuronbert.benchmark.sweep import benchmark_artifact
     from neuronbert.cli.benchmark_table import benchmark_text
 
-    document = benchmark_artifact(artifact, progress=note, **options)
+    with Progress("measuring") as progress:
+        document = benchmark_artifact(artifact, progress=note, on_point=progress, **options)
     show(as_json, document, lambda: benchmark_text(document))
 
 
@@ -90,5 +91,6 @@ def plan_(checkpoint: str, as_json: bool, **options: Any) -> None:
     from neuronbert.cli.plan_table import plan_text
     from neuronbert.planner.planning import plan
 
-    result = plan(checkpoint, **options)
+    with Progress("planning") as progress:
+        result = plan(checkpoint, progress=progress, **options)
     show(as_json, result.as_dict(), lambda: plan_text(result))
