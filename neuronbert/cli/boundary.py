@@ -55,14 +55,18 @@ def run_group(group: click.Group, arguments: Sequence[str]) -> int:
 
 
 class Interrupted(KeyboardInterrupt):
-    """SIGINT or SIGTERM. A subclass: Python ends by the signal itself when a plain KeyboardInterrupt passes exec()."""
+    """SIGINT, SIGTERM or SIGHUP. A subclass: Python ends by the signal itself when a plain KeyboardInterrupt passes
+    exec().
+    """
 
 
 @contextmanager
 def signals_as_interrupts(received: List[int]) -> Iterator[None]:
-    """A service manager stops with SIGTERM what a person stops with Ctrl-C: both must leave nothing half-made.
+    """A service manager stops with SIGTERM what a person stops with Ctrl-C, or by closing the terminal (SIGHUP).
 
-    Each is added to ``received``, for libraries that make an error of their own of it.
+    All of them must leave nothing half-made. Each is added to ``received``, for libraries that make an error of their
+    own of it. A SIGTERM or SIGHUP after another signal changes nothing: they often come together, and what cleans up
+    must not be interrupted by the second. Under nohup SIGHUP stays ignored.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -70,9 +74,11 @@ def signals_as_interrupts(received: List[int]) -> Iterator[None]:
 
     def interrupt(number: int, _: object) -> None:
         received.append(number)
-        raise Interrupted
+        if len(received) == 1 or number == signal.SIGINT:
+            raise Interrupted
 
-    before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
+    hung_up = () if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else (signal.SIGHUP,)
+    before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM, *hung_up)}
     try:
         yield
     finally:
@@ -88,8 +94,10 @@ def discard_stdout() -> None:
 
 def report_interrupt(as_json: bool) -> int:
     """Say that the command was interrupted; the exit code."""
-    note("interrupted")
-    return end("interrupted", None, EXIT_INTERRUPTED, as_json)
+    with suppress(OSError):  # the terminal that it would be said on may be what hung up
+        note("interrupted")
+        end("interrupted", None, EXIT_INTERRUPTED, as_json)
+    return EXIT_INTERRUPTED
 
 
 def report_unwritable(error: OSError, as_json: bool) -> int:

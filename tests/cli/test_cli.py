@@ -2,12 +2,15 @@
 
 import dataclasses
 import errno
+import fcntl
 import inspect
 import json
 import os
+import pty
 import signal
 import subprocess
 import sys
+import termios
 import threading
 from pathlib import Path
 
@@ -540,16 +543,63 @@ def test_a_reader_that_leaves_is_no_error(echo_artifact):
     assert (done.returncode, done.stderr) == (0, "")
 
 
-@pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_during_compile_leaves_nothing(tmp_path, sign):
-    command = [sys.executable, "-m", "neuronbert", "compile", "demo", str(tmp_path / "out"), "--backend", "torchscript"]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+def heed_hangups():
+    """In the child: SIGHUP as usual, even where the tests run under nohup; stdin is its terminal if it can be."""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    if os.isatty(0) and os.getsid(0) == os.getpid():
+        fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+
+
+def compile_command(checkpoint, output):
+    return [sys.executable, "-m", "neuronbert", "compile", checkpoint, output, "--backend", "echo"]
+
+
+@pytest.mark.parametrize("signs", [[signal.SIGINT], [signal.SIGTERM], [signal.SIGHUP, signal.SIGTERM, signal.SIGHUP]])
+def test_a_signal_during_compile_leaves_nothing(tmp_path, tiny_checkpoint, signs):
+    command = compile_command(tiny_checkpoint, tmp_path / "out")
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=heed_hangups) as process:
         assert process.stderr is not None
         next(line for line in process.stderr if "answering" in line)
         assert any("partial" in name for name in os.listdir(tmp_path))
-        process.send_signal(sign)
+        for sign in signs:
+            process.send_signal(sign)
         assert process.wait(timeout=120) == 130
+        assert process.stderr.read().strip().splitlines()[-1] == "interrupted"
     assert os.listdir(tmp_path) == []
+
+
+def test_a_terminal_that_is_closed_during_compile_leaves_nothing(tmp_path, tiny_checkpoint):
+    ours, its = pty.openpty()
+    process = subprocess.Popen(
+        compile_command(tiny_checkpoint, tmp_path / "out"),
+        stdin=its,
+        stdout=its,
+        stderr=its,
+        start_new_session=True,
+        preexec_fn=heed_hangups,
+    )
+    os.close(its)
+    said = b""
+    while b"answering" not in said:
+        said += os.read(ours, 4096)
+    assert any("partial" in name for name in os.listdir(tmp_path))
+    os.close(ours)
+    assert process.wait(timeout=120) == 130
+    assert os.listdir(tmp_path) == []
+
+
+def test_nohup_is_respected(tmp_path, tiny_checkpoint, monkeypatch, capsys):
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+
+        def load(folder):
+            os.kill(os.getpid(), signal.SIGHUP)
+            raise BackendFailed("went on")
+
+        monkeypatch.setattr("neuronbert.artifact.manifest.load_artifact", load)
+        assert "went on" in refused(capsys, "inspect", "some/artifact")
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 @pytest.mark.parametrize("made_of_it", [KeyboardInterrupt, BackendFailed, RuntimeError])
