@@ -172,7 +172,7 @@ def refuse_unsafe_paths(folder: Path, paths: Mapping[str, str]) -> None:
 
 def refuse_unlisted_files(folder: Path, expected: Mapping[str, str]) -> None:
     """Raise ArtifactError for what is no regular file or folder, is not listed, or is listed and not there."""
-    present = set(_files_below(folder, folder))
+    present = set(_files_below(folder))
     extra = sorted(present - set(expected) - {MANIFEST_NAME})
     if extra:
         raise ArtifactError(
@@ -185,19 +185,22 @@ def refuse_unlisted_files(folder: Path, expected: Mapping[str, str]) -> None:
         raise _damaged(folder, f"{missing[0]} is missing")
 
 
-def _files_below(folder: Path, root: Path) -> Iterator[str]:
-    """The path, relative to ``root``, of every regular file below ``folder``; ArtifactError for anything else."""
-    with readable(folder, DAMAGED):
-        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
-    for entry in entries:
-        path = Path(entry.path)
-        with readable(path, DAMAGED):
-            found = entry.stat(follow_symlinks=False)
-        if stat.S_ISDIR(found.st_mode):
-            yield from _files_below(path, root)
-        else:
-            refuse_irregular(path, found, DAMAGED)
-            yield path.relative_to(root).as_posix()
+def _files_below(root: Path) -> Iterator[str]:
+    """The path, relative to ``root``, of every regular file below it; ArtifactError for anything else."""
+    waiting = [root]
+    while waiting:
+        folder = waiting.pop()
+        with readable(folder, DAMAGED):
+            entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+        for entry in entries:
+            path = Path(entry.path)
+            with readable(path, DAMAGED):
+                found = entry.stat(follow_symlinks=False)
+            if stat.S_ISDIR(found.st_mode):
+                waiting.append(path)
+            else:
+                refuse_irregular(path, found, DAMAGED)
+                yield path.relative_to(root).as_posix()
 
 
 def verify_checksums(folder: Path, expected: Mapping[str, str]) -> None:

@@ -30,7 +30,7 @@ def label_count(config: Mapping[str, Any], head: Head) -> int:
     """How many labels a model of ``config`` with ``head`` tells apart; 2 is transformers' default."""
     names, number = config.get("id2label"), config.get("num_labels")
     named = len(names) if isinstance(names, dict) else 0
-    return head.labels or named or (number if isinstance(number, int) and number > 0 else 2)
+    return head.labels or named or number or 2
 
 
 def head_at(place: str) -> Head:
@@ -122,6 +122,12 @@ def family_of(config: Config, where: str) -> Family:
     return FAMILIES[model_type]
 
 
+def family_like(config: Config) -> Family:
+    """The family of ``config``; BERT, as most models count, for one that is not served."""
+    model_type = config.get("model_type")
+    return FAMILIES.get(model_type, FAMILIES["bert"]) if isinstance(model_type, str) else FAMILIES["bert"]
+
+
 def named_classes(config: Config) -> List[str]:
     """The class names under ``architectures``; empty where that is no list of strings."""
     names = config.get("architectures")
@@ -151,26 +157,23 @@ def _refuse_variants(config: Config, where: str) -> None:
         )
 
 
-def size_of(config: Config, family: Family, key: str, where: str = "config.json") -> int:
+def size_of(config: Config, family: Family, key: str) -> int:
     """One size from the config under transformers' common spelling, or the family's default."""
     own = _DISTILBERT_SPELLINGS.get(key, key) if family.model_type == "distilbert" else key
-    value = config.get(own, config.get(key, family.defaults[key]))
-    if value is None and key == "pad_token_id":
-        value = family.defaults[key]
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-        raise CheckpointError(
-            f"{where}: {own} is {value!r}, not a whole number",
-            hint="fetch config.json again from where the checkpoint came from",
-        )
-    return value
+    value = config.get(own, config.get(key))
+    return family.defaults[key] if value is None else int(value)
 
 
 def usable_positions(config: Config, family: Family) -> int:
     """The most tokens in a row. RoBERTa counts positions from pad_token_id + 1, so 514 positions hold 512."""
     positions = size_of(config, family, "max_position_embeddings")
-    if family.model_type == "roberta":
-        return positions - size_of(config, family, "pad_token_id") - 1
-    return positions
+    before = size_of(config, family, "pad_token_id") + 1 if family.model_type == "roberta" else 0
+    if positions <= before:
+        raise CheckpointError(
+            f"config.json: max_position_embeddings is {positions}, and this model counts positions from {before} on",
+            hint="fetch config.json again from where the checkpoint came from",
+        )
+    return positions - before
 
 
 def expected_shapes(
@@ -179,10 +182,10 @@ def expected_shapes(
     """Name → shape of every weight of the encoder that ``config`` describes, and of ``head``."""
 
     def size(key: str) -> int:
-        return size_of(config, family, key, where)
+        return size_of(config, family, key)
 
     hidden, heads = size("hidden_size"), size("num_attention_heads")
-    if heads < 1 or hidden % heads:
+    if hidden % heads:
         raise CheckpointError(
             f"{where}: hidden size {hidden} cannot be split over {heads} attention heads",
             hint="fetch config.json again from where the checkpoint came from",

@@ -5,12 +5,14 @@ Reads and checks everything without torch or transformers; only ``Checkpoint.tor
 
 import json
 import os
+import stat
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple, Union
 
 from neuronbert.checkpoint import weights
+from neuronbert.checkpoint.config import DAMAGED, read_config, refuse_malformed
 from neuronbert.checkpoint.families import (
     Config,
     Family,
@@ -29,8 +31,9 @@ from neuronbert.checkpoint.families import (
 )
 from neuronbert.checkpoint.tokenizer_files import largest_id, read_tokenizer, uses_token_types
 from neuronbert.checkpoint.weights import StoredTensor, Tensors
-from neuronbert.errors import CheckpointError
+from neuronbert.errors import CheckpointError, quoted
 from neuronbert.hardware.libraries import optional_imports
+from neuronbert.hardware.untrusted import is_there, readable
 
 # A name or folder, or a pair of transformers objects (model, tokenizer).
 Source = Union[str, "os.PathLike[str]", Tuple[Any, Any], List[Any]]
@@ -151,9 +154,14 @@ def _locate(
     if name == "demo":
         return _Location(_demo_folder(), "demo", None)
     folder = Path(name).expanduser()
-    if name and folder.is_dir():
+    try:
+        with readable(folder, DAMAGED):
+            kind = os.stat(folder).st_mode if name and "\0" not in name else 0
+    except (FileNotFoundError, NotADirectoryError):
+        kind = 0
+    if stat.S_ISDIR(kind):
         return _Location(folder, name, None)
-    if name and folder.exists():
+    if kind:
         raise CheckpointError(
             f"{name} is a file; a checkpoint is a folder with config.json", hint=f"pass its folder: {folder.parent}"
         )
@@ -176,8 +184,15 @@ def _demo_folder() -> Path:
 
 def _read_weights(location: _Location, allow_pickle: bool) -> Tuple[Config, Family, Tensors]:
     config = _read_config(location.folder)
-    family = family_of(config, str(location.folder / "config.json"))
+    family = _family_of(config, str(location.folder / "config.json"))
     return config, family, weights.read_folder(location.folder, allow_pickle)
+
+
+def _family_of(config: Config, where: str) -> Family:
+    """The family first: a model that is not served may call anything ``hidden_size``."""
+    family = family_of(config, where)
+    refuse_malformed(config, where)
+    return family
 
 
 def _checked(
@@ -199,7 +214,7 @@ def _from_objects(source: Sequence[Any], heads: Sequence[Head]) -> Checkpoint:
     name = f"in-memory {type(model).__name__}"
     config = json.loads(model.config.to_json_string(use_diff=False))
     config["architectures"] = [type(model).__name__]
-    family = family_of(config, name)
+    family = _family_of(config, name)
     state = weights.from_state_dict(model.state_dict(), name)
     head = _find_head(state, family, config, name, heads)
     tensors = _served(state, family, head, config, name)
@@ -241,33 +256,23 @@ def _describe(base: BaseCheckpoint, head: Head) -> Checkpoint:
 
 
 def _input_names(family: Family, config: Config, tokenizer: Mapping[str, bytes]) -> Tuple[str, ...]:
-    kinds = config.get("type_vocab_size", family.defaults["type_vocab_size"])
+    kinds = size_of(config, family, "type_vocab_size")
     if family.has_token_types and kinds >= 2 and uses_token_types(tokenizer):
         return ("input_ids", "attention_mask", "token_type_ids")
     return ("input_ids", "attention_mask")
 
 
 def _read_config(folder: Path) -> Config:
-    path = folder / "config.json"
     # Checked first: an artifact holds a config.json too.
-    if (folder / "neuronbert.json").exists():
+    if is_there(folder / "neuronbert.json", DAMAGED):
         raise CheckpointError(
             f"{folder} is a compiled artifact already, not a checkpoint",
-            hint=f"neuronbert inspect {folder}, or pass the checkpoint that it was compiled from",
+            hint=f"neuronbert inspect {quoted(folder)}, or pass the checkpoint that it was compiled from",
         )
-    if not path.is_file():
+    config = read_config(folder)
+    if config is None:
         raise CheckpointError(
             f"{folder} has no config.json", hint="pass the folder that transformers' save_pretrained wrote, or a hub id"
-        )
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise CheckpointError(f"{path} is not valid JSON: {error}", hint="fetch config.json again") from error
-    except OSError as error:
-        raise CheckpointError(f"{path} cannot be read: {error.strerror}", hint=f"ls -l {path}") from error
-    if not isinstance(config, dict):
-        raise CheckpointError(
-            f"{path} holds a {type(config).__name__}, not a JSON object", hint="fetch config.json again"
         )
     return config
 
@@ -275,6 +280,12 @@ def _read_config(folder: Path) -> Config:
 def _served(stored: Tensors, family: Family, head: Optional[Head], config: Config, config_name: str) -> Tensors:
     """The weights that ``config`` and ``head`` ask for, under their current names; all checks made."""
     named = _renamed(stored, family, head)
+    layers = size_of(config, family, "num_hidden_layers")
+    if layers > len(named):
+        raise CheckpointError(
+            f"{config_name}: num_hidden_layers is {layers:,}, and {_file_of(named)} holds {len(named):,} weights",
+            hint="fetch the checkpoint again, or check num_hidden_layers in config.json",
+        )
     shapes = expected_shapes(config, family, head, config_name)
     model = family.class_prefix + ("Model" if head is None else head.class_suffix)
     _require_same_names(named, shapes, model, config_name)

@@ -11,6 +11,7 @@ from typing import Any, Dict, Mapping, Optional, Tuple
 import numpy as np
 import torch
 
+from neuronbert.checkpoint.config import DAMAGED
 from neuronbert.checkpoint.families import Config, Family, Head, TorchModel, label_count
 from neuronbert.errors import BackendFailed
 
@@ -106,11 +107,16 @@ def new_transformers_model(family: Family, head: Head, config: Config) -> TorchM
     """A float32 model with transformers' random weights; the state of the caller's random numbers does not change."""
     settings = {key: value for key, value in config.items() if key not in _NOT_OUR_SETTINGS}
     settings.update(num_labels=label_count(config, head), chunk_size_feed_forward=0)
-    parsed = getattr(transformers, family.config_class).from_dict(settings)
-    # Eager attention is the one form that every release has and every exporter and fusion knows.
-    parsed._attn_implementation = "eager"
-    with torch.random.fork_rng(devices=[]):
-        model = getattr(transformers, family.architecture(head))(parsed).float()
+    try:
+        parsed = getattr(transformers, family.config_class).from_dict(settings)
+        # Eager attention is the one form that every release has and every exporter and fusion knows.
+        parsed._attn_implementation = "eager"
+        with torch.random.fork_rng(devices=[]):
+            model = getattr(transformers, family.architecture(head))(parsed).float()
+    except Exception as error:  # each release has checks of its own, and trips over values that it does not check
+        raise DAMAGED.of(
+            f"transformers {transformers.__version__} makes no {family.architecture(head)} of config.json: {error!r}"
+        ) from error
     if family.model_type == "distilbert":
         _add_masks_in_distilbert(model)
     return model

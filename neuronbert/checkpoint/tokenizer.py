@@ -1,17 +1,22 @@
 """A checkpoint's tokenizer: texts to token ids, and the special tokens around them; tasks put rows together with it."""
 
-import json
 import re
 from pathlib import Path
-from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence, Union
+from typing import Any, List, Mapping, NamedTuple, Optional, Sequence, Union
 
 import numpy as np
 import tokenizers
 
-from neuronbert.checkpoint.families import FAMILIES, Config, usable_positions
-from neuronbert.checkpoint.tokenizer_files import Settings
+from neuronbert.checkpoint.config import read_config, refuse_malformed
+from neuronbert.checkpoint.families import Config, family_like, usable_positions
+from neuronbert.checkpoint.tokenizer_files import DAMAGED, SETTINGS, TOKENIZER_BYTES, Settings, tokenizer_errors
 from neuronbert.errors import CheckpointError
+from neuronbert.hardware.untrusted import document_of, read_optional
 
+_SAVE_AGAIN = (
+    "save the tokenizer again with this machine's transformers: "
+    "AutoTokenizer.from_pretrained(MODEL).save_pretrained(FOLDER)"
+)
 LONE_SURROGATES = re.compile("[\ud800-\udfff]")
 # Below this, the threads of tokenizers cost more than they save. But only with them does it release Python's lock,
 # which is why the runner sets Tokenizer.few_texts to 0.
@@ -62,7 +67,8 @@ class Tokenizer:
         self.pad_id = _special_id(backend, tokenizer_config, "pad_token", int(padding.get("pad_id", 0)))
         self.max_positions = _positions(self.config)
         limits = (tokenizer_config.get("model_max_length"), self.max_positions)
-        self.max_length = min((int(limit) for limit in limits if limit), default=None)
+        self.max_length = min((int(limit) for limit in limits if limit and limit >= 1), default=None)
+        self._refuse_foreign_ids()
 
     @classmethod
     def from_bytes(cls, tokenizer_json: bytes, tokenizer_config: bytes, config: Optional[Config] = None) -> "Tokenizer":
@@ -70,32 +76,35 @@ class Tokenizer:
 
         CheckpointError when either cannot be read or has no template for a pair of texts.
         """
-        try:
+        with tokenizer_errors("tokenizer.json", _SAVE_AGAIN):
             backend = tokenizers.Tokenizer.from_buffer(tokenizer_json)
-        except Exception as error:  # tokenizers raises plain Exception
-            raise CheckpointError(
-                f"tokenizer.json cannot be read by tokenizers {tokenizers.__version__}: {error}",
-                hint="save the tokenizer again with this machine's transformers: "
-                "AutoTokenizer.from_pretrained(MODEL).save_pretrained(FOLDER)",
-            ) from error
-        return cls(backend, _parse(tokenizer_config, "tokenizer_config.json"), config)
+        settings = document_of(tokenizer_config, "tokenizer_config.json", SETTINGS, DAMAGED)
+        return cls(backend, settings, config)
 
     @classmethod
     def from_files(cls, folder: Union[str, Path]) -> "Tokenizer":
         """From a folder with tokenizer.json, and tokenizer_config.json and config.json where they are present."""
         folder = Path(folder)
-        path = folder / "tokenizer.json"
-        if not path.is_file():
+        tokenizer_json = read_optional(folder / "tokenizer.json", DAMAGED, TOKENIZER_BYTES)
+        if tokenizer_json is None:
             raise CheckpointError(
                 f"{folder} has no tokenizer.json",
                 hint="save it with transformers: AutoTokenizer.from_pretrained(MODEL).save_pretrained(FOLDER)",
             )
-        contents = {
-            name: (folder / name).read_bytes() if (folder / name).is_file() else b"{}"
-            for name in ("tokenizer_config.json", "config.json")
-        }
-        config = _parse(contents["config.json"], "config.json")
-        return cls.from_bytes(path.read_bytes(), contents["tokenizer_config.json"], config)
+        config = read_config(folder)
+        if config is not None:
+            refuse_malformed(config, str(folder / "config.json"))
+        return cls.from_bytes(tokenizer_json, read_optional(folder / "tokenizer_config.json", DAMAGED) or b"{}", config)
+
+    def _refuse_foreign_ids(self) -> None:
+        """CheckpointError for ids in every row that the model has no embedding for; an engine reads on regardless."""
+        rows = self.config.get("vocab_size")
+        given = [*self.template.before, *self.template.between, *self.template.after, self.cls_id, self.pad_id]
+        if rows is not None and max(given) >= rows:
+            raise CheckpointError(
+                f"the tokenizer puts the id {max(given)} into every row, and the model has {rows} tokens (vocab_size)",
+                hint="fetch tokenizer and weights from one revision",
+            )
 
     def encode(self, texts: Sequence[str]) -> List[tokenizers.Encoding]:
         """Encode each text by itself, without special tokens; offsets count characters of the text given."""
@@ -121,7 +130,8 @@ def _encodable(text: str) -> str:
 
 def _derive_template(backend: tokenizers.Tokenizer) -> Template:
     """Read the special tokens from a pair that the tokenizer itself puts together, whatever its post-processor."""
-    encoding = backend.encode("a", "a")
+    with tokenizer_errors("tokenizer.json", _SAVE_AGAIN):
+        encoding = backend.encode("a", "a")
     ids = np.array(encoding.ids, dtype=np.int64)
     types = np.array(encoding.type_ids, dtype=np.int64)
     sides = encoding.sequence_ids  # of each token: None for a special one, 0 or 1 for the text it is from
@@ -157,14 +167,5 @@ def _special_id(backend: tokenizers.Tokenizer, tokenizer_config: Settings, name:
 def _positions(config: Config) -> Optional[int]:
     if config.get("max_position_embeddings") is None:
         return None
-    # A tokenizer may come with the config of a model that is not served; most count as BERT does.
-    model_type = config.get("model_type")
-    family = FAMILIES.get(model_type, FAMILIES["bert"]) if isinstance(model_type, str) else FAMILIES["bert"]
-    return usable_positions(config, family)
-
-
-def _parse(contents: bytes, name: str) -> Dict[str, Any]:
-    try:
-        return dict(json.loads(contents.decode("utf-8")))
-    except (ValueError, TypeError) as error:
-        raise CheckpointError(f"{name} is not a JSON object: {error}", hint="save the tokenizer again") from error
+    # A tokenizer may come with the config of a model that is not served.
+    return usable_positions(config, family_like(config))

@@ -4,10 +4,13 @@ Needs the ``tokenizers`` library, neither torch nor transformers.
 """
 
 import json
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Dict, List, Mapping, Tuple
+from typing import TYPE_CHECKING, Any, Dict, Iterator, List, Mapping, Tuple
 
 from neuronbert.errors import CheckpointError
+from neuronbert.hardware.schema import FLAG, TEXT, Form, Schema, object_of, record, whole
+from neuronbert.hardware.untrusted import MEBIBYTE, Refusal, document_of, read_optional
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -42,7 +45,36 @@ _ROBERTA_TOKENS = {
     "mask_token": "<mask>",
 }
 _FETCH_AGAIN = "fetch the tokenizer files again from where the checkpoint came from"
+DAMAGED = Refusal(CheckpointError, _FETCH_AGAIN)
 _NO_TRUNCATION = 1_000_000  # transformers writes 1e30 for "no limit known"
+TOKENIZER_BYTES = 64 * MEBIBYTE  # of tokenizer.json; a vocabulary of 250,000 tokens takes 17
+_VOCABULARY_BYTES = 16 * MEBIBYTE  # of every other file
+
+# A special token: a string, or the description of an AddedToken.
+_TOKEN: Form = {"type": ["string", "object", "null"], "required": ["content"], "properties": {"content": TEXT}}
+_ADDED: Form = {
+    "type": ["object", "null"],
+    "patternProperties": {"^[0-9]{1,9}$": record({"content": TEXT})},
+    "additionalProperties": False,
+}
+
+# tokenizer_config.json and special_tokens_map.json
+SETTINGS = Schema(
+    properties={
+        **dict.fromkeys(("unk_token", "sep_token", "pad_token", "cls_token", "mask_token"), _TOKEN),
+        **dict.fromkeys(("bos_token", "eos_token"), _TOKEN),
+        **dict.fromkeys(("do_lower_case", "tokenize_chinese_chars", "add_prefix_space"), FLAG),
+        "strip_accents": {"type": ["boolean", "null"]},
+        "model_max_length": {"type": ["number", "boolean", "null"]},
+        "model_input_names": {"type": ["array", "null"], "items": TEXT},
+        "padding_side": {"enum": ["left", "right", None]},
+        "tokenizer_class": {"type": ["string", "null"]},
+        "added_tokens_decoder": _ADDED,
+    }
+)
+# tokenizer.json: what is not here, the library that reads it checks by itself.
+TOKENIZER = Schema(properties={"normalizer": {"type": ["object", "null"]}})
+VOCABULARY = Schema(**object_of(whole(0, (1 << 32) - 1)))
 
 
 def read_tokenizer(folder: Path, model_type: str, usable_positions: int) -> Dict[str, bytes]:
@@ -50,14 +82,17 @@ def read_tokenizer(folder: Path, model_type: str, usable_positions: int) -> Dict
 
     ``usable_positions`` (tokens) limits model_max_length. Raises CheckpointError for a missing or damaged tokenizer.
     """
-    files = {name: (folder / name).read_bytes() for name in FILE_NAMES if (folder / name).is_file()}
+    found = {name: read_optional(folder / name, DAMAGED, _limit_bytes(name)) for name in FILE_NAMES}
+    files = {name: raw for name, raw in found.items() if raw is not None}
     settings = _settings(folder, files, model_type)
     if "tokenizer.json" in files:
         files["tokenizer.json"] = _checked(folder / "tokenizer.json", files["tokenizer.json"], settings)
     elif "vocab.txt" in files and model_type != "roberta":
-        files["tokenizer.json"] = _build_wordpiece(folder, files, settings)
+        with tokenizer_errors(f"the tokenizer of {folder}"):
+            files["tokenizer.json"] = _build_wordpiece(folder, files, settings)
     elif "vocab.json" in files and "merges.txt" in files and model_type == "roberta":
-        files["tokenizer.json"] = _build_byte_level(folder, files, settings)
+        with tokenizer_errors(f"the tokenizer of {folder}"):
+            files["tokenizer.json"] = _build_byte_level(folder, files, settings)
     else:
         wanted = "vocab.json and merges.txt" if model_type == "roberta" else "vocab.txt"
         raise CheckpointError(
@@ -67,6 +102,26 @@ def read_tokenizer(folder: Path, model_type: str, usable_positions: int) -> Dict
     settings["model_max_length"] = _sane_length(settings.get("model_max_length"), usable_positions)
     files["tokenizer_config.json"] = json.dumps(settings, indent=2, ensure_ascii=False, sort_keys=True).encode() + b"\n"
     return files
+
+
+def _limit_bytes(name: str) -> int:
+    return TOKENIZER_BYTES if name == "tokenizer.json" else _VOCABULARY_BYTES
+
+
+@contextmanager
+def tokenizer_errors(what: str, hint: str = _FETCH_AGAIN) -> Iterator[None]:
+    """Turn whatever ``tokenizers`` raises inside the block into a CheckpointError about ``what``."""
+    from tokenizers import __version__
+
+    try:
+        yield
+    except CheckpointError:
+        raise
+    except BaseException as error:
+        # It raises plain Exception, and where it panics a class of its own below BaseException.
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
+        raise CheckpointError(f"{what} cannot be read by tokenizers {__version__}: {error}", hint=hint) from error
 
 
 def uses_token_types(files: Mapping[str, bytes]) -> bool:
@@ -82,7 +137,9 @@ def largest_id(files: Mapping[str, bytes]) -> Tuple[int, str]:
     """The largest id that this tokenizer gives, and the token that has it; (-1, "") without a token."""
     from tokenizers import Tokenizer
 
-    vocabulary = Tokenizer.from_str(files["tokenizer.json"].decode("utf-8")).get_vocab(with_added_tokens=True)
+    with tokenizer_errors("tokenizer.json"):
+        tokenizer = Tokenizer.from_buffer(files["tokenizer.json"])
+        vocabulary = tokenizer.get_vocab(with_added_tokens=True)
     return max(((number, token) for token, number in vocabulary.items()), default=(-1, ""))
 
 
@@ -92,18 +149,8 @@ def _settings(folder: Path, files: Mapping[str, bytes], model_type: str) -> Dict
     settings: Dict[str, Any] = dict(defaults)
     for name in ("special_tokens_map.json", "tokenizer_config.json"):
         if name in files:
-            settings.update(_json_object(folder / name, files[name]))
+            settings.update(document_of(files[name], str(folder / name), SETTINGS, DAMAGED))
     return {key: value for key, value in settings.items() if value is not None or key not in defaults}
-
-
-def _json_object(path: Path, raw: bytes) -> Dict[str, Any]:
-    try:
-        value = json.loads(raw.decode("utf-8"))
-    except ValueError as error:
-        raise CheckpointError(f"{path} is not valid JSON: {error}", hint=_FETCH_AGAIN) from error
-    if not isinstance(value, dict):
-        raise CheckpointError(f"{path} holds a {type(value).__name__}, not a JSON object", hint=_FETCH_AGAIN)
-    return value
 
 
 def _sane_length(length: Any, usable_positions: int) -> int:
@@ -114,18 +161,14 @@ def _sane_length(length: Any, usable_positions: int) -> int:
 
 def _checked(path: Path, raw: bytes, settings: Settings) -> bytes:
     """tokenizer.json as it is, unless tokenizer_config.json overrules its normaliser, which transformers lets it do."""
-    from tokenizers import Tokenizer, __version__
+    from tokenizers import Tokenizer
 
-    described = _json_object(path, raw)
+    described = document_of(raw, str(path), TOKENIZER, DAMAGED)
     if _overrule_normalizer(described, settings):
         raw = json.dumps(described, ensure_ascii=False).encode()
-    try:
-        Tokenizer.from_str(raw.decode("utf-8"))
-    except Exception as error:  # the Rust library raises plain Exception
-        raise CheckpointError(
-            f"{path} cannot be read by tokenizers {__version__}: {error}",
-            hint=f"{_FETCH_AGAIN}, or python -m pip install --upgrade tokenizers if it was saved by a newer release",
-        ) from error
+    hint = f"{_FETCH_AGAIN}, or python -m pip install --upgrade tokenizers if it was saved by a newer release"
+    with tokenizer_errors(str(path), hint):
+        Tokenizer.from_buffer(raw)
     return raw
 
 
@@ -138,7 +181,7 @@ _NORMALIZER_KEYS = (
 
 def _overrule_normalizer(described: Dict[str, Any], settings: Settings) -> bool:
     normalizer = described.get("normalizer")
-    if not isinstance(normalizer, dict) or normalizer.get("type") != "BertNormalizer":
+    if normalizer is None or normalizer.get("type") != "BertNormalizer":
         return False
     wanted = {inner: settings[outer] for outer, inner in _NORMALIZER_KEYS if outer in settings}
     changed = any(normalizer.get(key) != value for key, value in wanted.items())
@@ -181,7 +224,7 @@ def _build_wordpiece(folder: Path, files: Mapping[str, bytes], settings: Setting
 def _build_byte_level(folder: Path, files: Mapping[str, bytes], settings: Settings) -> bytes:
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 
-    vocab = _json_object(folder / "vocab.json", files["vocab.json"])
+    vocab = document_of(files["vocab.json"], str(folder / "vocab.json"), VOCABULARY, DAMAGED)
     special = _special_ids(folder / "vocab.json", vocab, settings, _ROBERTA_TOKENS)
     prefix_space = bool(settings.get("add_prefix_space", False))
     tokenizer = Tokenizer(models.BPE(vocab, _merges(folder / "merges.txt", files["merges.txt"])))
@@ -216,8 +259,8 @@ def _merges(path: Path, raw: bytes) -> List[Tuple[str, str]]:
 def _special_ids(path: Path, vocab: Mapping[str, int], settings: Settings, kinds: Mapping[str, str]) -> Dict[str, int]:
     ids = {}
     for kind in kinds:
-        token = _token(settings, kind) if kind in settings else ""
-        if token in vocab:
+        token = _token(settings, kind) if kind in settings else None
+        if token is not None and token in vocab:
             ids[token] = vocab[token]
         elif kind in ("cls_token", "sep_token", "unk_token", "pad_token"):
             raise CheckpointError(f"{path} has no {kind} {token!r}", hint=_FETCH_AGAIN)
@@ -240,7 +283,8 @@ def _finished(
 
 def _added_tokens(folder: Path, files: Mapping[str, bytes], settings: Settings) -> List[str]:
     """Tokens added after training, by number: transformers < 4.34 kept them in a file of their own."""
-    numbers = {entry["content"]: int(number) for number, entry in settings.get("added_tokens_decoder", {}).items()}
+    numbers = {entry["content"]: int(number) for number, entry in (settings.get("added_tokens_decoder") or {}).items()}
     if "added_tokens.json" in files:
-        numbers.update(_json_object(folder / "added_tokens.json", files["added_tokens.json"]))
+        path = folder / "added_tokens.json"
+        numbers.update(document_of(files["added_tokens.json"], str(path), VOCABULARY, DAMAGED))
     return sorted(numbers, key=numbers.__getitem__)

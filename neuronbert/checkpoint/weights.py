@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import mmap
 import os
 import struct
@@ -12,6 +13,16 @@ import numpy as np
 
 from neuronbert.checkpoint.families import Tensor
 from neuronbert.errors import CheckpointError
+from neuronbert.hardware.schema import TEXT, Schema, list_of, object_of, record, shown, whole
+from neuronbert.hardware.untrusted import (
+    MEBIBYTE,
+    Refusal,
+    document_of,
+    is_there,
+    open_regular,
+    read_document,
+    readable,
+)
 
 # safetensors' names for the floating types: the numpy type that holds their bits, and the bits all set in NaN and Inf.
 _FLOATS: Dict[str, Tuple[np.dtype, int]] = {
@@ -21,7 +32,22 @@ _FLOATS: Dict[str, Tuple[np.dtype, int]] = {
     "BF16": (np.dtype("<u2"), 0x7F80),
 }
 _FETCH_AGAIN = "fetch the checkpoint again: the file is damaged"
-_MAX_HEADER_BYTES = 100_000_000  # the limit of the safetensors format
+DAMAGED = Refusal(CheckpointError, _FETCH_AGAIN)
+_MAX_HEADER_BYTES = 16 * MEBIBYTE  # of 100,000 tensors
+_MAX_BYTES = 1 << 53
+
+HEADER = Schema(
+    properties={"__metadata__": {"type": ["object", "null"]}},
+    additionalProperties=record(
+        {
+            "dtype": TEXT,
+            "shape": list_of(whole(0, _MAX_BYTES), maxItems=8),
+            "data_offsets": list_of(whole(0, _MAX_BYTES), minItems=2, maxItems=2),
+        }
+    ),
+)
+# Names of files in the index's own folder.
+INDEX = Schema(**record({"weight_map": object_of({"type": "string", "pattern": r"^[A-Za-z0-9_][^/\\]*$"})}))
 
 SINGLE_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
@@ -38,7 +64,7 @@ class StoredTensor(NamedTuple):
 
     @property
     def size(self) -> int:
-        return int(np.prod(self.shape, dtype=np.int64))
+        return math.prod(self.shape)
 
     def is_finite(self) -> bool:
         """Whether no element is NaN or Inf, judged by the exponent bits."""
@@ -76,9 +102,9 @@ def fingerprint(tensors: Mapping[str, StoredTensor]) -> str:
 
 def read_folder(folder: Path, allow_pickle: bool) -> Tensors:
     """All tensors of a checkpoint folder: one safetensors file, a sharded set, or (if allowed) a pickle."""
-    if (folder / SINGLE_FILE).is_file():
+    if is_there(folder / SINGLE_FILE, DAMAGED):
         return read_safetensors(folder / SINGLE_FILE)
-    if (folder / INDEX_FILE).is_file():
+    if is_there(folder / INDEX_FILE, DAMAGED):
         return _read_shards(folder / INDEX_FILE, read_safetensors)
     return _read_pickles(folder, allow_pickle)
 
@@ -88,28 +114,39 @@ def read_safetensors(path: Path) -> Tensors:
 
     Raises CheckpointError naming the file, with expected and actual size if it was cut short.
     """
-    actual = path.stat().st_size
-    if actual < 8:
-        raise CheckpointError(f"{path} is truncated: it has {actual} bytes, a header takes 8", hint=_FETCH_AGAIN)
-    with open(path, "rb") as file:
+    with open_regular(path, DAMAGED) as file, readable(path, DAMAGED):
+        actual = os.fstat(file.fileno()).st_size
         prefix = file.read(8)
+        if len(prefix) < 8:
+            raise DAMAGED.of(f"{path} is truncated: it has {actual} bytes, a header takes 8")
         _refuse_pointer(path, prefix)
         length = struct.unpack("<Q", prefix)[0]
         if length > _MAX_HEADER_BYTES:
-            raise CheckpointError(f"{path} is no safetensors file: it does not start with a header", hint=_FETCH_AGAIN)
+            raise DAMAGED.of(f"{path} is no safetensors file: it does not start with a header")
         if actual < 8 + length:
-            raise CheckpointError(
-                f"{path} is truncated: its header alone takes {8 + length} bytes, the file has {actual}",
-                hint=_FETCH_AGAIN,
-            )
-        header = _parse_header(path, file.read(length))
+            raise DAMAGED.of(f"{path} is truncated: its header alone takes {8 + length} bytes, the file has {actual}")
+        header = document_of(file.read(length), f"{path}, its header", HEADER, DAMAGED)
         mapped = np.frombuffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), dtype=np.uint8)
-    body = mapped[8 + length :]
-    expected = 8 + length + max([entry["data_offsets"][1] for entry in header.values()] or [0])
+    header.pop("__metadata__", None)
+    expected = 8 + length + _end_of_data(path, header)
     if actual != expected:
         what = "is truncated" if actual < expected else "has bytes behind its last tensor"
-        raise CheckpointError(f"{path} {what}: expected {expected} bytes, found {actual}", hint=_FETCH_AGAIN)
-    return {name: _stored(path, name, entry, body) for name, entry in header.items()}
+        raise DAMAGED.of(f"{path} {what}: expected {expected} bytes, found {actual}")
+    return {name: _stored(path, name, entry, mapped[8 + length :]) for name, entry in header.items()}
+
+
+def _end_of_data(path: Path, header: Mapping[str, Any]) -> int:
+    """How many bytes the tensors take; CheckpointError where two share bytes, or some bytes are no tensor's."""
+    end = 0
+    for name, entry in sorted(header.items(), key=lambda item: item[1]["data_offsets"]):
+        begin, stop = entry["data_offsets"]
+        if begin != end or stop < begin:
+            raise DAMAGED.of(
+                f"{path}: {shown(name)} lies at bytes {begin} to {stop} of the data, and the tensor before it ends at "
+                f"{end}"
+            )
+        end = stop
+    return end
 
 
 def _refuse_pointer(path: Path, start: bytes) -> None:
@@ -119,31 +156,17 @@ def _refuse_pointer(path: Path, start: bytes) -> None:
         )
 
 
-def _parse_header(path: Path, raw: bytes) -> Dict[str, Any]:
-    try:
-        header: Dict[str, Any] = json.loads(raw)
-        header.pop("__metadata__", None)
-        for entry in header.values():
-            begin, end = entry["data_offsets"]
-            if not (isinstance(entry["dtype"], str) and all(isinstance(n, int) for n in [begin, end, *entry["shape"]])):
-                raise ValueError("wrong types")
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise CheckpointError(f"{path} has a damaged safetensors header ({error})", hint=_FETCH_AGAIN) from error
-    return header
-
-
 def _stored(path: Path, name: str, entry: Mapping[str, Any], body: np.ndarray) -> StoredTensor:
     begin, end = entry["data_offsets"]
-    shape = tuple(entry["shape"])
-    tensor = StoredTensor(entry["dtype"], shape, body[begin:end], str(path))
+    tensor = StoredTensor(entry["dtype"], tuple(entry["shape"]), body[begin:end], str(path))
     if tensor.dtype not in _FLOATS:
         # A buffer of integers (position_ids) is dropped by its name later; a quantised weight is refused there.
         return tensor
     bytes_expected = tensor.size * _FLOATS[tensor.dtype][0].itemsize
-    if not 0 <= begin <= end <= len(body) or end - begin != bytes_expected:
-        raise CheckpointError(
-            f"{path}: {name} of shape {list(shape)} takes {bytes_expected} bytes, its header says {end - begin}",
-            hint=_FETCH_AGAIN,
+    if end - begin != bytes_expected:
+        raise DAMAGED.of(
+            f"{path}: {shown(name)} of shape {entry['shape']} takes {bytes_expected} bytes, "
+            f"its header says {end - begin}"
         )
     return tensor
 
@@ -163,18 +186,12 @@ def check_values(tensors: Mapping[str, StoredTensor]) -> None:
 
 
 def _read_shards(index_path: Path, read: Callable[[Path], Tensors]) -> Tensors:
-    try:
-        weight_map = json.loads(index_path.read_text(encoding="utf-8"))["weight_map"]
-        shards = sorted(set(weight_map.values()))
-        escapes = [name for name in shards if Path(name).name != name]
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CheckpointError(f"{index_path} is not a weights index ({error!r})", hint=_FETCH_AGAIN) from error
-    if escapes:
-        raise CheckpointError(f"{index_path} names {escapes[0]!r}, which is not in its own folder", hint=_FETCH_AGAIN)
-    missing = [name for name in shards if not (index_path.parent / name).is_file()]
+    weight_map = read_document(index_path, INDEX, DAMAGED, _MAX_HEADER_BYTES)["weight_map"]
+    shards = sorted(set(weight_map.values()))
+    missing = [name for name in shards if not is_there(index_path.parent / name, DAMAGED)]
     if missing:
         raise CheckpointError(
-            f"{index_path.parent} lacks {', '.join(missing)}, which {index_path.name} names",
+            f"{index_path.parent} lacks {_listed(missing)}, which {index_path.name} names",
             hint="fetch the missing files",
         )
     tensors: Tensors = {}
@@ -182,15 +199,16 @@ def _read_shards(index_path: Path, read: Callable[[Path], Tensors]) -> Tensors:
         tensors.update(read(index_path.parent / shard))
     absent = sorted(set(weight_map) - set(tensors))
     if absent:
-        raise CheckpointError(f"{index_path} promises {absent[0]}, which none of its files holds", hint=_FETCH_AGAIN)
+        raise DAMAGED.of(f"{index_path} promises {shown(absent[0])}, which none of its files holds")
     return {name: tensors[name] for name in weight_map}
 
 
 def _read_pickles(folder: Path, allow_pickle: bool) -> Tensors:
     single, index = (folder / name for name in PICKLE_FILES)
-    path = single if single.is_file() else index
-    if not path.is_file():
-        present = sorted(item.name for item in folder.iterdir()) if folder.is_dir() else []
+    path = single if is_there(single, DAMAGED) else index
+    if not is_there(path, DAMAGED):
+        with readable(folder, DAMAGED):
+            present = sorted(os.listdir(folder))
         raise CheckpointError(
             f"{folder} has no weights, neither {SINGLE_FILE} nor {PICKLE_FILES[0]}; it has {_listed(present)}",
             hint=_other_framework(present) or "put model.safetensors into the folder",
@@ -242,7 +260,10 @@ def _read_pickle(path: Path) -> Tensors:
     import torch
 
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        with open_regular(path, DAMAGED) as file:
+            state = torch.load(file, map_location="cpu", weights_only=True)
+    except CheckpointError:
+        raise
     except Exception as error:  # torch raises RuntimeError, UnpicklingError, EOFError, … for a damaged or hostile file
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise CheckpointError(

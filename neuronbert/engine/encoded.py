@@ -5,7 +5,7 @@ from typing import Any, Optional
 import numpy as np
 
 from neuronbert.backends.base import Batch
-from neuronbert.checkpoint.families import Config
+from neuronbert.checkpoint.families import Config, family_like, size_of
 from neuronbert.errors import InputError
 
 ArrayLike = Any  # a numpy array, lists, or a torch tensor
@@ -29,9 +29,10 @@ def encoded_batch(input_ids: ArrayLike, attention_mask: ArrayLike = None, token_
 
 def refuse_foreign_tokens(batch: Batch, config: Config, longest: Optional[int]) -> None:
     """InputError for ids that the checkpoint's tokenizer never gives: an engine would compute something from them."""
-    _in_range("input_ids", batch.input_ids, int(config["vocab_size"]))
+    family = family_like(config)
+    _in_range("input_ids", batch.input_ids, size_of(config, family, "vocab_size"))
     _in_range("attention_mask", batch.attention_mask, 2)
-    _in_range("token_type_ids", batch.token_type_ids, max(1, int(config.get("type_vocab_size", 1))))
+    _in_range("token_type_ids", batch.token_type_ids, max(1, size_of(config, family, "type_vocab_size")))
     tokens = batch.input_ids.shape[1]
     if longest is not None and tokens > longest:
         raise InputError(

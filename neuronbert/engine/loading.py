@@ -3,13 +3,12 @@
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Dict, List, NamedTuple, Optional, Sequence, Tuple, cast
+from typing import List, NamedTuple, Optional, Sequence, Tuple, cast
 
-import numpy as np
-
-from neuronbert.artifact.manifest import SELFTEST_NAME, Artifact, Variant
+from neuronbert.artifact.manifest import Artifact, Variant
+from neuronbert.artifact.self_test_file import SelfTest, read_self_test
 from neuronbert.backends import load_backend
-from neuronbert.backends.base import Backend, Batch, Session, StaticSession, ThroughputPlan
+from neuronbert.backends.base import Backend, Session, StaticSession, ThroughputPlan
 from neuronbert.backends.buckets import BucketedSession
 from neuronbert.backends.outputs import Output, max_difference
 from neuronbert.errors import ArtifactError, BackendFailed
@@ -73,8 +72,9 @@ def load_tested(
     session, plan = load_variants(folders, variants, outputs, threads=threads, streams=streams)
     parts = session.parts() if isinstance(session, BucketedSession) else [(variants[0], session)]
     try:
+        stored = read_self_test(artifact.folder, outputs)
         for variant, part in parts:
-            self_test(part, artifact, variant, outputs)
+            self_test(part, artifact, variant, stored, outputs)
     except BaseException:
         session.close()
         raise
@@ -86,20 +86,27 @@ def throughput_streams(variant: Variant, threads: int) -> int:
     return load_backend(variant["backend"]).throughput_plan(threads).streams
 
 
-def self_test(session: Session, artifact: Artifact, variant: Variant, outputs: Sequence[Output]) -> float:
-    """Compare the session with the FP32 outputs stored in the artifact; the largest difference.
+def self_test(
+    session: Session, artifact: Artifact, variant: Variant, stored: SelfTest, outputs: Sequence[Output]
+) -> float:
+    """Compare the session's outputs with the FP32 ones ``stored`` in the artifact; the largest difference.
 
     A dead or wrong runtime returns wrong numbers, not errors. Raises BackendFailed when the difference exceeds what the
     gate allowed this variant when it was compiled (``selftest_tolerance``).
     """
-    with np.load(artifact.folder / SELFTEST_NAME, allow_pickle=False) as stored:
-        batch = Batch(*(stored[name] for name in Batch._fields))
-        expected: Dict[str, np.ndarray] = {output.name: stored[output.name] for output in outputs}
-    difference = max_difference(session.run(batch), expected, outputs, batch.attention_mask)
+    where = f"variant {variant['name']} of {artifact.folder} fails its self-test"
+    found, expected = session.run(stored.batch), stored.expected
+    for name, array in expected.items():
+        if name not in found or found[name].shape != array.shape:
+            shape = found[name].shape if name in found else "is not there"
+            raise BackendFailed(
+                f"{where}: {name} {shape}, where the FP32 reference has {array.shape}",
+                hint="compile the checkpoint again: this model has other outputs than its task",
+            )
+    difference = max_difference(found, expected, outputs, stored.batch.attention_mask)
     if not difference <= variant["selftest_tolerance"]:
         raise BackendFailed(
-            f"variant {variant['name']} of {artifact.folder} fails its self-test: "
-            f"logits differ from the FP32 reference by {difference:.3g}, "
+            f"{where}: logits differ from the FP32 reference by {difference:.3g}, "
             f"and {variant['selftest_tolerance']:.3g} is allowed",
             hint="neuronbert doctor; the same artifact on another machine tells a damaged runtime from a wrong one",
         )

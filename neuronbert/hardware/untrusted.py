@@ -9,13 +9,12 @@ import json
 import math
 import os
 import re
-import shlex
 import stat
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, Dict, Iterator, List, NamedTuple, Optional, Tuple, Type
 
-from neuronbert.errors import NeuronBertError
+from neuronbert.errors import NeuronBertError, quoted
 from neuronbert.hardware.schema import Schema, shown
 
 MEBIBYTE = 1 << 20
@@ -55,15 +54,11 @@ def read_file(path: Path, refusal: Refusal, limit_bytes: int = DOCUMENT_BYTES, *
     FileNotFoundError passes through: what a missing file means, the caller knows. Without ``links`` a symbolic link is
     refused too.
     """
-    with open_regular(path, refusal, links=links) as file:
+    with open_regular(path, refusal, links=links) as file, readable(path, refusal):
         size = os.fstat(file.fileno()).st_size
-        if size <= limit_bytes:
-            with readable(path, refusal):
-                raw = file.read(limit_bytes + 1)  # it may be growing
-            size = len(raw)
-    if size > limit_bytes:
-        raise refusal.of(f"{path} has {size:,} bytes, and more than {limit_bytes:,} make no sense for it")
-    return raw
+        if size > limit_bytes:
+            raise refusal.of(f"{path} has {size:,} bytes, and more than {limit_bytes:,} make no sense for it")
+        return file.read(size)
 
 
 def read_optional(path: Path, refusal: Refusal, limit_bytes: int = DOCUMENT_BYTES) -> Optional[bytes]:
@@ -72,6 +67,16 @@ def read_optional(path: Path, refusal: Refusal, limit_bytes: int = DOCUMENT_BYTE
         return read_file(path, refusal, limit_bytes)
     except (FileNotFoundError, NotADirectoryError):
         return None
+
+
+def is_there(path: Path, refusal: Refusal) -> bool:
+    """Whether there is anything at ``path``, be it a link to nothing; ``refusal`` where that cannot be told."""
+    try:
+        with readable(path, refusal):
+            os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
 
 
 @contextmanager
@@ -108,6 +113,8 @@ def readable(path: Path, refusal: Refusal) -> Iterator[None]:
             raise refusal.of(f"{path} is a symbolic link to {os.readlink(path)!r}, which is not there") from None
         raise
     except OSError as error:
+        if isinstance(error, NeuronBertError):  # of a refusal inside the block: OutputError is one too
+            raise
         if error.errno == errno.ELOOP:
             raise refusal.of(f"{path} is a symbolic link, not a file") from None
         where = Path(os.fsdecode(error.filename)) if isinstance(error.filename, (str, bytes)) else path
@@ -115,8 +122,8 @@ def readable(path: Path, refusal: Refusal) -> Iterator[None]:
 
 
 def _permission_hint(path: Path, error: OSError) -> str:
-    quoted = shlex.quote(str(path))
-    return f"ls -ld {quoted}, then chmod" if error.errno in (errno.EACCES, errno.EPERM) else f"ls -ld {quoted}"
+    look = f"ls -ld {quoted(path)}"
+    return f"{look}, then chmod" if error.errno in (errno.EACCES, errno.EPERM) else look
 
 
 # ---------------------------------------------------------------------- JSON

@@ -5,13 +5,14 @@ and those that meet the target are ranked. explanation.py says the result in wor
 """
 
 import functools
-import json
 import math
 import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple, Union
 
+from neuronbert.checkpoint.config import read_config, refuse_malformed
+from neuronbert.checkpoint.families import Config
 from neuronbert.errors import CheckpointError, NoConfiguration, UsageError
 from neuronbert.hardware import cores
 from neuronbert.hardware.device_model import LATEST_RELEASE, RELEASES, ModelShape
@@ -157,11 +158,12 @@ def _shape_of(
     return str(checkpoint), ModelShape.from_config(load_base_checkpoint(checkpoint, **hub_options).config)
 
 
-def _read_config(folder: Path) -> Dict[str, Any]:
-    try:
-        return dict(json.loads((folder / "config.json").read_text(encoding="utf-8")))
-    except (ValueError, TypeError) as error:
-        raise CheckpointError(f"{folder / 'config.json'} is not a model's config: {error}") from None
+def _read_config(folder: Path) -> Config:
+    config = read_config(folder)
+    if config is None:
+        raise CheckpointError(f"{folder} has no config.json", hint="the folder of a checkpoint or an artifact")
+    refuse_malformed(config, str(folder / "config.json"))
+    return config
 
 
 def _wanted_instances(names: Sequence[str], book: PriceBook) -> List[str]:

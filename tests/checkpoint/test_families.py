@@ -5,6 +5,7 @@ from typing import Any, Dict
 import pytest
 from tiny_checkpoints import tiny_model
 
+from neuronbert.checkpoint.config import refuse_malformed
 from neuronbert.checkpoint.families import (
     FAMILIES,
     canonical_name,
@@ -93,7 +94,12 @@ def test_canonical_names(stored: str, expected: str) -> None:
     assert canonical_name(stored, FAMILIES["bert"]) == expected
 
 
-@pytest.mark.parametrize("value", [True, 1.5, "12", -1, None])
+@pytest.mark.parametrize("value", [True, 1.5, "12", -1, 0, None, 10**9])
 def test_sizes_that_are_no_numbers(value: Any) -> None:
-    with pytest.raises(CheckpointError, match="num_hidden_layers is .*, not a whole number"):
-        expected_shapes({"num_hidden_layers": value}, FAMILIES["bert"], HEAD)
+    with pytest.raises(CheckpointError, match="num_hidden_layers is .*, and must be"):
+        refuse_malformed({"num_hidden_layers": value}, "config.json")
+
+
+def test_a_roberta_without_a_position_for_a_token() -> None:
+    with pytest.raises(CheckpointError, match="max_position_embeddings is 2, and this model counts positions from 2"):
+        usable_positions({"max_position_embeddings": 2, "pad_token_id": 1}, FAMILIES["roberta"])

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import shlex
 import shutil
 import subprocess
@@ -167,7 +168,7 @@ def test_a_shard_outside_the_folder_is_refused(bert: Path) -> None:
     index = json.loads((bert / "model.safetensors.index.json").read_text())
     index["weight_map"]["qa_outputs.bias"] = "../model.safetensors"
     (bert / "model.safetensors.index.json").write_text(json.dumps(index))
-    assert "names '../model.safetensors', which is not in its own folder" in refused(bert).message
+    assert "weight_map.qa_outputs.bias is '../model.safetensors', and must be" in refused(bert).message
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
@@ -243,7 +244,7 @@ def test_no_config(bert: Path) -> None:
     assert "save_pretrained" in str(error.hint)
 
 
-@pytest.mark.parametrize("text, said", [("{", "is not valid JSON"), ("[]", "holds a list, not a JSON object")])
+@pytest.mark.parametrize("text, said", [("{", "config.json is no JSON"), ("[]", "holds [], not a JSON object")])
 def test_broken_config(bert: Path, text: str, said: str) -> None:
     (bert / "config.json").write_text(text)
     assert said in refused(bert).message
@@ -251,7 +252,7 @@ def test_broken_config(bert: Path, text: str, said: str) -> None:
 
 def test_binary_config(bert: Path) -> None:
     (bert / "config.json").write_bytes(b"\xff\xfe\x00")
-    assert "config.json is not valid JSON" in refused(bert).message
+    assert "config.json is no JSON" in refused(bert).message
 
 
 def test_model_type_not_served(bert: Path) -> None:
@@ -271,7 +272,16 @@ def test_no_model_type_at_all(bert: Path) -> None:
     [
         ({"position_embedding_type": "relative_key"}, "position_embedding_type 'relative_key' is not served"),
         ({"is_decoder": True}, "is_decoder is true"),
-        ({"hidden_size": "32"}, "hidden_size is '32', not a whole number"),
+        ({"hidden_size": "32"}, "config.json: hidden_size is '32', and must be a whole number"),
+        ({"hidden_size": 0}, "hidden_size is 0, and must be at least 1"),
+        ({"num_hidden_layers": 3_000_000}, "num_hidden_layers is 3000000, and must be at most 10,000"),
+        ({"num_hidden_layers": 9_000}, "num_hidden_layers is 9,000, and"),
+        ({"max_position_embeddings": -64}, "max_position_embeddings is -64, and must be at least 1"),
+        ({"type_vocab_size": False}, "type_vocab_size is False, and must be a whole number"),
+        ({"layer_norm_eps": "1e-12"}, "layer_norm_eps is '1e-12', and must be a number"),
+        ({"hidden_dropout_prob": 7}, "hidden_dropout_prob is 7, and must be at most 1"),
+        ({"id2label": [1]}, "id2label is [1], and must be an object or null"),
+        ({"more": "\ud800"}, "config.json is no JSON that can be read"),
         ({"num_attention_heads": 5}, "hidden size 32 cannot be split over 5 attention heads"),
         ({"num_hidden_layers": 3}, "lacks weights that"),
         ({"num_hidden_layers": 1}, "holds weights that are no part of BertForQuestionAnswering"),
@@ -332,10 +342,77 @@ def test_weights_that_are_something_else(bert: Path) -> None:
     path.write_bytes(b"\xff" * 64)
     assert f"{path} is no safetensors file" in refused(bert).message
     path.write_bytes((10).to_bytes(8, "little") + b"not json!!" + bytes(10))
-    assert f"{path} has a damaged safetensors header" in refused(bert).message
-    header = json.dumps({"a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 4]}}).encode()
-    path.write_bytes(len(header).to_bytes(8, "little") + header + bytes(4))
-    assert f"{path}: a of shape [2] takes 8 bytes, its header says 4" in refused(bert).message
+    assert f"{path}, its header is no JSON" in refused(bert).message
+
+
+def tensor(begin: Any, end: Any, shape: Any = (1,), dtype: Any = "F32") -> Dict[str, Any]:
+    return {"dtype": dtype, "shape": shape, "data_offsets": [begin, end]}
+
+
+@pytest.mark.parametrize(
+    ("header", "size", "said"),
+    [
+        ({"a": tensor(0, 4, [2])}, 4, "'a' of shape [2] takes 8 bytes, its header says 4"),
+        ({"a": tensor(0, 4), "b": tensor(0, 4)}, 4, "'b' lies at bytes 0 to 4 of the data, and the tensor before it"),
+        ({"a": tensor(0, 4), "b": tensor(2, 6)}, 6, "'b' lies at bytes 2 to 6 of the data, and the tensor before it"),
+        ({"a": tensor(0, 4), "b": tensor(8, 12)}, 12, "the tensor before it ends at 4"),
+        ({"a": tensor(4, 8)}, 8, "the tensor before it ends at 0"),
+        ({"a": tensor(4, 0)}, 4, "'a' lies at bytes 4 to 0 of the data"),
+        ({"a": tensor(-4, 0)}, 4, "a.data_offsets[0] is -4, and must be at least 0"),
+        ({"a": tensor(0, 10**30)}, 4, "a.data_offsets[1] is 1000000000000"),
+        ({"a": tensor(0, 2**50)}, 4, "is truncated: expected 11258"),
+        ({"a": tensor(0, 4, [10**30])}, 4, "a.shape[0] is 1000000000000"),
+        ({"a": tensor(0, 4, [2**53] * 8)}, 4, "'a' of shape [9007199254740992, "),
+        ({"a": tensor(0, 4, [1] * 9)}, 4, "a.shape is [1, 1, 1, 1, 1, 1, ...], and must be of at most 8 items"),
+        ({"a": tensor(0, 4, [True])}, 4, "a.shape[0] is True, and must be a whole number"),
+        ({"a": tensor(0, 4, "4")}, 4, "a.shape is '4', and must be a list"),
+        ({"a": tensor(0, 4, [1], ["F32"])}, 4, "a.dtype is ['F32'], and must be text"),
+        ({"a": {"dtype": "F32", "shape": [1]}}, 4, "a lacks data_offsets"),
+        ({"a": [1]}, 4, "a is [1], and must be an object"),
+        ({"__metadata__": 5}, 0, "__metadata__ is 5, and must be an object or null"),
+        ({"a\x1b[2J": 5}, 4, r"a\x1b[2J is 5, and must be an object"),
+    ],
+)
+def test_tensors_that_are_not_where_their_header_says(bert: Path, header: Any, size: int, said: str) -> None:
+    raw = json.dumps(header).encode()
+    (bert / "model.safetensors").write_bytes(len(raw).to_bytes(8, "little") + raw + bytes(size))
+    assert said in refused(bert).message
+
+
+@pytest.mark.parametrize("nested", [b"[" * 100_000, b'{"a":' * 100_000])
+@pytest.mark.parametrize(
+    "name", ["config.json", "tokenizer_config.json", "added_tokens.json", "special_tokens_map.json", "tokenizer.json",
+             "model.safetensors.index.json", "model.safetensors"]
+)  # fmt: skip
+def test_deep_nesting_is_refused_by_name_wherever_it_is(bert: Path, name: str, nested: bytes) -> None:
+    if name.startswith("model"):
+        (bert / "model.safetensors").unlink()
+    header = len(nested).to_bytes(8, "little") if name == "model.safetensors" else b""
+    (bert / name).write_bytes(header + nested)
+    problem = refused(bert).message
+    assert name in problem and "nested too deeply" in problem
+
+
+@pytest.mark.parametrize(
+    "name", ["config.json", "model.safetensors", "vocab.txt", "tokenizer_config.json", "tokenizer.json"]
+)
+def test_a_pipe_in_a_checkpoint_is_refused_and_a_link_to_a_file_is_not(bert: Path, tmp_path: Path, name: str) -> None:
+    if (bert / name).exists():
+        os.rename(bert / name, tmp_path / "elsewhere")
+        (bert / name).symlink_to(tmp_path / "elsewhere")  # as the hub's cache keeps them
+        load_checkpoint(bert)
+        (bert / name).unlink()
+    os.mkfifo(bert / name)
+    assert f"{name} is a named pipe, not a file" in refused(bert).message
+
+
+def test_a_checkpoint_that_may_not_be_read_is_not_missing(bert: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def closed(path: Any, *more: Any, **keywords: Any) -> Any:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr("neuronbert.hardware.untrusted.os.lstat", closed)
+    problem = refused(bert)
+    assert "cannot be read: Permission denied" in problem.message and "ls -ld" in str(problem.hint)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
@@ -457,7 +534,7 @@ def test_no_head_and_architectures_that_are_no_list(tmp_path: Path) -> None:
 def test_a_config_that_is_a_folder(bert: Path) -> None:
     (bert / "config.json").unlink()
     (bert / "config.json").mkdir()
-    assert "has no config.json" in refused(bert).message
+    assert "config.json is a folder, not a file" in refused(bert).message
 
 
 def test_a_tokenizer_with_more_tokens_than_the_model(bert: Path) -> None:

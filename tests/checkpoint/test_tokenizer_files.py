@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tiny_checkpoints import write_vocabulary
 from tokenizers import Tokenizer
 
-from neuronbert.checkpoint.tokenizer_files import read_tokenizer, uses_token_types
+from neuronbert.checkpoint.tokenizer_files import read_tokenizer, tokenizer_errors, uses_token_types
 from neuronbert.errors import CheckpointError
 
 TEXTS = [
@@ -178,9 +178,10 @@ def test_no_tokenizer(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "content, said",
     [
-        (b"{", "tokenizer.json is not valid JSON"),
-        (b"\xff", "tokenizer.json is not valid JSON"),
-        (b"[]", "tokenizer.json holds a list, not a JSON object"),
+        (b"{", "tokenizer.json is no JSON that can be read"),
+        (b"\xff", "tokenizer.json is no JSON that can be read"),
+        (b"[]", "tokenizer.json holds [], not a JSON object"),
+        (b'{"normalizer": 5}', "normalizer is 5, and must be an object or null"),
         (b"{}", "tokenizer.json cannot be read by tokenizers"),
     ],
 )
@@ -199,4 +200,59 @@ def test_damaged_vocabularies(tmp_path: Path) -> None:
     (tmp_path / "merges.txt").write_text("#version: 0.2\none two three\n")
     assert "merges.txt line 2 is not a pair of tokens: 'one two three'" in refused(tmp_path, "roberta").message
     (tmp_path / "tokenizer_config.json").write_text("nonsense")
-    assert "tokenizer_config.json is not valid JSON" in refused(tmp_path, "roberta").message
+    assert "tokenizer_config.json is no JSON" in refused(tmp_path, "roberta").message
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("tokenizer_config.json", {"cls_token": 5}, "cls_token is 5, and must be text or an object or null"),
+        ("tokenizer_config.json", {"unk_token": {}}, "unk_token lacks content"),
+        ("tokenizer_config.json", {"unk_token": {"content": 5}}, "unk_token.content is 5, and must be text"),
+        ("tokenizer_config.json", {"unk_token": None}, "has no unk_token None"),
+        ("tokenizer_config.json", {"cls_token": "[CLS]:0 $B"}, "has no cls_token '[CLS]:0 $B'"),
+        ("tokenizer_config.json", {"do_lower_case": None}, "do_lower_case is None, and must be true or false"),
+        ("tokenizer_config.json", {"model_max_length": "x"}, "model_max_length is 'x', and must be a number"),
+        ("tokenizer_config.json", {"model_input_names": 5}, "model_input_names is 5, and must be a list or null"),
+        ("tokenizer_config.json", {"padding_side": ["left"]}, "padding_side is ['left'], and must be 'left' or"),
+        ("tokenizer_config.json", {"added_tokens_decoder": {"x": {"content": "a"}}}, "added_tokens_decoder is"),
+        ("tokenizer_config.json", {"added_tokens_decoder": {"1": "a"}}, "added_tokens_decoder.1 is 'a', and must be"),
+        ("tokenizer_config.json", {"added_tokens_decoder": {"1": {}}}, "added_tokens_decoder.1 lacks content"),
+        ("tokenizer_config.json", {"added_tokens_decoder": []}, "added_tokens_decoder is [], and must be an object"),
+        ("special_tokens_map.json", {"sep_token": [1]}, "sep_token is [1], and must be text"),
+        ("added_tokens.json", {"new": "1"}, "new is '1', and must be a whole number"),
+        ("added_tokens.json", {"new": -1}, "new is -1, and must be at least 0"),
+        ("added_tokens.json", {"new": 2**40}, "new is 1099511627776, and must be at most"),
+        ("added_tokens.json", ["new"], "holds ['new'], not a JSON object"),
+        ("tokenizer_config.json", {"mask_token": "\ud800"}, "half a character"),
+    ],
+)
+def test_tokenizer_files_of_no_tokenizer(tmp_path: Path, name: str, content: Any, said: str) -> None:
+    write_vocabulary(tmp_path, "bert")
+    (tmp_path / name).write_text(json.dumps(content))
+    problem = refused(tmp_path).message
+    assert str(tmp_path) in problem and said in problem
+
+
+def test_a_special_token_that_the_library_cannot_place(tmp_path: Path) -> None:
+    write_vocabulary(tmp_path, "bert", cls_token="[CLS] $A")
+    with open(tmp_path / "vocab.txt", "a", encoding="utf-8") as file:
+        file.write("[CLS] $A\n")
+    assert "cannot be read by tokenizers" in refused(tmp_path).message
+
+
+def test_a_panic_of_the_library_is_an_error_and_an_interrupt_is_none() -> None:
+    class PanicException(BaseException):
+        pass
+
+    with pytest.raises(CheckpointError, match="x cannot be read by tokenizers .*: overflow"), tokenizer_errors("x"):
+        raise PanicException("overflow")
+    with pytest.raises(KeyboardInterrupt), tokenizer_errors("x"):
+        raise KeyboardInterrupt
+
+
+def test_a_vocabulary_of_newlines_is_too_large_before_it_is_read(tmp_path: Path) -> None:
+    write_vocabulary(tmp_path, "bert")
+    with open(tmp_path / "vocab.txt", "ab") as file:
+        file.truncate(1 << 33)
+    assert "vocab.txt has 8,589,934,592 bytes, and more than" in refused(tmp_path).message

@@ -217,7 +217,7 @@ def test_a_bucket_that_does_not_load_closes_those_that_did(monkeypatch, tmp_path
             return SimpleNamespace(close=lambda: closed.append(variant["name"]))
 
     monkeypatch.setattr(loading, "load_backend", lambda name: Backend)
-    variants = [{"name": name, "backend": "b"} for name in ("one", "two", "bad")]
+    variants = [{"name": name, "backend": "b", "sequence_length": 8} for name in ("one", "two", "bad")]
     with pytest.raises(BackendFailed, match="no room"):
         loading.load_variants([tmp_path] * 3, variants, OUTPUTS, threads=1, streams=1)
     assert closed == ["two", "one"]
