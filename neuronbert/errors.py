@@ -1,7 +1,10 @@
 """Every error that a user can meet: one root class, and with each class its exit code and HTTP status."""
 
+import math
 import os
 import shlex
+from decimal import Decimal
+from numbers import Integral, Real
 from typing import Any, Optional, Tuple, Type, Union
 
 
@@ -42,15 +45,6 @@ class UsageError(NeuronBertError, ValueError):
 
     exit_code = 2
     http_status = 400
-
-
-def positive(name: str, value: Optional[int]) -> Optional[int]:
-    """``value`` if it is None or a whole number of at least 1, else UsageError."""
-    if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
-        raise UsageError(
-            f"{name} must be a whole number of at least 1, not {value!r}", hint=f"{name}=1, or leave it out"
-        )
-    return value
 
 
 def counted(number: int, noun: str) -> str:
@@ -128,3 +122,85 @@ class RunnerClosed(NeuronBertError, RuntimeError):
     """A runner that takes no more requests."""
 
     http_status = 503
+
+
+# ---------------------------------------------------------------------- values of options
+
+LARGEST_COUNT = 2**31 - 1  # what libraries take for a number of things
+
+
+def as_whole(value: object) -> Optional[int]:
+    """``value`` as an int if it is a whole number, numpy's too; else None. True is none, and 7.0 is not whole."""
+    return int(value) if isinstance(value, Integral) and not isinstance(value, bool) else None
+
+
+def as_real(value: object) -> Optional[float]:
+    """``value`` as a float if it is a number that a float can hold, a Decimal too; else None. NaN is none."""
+    if isinstance(value, bool) or not isinstance(value, (Real, Decimal)):
+        return None
+    try:
+        number = float(value)
+    except (OverflowError, ValueError):
+        return None
+    return None if math.isnan(number) else number
+
+
+def shown_value(value: object) -> str:
+    """``value`` as a message shows it: on one line, and short."""
+    try:
+        text = " ".join(repr(value).split())
+    except Exception:  # that of a whole number of more than 4,300 digits raises, as may that of any object
+        text = f"a {type(value).__name__}"
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def positive(name: str, value: Optional[int]) -> Optional[int]:
+    """``value`` as an int if it is a whole number of at least 1, None if it is None, else UsageError."""
+    number = as_whole(value)
+    if value is not None and (number is None or number < 1):
+        raise UsageError(
+            f"{name} must be a whole number of at least 1, not {shown_value(value)}",
+            hint=f"{name}=1, or leave it out",
+        )
+    if number is not None and number > LARGEST_COUNT:
+        raise UsageError(f"{name} must be a whole number up to {LARGEST_COUNT}, not {shown_value(value)}")
+    return number
+
+
+def count_of(name: str, value: int) -> int:
+    """``value`` as an int; UsageError unless it is a whole number of at least 1."""
+    number = positive(name, value)
+    if number is None:
+        raise UsageError(f"{name} must be a whole number of at least 1, not None", hint="leave it out")
+    return number
+
+
+def above_zero(name: str, value: float) -> float:
+    """``value`` as a float; UsageError unless it is a number above 0. Infinity is one: no limit."""
+    number = as_real(value)
+    if number is None or not number > 0:
+        raise UsageError(f"{name} must be above 0, not {shown_value(value)}", hint=f"{name}=1.5, for example")
+    return number
+
+
+def not_below_zero(name: str, value: float) -> float:
+    """``value`` as a float; UsageError unless it is a number of at least 0. Infinity is one: no limit."""
+    number = as_real(value)
+    if number is None or number < 0:
+        raise UsageError(f"{name} must be a number of at least 0, not {shown_value(value)}", hint=f"{name}=0")
+    return number
+
+
+def yes_or_no(name: str, value: object) -> bool:
+    """``value`` as a bool; UsageError unless it is True or False, 1 or 0, or numpy's."""
+    kind = type(value)
+    if kind is bool or as_whole(value) in (0, 1) or (kind.__module__, kind.__name__[:4]) == ("numpy", "bool"):
+        return bool(value)
+    raise UsageError(f"{name} must be True or False, not {shown_value(value)}")
+
+
+def text_or_none(name: str, value: Optional[str]) -> Optional[str]:
+    """``value`` if it is a str or None, else UsageError."""
+    if value is None or isinstance(value, str):
+        return value
+    raise UsageError(f"{name} must be a name, not {shown_value(value)}", hint=f"{name}=NAME, or leave it out")

@@ -4,7 +4,7 @@ from typing import Any, List, Optional
 
 from neuronbert.artifact.manifest import Artifact, Variant
 from neuronbert.backends import BACKENDS, backend_module
-from neuronbert.errors import ArtifactError
+from neuronbert.errors import ArtifactError, text_or_none
 from neuronbert.hardware.requirements import unmet_requirements
 
 
@@ -64,7 +64,7 @@ def _choose(artifact: Artifact, name: Optional[str]) -> Variant:
 
 def _called(artifact: Artifact, name: Optional[str]) -> List[Variant]:
     """The variant called ``name``; else those of the backend ``name``; all for None."""
-    if name is None:
+    if text_or_none("variant", name) is None:
         return artifact.variants
     for key in ("name", "backend"):
         found = [variant for variant in artifact.variants if variant[key] == name]

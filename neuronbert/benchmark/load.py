@@ -18,7 +18,7 @@ from typing import Callable, Dict, Iterable, Iterator, List, NamedTuple, Optiona
 import numpy as np
 
 from neuronbert.benchmark.statistics import MeasuredWindow, steady_from
-from neuronbert.errors import UsageError
+from neuronbert.errors import UsageError, above_zero
 
 DISTRIBUTIONS = ("constant", "poisson")
 
@@ -157,8 +157,7 @@ def _require(items: Sequence[object], **numbers: float) -> None:
     if not items:
         raise UsageError("there is nothing to ask", hint="--input-data FILE with at least one question")
     for name, value in numbers.items():
-        if not value > 0:
-            raise UsageError(f"{name} must be above 0, not {value!r}")
+        above_zero(name, value)
 
 
 def _gaps_s(rate_per_s: float, distribution: str) -> Iterator[float]:

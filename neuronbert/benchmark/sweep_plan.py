@@ -19,7 +19,7 @@ from neuronbert.benchmark.measure import full_rows
 from neuronbert.benchmark.points import OPEN, Axes, Setting, chosen_variants, loads_of, settings_of
 from neuronbert.benchmark.resume import points_path
 from neuronbert.checkpoint.tokenizer import Tokenizer
-from neuronbert.errors import InputError, UsageError, counted
+from neuronbert.errors import InputError, UsageError, above_zero, as_real, counted, shown_value
 from neuronbert.hardware.prices import load_prices
 from neuronbert.tasks.base import Input, Task
 
@@ -72,11 +72,14 @@ def refuse_early(options: SweepOptions, period: Period) -> None:
     OutputError for a report that would be written over what it is made from, and
     BackendUnavailable when LoadGen is to measure and is not installed.
     """
-    if not (math.isfinite(period.longest_s) and period.longest_s >= period.window_s):
-        raise UsageError(f"--longest-s must be at least {period.window_s:g} and finite, not {period.longest_s!r}")
+    longest_s = as_real(period.longest_s)
+    if longest_s is None or not period.window_s <= longest_s < math.inf:
+        raise UsageError(
+            f"--longest-s must be at least {period.window_s:g} and finite, not {shown_value(period.longest_s)}"
+        )
     latency_p95_ms, distribution = options.latency_p95_ms, options.request_distribution
-    if latency_p95_ms is not None and not (math.isfinite(latency_p95_ms) and latency_p95_ms > 0):
-        raise UsageError(f"--latency-p95-ms must be above 0, not {latency_p95_ms!r}")
+    if latency_p95_ms is not None and not math.isfinite(above_zero("--latency-p95-ms", latency_p95_ms)):
+        raise UsageError(f"--latency-p95-ms must be finite, not {latency_p95_ms!r}")
     if distribution not in DISTRIBUTIONS:
         raise UsageError(f"there is no distribution {distribution!r}", hint=f"one of {', '.join(DISTRIBUTIONS)}")
     if options.report is not None:

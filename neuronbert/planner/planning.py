@@ -13,7 +13,7 @@ from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Seq
 
 from neuronbert.checkpoint.config import read_config, refuse_malformed
 from neuronbert.checkpoint.families import Config
-from neuronbert.errors import CheckpointError, NoConfiguration, UsageError
+from neuronbert.errors import CheckpointError, NoConfiguration, UsageError, above_zero, as_real, count_of, shown_value
 from neuronbert.hardware import cores
 from neuronbert.hardware.device_model import LATEST_RELEASE, RELEASES, ModelShape
 from neuronbert.hardware.prices import PriceBook, load_prices
@@ -126,14 +126,16 @@ def _target(
 ) -> Target:
     """The options as a target; UsageError for those out of range."""
     for name, value in (("--throughput", throughput), ("--latency-p95-ms", latency_p95_ms)):
-        if value is not None and not (math.isfinite(value) and value > 0):
-            raise UsageError(f"{name} must be above 0, not {value!r}")
+        if value is not None and not math.isfinite(above_zero(name, value)):
+            raise UsageError(f"{name} must be finite, not {value!r}")
     if objective not in OBJECTIVES:
         raise UsageError(f"there is no objective {objective!r}", hint=f"one of {', '.join(OBJECTIVES)}")
-    if not 0 <= headroom < 1:
-        raise UsageError(f"--headroom is a share from 0 to below 1, not {headroom!r}", hint="--headroom 0.25")
-    if sequence_length < 1:
-        raise UsageError(f"--sequence-length must be at least 1, not {sequence_length!r}")
+    share = as_real(headroom)
+    if share is None or not 0 <= share < 1:
+        raise UsageError(
+            f"--headroom is a share from 0 to below 1, not {shown_value(headroom)}", hint="--headroom 0.25"
+        )
+    count_of("--sequence-length", sequence_length)
     if sdk_release not in RELEASES:
         raise UsageError(f"there is no timing for SDK release {sdk_release!r}", hint=f"one of {', '.join(RELEASES)}")
     return Target(throughput, latency_p95_ms, objective, headroom, sequence_length, sdk_release)

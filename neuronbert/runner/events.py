@@ -6,6 +6,8 @@ import time
 from collections import deque
 from typing import Any, Callable, Deque, Dict, Iterator, Optional, Protocol
 
+from neuronbert.errors import UsageError, shown_value
+
 Event = Dict[str, Any]  # "event", "at" (Unix time in seconds) and the facts
 Listener = Callable[[Event], None]
 
@@ -25,6 +27,10 @@ class Events:
     """The last events, oldest first."""
 
     def __init__(self, listener: Optional[Listener] = None):
+        if listener is not None and not callable(listener):
+            raise UsageError(
+                f"on_event must be a function of an event, not {shown_value(listener)}", hint="on_event=print"
+            )
         self._last: Deque[Event] = deque(maxlen=LAST_EVENTS)
         self._listener = listener
 

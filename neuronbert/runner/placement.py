@@ -7,7 +7,7 @@ from neuronbert.artifact.manifest import Artifact, Variant
 from neuronbert.artifact.variants import choose_variants
 from neuronbert.backends import load_backend
 from neuronbert.backends.neuron.target import recorded_layout
-from neuronbert.errors import ArtifactError, UsageError, counted
+from neuronbert.errors import ArtifactError, UsageError, counted, positive, shown_value, text_or_none
 from neuronbert.hardware.cores import CoreLayout
 from neuronbert.hardware.machine import physical_cores
 from neuronbert.runner.supervision import WorkerPlace
@@ -39,8 +39,10 @@ def place_workers(
     ``threads`` are each worker's. UsageError for more workers than there are groups or CPUs, for a layout that the
     artifact was not compiled for, and for a layout of NeuronCores where the variant runs on a CPU.
     """
-    if workers is not None and (isinstance(workers, bool) or not isinstance(workers, int) or workers < 1):
-        raise UsageError(f"workers must be a whole number of at least 1, not {workers!r}", hint="workers=1")
+    workers, threads, streams = positive("workers", workers), positive("threads", threads), positive("streams", streams)
+    instance_type, mode = text_or_none("instance_type", instance_type), text_or_none("mode", mode)
+    if layout is not None and not isinstance(layout, CoreLayout):
+        raise UsageError(f"layout must be a CoreLayout, not {shown_value(layout)}", hint="neuronbert.cores.layout_for")
     variants = choose_variants(artifact, variant)
     if load_backend(variants[0]["backend"]).STATIC_SHAPES:
         chosen = layout or _layout(artifact, variants[0], instance_type, mode)

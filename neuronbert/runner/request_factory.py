@@ -28,7 +28,13 @@ class RequestFactory:
 
     def options(self, keywords: Mapping[str, Any]) -> Options:
         """The task's options; UsageError for a keyword that is none of them."""
-        return _options_of(option_kinds(self.task), tuple(sorted(keywords.items())))
+        kinds = option_kinds(self.task)
+        # 7 and 7.0 and True are equal, and only one of them is a number of tokens: the types are part of the key.
+        key = tuple((name, type(value), value) for name, value in sorted(keywords.items()))
+        try:
+            return _options_of(kinds, key)
+        except TypeError:  # a value that cannot be hashed
+            return options_of(kinds, keywords)
 
     def of_call(self, asked: Input, keywords: Mapping[str, Any], breakdown: bool) -> Request:
         """The request of an input with the task's options as keywords; InputError for a wrong input."""
@@ -100,8 +106,8 @@ class RequestFactory:
 
 
 @functools.lru_cache(maxsize=64)
-def _options_of(kinds: Tuple[Type[Any], Type[Any]], items: Tuple[Tuple[str, Any], ...]) -> Options:
-    return options_of(kinds, dict(items))
+def _options_of(kinds: Tuple[Type[Any], Type[Any]], items: Tuple[Tuple[str, Type[Any], Any], ...]) -> Options:
+    return options_of(kinds, {name: value for name, _, value in items})
 
 
 def _tokenizer(artifact: Artifact, placement: Placement) -> Tokenizer:

@@ -11,7 +11,7 @@ from typing import Any, Deque, Dict, Iterable, Iterator, Optional, Sequence, Typ
 from neuronbert.artifact.manifest import Artifact, PathLike, load_artifact
 from neuronbert.backends.base import Batch, ThroughputPlan
 from neuronbert.backends.outputs import Outputs
-from neuronbert.errors import InputError, NeuronBertError, UsageError
+from neuronbert.errors import InputError, NeuronBertError, UsageError, above_zero, not_below_zero, yes_or_no
 from neuronbert.hardware.cores import CoreLayout
 from neuronbert.runner.admission import Admission
 from neuronbert.runner.counters import Statistics
@@ -21,7 +21,7 @@ from neuronbert.runner.events import Events, Listener
 from neuronbert.runner.placement import place_workers
 from neuronbert.runner.publishing import Publisher
 from neuronbert.runner.request_factory import Options, RequestFactory
-from neuronbert.runner.settings import Settings
+from neuronbert.runner.settings import Limits, Settings
 from neuronbert.runner.sigterm import SigtermHandler, end_process
 from neuronbert.tasks.base import Input
 
@@ -76,9 +76,17 @@ class Runner:
         publish: bool = False,
         drain_on_sigterm: bool = True,
     ):
-        _refuse_not_above_zero(max_queue=max_queue, max_windows_per_request=max_windows_per_request)
-        _refuse_not_above_zero(hang_timeout_s=hang_timeout_s, start_timeout_s=start_timeout_s)
-        _refuse_not_above_zero(**_given(in_flight_per_group=in_flight_per_group, batch_size=batch_size))
+        limits = Limits(
+            in_flight_per_group=in_flight_per_group,
+            batch_size=batch_size,
+            max_queue=max_queue,
+            max_windows_per_request=max_windows_per_request,
+            max_wait_ms=max_wait_ms,
+            hang_timeout_s=hang_timeout_s,
+            start_timeout_s=start_timeout_s,
+            drain_timeout_s=drain_timeout_s,
+        )
+        publish, drain_on_sigterm = yes_or_no("publish", publish), yes_or_no("drain_on_sigterm", drain_on_sigterm)
         self.artifact = artifact if isinstance(artifact, Artifact) else load_artifact(artifact)
         placement = place_workers(
             self.artifact,
@@ -91,22 +99,22 @@ class Runner:
             mode=mode,
         )
         self.layout, self.variants, self.places = placement.layout, placement.variants, placement.places
+        self.events = Events(on_event)
         self._requests = RequestFactory(self.artifact, placement)
         self.task, self.tokenizer = self._requests.task, self._requests.tokenizer
-        self.events = Events(on_event)
-        self.drain_timeout_s = drain_timeout_s
-        self.max_windows_per_request = min(max_windows_per_request, max_queue)
-        self._statistics = Statistics(max_queue)
+        self.drain_timeout_s = limits.drain_timeout_s
+        self.max_windows_per_request = min(limits.max_windows_per_request, limits.max_queue)
+        self._statistics = Statistics(limits.max_queue)
         settings = Settings(
             artifact=str(self.artifact.folder),
             variant=variant,
             streams=placement.streams,
             places=placement.places,
-            in_flight=in_flight_per_group or placement.in_flight,
-            batch_size=batch_size,
-            max_wait_s=max_wait_ms / 1000,
-            hang_timeout_s=hang_timeout_s,
-            start_timeout_s=start_timeout_s,
+            in_flight=limits.in_flight_per_group or placement.in_flight,
+            batch_size=limits.batch_size,
+            max_wait_s=limits.max_wait_ms / 1000,
+            hang_timeout_s=limits.hang_timeout_s,
+            start_timeout_s=limits.start_timeout_s,
             pad_id=self.tokenizer.pad_id,
             outputs=self.task.OUTPUTS,
         )
@@ -143,6 +151,7 @@ class Runner:
         is full or too long for ``timeout_s``, RunnerClosed.
         """
         asked, options = self.task.call_input(*inputs, **keywords)
+        timeout_s = _seconds(timeout_s)
         self._admission.refuse_early(timeout_s)
         request = self._requests.of_call(asked, options, breakdown)
         self._admission.admit(request, timeout_s)
@@ -161,6 +170,7 @@ class Runner:
 
         The future's result has the model's outputs by name, float32 with [rows, …]. Errors as for ``submit``.
         """
+        timeout_s = _seconds(timeout_s)
         self._admission.refuse_early(timeout_s)
         request = self._requests.of_tokens(input_ids, attention_mask, token_type_ids, self.plan.rows, breakdown)
         self._admission.admit(request, timeout_s)
@@ -258,8 +268,9 @@ class Runner:
 
         What is not finished by then fails with RunnerClosed. May be called again, from any thread but the runner's.
         """
+        drain_s = self.drain_timeout_s if timeout_s is None else not_below_zero("timeout_s", timeout_s)
         self._admission.close()
-        self._dispatcher.stop(self.drain_timeout_s if timeout_s is None else timeout_s)
+        self._dispatcher.stop(drain_s)
         self._dispatcher.join()
         if self._publisher is not None:
             self._publisher.close()
@@ -279,16 +290,9 @@ class Runner:
             self._sigterm.restore()
 
 
-def _given(**limits: Optional[float]) -> Dict[str, float]:
-    """Those that are not None."""
-    return {name: value for name, value in limits.items() if value is not None}
-
-
-def _refuse_not_above_zero(**limits: float) -> None:
-    """UsageError for a limit that is not above 0."""
-    for name, value in limits.items():
-        if not value > 0:
-            raise UsageError(f"{name} must be above 0, not {value!r}")
+def _seconds(timeout_s: Optional[float]) -> Optional[float]:
+    """The timeout of a call as a float, so that nothing behind this door can stumble over it."""
+    return None if timeout_s is None else above_zero("timeout_s", timeout_s)
 
 
 def _outcome(future: "Future[Any]", on_error: str) -> Any:

@@ -1,11 +1,42 @@
 """What the runner's thread is told when it is made: ``Runner`` fills it in, ``dispatcher`` and its parts read it."""
 
 from dataclasses import dataclass
-from typing import Optional, Sequence
+from typing import Any, Callable, Mapping, Optional, Sequence
 
 from neuronbert.backends.outputs import Output
+from neuronbert.errors import above_zero, count_of, not_below_zero, positive
 from neuronbert.runner.messages import LoadOrder
 from neuronbert.runner.supervision import WorkerPlace
+
+
+@dataclass(frozen=True)
+class Limits:
+    """The numbers among the options of a Runner, which says what each means; UsageError for one that cannot be."""
+
+    in_flight_per_group: Optional[int]
+    batch_size: Optional[int]
+    max_queue: int
+    max_windows_per_request: int
+    max_wait_ms: float
+    hang_timeout_s: float
+    start_timeout_s: float
+    drain_timeout_s: float
+
+    def __post_init__(self) -> None:
+        for name, check in _CHECKS.items():
+            object.__setattr__(self, name, check(name, getattr(self, name)))
+
+
+_CHECKS: Mapping[str, Callable[[str, Any], Any]] = {
+    "in_flight_per_group": positive,
+    "batch_size": positive,
+    "max_queue": count_of,
+    "max_windows_per_request": count_of,
+    "max_wait_ms": not_below_zero,
+    "hang_timeout_s": above_zero,
+    "start_timeout_s": above_zero,
+    "drain_timeout_s": not_below_zero,
+}
 
 
 @dataclass(frozen=True)

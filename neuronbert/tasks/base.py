@@ -28,7 +28,7 @@ from neuronbert.backends.base import Variant
 from neuronbert.backends.outputs import Output, Outputs
 from neuronbert.checkpoint.families import Head
 from neuronbert.checkpoint.tokenizer import Tokenizer
-from neuronbert.errors import UsageError
+from neuronbert.errors import UsageError, as_real, shown_value
 
 NOT_FINITE = "its logits hold NaN or Inf"  # why the gate refuses such a variant
 # An FP32 variant computes the same function as the reference: only the order of additions differs.
@@ -121,13 +121,14 @@ class GateLimits:
     min_answer_f1: float = DEFAULT_MIN_ANSWER_F1
 
     def __post_init__(self) -> None:
-        for name, value in vars(self).items():
-            number = isinstance(value, (int, float)) and not isinstance(value, bool)
-            if not (number and 0 <= value <= 1):  # false for NaN too
+        for name, value in list(vars(self).items()):
+            number = as_real(value)
+            if number is None or not 0 <= number <= 1:
                 raise UsageError(
-                    f"{name} must be a number from 0 to 1, not {value!r}",
+                    f"{name} must be a number from 0 to 1, not {shown_value(value)}",
                     hint=f"{name}={getattr(GateLimits, name):g}, or leave it out",
                 )
+            object.__setattr__(self, name, number)
 
 
 class GateQuestions(NamedTuple):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import List, Mapping, NamedTuple, Optional, Sequence, Tuple, Union
 
 from neuronbert.backends.base import Bucket, Recipe, Variant
-from neuronbert.errors import ArtifactError, UsageError, counted
+from neuronbert.errors import LARGEST_COUNT, ArtifactError, UsageError, counted, positive, shown_value
 from neuronbert.hardware.cores import (
     DATA_PARALLEL,
     MODES,
@@ -141,7 +141,7 @@ class NeuronTarget:
             cores,
             auto_cast,
             auto_cast_type,
-            compiler_timeout_s,
+            positive("--compiler-timeout", compiler_timeout_s),
         )
 
     @property
@@ -209,10 +209,11 @@ def numbers(option: str, value: Numbers) -> Tuple[int, ...]:
     parts = [part for item in items for part in (item.split(",") if isinstance(item, str) else [item])]
     wholes = []
     for part in parts:
-        text = str(part).strip()
-        if isinstance(part, bool) or not text.isdecimal() or int(text) < 1:
+        text = part.strip() if isinstance(part, str) else shown_value(part)
+        number = int(text) if text.isdecimal() and len(text) <= 10 else None
+        if isinstance(part, bool) or number is None or not 1 <= number <= LARGEST_COUNT:
             raise UsageError(f"{option} must be a whole number of at least 1, not {text!r}")
-        wholes.append(int(text))
+        wholes.append(number)
     if not wholes:
         raise UsageError(f"{option} needs a number")
     return tuple(dict.fromkeys(wholes))

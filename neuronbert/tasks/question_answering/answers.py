@@ -6,14 +6,13 @@ per window, answers with the same text (whatever its case) are one answer whose 
 
 import math
 from dataclasses import dataclass
-from numbers import Integral, Real
 from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple, Union
 
 import numpy as np
 import tokenizers
 
 from neuronbert.backends.outputs import Outputs
-from neuronbert.errors import UsageError
+from neuronbert.errors import UsageError, as_real, as_whole, positive, shown_value, yes_or_no
 from neuronbert.tasks.question_answering.windows import Example, Window
 
 Answer = Dict[str, Any]  # score, start, end, answer; with details also window and null_difference
@@ -50,15 +49,24 @@ class AnswerOptions:
     details: bool = False
 
     def __post_init__(self) -> None:
-        if not (isinstance(self.top_k, Integral) and self.top_k >= 1):
-            raise UsageError(f"top_k parameter should be >= 1 (got {self.top_k!r})")
-        if not (isinstance(self.max_answer_len, Integral) and self.max_answer_len >= 1):
+        top_k, longest, threshold = as_whole(self.top_k), as_whole(self.max_answer_len), as_real(self.null_threshold)
+        if top_k is None or top_k < 1:
+            raise UsageError(f"top_k parameter should be >= 1 (got {shown_value(self.top_k)})")
+        if longest is None or longest < 1:
             # The missing parenthesis is the transformers pipeline's; people match on its texts.
-            raise UsageError(f"max_answer_len parameter should be >= 1 (got {self.max_answer_len!r}")
-        if not (self.null_threshold is None or isinstance(self.null_threshold, Real)):
-            raise UsageError(f"null_threshold is a difference of logits, a number (got {self.null_threshold!r})")
-        if self.ranking not in RANKINGS:
-            raise UsageError(f"there is no ranking {self.ranking!r}", hint=f"one of {', '.join(RANKINGS)}")
+            raise UsageError(f"max_answer_len parameter should be >= 1 (got {shown_value(self.max_answer_len)}")
+        if threshold is None and self.null_threshold is not None:
+            value = shown_value(self.null_threshold)
+            raise UsageError(f"null_threshold is a difference of logits, a number (got {value})")
+        if not isinstance(self.ranking, str) or self.ranking not in RANKINGS:
+            raise UsageError(f"there is no ranking {shown_value(self.ranking)}", hint=f"one of {', '.join(RANKINGS)}")
+        # As plain values: equal options are the same options, and JSON can write them.
+        checked: Dict[str, object] = {"null_threshold": threshold}
+        checked.update(top_k=positive("top_k", top_k), max_answer_len=positive("max_answer_len", longest))
+        for name in ("handle_impossible_answer", "align_to_words", "details"):
+            checked[name] = yes_or_no(name, getattr(self, name))
+        for name, plain in checked.items():
+            object.__setattr__(self, name, plain)
 
     @property
     def candidates_per_window(self) -> int:

@@ -16,7 +16,7 @@ from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tu
 
 import neuronbert
 from neuronbert.checkpoint.tokenizer import Tokenizer
-from neuronbert.errors import InputError, UsageError
+from neuronbert.errors import InputError, positive
 from neuronbert.tasks.base import Answerer, Keywords, option_names, options_of
 from neuronbert.tasks.question_answering.answers import Answer, AnswerOptions, single
 from neuronbert.tasks.question_answering.lines import Pair
@@ -237,11 +237,7 @@ def _known(keywords: Keywords) -> Dict[str, Any]:
 
 
 def _batch_size(value: Optional[int]) -> int:
-    if value is None:
-        return 1
-    if value < 1:
-        raise UsageError(f"batch_size must be at least 1, not {value}")
-    return value
+    return positive("batch_size", value) or 1
 
 
 def _warn(text: str) -> None:

@@ -5,14 +5,13 @@ becomes several windows, each overlapping the one before it by ``doc_stride`` to
 """
 
 from dataclasses import dataclass
-from numbers import Integral
 from typing import Any, List, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
 import tokenizers
 
 from neuronbert.checkpoint.tokenizer import Tokenizer
-from neuronbert.errors import InputError, UsageError
+from neuronbert.errors import InputError, UsageError, as_whole, positive, shown_value
 
 DEFAULT_MAX_SEQ_LEN = 384  # tokens; with DEFAULT_DOC_STRIDE the defaults of the transformers pipeline
 DEFAULT_DOC_STRIDE = 128  # tokens
@@ -42,8 +41,13 @@ class WindowOptions:
     def __post_init__(self) -> None:
         for name, smallest in (("max_seq_len", 1), ("doc_stride", 0), ("max_question_len", 1)):
             value = getattr(self, name)
-            if value is not None and not (isinstance(value, Integral) and int(value) >= smallest):
-                raise UsageError(f"{name} parameter should be a whole number >= {smallest} (got {value!r})")
+            number = as_whole(value)
+            if value is not None and (number is None or number < smallest):
+                raise UsageError(
+                    f"{name} parameter should be a whole number >= {smallest} (got {shown_value(value)})",
+                    hint=f"{name}={max(smallest, 64)}, or leave it out",
+                )
+            object.__setattr__(self, name, number and positive(name, number))  # an int, whatever whole number it was
 
 
 class Window(NamedTuple):

@@ -139,7 +139,7 @@ def test_a_batch_size_is_what_is_taken_from_a_generator_at_once(qa):
     items = (taken.append(number) or item(Q1, C1) for number in range(5))
     next(qa(items, batch_size=3))
     assert taken == [0, 1, 2]
-    with pytest.raises(UsageError, match="batch_size must be at least 1, not 0"):
+    with pytest.raises(UsageError, match="batch_size must be a whole number of at least 1, not 0"):
         qa(Q1, C1, batch_size=0)
 
 

@@ -1,0 +1,71 @@
+"""The values of options: each becomes a plain Python value, or a UsageError that names the option and the value."""
+
+import math
+from decimal import Decimal
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from odd_values import Unspeakable, odd_values
+
+from neuronbert.errors import (
+    LARGEST_COUNT,
+    UsageError,
+    above_zero,
+    as_real,
+    as_whole,
+    count_of,
+    not_below_zero,
+    positive,
+    shown_value,
+    text_or_none,
+    yes_or_no,
+)
+
+CHECKS = (above_zero, count_of, not_below_zero, positive, text_or_none, yes_or_no)
+
+
+@pytest.mark.parametrize("check", CHECKS)
+@given(value=odd_values)
+def test_a_checked_value_is_plain_or_refused_by_name(check, value):
+    try:
+        checked = check("the_option", value)
+    except UsageError as error:
+        assert error.message.startswith("the_option ")
+        assert shown_value(value) in error.message
+        return
+    assert checked is None or type(checked) in (bool, int, float) or isinstance(checked, str)
+    assert not (isinstance(checked, float) and math.isnan(checked))
+
+
+@given(st.integers(1, LARGEST_COUNT))
+def test_whole_numbers_pass(number):
+    assert positive("n", number) == count_of("n", number) == number
+    assert type(count_of("n", np.int64(number))) is int
+
+
+@given(st.floats(min_value=0, exclude_min=True, allow_nan=False))
+def test_numbers_pass(number):
+    assert above_zero("s", number) == not_below_zero("s", number) == number
+    assert type(above_zero("s", np.float64(number))) is float
+
+
+def test_the_kinds_of_numbers():
+    assert positive("n", None) is None
+    assert as_whole(7.0) is as_whole(True) is as_whole("7") is None
+    assert as_real(True) is as_real("1") is as_real(10**400) is as_real(math.nan) is None
+    assert (above_zero("s", Decimal("0.5")), above_zero("s", 1)) == (0.5, 1.0)
+    assert not_below_zero("s", 0) == 0.0 and above_zero("s", math.inf) == math.inf
+    assert yes_or_no("b", np.bool_(False)) is False and yes_or_no("b", 1) is True
+    with pytest.raises(UsageError, match=f"up to {LARGEST_COUNT}"):
+        positive("n", LARGEST_COUNT + 1)
+    with pytest.raises(UsageError, match=r"^s must be above 0, not a Unspeakable"):
+        above_zero("s", Unspeakable())
+
+
+def test_a_shown_value_is_short_and_on_one_line():
+    assert shown_value("a\nb") == r"'a\nb'"
+    assert shown_value(np.array([[1], [2]])) == "array([[1], [2]])"
+    assert len(shown_value("x" * 1000)) == 60
+    assert shown_value(10**5000).startswith(("a int", "1000"))
