@@ -1,6 +1,6 @@
 """The demo checkpoint on the emulator reads as it does in FP32: both modes, every bucket, first questions of XQuAD.
 
-All 1,190 questions, of which README.md gives the figures, are:
+All 1,190 questions, of which docs/measurements.md gives the figures, are:
 
     export NEURONBERT_EMULATE=inf1.xlarge
     neuronbert compile demo OUT --backend neuron --sequence-length 128,384 --batch-size 1,6
