@@ -5,6 +5,7 @@ In reading order, the way of a request:
 runner              what callers see: tokenises in the caller's thread, gives out futures
 admission           lets a request into the queue, or refuses it
 requests            what was asked, and where its time went
+futures             what callers hold of it; their callbacks cannot end the runner
 placement           which cores and threads each worker gets
 settings            what the runner's thread is told when it is made
 dispatcher          that thread's loop: inbox, sockets, clock, the end

@@ -1,6 +1,7 @@
 """Lets a request into the queue or refuses it, in the caller's thread; ``dispatcher`` takes it from there."""
 
 import functools
+import os
 from concurrent.futures import Future
 from typing import Optional
 
@@ -19,13 +20,28 @@ class Admission:
         self._statistics = statistics
         self._max_windows = max_windows_per_request
         self._closed = False
+        self._process = os.getpid()
 
     def close(self) -> None:
         """Refuse what comes from now on."""
         self._closed = True
 
+    def refuse_elsewhere(self) -> None:
+        """Raise RunnerClosed in a process that was forked from the runner's: neither thread nor workers are there."""
+        if self.is_elsewhere:
+            raise RunnerClosed(
+                f"this runner is process {self._process}'s, and this is process {os.getpid()}, forked from it",
+                hint="make a Runner in each process, after the fork; or ask in the process that has it",
+            )
+
+    @property
+    def is_elsewhere(self) -> bool:
+        """Whether this process is not the one in which the runner was made."""
+        return os.getpid() != self._process
+
     def refuse_early(self, timeout_s: Optional[float]) -> None:
         """Raise RunnerClosed, UsageError or Overloaded before any work is spent on a request that cannot be let in."""
+        self.refuse_elsewhere()
         if self._closed:
             raise RunnerClosed("this runner is closed, or closing", hint="make a new one, or ask inside its with block")
         if timeout_s is not None and not timeout_s > 0:
@@ -38,6 +54,7 @@ class Admission:
 
     def admit(self, request: Request, timeout_s: Optional[float], wait: bool = False) -> None:
         """Hand the request to the runner's thread, or raise why not. ``wait``: for room, where the queue is full."""
+        self.refuse_elsewhere()
         unable = self._dispatcher.unable
         if unable is not None:
             raise unable
@@ -72,5 +89,5 @@ class Admission:
         )
 
     def _cancelled(self, request: Request, future: "Future[object]") -> None:
-        if future.cancelled():
+        if future.cancelled() and not self.is_elsewhere:
             self._dispatcher.inbox.put(Cancel(request))

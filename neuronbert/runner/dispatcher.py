@@ -92,7 +92,7 @@ class Dispatcher:
             self._pool.start_all()
             while not self._is_finished():
                 self._turn()
-        except Exception as error:  # a bug: no caller may wait for ever
+        except BaseException as error:  # a bug: no caller may wait for ever
             self._bug = BackendFailed(f"the runner itself failed: {type(error).__name__}: {error}")
             raise
         finally:

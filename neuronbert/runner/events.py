@@ -3,6 +3,7 @@
 import json
 import logging
 import time
+import traceback
 from collections import deque
 from typing import Any, Callable, Deque, Dict, Iterator, Optional, Protocol
 
@@ -14,7 +15,7 @@ Listener = Callable[[Event], None]
 log = logging.getLogger("neuronbert.runner")
 LAST_EVENTS = 1000
 # Events that a person should look at.
-_WARNINGS = frozenset({"died", "unable", "poison", "batch_failed"})
+_WARNINGS = frozenset({"died", "unable", "poison", "batch_failed", "callback_raised"})
 
 
 class Report(Protocol):
@@ -45,5 +46,10 @@ class Events:
         if self._listener is not None:
             try:
                 self._listener(record)
-            except Exception:
+            except BaseException:  # sys.exit() too: it would end the runner, not the process
                 log.exception("a listener of the runner's events raised")
+
+
+def traceback_text(error: BaseException) -> str:
+    """Where ``error`` was raised, as Python prints it."""
+    return "".join(traceback.format_exception(type(error), error, error.__traceback__))

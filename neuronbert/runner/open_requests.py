@@ -6,12 +6,12 @@
 import heapq
 import itertools
 import math
-from typing import Dict, List, Optional, Sequence, Tuple
+from typing import Callable, Dict, List, Optional, Sequence, Tuple
 
 from neuronbert.errors import DeadlineExceeded, NeuronBertError, PoisonRequest
 from neuronbert.runner.batching import Batcher, BatchInFlight
 from neuronbert.runner.counters import Statistics
-from neuronbert.runner.events import Report
+from neuronbert.runner.events import Report, traceback_text
 from neuronbert.runner.requests import Answered, Request, now_s
 
 MAX_DEATHS = 2  # of workers, with one request
@@ -113,7 +113,7 @@ class OpenRequests:
         if request.wants_breakdown:
             result = Answered(result, request.breakdown(done, done - began))
         self._close(request)
-        request.future.set_result(result)
+        self._deliver(request, lambda: request.future.set_result(result))
 
     def fail(self, request: Request, error: BaseException) -> None:
         """Its future gets ``error``, unless it has its outcome already."""
@@ -122,7 +122,14 @@ class OpenRequests:
         self._statistics.count("failed")
         self._close(request)
         if request.future.running() or request.future.set_running_or_notify_cancel():
-            request.future.set_exception(error)
+            self._deliver(request, lambda: request.future.set_exception(error))
+
+    def _deliver(self, request: Request, give: Callable[[], None]) -> None:
+        def report(error: BaseException) -> None:
+            why = f"{type(error).__name__}: {error}"
+            self._report("callback_raised", request=request.id, why=why, traceback=traceback_text(error))
+
+        request.future.deliver(give, report)
 
     def fail_all(self, error: NeuronBertError) -> int:
         """Fail every open request; returns how many there were."""

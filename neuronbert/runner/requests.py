@@ -2,7 +2,6 @@
 
 import math
 import time
-from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any, Callable, Dict, List, NamedTuple, NoReturn, Optional, Sequence
 
@@ -10,6 +9,7 @@ import numpy as np
 
 from neuronbert.backends.base import Batch
 from neuronbert.backends.outputs import Outputs
+from neuronbert.runner.futures import RunnerFuture
 
 Finish = Callable[[List[Outputs]], Any]  # the rows' outputs, un-padded → the result
 
@@ -55,7 +55,7 @@ class Request:
     deadline: float = math.inf
     batch: Optional[Batch] = None  # rows that stay together, in a batch of their own: nothing is put beside them
     wants_breakdown: bool = False
-    future: "Future[Any]" = field(default_factory=Future)
+    future: RunnerFuture = field(default_factory=RunnerFuture)
 
     deaths: int = 0  # workers that died with it
     alone: bool = False  # a suspect, or in a batch that failed: from now on nothing is put beside it

@@ -11,7 +11,15 @@ from typing import Any, Deque, Dict, Iterable, Iterator, Optional, Sequence, Typ
 from neuronbert.artifact.manifest import Artifact, PathLike, load_artifact
 from neuronbert.backends.base import Batch, ThroughputPlan
 from neuronbert.backends.outputs import Outputs
-from neuronbert.errors import InputError, NeuronBertError, UsageError, above_zero, not_below_zero, yes_or_no
+from neuronbert.errors import (
+    InputError,
+    NeuronBertError,
+    UsageError,
+    above_zero,
+    not_below_zero,
+    shown_value,
+    yes_or_no,
+)
 from neuronbert.hardware.cores import CoreLayout
 from neuronbert.runner.admission import Admission
 from neuronbert.runner.counters import Statistics
@@ -49,7 +57,9 @@ class Runner:
     drain_on_sigterm: inside ``with``, in the main thread and where nobody else handles it, SIGTERM finishes what was
         accepted and then ends the process as it would have.
 
-    Results and callbacks of futures are delivered in the runner's thread: a callback must be quick.
+    Results and callbacks of futures are delivered in the runner's thread: a callback must be quick. What one raises,
+    ``sys.exit()`` too, is the event "callback_raised", and the runner goes on.
+    After ``os.fork`` a runner is its parent's: whatever the child asks of it raises RunnerClosed.
     Raises what keeps a worker from starting (ArtifactError, BackendUnavailable, ...), and UsageError for options.
     """
 
@@ -196,10 +206,12 @@ class Runner:
 
         Where the queue is full it waits. ``on_error="yield"`` gives an input's error in its place instead of raising.
         """
+        self._admission.refuse_elsewhere()
         if on_error not in ("raise", "yield"):
-            raise UsageError(f"on_error is {on_error!r}", hint="raise or yield")
-        options = self._requests.options(keywords)
-        source = iter(pairs)
+            raise UsageError(f"on_error is {shown_value(on_error)}", hint="raise or yield")
+        return self._mapped(iter(pairs), self._requests.options(keywords), on_error)
+
+    def _mapped(self, source: Iterator[Input], options: Options, on_error: str) -> Iterator[Any]:
         waiting: Deque[Future[Any]] = deque()
         try:
             for chunk in iter(lambda: list(itertools.islice(source, MAP_CHUNK)), []):
@@ -211,10 +223,12 @@ class Runner:
             while waiting:
                 yield _outcome(waiting.popleft(), on_error)
         finally:
-            for future in waiting:
-                future.cancel()
+            if not self._admission.is_elsewhere:  # a fork has no part in them
+                for future in waiting:
+                    future.cancel()
 
     def _submit_all(self, inputs: Sequence[Input], options: Options) -> Iterator["Future[Any]"]:
+        self._admission.refuse_elsewhere()
         for request in self._requests.of_inputs(inputs, options):
             if isinstance(request, NeuronBertError):
                 failed: Future[Any] = Future()
@@ -255,6 +269,7 @@ class Runner:
 
     def stats(self) -> RunnerStatistics:
         """Queue, fill, padding, counters, and every worker's state, as plain JSON data."""
+        self._admission.refuse_elsewhere()
         return {
             "emulated": self.emulated,
             **self._statistics.snapshot(),
@@ -268,6 +283,7 @@ class Runner:
 
         What is not finished by then fails with RunnerClosed. May be called again, from any thread but the runner's.
         """
+        self._admission.refuse_elsewhere()
         drain_s = self.drain_timeout_s if timeout_s is None else not_below_zero("timeout_s", timeout_s)
         self._admission.close()
         self._dispatcher.stop(drain_s)
@@ -281,6 +297,8 @@ class Runner:
         return self
 
     def __exit__(self, kind: Optional[Type[BaseException]], *_: object) -> None:
+        if self._admission.is_elsewhere:  # a fork leaves the block: the runner is its parent's
+            return
         if self._sigterm is not None and self._sigterm.was_received:
             self._dispatcher.join()
             end_process()

@@ -16,6 +16,7 @@ class SigtermHandler:
     def __init__(self, refuse_new: Callable[[], None], close: Callable[[], None]):
         self._refuse_new = refuse_new
         self._close = close
+        self._process = os.getpid()
         self._count = 0
         self._is_installed = False
 
@@ -39,6 +40,8 @@ class SigtermHandler:
 
     def _on_signal(self, number: int, frame: Optional[FrameType]) -> None:
         """The first SIGTERM drains; the second, ours or an impatient sender's, ends the process."""
+        if os.getpid() != self._process:  # a fork of it, in which nothing was accepted
+            end_process()
         self._count += 1
         if self._count > 1:
             end_process()

@@ -1,6 +1,7 @@
 """The runner with real worker processes, on a backend whose answers are a hash of the text."""
 
 import asyncio
+import sys
 import threading
 import time
 from concurrent.futures import CancelledError, ThreadPoolExecutor
@@ -129,11 +130,36 @@ def test_a_document_that_is_too_long_is_refused_by_itself(runner, texts, expecte
     assert runner.submit(*texts[0]).result(30) == expected[0]
 
 
-def test_a_callback_that_raises_hurts_nobody(runner, texts, expected, caplog):
-    future = runner.submit(*texts[0])
-    future.add_done_callback(lambda _: 1 / 0)
-    assert future.result(30) == expected[0]
-    assert runner.submit(*texts[1]).result(30) == expected[1]
+@pytest.mark.parametrize("error", [ZeroDivisionError("oops"), SystemExit(3), KeyboardInterrupt(), GeneratorExit()])
+def test_what_a_callback_raises_is_an_event_and_hurts_nobody(slow_artifact, texts, error, caplog):
+    def fail(_):
+        raise error
+
+    called = []
+    with Runner(slow_artifact, workers=1) as runner:
+        future = runner.submit(*texts[0])
+        future.add_done_callback(fail)
+        future.add_done_callback(called.append)
+        assert future.result(30)
+        cancelled = runner.submit(*texts[0], timeout_s=1000)
+        cancelled.add_done_callback(fail)
+        assert runner.submit(*texts[1]).result(30)
+        assert cancelled.result(30)
+        raised = wait_until(lambda: [event for event in runner.events if event["event"] == "callback_raised"][1:])
+        assert called == [future]
+    assert type(error).__name__ in raised[0]["why"] and "in fail" in raised[0]["traceback"]
+    assert "callback_raised" in caplog.text
+    with pytest.raises(SystemExit):  # of a future that is done: in the thread that adds it, as of any other
+        future.add_done_callback(sys.exit)
+
+
+def test_a_callback_of_a_failed_request_is_guarded_too(slow_artifact):
+    runner = Runner(slow_artifact, workers=1)
+    futures = [runner.submit("Who?", f"It was number {number}.") for number in range(60)]
+    futures[-1].add_done_callback(lambda _: sys.exit(1))
+    runner.close(0)
+    assert isinstance(futures[-1].exception(0), RunnerClosed)
+    assert [event["why"] for event in runner.events if event["event"] == "callback_raised"] == ["SystemExit: 1"]
 
 
 def test_a_full_queue_refuses_at_once_and_says_how_long(slow_artifact, texts):

@@ -163,9 +163,10 @@ def test_killing_the_runner_takes_the_workers_with_it(faulty_artifact):
     wait_until(lambda: not any(map(is_running, workers)))
 
 
-def test_a_listener_that_raises_hurts_nobody(echo_artifact, texts, expected):
+@pytest.mark.parametrize("error", [ValueError, SystemExit, KeyboardInterrupt])
+def test_a_listener_that_raises_hurts_nobody(echo_artifact, texts, expected, error):
     def listener(event):
-        raise ValueError(event)
+        raise error(event)
 
     with Runner(echo_artifact, workers=1, on_event=listener) as runner:
         assert runner.submit(*texts[0]).result(60) == expected[0]
