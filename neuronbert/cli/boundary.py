@@ -3,6 +3,8 @@
 import errno
 import json
 import os
+import shlex
+import shutil
 import signal
 import sys
 import threading
@@ -29,7 +31,7 @@ def run_group(group: click.Group, arguments: Sequence[str]) -> int:
     received: List[int] = []
     try:
         with signals_as_interrupts(received):
-            group.main(args=list(arguments), prog_name="neuronbert", standalone_mode=False)
+            group.main(args=list(arguments), prog_name="neuronbert", standalone_mode=False, obj=as_typed(arguments))
             if sys.stdout is not None:
                 sys.stdout.flush()
         return 0
@@ -84,6 +86,16 @@ def signals_as_interrupts(received: List[int]) -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def as_typed(arguments: Sequence[str]) -> str:
+    """The command line again, to be pasted into a shell in the same folder; verbs find it as click's ``obj``."""
+    program = sys.argv[0]
+    if os.path.basename(program) == "neuronbert":
+        words = ["neuronbert" if shutil.which("neuronbert") == program else program]
+    else:  # python -m neuronbert, or a program of its own
+        words = [sys.executable, "-m", "neuronbert"]
+    return " ".join(map(shlex.quote, [*words, *arguments]))
 
 
 def discard_stdout() -> None:

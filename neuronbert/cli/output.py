@@ -2,7 +2,7 @@
 
 import json
 import sys
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from typing import Callable, Optional
 
 import click
@@ -11,8 +11,8 @@ from neuronbert.cli.progress import progress_hidden
 
 
 def note(line: str) -> None:
-    """A line on stderr, above the progress that is shown there."""
-    with progress_hidden():
+    """A line on stderr, above the progress that is shown there; where stderr is gone, nobody is left to tell."""
+    with progress_hidden(), suppress(OSError):
         click.echo(line, err=True)
 
 

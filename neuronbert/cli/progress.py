@@ -5,7 +5,7 @@ import sys
 import threading
 import time
 from contextlib import contextmanager, suppress
-from typing import Iterator, List, NamedTuple, Optional
+from typing import Callable, Iterator, List, NamedTuple, Optional
 
 import click
 
@@ -83,6 +83,18 @@ class Progress:
         self._last = Reading(time.monotonic(), done, None if total is None else max(done, total))
         if self._first.done is None:
             self._first = self._last
+
+    def then(self, label: str, unit: str) -> Callable[[int, Optional[int]], None]:
+        """What counts the next part of the work, which begins when it is first called."""
+        begun: List[bool] = []
+
+        def count(done: int, total: Optional[int]) -> None:
+            if not begun:
+                begun.append(True)
+                self.about(label, unit)
+            self(done, total)
+
+        return count
 
     def __enter__(self) -> "Progress":
         _shown.append(self)

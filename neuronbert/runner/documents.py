@@ -47,6 +47,17 @@ class RunnerStatistics(Snapshot):
     workers: List[WorkerState]
 
 
+class Work(TypedDict):
+    """What a job that has a runner is doing, in its own unit rather than in requests."""
+
+    unit: str  # "lines"
+    done: int
+    total: Optional[int]  # None: nobody knows
+    skipped: int  # of those that are done: they have an error in place of a result
+    kept: int  # what a kill now would not lose
+    output: str
+
+
 class PublishedWorker(WorkerState):
     """A worker with its rates over the last seconds."""
 
@@ -80,3 +91,4 @@ class PublishedRunner(Snapshot):
     started_at: float
     rows_per_s: Optional[float]
     workers: List[PublishedWorker]
+    work: Optional[Work]  # of a runner that was made for a job

@@ -9,6 +9,7 @@ import time
 from collections import deque
 from concurrent.futures import Future, wait
 from dataclasses import asdict, dataclass
+from functools import partial
 from heapq import merge
 from operator import itemgetter
 from typing import Any, Callable, Deque, Dict, Iterator, List, NamedTuple, Optional, Tuple, Union
@@ -22,6 +23,7 @@ from neuronbert.engine.lines import PreparedLine, prepare_lines, refuse_no_input
 from neuronbert.errors import BackendFailed, InputError, NeuronBertError, PoisonRequest, RunnerClosed
 from neuronbert.runner import job_input
 from neuronbert.runner.job_input import JobInput, open_input
+from neuronbert.runner.job_progress import JobProgress, Progress
 from neuronbert.runner.runner import Runner
 from neuronbert.tasks import load_task
 from neuronbert.tasks.base import DecodeOptions, Document, EncodeOptions, Row, option_kinds, options_of
@@ -29,10 +31,6 @@ from neuronbert.tasks.lines import SkippedLine, json_line
 
 # The first is ranked and written, the second is computed, and the third has batches ready when that is done.
 BLOCKS_IN_FLIGHT = 3
-
-# Called after each block with the input's bytes read by this run, how many there are for it (None: nobody knows), and
-# how many lines are done, those of earlier runs included.
-Progress = Callable[[int, Optional[int], int], None]
 
 
 @dataclass(frozen=True)
@@ -63,7 +61,7 @@ def run_job(
     variant: Optional[str] = None,
     threads: Optional[int] = None,
     on_error: str = "fail",
-    progress: Progress = lambda done, total, lines: None,
+    progress: Progress = lambda done, total: None,
     on_skip: Callable[[SkippedLine], None] = lambda line: None,
     **options: Any,
 ) -> JobReport:
@@ -72,8 +70,9 @@ def run_job(
     While it runs, ``output``.partial grows, and ``output``.partial.json records how far it is: the same call goes on
     after a kill, and the output is what one undisturbed run writes. Input that is no plain file cannot be read again,
     so such a job begins anew. workers, variant, threads: as for Runner. ``options`` are those of the task (windows and
-    answers), which a line may set for itself. A broken line fails the job; with ``on_error="skip"``
-    the output has its error in place of a result, and it is passed to ``on_skip``. ``neuronbert top`` shows the job.
+    answers), which a line may set for itself. A broken line fails the job; with ``on_error="skip"`` the output has its
+    error in place of a result, and it is passed to ``on_skip``. ``progress`` is called when the workers are loaded, and
+    then after each batch. ``neuronbert top`` shows the job, in the same numbers.
 
     Raises InputError naming the line, OutputError (``output`` exists, the disk is full, the partial output is of
     another job), ArtifactError and what else keeps workers from running.
@@ -82,17 +81,21 @@ def run_job(
         loaded = artifact if isinstance(artifact, Artifact) else load_artifact(artifact)
         task = load_task(loaded.task)
         encode_options, decode_options = options_of(option_kinds(task), options)
-        with Runner(loaded, workers=workers, variant=variant, threads=threads, publish=True) as runner:
+        counts = JobProgress(growing.output, source.total, progress)
+        with Runner(
+            loaded, workers=workers, variant=variant, threads=threads, publish=True, work=counts.work
+        ) as runner:
             record = growing.begin(_description(runner, source, encode_options, decode_options), source.resumable)
             source.skip(record, growing.output)
+            counts.recorded(record)
             job = _Job(runner, source, encode_options, decode_options, on_error)
             first, started = record, time.perf_counter()
             for block in job.blocks():
-                done = job.answer(block)
+                done = job.answer(block, partial(counts.beyond, record, block.input_lines - record.input_lines))
                 record = growing.append(done.text, block.recorded(record, done))
+                counts.recorded(record)
                 for line in done.skipped:
                     on_skip(line)
-                progress(record.input_bytes - first.input_bytes, source.left, record.input_lines)
             refuse_no_input(task, record.answered + record.skipped)
             seconds = time.perf_counter() - started
         growing.finish()
@@ -122,7 +125,10 @@ def _description(
         **asdict(decode_options),
         batches={"rows": plan.rows, "tokens": plan.tokens, "lengths": plan.lengths},
         threads_per_batch=max(1, runner.places[0].threads // plan.streams),
-        block={"lines": job_input.BLOCK_LINES, "bytes": job_input.BLOCK_BYTES},
+        block={
+            "lines": (job_input.FIRST_LINES, job_input.BLOCK_LINES),
+            "bytes": (job_input.FIRST_BYTES, job_input.BLOCK_BYTES),
+        },
         neuronbert=__version__,
     )
 
@@ -192,12 +198,19 @@ class _Job:
             if block is None:
                 break
             self._waiting.append(block)
-            if len(self._waiting) == BLOCKS_IN_FLIGHT:
+            while self._is_enough():
                 yield self._waiting.popleft()
         while self._waiting:
             yield self._waiting.popleft()
         if broken is not None:
             raise broken
+
+    def _is_enough(self) -> bool:
+        """Whether every worker has rows to do while the first block is ranked, and the next one is read."""
+        plan, rows = self._runner.plan, sum(len(block.rows) for block in self._waiting)
+        busy = len(self._runner.places) * (plan.streams + 1) * plan.rows
+        blocks = len(self._waiting)
+        return blocks >= BLOCKS_IN_FLIGHT and rows - len(self._waiting[0].rows) >= busy
 
     def _ask(self) -> Optional[_Block]:
         first_line = self._source.lines + 1
@@ -219,9 +232,9 @@ class _Job:
     def _submit(self, rows: List[Row], batch: List[int]) -> "Future[Outputs]":
         return self._runner.submit_together(collate([rows[index] for index in batch], self._runner.tokenizer.pad_id))
 
-    def answer(self, block: _Block) -> _Answered:
-        """The output lines of ``block``, once its batches are done."""
-        outputs, failed = self._outputs(block)
+    def answer(self, block: _Block, progress: Callable[[float], None]) -> _Answered:
+        """The output lines of ``block``, once its batches are done; ``progress`` is told the share of its rows."""
+        outputs, failed = self._outputs(block, progress)
         task = self._runner.task
         documents: List[Document] = []
         skipped = list(block.skipped)
@@ -245,7 +258,9 @@ class _Job:
         text = "".join(map(json_line, merge(documents, errors, key=itemgetter("line"))))
         return _Answered(text.encode("utf-8"), len(documents), skipped)
 
-    def _outputs(self, block: _Block) -> Tuple[Dict[int, Outputs], Dict[int, NeuronBertError]]:
+    def _outputs(
+        self, block: _Block, progress: Callable[[float], None]
+    ) -> Tuple[Dict[int, Outputs], Dict[int, NeuronBertError]]:
         """The outputs of each row by its number, and what is wrong with those that have none."""
         outputs: Dict[int, Outputs] = {}
         failed: Dict[int, NeuronBertError] = {}
@@ -253,6 +268,7 @@ class _Job:
             outcome = _outcome(batch.outputs)
             if not isinstance(outcome, NeuronBertError):
                 outputs.update(self._rows_of(block, batch.rows, outcome))
+                progress((len(outputs) + len(failed)) / len(block.rows))
                 continue
             # One of its rows may be at fault, or a row of another batch that was with the same worker when it died.
             wait([in_flight.outputs for waiting in (block, *self._waiting) for in_flight in waiting.batches])

@@ -12,7 +12,7 @@ from typing import Callable, Deque, List, Mapping, Optional
 
 from neuronbert.hardware.machine import process_fields
 from neuronbert.hardware.own_places import fault_of_folder, open_own, own_folder, own_temporary_folder
-from neuronbert.runner.documents import PublishedRunner, PublishedWorker, Rates, Reading, RunnerStatistics
+from neuronbert.runner.documents import PublishedRunner, PublishedWorker, Rates, Reading, RunnerStatistics, Work
 from neuronbert.runner.events import log
 
 INTERVAL_S = 0.5
@@ -35,9 +35,15 @@ class Publisher:
     If the folder cannot be written to, that is logged once, and the runner goes on.
     """
 
-    def __init__(self, facts: Mapping[str, object], stats: Callable[[], RunnerStatistics]):
+    def __init__(
+        self,
+        facts: Mapping[str, object],
+        stats: Callable[[], RunnerStatistics],
+        work: Optional[Callable[[], Work]] = None,
+    ):
         self._facts = {"pid": os.getpid(), "process_started": process_started(os.getpid()), **facts}
         self._stats = stats
+        self._work = work
         self._since: Deque[Reading] = deque(maxlen=RATES_OVER + 1)
         self._closed = threading.Event()
         self._path: Optional[Path] = None
@@ -70,7 +76,8 @@ class Publisher:
         at, stats = time.time(), self._stats()
         reading: Reading = {"at": at, "workers": stats["workers"]}
         self._since.append(reading)
-        text = json.dumps({"at": at, **self._facts, **stats, **rates(self._since[0], reading)})
+        work = None if self._work is None else self._work()
+        text = json.dumps({"at": at, **self._facts, **stats, **rates(self._since[0], reading), "work": work})
         with open(open_own(_new(path), os.O_WRONLY | os.O_CREAT | os.O_TRUNC), "w", encoding="utf-8") as file:
             file.write(text)
         os.replace(_new(path), path)

@@ -6,7 +6,7 @@ import itertools
 import time
 from collections import deque
 from concurrent.futures import CancelledError, Future
-from typing import Any, Deque, Dict, Iterable, Iterator, Optional, Sequence, Type, Union
+from typing import Any, Callable, Deque, Dict, Iterable, Iterator, Optional, Sequence, Type, Union
 
 from neuronbert.artifact.manifest import Artifact, PathLike, load_artifact
 from neuronbert.backends.base import Batch, ThroughputPlan
@@ -24,7 +24,7 @@ from neuronbert.hardware.cores import CoreLayout
 from neuronbert.runner.admission import Admission
 from neuronbert.runner.counters import Statistics
 from neuronbert.runner.dispatcher import Dispatcher
-from neuronbert.runner.documents import RunnerStatistics
+from neuronbert.runner.documents import RunnerStatistics, Work
 from neuronbert.runner.events import Events, Listener
 from neuronbert.runner.placement import place_workers
 from neuronbert.runner.publishing import Publisher
@@ -53,7 +53,7 @@ class Runner:
     start_timeout_s: for loading and self-test of a worker. drain_timeout_s: how long ``close`` and SIGTERM let
         accepted requests finish.
     on_event: called with each event (a dictionary) in the runner's thread; they are also logged to "neuronbert.runner".
-    publish: let ``neuronbert top`` watch this runner.
+    publish: let ``neuronbert top`` watch this runner. work: what it is used for, in the user's own counts.
     drain_on_sigterm: inside ``with``, in the main thread and where nobody else handles it, SIGTERM finishes what was
         accepted and then ends the process as it would have.
 
@@ -84,6 +84,7 @@ class Runner:
         drain_timeout_s: float = 30.0,
         on_event: Optional[Listener] = None,
         publish: bool = False,
+        work: Optional[Callable[[], Work]] = None,
         drain_on_sigterm: bool = True,
     ):
         limits = Limits(
@@ -130,7 +131,7 @@ class Runner:
         )
         self._start(settings)
         self._sigterm = SigtermHandler(self._admission.close, self.close) if drain_on_sigterm else None
-        self._publisher = Publisher(self._facts(), self.stats) if publish else None
+        self._publisher = Publisher(self._facts(), self.stats, work) if publish else None
 
     def _start(self, settings: Settings) -> None:
         """Start the runner's thread and wait for its workers; raises what keeps one from starting."""

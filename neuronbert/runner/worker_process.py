@@ -1,8 +1,8 @@
 """A worker process: one engine, batches in, results out, until the runner closes the socket or dies.
 
 Its environment (cores, threads) was set by the runner before this process started, so before anything heavy is
-imported. It ignores Ctrl-C and SIGTERM: these reach a whole process group, and the runner decides what is still
-finished. ``supervision`` is the runner's side of it.
+imported. It ignores Ctrl-C, SIGTERM and SIGHUP: these reach a whole process group, and the runner decides what is
+still finished. ``supervision`` is the runner's side of it.
 """
 
 import ctypes
@@ -34,6 +34,7 @@ def main(arguments: List[str]) -> None:
     """Load what the first message names, then answer batches. ``arguments``: the socket and the parent's pid."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     die_with_parent(int(arguments[1]))
     sock = socket.socket(fileno=int(arguments[0]))
     try:

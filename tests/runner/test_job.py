@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Any, Dict, List
 
 import pytest
+from echo_files import with_echo
 
 from neuronbert import Engine, run_job
-from neuronbert.artifact.resumable import partial_path, read_record, record_path
+from neuronbert.artifact import resumable
+from neuronbert.artifact.resumable import Record, partial_path, read_record, record_path
 from neuronbert.engine.lines import answer_lines
 from neuronbert.errors import ArtifactError, BackendFailed, InputError, OutputError, UsageError
 from neuronbert.runner import job, job_input
@@ -72,9 +74,9 @@ def test_it_writes_what_answer_prints(echo_artifact, questions, tmp_path):
     assert (tmp_path / "new" / "out").read_bytes() == expected(echo_artifact, questions)
     assert (report.lines, report.answered, report.skipped, report.resumed_lines) == (100, 92, 0, 0)
     assert report.variant == "echo-fp32" and report.questions_per_s > 0
-    size = questions.stat().st_size
-    assert seen[-1] == (size, size, 100)
-    assert [lines for _, _, lines in seen] == [16, 32, 48, 64, 80, 96, 100]
+    assert seen[0] == (0, 100) and seen[-1] == (100, 100)
+    done = [lines for lines, _ in seen]
+    assert done == sorted(done) and len(set(done)) > 20  # it moves with the batches, not with the blocks
     assert os.listdir(tmp_path / "new") == ["out"]
     assert json.dumps(report.as_dict())
 
@@ -85,11 +87,37 @@ def test_options_are_those_of_answer(echo_artifact, questions, tmp_path):
     assert (tmp_path / "out").read_bytes() == expected(echo_artifact, questions, **options)
 
 
+def recorded_lines(monkeypatch, artifact, questions: Path, output: Path) -> List[int]:
+    """How many lines were done each time that it was recorded."""
+    recorded: List[int] = []
+    append = resumable.ResumableOutput.append
+
+    def noted(self, data, record):
+        recorded.append(record.input_lines)
+        return append(self, data, record)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(resumable.ResumableOutput, "append", noted)
+        run_job(artifact, questions, output)
+    return recorded
+
+
+def test_a_block_is_as_long_as_all_before_it_up_to_a_limit(echo_artifact, questions, tmp_path, monkeypatch):
+    found = recorded_lines(monkeypatch, echo_artifact, questions, tmp_path / "lines")
+    assert found == [8, 16, 32, 48, 64, 80, 96, 100]
+    monkeypatch.setattr(job_input, "FIRST_BYTES", 600)
+    monkeypatch.setattr(job_input, "BLOCK_BYTES", 20_000)
+    found = recorded_lines(monkeypatch, echo_artifact, questions, tmp_path / "bytes")
+    sizes = [len(line) + 1 for line in questions.read_bytes().splitlines()]
+    for before, after in zip([0, *found], found):
+        done, longest = sum(sizes[:before]), max(sizes)
+        assert sum(sizes[before:after]) < min(max(600, done), 20_000) + longest
+    assert (tmp_path / "bytes").read_bytes() == (tmp_path / "lines").read_bytes()  # echo is batch-invariant
+
+
 def test_long_lines_make_small_blocks(echo_artifact, questions, tmp_path, monkeypatch):
     monkeypatch.setattr(job_input, "BLOCK_BYTES", 1)
-    seen = []
-    run_job(echo_artifact, questions, tmp_path / "out", progress=lambda *done: seen.append(done[2]))
-    assert seen == list(range(1, 101))
+    assert recorded_lines(monkeypatch, echo_artifact, questions, tmp_path / "out") == list(range(1, 101))
     assert (tmp_path / "out").read_bytes() == expected(echo_artifact, questions)
 
 
@@ -105,8 +133,10 @@ def test_memory_is_that_of_a_few_blocks(echo_artifact, tmp_path, monkeypatch):
         return lines
 
     monkeypatch.setattr(job_input.JobInput, "block", counted)
-    run_job(echo_artifact, questions, tmp_path / "out", progress=lambda a, b, lines: ahead.append(read[0] - lines))
-    assert max(ahead) <= BLOCKS_IN_FLIGHT * BLOCK_LINES
+    run_job(
+        echo_artifact, questions, tmp_path / "out", threads=1, progress=lambda lines, _: ahead.append(read[0] - lines)
+    )
+    assert max(ahead) <= (BLOCKS_IN_FLIGHT + 1) * BLOCK_LINES
 
 
 # Broken lines.
@@ -265,8 +295,9 @@ class Stopped(Exception):
 
 @pytest.fixture()
 def unfinished(echo_artifact, questions, tmp_path):
-    def stop(done, total, lines):
-        if lines == 2 * BLOCK_LINES:
+    def stop(lines, total):
+        record = read_record(tmp_path / "out")
+        if record is not None and record.input_lines == 2 * BLOCK_LINES:
             raise Stopped
 
     with pytest.raises(Stopped):
@@ -279,7 +310,7 @@ def test_it_goes_on_whatever_the_number_of_workers(echo_artifact, questions, unf
     report = run_job(echo_artifact, questions, unfinished, workers=2, progress=lambda *done: seen.append(done))
     assert report.resumed_lines == 2 * BLOCK_LINES
     assert unfinished.read_bytes() == expected(echo_artifact, questions)
-    assert seen[-1][0] == seen[-1][1] < questions.stat().st_size  # the time left is of what is left
+    assert seen[0] == (2 * BLOCK_LINES, 100) and seen[-1] == (100, 100)
 
 
 def test_the_input_may_have_moved_and_grown(echo_artifact, questions, unfinished, tmp_path):
@@ -380,7 +411,42 @@ def test_killed_again_and_again_it_writes_the_same_bytes(echo_artifact, tmp_path
     assert sorted(os.listdir(tmp_path)) == ["out", "questions"]
 
 
-@pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_an_early_interrupt_keeps_what_is_done(echo_copy, tmp_path, sign):
+    """Whatever the signal, a few seconds after the first answer; the command that is then named goes on."""
+    slow = with_echo(echo_copy, batch_s=0.1)
+    questions = write(tmp_path / "it's questions", question_lines(120))
+    output = tmp_path / "my out"
+    command = [sys.executable, "-m", "neuronbert", "run", str(slow.folder), "--input", str(questions)]
+    with subprocess.Popen([*command, "--output", str(output), "--threads", "1"], stderr=subprocess.PIPE) as process:
+        while process.poll() is None and not (read_record(output) or Record({}, True)).input_lines:
+            time.sleep(0.01)
+        process.send_signal(sign)
+        _, err = process.communicate()
+    assert process.returncode == 130
+    kept, again, last = filter(None, err.decode().splitlines()[-4:])  # click ends the line of the ^C
+    record = read_record(output)
+    assert record is not None and 8 <= record.input_lines < 120
+    assert kept == f"{record.input_lines} lines are done and kept in {output}.partial; to go on from there:"
+    assert last == "interrupted"
+    done = subprocess.run(["sh", "-c", again], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert f"going on behind line {record.input_lines}" in done.stderr
+    assert output.read_bytes() == expected(slow, questions)
+
+
+def test_nohup_is_kept(echo_artifact, questions, tmp_path):
+    nohup = ["sh", "-c", 'trap "" HUP; exec "$@"', "sh"]
+    command = [sys.executable, "-c", CODE, "0", "run", str(echo_artifact.folder), "--input", str(questions)]
+    with subprocess.Popen([*nohup, *command, "--output", str(tmp_path / "out")], stderr=subprocess.PIPE) as process:
+        while process.poll() is None and not partial_path(tmp_path / "out").exists():
+            time.sleep(0.01)
+        process.send_signal(signal.SIGHUP)
+        process.communicate()
+    assert process.returncode == 0 and (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("sign", [signal.SIGINT])
 def test_interrupted_it_says_that_it_can_go_on(echo_artifact, tmp_path, sign):
     questions = write(tmp_path / "questions", question_lines(1600))
     output = tmp_path / "out"
@@ -389,8 +455,8 @@ def test_interrupted_it_says_that_it_can_go_on(echo_artifact, tmp_path, sign):
         process.send_signal(sign)
         _, err = process.communicate()
     assert process.returncode == 130
-    kept, *_, last = err.decode().splitlines()[-3:]  # click ends the line of the ^C
-    assert last == "interrupted" and "the same command goes on from there" in kept
+    kept, *_, last = err.decode().splitlines()[-4:]
+    assert last == "interrupted" and "lines are done and kept in" in kept
     with start(echo_artifact, questions, output) as process:
         _, err = process.communicate()
     assert process.returncode == 0 and b"by an earlier run" in err
@@ -402,8 +468,8 @@ def test_a_full_disk_loses_nothing(echo_artifact, questions, tmp_path):
     with start(echo_artifact, questions, output, limit=10_000) as process:
         out, err = process.communicate()
     assert (process.returncode, out) == (1, b"")
-    kept, error, hint = err.decode().splitlines()[-3:]
-    assert "the same command goes on from there" in kept
+    kept, again, error, hint = err.decode().splitlines()[-4:]
+    assert "lines are done and kept in" in kept and " run " in again
     assert "a file would be larger than this process may write" in error and hint.startswith("  try:")
     with start(echo_artifact, questions, output) as process:
         process.communicate()

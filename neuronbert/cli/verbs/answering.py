@@ -1,7 +1,10 @@
 """The verbs that answer questions from an artifact: one or a stream of them here, a file of any size by the runner."""
 
+import os
+import stat
+import sys
 from contextlib import suppress
-from typing import Any, Dict, List, Optional
+from typing import Any, BinaryIO, Dict, List, Optional
 
 import click
 
@@ -74,30 +77,60 @@ def _answer_file(artifact: str, input_: str, on_error: str, as_json: bool, **opt
 def run_(artifact: str, input: str, output: str, as_json: bool, **options: Any) -> None:
     """Answer a file of questions of any size with ARTIFACT, through the multi-worker runner.
 
-    After a kill at any moment the same command goes on where it was: until all is done the output is OUTPUT.partial.
+    After an interrupt or a kill at any moment the same command goes on where it was: until all is done the output is
+    OUTPUT.partial.
     """
-    from neuronbert.artifact.resumable import read_record
     from neuronbert.cli.tables import job_summary
     from neuronbert.runner.job import run_job
 
-    if input == "-":
+    if input == "-" and not _is_file(sys.stdin.buffer):
         note("stdin cannot be read again: a job that is killed begins anew")
+    begun = False
     try:
-        with Progress("answering", "lines") as progress:
+        with Progress("loading") as shown:
+            count = shown.then("answering", "lines")
+
+            def progress(done: int, total: Optional[int]) -> None:
+                nonlocal begun
+                if done and not begun:
+                    note(f"going on behind line {done:,}, where an earlier run was")
+                begun = True
+                count(done, total)
+
             report = run_job(
                 artifact,
                 input,
                 output,
-                progress=lambda done, total, lines: progress(lines),
+                progress=progress,
                 on_skip=lambda line: note(f"skipped line {line.line_number}: {line.reason}"),
                 **options,
             )
     except (KeyboardInterrupt, NeuronBertError):
-        with suppress(NeuronBertError):
-            record = read_record(output)
-            if record is not None and record.resumable:
-                note(f"{record.input_lines:,} lines are done, in {output}.partial; the same command goes on from there")
+        if begun:
+            _tell_what_is_kept(input, output)
         raise
     note(job_summary(report))
     if as_json:
         show(as_json, report.as_dict(), str)
+
+
+def _is_file(stream: BinaryIO) -> bool:
+    return stat.S_ISREG(os.fstat(stream.fileno()).st_mode)
+
+
+def _tell_what_is_kept(input: str, output: str) -> None:
+    """After a job that had begun and came to no end: how much is on the disk, and the command that goes on."""
+    from neuronbert.artifact.resumable import partial_path, read_record
+
+    record = None
+    with suppress(NeuronBertError):
+        record = read_record(output)
+    if os.path.lexists(output):
+        note(f"{output} is complete")
+    elif record is None or not (record.resumable and record.input_lines):
+        why = "" if record is None or record.resumable else ": the input cannot be read again"
+        note(f"nothing is kept{why}; the same command begins anew")
+    else:
+        again = ", with the same stdin" if input == "-" else ""
+        note(f"{record.input_lines:,} lines are done and kept in {partial_path(output)}; to go on from there{again}:")
+        note(f"  {click.get_current_context().obj}")
