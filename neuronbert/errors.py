@@ -62,6 +62,10 @@ class ArtifactError(NeuronBertError, ValueError):
     """An artifact that is missing, damaged, too new, or not made for this machine."""
 
 
+class ArtifactChanged(ArtifactError):
+    """An artifact that was replaced by another while it was in use."""
+
+
 class InputError(NeuronBertError, ValueError):
     """A question, context or data file that cannot be answered as it is."""
 

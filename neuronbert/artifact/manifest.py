@@ -7,14 +7,14 @@ import re
 import shlex
 import stat
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, BinaryIO, Dict, Iterator, List, Mapping, Optional, Sequence, Union
 
 from neuronbert import __version__
 from neuronbert.artifact.manifest_schema import MANIFEST, SHAPE, SHAPED_VARIANT
-from neuronbert.errors import ArtifactError
+from neuronbert.errors import ArtifactChanged, ArtifactError, UsageError, shown_value
 from neuronbert.hardware.untrusted import Refusal, json_object, open_regular, read_file, readable, refuse_irregular
 from neuronbert.tasks import TASKS
 
@@ -60,18 +60,37 @@ class Artifact:
 
 
 def load_artifact(folder: PathLike) -> Artifact:
-    """The artifact in ``folder``, every byte of it verified.
+    """The artifact in ``folder``, every byte of it verified. Its own ``folder`` is absolute, wherever one goes later.
 
     Raises ArtifactError, naming the file, if the manifest is missing, truncated, altered or from a newer schema, or if
     any file was changed, added, removed, or replaced by a symbolic link.
     """
+    if not isinstance(folder, (str, os.PathLike)):
+        raise UsageError(
+            f"an artifact is a folder, not {shown_value(folder)}", hint="the path of one, or load_artifact"
+        )
     path = Path(folder)
     manifest = read_manifest(path)
     expected = listed_files(manifest)
     refuse_unsafe_paths(path, expected)
     refuse_unlisted_files(path, expected)
     verify_checksums(path, expected)
-    return Artifact(path, manifest)
+    return Artifact(Path(os.path.abspath(path)), manifest)
+
+
+def load_same_artifact(folder: PathLike, digest: str, signed_by: Optional[str] = None) -> Artifact:
+    """The artifact in ``folder`` again; ArtifactChanged if it is no longer the one of this digest.
+
+    ``signed_by`` is the trusted key that signed it: the digest stands for every byte, so that needs no second proof.
+    """
+    artifact = load_artifact(folder)
+    if artifact.manifest["digest"] != digest:
+        raise ArtifactChanged(
+            f"{folder} holds another artifact than before: its digest was {digest[:12]}…, and is "
+            f"{artifact.manifest['digest'][:12]}…",
+            hint="for the new one make a new Runner (a new version belongs in a new folder); or put the old one back",
+        )
+    return replace(artifact, signed_by=signed_by)
 
 
 def read_manifest(folder: Path) -> Manifest:

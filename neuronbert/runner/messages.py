@@ -13,6 +13,8 @@ class LoadOrder(NamedTuple):
     """The first message: what to load, and on what."""
 
     artifact: str
+    digest: str  # of the manifest that the runner has: the worker takes no other artifact
+    signed_by: Optional[str]  # the trusted key with which the runner verified it
     variant: Optional[str]
     streams: Optional[int]
     threads: int

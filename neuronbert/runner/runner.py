@@ -128,6 +128,8 @@ class Runner:
             start_timeout_s=limits.start_timeout_s,
             pad_id=self.tokenizer.pad_id,
             outputs=self.task.OUTPUTS,
+            digest=self.artifact.manifest["digest"],
+            signed_by=self.artifact.signed_by,
         )
         self._start(settings)
         self._sigterm = SigtermHandler(self._admission.close, self.close) if drain_on_sigterm else None

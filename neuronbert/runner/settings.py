@@ -54,7 +54,11 @@ class Settings:
     start_timeout_s: float
     pad_id: int
     outputs: Sequence[Output]  # of the model, in order
+    digest: str = ""  # of the artifact's manifest
+    signed_by: Optional[str] = None  # the trusted key of the artifact's signature
 
     def load_order(self, place: WorkerPlace) -> LoadOrder:
         """The first message to the worker at ``place``."""
-        return LoadOrder(self.artifact, self.variant, self.streams, place.threads, place.cpus)
+        return LoadOrder(
+            self.artifact, self.digest, self.signed_by, self.variant, self.streams, place.threads, place.cpus
+        )

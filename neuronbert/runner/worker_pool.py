@@ -8,7 +8,7 @@ import selectors
 import threading
 from typing import List, Optional
 
-from neuronbert.errors import BackendFailed, NeuronBertError
+from neuronbert.errors import ArtifactChanged, BackendFailed, NeuronBertError
 from neuronbert.runner.counters import Statistics
 from neuronbert.runner.documents import WorkerState
 from neuronbert.runner.events import Report
@@ -58,7 +58,7 @@ class WorkerPool:
         errors = [
             worker.start_error
             for worker in self.workers
-            if worker.failures >= MAX_START_FAILURES and worker.start_error is not None
+            if worker.start_error is not None and (worker.failures >= MAX_START_FAILURES or worker.state == STOPPED)
         ]
         return errors[0] if len(errors) == len(self.workers) else None
 
@@ -146,7 +146,9 @@ class WorkerPool:
         error = worker.start_error
         lost = list(worker.in_flight.values())
         worker.in_flight.clear()
-        wait_s = worker.schedule_restart(now_s())
+        wait_s: Optional[float] = worker.schedule_restart(now_s())
+        if isinstance(error, ArtifactChanged):  # a restart would find the same
+            worker.state, wait_s = STOPPED, None
         if not was_starting:
             self._statistics.count("deaths")
         self._report(

@@ -14,6 +14,7 @@ import threading
 import time
 from typing import List, Optional, Union
 
+from neuronbert.artifact.manifest import load_same_artifact
 from neuronbert.backends.base import Session
 from neuronbert.errors import BackendFailed, NeuronBertError
 from neuronbert.runner.frames import packed, receive_blocking
@@ -86,7 +87,8 @@ class Worker:
         started = time.perf_counter()
         from neuronbert.engine.engine import Engine
 
-        engine = Engine(order.artifact, variant=order.variant, threads=order.threads, streams=order.streams)
+        artifact = load_same_artifact(order.artifact, order.digest, order.signed_by)
+        engine = Engine(artifact, variant=order.variant, threads=order.threads, streams=order.streams)
         self._session = engine.session
         return WorkerReady(
             pid=os.getpid(),
