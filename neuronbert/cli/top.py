@@ -6,7 +6,7 @@ from typing import List, NamedTuple, Optional, TextIO
 
 from neuronbert.cli.tables import table
 from neuronbert.errors import NeuronBertError
-from neuronbert.runner.documents import PublishedRunner, PublishedWorker
+from neuronbert.runner.documents import PublishedRunner, PublishedWorker, Work
 from neuronbert.runner.publishing import INTERVAL_S, published
 
 NOTHING = "no runner is running: neuronbert run ARTIFACT ..., or Runner(..., publish=True)"
@@ -41,7 +41,7 @@ def describe(runner: PublishedRunner, now: float) -> Description:
     emulated = "  EMULATED: no figure here is of the hardware" if runner["emulated"] else ""
     silent_s = now - runner["at"]
     stale = f"  (silent for {silent_s:.0f} s)" if silent_s > STALE_S else ""
-    counts, queue, latency = runner["requests"], runner["queue"], runner["latency_ms"]
+    counts, queue, latency, work = runner["requests"], runner["queue"], runner["latency_ms"], runner["work"]
     trouble = ", ".join(f"{counts[name]:,} {name}" for name in ("refused", "expired", "poisoned") if counts[name])
     return Description(
         title=f"{runner['artifact']} ({runner['variant']}), pid {runner['pid']}, "
@@ -50,14 +50,24 @@ def describe(runner: PublishedRunner, now: float) -> Description:
             f"queue {queue['rows']:,} of {queue['max_rows']:,} rows, wait {_seconds(queue['predicted_wait_s'])}   "
             f"fill {_share(runner['fill'])}   padding {_share(runner['padding'])}   "
             f"{_rate(runner['rows_per_s'])} rows/s",
-            f"requests {counts['completed']:,} of {counts['submitted']:,} done, {counts['failed']:,} failed"
+            *([] if work is None else [_work(work)]),
+            # Those of a job are its batches, which mean nothing to a person.
+            ("" if work else f"requests {counts['completed']:,} of {counts['submitted']:,} done, ")
+            + f"{counts['failed']:,} {'batches ' if work else ''}failed"
             + (f" ({trouble})" if trouble else "")
-            + "   latency "
+            + f"   {'batch ' if work else ''}latency "
             + (", ".join(f"{name} {value:.1f} ms" for name, value in latency.items()) or "-")
             + f"   {counts['deaths']:,} deaths, {counts['restarts']:,} restarts",
         ],
         workers=[_worker_row(worker) for worker in runner["workers"]],
     )
+
+
+def _work(work: Work) -> str:
+    """How far a job is, in the words and numbers of its own progress."""
+    of_all = "" if work["total"] is None else f" of {work['total']:,}"
+    skipped = f", {work['skipped']:,} skipped" if work["skipped"] else ""
+    return f"{work['done']:,}{of_all} {work['unit']} done, {work['kept']:,} kept{skipped}   → {work['output']}"
 
 
 def _worker_row(worker: PublishedWorker) -> List[str]:
@@ -69,7 +79,7 @@ def _worker_row(worker: PublishedWorker) -> List[str]:
         str(worker["in_flight"]),
         _rate(worker["rows_per_s"]),
         "-" if worker["batch_ms"] is None else f"{worker['batch_ms']:.1f}",
-        f"{worker['busy_s']:.0f} s",
+        "-" if worker["busy"] is None else f"{worker['busy']:.0%}",
         f"{worker['rows']:,}",
         str(worker["restarts"]),
     ]

@@ -21,8 +21,9 @@ class WorkerState(TypedDict):
     in_flight: int  # batches
     rows: int
     batches: int
-    busy_s: float
-    up_s: float
+    device_s: float  # of its batches: their sum, though several run at once
+    busy_s: float  # while it held a batch or more: up_s at most
+    up_s: float  # while it was ready
     restarts: int
     unable: Optional[str]  # why it last could not start
 
@@ -62,6 +63,7 @@ class PublishedWorker(WorkerState):
     """A worker with its rates over the last seconds."""
 
     rows_per_s: Optional[float]
+    busy: Optional[float]  # share of the time, from 0 to 1
     batch_ms: Optional[float]  # mean time of a batch on the device
 
 

@@ -88,10 +88,10 @@ def _new(path: Path) -> Path:
 
 
 def rates(before: Reading, now: Reading) -> Rates:
-    """What happened between two readings: ``rows_per_s`` of all, and each worker with its rate and batch time.
+    """What happened between two readings: ``rows_per_s`` of all, and each worker with its rate, load and batch time.
 
-    ``rows_per_s`` is None, as are the workers', between a reading and itself; ``batch_ms``, the mean time of a batch on
-    the device, is None where there was none.
+    ``rows_per_s`` is None, as are the workers' and their ``busy``, between a reading and itself; ``batch_ms``, the mean
+    time of a batch on the device, is None where there was none.
     """
     seconds = now["at"] - before["at"]
     workers: List[PublishedWorker] = []
@@ -101,7 +101,8 @@ def rates(before: Reading, now: Reading) -> Rates:
             {
                 **new,
                 "rows_per_s": (new["rows"] - old["rows"]) / seconds if seconds > 0 else None,
-                "batch_ms": (new["busy_s"] - old["busy_s"]) / batches * 1000 if batches > 0 else None,
+                "busy": min(1.0, (new["busy_s"] - old["busy_s"]) / seconds) if seconds > 0 else None,
+                "batch_ms": (new["device_s"] - old["device_s"]) / batches * 1000 if batches > 0 else None,
             }
         )
     measured = [worker["rows_per_s"] for worker in workers if worker["rows_per_s"] is not None]

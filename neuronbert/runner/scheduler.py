@@ -115,6 +115,7 @@ class Scheduler:
         if not worker.in_flight:
             worker.last_progress = now
         worker.in_flight[in_flight.number] = in_flight
+        worker.busy.turn(True, now)
         worker.last_sent = now
         worker.channel.send(BatchOrder(in_flight.number, batch))
         if worker.channel.has_unsent:
@@ -126,10 +127,11 @@ class Scheduler:
         """A batch is done: its rows go to their requests, and those that are complete get their result."""
         batch = worker.in_flight.pop(message.number)
         now = now_s()
+        worker.busy.turn(bool(worker.in_flight), now)
         worker.failed_batches, worker.was_useful = 0, True
         worker.rows_done += batch.size.row_count
         worker.batches_done += 1
-        worker.busy_s += message.device_s
+        worker.device_s += message.device_s
         queue = self._requests.queue
         self._statistics.batch_done(now, batch.size.row_count, message.device_s, backlog=bool(queue and queue.rows))
         hand_out(message.outputs, self._settings.outputs, batch.rows, _trip(worker, batch, now, message.device_s))
@@ -141,6 +143,7 @@ class Scheduler:
     def take_failure(self, worker: WorkerHandle, message: BatchFailed) -> None:
         """The batch raised. With several requests in it, each is tried alone, so that only the one at fault fails."""
         batch = worker.in_flight.pop(message.number)
+        worker.busy.turn(bool(worker.in_flight), now_s())
         worker.failed_batches += 1
         requests = batch.open_requests()
         self._report(

@@ -5,7 +5,7 @@ import signal
 import socket
 import subprocess
 from dataclasses import dataclass, field
-from typing import Dict, List, Mapping, NamedTuple, Optional
+from typing import Dict, List, Mapping, NamedTuple, Optional, Tuple
 
 from neuronbert.backends.child import start_child
 from neuronbert.errors import BackendFailed, NeuronBertError
@@ -32,6 +32,22 @@ class WorkerPlace(NamedTuple):
     cores: str
 
 
+class Stopwatch:
+    """Adds up the seconds that something lasts, with breaks. One thread turns it on and off, any may read it."""
+
+    def __init__(self) -> None:
+        self._state: Tuple[float, Optional[float]] = (0.0, None)  # before, and when it was last turned on
+
+    def turn(self, on: bool, now: float) -> None:
+        """On or off from ``now`` on, whatever it was."""
+        self._state = (self.seconds(now), now if on else None)
+
+    def seconds(self, now: float) -> float:
+        """All of them until ``now``."""
+        before, since = self._state
+        return before if since is None else before + max(0.0, now - since)
+
+
 @dataclass(eq=False)
 class WorkerHandle:
     """The runner's view of worker ``number``, through all its restarts. Times are those of ``requests.now_s``."""
@@ -44,7 +60,8 @@ class WorkerHandle:
     concurrency: int = 1  # batches that it runs at once
     parallel: int = 1  # batches that make progress at once: the others are in the worker, and wait for the device
     in_flight: Dict[int, BatchInFlight] = field(default_factory=dict)  # by batch number, oldest first
-    ready_since: float = 0.0
+    up: Stopwatch = field(default_factory=Stopwatch)  # it is ready
+    busy: Stopwatch = field(default_factory=Stopwatch)  # it holds a batch or more
     last_progress: float = 0.0  # when it last said something, or was given work while it had none
     start_at: float = 0.0
     last_sent: float = 0.0  # when it was last given a batch
@@ -55,12 +72,11 @@ class WorkerHandle:
     starts: int = 0
     rows_done: int = 0
     batches_done: int = 0
-    busy_s: float = 0.0
+    device_s: float = 0.0  # of all its batches, which overlap
     oom_kills: int = 0  # of the machine, when it was started
 
     def describe(self, now: float) -> WorkerState:
         """The worker's state, for ``Runner.stats``."""
-        up_s = now - self.ready_since if self.state == READY else 0.0
         return {
             "worker": self.number,
             "state": self.state,
@@ -69,8 +85,9 @@ class WorkerHandle:
             "in_flight": len(self.in_flight),
             "rows": self.rows_done,
             "batches": self.batches_done,
-            "busy_s": self.busy_s,
-            "up_s": up_s,
+            "device_s": self.device_s,
+            "busy_s": self.busy.seconds(now),
+            "up_s": self.up.seconds(now),
             "restarts": max(0, self.starts - 1),
             "unable": None if self.start_error is None else self.start_error.message,
         }
@@ -96,7 +113,8 @@ class WorkerHandle:
 
     def became_ready(self, message: WorkerReady, now: float) -> None:
         """Note the worker's first message: it is loaded and tested."""
-        self.state, self.ready_since, self.start_error = READY, now, None
+        self.state, self.start_error = READY, None
+        self.up.turn(True, now)
         self.concurrency, self.parallel = message.concurrency, message.parallel
 
     def kill(self) -> None:
@@ -123,6 +141,8 @@ class WorkerHandle:
             self.failures = 0
         self.failures += 1
         wait_s = backoff_s(self.failures)
+        self.busy.turn(False, now)
+        self.up.turn(False, now)
         self.state, self.start_at = WAITING, now + wait_s
         return wait_s
 

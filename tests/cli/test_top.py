@@ -46,6 +46,7 @@ STATS = {
             "in_flight": 2,
             "rows": 2200,
             "batches": 275,
+            "device_s": 24.6,
             "busy_s": 12.3,
             "up_s": 60.0,
             "restarts": 2,
@@ -59,6 +60,7 @@ STATS = {
             "in_flight": 0,
             "rows": 0,
             "batches": 0,
+            "device_s": 0.0,
             "busy_s": 0.0,
             "up_s": 0.0,
             "restarts": 0,
@@ -70,8 +72,8 @@ FACTS = {"artifact": "/models/qa-artifact", "variant": "neuron-b1-s384-p1", "emu
 
 
 def document(**more):
-    workers = [{**one, "rows_per_s": 36.5, "batch_ms": 24.25} for one in STATS["workers"]]
-    return {**STATS, **FACTS, "pid": 99, "at": 4660.0, "rows_per_s": 73.0, "workers": workers, **more}
+    workers = [{**one, "rows_per_s": 36.5, "busy": 0.973, "batch_ms": 24.25} for one in STATS["workers"]]
+    return {**STATS, **FACTS, "pid": 99, "at": 4660.0, "rows_per_s": 73.0, "workers": workers, "work": None, **more}
 
 
 @pytest.fixture(autouse=True)
@@ -94,11 +96,20 @@ def test_all_that_matters_is_shown():
         "2",
         "36.5",
         "24.2",
-        "12 s",
+        "97%",
         "2,200",
         "2",
     ]
     assert "waiting: the core is taken" in second
+
+
+def test_a_job_is_shown_in_its_own_unit():
+    work = {"unit": "lines", "done": 1155, "total": 2024, "skipped": 2, "kept": 1024, "output": "/data/out"}
+    text = top.as_text([document(work=work)], now=4661.0)
+    assert "1,155 of 2,024 lines done, 1,024 kept, 2 skipped   → /data/out" in text
+    assert "requests" not in text and "4,321" not in text and "batch latency p50" in text
+    unknown = top.as_text([document(work={**work, "total": None, "skipped": 0})], now=4661.0)
+    assert "1,155 lines done, 1,024 kept   →" in unknown
 
 
 @pytest.mark.parametrize("emulated", [True, False])
@@ -112,7 +123,7 @@ def test_a_runner_that_fell_silent_is_labelled():
 
 
 def test_before_anything_was_measured_there_are_dashes():
-    workers = [{**one, "rows_per_s": None, "batch_ms": None} for one in STATS["workers"]]
+    workers = [{**one, "rows_per_s": None, "busy": None, "batch_ms": None} for one in STATS["workers"]]
     queue = {"rows": 0, "max_rows": 8, "predicted_wait_s": None}
     young = document(workers=workers, rows_per_s=None, fill=None, padding=None, latency_ms={}, queue=queue)
     text = top.as_text([young], now=4661.0)

@@ -6,21 +6,24 @@ import signal
 import stat
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import pytest
+from echo_files import with_echo
 
-from neuronbert import Runner
+from neuronbert import Runner, run_job
 from neuronbert.hardware.own_places import own_folder
 from neuronbert.runner import publishing
 from neuronbert.runner.publishing import Publisher, process_started, published, rates, runtime_folder
+from neuronbert.tasks.question_answering.lines import question_line
 
 FACTS = {"artifact": "somewhere", "variant": "echo-fp32", "emulated": False, "started_at": 0.0}
 
 
 def worker(**more):
-    return {"worker": 0, "rows": 10, "batches": 2, "busy_s": 1.0, **more}
+    return {"worker": 0, "rows": 10, "batches": 2, "device_s": 1.0, "busy_s": 1.0, **more}
 
 
 @pytest.fixture(autouse=True)
@@ -89,12 +92,52 @@ def test_it_is_there_while_it_runs_and_gone_afterwards(runtime):
 
 def test_rates_are_of_the_time_between():
     before = {"at": 10.0, "workers": [worker(), worker(worker=1)]}
-    now = {"at": 12.0, "workers": [worker(rows=30, batches=6, busy_s=1.5), worker(worker=1)]}
+    now = {"at": 12.0, "workers": [worker(rows=30, batches=6, device_s=1.5, busy_s=1.25), worker(worker=1)]}
     found = rates(before, now)
     assert found["rows_per_s"] == 10.0
     assert [worker["rows_per_s"] for worker in found["workers"]] == [10.0, 0.0]
     assert [worker["batch_ms"] for worker in found["workers"]] == [125.0, None]
-    assert rates(now, now)["rows_per_s"] is None
+    assert [worker["busy"] for worker in found["workers"]] == [0.125, 0.0]
+    assert rates(now, now)["rows_per_s"] is None and rates(now, now)["workers"][0]["busy"] is None
+
+
+def test_what_top_shows_of_a_job_is_what_the_job_says(echo_copy, tmp_path, monkeypatch):
+    """Read while it runs, on a worker with two batches at once: the same lines, and no second counted twice."""
+    monkeypatch.setattr(publishing, "INTERVAL_S", 0.02)
+    artifact = with_echo(echo_copy, batch_s=0.05)
+    lines = [question_line(f"What is {number}?", "Jim Henson. " * (1 + number % 40)) for number in range(150)]
+    (tmp_path / "lines").write_text("\n".join([*lines, "{"]) + "\n")
+    told, shown, over = [], [], threading.Event()
+
+    def look():
+        while not over.wait(0.01):
+            shown.extend(published())
+
+    watcher = threading.Thread(target=look)
+    watcher.start()
+    try:
+        report = run_job(
+            artifact,
+            tmp_path / "lines",
+            tmp_path / "out",
+            threads=2,
+            on_error="skip",
+            progress=lambda *n: told.append(n),
+        )
+    finally:
+        over.set()
+        watcher.join()
+    assert report.lines == 151 and told[-1] == (151, 151)
+    works = [one["work"] for one in shown]
+    assert len({work["done"] for work in works}) > 5
+    # Before the workers are loaded nothing was told yet.
+    assert {(work["done"], work["total"]) for work in works} <= {(0, 151), *told}
+    assert all(work["kept"] <= work["done"] and work["output"] == str(tmp_path / "out") for work in works)
+    workers = [worker for one in shown for worker in one["workers"]]
+    assert max(worker["device_s"] - worker["up_s"] for worker in workers) > 0  # batches do overlap
+    assert all(worker["busy_s"] <= worker["up_s"] for worker in workers)
+    assert max(worker["busy"] or 0.0 for worker in workers) > 0.5
+    assert shown[-1]["rows"] >= 100
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="no /proc")
