@@ -12,6 +12,8 @@ import sys
 from pathlib import Path
 from typing import IO, Dict, List, Mapping, Optional, Sequence, Union
 
+from neuronbert.hardware.machine import wait_without_spinning
+
 CHILD_MAIN = Path(__file__).absolute().with_name("child_main.py")
 OWN_PACKAGE = __name__.partition(".")[0]
 
@@ -66,6 +68,7 @@ def python_environment(environment: Optional[Mapping[str, str]] = None) -> Dict[
     places = [place for place in safe.pop("PYTHONPATH", "").split(os.pathsep) if os.path.isabs(place)]
     if places:
         safe["PYTHONPATH"] = os.pathsep.join(places)
+    wait_without_spinning(safe)
     return {**safe, "PYTHONSAFEPATH": "1"}
 
 

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from functools import lru_cache
 from pathlib import Path
-from typing import Dict, FrozenSet, Iterable, Iterator, List, Optional, Set, TypedDict
+from typing import Dict, FrozenSet, Iterable, Iterator, List, MutableMapping, Optional, Set, TypedDict
 
 # Flags that decide which precision pays: the rest of /proc/cpuinfo says nothing about our speed.
 FLAGS_OF_INTEREST = (
@@ -100,6 +100,15 @@ def compute_threads() -> int:
     """
     asked = _number(os.environ.get("OMP_NUM_THREADS", "").split(",")[0])
     return asked or physical_cores()
+
+
+def wait_without_spinning(environment: MutableMapping[str, str]) -> None:
+    """Tell OpenMP, in the ``environment`` of a process that has not loaded it yet, to sleep where threads wait.
+
+    It spins by default: then the threads of one model take the core from what they wait for as soon as a neighbour is
+    busy too. For processes of this package only, and not where their user has said otherwise.
+    """
+    environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 def affinity_cpus() -> int:

@@ -222,3 +222,8 @@ def test_one_module_starts_python():
 @pytest.mark.parametrize("code", ["[sys.executable, 'x']", "run(('python', '-m', name))", "[python, '-c', code]"])
 def test_other_ways_would_be_seen(code):
     assert starts_python(ast.parse(code))
+
+
+def test_a_child_waits_without_spinning_unless_its_user_says_otherwise():
+    assert python_environment({})["OMP_WAIT_POLICY"] == "PASSIVE"
+    assert python_environment({"OMP_WAIT_POLICY": "ACTIVE"})["OMP_WAIT_POLICY"] == "ACTIVE"

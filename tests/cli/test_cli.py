@@ -588,6 +588,16 @@ def test_a_terminal_that_is_closed_during_compile_leaves_nothing(tmp_path, tiny_
     assert os.listdir(tmp_path) == []
 
 
+@pytest.mark.parametrize(("before", "after"), [(None, "PASSIVE"), ("ACTIVE", "ACTIVE")])
+def test_the_command_line_waits_without_spinning_unless_its_user_says_otherwise(before, after):
+    code = "import os, sys; from neuronbert.cli.main import main\n"
+    code += "try: main(['--version'])\nexcept SystemExit: print(os.environ['OMP_WAIT_POLICY'], 'torch' in sys.modules)"
+    environment = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
+    environment.update({} if before is None else {"OMP_WAIT_POLICY": before})
+    done = subprocess.run([sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == f"{after} False"
+
+
 def test_nohup_is_respected(tmp_path, tiny_checkpoint, monkeypatch, capsys):
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:

@@ -23,7 +23,8 @@ def busy_neighbours(count: int, kinds: Sequence[str] = ("spin",)) -> Iterator[Li
     """
     environment = python_environment({**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"})
     processes = [
-        subprocess.Popen(module_command("neighbours", kind), env=environment) for kind in islice(cycle(kinds), count)
+        subprocess.Popen(module_command("neighbours", kind, os.getpid()), env=environment)
+        for kind in islice(cycle(kinds), count)
     ]
     try:
         yield [process.pid for process in processes]
@@ -63,8 +64,8 @@ WORK: Dict[str, Callable[[float], None]] = {"spin": _spin, "burst": _burst, "mul
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Be a neighbour of the kind named until the parent is gone."""
-    work, parent = WORK[arguments[0]], os.getppid()
+    """Be a neighbour of the kind named until the parent is gone; its pid is given, for it may be gone already."""
+    work, parent = WORK[arguments[0]], int(arguments[1])
     while os.getppid() == parent:
         work(LOOK_S)
     return 0
