@@ -66,6 +66,10 @@ class ArtifactChanged(ArtifactError):
     """An artifact that was replaced by another while it was in use."""
 
 
+class SignatureError(ArtifactError):
+    """An artifact without a signature by a trusted key, where one is demanded."""
+
+
 class InputError(NeuronBertError, ValueError):
     """A question, context or data file that cannot be answered as it is."""
 

@@ -7,13 +7,14 @@ import re
 import shlex
 import stat
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, BinaryIO, Dict, Iterator, List, Mapping, Optional, Sequence, Union
 
 from neuronbert import __version__
 from neuronbert.artifact.manifest_schema import MANIFEST, SHAPE, SHAPED_VARIANT
+from neuronbert.artifact.signatures import SIGNATURE_NAME, PublicKey, TrustedKey, trusted_keys, verify_signature
 from neuronbert.errors import ArtifactChanged, ArtifactError, UsageError, shown_value
 from neuronbert.hardware.untrusted import Refusal, json_object, open_regular, read_file, readable, refuse_irregular
 from neuronbert.tasks import TASKS
@@ -39,12 +40,12 @@ Variant = Mapping[str, Any]  # an entry of its ``variants``, as in backends.base
 class Artifact:
     """A verified artifact: its folder and its manifest.
 
-    ``signed_by`` is the trusted key with which its signature was verified, as a line of OpenSSH's; None: none was.
+    ``signed_by`` is the trusted key with which its signature was verified; None: none was asked for.
     """
 
     folder: Path
     manifest: Manifest
-    signed_by: Optional[str] = None
+    signed_by: Optional[PublicKey] = None
 
     @property
     def task(self) -> str:
@@ -59,46 +60,82 @@ class Artifact:
         return self.folder / "variants" / str(variant["name"])
 
 
-def load_artifact(folder: PathLike) -> Artifact:
+def load_artifact(folder: PathLike, *, trusted_key: TrustedKey = None) -> Artifact:
     """The artifact in ``folder``, every byte of it verified. Its own ``folder`` is absolute, wherever one goes later.
 
+    ``trusted_key``: a file of public keys, or several, one of whose keys must have signed it (``signatures``); by
+    default the one that $NEURONBERT_TRUSTED_KEY names, if it is set. Nothing is parsed before that is verified.
+
     Raises ArtifactError, naming the file, if the manifest is missing, truncated, altered or from a newer schema, or if
-    any file was changed, added, removed, or replaced by a symbolic link.
+    any file was changed, added, removed, or replaced by a symbolic link; SignatureError for a signature that is not
+    there or not good, UsageError for a file that holds no key.
     """
+    return signed_artifact(folder, trusted_keys(trusted_key))
+
+
+def artifact_of(artifact: Union[Artifact, PathLike], trusted_key: TrustedKey = None) -> Artifact:
+    """``artifact`` itself, unless a signature is asked for that it was not loaded with, or the one in that folder."""
+    if not isinstance(artifact, Artifact):
+        return load_artifact(artifact, trusted_key=trusted_key)
+    if trusted_key is None or artifact.signed_by in trusted_keys(trusted_key):
+        return artifact
+    return load_artifact(artifact.folder, trusted_key=trusted_key)
+
+
+def signed_artifact(folder: PathLike, keys: Sequence[PublicKey]) -> Artifact:
+    """As ``load_artifact``: signed by one of ``keys``, if there are any."""
     if not isinstance(folder, (str, os.PathLike)):
         raise UsageError(
             f"an artifact is a folder, not {shown_value(folder)}", hint="the path of one, or load_artifact"
         )
     path = Path(folder)
-    manifest = read_manifest(path)
+    raw = read_manifest_bytes(path)
+    signed_by = verify_signature(path, raw, keys) if keys else None
+    return verified(path, parse_manifest(path, raw), signed_by)
+
+
+def verified(path: Path, manifest: Manifest, signed_by: Optional[PublicKey] = None) -> Artifact:
+    """The artifact in ``path``, with every file that ``manifest`` lists verified."""
     expected = listed_files(manifest)
     refuse_unsafe_paths(path, expected)
     refuse_unlisted_files(path, expected)
     verify_checksums(path, expected)
-    return Artifact(Path(os.path.abspath(path)), manifest)
+    return Artifact(Path(os.path.abspath(path)), manifest, signed_by)
 
 
-def load_same_artifact(folder: PathLike, digest: str, signed_by: Optional[str] = None) -> Artifact:
+def load_same_artifact(folder: PathLike, digest: str, signed_by: Optional[PublicKey] = None) -> Artifact:
     """The artifact in ``folder`` again; ArtifactChanged if it is no longer the one of this digest.
 
-    ``signed_by`` is the trusted key that signed it: the digest stands for every byte, so that needs no second proof.
+    ``signed_by`` is the trusted key with which its signature was verified, and is once more.
     """
-    artifact = load_artifact(folder)
+    artifact = signed_artifact(folder, () if signed_by is None else (signed_by,))
     if artifact.manifest["digest"] != digest:
         raise ArtifactChanged(
             f"{folder} holds another artifact than before: its digest was {digest[:12]}…, and is "
             f"{artifact.manifest['digest'][:12]}…",
             hint="for the new one make a new Runner (a new version belongs in a new folder); or put the old one back",
         )
-    return replace(artifact, signed_by=signed_by)
+    return artifact
 
 
-def read_manifest(folder: Path) -> Manifest:
-    """The manifest of ``folder``, checked against its own digest and its schema."""
+def read_manifest(folder: Path, keys: Sequence[PublicKey] = ()) -> Manifest:
+    """The manifest of ``folder``, signed by one of ``keys`` if there are any; no other file is looked at."""
+    raw = read_manifest_bytes(folder)
+    if keys:
+        verify_signature(folder, raw, keys)
+    return parse_manifest(folder, raw)
+
+
+def read_manifest_bytes(folder: Path) -> bytes:
+    """The manifest of ``folder`` as it is on the disk; ArtifactError says what else the folder is."""
     try:
-        raw = read_file(folder / MANIFEST_NAME, DAMAGED, links=False)
+        return read_file(folder / MANIFEST_NAME, DAMAGED, links=False)
     except (FileNotFoundError, NotADirectoryError):
         raise _no_artifact(folder) from None
+
+
+def parse_manifest(folder: Path, raw: bytes) -> Manifest:
+    """The manifest in ``raw``, checked against its own digest and its schema."""
     manifest = json_object(raw, str(folder / MANIFEST_NAME), DAMAGED)
     digest = str(manifest.get("digest"))
     # Checked before the schema: a damaged number must not read as a newer one. A newer schema may lack such a digest.
@@ -192,7 +229,7 @@ def refuse_unsafe_paths(folder: Path, paths: Mapping[str, str]) -> None:
 def refuse_unlisted_files(folder: Path, expected: Mapping[str, str]) -> None:
     """Raise ArtifactError for what is no regular file or folder, is not listed, or is listed and not there."""
     present = set(_files_below(folder))
-    extra = sorted(present - set(expected) - {MANIFEST_NAME})
+    extra = sorted(present - set(expected) - {MANIFEST_NAME, SIGNATURE_NAME})
     if extra:
         raise ArtifactError(
             f"{folder}: {extra[0]} is not listed in {MANIFEST_NAME}"
@@ -288,7 +325,11 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
 
     variants = [{**variant, "files": below(f"variants/{variant['name']}/")} for variant in manifest["variants"]]
     in_variants = {path for variant in variants for path in variant["files"]}
-    shared = {path: sha for path, sha in sums.items() if path not in in_variants and path != MANIFEST_NAME}
+    shared = {
+        path: sha
+        for path, sha in sums.items()
+        if path not in in_variants and path not in (MANIFEST_NAME, SIGNATURE_NAME)
+    }
     body = {**manifest, "variants": variants, "files": shared, "digest": NO_DIGEST}
     raw = (json.dumps(body, indent=2, allow_nan=False) + "\n").encode()
     digest = hashlib.sha256(raw).hexdigest()

@@ -9,7 +9,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Callable, List, Mapping, NamedTuple, Optional, Sequence, Union
 
-from neuronbert.artifact.manifest import MANIFEST_NAME, Artifact, PathLike, load_artifact, read_manifest
+from neuronbert.artifact.manifest import MANIFEST_NAME, Artifact, PathLike, artifact_of, load_artifact, read_manifest
+from neuronbert.artifact.signatures import TrustedKey, trusted_keys
 from neuronbert.artifact.variants import choose_variants
 from neuronbert.backends.outputs import Outputs
 from neuronbert.backends.reference import ROW_BY_ROW, ReferenceSession, one_thread_each
@@ -47,6 +48,7 @@ def evaluate_artifact(
     against_variant: Optional[str] = None,
     limit: Optional[int] = None,
     threads: Optional[int] = None,
+    trusted_key: TrustedKey = None,
     revision: Optional[str] = None,
     token: Optional[str] = None,
     local_files_only: bool = False,
@@ -58,19 +60,20 @@ def evaluate_artifact(
 
     Which format ``data`` has and which figures are reported is up to the artifact's task (its ``evaluation`` says).
     ``against`` is another artifact's folder or a checkpoint (folder, hub id, ``"demo"``, (model, tokenizer)),
-    which is run in FP32 by torch; the hub options are for it. ``options`` are the keywords of the task's options.
+    which is run in FP32 by torch; the hub options are for it, and ``trusted_key`` is for both
+    artifacts, as for Engine. ``options`` are the keywords of the task's options.
 
     Raises InputError for a file or an input that cannot be read, ArtifactError and CheckpointError.
     """
     # Its checksums are verified after the options and the file: a wrong name must not cost the time that takes.
-    task = load_task(artifact.task if isinstance(artifact, Artifact) else read_manifest(Path(artifact))["task"])
+    task = load_task(_task_name(artifact, trusted_key))
     evaluation = task.evaluation(data, limit, *options_of(option_kinds(task), options))
-    loaded = artifact if isinstance(artifact, Artifact) else load_artifact(artifact)
+    loaded = artifact_of(artifact, trusted_key)
     asked = len(evaluation.inputs)
     total = asked if against is None else 2 * asked
     hub = {"revision": revision, "token": token, "local_files_only": local_files_only, "allow_pickle": allow_pickle}
     # Before any question is answered: a wrong name must not cost the time that takes.
-    compared_source = None if against is None else _find(against, against_variant, task, hub)
+    compared_source = None if against is None else _find(against, against_variant, task, hub, trusted_key)
     with Engine.for_many(loaded, variant=variant, threads=threads) as engine:
         progress(0, total)
         encode_options = evaluation.options_for(engine.tokenizer)
@@ -92,12 +95,22 @@ def evaluate_artifact(
     return evaluation.compared(report, read, reader.name, read_of_other)
 
 
+def _task_name(artifact: Union[Artifact, PathLike], trusted_key: TrustedKey) -> str:
+    if isinstance(artifact, Artifact):
+        return artifact.task
+    return str(read_manifest(Path(artifact), trusted_keys(trusted_key))["task"])
+
+
 def _find(
-    source: Union[Artifact, Source], variant: Optional[str], task: Task, hub: Mapping[str, Any]
+    source: Union[Artifact, Source],
+    variant: Optional[str],
+    task: Task,
+    hub: Mapping[str, Any],
+    trusted_key: TrustedKey,
 ) -> Union[Artifact, Checkpoint]:
     """What is compared with, before it is loaded; UsageError where it is of another task."""
     if isinstance(source, (str, os.PathLike)) and (Path(source) / MANIFEST_NAME).exists():
-        source = load_artifact(source)
+        source = load_artifact(source, trusted_key=trusted_key)
     if isinstance(source, Artifact):
         choose_variants(source, variant)
         _refuse_other_task(source.task, task)

@@ -17,7 +17,8 @@ from typing import Callable, Dict, List, Mapping, NamedTuple, Optional, Sequence
 
 import numpy as np
 
-from neuronbert.artifact.manifest import Artifact, PathLike, Variant, load_artifact
+from neuronbert.artifact.manifest import Artifact, PathLike, Variant, artifact_of
+from neuronbert.artifact.signatures import TrustedKey
 from neuronbert.benchmark.comparison import refuse_disjoint, refuse_slower, refuse_unlike
 from neuronbert.benchmark.forms import write_report
 from neuronbert.benchmark.load import Period
@@ -68,6 +69,7 @@ def benchmark_artifact(
     instance_type: Optional[str] = None,
     prices: Optional[Union[str, Path]] = None,
     loadgen: bool = False,
+    trusted_key: TrustedKey = None,
     progress: Progress = lambda line: None,
     on_point: Callable[[int, int], None] = lambda done, total: None,
 ) -> Document:
@@ -87,6 +89,7 @@ def benchmark_artifact(
     from what lies beside it. ``compare``: an earlier JSON report; GateRefused when a point is slower beyond the noise
     of both. ``latency_p95_ms``: what a service must keep; the report then has the cost there beside that at saturation.
     ``instance_type`` is what a price is looked up for, and for inf1 whose cores are used.
+    ``trusted_key``: as for Engine.
     ``progress`` is called with lines for a person, ``on_point`` before each point with how many are done, of how
     many.
 
@@ -99,7 +102,7 @@ def benchmark_artifact(
         input_data=input_data, longest_s=longest_s, report=report, compare=compare, latency_p95_ms=latency_p95_ms,
         instance_type=instance_type, prices=prices, loadgen=loadgen,
     )  # fmt: skip
-    return _sweep(artifact, options, progress, on_point)
+    return _sweep(artifact_of(artifact, trusted_key), _command(artifact, options), options, progress, on_point)
 
 
 class SweepFacts(NamedTuple):
@@ -111,10 +114,9 @@ class SweepFacts(NamedTuple):
 
 
 def _sweep(
-    artifact: Union[Artifact, PathLike], options: SweepOptions, progress: Progress, on_point: Callable[[int, int], None]
+    loaded: Artifact, command: str, options: SweepOptions, progress: Progress, on_point: Callable[[int, int], None]
 ) -> Document:
     """Plan the points, measure each, and make the report of them."""
-    loaded = artifact if isinstance(artifact, Artifact) else load_artifact(artifact)
     period = Period(longest_s=options.longest_s)
     refuse_early(options, period)
     task = load_task(loaded.task)
@@ -127,7 +129,7 @@ def _sweep(
     failed = _measure_points(plan, options, period, saved, progress, on_point)
     document = document_of(
         [saved.points[setting] for setting in plan.settings if setting in saved.points],
-        command=_command(artifact, options),
+        command=command,
         artifact=facts.artifact,
         environment=facts.environment,
         asked=facts.asked,

@@ -28,6 +28,7 @@ def cli() -> None:
 VERBS: List[click.Command] = [
     artifacts.compile_,
     artifacts.inspect_,
+    artifacts.sign,
     artifacts.env,
     answering.answer,
     answering.run_,

@@ -26,6 +26,14 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print one JS
 threads_option = click.option(
     "--threads", type=click.IntRange(min=1), help="CPU threads.  [default: OMP_NUM_THREADS, or one for each core]"
 )
+trusted_key_option = click.option(
+    "--trusted-key",
+    multiple=True,
+    type=click.Path(),
+    callback=lambda _, __, files: list(files) or None,
+    help="A .pub file of ssh-keygen: one of its keys must have signed ARTIFACT; repeatable.  "
+    "[env: NEURONBERT_TRUSTED_KEY]",
+)
 variant_option = click.option(
     "--variant", help="A variant, or a backend, by name.  [default: the fastest this machine can run]"
 )
@@ -191,6 +199,7 @@ line_options = together(
     details_option,
     variant_option,
     threads_option,
+    trusted_key_option,
     json_option,
     typed_task_options,
 )

@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING, Any, Dict, List, Mapping, Optional, Sequence, Union
 
+from neuronbert.artifact.signatures import signature_state
 from neuronbert.tasks import load_figures
 
 if TYPE_CHECKING:  # a table must not load what made its data: `inspect` has no use for a tokenizer
@@ -55,8 +56,15 @@ def manifest_table(artifact: "Artifact") -> str:
         ("gate", "SKIPPED: nothing was compared with FP32" if manifest["gate"]["skipped"] else "passed"),
         ("machine", _machine(manifest["environment"])),
         ("checksums", f"all {files} files verified"),
+        ("signature", _signature(artifact)),
     ]
     return f"{table(facts)}\n\n{variants_table(artifact.variants, load_figures(artifact.task))}"
+
+
+def _signature(artifact: "Artifact") -> str:
+    found = signature_state(artifact.folder, artifact.signed_by)
+    more = " (--trusted-key FILE.pub verifies it)" if found["state"] == "not verified" else ""
+    return f"{found['state']}{more}" + (f", by {found['fingerprint']}" if found["fingerprint"] else "")
 
 
 def variants_table(variants: Sequence["Variant"], figures: "TaskFigures") -> str:

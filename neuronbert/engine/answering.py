@@ -3,6 +3,7 @@
 from typing import Any, BinaryIO, Callable, List, NamedTuple, Optional
 
 from neuronbert.artifact.manifest import PathLike
+from neuronbert.artifact.signatures import TrustedKey
 from neuronbert.engine.engine import Engine
 from neuronbert.engine.lines import answer_lines
 from neuronbert.tasks.base import Document, option_kinds, options_of
@@ -17,10 +18,15 @@ class AnsweredInput(NamedTuple):
 
 
 def answer_input(
-    artifact: PathLike, *inputs: str, variant: Optional[str] = None, threads: Optional[int] = None, **options: Any
+    artifact: PathLike,
+    *inputs: str,
+    variant: Optional[str] = None,
+    threads: Optional[int] = None,
+    trusted_key: TrustedKey = None,
+    **options: Any,
 ) -> AnsweredInput:
     """The result of one input, given as the texts that the artifact's task takes and the keywords of its options."""
-    with Engine(artifact, variant=variant, threads=threads, streams=1) as engine:
+    with Engine(artifact, variant=variant, threads=threads, streams=1, trusted_key=trusted_key) as engine:
         task = engine.task
         task_input, keywords = task.call_input(*inputs, **options)
         encode_options, decode_options = options_of(option_kinds(task), keywords)
@@ -36,13 +42,14 @@ def answer_file(
     on_error: str = "fail",
     variant: Optional[str] = None,
     threads: Optional[int] = None,
+    trusted_key: TrustedKey = None,
     **options: Any,
 ) -> List[SkippedLine]:
     """Give ``on_result`` the result of each JSON line of ``file``, in order; return the lines that were skipped.
 
     Every line is read before any is answered: InputError for the first broken one, unless ``on_error`` is "skip".
     """
-    with Engine.for_many(artifact, variant=variant, threads=threads) as engine:
+    with Engine.for_many(artifact, variant=variant, threads=threads, trusted_key=trusted_key) as engine:
         encode_options, decode_options = options_of(option_kinds(engine.task), options)
         results, skipped = answer_lines(engine, file, encode_options, decode_options, on_error)
         for result in results:

@@ -4,7 +4,8 @@ from itertools import islice
 from threading import Lock
 from typing import Iterable, Iterator, List, Optional, Sequence, TypeVar, Union
 
-from neuronbert.artifact.manifest import Artifact, PathLike, load_artifact, load_same_artifact
+from neuronbert.artifact.manifest import Artifact, PathLike, artifact_of, load_same_artifact
+from neuronbert.artifact.signatures import TrustedKey
 from neuronbert.artifact.variants import choose_variants
 from neuronbert.backends import load_backend
 from neuronbert.backends.base import Session, ThroughputPlan
@@ -30,8 +31,9 @@ class Engine:
     batches run at once on them: 1 answers a single input soonest, more answer many inputs fastest. Without it, a call
     of one batch has all threads, and the first call of many batches loads the model a second time, with the streams
     that the backend is fastest with. ``variants`` are the loaded ones: all buckets of the first, or only the one called
-    ``variant``. The artifact's ``task`` decides what inputs and results are: for example questions with their contexts,
-    and ranked answers.
+    ``variant``, or those of the backend called so. ``trusted_key``: a file of public keys, one of which must have
+    signed the artifact (as for ``load_artifact``). The artifact's ``task`` decides what inputs and results are: for
+    example questions with their contexts, and ranked answers.
     """
 
     def __init__(
@@ -41,8 +43,9 @@ class Engine:
         variant: Optional[str] = None,
         threads: Optional[int] = None,
         streams: Optional[int] = None,
+        trusted_key: TrustedKey = None,
     ):
-        self.artifact = artifact if isinstance(artifact, Artifact) else load_artifact(artifact)
+        self.artifact = artifact_of(artifact, trusted_key)
         self.task = load_task(self.artifact.task)
         self.variants = choose_variants(self.artifact, variant)
         self.variant = self.variants[0]
@@ -61,10 +64,15 @@ class Engine:
 
     @classmethod
     def for_many(
-        cls, artifact: Union[Artifact, PathLike], *, variant: Optional[str] = None, threads: Optional[int] = None
+        cls,
+        artifact: Union[Artifact, PathLike],
+        *,
+        variant: Optional[str] = None,
+        threads: Optional[int] = None,
+        trusted_key: TrustedKey = None,
     ) -> "Engine":
         """An engine for many inputs at a time: loaded once, with as many streams as its backend runs fastest."""
-        artifact = artifact if isinstance(artifact, Artifact) else load_artifact(artifact)
+        artifact = artifact_of(artifact, trusted_key)
         chosen = choose_variants(artifact, variant)[0]
         streams = throughput_streams(chosen, positive("threads", threads) or compute_threads())
         return cls(artifact, variant=variant, threads=threads, streams=streams)
@@ -102,7 +110,9 @@ class Engine:
                 return self._soonest
             many = self._batches(rows) >= 2 * streams
             if self._fastest is None and many:
-                load_same_artifact(self.artifact.folder, self.artifact.manifest["digest"])  # what lies there by now
+                load_same_artifact(
+                    self.artifact.folder, self.artifact.manifest["digest"], self.artifact.signed_by
+                )  # what lies there by now
                 self._fastest = self._load(streams)
             return self._fastest if many and self._fastest is not None else self._soonest
 

@@ -6,6 +6,7 @@ from typing import Any, Dict, Optional, Type, TypeVar, Union
 import numpy as np
 
 from neuronbert.artifact.manifest import Artifact, PathLike
+from neuronbert.artifact.signatures import TrustedKey
 from neuronbert.engine.encoded import ArrayLike, encoded_batch, refuse_foreign_tokens
 from neuronbert.engine.engine import Engine
 from neuronbert.errors import UsageError
@@ -35,9 +36,10 @@ class CompiledModel:
         *,
         variant: Optional[str] = None,
         threads: Optional[int] = None,
+        trusted_key: TrustedKey = None,
     ) -> Model:
-        """Load an artifact that compile wrote, verified and self-tested."""
-        return cls(Engine(artifact, variant=variant, threads=threads, streams=1))
+        """Load an artifact that compile wrote, verified (as for ``load_artifact``) and self-tested."""
+        return cls(Engine(artifact, variant=variant, threads=threads, streams=1, trusted_key=trusted_key))
 
     def __call__(self, input_ids: ArrayLike, attention_mask: ArrayLike = None, token_type_ids: ArrayLike = None) -> Any:
         """The outputs for int [rows, tokens] ids (numpy, lists or torch tensors; torch in, torch out), by name.

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any, Optional, Union
 
 from neuronbert.artifact.manifest import MANIFEST_NAME, Artifact
+from neuronbert.artifact.signatures import TrustedKey
 from neuronbert.engine.engine import Engine
 from neuronbert.errors import ArtifactError, UsageError
 from neuronbert.tasks import TASKS, load_task
@@ -16,13 +17,14 @@ def pipeline(
     *,
     variant: Optional[str] = None,
     threads: Optional[int] = None,
+    trusted_key: TrustedKey = None,
     **keywords: Any,
 ) -> Any:
     """The pipeline of ``task`` over a compiled artifact, called as the one in transformers is.
 
-    model: the artifact or its folder, or an Engine. variant, threads: as for Engine (only without one). Everything
-    else goes to the pipeline. UsageError for another task than the artifact's or no model; ArtifactError, with the
-    command that compiles it, for a checkpoint that was not compiled.
+    model: the artifact or its folder, or an Engine. variant, threads, trusted_key: as for Engine (only without one).
+    Everything else goes to the pipeline. UsageError for another task than the artifact's or no model; ArtifactError,
+    with the command that compiles it, for a checkpoint that was not compiled.
     """
     if task not in (None, *TASKS):
         raise UsageError(
@@ -36,9 +38,11 @@ def pipeline(
     if isinstance(model, (str, Path, Artifact)):
         if not isinstance(model, Artifact):
             refuse_checkpoint(model)
-        model = Engine(model, variant=variant, threads=threads)
-    elif variant is not None or threads is not None:
-        raise UsageError("variant and threads are chosen when an Engine is made", hint="Engine(ARTIFACT, variant=...)")
+        model = Engine(model, variant=variant, threads=threads, trusted_key=trusted_key)
+    elif variant is not None or threads is not None or trusted_key is not None:
+        raise UsageError(
+            "variant, threads and trusted_key are chosen when an Engine is made", hint="Engine(ARTIFACT, variant=...)"
+        )
     if not callable(getattr(model, "answer", None)):
         raise UsageError(
             f"a {type(model).__name__} is not an artifact or an Engine",

@@ -25,6 +25,7 @@ PURPOSES = {
     "inf1": "AWS Inferentia 1",
     "plan": "the simulation of queues",
     "loadgen": "--loadgen",
+    "sign": "a signature",
 }
 
 
@@ -37,6 +38,7 @@ class Library(NamedTuple):
 
 # By the name that is imported.
 LIBRARIES: Dict[str, Library] = {
+    "cryptography": Library("cryptography", "sign"),
     "huggingface_hub": Library("huggingface_hub", "compile"),
     "mlperf_loadgen": Library("mlcommons-loadgen", "loadgen"),
     "nncf": Library("nncf", "compile"),

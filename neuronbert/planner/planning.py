@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple, Union
 
+from neuronbert.artifact.signatures import TrustedKey
 from neuronbert.checkpoint.config import read_config, refuse_malformed
 from neuronbert.checkpoint.families import Config
 from neuronbert.errors import CheckpointError, NoConfiguration, UsageError, above_zero, as_real, count_of, shown_value
@@ -66,6 +67,7 @@ def plan(
     instance_type: Sequence[str] = (),
     prices: Optional[Union[str, Path]] = None,
     measured: Optional[Union[str, Path]] = None,
+    trusted_key: TrustedKey = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
     **hub_options: Any,
 ) -> Plan:
@@ -76,15 +78,15 @@ def plan(
     million at that load, "latency" is what one request takes by itself (more instances shorten any queue, so the queue
     only has to meet the target), "throughput" is what one instance can take. ``sdk_release`` of the Neuron SDK is what
     the predictions are for (1.13, 1.17 or 2.20: the same device became faster). ``measured`` is a report of
-    ``neuronbert benchmark``. ``prices`` is a file as in ``neuronbert.hardware.prices``. ``progress`` is called with
-    how many configurations are judged, of how many.
+    ``neuronbert benchmark``. ``prices`` is a file as in ``neuronbert.hardware.prices``. ``trusted_key`` is for an
+    artifact, as for Engine. ``progress`` is called with how many configurations are judged, of how many.
 
     Raises NoConfiguration, with the nearest that can be had, when nothing meets ``latency_p95_ms``; UsageError for
     options out of range and unknown instance types; InputError for a price file or report that cannot be used.
     """
     target = _target(throughput, latency_p95_ms, objective, headroom, sequence_length, sdk_release)
     book = load_prices(prices)
-    source, shape = _shape_of(checkpoint, hub_options)
+    source, shape = _shape_of(checkpoint, hub_options, trusted_key)
     wanted = _wanted_instances(instance_type, book)
     candidates = [
         *(
@@ -142,7 +144,7 @@ def _target(
 
 
 def _shape_of(
-    checkpoint: Union[str, "os.PathLike[str]", ModelShape], hub_options: Mapping[str, Any]
+    checkpoint: Union[str, "os.PathLike[str]", ModelShape], hub_options: Mapping[str, Any], trusted_key: TrustedKey
 ) -> Tuple[str, ModelShape]:
     """What a command calls the checkpoint, and its sizes. Of a folder only config.json is needed, no weights."""
     if isinstance(checkpoint, ModelShape):
@@ -151,7 +153,7 @@ def _shape_of(
     if (folder / "neuronbert.json").is_file():
         from neuronbert.artifact.manifest import load_artifact
 
-        manifest = load_artifact(folder).manifest
+        manifest = load_artifact(folder, trusted_key=trusted_key).manifest
         return str(manifest["checkpoint"]["source"]), ModelShape.from_config(_read_config(folder))
     if (folder / "config.json").is_file():
         return str(checkpoint), ModelShape.from_config(_read_config(folder))

@@ -4,7 +4,8 @@ import shlex
 from dataclasses import dataclass
 from typing import Any, Dict, List, Optional, Union
 
-from neuronbert.artifact.manifest import Artifact, PathLike, Variant, load_artifact
+from neuronbert.artifact.manifest import Artifact, PathLike, Variant, artifact_of
+from neuronbert.artifact.signatures import TrustedKey
 from neuronbert.backends.neuron.target import recorded_layout
 from neuronbert.errors import ArtifactError, counted
 from neuronbert.hardware.cores import CoreLayout
@@ -39,13 +40,14 @@ def core_environment(
     instance_type: Optional[str] = None,
     worker: Optional[int] = None,
     variant: Optional[str] = None,
+    trusted_key: TrustedKey = None,
 ) -> CoreEnvironment:
     """The variables for one process on the whole instance, or for worker number ``worker`` only.
 
     ``instance_type`` is by default the one it was compiled for. Raises ArtifactError for an artifact without a neuron
     variant, UsageError for a worker that the layout does not have or an instance with too few cores.
     """
-    loaded = artifact if isinstance(artifact, Artifact) else load_artifact(artifact)
+    loaded = artifact_of(artifact, trusted_key)
     chosen = _neuron_variant(loaded, variant)
     layout = recorded_layout(chosen, instance_type)
     variables = layout.environment() if worker is None else layout.worker_environment(worker)

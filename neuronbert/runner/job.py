@@ -15,8 +15,9 @@ from operator import itemgetter
 from typing import Any, Callable, Deque, Dict, Iterator, List, NamedTuple, Optional, Tuple, Union
 
 from neuronbert import __version__
-from neuronbert.artifact.manifest import Artifact, PathLike, load_artifact
+from neuronbert.artifact.manifest import Artifact, PathLike, artifact_of
 from neuronbert.artifact.resumable import Record, as_job, resumable_output
+from neuronbert.artifact.signatures import TrustedKey
 from neuronbert.backends.outputs import Outputs, row_of
 from neuronbert.engine.batches import collate, plan_batches
 from neuronbert.engine.lines import PreparedLine, prepare_lines, refuse_no_input, result_of
@@ -60,6 +61,7 @@ def run_job(
     workers: Optional[int] = None,
     variant: Optional[str] = None,
     threads: Optional[int] = None,
+    trusted_key: TrustedKey = None,
     on_error: str = "fail",
     progress: Progress = lambda done, total: None,
     on_skip: Callable[[SkippedLine], None] = lambda line: None,
@@ -69,16 +71,16 @@ def run_job(
 
     While it runs, ``output``.partial grows, and ``output``.partial.json records how far it is: the same call goes on
     after a kill, and the output is what one undisturbed run writes. Input that is no plain file cannot be read again,
-    so such a job begins anew. workers, variant, threads: as for Runner. ``options`` are those of the task (windows and
-    answers), which a line may set for itself. A broken line fails the job; with ``on_error="skip"`` the output has its
-    error in place of a result, and it is passed to ``on_skip``. ``progress`` is called when the workers are loaded, and
-    then after each batch. ``neuronbert top`` shows the job, in the same numbers.
+    so such a job begins anew. workers, variant, threads, trusted_key: as for Runner. ``options`` are those of the task
+    (windows and answers), which a line may set for itself. A broken line fails the job; with ``on_error="skip"`` the
+    output has its error in place of a result, and it is passed to ``on_skip``. ``progress`` is called when the workers
+    are loaded, and then after each batch. ``neuronbert top`` shows the job, in the same numbers.
 
     Raises InputError naming the line, OutputError (``output`` exists, the disk is full, the partial output is of
     another job), ArtifactError and what else keeps workers from running.
     """
     with resumable_output(output, input) as growing, open_input(input) as source:
-        loaded = artifact if isinstance(artifact, Artifact) else load_artifact(artifact)
+        loaded = artifact_of(artifact, trusted_key)
         task = load_task(loaded.task)
         encode_options, decode_options = options_of(option_kinds(task), options)
         counts = JobProgress(growing.output, source.total, progress)

@@ -2,6 +2,7 @@
 
 from typing import List, NamedTuple, Optional, Union
 
+from neuronbert.artifact.signatures import PublicKey
 from neuronbert.backends.base import Batch, ThroughputPlan
 from neuronbert.backends.outputs import Outputs
 from neuronbert.errors import NeuronBertError
@@ -14,7 +15,7 @@ class LoadOrder(NamedTuple):
 
     artifact: str
     digest: str  # of the manifest that the runner has: the worker takes no other artifact
-    signed_by: Optional[str]  # the trusted key with which the runner verified it
+    signed_by: Optional[PublicKey]  # the trusted key with which the runner verified it
     variant: Optional[str]
     streams: Optional[int]
     threads: int

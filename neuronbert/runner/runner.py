@@ -8,7 +8,8 @@ from collections import deque
 from concurrent.futures import CancelledError, Future
 from typing import Any, Callable, Deque, Dict, Iterable, Iterator, Optional, Sequence, Type, Union
 
-from neuronbert.artifact.manifest import Artifact, PathLike, load_artifact
+from neuronbert.artifact.manifest import Artifact, PathLike, artifact_of
+from neuronbert.artifact.signatures import TrustedKey
 from neuronbert.backends.base import Batch, ThroughputPlan
 from neuronbert.backends.outputs import Outputs
 from neuronbert.errors import (
@@ -56,6 +57,7 @@ class Runner:
     publish: let ``neuronbert top`` watch this runner. work: what it is used for, in the user's own counts.
     drain_on_sigterm: inside ``with``, in the main thread and where nobody else handles it, SIGTERM finishes what was
         accepted and then ends the process as it would have.
+    trusted_key: as for Engine; each worker, and each that takes its place, verifies the same signature.
 
     Results and callbacks of futures are delivered in the runner's thread: a callback must be quick. What one raises,
     ``sys.exit()`` too, is the event "callback_raised", and the runner goes on.
@@ -86,6 +88,7 @@ class Runner:
         publish: bool = False,
         work: Optional[Callable[[], Work]] = None,
         drain_on_sigterm: bool = True,
+        trusted_key: TrustedKey = None,
     ):
         limits = Limits(
             in_flight_per_group=in_flight_per_group,
@@ -98,7 +101,7 @@ class Runner:
             drain_timeout_s=drain_timeout_s,
         )
         publish, drain_on_sigterm = yes_or_no("publish", publish), yes_or_no("drain_on_sigterm", drain_on_sigterm)
-        self.artifact = artifact if isinstance(artifact, Artifact) else load_artifact(artifact)
+        self.artifact = artifact_of(artifact, trusted_key)
         placement = place_workers(
             self.artifact,
             variant=variant,

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, Callable, Mapping, Optional, Sequence
 
+from neuronbert.artifact.signatures import PublicKey
 from neuronbert.backends.outputs import Output
 from neuronbert.errors import above_zero, count_of, not_below_zero, positive
 from neuronbert.runner.messages import LoadOrder
@@ -55,7 +56,7 @@ class Settings:
     pad_id: int
     outputs: Sequence[Output]  # of the model, in order
     digest: str = ""  # of the artifact's manifest
-    signed_by: Optional[str] = None  # the trusted key of the artifact's signature
+    signed_by: Optional[PublicKey] = None  # the trusted key of the artifact's signature
 
     def load_order(self, place: WorkerPlace) -> LoadOrder:
         """The first message to the worker at ``place``."""

@@ -18,6 +18,7 @@ import pytest
 
 import neuronbert
 from neuronbert.artifact.manifest import Artifact
+from neuronbert.artifact.signing import sign_artifact
 from neuronbert.cli.boundary import without_token
 from neuronbert.cli.doctor.examination import examine
 from neuronbert.cli.main import cli, run
@@ -118,6 +119,7 @@ def test_both_spellings_of_an_option(capsys, echo_artifact, flag):
 FUNCTIONS = {
     "compile": (neuronbert.compile_checkpoint, ()),
     "inspect": (neuronbert.load_artifact, ()),
+    "sign": (sign_artifact, ()),
     "answer": (neuronbert.pipeline, (WindowOptions, AnswerOptions)),
     "evaluate": (neuronbert.evaluate_artifact, (WindowOptions, AnswerOptions)),
     "env": (core_environment, ()),
@@ -128,7 +130,7 @@ FUNCTIONS = {
     "doctor": (examine, ()),
 }
 # What only one of the two has: how the command line reads and prints, and what has no meaning beside it.
-ONLY_PYTHON = {"progress", "facts", "model", "task", "on_skip", "screen"}
+ONLY_PYTHON = {"progress", "on_point", "facts", "model", "task", "on_skip", "screen"}
 ONLY_COMMAND_LINE = {"as_json", "input_", "question", "context", "once"}
 WITHOUT_MEANING = {"evaluate": {"top_k", "details"}}
 # What a function hands on by name, or leaves to another.
@@ -468,7 +470,7 @@ def test_errors_under_json_are_one_document_too(capsys):
 
 
 def test_a_bug_keeps_its_traceback(capsys, monkeypatch, echo_artifact):
-    monkeypatch.setattr("neuronbert.artifact.manifest.load_artifact", lambda folder: 1 / 0)
+    monkeypatch.setattr("neuronbert.artifact.manifest.load_artifact", lambda folder, **_: 1 / 0)
     code, _, err = invoke(capsys, "inspect", echo_artifact.folder)
     path = Path(err.split("report it with ")[1].split(",")[0])
     assert code == 3
@@ -477,7 +479,7 @@ def test_a_bug_keeps_its_traceback(capsys, monkeypatch, echo_artifact):
 
 
 def test_a_bug_where_no_log_can_be_kept_shows_its_traceback(capsys, monkeypatch, echo_artifact):
-    monkeypatch.setattr("neuronbert.artifact.manifest.load_artifact", lambda folder: 1 / 0)
+    monkeypatch.setattr("neuronbert.artifact.manifest.load_artifact", lambda folder, **_: 1 / 0)
     monkeypatch.setattr("tempfile.NamedTemporaryFile", lambda *_, **__: open("/dev/null/log"))
     code, _, err = invoke(capsys, "inspect", echo_artifact.folder)
     assert (code, err.splitlines()[-1]) == (3, "  try: report it with the traceback above")
@@ -485,7 +487,7 @@ def test_a_bug_where_no_log_can_be_kept_shows_its_traceback(capsys, monkeypatch,
 
 
 def test_a_full_disk_is_no_bug_wherever_it_is_met(capsys, monkeypatch, echo_artifact):
-    def full(folder):
+    def full(folder, **_):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "some/cache")
 
     monkeypatch.setattr("neuronbert.artifact.manifest.load_artifact", full)
@@ -602,7 +604,7 @@ def test_nohup_is_respected(tmp_path, tiny_checkpoint, monkeypatch, capsys):
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
 
-        def load(folder):
+        def load(folder, **_):
             os.kill(os.getpid(), signal.SIGHUP)
             raise BackendFailed("went on")
 
@@ -618,7 +620,7 @@ def test_an_interrupt_is_one_whatever_a_library_makes_of_it(capsys, monkeypatch,
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     request.addfinalizer(lambda: signal.signal(signal.SIGINT, before))
 
-    def load(folder):
+    def load(folder, **_):
         try:
             os.kill(os.getpid(), signal.SIGINT)
         except KeyboardInterrupt as error:

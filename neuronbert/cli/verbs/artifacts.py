@@ -11,6 +11,7 @@ from neuronbert.cli.options import (
     json_option,
     neuron_options,
     threads_option,
+    trusted_key_option,
     variant_option,
 )
 from neuronbert.cli.output import note, show
@@ -47,14 +48,33 @@ def compile_(checkpoint: str, output: str, as_json: bool, **options: Any) -> Non
 
 @click.command("inspect")
 @click.argument("artifact", type=click.Path())
+@trusted_key_option
 @json_option
-def inspect_(artifact: str, as_json: bool) -> None:
-    """Verify every checksum of ARTIFACT and show its manifest."""
+def inspect_(artifact: str, as_json: bool, **options: Any) -> None:
+    """Verify every checksum of ARTIFACT and show its manifest, and whether it is signed."""
     from neuronbert.artifact.manifest import load_artifact
+    from neuronbert.artifact.signatures import signature_state
     from neuronbert.cli.tables import manifest_table
 
-    loaded = load_artifact(artifact)
-    show(as_json, loaded.manifest, lambda: manifest_table(loaded))
+    loaded = load_artifact(artifact, **options)
+    document = {**loaded.manifest, "signature": signature_state(loaded.folder, loaded.signed_by)}
+    show(as_json, document, lambda: manifest_table(loaded))
+
+
+@click.command("sign")
+@click.argument("artifact", type=click.Path())
+@click.option("--key", required=True, type=click.Path(), help="A private Ed25519 key, as ssh-keygen makes them.")
+@json_option
+def sign(artifact: str, as_json: bool, **options: Any) -> None:
+    """Sign ARTIFACT, once all of it is verified, so that others can load it with --trusted-key FILE.pub.
+
+    ssh-keygen -t ed25519 -f FILE makes a key: FILE signs, and FILE.pub verifies. For a key with a passphrase, or in an
+    agent: ssh-keygen -Y sign -n neuronbert-artifact -f FILE ARTIFACT/neuronbert.json.
+    """
+    from neuronbert.artifact.signing import sign_artifact
+
+    signed = sign_artifact(artifact, **options)
+    show(as_json, signed.as_dict(), lambda: f"{signed.signature}\nsigned by {signed.fingerprint}: {signed.public_key}")
 
 
 @click.command("env")
@@ -62,6 +82,7 @@ def inspect_(artifact: str, as_json: bool) -> None:
 @click.option("--instance-type", help="Another inf1 size than it was compiled for.")
 @click.option("--worker", type=click.IntRange(min=0), help="Only this worker's share: its own cores and host threads.")
 @variant_option
+@trusted_key_option
 @json_option
 def env(artifact: str, as_json: bool, **options: Any) -> None:
     """The variables that give ARTIFACT its NeuronCores, as a shell reads them: eval "$(neuronbert env ARTIFACT)".

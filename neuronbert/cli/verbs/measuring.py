@@ -10,6 +10,7 @@ from neuronbert.cli.options import (
     json_option,
     list_option,
     threads_option,
+    trusted_key_option,
     typed_task_options,
     variant_option,
     window_options,
@@ -28,6 +29,7 @@ from neuronbert.cli.progress import Progress
 @answer_options
 @variant_option
 @threads_option
+@trusted_key_option
 @hub_options
 @json_option
 @typed_task_options
@@ -62,6 +64,7 @@ def evaluate(artifact: str, data: str, as_json: bool, **options: Any) -> None:
 @click.option("--instance-type", help="For the price; of inf1 also the cores.  [default: as compiled]")
 @click.option("--loadgen", is_flag=True, help="Measure each point again with MLPerf LoadGen, and keep its logs.")
 @click.option("--prices", type=click.Path(), help="JSON price file that goes before the shipped price book.")
+@trusted_key_option
 @json_option
 def benchmark_(artifact: str, as_json: bool, **options: Any) -> None:
     """Measure ARTIFACT through the runner: throughput against latency, swept over the settings given."""
@@ -84,6 +87,7 @@ def benchmark_(artifact: str, as_json: bool, **options: Any) -> None:
 @click.option("--instance-type", multiple=True, help="Only these; repeatable.  [default: every inf1 size]")
 @click.option("--prices", type=click.Path(), help="JSON price file that goes before the shipped price book.")
 @click.option("--measured", type=click.Path(), help="Report of neuronbert benchmark: its points are candidates too.")
+@trusted_key_option
 @hub_options
 @json_option
 def plan_(checkpoint: str, as_json: bool, **options: Any) -> None:
