@@ -123,7 +123,7 @@ class DeadlineExceeded(NeuronBertError, TimeoutError):
 
 
 class PoisonRequest(NeuronBertError, RuntimeError):
-    """A request that two workers died of."""
+    """A request that two workers died of while they held nothing else."""
 
 
 class RunnerClosed(NeuronBertError, RuntimeError):

@@ -1,11 +1,12 @@
 """A backend without a model: outputs that are a fixed function of the token ids, for tests of everything around it.
 
-Its file may also name ``faults``, {token id: "exit" | "abort" | "hang" | "raise"}, which a batch with that token
-provokes, and ``batch_s``, seconds that a batch takes: failures for the runner to survive, and a device of known speed.
+Its file may also name ``faults``, {token id: "exit" | "abort" | "kill" | "hang" | "raise"}, which a batch with that
+token provokes, and ``batch_s``, seconds a batch takes: failures for the runner to survive, a device of known speed.
 """
 
 import json
 import os
+import signal
 import time
 from pathlib import Path
 from typing import Dict, Mapping, Optional, Sequence, Tuple
@@ -151,6 +152,8 @@ def _break(kind: str) -> None:
         os._exit(9)
     elif kind == "abort":
         os.abort()
+    elif kind == "kill":
+        os.kill(os.getpid(), signal.SIGKILL)
     elif kind == "hang":
         time.sleep(3600)
     raise BackendFailed(f"the echo backend was told to fail ({kind})")

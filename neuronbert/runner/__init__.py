@@ -4,6 +4,7 @@ In reading order, the way of a request:
 
 runner              what callers see: tokenises in the caller's thread, gives out futures
 admission           lets a request into the queue, or refuses it
+room                how many rows may wait, and who is let in next
 requests            what was asked, and where its time went
 futures             what callers hold of it; their callbacks cannot end the runner
 placement           which cores and threads each worker gets
@@ -12,6 +13,7 @@ dispatcher          that thread's loop: inbox, sockets, clock, the end
 inbox               what other threads ask of it
 open_requests       each accepted request until its one outcome: deadlines, retries, failures
 batching            which rows leave together, and when (pure)
+losses, suspicion   what a worker's death means for what it held, and when a request is poison (pure)
 scheduler           gives batches to workers and takes their results
 stacking            rows to a batch, a batch's result back to its rows (pure)
 worker_pool         starts, watches and replaces the workers

@@ -46,14 +46,13 @@ class Admission:
             raise RunnerClosed("this runner is closed, or closing", hint="make a new one, or ask inside its with block")
         if timeout_s is not None and not timeout_s > 0:
             raise UsageError(f"timeout_s must be above 0, not {timeout_s!r}")
-        statistics = self._statistics
-        if statistics.queued_rows >= statistics.max_queue:
+        if not self._statistics.room.is_open:
             raise self._overloaded("the queue is full")
-        if timeout_s is not None and statistics.would_be_late(timeout_s):
+        if timeout_s is not None and self._statistics.would_be_late(timeout_s):
             raise self._overloaded(f"the queue is too long for timeout_s={timeout_s:.3g}")
 
     def admit(self, request: Request, timeout_s: Optional[float], wait: bool = False) -> None:
-        """Hand the request to the runner's thread, or raise why not. ``wait``: for room, where the queue is full."""
+        """Hand the request to the runner's thread, or raise why not. ``wait``: in the line, where the queue is full."""
         self.refuse_elsewhere()
         unable = self._dispatcher.unable
         if unable is not None:
@@ -63,19 +62,26 @@ class Admission:
                 f"this request needs {request.size} windows, and the runner takes {self._max_windows}",
                 hint="a shorter context, a smaller doc_stride, or Runner(..., max_windows_per_request=N, max_queue=N)",
             )
-        while not self._statistics.try_enter(request.size):
-            if not wait:
-                raise self._overloaded("the queue is full")
-            self._statistics.wait_for_room(request.size, timeout_s=0.5)
-            if self._closed or self._dispatcher.has_ended:
-                raise RunnerClosed("the runner was closed while this request waited for its place in the queue")
-        request.accepted = now_s()
         if timeout_s is not None:
             request.deadline = request.submitted + timeout_s
+            if self._statistics.would_be_late(request.deadline - now_s(), request.size):
+                raise self._overloaded(f"{request.size} windows more are too many for timeout_s={timeout_s:.3g}")
+        self._enter(request, wait)
+        request.accepted = request.since = now_s()
         request.future.add_done_callback(functools.partial(self._cancelled, request))
         self._statistics.accepted()
         self._dispatcher.inbox.put(Accept(request))
         self._dispatcher.sweep()
+
+    def _enter(self, request: Request, wait: bool) -> None:
+        room = self._statistics.room
+        if not wait and not room.enter(request.size):
+            raise self._overloaded("the queue is full")
+        if wait and not room.wait_and_enter(request.size, self._has_closed):
+            raise RunnerClosed("the runner was closed while this request waited for its place in the queue")
+
+    def _has_closed(self) -> bool:
+        return self._closed or self._dispatcher.has_ended
 
     def _overloaded(self, what: str) -> Overloaded:
         statistics = self._statistics
@@ -83,7 +89,7 @@ class Admission:
         wait_s = statistics.predicted_wait_s()
         wait = "" if wait_s is None else f", which take about {wait_s:.3g} s"
         return Overloaded(
-            f"{what}: {statistics.queued_rows} of {statistics.max_queue} rows wait{wait}",
+            f"{what}: {statistics.room.rows} of {statistics.max_queue} rows wait{wait}",
             hint="ask again later, or more workers",
             wait_s=wait_s,
         )

@@ -1,16 +1,17 @@
 """Which rows leave together, and when: pure decisions over a queue, with the clock passed in by ``scheduler``.
 
 Rows of similar length wait in one class: a bucket where shapes are static, else lengths within an eighth of an
-octave, so that little is padded. Each class is first come, first served.
+octave, so that little is padded. Each class is first come, first served. Requests that must be alone in a worker
+(suspects) have a line of their own, and leave when none that came before them still waits.
 """
 
 from bisect import bisect_left
 from collections import deque
 from dataclasses import dataclass
-from typing import Deque, Dict, Iterator, List, NamedTuple, Optional, Tuple
+from typing import Callable, Deque, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple, TypeVar
 
 from neuronbert.backends.base import ThroughputPlan
-from neuronbert.runner.requests import Request
+from neuronbert.runner.requests import WHOLE_BATCH, Request
 
 # Reasons for a batch to leave, counted in the runner's statistics.
 FULL, WAITED, IDLE, WHOLE, SUSPECT = "full", "waited", "idle", "whole", "suspect"
@@ -21,16 +22,13 @@ SHORTEST_BESIDE = 0.75
 
 LONGEST_ROW = 512  # tokens of most models' longest window: a batch size that was asked for holds for it too
 
-WHOLE_BATCH = -1  # in place of a row's index: all of the request's batch
-
 
 class QueuedRow(NamedTuple):
-    """One row of a request, in the queue since ``since``."""
+    """One row of a request, in the queue since the request's ``since``."""
 
     request: Request
-    row_index: int  # among the request's rows
+    row_index: int  # among the request's rows, or WHOLE_BATCH
     length: int  # in tokens
-    since: float
 
 
 class NextBatch(NamedTuple):
@@ -38,6 +36,12 @@ class NextBatch(NamedTuple):
 
     rows: List[QueuedRow]
     reason: str
+
+    @property
+    def row_count(self) -> int:
+        """Rows for the model: those of a whole batch are one QueuedRow."""
+        first = self.rows[0]
+        return first.request.size if first.row_index == WHOLE_BATCH else len(self.rows)
 
 
 class BatchSize(NamedTuple):
@@ -78,41 +82,52 @@ class BatchInFlight:
         return [request for request in self.distinct_requests() if not request.over]
 
 
+Item = TypeVar("Item")
+
+
 class Batcher:
     """The queue. ``plan`` gives the rows and tokens of a batch, and the buckets if there are any."""
 
     def __init__(self, plan: ThroughputPlan):
         self.plan = plan
-        self.rows = 0  # waiting
         self._classes: Dict[int, Deque[QueuedRow]] = {}
         self._whole: Deque[Request] = deque()  # leave as they are, in a batch of their own
-        self._suspects: Deque[List[QueuedRow]] = deque()  # of one request each
+        self._suspects: Dict[int, Request] = {}  # by number
 
-    def add(self, request: Request, now: float, missing: Optional[List[int]] = None) -> None:
-        """Queue a request, or again the ``missing`` rows of one that lost its worker: those go to the front."""
-        if request.alone and request.batch is None:
-            indices = list(range(len(request.rows))) if missing is None else missing
-            self._suspects.extend(self._cut(request, indices, now))
-            added = len(indices)
+    # ---- in
+
+    def add(self, request: Request) -> None:
+        """Queue all of a request, behind what came before it."""
+        if request.batch is not None:
+            self._whole.append(request)
+            return
+        for index in range(len(request.rows)):
+            row = self._row(request, index)
+            self._classes.setdefault(self.class_of(row.length), deque()).append(row)
+
+    def add_again(self, request: Request, rows: Sequence[int]) -> None:
+        """Queue ``rows`` again that left and came to no result: by the request's ``since``, as if they had not left."""
+        request.waiting.update(rows)
+        if request.alone:
+            self._suspects[request.id] = request
         elif request.batch is not None:
-            (self._whole.appendleft if missing is not None else self._whole.append)(request)
-            added = request.size
+            _insert(self._whole, request, request.since, lambda other: other.since)
         else:
-            indices = list(range(len(request.rows))) if missing is None else missing
-            for index in indices:
-                length = len(request.rows[index].input_ids)
-                waiting = self._classes.setdefault(self.class_of(length), deque())
-                row = QueuedRow(request, index, length, now)
-                (waiting.append if missing is None else waiting.appendleft)(row)
-            added = len(indices)
-        # Added, not set: other rows of a request that comes back may still be in the queue.
-        request.queued += added
-        self.rows += added
+            for index in reversed(rows):
+                row = self._row(request, index)
+                waiting = self._classes.setdefault(self.class_of(row.length), deque())
+                _insert(waiting, row, request.since, lambda other: other.request.since)
 
     def drop(self, request: Request) -> None:
-        """Stop counting the request's rows; those still queued are skipped when their turn comes."""
-        self.rows -= request.queued
-        request.queued = 0
+        """Forget the request's rows; those that are still in a line are skipped when their turn comes."""
+        self._suspects.pop(request.id, None)
+        request.waiting.clear()
+
+    @staticmethod
+    def _row(request: Request, index: int) -> QueuedRow:
+        return QueuedRow(request, index, len(request.rows[index].input_ids))
+
+    # ---- sizes
 
     def class_of(self, length: int) -> int:
         """The upper bound, in tokens, of the class that ``length`` belongs to."""
@@ -125,19 +140,17 @@ class Batcher:
         """Rows in a full batch of ``length`` tokens."""
         return max(1, min(self.plan.rows, self.plan.tokens // max(length, 1)))
 
+    # ---- out
+
     def take(self, now: float, idle: bool, wait_s: float) -> Optional[NextBatch]:
-        """The next batch, or None while it is better to wait for more rows. ``idle``: a worker has nothing to do."""
-        while idle and self._suspects:
-            rows = self._suspects.popleft()
-            if not rows[0].request.over:
-                rows[0].request.queued -= len(rows)
-                self.rows -= len(rows)
-                return NextBatch(rows, SUSPECT)
-        while self._whole and self._whole[0].over:
-            self._whole.popleft()
-        heads = sorted(self._heads(), key=lambda head: head[0].since)
-        if self._whole and (not heads or self._whole[0].accepted <= heads[0][0].since):
-            return self._leave_whole(self._whole.popleft())
+        """The next batch, or None while it is better to wait for more rows. ``idle``: a worker has nothing to do.
+
+        Never of a suspect: those are taken with ``next_suspect`` and ``take_suspect``.
+        """
+        heads = sorted(self._heads(), key=lambda head: head[0].request.since)
+        whole = self._first_whole()
+        if whole is not None and (not heads or whole.since <= heads[0][0].request.since):
+            return self._leave_whole(self._whole.popleft(), WHOLE)
         for head, key in heads:
             reason = self._reason(head, key, now, idle, wait_s)
             if reason is not None:
@@ -146,26 +159,55 @@ class Batcher:
 
     def due_in(self, now: float, wait_s: float) -> Optional[float]:
         """Seconds until the oldest row has waited ``wait_s``; None when nothing waits."""
-        oldest = min((head.since for head, _ in self._heads()), default=None)
+        oldest = min((head.request.since for head, _ in self._heads()), default=None)
         return None if oldest is None else max(0.0, oldest + wait_s - now)
+
+    def next_suspect(self) -> Optional[Request]:
+        """The suspect whose turn it is; None while others wait that came before it, or where there is none."""
+        if not self._suspects:
+            return None
+        suspect = min(self._suspects.values(), key=lambda request: (request.since, request.id))
+        others = [head.request.since for head, _ in self._heads()]
+        whole = self._first_whole()
+        if whole is not None:
+            others.append(whole.since)
+        return suspect if suspect.since <= min(others, default=suspect.since) else None
+
+    def take_suspect(self, request: Request) -> Optional[NextBatch]:
+        """The next batch of a suspect's rows; None when none of them waits."""
+        if not request.waiting:
+            return None
+        if request.batch is not None:
+            return self._leave_whole(request, SUSPECT)
+        rows = [self._row(request, index) for index in sorted(request.waiting)]
+        batch = rows[: self.capacity(max(row.length for row in rows))]
+        request.waiting.difference_update(row.row_index for row in batch)
+        if not request.waiting:
+            del self._suspects[request.id]
+        return NextBatch(batch, SUSPECT)
 
     def _reason(self, head: QueuedRow, key: int, now: float, idle: bool, wait_s: float) -> Optional[str]:
         if len(self._classes[key]) >= self.capacity(key):
             return FULL
-        if now - head.since >= wait_s:
+        if now - head.request.since >= wait_s:
             return WAITED
         return IDLE if idle else None
 
     def _heads(self) -> Iterator[Tuple[QueuedRow, int]]:
-        """The oldest row of every class whose request is still open, and the class."""
+        """The oldest row of every class that may leave with others, and the class."""
         for key in list(self._classes):
             waiting = self._classes[key]
-            while waiting and waiting[0].request.over:
+            while waiting and _is_out_of_line(waiting[0].request):
                 waiting.popleft()
             if waiting:
                 yield waiting[0], key
             else:
                 del self._classes[key]
+
+    def _first_whole(self) -> Optional[Request]:
+        while self._whole and _is_out_of_line(self._whole[0]):
+            self._whole.popleft()
+        return self._whole[0] if self._whole else None
 
     def _collect(self, key: int) -> List[QueuedRow]:
         """Up to a batch of the class's rows; where shapes are dynamic, filled up with slightly shorter ones."""
@@ -183,22 +225,29 @@ class Batcher:
         waiting = self._classes[key]
         while waiting and len(rows) < count:
             row = waiting.popleft()
-            if not row.request.over:
-                row.request.queued -= 1
-                self.rows -= 1
+            if not _is_out_of_line(row.request):
+                row.request.waiting.remove(row.row_index)
                 rows.append(row)
         return rows
 
-    def _leave_whole(self, request: Request) -> NextBatch:
+    def _leave_whole(self, request: Request, reason: str) -> NextBatch:
         assert request.batch is not None
         self.drop(request)
-        return NextBatch([QueuedRow(request, WHOLE_BATCH, request.batch.input_ids.shape[1], request.accepted)], WHOLE)
+        return NextBatch([QueuedRow(request, WHOLE_BATCH, request.batch.input_ids.shape[1])], reason)
 
-    def _cut(self, request: Request, indices: List[int], now: float) -> Iterator[List[QueuedRow]]:
-        """A suspect's rows as batches of their own."""
-        rows = [QueuedRow(request, index, len(request.rows[index].input_ids), now) for index in indices]
-        size = self.capacity(max(row.length for row in rows))
-        return (rows[first : first + size] for first in range(0, len(rows), size))
+
+def _is_out_of_line(request: Request) -> bool:
+    """Whether its rows are passed over: it has its outcome, or became a suspect while they waited."""
+    return request.over or request.alone
+
+
+def _insert(line: Deque[Item], item: Item, since: float, since_of: Callable[[Item], float]) -> None:
+    """Put ``item`` before the first that came later. Near the front, for it has left before."""
+    earlier: List[Item] = []
+    while line and since_of(line[0]) < since:
+        earlier.append(line.popleft())
+    line.appendleft(item)
+    line.extendleft(reversed(earlier))
 
 
 def resized_plan(plan: ThroughputPlan, rows: Optional[int]) -> ThroughputPlan:

@@ -1,4 +1,4 @@
-"""What the runner counts. Its thread writes; others read snapshots, and ``admission`` takes room in the queue here."""
+"""What the runner counts. Its thread writes; others read snapshots. ``room`` counts the rows that wait."""
 
 import threading
 from collections import Counter, deque
@@ -6,7 +6,7 @@ from typing import Deque, Optional
 
 from neuronbert.runner.batching import REASONS
 from neuronbert.runner.documents import Snapshot
-from neuronbert.runner.requests import Request
+from neuronbert.runner.room import Room
 
 # Weight of the newest measurement in a moving average: some ten batches are remembered.
 SMOOTHING = 0.1
@@ -58,11 +58,11 @@ class RoundTrip:
 
 
 class Statistics:
-    """Counters since the start, moving averages, and how much room the queue has (in rows)."""
+    """Counters since the start, moving averages, and what they predict for the rows that wait in ``room``."""
 
     def __init__(self, max_queue: int):
         self.max_queue = max_queue
-        self.queued_rows = 0
+        self.room = Room(max_queue)
         self.counts: Counter[str] = Counter(dict.fromkeys(COUNTS, 0))
         self.batches: Counter[str] = Counter(dict.fromkeys(REASONS, 0))
         self.rows = self.capacity = self.tokens = self.computed_tokens = 0
@@ -71,46 +71,33 @@ class Statistics:
         self.row_s: Optional[float] = None  # between two rows coming out while others wait
         self.latencies_s: Deque[float] = deque(maxlen=RECENT)
         self._last_done: Optional[float] = None
-        self.room = threading.Condition()
+        self._lock = threading.Lock()
 
-    # ---- room in the queue: any thread
-
-    def try_enter(self, rows: int) -> bool:
-        """Take room for ``rows`` if there is as much."""
-        with self.room:
-            if self.queued_rows + rows > self.max_queue:
-                return False
-            self.queued_rows += rows
-            return True
-
-    def wait_for_room(self, rows: int, timeout_s: float) -> None:
-        """Until there is room for ``rows``, or ``timeout_s`` is over."""
-        with self.room:
-            self.room.wait_for(lambda: self.queued_rows + rows <= self.max_queue, timeout_s)
+    # ---- any thread
 
     def accepted(self) -> None:
         """Count a request that was let in."""
-        with self.room:
+        with self._lock:
             self.counts["submitted"] += 1
 
     def refused(self) -> None:
         """Count a request that was refused."""
-        with self.room:
+        with self._lock:
             self.counts["refused"] += 1
 
-    def left_queue(self, request: Request) -> None:
-        """Give back the room that a request took."""
-        with self.room:
-            self.queued_rows -= request.size
-            self.room.notify_all()
+    def would_be_late(self, timeout_s: float, rows: int = 1) -> bool:
+        """Whether a request of ``rows`` that came now could only be late.
 
-    def would_be_late(self, timeout_s: float) -> bool:
-        """Whether a request that came now could only be late. Never while the queue is empty: then it is tried."""
-        return self.queued_rows > 0 and (self.predicted_wait_s() or 0.0) + self.round_trip.expected_s > timeout_s
+        Never while nothing waits: then it is tried, for an estimate that keeps everybody out would never be mended.
+        """
+        if not self.room.rows:
+            return False
+        last_row_s = (self.room.rows + rows - 1) * (self.row_s or 0.0)
+        return last_row_s + self.round_trip.expected_s > timeout_s
 
     def predicted_wait_s(self) -> Optional[float]:
         """How long a row that came now would wait for its turn; None before anything was measured."""
-        return None if self.row_s is None else self.queued_rows * self.row_s
+        return None if self.row_s is None else self.room.rows * self.row_s
 
     # ---- the runner's thread
 
@@ -145,7 +132,7 @@ class Statistics:
         latencies = sorted(self.latencies_s)
         return {
             "queue": {
-                "rows": self.queued_rows,
+                "rows": self.room.rows,
                 "max_rows": self.max_queue,
                 "predicted_wait_s": self.predicted_wait_s(),
             },

@@ -1,6 +1,7 @@
 """Every accepted request until its one outcome: queued, retried, finished, failed or dropped. Runner's thread only.
 
-``scheduler`` takes rows from the queue that this module fills; ``worker_pool`` says which batches were lost.
+``scheduler`` takes rows from the queue that this module fills; ``worker_pool`` says which batches were lost, and
+``suspicion`` what follows from it.
 """
 
 import heapq
@@ -9,12 +10,12 @@ import math
 from typing import Callable, Dict, List, Optional, Sequence, Tuple
 
 from neuronbert.errors import DeadlineExceeded, NeuronBertError, PoisonRequest
-from neuronbert.runner.batching import Batcher, BatchInFlight
+from neuronbert.runner.batching import Batcher, BatchInFlight, NextBatch
 from neuronbert.runner.counters import Statistics
 from neuronbert.runner.events import Report, traceback_text
+from neuronbert.runner.losses import losses
 from neuronbert.runner.requests import Answered, Request, now_s
-
-MAX_DEATHS = 2  # of workers, with one request
+from neuronbert.runner.suspicion import Doer
 
 
 class OpenRequests:
@@ -39,38 +40,50 @@ class OpenRequests:
         if request.future.cancelled():
             self.cancel(request)
             return
-        self._enqueue(request, request.accepted)
+        self._watch_deadline(request)
+        assert self.queue is not None
+        self.queue.add(request)
 
-    def try_again(self, request: Request, batch: BatchInFlight) -> None:
-        """Queue again the rows that went in ``batch``, which came to no result."""
+    def try_again(self, request: Request, rows: Sequence[int]) -> None:
+        """Queue ``rows`` again, which came to no result."""
         if request.over:
             return
-        now = now_s()
-        if request.deadline <= now:
+        if request.deadline <= now_s():
             self._drop_late(request)
             return
-        self._enqueue(request, now, missing=[row.row_index for row in batch.rows if row.request is request])
+        self._watch_deadline(request)
+        assert self.queue is not None
+        before = request.queued
+        self.queue.add_again(request, rows)
+        self._statistics.room.come_back(request.queued - before)
 
-    def lost(self, batches: Sequence[BatchInFlight], running: int) -> None:
-        """A worker died with ``batches``. Only the first ``running`` are suspected; the others had not begun."""
-        for position, batch in enumerate(batches):
-            for request in batch.open_requests():
-                if position < running:
-                    request.deaths += 1
-                    request.alone = True
-                if request.deaths >= MAX_DEATHS:
-                    self._statistics.count("poisoned")
-                    self._report("poison", request=request.id, deaths=request.deaths)
-                    self.fail(request, _poison(request))
-                else:
-                    self._statistics.count("retried")
-                    self.try_again(request, batch)
+    def lost(self, batches: Sequence[BatchInFlight], running: int, doer: Doer) -> None:
+        """A worker died with ``batches``, oldest first; it had begun with ``running`` of them."""
+        for loss in losses(batches, 0 if doer is Doer.RUNNER else running):
+            request = loss.request
+            request.deaths += loss.is_suspect
+            request.alone = request.alone or loss.is_suspect
+            if loss.was_alone:
+                request.blame.add(doer)
+                # What kills one worker after the other must not keep everybody else waiting.
+                request.since = now_s()
+            if request.blame.is_proof:
+                self._statistics.count("poisoned")
+                self._report("poison", request=request.id, deaths=request.deaths)
+                self.fail(request, _poison(request))
+            else:
+                self._statistics.count("retried")
+                self.try_again(request, loss.rows)
 
-    def _enqueue(self, request: Request, now: float, missing: Optional[List[int]] = None) -> None:
+    def _watch_deadline(self, request: Request) -> None:
         if request.deadline < math.inf:
             heapq.heappush(self._deadlines, (request.deadline, next(self._order), request))
-        assert self.queue is not None
-        self.queue.add(request, now, missing)
+
+    # ---- out of the queue
+
+    def left_queue(self, batch: NextBatch) -> None:
+        """Give the room that the rows of ``batch`` had in the queue to others."""
+        self._statistics.room.leave(batch.row_count)
 
     # ---- deadlines
 
@@ -80,10 +93,10 @@ class OpenRequests:
         return self._deadlines[0][0] if self._deadlines else None
 
     def expire(self, latest: float) -> None:
-        """Drop what is due by ``latest``, before it takes room in a batch. Rows with a worker are waited for."""
+        """Drop what is due by ``latest``, before it takes room in a batch. What is with workers whole is waited for."""
         while self._deadlines and self._deadlines[0][0] <= latest:
             request = heapq.heappop(self._deadlines)[2]
-            if not request.over and request.queued == request.size:  # none of it is with a worker
+            if not request.over and request.waiting:
                 self._drop_late(request)
 
     def _drop_late(self, request: Request) -> None:
@@ -93,7 +106,8 @@ class OpenRequests:
             request,
             DeadlineExceeded(
                 f"request {request.id} could not be answered within its {request.deadline - request.submitted:.3g} s "
-                f"(after {waited_s:.3g} s it was dropped before it cost device time)",
+                f"(after {waited_s:.3g} s it was dropped before it cost {'more ' if request.sent_first else ''}"
+                "device time)",
                 hint="a longer timeout_s, fewer requests at once, or more workers",
             ),
         )
@@ -144,15 +158,9 @@ class OpenRequests:
             self._statistics.count("cancelled")
             self._close(request)
 
-    def leave_queue(self, request: Request) -> None:
-        """Give the room that it had in the queue to others."""
-        if request.admitted:
-            request.admitted = False
-            self._statistics.left_queue(request)
-
     def _close(self, request: Request) -> None:
         request.over = True
-        self.leave_queue(request)
+        self._statistics.room.leave(request.queued)
         self._by_id.pop(request.id, None)
         if self.queue is not None:
             self.queue.drop(request)
@@ -161,6 +169,7 @@ class OpenRequests:
 
 def _poison(request: Request) -> NeuronBertError:
     return PoisonRequest(
-        f"request {request.id} was with {request.deaths} workers when they died, and is not tried again",
+        f"request {request.id} was with {request.deaths} workers when they died, at last with nothing else beside it, "
+        "and is not tried again",
         hint="look at its text; the events of the runner say how the workers died",
     )

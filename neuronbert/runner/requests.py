@@ -3,15 +3,18 @@
 import math
 import time
 from dataclasses import dataclass, field
-from typing import Any, Callable, Dict, List, NamedTuple, NoReturn, Optional, Sequence
+from typing import Any, Callable, Dict, List, NamedTuple, NoReturn, Optional, Sequence, Set
 
 import numpy as np
 
 from neuronbert.backends.base import Batch
 from neuronbert.backends.outputs import Outputs
 from neuronbert.runner.futures import RunnerFuture
+from neuronbert.runner.suspicion import Blame
 
 Finish = Callable[[List[Outputs]], Any]  # the rows' outputs, un-padded → the result
+
+WHOLE_BATCH = -1  # in place of a row's index: all of the request's batch
 
 
 class Row(NamedTuple):
@@ -52,16 +55,17 @@ class Request:
     finish: Finish
     submitted: float
     accepted: float = 0.0  # tokenised and queued
+    since: float = 0.0  # its place in the queue: when it was accepted, or sent to the end again
     deadline: float = math.inf
     batch: Optional[Batch] = None  # rows that stay together, in a batch of their own: nothing is put beside them
     wants_breakdown: bool = False
     future: RunnerFuture = field(default_factory=RunnerFuture)
 
     deaths: int = 0  # workers that died with it
-    alone: bool = False  # a suspect, or in a batch that failed: from now on nothing is put beside it
-    queued: int = 0  # rows in the queue
+    blame: Blame = field(default_factory=Blame)
+    alone: bool = False  # a suspect, or in a batch that failed: from now on nothing is beside it in a worker
+    waiting: Set[int] = field(default_factory=set)  # rows that are not with a worker and have no outputs
     over: bool = False  # has its outcome
-    admitted: bool = True  # holds its place in the queue
     sent_first: float = 0.0
     batch_wait_s: float = 0.0  # the part of its time in the queue when a worker had room and it waited for other rows
     trips: List[Trip] = field(default_factory=list)
@@ -69,6 +73,7 @@ class Request:
 
     def __post_init__(self) -> None:
         self.outputs = [None] * (1 if self.batch is not None else len(self.rows))
+        self.waiting = {WHOLE_BATCH} if self.batch is not None else set(range(len(self.rows)))
 
     def forget(self) -> None:
         """Drop what is large: a caller may keep the future, and the heap of deadlines keeps the request."""
@@ -78,6 +83,11 @@ class Request:
     def size(self) -> int:
         """Rows, which is what a place in the queue is counted in."""
         return len(self.batch.input_ids) if self.batch is not None else len(self.rows)
+
+    @property
+    def queued(self) -> int:
+        """Rows that wait, wherever they do."""
+        return self.size if WHOLE_BATCH in self.waiting else len(self.waiting)
 
     def breakdown(self, done: float, decode_s: float) -> Dict[str, Any]:
         """Where the time went, in milliseconds, and with whom."""

@@ -47,8 +47,9 @@ class Runner:
     in_flight_per_group: batches that a worker holds at once (default: 2 in data-parallel mode, p over p cores, one
         more than run at once on CPUs). More keep the device busy, 1 answers soonest.
     batch_size: rows of a batch at most, where shapes are dynamic (default: what the backend runs fastest).
-    max_queue: rows (windows) that may wait; beyond it ``submit`` raises Overloaded. max_windows_per_request: a longer
-        context is refused, so that one document cannot hold everybody up.
+    max_queue: rows (windows) that may wait; beyond it ``submit`` raises Overloaded. A request is let in whole while
+        fewer wait, so that a long one has the chance of a short one: as many rows as it has may be too many then.
+    max_windows_per_request: a longer context is refused, so that one document cannot hold everybody up.
     max_wait_ms: the longest that a row waits for others to share its batch while every worker is busy.
     hang_timeout_s: without a word from a busy worker it is killed; must be longer than the slowest batch.
     start_timeout_s: for loading and self-test of a worker. drain_timeout_s: how long ``close`` and SIGTERM let
@@ -164,7 +165,8 @@ class Runner:
         options, those of its ``pipeline``. ``timeout_s``: from now; a request that could only be late
         fails with DeadlineExceeded before it costs device time. ``breakdown``: the result is an Answered, with where
         its time went. Raises InputError and UsageError for what cannot be asked, Overloaded (at once) when the queue
-        is full or too long for ``timeout_s``, RunnerClosed.
+        is full, when the next free place is for those that wait (``map``), or when the request and what waits are too
+        much for ``timeout_s``; RunnerClosed.
         """
         asked, options = self.task.call_input(*inputs, **keywords)
         timeout_s = _seconds(timeout_s)
@@ -210,7 +212,8 @@ class Runner:
     def map(self, pairs: Iterable[Input], *, on_error: str = "raise", **keywords: Any) -> Iterator[Any]:
         """The result of each input of the task, in order, over any number in bounded memory.
 
-        Where the queue is full it waits. ``on_error="yield"`` gives an input's error in its place instead of raising.
+        Where the queue is full it waits in a line, which takes turns with ``submit``: neither keeps the other out.
+        ``on_error="yield"`` gives an input's error in its place instead of raising.
         """
         self._admission.refuse_elsewhere()
         if on_error not in ("raise", "yield"):

@@ -1,21 +1,24 @@
 """Gives batches to workers and takes their results: which worker is next, what it gets, and what comes back.
 
 Works in the runner's thread only. ``batching`` decides which rows leave, ``stacking`` makes arrays of them.
+
+A suspect is tried alone: one worker at a time is kept for suspects. It finishes what it has, and then holds nothing but
+the rows of one of them, until all of those are back.
 """
 
 import itertools
-import math
-from typing import List, Optional
+from typing import Iterable, List, Optional, Tuple
 
-from neuronbert.runner.batching import BatchInFlight, NextBatch, QueuedRow, adaptive_wait_s
+from neuronbert.runner.batching import SUSPECT, Batcher, BatchInFlight, NextBatch, QueuedRow, adaptive_wait_s
 from neuronbert.runner.counters import Statistics
 from neuronbert.runner.events import Report
 from neuronbert.runner.messages import BatchDone, BatchFailed, BatchOrder
 from neuronbert.runner.open_requests import OpenRequests
-from neuronbert.runner.requests import Trip, now_s
+from neuronbert.runner.requests import Request, Trip, now_s
 from neuronbert.runner.settings import Settings
 from neuronbert.runner.stacking import hand_out, measure_batch, stack_rows
-from neuronbert.runner.supervision import READY, WorkerHandle
+from neuronbert.runner.supervision import READY, USELESS, WorkerHandle
+from neuronbert.runner.suspicion import Blame
 from neuronbert.runner.worker_pool import WorkerPool
 
 MAX_FAILED_BATCHES = 3  # in a row, after which a worker is replaced: its device may be at fault
@@ -34,6 +37,8 @@ class Scheduler:
         self._report = report
         self._numbers = itertools.count(1)
         self._room_since: Optional[float] = None  # when a worker had room for another batch; None while none has
+        self._kept: Optional[WorkerHandle] = None  # takes suspects only
+        self._on_trial: Optional[Request] = None  # whose rows the kept worker holds; None while it holds others'
 
     # ---- when
 
@@ -55,8 +60,11 @@ class Scheduler:
     def dispatch(self, now: float) -> None:
         """Send batches while a worker has room and rows should not wait for others."""
         queue = self._requests.queue
-        if queue is None:
-            return
+        if queue is not None:
+            self._try_suspects(queue, now)
+            self._fill_workers(queue, now)
+
+    def _fill_workers(self, queue: Batcher, now: float) -> None:
         while True:
             worker = self._next_free()
             if worker is None:
@@ -64,53 +72,80 @@ class Scheduler:
                 return
             if self._room_since is None:
                 self._room_since = now
-            if not queue.rows:
-                return
             idle = len(worker.in_flight) < min(worker.parallel, self._limit(worker))
             batch = queue.take(now, idle, self._wait_s())
             if batch is None:
                 return
-            self._send(worker, self._still_wanted(batch), batch.reason, now)
+            self._send(worker, batch, now)
+
+    def _try_suspects(self, queue: Batcher, now: float) -> None:
+        while True:
+            suspect = self._next_trial(queue)
+            batch = None if suspect is None else queue.take_suspect(suspect)
+            if batch is None:
+                return
+            assert self._kept is not None
+            if not self._kept.in_flight:
+                self._kept.begin_trial()
+            self._send(self._kept, batch, now)
+
+    def _next_trial(self, queue: Batcher) -> Optional[Request]:
+        """The suspect of which the kept worker takes rows now; None where it has to finish, or it is others' turn."""
+        kept = self._kept if self._kept is not None and self._kept.state == READY else None
+        if kept is not None and kept.in_flight and self._on_trial is not None:
+            return self._on_trial if len(kept.in_flight) < self._limit(kept) else None
+        suspect = queue.next_suspect()
+        if suspect is None:
+            kept = None
+        elif kept is None:
+            kept = self._least_busy(worker for worker in self._pool.workers if worker.state == READY)
+        self._kept = kept
+        self._on_trial = None if kept is None or kept.in_flight else suspect
+        return self._on_trial
 
     def _limit(self, worker: WorkerHandle) -> int:
         """Batches that the worker may hold at once."""
         return self._settings.in_flight or worker.concurrency + 1
 
     def _next_free(self) -> Optional[WorkerHandle]:
-        """The least busy worker with room; of equals, the one given its last batch longest ago."""
-        best, best_key = None, (math.inf, math.inf)
-        for worker in self._pool.workers:
-            in_flight = len(worker.in_flight)
-            if worker.state == READY and in_flight < self._limit(worker):
-                key = (in_flight / worker.parallel, worker.last_sent)
-                if key < best_key:
-                    best, best_key = worker, key
-        return best
+        """The least busy worker with room, unless it is kept for suspects."""
+        return self._least_busy(
+            worker
+            for worker in self._pool.workers
+            if worker.state == READY and len(worker.in_flight) < self._limit(worker) and worker is not self._kept
+        )
+
+    @staticmethod
+    def _least_busy(workers: Iterable[WorkerHandle]) -> Optional[WorkerHandle]:
+        """Of equals, the one given its last batch longest ago."""
+        return min(workers, key=_busyness, default=None)
 
     def _still_wanted(self, batch: NextBatch) -> List[QueuedRow]:
-        """The batch's rows without the cancelled ones; the rest can no longer be cancelled."""
+        """The batch's rows, out of the queue, without the cancelled ones; the rest can no longer be cancelled."""
+        self._requests.left_queue(batch)
         requests, wanted = self._requests, []
         for row in batch.rows:
             request = row.request
             if not request.over and not request.future.running() and not request.future.set_running_or_notify_cancel():
                 requests.cancel(request)
             if not request.over:
-                requests.leave_queue(request)
                 wanted.append(row)
         return wanted
 
-    def _send(self, worker: WorkerHandle, rows: List[QueuedRow], reason: str, now: float) -> None:
+    def _send(self, worker: WorkerHandle, next_batch: NextBatch, now: float) -> None:
+        rows, reason = self._still_wanted(next_batch), next_batch.reason
         if not rows:
             return
         queue = self._requests.queue
-        assert queue is not None and worker.channel is not None and self._room_since is not None
+        assert queue is not None and worker.channel is not None
         batch = stack_rows(rows, self._settings.pad_id)
         size = measure_batch(batch, rows, queue)
         in_flight = BatchInFlight(next(self._numbers), rows, size, reason, now)
+        room_since = self._room_since
         for row in rows:
             if row.request.sent_first == 0.0:
                 row.request.sent_first = now
-                row.request.batch_wait_s = now - max(self._room_since, row.request.accepted)
+                row.request.batch_wait_s = 0.0 if room_since is None else now - max(room_since, row.request.accepted)
         self._statistics.batch_sent(reason, size.row_count, size.capacity, size.tokens, size.computed_tokens)
         if not worker.in_flight:
             worker.last_progress = now
@@ -132,11 +167,12 @@ class Scheduler:
         worker.rows_done += batch.size.row_count
         worker.batches_done += 1
         worker.device_s += message.device_s
-        queue = self._requests.queue
-        self._statistics.batch_done(now, batch.size.row_count, message.device_s, backlog=bool(queue and queue.rows))
+        self._statistics.batch_done(now, batch.size.row_count, message.device_s, backlog=self._statistics.room.rows > 0)
         hand_out(message.outputs, self._settings.outputs, batch.rows, _trip(worker, batch, now, message.device_s))
-        for request in batch.distinct_requests():
-            if not request.over and not any(outputs is None for outputs in request.outputs):
+        for request in batch.open_requests():
+            if batch.reason == SUSPECT:
+                request.blame = Blame()  # what a worker has got through kills none
+            if not any(outputs is None for outputs in request.outputs):
                 self._requests.finish(request)
         self._statistics.round_trip.add(now_s() - batch.sent)  # what callers saw, their callbacks included
 
@@ -153,13 +189,17 @@ class Scheduler:
             why=str(message.error),
         )
         for request in requests:
-            if len(requests) > 1 and not request.alone:
+            if len(batch.distinct_requests()) > 1 and not request.alone:
                 request.alone = True
-                self._requests.try_again(request, batch)
+                self._requests.try_again(request, [row.row_index for row in batch.rows if row.request is request])
             else:
                 self._requests.fail(request, message.error)
         if worker.failed_batches >= MAX_FAILED_BATCHES:
-            worker.kill()
+            worker.kill(USELESS)
+
+
+def _busyness(worker: WorkerHandle) -> Tuple[float, float]:
+    return len(worker.in_flight) / worker.parallel, worker.last_sent
 
 
 def _trip(worker: WorkerHandle, batch: BatchInFlight, done: float, device_s: float) -> Trip:

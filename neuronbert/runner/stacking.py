@@ -5,8 +5,8 @@ from typing import List, Sequence
 from neuronbert.backends.base import Batch
 from neuronbert.backends.outputs import Output, Outputs, row_of
 from neuronbert.engine.batches import collate
-from neuronbert.runner.batching import WHOLE_BATCH, Batcher, BatchSize, QueuedRow
-from neuronbert.runner.requests import Trip
+from neuronbert.runner.batching import Batcher, BatchSize, QueuedRow
+from neuronbert.runner.requests import WHOLE_BATCH, Trip
 
 
 def stack_rows(rows: Sequence[QueuedRow], pad_id: int) -> Batch:

@@ -10,17 +10,30 @@ from typing import Dict, List, Mapping, NamedTuple, Optional, Tuple
 from neuronbert.backends.child import start_child
 from neuronbert.errors import BackendFailed, NeuronBertError
 from neuronbert.hardware.cores import merged_environment
-from neuronbert.hardware.machine import oom_kills
+from neuronbert.hardware.machine import oom_kills, process_fields
 from neuronbert.runner.batching import BatchInFlight
 from neuronbert.runner.documents import WorkerState
 from neuronbert.runner.frames import Channel
 from neuronbert.runner.messages import LoadOrder, WorkerReady
+from neuronbert.runner.suspicion import Doer
 
 # A worker's states. It is "starting" from the fork to its first message, "waiting" between a death and the next start.
 STARTING, READY, WAITING, STOPPED = "starting", "ready", "waiting", "stopped"
 
 FIRST_BACKOFF_S = 0.1
 LONGEST_BACKOFF_S = 30.0
+
+
+class Death(NamedTuple):
+    """How a worker's process ended, in words and the likely reason, and who may have ended it."""
+
+    cause: str
+    doer: Doer
+
+
+HUNG = Death("hung, and was killed by the runner", Doer.WORKER)
+HALTED = Death("was stopped from outside for too long, and was killed by the runner", Doer.ANYBODY)
+USELESS = Death("failed one batch after the other, and was killed by the runner", Doer.RUNNER)
 
 
 class WorkerPlace(NamedTuple):
@@ -73,7 +86,8 @@ class WorkerHandle:
     rows_done: int = 0
     batches_done: int = 0
     device_s: float = 0.0  # of all its batches, which overlap
-    oom_kills: int = 0  # of the machine, when it was started
+    oom_kills: int = 0  # of the machine, when it was started or began with a suspect
+    killed: Optional[Death] = None  # by the runner, and why
 
     def describe(self, now: float) -> WorkerState:
         """The worker's state, for ``Runner.stats``."""
@@ -109,6 +123,7 @@ class WorkerHandle:
         self.state, self.last_progress = STARTING, now
         self.failed_batches, self.was_useful = 0, False
         self.starts += 1
+        self.killed = None
         self.oom_kills = oom_kills()
 
     def became_ready(self, message: WorkerReady, now: float) -> None:
@@ -117,10 +132,23 @@ class WorkerHandle:
         self.up.turn(True, now)
         self.concurrency, self.parallel = message.concurrency, message.parallel
 
-    def kill(self) -> None:
+    def kill(self, why: Optional[Death] = None) -> None:
         """End its process at once; the runner notices at the socket."""
         assert self.process is not None
+        self.killed = why
         self.process.kill()
+
+    def stall(self) -> Death:
+        """Why it says nothing: only from outside can a process be stopped."""
+        assert self.process is not None
+        try:
+            return HALTED if process_fields(self.process.pid)[0] in "Tt" else HUNG
+        except OSError:  # it is gone, or there is no /proc
+            return HUNG
+
+    def begin_trial(self) -> None:
+        """It gets a suspect: what the kernel killed for want of memory before is none of that one's doing."""
+        self.oom_kills = oom_kills()
 
     def end(self) -> int:
         """Make sure that its process is gone; its exit code, as subprocess gives it (negative: a signal)."""
@@ -156,21 +184,19 @@ def backoff_s(failures: int) -> float:
     return min(LONGEST_BACKOFF_S, FIRST_BACKOFF_S * 2.0 ** min(failures - 1, 30))
 
 
-def cause_of_death(code: int, oom_kills_before: int, stalled: bool) -> str:
-    """How a process ended, in words, and the likely reason."""
-    if stalled:
-        return "hung, and was killed by the runner"
+def death_by(code: int, oom_kills_before: int) -> Death:
+    """How a process ended that the runner did not kill; ``code`` as subprocess gives it (negative: a signal)."""
     if code >= 0:
-        return f"exited with code {code}"
+        return Death(f"exited with code {code}", Doer.WORKER)
     try:
         name = signal.Signals(-code).name
     except ValueError:
         name = f"signal {-code}"
-    if code == -signal.SIGKILL:
-        if oom_kills() > oom_kills_before:
-            return f"died of {name}: the kernel ran out of memory (see dmesg)"
-        return f"died of {name}: killed from outside"
-    return f"died of {name}"
+    if code != -signal.SIGKILL:
+        return Death(f"died of {name}", Doer.WORKER)
+    if oom_kills() > oom_kills_before:
+        return Death(f"died of {name}: the kernel ran out of memory (see dmesg)", Doer.WORKER)
+    return Death(f"died of {name}: killed from outside", Doer.ANYBODY)
 
 
 def died_before_ready(worker: WorkerHandle, cause: str) -> NeuronBertError:

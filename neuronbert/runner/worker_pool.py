@@ -9,6 +9,7 @@ import threading
 from typing import List, Optional
 
 from neuronbert.errors import ArtifactChanged, BackendFailed, NeuronBertError
+from neuronbert.runner.batching import SUSPECT
 from neuronbert.runner.counters import Statistics
 from neuronbert.runner.documents import WorkerState
 from neuronbert.runner.events import Report
@@ -22,7 +23,7 @@ from neuronbert.runner.supervision import (
     STOPPED,
     WAITING,
     WorkerHandle,
-    cause_of_death,
+    death_by,
     died_before_ready,
 )
 
@@ -132,20 +133,23 @@ class WorkerPool:
                 self._start(worker, now)
             limit_s = self._settings.start_timeout_s if worker.state == STARTING else self._settings.hang_timeout_s
             if worker.state in (STARTING, READY) and worker.stalled_s(now) > limit_s:
-                worker.kill()
-                self.died(worker, stalled=True)
+                worker.kill(worker.stall())
+                self.died(worker)
 
-    def died(self, worker: WorkerHandle, stalled: bool = False) -> None:
+    def died(self, worker: WorkerHandle) -> None:
         """The process is gone, or must go: its batches go to other workers, and a new process replaces it."""
         assert worker.channel is not None
         self._selector.unregister(worker.channel.sock)
-        cause = cause_of_death(worker.end(), worker.oom_kills, stalled)
+        code = worker.end()
+        death = worker.killed or death_by(code, worker.oom_kills)
         was_starting = worker.state == STARTING
         if worker.start_error is None and was_starting:
-            worker.start_error = died_before_ready(worker, cause)
+            worker.start_error = died_before_ready(worker, death.cause)
         error = worker.start_error
         lost = list(worker.in_flight.values())
         worker.in_flight.clear()
+        # Not its own trouble, so no reason to be started later: what waits behind a suspect would wait with it.
+        worker.was_useful = worker.was_useful or any(batch.reason == SUSPECT for batch in lost)
         wait_s: Optional[float] = worker.schedule_restart(now_s())
         if isinstance(error, ArtifactChanged):  # a restart would find the same
             worker.state, wait_s = STOPPED, None
@@ -154,13 +158,13 @@ class WorkerPool:
         self._report(
             "unable" if was_starting else "died",
             worker=worker.number,
-            cause=str(error) if error is not None else cause,
-            held=[request.id for batch in lost for request in batch.open_requests()],
+            cause=str(error) if error is not None else death.cause,
+            held=list({request.id: None for batch in lost for request in batch.open_requests()}),
             restart_in_s=wait_s,
         )
         if error is not None:
             self._end_startup(error)
-        self._requests.lost(lost, worker.concurrency)
+        self._requests.lost(lost, worker.concurrency, death.doer)
         if self._is_done():
             worker.state = STOPPED
         self._give_up()

@@ -8,7 +8,7 @@ from neuronbert.artifact.manifest import Artifact
 from neuronbert.checkpoint.tokenizer import Tokenizer
 
 # Word in a question → what happens to its worker.
-FAULTS = {"dynamite": "exit", "torpedo": "abort", "glacier": "hang", "refuse": "raise"}
+FAULTS = {"dynamite": "exit", "torpedo": "abort", "assassin": "kill", "glacier": "hang", "refuse": "raise"}
 
 
 @pytest.fixture()

@@ -1,33 +1,8 @@
 import json
-import threading
 
-import numpy as np
 import pytest
 
 from neuronbert.runner.counters import RoundTrip, Statistics
-from neuronbert.runner.requests import Request, Row
-
-
-def request(rows):
-    return Request(1, [Row(np.ones(4, np.int64), np.zeros(4, np.int64))] * rows, len, submitted=0.0)
-
-
-def test_places_in_the_queue_are_counted_in_rows():
-    statistics = Statistics(max_queue=4)
-    assert statistics.try_enter(3)
-    assert not statistics.try_enter(2)
-    statistics.left_queue(request(3))
-    assert statistics.try_enter(4)
-
-
-def test_waiting_for_room_ends_when_there_is_some():
-    statistics = Statistics(max_queue=1)
-    assert statistics.try_enter(1)
-    waiting = threading.Thread(target=statistics.wait_for_room, args=(1, 30.0))
-    waiting.start()
-    statistics.left_queue(request(1))
-    waiting.join(30.0)
-    assert not waiting.is_alive()
 
 
 def test_the_predicted_wait_is_the_queue_at_the_pace_of_a_backlog():
@@ -35,7 +10,7 @@ def test_the_predicted_wait_is_the_queue_at_the_pace_of_a_backlog():
     assert statistics.predicted_wait_s() is None
     for number in range(200):
         statistics.batch_done(number * 0.01, rows=5, device_s=0.02, backlog=True)
-    statistics.try_enter(50)
+    statistics.room.enter(50)
     assert statistics.predicted_wait_s() == pytest.approx(50 * 0.01 / 5, rel=0.01)
 
 
@@ -43,7 +18,7 @@ def test_a_pause_without_work_is_no_pace():
     statistics = Statistics(max_queue=100)
     for number in range(100):
         statistics.batch_done(number * 10.0, rows=1, device_s=0.02, backlog=False)
-    statistics.try_enter(1)
+    statistics.room.enter(1)
     assert statistics.predicted_wait_s() == pytest.approx(0.02)
 
 
@@ -77,8 +52,9 @@ def test_late_is_what_has_a_queue_before_it_that_is_too_long():
         statistics.batch_done(number * 0.01, rows=5, device_s=0.02, backlog=True)
         statistics.round_trip.add(0.03)
     assert not statistics.would_be_late(0.001)  # nothing waits: only trying tells
-    statistics.try_enter(50)
+    statistics.room.enter(50)
     assert statistics.would_be_late(0.12) and not statistics.would_be_late(0.14)
+    assert statistics.would_be_late(0.14, rows=10)  # its last row has the others before it
 
 
 def test_a_snapshot_is_json():

@@ -180,6 +180,30 @@ def test_a_full_queue_refuses_at_once_and_says_how_long(slow_artifact, texts):
         assert runner.stats()["queue"]["predicted_wait_s"] is not None
 
 
+def test_rows_that_wait_are_counted_whoever_they_belong_to(slow_artifact):
+    document = ("What is it?", " ".join(f"word{number}" for number in range(4000)))
+    with Runner(slow_artifact, workers=1, threads=1) as runner:
+        runner.submit("Who?", "It was me.").result(30)
+        future = runner.submit(*document)
+        wait_until(future.running)
+        stats = runner.stats()
+        assert stats["queue"]["rows"] > 8 and stats["queue"]["predicted_wait_s"] > 0.2
+        with pytest.raises(Overloaded, match="too long for timeout_s=0.25"):
+            runner.submit("Who?", "It was me.", timeout_s=0.25)
+        assert future.result(60)["answer"]
+        assert runner.stats()["queue"]["rows"] == 0
+
+
+def test_a_document_that_cannot_be_in_time_is_refused(slow_artifact):
+    document = ("What is it?", " ".join(f"word{number}" for number in range(4000)))
+    with Runner(slow_artifact, workers=1, threads=1) as runner:
+        first = runner.submit(*document)
+        wait_until(lambda: runner.stats()["queue"]["predicted_wait_s"])
+        with pytest.raises(Overloaded, match="windows more are too many for timeout_s|too long for timeout_s"):
+            runner.submit(*document, timeout_s=0.3)
+        assert first.result(60)["answer"]
+
+
 def test_too_late_is_dropped_before_it_costs_device_time(slow_artifact):
     with Runner(slow_artifact, workers=1, in_flight_per_group=1) as runner:
         runner.submit("Who?", "It was me.").result(30)

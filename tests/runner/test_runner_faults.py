@@ -9,10 +9,12 @@ import threading
 import time
 
 import pytest
+from echo_files import with_echo
 from processes import is_running, wait_until
 
 from neuronbert import Runner
-from neuronbert.errors import ArtifactError, BackendFailed, PoisonRequest
+from neuronbert.errors import ArtifactError, BackendFailed, Overloaded, PoisonRequest
+from neuronbert.runner.suspicion import MAX_DEATHS, Doer
 
 
 def pids(runner):
@@ -46,16 +48,112 @@ def test_the_last_workers_death_is_not_the_runners(faulty_artifact, texts, expec
 
 
 @pytest.mark.parametrize(("word", "cause"), [("dynamite", "exited with code 9"), ("torpedo", "died of SIGABRT")])
-def test_poison_is_refused_after_two_workers_and_hurts_nobody(faulty_artifact, texts, expected, word, cause):
+def test_poison_is_refused_after_two_workers_that_held_nothing_else(faulty_artifact, texts, expected, word, cause):
     with Runner(faulty_artifact, workers=2) as runner:
         good = [runner.submit(*pair) for pair in texts[:40]]
         poison = runner.submit(f"Where is the {word}?", "It is in the box.")
         more = [runner.submit(*pair) for pair in texts[40:80]]
-        with pytest.raises(PoisonRequest, match=r"request \d+ was with 2 workers when they died"):
+        with pytest.raises(PoisonRequest, match=r"request \d+ was with [23] workers when they died"):
             poison.result(60)
         assert [future.result(60) for future in good + more] == expected[:80]
-        assert {event["cause"] for event in events(runner, "died")} == {cause}
-        assert runner.stats()["requests"]["deaths"] == 2
+        died = events(runner, "died")
+        assert {event["cause"] for event in died} == {cause}
+        # With the first it may not have been alone; from then on it is.
+        assert runner.stats()["requests"]["deaths"] == len(died) in (2, 3)
+        assert all(len(event["held"]) == 1 for event in died[1:])
+
+
+def test_what_dies_as_if_killed_from_outside_ends_too_and_keeps_nobody_waiting(
+    faulty_artifact, texts, expected, monkeypatch
+):
+    monkeypatch.setitem(MAX_DEATHS, Doer.ANYBODY, 4)
+    with Runner(faulty_artifact, workers=2) as runner:
+        poison = runner.submit("Where is the assassin?", "In the box.")
+        assert list(runner.map(texts)) == expected
+        assert isinstance(poison.exception(60), PoisonRequest)
+        assert runner.stats()["requests"]["deaths"] in (4, 5)  # the first may have held others too
+
+
+@pytest.fixture()
+def slow_artifact(echo_copy):
+    """Every batch takes 0.1 s."""
+    return with_echo(echo_copy, batch_s=0.1)
+
+
+def kill_one(runner):
+    os.kill(pids(runner)[0], signal.SIGKILL)
+
+
+def test_one_workers_death_counts_once_for_a_document_with_several_batches_in_it(slow_artifact):
+    document = ("What is it?", " ".join(f"word{number}" for number in range(4000)))
+    with Runner(slow_artifact, workers=1, threads=2) as runner:
+        future = runner.submit(*document)
+        wait_until(lambda: runner.stats()["workers"][0]["in_flight"] == 3)
+        kill_one(runner)
+        assert future.result(60)["answer"]
+        assert runner.stats()["requests"]["retried"] == 1
+
+
+def test_a_request_whose_worker_is_killed_again_and_again_is_not_to_blame(slow_artifact):
+    with Runner(slow_artifact, workers=1) as runner:
+        future = runner.submit("Who?", "It was me.")
+        for killed in range(4):
+            wait_until(lambda: pids(runner) and runner.stats()["workers"][0]["in_flight"])
+            kill_one(runner)
+            wait_until(lambda killed=killed: runner.stats()["requests"]["deaths"] > killed)
+        assert future.result(60)["answer"]
+
+
+class Flood:
+    """Two threads that ask without a pause, and ask again where they are refused."""
+
+    def __init__(self, runner):
+        self.runner, self.asked = runner, []
+        self._ending = threading.Event()
+        self._threads = [threading.Thread(target=self._ask) for _ in range(2)]
+
+    def _ask(self):
+        while not self._ending.is_set():
+            try:
+                self.asked.append(self.runner.submit("Who?", "It was me."))
+            except Overloaded:
+                time.sleep(0.001)
+
+    def __enter__(self):
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self._ending.set()
+        for thread in self._threads:
+            thread.join()
+
+
+def test_what_a_dead_worker_held_does_not_wait_for_a_flood_to_end(slow_artifact):
+    with Runner(slow_artifact, workers=1, max_queue=64) as runner, Flood(runner) as flood:
+        wait_until(lambda: runner.stats()["requests"]["completed"] > 20)
+        kill_one(runner)
+        wait_until(lambda: runner.stats()["requests"]["retried"])
+        before = len(flood.asked)
+        held = [future for future in flood.asked[:before] if not future.done()]
+        assert all(future.result(60) for future in held)
+        assert runner.stats()["batches"]["suspect"]
+        assert any(not future.done() for future in flood.asked[before:])  # it has not ended
+
+
+def test_a_flood_keeps_no_document_out(slow_artifact):
+    document = ("What is it?", " ".join(f"word{number}" for number in range(2500)))
+    with Runner(slow_artifact, workers=2, max_queue=32, max_windows_per_request=32) as runner, Flood(runner):
+        assert all(answer["answer"] for answer in runner.map([document] * 3))
+
+        def submitted():
+            try:
+                return runner.submit(*document)
+            except Overloaded:
+                return None
+
+        assert wait_until(submitted).result(60)["answer"]
 
 
 def test_a_batch_that_raises_fails_for_the_one_at_fault_only(faulty_artifact, texts, expected):
@@ -189,10 +287,7 @@ def test_nothing_leaks_while_workers_die_every_second(faulty_artifact, texts, ex
         began = time.monotonic()
         rounds = 0
         while time.monotonic() - began < 12:
-            found = list(runner.map(texts, on_error="yield"))
-            right = [result == wanted for result, wanted in zip(found, expected)]
-            # Two workers killed from outside while they had the same request: it is told so. Nothing else may happen.
-            assert all(ok or isinstance(result, PoisonRequest) for ok, result in zip(right, found))
+            assert list(runner.map(texts)) == expected
             rounds += 1
         ending.set()
         killer.join()

@@ -2,8 +2,8 @@ import numpy as np
 from logits import logits
 
 from neuronbert.backends.base import Batch, ThroughputPlan
-from neuronbert.runner.batching import WHOLE_BATCH, Batcher, QueuedRow
-from neuronbert.runner.requests import Request, Row, Trip
+from neuronbert.runner.batching import Batcher, QueuedRow
+from neuronbert.runner.requests import WHOLE_BATCH, Request, Row, Trip
 from neuronbert.runner.stacking import hand_out, measure_batch, stack_rows
 from neuronbert.tasks.question_answering.task import OUTPUTS
 
@@ -16,7 +16,7 @@ def request(*lengths):
 
 
 def queued(asked, *indices):
-    return [QueuedRow(asked, index, len(asked.rows[index].input_ids), 0.0) for index in indices]
+    return [QueuedRow(asked, index, len(asked.rows[index].input_ids)) for index in indices]
 
 
 def whole(rows, tokens):
@@ -49,7 +49,7 @@ def test_a_request_with_an_outcome_gets_nothing_more():
 
 def test_a_whole_batch_goes_and_comes_back_as_it_is():
     asked = whole(2, 5)
-    rows = [QueuedRow(asked, WHOLE_BATCH, 5, 0.0)]
+    rows = [QueuedRow(asked, WHOLE_BATCH, 5)]
     assert stack_rows(rows, pad_id=0) is asked.batch
     outputs = logits(np.ones((2, 5)), np.ones((2, 5)))
     hand_out(outputs, OUTPUTS, rows, TRIP)

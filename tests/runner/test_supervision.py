@@ -1,11 +1,24 @@
 import signal
+import subprocess
+import sys
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from processes import wait_until
 
 from neuronbert.runner import supervision
-from neuronbert.runner.supervision import READY, WAITING, WorkerHandle, WorkerPlace, backoff_s, cause_of_death
+from neuronbert.runner.supervision import (
+    HALTED,
+    HUNG,
+    READY,
+    WAITING,
+    WorkerHandle,
+    WorkerPlace,
+    backoff_s,
+    death_by,
+)
+from neuronbert.runner.suspicion import Doer
 
 
 @given(st.integers(1, 10_000))
@@ -31,9 +44,32 @@ def test_a_worker_with_nothing_to_do_does_not_stall():
 
 def test_causes_of_death(monkeypatch):
     monkeypatch.setattr(supervision, "oom_kills", lambda: 3)
-    assert cause_of_death(9, 3, stalled=False) == "exited with code 9"
-    assert cause_of_death(-signal.SIGSEGV, 3, stalled=False) == "died of SIGSEGV"
-    assert cause_of_death(-signal.SIGKILL, 3, stalled=False) == "died of SIGKILL: killed from outside"
-    assert "ran out of memory" in cause_of_death(-signal.SIGKILL, 2, stalled=False)
-    assert "hung" in cause_of_death(-signal.SIGKILL, 3, stalled=True)
-    assert cause_of_death(-99, 3, stalled=False) == "died of signal 99"
+    assert death_by(9, 3) == ("exited with code 9", Doer.WORKER)
+    assert death_by(-signal.SIGSEGV, 3) == ("died of SIGSEGV", Doer.WORKER)
+    assert death_by(-signal.SIGKILL, 3) == ("died of SIGKILL: killed from outside", Doer.ANYBODY)
+    assert death_by(-99, 3) == ("died of signal 99", Doer.WORKER)
+    out_of_memory = death_by(-signal.SIGKILL, 2)
+    assert "ran out of memory" in out_of_memory.cause and out_of_memory.doer is Doer.WORKER
+
+
+def test_what_the_kernel_killed_before_a_trial_is_not_held_against_the_suspect(monkeypatch):
+    kills = iter([3, 4, 4])
+    monkeypatch.setattr(supervision, "oom_kills", lambda: next(kills))
+    worker = WorkerHandle(0, WorkerPlace({}, None, 1, "CPU"), oom_kills=2)
+    worker.begin_trial()
+    assert death_by(-signal.SIGKILL, worker.oom_kills).doer is Doer.WORKER
+    worker.oom_kills = 4
+    assert death_by(-signal.SIGKILL, worker.oom_kills).doer is Doer.ANYBODY
+
+
+def test_a_process_that_was_stopped_is_told_from_one_that_hangs():
+    process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    try:
+        worker = WorkerHandle(0, WorkerPlace({}, None, 1, "CPU"), process=process)
+        assert worker.stall() is HUNG
+        process.send_signal(signal.SIGSTOP)
+        wait_until(lambda: worker.stall() is HALTED)
+    finally:
+        process.kill()
+        process.wait()
+    assert worker.stall() is HUNG
