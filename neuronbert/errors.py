@@ -87,7 +87,7 @@ class BackendUnavailable(NeuronBertError, RuntimeError):
 
 
 class MissingLibrary(BackendUnavailable, ImportError):
-    """An optional library that is not installed; the hint is the command that installs it."""
+    """An optional library that is not installed, or cannot be imported; the hint is the command that installs it."""
 
 
 class BackendFailed(NeuronBertError, RuntimeError):

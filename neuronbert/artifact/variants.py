@@ -5,7 +5,8 @@ from typing import Any, List, Optional
 from neuronbert.artifact.manifest import Artifact, Variant
 from neuronbert.backends import BACKENDS, backend_module
 from neuronbert.errors import ArtifactError, text_or_none
-from neuronbert.hardware.requirements import unmet_requirements
+from neuronbert.hardware.libraries import extras_with, install_command
+from neuronbert.hardware.requirements import installs, unmet_requirements
 
 
 def choose_variants(artifact: Artifact, name: Optional[str] = None) -> List[Variant]:
@@ -56,9 +57,12 @@ def _choose(artifact: Artifact, name: Optional[str]) -> Variant:
     for variant in unasked:
         refuse_unasked(artifact, variant, name)
     lacks = "; ".join(f"{name} needs {', '.join(reasons)}" for name, reasons in unmet.items())
+    # What the first needs that only has to be installed: the first is the fastest.
+    loadable = [variant for variant in variants if may_be_loaded(artifact, variant, name)]
+    extras = next(filter(None, ([*extras_with(installs(variant["requires"]))] for variant in loadable)), None)
     raise ArtifactError(
         f"{artifact.folder} has no variant for this machine: {lacks or 'it has no variants'}",
-        hint="neuronbert doctor, or compile the checkpoint on this machine",
+        hint=install_command(*extras) if extras else "neuronbert doctor, or compile the checkpoint on this machine",
     )
 
 

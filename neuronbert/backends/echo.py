@@ -17,6 +17,7 @@ from neuronbert.backends.base import Batch, ExportResult, ExportSource, Recipe, 
 from neuronbert.backends.outputs import PER_ROW, PER_TOKEN, Output, Outputs
 from neuronbert.backends.tracing import traceable
 from neuronbert.errors import BackendFailed, BackendUnavailable
+from neuronbert.hardware.libraries import optional_imports
 
 PRECISIONS: Tuple[str, ...] = ("fp32",)
 STATIC_SHAPES = False
@@ -61,6 +62,7 @@ def export(source: ExportSource, precision: str, recipe: Recipe, folder: Path) -
     return ExportResult(batch_invariant=True, requires={"device": "cpu"}, versions={}, recipe=dict(recipe))
 
 
+@optional_imports()
 def entry_shapes(source: ExportSource) -> Dict[str, Tuple[int, ...]]:
     """The shape of each output's entry for one token or one row, as the model gives it; () for a single number."""
     import torch

@@ -13,7 +13,8 @@ from neuronbert.backends.quiet import import_onnxruntime, silence_onnx_exporters
 from neuronbert.backends.tracing import disk_errors, model_bytes, traceable
 from neuronbert.checkpoint.families import Config, family_of, size_of
 from neuronbert.errors import BackendFailed, BackendUnavailable
-from neuronbert.hardware.machine import VNNI, has_vnni, library_version, library_versions
+from neuronbert.hardware.libraries import optional_imports, require_libraries
+from neuronbert.hardware.machine import VNNI, has_vnni, library_versions
 
 PRECISIONS: Tuple[str, ...] = ("fp32", "int8")
 STATIC_SHAPES = False
@@ -34,8 +35,7 @@ def check_available(precision: str) -> None:
         raise BackendUnavailable(
             f"onnxruntime has no precision {precision!r} on a CPU", hint=f"--precision {' or '.join(PRECISIONS)}"
         )
-    if library_version("onnxruntime") is None:
-        raise BackendUnavailable("onnxruntime is not installed", hint='python -m pip install "neuronbert[onnxruntime]"')
+    require_libraries("onnxruntime")
 
 
 def batch_invariant(precision: str) -> bool:
@@ -65,9 +65,7 @@ def export(source: ExportSource, precision: str, recipe: Recipe, folder: Path) -
 
     Raises BackendUnavailable without torch or onnx, OSError on a full disk, else BackendFailed.
     """
-    for library in ("torch", "onnx"):
-        if library_version(library) is None:
-            raise BackendUnavailable(f"{library} is not installed", hint='python -m pip install "neuronbert[compile]"')
+    require_libraries("torch", "onnx")
     import_onnxruntime()
     # Intermediate files are larger than the result and must not stay in the variant's folder.
     size = model_bytes(source.torch_model())
@@ -88,6 +86,7 @@ def export(source: ExportSource, precision: str, recipe: Recipe, folder: Path) -
     )
 
 
+@optional_imports()
 def _export_plain(source: ExportSource, path: Path) -> None:
     import torch
 
@@ -110,6 +109,7 @@ def _export_plain(source: ExportSource, path: Path) -> None:
     _divide_scores(path)
 
 
+@optional_imports()
 def _divide_scores(path: Path) -> None:
     """Write scores * c + mask as scores / (1/c) + mask, as BERT was first written.
 
@@ -143,6 +143,7 @@ def _before_dynamo(torch: Any) -> bool:
     return tuple(int(part) for part in torch.__version__.split(".")[:2]) < (2, 5)
 
 
+@optional_imports()
 def _fuse(path: Path, config: Config) -> Any:
     from onnxruntime.transformers import optimizer
     from onnxruntime.transformers.fusion_options import FusionOptions
@@ -164,6 +165,7 @@ def _fusions(fused: Any) -> Dict[str, int]:
     return {name: count for name, count in fused.get_fused_operator_statistics().items() if count}
 
 
+@optional_imports()
 def _quantize(fused: Any, recipe: Recipe, scratch: Path, path: Path) -> None:
     from onnxruntime.quantization import QuantType, quantize_dynamic
 

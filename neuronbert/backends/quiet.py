@@ -9,6 +9,8 @@ import warnings
 from contextlib import contextmanager
 from typing import Any, Iterator
 
+from neuronbert.hardware.libraries import optional_imports
+
 _NO_ONNXRUNTIME_TELEMETRY = "ORT_DISABLE_TELEMETRY"
 
 
@@ -43,7 +45,7 @@ def import_without_telemetry(name: str) -> Any:
     That package writes to the home folder and reports to its maker, and both libraries run without it. If the
     caller's own code imported it before, it is left as it is.
     """
-    with hidden_module("openvino_telemetry"):
+    with hidden_module("openvino_telemetry"), optional_imports():
         return importlib.import_module(name)
 
 
@@ -68,7 +70,8 @@ def import_onnxruntime() -> Any:
     previous = os.environ.get(_NO_ONNXRUNTIME_TELEMETRY)
     os.environ[_NO_ONNXRUNTIME_TELEMETRY] = "1"
     try:
-        onnxruntime = importlib.import_module("onnxruntime")
+        with optional_imports():
+            onnxruntime = importlib.import_module("onnxruntime")
     finally:
         if previous is None:
             del os.environ[_NO_ONNXRUNTIME_TELEMETRY]

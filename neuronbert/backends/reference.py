@@ -6,6 +6,7 @@ from typing import Iterator, Optional, Sequence
 from neuronbert.backends.base import Batch, ThroughputPlan
 from neuronbert.backends.outputs import Output, Outputs, named
 from neuronbert.checkpoint.families import TorchModel
+from neuronbert.hardware.libraries import optional_imports
 from neuronbert.hardware.machine import compute_threads
 
 # One row in a batch: the reference must not depend on how rows are batched or padded.
@@ -19,7 +20,8 @@ def one_thread_each() -> Iterator[None]:
     One row is too little work for several threads: they wait for one another, and a busy neighbour holds up all of
     them. Not set once for all: a TorchScript variant that is loaded meanwhile sets its own.
     """
-    import torch
+    with optional_imports():
+        import torch
 
     before = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -35,7 +37,8 @@ class ReferenceSession:
     precision = "fp32"
 
     def __init__(self, model: TorchModel, outputs: Sequence[Output], threads: Optional[int] = None):
-        import torch
+        with optional_imports():
+            import torch
 
         self._torch = torch
         self._model = model

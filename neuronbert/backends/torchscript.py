@@ -11,7 +11,8 @@ from neuronbert.backends.outputs import Output, Outputs, named
 from neuronbert.backends.tracing import traceable
 from neuronbert.checkpoint.families import TorchModel
 from neuronbert.errors import BackendFailed, BackendUnavailable
-from neuronbert.hardware.machine import library_version, library_versions
+from neuronbert.hardware.libraries import optional_imports, require_libraries
+from neuronbert.hardware.machine import library_versions
 
 PRECISIONS: Tuple[str, ...] = ("fp32",)
 STATIC_SHAPES = False
@@ -28,8 +29,7 @@ def check_available(precision: str) -> None:
         raise BackendUnavailable(
             f"torchscript has no precision {precision!r}", hint="--precision fp32, or --backend openvino"
         )
-    if library_version("torch") is None:
-        raise BackendUnavailable("torch is not installed", hint="python -m pip install torch")
+    require_libraries("torch")
 
 
 def batch_invariant(precision: str) -> bool:
@@ -47,6 +47,7 @@ def recipes(precision: str) -> Sequence[Recipe]:
     return [{}]
 
 
+@optional_imports()
 def export(source: ExportSource, precision: str, recipe: Recipe, folder: Path) -> ExportResult:
     """Trace, freeze and save. Raises BackendFailed when torch cannot trace the model, OSError on a full disk."""
     import torch
@@ -69,6 +70,7 @@ def export(source: ExportSource, precision: str, recipe: Recipe, folder: Path) -
     )
 
 
+@optional_imports()
 def load(
     folder: Path, variant: Variant, *, outputs: Sequence[Output], threads: int, streams: int
 ) -> "TorchScriptSession":
@@ -94,6 +96,10 @@ class TorchScriptSession:
     """A frozen TorchScript module; every call runs on the process's intra-op threads."""
 
     def __init__(self, model: TorchModel, outputs: Sequence[Output], inputs: int, concurrency: int):
+        with optional_imports():
+            import torch
+
+        self._torch = torch
         self.concurrency = concurrency
         self.precision = _precision(model)
         self._model = model
@@ -102,14 +108,12 @@ class TorchScriptSession:
 
     def run(self, batch: Batch) -> Outputs:
         """The outputs of the batch. Raises BackendFailed when torch refuses the batch."""
-        import torch
-
         model = self._model
         if model is None:
             raise BackendFailed("this session is closed")
-        tensors = [torch.from_numpy(np.ascontiguousarray(field)) for field in batch[: self._inputs]]
+        tensors = [self._torch.from_numpy(np.ascontiguousarray(field)) for field in batch[: self._inputs]]
         try:
-            with torch.inference_mode():
+            with self._torch.inference_mode():
                 results = model(*tensors)
         except (RuntimeError, IndexError) as error:
             raise BackendFailed(

@@ -10,6 +10,7 @@ import numpy as np
 
 from neuronbert.backends.base import ExportSource
 from neuronbert.checkpoint.families import Tensor, TorchModel, family_of, size_of
+from neuronbert.hardware.libraries import optional_imports
 
 # Unequal and above 1, so that no tracer takes a size for a constant, or one size for the other.
 EXAMPLE_ROWS = 2
@@ -20,6 +21,7 @@ GRAPH_BYTES = 4 << 20
 PROBE_BYTES = 1 << 20
 
 
+@optional_imports()
 def traceable(source: ExportSource) -> Tuple[TorchModel, Tuple[Tensor, ...]]:
     """The FP32 model and a tuple of example tensors, one for each of ``source.input_names``, in that order.
 

@@ -14,11 +14,12 @@ from neuronbert.artifact.signatures import TrustedKey, trusted_keys
 from neuronbert.artifact.variants import choose_variants
 from neuronbert.backends.outputs import Outputs
 from neuronbert.backends.reference import ROW_BY_ROW, ReferenceSession, one_thread_each
-from neuronbert.checkpoint.loading import Checkpoint, Source
+from neuronbert.checkpoint.loading import Checkpoint, Source, needed_libraries
 from neuronbert.checkpoint.tokenizer import Tokenizer
 from neuronbert.engine.batches import infer_concurrently
 from neuronbert.engine.engine import Engine
 from neuronbert.errors import InputError, UsageError
+from neuronbert.hardware.libraries import require_libraries
 from neuronbert.hardware.machine import environment
 from neuronbert.tasks import load_task
 from neuronbert.tasks.base import EncodeOptions, Report, Row, Task, TaskEvaluation, option_kinds, options_of
@@ -63,7 +64,7 @@ def evaluate_artifact(
     which is run in FP32 by torch; the hub options are for it, and ``trusted_key`` is for both
     artifacts, as for Engine. ``options`` are the keywords of the task's options.
 
-    Raises InputError for a file or an input that cannot be read, ArtifactError and CheckpointError.
+    Raises InputError for a file or an input that cannot be read, ArtifactError, CheckpointError and MissingLibrary.
     """
     # Its checksums are verified after the options and the file: a wrong name must not cost the time that takes.
     task = load_task(_task_name(artifact, trusted_key))
@@ -117,6 +118,7 @@ def _find(
         return source
     if variant is not None:
         raise UsageError(f"a checkpoint has no variants, such as {variant}", hint="against an artifact, or without it")
+    require_libraries(*needed_libraries(source))
     checkpoint = load_checkpoint(source, **hub)
     _refuse_other_task(checkpoint.head.task, task)
     return checkpoint

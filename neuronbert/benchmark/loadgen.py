@@ -14,7 +14,8 @@ from typing import Any, Dict, Generic, List, Mapping, NamedTuple, Optional, Sequ
 
 from neuronbert.artifact.files import output_errors
 from neuronbert.benchmark.load import Client, Item, error_of
-from neuronbert.errors import BackendFailed, BackendUnavailable, UsageError
+from neuronbert.errors import BackendFailed, UsageError
+from neuronbert.hardware.libraries import optional_imports
 from neuronbert.hardware.own_places import own_folder
 
 SINGLE_STREAM, SERVER, OFFLINE = "SingleStream", "Server", "Offline"
@@ -96,12 +97,8 @@ def run_loadgen(
 
 def import_loadgen() -> Any:
     """LoadGen's module. Raises BackendUnavailable, with the command that installs it, where it is missing."""
-    try:
+    with optional_imports(otherwise="leave out --loadgen"):
         import mlperf_loadgen
-    except ImportError as error:
-        raise BackendUnavailable(
-            "--loadgen needs MLPerf LoadGen", hint='pip install "neuronbert[loadgen]", or leave out --loadgen'
-        ) from error
     return mlperf_loadgen
 
 

@@ -8,6 +8,7 @@ from typing import List, Optional, Tuple
 from neuronbert.checkpoint import weights
 from neuronbert.checkpoint.tokenizer_files import FILE_NAMES
 from neuronbert.errors import CheckpointError, NeuronBertError, OutputError
+from neuronbert.hardware.libraries import optional_imports
 
 log = logging.getLogger(__name__)
 
@@ -20,6 +21,7 @@ def looks_like_hub_id(name: str) -> bool:
     return len(name) <= 96 and bool(_HUB_ID.fullmatch(name)) and "--" not in name and ".." not in name
 
 
+@optional_imports()
 def download(
     repo_id: str, revision: Optional[str], token: Optional[str], local_files_only: bool, allow_pickle: bool
 ) -> Tuple[Path, str]:
@@ -55,6 +57,7 @@ def download(
         raise
 
 
+@optional_imports()
 def _fetch(repo_id: str, revision: Optional[str], token: Optional[str], allow_pickle: bool) -> Tuple[Path, str]:
     from huggingface_hub import HfApi, snapshot_download
 
@@ -81,6 +84,7 @@ def _weight_patterns(repo_id: str, names: List[str], allow_pickle: bool) -> List
     return []  # reading the folder says what is missing
 
 
+@optional_imports()
 def _from_cache(repo_id: str, revision: Optional[str], failure: Optional[Exception]) -> Tuple[Path, str]:
     from huggingface_hub import snapshot_download
     from huggingface_hub.utils import LocalEntryNotFoundError
@@ -103,6 +107,7 @@ def _from_cache(repo_id: str, revision: Optional[str], failure: Optional[Excepti
     return folder, folder.name
 
 
+@optional_imports()
 def _explain(error: Exception, repo_id: str, revision: Optional[str]) -> Optional[CheckpointError]:
     """A CheckpointError for what the hub refuses; None for an error that is no refusal."""
     from huggingface_hub import utils

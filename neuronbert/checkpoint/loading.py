@@ -71,7 +71,8 @@ class Checkpoint:
         ``forward(input_ids, attention_mask, token_type_ids)`` → the task's outputs, in order.
         Needs torch and transformers.
         """
-        from neuronbert.checkpoint.reference_model import build_reference_model
+        with optional_imports():
+            from neuronbert.checkpoint.reference_model import build_reference_model
 
         arrays = {name: tensor.float32() for name, tensor in self._tensors.items()}
         family = family_of(self.config, self.source)
@@ -120,6 +121,11 @@ def load_checkpoint(
     config, family, stored = _read_weights(location, allow_pickle)
     head = _find_head(stored, family, config, location.source, heads)
     return _describe(_checked(location, config, family, stored, head), head)
+
+
+def needed_libraries(source: Source) -> Tuple[str, ...]:
+    """The modules that reading ``source`` and ``Checkpoint.torch_model`` need, as far as its name tells."""
+    return ("torch", "transformers", *(["neuronbert_demo"] if source == "demo" else []))
 
 
 def load_base_checkpoint(

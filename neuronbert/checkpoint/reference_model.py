@@ -14,8 +14,10 @@ import torch
 from neuronbert.checkpoint.config import DAMAGED
 from neuronbert.checkpoint.families import Config, Family, Head, TorchModel, label_count
 from neuronbert.errors import BackendFailed
+from neuronbert.hardware.libraries import optional_imports
 
 
+@optional_imports()
 def _import_transformers() -> Any:
     """transformers, whichever tokenizers release it asks for: its layers need none, and texts are tokenised elsewhere.
 

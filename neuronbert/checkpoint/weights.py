@@ -13,6 +13,7 @@ import numpy as np
 
 from neuronbert.checkpoint.families import Tensor
 from neuronbert.errors import CheckpointError
+from neuronbert.hardware.libraries import optional_imports
 from neuronbert.hardware.schema import TEXT, Schema, list_of, object_of, record, shown, whole
 from neuronbert.hardware.untrusted import (
     MEBIBYTE,
@@ -244,6 +245,7 @@ def conversion_command(folder: Path) -> str:
     return f'python -c "{code}"'
 
 
+@optional_imports()
 def _require_safe_torch(path: Path) -> None:
     """weights_only=True could be tricked into running code before torch 2.6 (CVE-2025-32434)."""
     import torch
@@ -256,6 +258,7 @@ def _require_safe_torch(path: Path) -> None:
         )
 
 
+@optional_imports()
 def _read_pickle(path: Path) -> Tensors:
     import torch
 
@@ -274,6 +277,7 @@ def _read_pickle(path: Path) -> Tensors:
     return from_state_dict(state, str(path))
 
 
+@optional_imports()
 def from_state_dict(state: Mapping[str, Tensor], where: str) -> Tensors:
     """Copies of torch tensors as StoredTensor, from any device; ``where`` is named in later errors."""
     import torch

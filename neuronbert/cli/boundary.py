@@ -16,7 +16,7 @@ import click
 
 from neuronbert import __version__
 from neuronbert.cli.output import note
-from neuronbert.errors import NeuronBertError, UsageError
+from neuronbert.errors import MissingLibrary, NeuronBertError, UsageError
 
 EXIT_BUG = 3
 EXIT_INTERRUPTED = 130
@@ -53,7 +53,21 @@ def run_group(group: click.Group, arguments: Sequence[str]) -> int:
     except Exception as error:
         if isinstance(error, OSError) and error.errno in UNWRITABLE:
             return report_unwritable(error, as_json)
-        return report_interrupt(as_json) if received else report_bug(error, arguments, as_json)
+        if received:
+            return report_interrupt(as_json)
+        missing = missing_library(error)
+        if missing is not None:
+            return report_error(missing.message, missing.hint or manual, missing.exit_code, as_json)
+        return report_bug(error, arguments, as_json)
+
+
+def missing_library(error: Exception) -> Optional[MissingLibrary]:
+    """What to say of an import that failed where nobody looks after it, as inside another library; None for others."""
+    if not isinstance(error, ImportError):
+        return None
+    from neuronbert.hardware.libraries import explained  # here, so that --help does not wait for it
+
+    return explained(error)
 
 
 class Interrupted(KeyboardInterrupt):

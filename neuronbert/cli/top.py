@@ -5,7 +5,7 @@ import time
 from typing import List, NamedTuple, Optional, TextIO
 
 from neuronbert.cli.tables import table
-from neuronbert.errors import NeuronBertError
+from neuronbert.hardware.libraries import optional_imports
 from neuronbert.runner.documents import PublishedRunner, PublishedWorker, Work
 from neuronbert.runner.publishing import INTERVAL_S, published
 
@@ -105,16 +105,11 @@ def _duration(seconds: float) -> str:
 
 def watch(stdout: Optional[TextIO] = None) -> None:
     """Show the runners live until Ctrl-C. Raises NeuronBertError without the library that draws."""
-    try:
+    with optional_imports(otherwise="neuronbert top --once"):
         from rich.console import Console, Group, RenderableType
         from rich.live import Live
         from rich.table import Table
         from rich.text import Text
-    except ImportError:
-        raise NeuronBertError(
-            "rich, which draws the live view, is not installed",
-            hint='python -m pip install "neuronbert[top]", or neuronbert top --once',
-        ) from None
 
     def drawn() -> Group:
         parts: List[RenderableType] = []

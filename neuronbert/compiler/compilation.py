@@ -29,13 +29,14 @@ from neuronbert.backends.neuron.target import (
     NeuronTarget,
     Numbers,
 )
-from neuronbert.checkpoint.loading import Checkpoint, Source
+from neuronbert.checkpoint.loading import Checkpoint, Source, needed_libraries
 from neuronbert.compiler.candidates import Candidate, Names, Trial, choose_candidates, names
 from neuronbert.compiler.exporter import Exporter
 from neuronbert.compiler.selection import Selection
 from neuronbert.compiler.source import CompileSource, Progress
 from neuronbert.errors import positive
 from neuronbert.hardware.cores import DATA_PARALLEL
+from neuronbert.hardware.libraries import require_libraries
 from neuronbert.hardware.machine import compute_threads, environment
 from neuronbert.tasks import load_task
 from neuronbert.tasks.base import DEFAULT_MIN_ANSWER_F1, DEFAULT_MIN_F1_RATIO, Document, GateLimits, GateQuestions
@@ -98,6 +99,7 @@ def compile_checkpoint(
     )
     candidates = choose_candidates(backend, precision, target.precision)
     compilation = Compilation(candidates, target, limits, skip_gate, gate_data, calibration_data, threads, progress)
+    require_libraries(*needed_libraries(checkpoint))
     progress("reading the checkpoint")
     source = load_checkpoint(
         checkpoint, revision=revision, token=token, local_files_only=local_files_only, allow_pickle=allow_pickle

@@ -3,10 +3,14 @@
 import json
 import os
 import sys
-from typing import Sequence
+from typing import TYPE_CHECKING, Sequence
 
-from neuronbert.emulator import tools
 from neuronbert.emulator.emulator_settings import INSTANCE, EmulatorSettings, settings_from
+from neuronbert.errors import NeuronBertError
+from neuronbert.hardware.libraries import optional_imports
+
+if TYPE_CHECKING:
+    from neuronbert.emulator.tools import NeuronDevice
 
 USAGE = f"usage: {INSTANCE}=inf1.xlarge python -m neuronbert.emulator neuron-ls [-j] | neuron-monitor"
 
@@ -17,19 +21,25 @@ def main(arguments: Sequence[str]) -> int:
     if settings is None or not arguments or arguments[0] not in ("neuron-ls", "neuron-monitor"):
         print(USAGE, file=sys.stderr)
         return 2
+    try:
+        with optional_imports("emulator"):
+            from neuronbert.emulator import tools
+    except NeuronBertError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
     if arguments[0] == "neuron-monitor":
         print(json.dumps(tools.neuron_monitor(settings)))
     elif "-j" in arguments or "--json-output" in arguments:
         print(json.dumps(tools.neuron_ls(settings), indent=1))
     else:
-        print_table(settings)
+        print_table(settings, tools.neuron_ls(settings))
     return 0
 
 
-def print_table(settings: EmulatorSettings) -> None:
+def print_table(settings: EmulatorSettings, devices: "Sequence[NeuronDevice]") -> None:
     """What neuron-ls shows a person."""
     print(f"instance-type: {settings.instance} (emulated)")
-    for device in tools.neuron_ls(settings):
+    for device in devices:
         holders = ", ".join(str(process["pid"]) for process in device["neuron_processes"]) or "-"
         connected = ", ".join(map(str, device["connected_to"] or [])) or "-"
         print(f"device {device['neuron_device']}  cores {device['nc_count']}  8 GB  connected {connected}  "

@@ -10,6 +10,7 @@ from typing import Any, Iterator, List, Optional, TypedDict
 from neuronbert.emulator import current, modules
 from neuronbert.emulator.emulator_settings import ALL_VARIABLES, EmulatorSettings, default_directory, settings_from
 from neuronbert.emulator.faults import parse_faults
+from neuronbert.hardware.libraries import optional_imports
 
 DEVICE_FILES = "/dev/neuron[0-9]*"
 ANNOUNCED = "NEURONBERT_EMULATE_ANNOUNCED"
@@ -94,7 +95,8 @@ def state() -> Optional[EmulatorState]:
 def stop() -> None:
     """Turns the emulator off and gives its cores back; the process may go on, and may turn another one on."""
     if current.has_runtime():
-        from neuronbert.emulator import calls
+        with optional_imports("emulator"):
+            from neuronbert.emulator import calls
 
         calls.intercept(None)
     current.switch_off()
@@ -106,8 +108,9 @@ def stop() -> None:
 @contextlib.contextmanager
 def recording(path: str) -> Iterator[None]:
     """Inside, every inference of the emulator is recorded for timed mode, and added to ``path`` at the end."""
-    from neuronbert.emulator import calls
-    from neuronbert.emulator.recordings import Recorder
+    with optional_imports("emulator"):
+        from neuronbert.emulator import calls
+        from neuronbert.emulator.recordings import Recorder
 
     recorder = Recorder(Path(path))
     before = calls.intercept(recorder.intercept)

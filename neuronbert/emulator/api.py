@@ -15,6 +15,7 @@ from neuronbert.emulator.partition import NodeView
 from neuronbert.emulator.runtime import Runtime
 from neuronbert.emulator.timed import interceptor_of
 from neuronbert.emulator.tracing import TraceOptions, trace_module
+from neuronbert.hardware.libraries import optional_imports
 
 log = logging.getLogger("Neuron")
 
@@ -115,7 +116,8 @@ def get_supported_operations() -> List[str]:
 def is_available() -> bool:
     """True when the device can be used by this process."""
     try:
-        importlib.import_module("torch_neuron")
+        with optional_imports("emulator"):
+            importlib.import_module("torch_neuron")
         runtime().initialize()
     except RuntimeError:
         return False

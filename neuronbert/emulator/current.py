@@ -4,6 +4,7 @@ import atexit
 from typing import TYPE_CHECKING, Optional
 
 from neuronbert.emulator.emulator_settings import EmulatorSettings
+from neuronbert.hardware.libraries import optional_imports
 
 if TYPE_CHECKING:
     from neuronbert.emulator.runtime import Runtime
@@ -29,7 +30,8 @@ def runtime() -> "Runtime":
         raise RuntimeError("the emulator is off")
     if _runtime is None:
         # It imports torch, which a process that only asks for the settings must not pay for.
-        from neuronbert.emulator.runtime import Runtime
+        with optional_imports("emulator"):
+            from neuronbert.emulator.runtime import Runtime
 
         _runtime = Runtime(_settings)
         atexit.register(_runtime.close)

@@ -8,12 +8,14 @@ from types import ModuleType
 from typing import Callable, Dict, Optional, Sequence
 
 from neuronbert.emulator import current
+from neuronbert.hardware.libraries import optional_imports
 
 TORCH_NEURON_VERSION = "1.13.1.2.11.13.0+emulated"
 NEURON_CC_VERSION = "1.24.0.0+emulated"
 PUBLIC = ("trace", "analyze_model", "get_supported_operations", "is_available", "Optimization")
 
 
+@optional_imports("emulator")
 def _fill_torch_neuron(module: ModuleType) -> None:
     from neuronbert.emulator import api  # needs torch, as the other modules that are imported on use
 
@@ -24,11 +26,13 @@ def _fill_torch_neuron(module: ModuleType) -> None:
     importlib.import_module("torch").neuron = importlib.import_module("torch.neuron")  # type: ignore[attr-defined]
 
 
+@optional_imports("emulator")
 def _fill_torch_dot_neuron(module: ModuleType) -> None:
     importlib.import_module("torch_neuron")
     _fill_public(module)
 
 
+@optional_imports("emulator")
 def _fill_public(module: ModuleType) -> None:
     from neuronbert.emulator import api, data_parallel
 
@@ -38,6 +42,7 @@ def _fill_public(module: ModuleType) -> None:
     module.DataParallel = data_parallel.DataParallel  # type: ignore[attr-defined]
 
 
+@optional_imports("emulator")
 def _fill_experimental(module: ModuleType) -> None:
     from neuronbert.emulator import experimental
 

@@ -10,6 +10,7 @@ from neuronbert.artifact.signatures import TrustedKey
 from neuronbert.engine.encoded import ArrayLike, encoded_batch, refuse_foreign_tokens
 from neuronbert.engine.engine import Engine
 from neuronbert.errors import UsageError
+from neuronbert.hardware.libraries import optional_imports
 from neuronbert.tasks import MODEL_CLASSES
 
 Model = TypeVar("Model", bound="CompiledModel")
@@ -79,6 +80,7 @@ def _like(tokens: ArrayLike, array: np.ndarray) -> ArrayLike:
     """``array`` as it is, or as a torch tensor where ``tokens`` are one."""
     if not hasattr(tokens, "detach"):
         return array
-    import torch
+    with optional_imports():
+        import torch
 
     return torch.from_numpy(np.ascontiguousarray(array))

@@ -1,32 +1,21 @@
-"""The optional libraries: which extra of setup.cfg has each, and the one way in which they are imported.
+"""The optional libraries: which extra of setup.cfg has each, and the guard that every import of one stands in.
 
-``machine`` reads which versions are installed; what runs without a library must not import it.
+``machine`` reads which versions are installed. Where a library is missing, whoever meets it says which and how to
+install it; tests/test_optional_imports.py finds an import that nobody guards.
 """
 
+import importlib.util
+import os
 import shlex
 import shutil
 import sys
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Dict, Iterator, NamedTuple, Optional
+from typing import Dict, Iterable, Iterator, NamedTuple, Optional
 
 from neuronbert.errors import MissingLibrary
 from neuronbert.hardware.machine import library_version
 from neuronbert.hardware.neuron import NEURON_INDEX
-
-# What each extra is for, as the end of a sentence: "torch is not installed: ... needs it".
-PURPOSES = {
-    "openvino": "the engine openvino",
-    "onnxruntime": "the engine onnxruntime",
-    "compile": "compiling, or comparing with, a checkpoint",
-    "demo": 'the checkpoint "demo"',
-    "top": "the live view",
-    "emulator": "the emulator of an inf1 instance",
-    "inf1": "AWS Inferentia 1",
-    "plan": "the simulation of queues",
-    "loadgen": "--loadgen",
-    "sign": "a signature",
-}
 
 
 class Library(NamedTuple):
@@ -55,57 +44,93 @@ LIBRARIES: Dict[str, Library] = {
     "torch_neuron": Library("torch-neuron", "inf1"),
     "transformers": Library("transformers", "compile"),
 }
-DEMO = "examples/demo-checkpoint"
-DEMO_IN_CLONE = Path(__file__).resolve().parents[2] / DEMO  # where neuronbert runs from a clone
+# What each extra is for.
+PURPOSES = {
+    "openvino": "to answer with OpenVINO",
+    "onnxruntime": "to answer with ONNX Runtime",
+    "compile": "to compile checkpoints and to compare with them",
+    "demo": 'for the checkpoint "demo"',
+    "top": "to watch runners live",
+    "emulator": "to emulate an inf1 instance",
+    "inf1": "to use AWS Inferentia 1",
+    "plan": "to simulate queues",
+    "sign": "to sign artifacts and to verify signatures",
+    "loadgen": "to measure with MLPerf LoadGen",
+}
+_DEMO = Path("examples") / "demo-checkpoint"
+DEMO_IN_CLONE = Path(__file__).resolve().parents[2] / _DEMO  # there only where neuronbert runs from a clone
 
 
 @contextmanager
-def optional_imports(extra: Optional[str] = None) -> Iterator[None]:
-    """Inside stands an import of an optional library: where it is missing, MissingLibrary says how to install it.
+def optional_imports(extra: Optional[str] = None, *, otherwise: Optional[str] = None) -> Iterator[None]:
+    """A block, or as a decorator a function, that imports optional libraries: MissingLibrary where one cannot be.
 
-    ``extra`` is for a library that several extras have, and is the one that this caller needs.
+    ``extra`` is the one that the caller needs, of a library that several have. ``otherwise`` is what helps, too.
     """
     try:
         yield
-    except ModuleNotFoundError as error:
-        missing = missing_library(error, extra)
+    except ImportError as error:
+        missing = explained(error, extra, otherwise)
         if missing is None:
             raise
         raise missing from error
 
 
-def missing_library(error: ModuleNotFoundError, extra: Optional[str] = None) -> Optional[MissingLibrary]:
-    """The error to show instead of ``error``; None where what is missing is no library of an extra."""
-    library = LIBRARIES.get((error.name or "").partition(".")[0])
-    # Of a library that is installed only a part is missing: then its release is the wrong one, which is another matter.
-    if library is None or isinstance(error, MissingLibrary):
+def explained(
+    error: ImportError, extra: Optional[str] = None, otherwise: Optional[str] = None
+) -> Optional[MissingLibrary]:
+    """The error to show instead of ``error``; None where it is one already, or is not about an optional library."""
+    top = (error.name or "").partition(".")[0]
+    if isinstance(error, MissingLibrary) or top not in LIBRARIES:
         return None
-    extra = extra or library.extra
+    if importlib.util.find_spec(top) is None:
+        return _missing([top], extra, otherwise)
+    # It lacks what is asked for, as an old release does, or something that it is built upon.
+    name = LIBRARIES[top].distribution
     return MissingLibrary(
-        f"{library.distribution} is not installed: {PURPOSES[extra]} needs it", hint=install_command(extra)
+        f"{name} {library_version(name) or ''} is installed and cannot be used: {error}",
+        hint=f'{_python()} -m pip install --upgrade --force-reinstall "{name}"',
     )
 
 
-def require_libraries(*names: str, extra: Optional[str] = None) -> None:
-    """MissingLibrary for the first of the modules ``names`` whose distribution is not installed; imports none."""
-    for name in names:
-        if library_version(LIBRARIES[name].distribution) is None:
-            missing = missing_library(ModuleNotFoundError(name=name), extra)
-            assert missing is not None
-            raise missing
+def require_libraries(*names: str) -> None:
+    """MissingLibrary, for all of them at once, unless the modules ``names`` could be imported; imports none."""
+    absent = [name for name in names if importlib.util.find_spec(name) is None]
+    if absent:
+        raise _missing(absent)
 
 
-def install_command(extra: str) -> str:
-    """What to type to get ``extra``, for the Python that runs."""
-    if extra == "demo" and DEMO_IN_CLONE.is_dir():
-        return f"{_python()} -m pip install {shlex.quote(str(DEMO_IN_CLONE))}"
-    if extra == "compile" and library_version("torch-neuron") is not None:
-        extra = "inf1"
-    rest = {"inf1": f" {NEURON_INDEX}", "demo": f", or from a clone ./{DEMO}"}.get(extra, "")
-    return f'{_python()} -m pip install "neuronbert[{extra}]"{rest}'
+def install_command(*extras: str) -> str:
+    """What to type to get ``extras``, for the Python that runs."""
+    wanted = ["inf1" if extra == "compile" and library_version("torch-neuron") else extra for extra in extras]
+    if "compile" in wanted and os.environ.get("NEURONBERT_EMULATE"):
+        wanted.append("emulator")
+    in_clone = "demo" in wanted and DEMO_IN_CLONE.is_dir()
+    named = ",".join(extra for extra in wanted if not (in_clone and extra == "demo"))
+    parts = [_python(), "-m pip install", f'"neuronbert[{named}]"' if named else ""]
+    parts += [shlex.quote(str(DEMO_IN_CLONE)) if in_clone else "", NEURON_INDEX if "inf1" in wanted else ""]
+    command = " ".join(filter(None, parts))
+    if "demo" in wanted and not in_clone:
+        command += f", or for demo the folder {_DEMO} of a clone"
+    return command
+
+
+def extras_with(distributions: Iterable[str]) -> Iterator[str]:
+    """The extras, each once, that have the distributions."""
+    extras = {library.distribution: library.extra for library in LIBRARIES.values()}
+    return iter(dict.fromkeys(extras[name] for name in distributions if name in extras))
+
+
+def _missing(names: Iterable[str], extra: Optional[str] = None, otherwise: Optional[str] = None) -> MissingLibrary:
+    distributions = [LIBRARIES[name].distribution for name in names]
+    extras = [extra] if extra else list(extras_with(distributions))
+    verb = "is" if len(distributions) == 1 else "are"
+    purposes = ", ".join(PURPOSES[extra] for extra in extras)
+    hint = install_command(*extras) + (f", or {otherwise}" if otherwise else "")
+    return MissingLibrary(f"{', '.join(distributions)} {verb} not installed: needed {purposes}", hint=hint)
 
 
 def _python() -> str:
-    """``python`` where that is this one: a virtual environment need not be active."""
+    """``python`` where that is this one: the virtual environment need not be active."""
     found = shutil.which("python")
     return "python" if found and Path(found).parent == Path(sys.executable).parent else shlex.quote(sys.executable)

@@ -27,6 +27,12 @@ def unmet_requirements(requires: Mapping[str, Any]) -> List[str]:
     return unmet
 
 
+def installs(requires: Mapping[str, Any]) -> List[str]:
+    """The distributions whose installation is all that this machine lacks of ``requires``; else none."""
+    absent = [name for name in requires.get("libraries", {}) if library_version(name) is None]
+    return absent if len(absent) == len(unmet_requirements(requires)) else []
+
+
 def version_meets(version: str, specifier: str) -> bool:
     """Whether a release satisfies a comma-separated specifier such as ``>=2024.4,<2027`` or ``==1.13.*``.
 

@@ -8,7 +8,8 @@ from typing import Any, Iterable, Iterator, List, Optional, Sequence, Tuple
 
 import numpy as np
 
-from neuronbert.errors import BackendUnavailable, UsageError
+from neuronbert.errors import UsageError
+from neuronbert.hardware.libraries import optional_imports
 from neuronbert.planner.queueing import Schedule, Service
 
 
@@ -41,10 +42,8 @@ def simulate(
 
 
 def _import_simpy() -> Any:
-    try:
+    with optional_imports():
         import simpy
-    except ImportError as error:
-        raise BackendUnavailable("the simulation needs simpy", hint='pip install "neuronbert[plan]"') from error
     return simpy
 
 

@@ -1,14 +1,14 @@
 """MLPerf LoadGen as the asker: what it measured, what it calls invalid, and what it cannot see."""
 
-import builtins
 import json
+import sys
 import threading
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
 
 from neuronbert.benchmark.loadgen import OFFLINE, SERVER, SINGLE_STREAM, run_loadgen
-from neuronbert.errors import BackendUnavailable, UsageError
+from neuronbert.errors import MissingLibrary, UsageError
 
 pytest.importorskip("mlperf_loadgen")
 
@@ -101,15 +101,8 @@ def test_nothing_to_ask_is_refused(tmp_path):
 
 
 def test_without_loadgen_the_way_to_it_is_named(tmp_path, monkeypatch):
-    real = builtins.__import__
-
-    def without(name, *arguments):
-        if name == "mlperf_loadgen":
-            raise ImportError(name)
-        return real(name, *arguments)
-
-    monkeypatch.setattr(builtins, "__import__", without)
-    with pytest.raises(BackendUnavailable, match="needs MLPerf LoadGen") as caught:
+    monkeypatch.setitem(sys.modules, "mlperf_loadgen", None)
+    with pytest.raises(MissingLibrary, match="mlcommons-loadgen is not installed") as caught:
         ran(Client(), tmp_path, OFFLINE)
     assert "neuronbert[loadgen]" in caught.value.hint
 

@@ -573,12 +573,14 @@ def test_without_its_package_the_demo_is_a_command_away(cloned: bool, monkeypatc
         monkeypatch.setattr(libraries, "DEMO_IN_CLONE", Path("nowhere"))
     with pytest.raises(MissingLibrary) as caught:
         load_checkpoint("demo")
-    assert caught.value.message == 'neuronbert-demo is not installed: the checkpoint "demo" needs it'
+    assert caught.value.message == 'neuronbert-demo is not installed: needed for the checkpoint "demo"'
     hint = caught.value.hint or ""
     if cloned:
         assert Path(shlex.split(hint)[-1]) == FOLDER.parents[1]
     else:
-        assert hint.endswith('-m pip install "neuronbert[demo]", or from a clone ./examples/demo-checkpoint')
+        assert hint.endswith(
+            '-m pip install "neuronbert[demo]", or for demo the folder examples/demo-checkpoint of a clone'
+        )
 
 
 def test_the_demo_says_where_it_comes_from() -> None:

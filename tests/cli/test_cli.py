@@ -24,6 +24,7 @@ from neuronbert.cli.doctor.examination import examine
 from neuronbert.cli.main import cli, run
 from neuronbert.cli.top import running
 from neuronbert.errors import BackendFailed
+from neuronbert.hardware.libraries import PURPOSES
 from neuronbert.runner.core_environment import core_environment
 from neuronbert.tasks.question_answering import gate
 from neuronbert.tasks.question_answering.answers import AnswerOptions
@@ -476,6 +477,16 @@ def test_a_bug_keeps_its_traceback(capsys, monkeypatch, echo_artifact):
     assert code == 3
     assert "ZeroDivisionError" in path.read_text()
     path.unlink()
+
+
+def test_a_library_that_another_one_misses_is_no_bug(capsys, monkeypatch, echo_artifact):
+    def load(folder):
+        raise ModuleNotFoundError("No module named 'onnx'", name="onnx")
+
+    monkeypatch.setattr("neuronbert.artifact.manifest.load_artifact", load)
+    code, _, err = invoke(capsys, "inspect", echo_artifact.folder)
+    assert (code, err.splitlines()[0].partition(":")[2]) == (1, " onnx is not installed: needed " + PURPOSES["compile"])
+    assert 'pip install "neuronbert[compile]"' in err.splitlines()[1]
 
 
 def test_a_bug_where_no_log_can_be_kept_shows_its_traceback(capsys, monkeypatch, echo_artifact):

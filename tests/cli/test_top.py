@@ -164,8 +164,8 @@ def test_none_running_is_no_error(capsys):
 
 
 def test_without_rich_it_says_what_to_install(monkeypatch):
-    monkeypatch.setitem(sys.modules, "rich.live", None)
-    with pytest.raises(NeuronBertError, match="rich") as caught:
+    monkeypatch.setitem(sys.modules, "rich", None)
+    with pytest.raises(NeuronBertError, match="rich is not installed") as caught:
         top.watch()
     assert "neuronbert[top]" in str(caught.value.hint) and "--once" in str(caught.value.hint)
 

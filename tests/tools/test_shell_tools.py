@@ -1,10 +1,12 @@
 """The commands under tools/: the shell ones for real in a folder of their own, the comparison piece by piece."""
 
+import importlib
 import json
 import os
 import shutil
 import subprocess
 import sys
+import types
 from pathlib import Path
 from typing import Any, Dict, List
 
@@ -13,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from neuronbert.artifact.manifest import Artifact
+from neuronbert_tools.launcher import launch
 from neuronbert_tools.peers import cold_start, comparison, environments, summary
 from neuronbert_tools.peers.children import Child, ChildFailed
 from neuronbert_tools.peers.contenders import CONTENDERS
@@ -528,6 +531,27 @@ def test_the_commands_are_one_launcher_and_each_has_its_module() -> None:
     assert len({path.read_bytes() for path in LAUNCHERS}) == 1
     assert [path for path in LAUNCHERS if not os.access(path, os.X_OK)] == []
     assert [path for path in LAUNCHERS if not (TOOLS / "neuronbert_tools" / f"{path.stem}.py").is_file()] == []
+
+
+@pytest.mark.parametrize(
+    ("missing", "said"),
+    [
+        ("torch", '-m pip install "neuronbert[compile]"'),
+        ("scipy", ".venv/bin/python tools/anything, in the environment"),
+    ],
+)
+def test_a_command_says_which_library_is_missing(
+    missing: str, said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    module = types.ModuleType("neuronbert_tools.anything")
+    module.main = lambda arguments: importlib.import_module(missing)  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    monkeypatch.setitem(sys.modules, missing, None)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    assert launch("tools/anything") == 1
+    first, second = capsys.readouterr().err.splitlines()
+    assert missing in first and first.startswith("error: ")
+    assert second.startswith("  try: ") and said in second
 
 
 @pytest.mark.parametrize("name", ["chaos", "finetune_qa.py"])

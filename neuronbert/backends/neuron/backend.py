@@ -26,6 +26,7 @@ from neuronbert.backends.tracing import example_inputs
 from neuronbert.checkpoint.families import TorchModel
 from neuronbert.errors import BackendFailed, BackendUnavailable, counted
 from neuronbert.hardware.cores import MAX_CORES, MAX_HOST_THREADS, NUM_CORES, environment_set
+from neuronbert.hardware.libraries import optional_imports
 from neuronbert.hardware.machine import library_version, library_versions
 from neuronbert.hardware.neuron import FIRST_REAL_NEURON
 
@@ -145,7 +146,8 @@ def _load(
     module: Any, folder: Path, variant: Variant, outputs: Sequence[Output], threads: int, streams: int
 ) -> "NeuronSession":
     global _process
-    import torch
+    with optional_imports():
+        import torch
 
     in_flight = recorded_layout(variant).in_flight_per_group
     variables = core_variables(os.environ)
@@ -209,8 +211,10 @@ class NeuronSession:
     """One bucket on the core groups of this process; ``run`` takes batches of exactly ``shape``."""
 
     def __init__(self, path: Path, variant: Variant, outputs: Sequence[Output], groups: CoreGroups):
-        import torch
+        with optional_imports():
+            import torch
 
+        self._torch = torch
         self._outputs = tuple(outputs)
         self.name = str(variant["name"])
         self.shape = Bucket(variant["batch_size"], variant["sequence_length"], variant["pipeline_cores"])
@@ -267,10 +271,8 @@ class NeuronSession:
                 )
 
     def _call(self, copy: int, batch: Batch) -> Outputs:
-        import torch
-
-        tensors = [torch.from_numpy(np.ascontiguousarray(getattr(batch, name))) for name in self._inputs]
-        with torch.no_grad():
+        tensors = [self._torch.from_numpy(np.ascontiguousarray(getattr(batch, name))) for name in self._inputs]
+        with self._torch.no_grad():
             results = self._modules[copy](*tensors)
         return named(self._outputs, [tensor.numpy() for tensor in results])
 

@@ -28,6 +28,7 @@ from neuronbert.backends.neuron.tracing import CompileReport, report_of, trace
 from neuronbert.backends.tracing import example_inputs
 from neuronbert.checkpoint.families import family_of, head_at, size_of
 from neuronbert.errors import BackendFailed
+from neuronbert.hardware.libraries import optional_imports
 from neuronbert.hardware.own_places import locked, own_folder
 
 CACHE_VARIABLE = "NEURONBERT_CACHE"
@@ -244,6 +245,7 @@ def main(arguments: Sequence[str]) -> int:
         _append_compiler_logs(job / "work")
 
 
+@optional_imports()
 def _compile_job(job: Path) -> None:
     from neuronbert.checkpoint.reference_model import build_reference_model
 

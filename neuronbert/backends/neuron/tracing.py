@@ -11,7 +11,7 @@ from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Tuple
 
 from neuronbert.backends.base import Recipe
 from neuronbert.checkpoint.families import Tensor, TorchModel
-from neuronbert.errors import BackendUnavailable
+from neuronbert.errors import BackendUnavailable, MissingLibrary
 from neuronbert.hardware.neuron import NEURON_INSTALL
 
 # What must not run on the CPU: the work that the instance is paid for. Embeddings and the like do belong there.
@@ -25,6 +25,8 @@ def import_torch_neuron() -> Any:
     """The torch_neuron module; BackendUnavailable with its own words where it cannot be imported."""
     try:
         module = importlib.import_module("torch_neuron")
+    except MissingLibrary:  # what the emulator needs
+        raise
     except ImportError as error:
         # The placeholder on PyPI raises "WRONG PACKAGE": its text says more than "not installed" would.
         raise BackendUnavailable(f"torch_neuron cannot be imported: {error}", hint=NEURON_INSTALL) from error

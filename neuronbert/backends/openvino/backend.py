@@ -14,6 +14,7 @@ from neuronbert.backends.quiet import import_without_telemetry
 from neuronbert.backends.tracing import GRAPH_BYTES, disk_errors, traceable
 from neuronbert.checkpoint.families import Config, family_of, size_of, usable_positions
 from neuronbert.errors import BackendFailed, BackendUnavailable
+from neuronbert.hardware.libraries import optional_imports, require_libraries
 from neuronbert.hardware.machine import BF16, VNNI, has_bf16, has_vnni, library_version, library_versions
 
 if TYPE_CHECKING:  # the first answer does not wait for what only compile needs
@@ -43,8 +44,7 @@ def check_available(precision: str) -> None:
         raise BackendUnavailable(
             f"openvino has no precision {precision!r} on a CPU", hint=f"--precision {' or '.join(PRECISIONS)}"
         )
-    if library_version("openvino") is None:
-        raise BackendUnavailable("openvino is not installed", hint='python -m pip install "neuronbert[openvino]"')
+    require_libraries("openvino")
     if precision == "bf16" and not has_bf16():
         raise BackendUnavailable(
             f"this CPU cannot multiply bf16: it has none of the flags {BF16.replace('|', ', ')}",
@@ -82,10 +82,7 @@ def export(source: ExportSource, precision: str, recipe: Recipe, folder: Path) -
 
     Raises BackendUnavailable without torch or NNCF, BackendFailed on failure, OSError on a full disk.
     """
-    needed = ("torch", "nncf") if precision == "int8" else ("torch",)
-    for library in needed:
-        if library_version(library) is None:
-            raise BackendUnavailable(f"{library} is not installed", hint='python -m pip install "neuronbert[compile]"')
+    require_libraries("torch", *(["nncf"] if precision == "int8" else []))
     openvino = import_without_telemetry("openvino")
     model = _convert(source)
     if precision == "int8":
@@ -126,7 +123,8 @@ def _cpu_flags(precision: str, recipe: Recipe) -> List[str]:
 
 def _convert(source: ExportSource) -> "Model":
     openvino = import_without_telemetry("openvino")
-    import torch
+    with optional_imports():
+        import torch
 
     module, inputs = traceable(source)
     try:

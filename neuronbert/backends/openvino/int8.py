@@ -9,6 +9,7 @@ from neuronbert.backends.openvino import int8_graph
 from neuronbert.backends.openvino.int8_graph import Model, Node
 from neuronbert.backends.quiet import import_without_telemetry, silence_nncf, stdout_to_stderr
 from neuronbert.errors import BackendFailed
+from neuronbert.hardware.libraries import optional_imports
 
 Inputs = Dict[str, np.ndarray]  # of one text: int64 [1, tokens] by name
 
@@ -65,6 +66,7 @@ def quantize(model: Model, calibration: Sequence[Inputs], recipe: Recipe) -> Tup
     return quantized, {**recipe, "texts": len(texts), "fp32_products": kept, "rewrites": rewrites}
 
 
+@optional_imports()
 def _nncf_quantize(model: Model, texts: Sequence[Inputs], recipe: Recipe, ignored: Sequence[str]) -> Model:
     nncf = import_without_telemetry("nncf")
     from nncf.quantization.advanced_parameters import (

@@ -4,7 +4,8 @@ from typing import List, Mapping, NamedTuple, Optional
 
 from neuronbert.cli.doctor.facts import COMPILING, ENGINES, ENGINES_ERROR, INF1_COMPILING, REQUIRED, Facts
 from neuronbert.errors import counted
-from neuronbert.hardware import machine, neuron
+from neuronbert.hardware import machine
+from neuronbert.hardware.libraries import install_command
 from neuronbert.hardware.requirements import version_meets
 
 OK, WARN, FAIL = "ok", "warn", "fail"
@@ -47,7 +48,7 @@ def check_required(facts: Facts) -> Check:
 
 def check_engine(name: str, facts: Facts) -> Check:
     """One library that answers on a CPU; one of them is enough."""
-    mend = f'python -m pip install "neuronbert[{name}]"'
+    mend = install_command(name)
     if name in facts.libraries:
         faults = _faults(facts, {name: ENGINES[name]})
         return Check(name, FAIL, faults[0], mend) if faults else Check(name, OK, facts.libraries[name])
@@ -70,9 +71,7 @@ def check_compiling(facts: Facts) -> Check:
     """What turns a checkpoint into an artifact; answering from one needs none of it."""
     inf1 = "torch-neuron" in facts.libraries
     wanted = INF1_COMPILING if inf1 else COMPILING
-    mend = 'python -m pip install "neuronbert[compile]"'
-    if inf1:
-        mend = f'python -m pip install "neuronbert[inf1]" {neuron.NEURON_INDEX}'
+    mend = install_command("inf1" if inf1 else "compile")
     if not any(name in facts.libraries for name in COMPILING):
         return Check("compiling", OK, "not installed: this machine answers from artifacts, it cannot make them", mend)
     faults = _faults(facts, wanted)

@@ -1,0 +1,131 @@
+"""Where only some libraries are installed every command says which one it lacks, and how to get it; never a bug."""
+
+import json
+import re
+import subprocess
+from pathlib import Path
+from typing import Any, Dict, List, NamedTuple
+
+import pytest
+from bare_environments import ROOT, make_environment
+
+from neuronbert.cli.main import cli
+from neuronbert.compiler.compilation import compile_checkpoint
+
+# Runs command lines in one process, which sees the libraries of its environment and no others.
+RUN_ALL = """
+import contextlib, io, json, sys
+from neuronbert.cli.main import run
+results = []
+for arguments in json.loads(sys.argv[1]):
+    stdout, stderr = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(stdout), contextlib.redirect_stderr(stderr):
+        code = run(arguments)
+    results.append([code, stdout.getvalue(), stderr.getvalue()])
+print(json.dumps(results))
+"""
+QUESTIONS = ROOT / "examples" / "questions.jsonl"
+SQUAD = ROOT / "examples" / "squad.json"
+
+
+class Result(NamedTuple):
+    code: int
+    stdout: str
+    stderr: str
+
+
+@pytest.fixture(scope="module")
+def artifact(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One that either engine can answer from, and torch, too."""
+    pytest.importorskip("openvino")
+    pytest.importorskip("onnxruntime")
+    output = tmp_path_factory.mktemp("bare") / "artifact"
+    backends = ["openvino", "onnxruntime", "torchscript"]
+    compile_checkpoint(tiny_checkpoint, output, backend=backends, precision="fp32", skip_gate=True)
+    return output
+
+
+@pytest.fixture(scope="module")
+def commands(artifact: Path, tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Dict[str, List[str]]:
+    """Every command, by its verb and what is special about it."""
+    new = tmp_path_factory.mktemp("bare-outputs")
+    question = ["--question", "Who is it?", "--context", "It is me."]
+    of_artifact = str(artifact)
+    return {
+        "inspect": ["inspect", of_artifact],
+        "doctor": ["doctor", "--json"],
+        "top": ["top"],
+        "env": ["env", of_artifact],
+        "plan": ["plan", str(tiny_checkpoint), "--json"],
+        "plan demo": ["plan", "demo"],
+        "answer": ["answer", of_artifact, "--json", *question],
+        "answer torchscript": ["answer", of_artifact, "--variant", "torchscript-fp32", *question],
+        "run": [
+            "run",
+            of_artifact,
+            "--workers",
+            "1",
+            "--input",
+            str(QUESTIONS),
+            "--output",
+            str(new / "answers.jsonl"),
+        ],
+        "evaluate": ["evaluate", of_artifact, str(SQUAD), "--limit", "2"],
+        "evaluate demo": ["evaluate", of_artifact, str(SQUAD), "--against", "demo"],
+        "evaluate checkpoint": ["evaluate", of_artifact, str(SQUAD), "--against", str(tiny_checkpoint)],
+        "compile": ["compile", str(tiny_checkpoint), str(new / "compiled")],
+        "compile demo": ["compile", "demo", str(new / "compiled")],
+        "compile hub": ["compile", "some/checkpoint", str(new / "compiled"), "--local-files-only"],
+        "benchmark": ["benchmark", of_artifact, "--workers", "1", "--concurrency", "1", "--longest-s", "1"],
+        "benchmark loadgen": ["benchmark", of_artifact, "--loadgen"],
+    }
+
+
+def install(*extras: str, demo: bool = False) -> str:
+    """What is to be typed, after the name of the Python."""
+    packages = [f'"neuronbert[{",".join(extras)}]"'] if extras else []
+    return " ".join(["-m pip install", *packages, *([str(ROOT / "examples" / "demo-checkpoint")] if demo else [])])
+
+
+# The exit code, and the hint of what fails.
+ANYWHERE = {
+    "inspect": (0, ""),
+    "doctor": (0, ""),
+    "top": (0, ""),
+    "env": (1, "neuronbert compile CHECKPOINT OUTPUT --backend neuron"),
+    "plan": (0, ""),
+    "plan demo": (1, install(demo=True)),
+    "answer torchscript": (1, install("compile")),
+    "evaluate demo": (1, install("compile", demo=True)),
+    "evaluate checkpoint": (1, install("compile")),
+    "compile": (1, install("compile")),
+    "compile demo": (1, install("compile", demo=True)),
+    "compile hub": (1, install("compile")),
+    "benchmark loadgen": (1, install("loadgen") + ", or leave out --loadgen"),
+}
+ANSWERING = ("answer", "run", "evaluate", "benchmark")
+EXPECTED: Dict[str, Dict[str, Any]] = {
+    "": {**ANYWHERE, **{name: (1, install("openvino")) for name in ANSWERING}},
+    "openvino": {**ANYWHERE, **dict.fromkeys(ANSWERING, (0, ""))},
+    "onnxruntime": {**ANYWHERE, **dict.fromkeys(ANSWERING, (0, ""))},
+}
+
+
+@pytest.mark.parametrize("extra", sorted(EXPECTED))
+def test_what_is_missing_is_named_with_the_command_that_installs_it(
+    extra: str, commands: Dict[str, List[str]], tmp_path: Path
+) -> None:
+    assert {words[0] for words in commands.values()} == set(cli.commands)
+    assert set(EXPECTED[extra]) == set(commands)
+    python = make_environment(tmp_path / "environment", *([extra] if extra else []))
+    done = subprocess.run(
+        [str(python), "-c", RUN_ALL, json.dumps([*commands.values()])], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    results = dict(zip(commands, (Result(*one) for one in json.loads(done.stdout))))
+    for name, (code, hint) in EXPECTED[extra].items():
+        assert results[name].code == code, (name, results[name])
+        found = re.findall(r"^  try: (.*)$", results[name].stderr, flags=re.MULTILINE)
+        assert (found[0] if found else "").replace(f"{python} ", "") == hint, name
+    if extra:
+        assert f"{extra}-fp32" in results["evaluate"].stdout
