@@ -26,6 +26,7 @@ HEALTHY = Facts(
     python=(3, 12, 1),
     libraries={
         "click": "8.1.7",
+        "fastjsonschema": "2.21.0",
         "numpy": "2.1.0",
         "tokenizers": "0.20.0",
         "openvino": "2026.4.1",

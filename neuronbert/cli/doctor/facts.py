@@ -12,7 +12,7 @@ from neuronbert.backends import BACKENDS, backend_module
 from neuronbert.hardware import machine, neuron
 
 # The bounds of setup.cfg, by extra: they must be known where neuronbert runs from a checkout.
-REQUIRED = {"click": ">=8.0", "numpy": ">=1.20", "tokenizers": ">=0.13.3"}
+REQUIRED = {"click": ">=8.0", "fastjsonschema": ">=2.21", "numpy": ">=1.20", "tokenizers": ">=0.13.3"}
 INF1_COMPILING = {"torch": ">=1.13.1", "transformers": ">=4.30"}
 COMPILING = {
     **INF1_COMPILING,
