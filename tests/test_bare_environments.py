@@ -75,6 +75,7 @@ def commands(artifact: Path, tiny_checkpoint: Path) -> Dict[str, List[str]]:
         "compile": ["compile", str(tiny_checkpoint), "compiled"],
         "compile demo": ["compile", "demo", "compiled"],
         "compile hub": ["compile", "some/checkpoint", "compiled", "--local-files-only"],
+        "sign": ["sign", of_artifact, "--key", "key"],
         "benchmark": ["benchmark", of_artifact, "--workers", "1", "--concurrency", "1", "--longest-s", "1"],
         "benchmark loadgen": ["benchmark", of_artifact, "--loadgen"],
     }
@@ -100,6 +101,7 @@ ANYWHERE = {
     "compile": (1, install("compile")),
     "compile demo": (1, install("compile", demo=True)),
     "compile hub": (1, install("compile")),
+    "sign": (1, install("sign")),
     "benchmark loadgen": (1, install("loadgen") + ", or leave out --loadgen"),
 }
 ANSWERING = ("answer", "run", "evaluate", "benchmark")

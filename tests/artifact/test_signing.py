@@ -290,6 +290,7 @@ def test_the_environment_demands_a_signature_of_everything_but_what_was_just_com
 
 
 def test_without_the_library_it_is_named(signed, key, monkeypatch):
+    monkeypatch.setitem(sys.modules, "cryptography", None)
     monkeypatch.setitem(sys.modules, "cryptography.hazmat.primitives.asymmetric.ed25519", None)
     monkeypatch.setitem(sys.modules, "cryptography.exceptions", None)
     with pytest.raises(MissingLibrary, match="cryptography is not installed") as caught:
