@@ -16,7 +16,7 @@ from neuronbert.backends.outputs import Outputs
 from neuronbert.backends.reference import ROW_BY_ROW, ReferenceSession, one_thread_each
 from neuronbert.checkpoint.loading import Checkpoint, Source, needed_libraries
 from neuronbert.checkpoint.tokenizer import Tokenizer
-from neuronbert.engine.batches import infer_concurrently
+from neuronbert.engine.batches import RowsDone, in_inputs, infer_concurrently
 from neuronbert.engine.engine import Engine
 from neuronbert.errors import InputError, UsageError
 from neuronbert.hardware.libraries import require_libraries
@@ -37,7 +37,7 @@ class Reader(NamedTuple):
     name: str
     task: Task
     tokenizer: Tokenizer
-    outputs: Callable[[Sequence[Row]], List[Outputs]]
+    outputs: Callable[[Sequence[Row], RowsDone], List[Outputs]]
 
 
 def evaluate_artifact(
@@ -139,9 +139,9 @@ def _open(
     session = ReferenceSession(source.torch_model(), task.OUTPUTS, threads=threads)
     stack.callback(session.close)
 
-    def outputs(rows: Sequence[Row]) -> List[Outputs]:
+    def outputs(rows: Sequence[Row], rows_done: RowsDone) -> List[Outputs]:
         with one_thread_each():
-            return infer_concurrently(session, rows, task.OUTPUTS, ROW_BY_ROW, tokenizer.pad_id)
+            return infer_concurrently(session, rows, task.OUTPUTS, ROW_BY_ROW, tokenizer.pad_id, rows_done)
 
     return Reader(f"{source.source} in FP32", task, tokenizer, outputs)
 
@@ -163,7 +163,7 @@ def _read(
         except InputError:
             evaluation.refuse(reader.tokenizer, first, len(chunk), options)
             raise
-        outputs = iter(reader.outputs([row for example in examples for row in example.windows]))
+        rows = [row for example in examples for row in example.windows]
+        outputs = iter(reader.outputs(rows, in_inputs(progress, first, len(chunk), len(rows))))
         read += [evaluation.read(example, [next(outputs) for _ in example.windows]) for example in examples]
-        progress(len(read))
     return read

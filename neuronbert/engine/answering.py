@@ -5,7 +5,7 @@ from typing import Any, BinaryIO, Callable, List, NamedTuple, Optional
 from neuronbert.artifact.manifest import PathLike
 from neuronbert.artifact.signatures import TrustedKey
 from neuronbert.engine.engine import Engine
-from neuronbert.engine.lines import answer_lines
+from neuronbert.engine.lines import Progress, answer_lines
 from neuronbert.tasks.base import Document, option_kinds, options_of
 from neuronbert.tasks.lines import SkippedLine
 
@@ -40,6 +40,7 @@ def answer_file(
     *,
     on_result: Callable[[Document], None],
     on_error: str = "fail",
+    progress: Progress = lambda done, total: None,
     variant: Optional[str] = None,
     threads: Optional[int] = None,
     trusted_key: TrustedKey = None,
@@ -51,7 +52,7 @@ def answer_file(
     """
     with Engine.for_many(artifact, variant=variant, threads=threads, trusted_key=trusted_key) as engine:
         encode_options, decode_options = options_of(option_kinds(engine.task), options)
-        results, skipped = answer_lines(engine, file, encode_options, decode_options, on_error)
+        results, skipped = answer_lines(engine, file, encode_options, decode_options, on_error, progress)
         for result in results:
             on_result(result)
     return skipped

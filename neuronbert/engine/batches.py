@@ -1,7 +1,7 @@
 """Puts rows of similar length into batches, and takes outputs apart again, for engine and runner alike. Pure."""
 
 from concurrent.futures import ThreadPoolExecutor
-from typing import Iterable, List, Optional, Sequence, Tuple
+from typing import Callable, Iterable, Iterator, List, Optional, Sequence, Tuple
 
 import numpy as np
 
@@ -9,6 +9,8 @@ from neuronbert.backends.base import Batch, Session, ThroughputPlan
 from neuronbert.backends.outputs import Output, Outputs, row_of
 from neuronbert.errors import UsageError
 from neuronbert.tasks.base import Row
+
+RowsDone = Callable[[int], None]  # how many of the rows of a call have their outputs
 
 
 def plan_batches(lengths: Sequence[int], plan: ThroughputPlan) -> List[List[int]]:
@@ -64,6 +66,11 @@ def uncollate(
     return [outputs for outputs in by_row if outputs is not None]
 
 
+def in_inputs(tell: Callable[[int], None], before: int, inputs: int, rows: int) -> RowsDone:
+    """Tells inputs where rows are done: the next ``inputs`` have so many ``rows``, and a batch has rows of several."""
+    return lambda done: tell(before + inputs * done // rows)
+
+
 def infer_rows(
     session: Session,
     rows: Sequence[Row],
@@ -71,10 +78,11 @@ def infer_rows(
     plan: ThroughputPlan,
     pad_id: int,
     pool: Optional[ThreadPoolExecutor] = None,
+    rows_done: RowsDone = lambda rows: None,
 ) -> List[Outputs]:
     """The outputs of each row, without padding, in the order of ``rows``.
 
-    With a ``pool`` as many batches run at once as the session allows.
+    With a ``pool`` as many batches run at once as the session allows. ``rows_done`` is called after each batch.
     """
     batches = plan_batches([len(row.input_ids) for row in rows], plan)
 
@@ -82,14 +90,27 @@ def infer_rows(
         return session.run(collate([rows[index] for index in batch], pad_id))
 
     results = pool.map(run, batches) if pool is not None and len(batches) > 1 else map(run, batches)
-    return uncollate(rows, specs, zip(batches, results))
+
+    def told() -> Iterator[Tuple[List[int], Outputs]]:
+        done = 0
+        for batch, outputs in zip(batches, results):
+            yield batch, outputs
+            done += len(batch)
+            rows_done(done)
+
+    return uncollate(rows, specs, told())
 
 
 def infer_concurrently(
-    session: Session, rows: Sequence[Row], specs: Sequence[Output], plan: ThroughputPlan, pad_id: int
+    session: Session,
+    rows: Sequence[Row],
+    specs: Sequence[Output],
+    plan: ThroughputPlan,
+    pad_id: int,
+    rows_done: RowsDone = lambda rows: None,
 ) -> List[Outputs]:
     """``infer_rows`` with as many batches at once as the session allows: one would leave its other streams idle."""
     if session.concurrency == 1:
-        return infer_rows(session, rows, specs, plan, pad_id)
+        return infer_rows(session, rows, specs, plan, pad_id, rows_done=rows_done)
     with ThreadPoolExecutor(session.concurrency) as pool:
-        return infer_rows(session, rows, specs, plan, pad_id, pool)
+        return infer_rows(session, rows, specs, plan, pad_id, pool, rows_done)

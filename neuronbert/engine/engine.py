@@ -11,7 +11,7 @@ from neuronbert.backends import load_backend
 from neuronbert.backends.base import Session, ThroughputPlan
 from neuronbert.backends.outputs import Outputs
 from neuronbert.checkpoint.tokenizer import Tokenizer
-from neuronbert.engine.batches import infer_rows, plan_batches
+from neuronbert.engine.batches import RowsDone, infer_rows, plan_batches
 from neuronbert.engine.loading import Loaded, load_tested, throughput_streams
 from neuronbert.errors import BackendFailed, positive
 from neuronbert.hardware.machine import compute_threads
@@ -144,22 +144,28 @@ class Engine:
         self,
         examples: Sequence[Example],
         answer_options: Union[DecodeOptions, Sequence[DecodeOptions]] = None,
+        rows_done: RowsDone = lambda rows: None,
     ) -> Iterator[Result]:
-        """The results of examples that ``encode`` made; ``answer_options`` are the same for all, or one for each."""
+        """The results of examples that ``encode`` made; ``answer_options`` are the same for all, or one for each.
+
+        ``rows_done`` is called after each batch.
+        """
         if answer_options is None:
             answer_options = self.task.DECODE_OPTIONS()
         if isinstance(answer_options, self.task.DECODE_OPTIONS):
             answer_options = [answer_options] * len(examples)
         if len(answer_options) != len(examples):
             raise ValueError(f"{len(answer_options)} answer options for {len(examples)} examples")
-        outputs = iter(self.outputs([row for example in examples for row in example.windows]))
+        outputs = iter(self.outputs([row for example in examples for row in example.windows], rows_done))
         for example, options in zip(examples, answer_options):
             yield self.task.decode(example, list(islice(outputs, len(example.windows))), options)
 
-    def outputs(self, rows: Sequence[Row]) -> List[Outputs]:
-        """The model's outputs for each row, without padding."""
+    def outputs(self, rows: Sequence[Row], rows_done: RowsDone = lambda rows: None) -> List[Outputs]:
+        """The model's outputs for each row, without padding; ``rows_done`` is called after each batch."""
         loaded = self._loaded_for(rows)
-        return infer_rows(loaded.session, rows, self.task.OUTPUTS, loaded.plan, self.tokenizer.pad_id, loaded.pool)
+        return infer_rows(
+            loaded.session, rows, self.task.OUTPUTS, loaded.plan, self.tokenizer.pad_id, loaded.pool, rows_done
+        )
 
     def close(self) -> None:
         """Release the threads and the loaded model; calls from then on raise BackendFailed."""

@@ -3,9 +3,10 @@
 from dataclasses import replace
 from heapq import merge
 from operator import itemgetter
-from typing import Any, BinaryIO, Iterable, Iterator, List, NamedTuple, Sequence, Tuple, Union
+from typing import Any, BinaryIO, Callable, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Tuple, Union
 
 from neuronbert.checkpoint.tokenizer import Tokenizer
+from neuronbert.engine.batches import in_inputs
 from neuronbert.engine.engine import Engine, chunks_of
 from neuronbert.errors import InputError, NeuronBertError, UsageError
 from neuronbert.tasks.base import DecodeOptions, Document, EncodeOptions, Example, Keywords, Result, Task
@@ -20,18 +21,27 @@ class PreparedLine(NamedTuple):
     options: DecodeOptions
 
 
+# Called with the lines that are read, and None; then with those that are answered, and how many there are.
+Progress = Callable[[int, Optional[int]], None]
+
+
 def answer_lines(
-    engine: Engine, file: BinaryIO, encode_options: EncodeOptions, decode_options: DecodeOptions, on_error: str
+    engine: Engine,
+    file: BinaryIO,
+    encode_options: EncodeOptions,
+    decode_options: DecodeOptions,
+    on_error: str,
+    progress: Progress = lambda done, total: None,
 ) -> Tuple[Iterator[Document], List[SkippedLine]]:
     """The result or error of each line of ``file``, in order, and the lines that were skipped.
 
     Every line is read before any is answered: InputError for the first broken one, unless ``on_error`` is "skip".
     """
-    lines = BoundedLines(file)
+    lines = _counted(BoundedLines(file), progress)
     prepared, skipped = prepare_lines(engine.task, engine.tokenizer, lines, encode_options, decode_options, on_error)
     refuse_no_input(engine.task, len(prepared) + len(skipped))
     errors = (line.document() for line in skipped)
-    return merge(answer_prepared(engine, prepared), errors, key=itemgetter("line")), skipped
+    return merge(answer_prepared(engine, prepared, progress), errors, key=itemgetter("line")), skipped
 
 
 def prepare_lines(
@@ -98,12 +108,25 @@ def with_keywords(options: Any, keywords: Keywords) -> Any:
     return replace(options, **known)
 
 
-def answer_prepared(engine: Engine, prepared: Sequence[PreparedLine]) -> Iterator[Document]:
+def answer_prepared(
+    engine: Engine, prepared: Sequence[PreparedLine], progress: Progress = lambda done, total: None
+) -> Iterator[Document]:
     """One result for each prepared line, in order."""
+    total, done = len(prepared), 0
+    progress(0, total)
     for chunk in chunks_of(prepared):
-        results = engine.answer_encoded([line.example for line in chunk], [line.options for line in chunk])
+        rows = sum(len(line.example.windows) for line in chunk)
+        told = in_inputs(lambda lines: progress(lines, total), done, len(chunk), rows)
+        results = engine.answer_encoded([line.example for line in chunk], [line.options for line in chunk], told)
         for line, result in zip(chunk, results):
             yield result_of(engine.task, line, result)
+        done += len(chunk)
+
+
+def _counted(lines: Iterable[bytes], progress: Progress) -> Iterator[bytes]:
+    for number, line in enumerate(lines, start=1):
+        progress(number, None)
+        yield line
 
 
 def result_of(task: Task, line: PreparedLine, result: Result) -> Document:

@@ -36,6 +36,12 @@ CONTEXT = "Jim Henson built the first Kermit in 1955 from his mother's old coat.
 QUESTION = "Who built the first Kermit?"
 
 
+@pytest.fixture(autouse=True)
+def no_progress(monkeypatch):
+    """However long a busy machine takes: tests/cli/test_progress.py is about those lines."""
+    monkeypatch.setattr("neuronbert.cli.progress.DELAY_S", 3600.0)
+
+
 def invoke(capsys, *arguments):
     """(exit code, stdout, stderr) of one command line."""
     code = run([str(argument) for argument in arguments])
@@ -300,7 +306,7 @@ def test_run_refuses_an_output_that_exists(capsys, tmp_path, echo_artifact):
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
-        (["--workers", 10_000], 2, "10000 workers"),
+        (["--workers", 10_000], 2, "10,000 workers"),
         (["--doc-stride", 9999], 2, "9999"),
         (["--variant", "gpu"], 1, "gpu"),
     ],

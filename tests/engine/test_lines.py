@@ -99,6 +99,20 @@ def test_deep_nesting_is_an_error_of_its_line(engine, depth, field):
     assert "error" in documents[1] or field == "other"
 
 
+def test_progress_counts_what_is_read_and_then_what_is_answered(engine):
+    lines = "".join(json.dumps({**GOOD, "context": CONTEXT * (1 + number % 30)}) + "\n" for number in range(100))
+    told = []
+    results, _ = answer_lines(
+        engine, io.BytesIO(lines.encode()), *options_of(option_kinds(question_answering), {}), "fail",
+        lambda done, total: told.append((done, total)),
+    )  # fmt: skip
+    assert told == [(number, None) for number in range(1, 101)]
+    assert len(list(results)) == 100
+    answered = told[100:]
+    assert answered[0] == (0, 100) and answered[-1] == (100, 100)
+    assert answered == sorted(answered) and len(set(answered)) > 10  # it moves with the batches
+
+
 def test_a_reason_may_quote_anything():
     line = json_line(SkippedLine(3, "a \udc80 b", "é").document())
     assert json.loads(line.encode("utf-8")) == {"line": 3, "id": "é", "error": "a \udc80 b"}

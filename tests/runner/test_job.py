@@ -274,7 +274,7 @@ def test_an_output_that_exists_is_refused_before_any_work(tmp_path):
         ({"artifact": "nothing"}, ArtifactError, "nothing"),
         ({"input": "nothing"}, InputError, "cannot read nothing"),
         ({"on_error": "stop"}, UsageError, "stop"),
-        ({"workers": 10_000}, UsageError, "10000 workers"),
+        ({"workers": 10_000}, UsageError, "10,000 workers"),
         ({"doc_stride": 9999}, UsageError, "9999"),
         ({"variant": "gpu"}, ArtifactError, "gpu"),
     ],

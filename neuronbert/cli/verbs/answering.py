@@ -53,8 +53,13 @@ def _answer_file(artifact: str, input_: str, on_error: str, as_json: bool, **opt
 
     results: List[Dict[str, Any]] = []
     on_result = results.append if as_json else lambda result: put(to_json(result))
-    with open_lines(input_, hint="--input FILE.jsonl, or - for stdin") as file:
-        skipped = answer_file(artifact, file, on_error=on_error, on_result=on_result, **options)
+    with open_lines(input_, hint="--input FILE.jsonl, or - for stdin") as file, Progress("loading") as shown:
+        reading, answering = shown.then("reading", "lines"), shown.then("answering", "lines")
+
+        def progress(done: int, total: Optional[int]) -> None:
+            (reading if total is None else answering)(done, total)
+
+        skipped = answer_file(artifact, file, on_error=on_error, on_result=on_result, progress=progress, **options)
     if as_json:
         put(to_json({"results": results, "skipped": [line._asdict() for line in skipped]}, indent=2))
     for line in skipped:

@@ -38,8 +38,8 @@ def evaluate(artifact: str, data: str, as_json: bool, **options: Any) -> None:
     from neuronbert.benchmark.evaluation import evaluate_artifact
     from neuronbert.cli.tables import evaluation_text
 
-    with Progress("answering", "questions") as progress:
-        report = evaluate_artifact(artifact, data, progress=progress, **options)
+    with Progress("loading") as shown:
+        report = evaluate_artifact(artifact, data, progress=shown.then("answering", "questions"), **options)
     show(as_json, report.as_dict(), lambda: evaluation_text(report.tables()))
 
 
