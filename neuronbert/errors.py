@@ -26,6 +26,10 @@ class NeuronBertError(Exception):
     def __str__(self) -> str:
         return self.message if self.hint is None else f"{self.message}\n  try: {self.hint}"
 
+    def at(self, place: str) -> "NeuronBertError":
+        """The same error with the place of what was wrong in front."""
+        return type(self)(f"{place}: {self.message}", hint=self.hint)
+
     def __reduce__(self) -> Tuple[Any, ...]:
         return _rebuild, (type(self), self.message, self.hint)
 

@@ -9,11 +9,12 @@ from neuronbert.backends.base import Batch
 from neuronbert.backends.outputs import Outputs, stacked
 from neuronbert.checkpoint.tokenizer import Tokenizer
 from neuronbert.engine.encoded import encoded_batch, refuse_foreign_tokens
-from neuronbert.errors import InputError, NeuronBertError
+from neuronbert.errors import NeuronBertError
 from neuronbert.runner.placement import Placement
 from neuronbert.runner.requests import Finish, Request, Row, now_s
 from neuronbert.tasks import load_task
 from neuronbert.tasks.base import DecodeOptions, EncodeOptions, Example, Input, option_kinds, options_of
+from neuronbert.tasks.encoding import encode_each
 
 Options = Tuple[EncodeOptions, DecodeOptions]
 
@@ -51,7 +52,7 @@ class RequestFactory:
             outcome
             if isinstance(outcome, NeuronBertError)
             else self._of_example(outcome, decode_options, submitted, False)
-            for outcome in self._encode_all(inputs, encode_options)
+            for outcome in encode_each(self.task, self.tokenizer, inputs, encode_options)
         ]
 
     def of_tokens(
@@ -69,15 +70,6 @@ class RequestFactory:
     def of_batch(self, batch: Batch) -> Request:
         """The request of rows that stay together, whose result is their Outputs."""
         return self._new(now_s(), (), lambda outputs: outputs[0], batch=batch)
-
-    def _encode_all(self, inputs: Sequence[Input], options: EncodeOptions) -> List[Union[Example, NeuronBertError]]:
-        """Encode all together; if that fails, each alone, so that only the inputs at fault have an error."""
-        try:
-            return list(self.task.encode(self.tokenizer, inputs, options))
-        except InputError as error:
-            if len(inputs) == 1:
-                return [error]
-        return [outcome for asked in inputs for outcome in self._encode_all([asked], options)]
 
     def _of_example(self, example: Example, options: DecodeOptions, submitted: float, breakdown: bool) -> Request:
         task = self.task

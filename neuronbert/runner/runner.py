@@ -33,6 +33,7 @@ from neuronbert.runner.request_factory import Options, RequestFactory
 from neuronbert.runner.settings import Limits, Settings
 from neuronbert.runner.sigterm import SigtermHandler, end_process
 from neuronbert.tasks.base import Input
+from neuronbert.tasks.encoding import place_in
 
 MAP_CHUNK = 32  # inputs tokenised together
 
@@ -212,19 +213,22 @@ class Runner:
     def map(self, pairs: Iterable[Input], *, on_error: str = "raise", **keywords: Any) -> Iterator[Any]:
         """The result of each input of the task, in order, over any number in bounded memory.
 
+        An error names its input by its place, counted from 0: ``inputs[7]``.
         Where the queue is full it waits in a line, which takes turns with ``submit``: neither keeps the other out.
         ``on_error="yield"`` gives an input's error in its place instead of raising.
         """
         self._admission.refuse_elsewhere()
         if on_error not in ("raise", "yield"):
             raise UsageError(f"on_error is {shown_value(on_error)}", hint="raise or yield")
+        if not isinstance(pairs, Iterable):
+            raise InputError(f"map takes many inputs, not {shown_value(pairs)}", hint="a list of them, or a generator")
         return self._mapped(iter(pairs), self._requests.options(keywords), on_error)
 
     def _mapped(self, source: Iterator[Input], options: Options, on_error: str) -> Iterator[Any]:
         waiting: Deque[Future[Any]] = deque()
         try:
-            for chunk in iter(lambda: list(itertools.islice(source, MAP_CHUNK)), []):
-                for future in self._submit_all(chunk, options):
+            for number, chunk in enumerate(iter(lambda: list(itertools.islice(source, MAP_CHUNK)), [])):
+                for future in self._submit_all(chunk, options, number * MAP_CHUNK):
                     waiting.append(future)
                     # As many as may wait: more would only be kept here instead of in the queue.
                     while len(waiting) > self._statistics.max_queue or (waiting and waiting[0].done()):
@@ -236,18 +240,19 @@ class Runner:
                 for future in waiting:
                     future.cancel()
 
-    def _submit_all(self, inputs: Sequence[Input], options: Options) -> Iterator["Future[Any]"]:
+    def _submit_all(self, inputs: Sequence[Input], options: Options, first: int) -> Iterator["Future[Any]"]:
+        """Their futures; an error names its input by its place, ``first`` and on."""
         self._admission.refuse_elsewhere()
-        for request in self._requests.of_inputs(inputs, options):
+        for number, request in enumerate(self._requests.of_inputs(inputs, options), first):
             if isinstance(request, NeuronBertError):
                 failed: Future[Any] = Future()
-                failed.set_exception(request)
+                failed.set_exception(request.at(place_in(number)))
                 yield failed
                 continue
             try:
                 self._admission.admit(request, None, wait=True)
             except InputError as error:
-                request.future.set_exception(error)
+                request.future.set_exception(error.at(place_in(number)))
             yield request.future
 
     # ------------------------------------------------------------------ watching

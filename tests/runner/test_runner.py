@@ -124,6 +124,37 @@ def test_one_bad_request_between_good_ones(runner, texts, expected):
         runner.submit("Who?", "")
 
 
+@pytest.mark.parametrize(
+    ("wrong", "text"),
+    [
+        ("Who?", "'Who?' is not a question with its context"),
+        (("Who?", "It was me.", "or him"), "('Who?', 'It was me.', 'or him') is not a question"),
+        (None, "None is not a question with its context"),
+        (5, "5 is not a question with its context"),
+        ({"question": "Who?"}, "{'question': 'Who?'} is not a question with its context"),
+        ({"question": "", "context": "It was me."}, "`question` cannot be empty"),
+        (("Who?", "word " * 200_000), "this request needs "),
+    ],
+)
+def test_map_says_which_input_is_wrong_and_what_it_must_be(runner, texts, expected, wrong, text):
+    pairs = [*texts[:40], wrong, texts[40]]
+    found = list(runner.map(pairs, on_error="yield"))
+    assert found[40].message.startswith(f"inputs[40]: {text}") and found[40].hint
+    assert [*found[:40], found[41]] == expected[:41]
+    with pytest.raises(InputError, match=r"^inputs\[40\]: "):
+        list(runner.map(pairs))
+
+
+def test_map_takes_what_the_pipeline_takes(runner, texts, expected):
+    assert (
+        list(runner.map({"question": question, "context": context} for question, context in texts[:5])) == expected[:5]
+    )
+    with pytest.raises(InputError, match="map takes many inputs, not 5"):
+        runner.map(5)
+    with pytest.raises(UsageError, match="on_error is 'perhaps'"):
+        runner.map([], on_error="perhaps")
+
+
 def test_a_document_that_is_too_long_is_refused_by_itself(runner, texts, expected):
     with pytest.raises(InputError, match=r"needs \d+ windows, and the runner takes 256"):
         runner.submit("Who?", "word " * 200_000)

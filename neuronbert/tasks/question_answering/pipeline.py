@@ -10,7 +10,8 @@ import sys
 import types
 import warnings
 from collections.abc import Iterable
-from itertools import islice
+from contextlib import contextmanager
+from itertools import count, islice
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple, Union
 
@@ -18,6 +19,7 @@ import neuronbert
 from neuronbert.checkpoint.tokenizer import Tokenizer
 from neuronbert.errors import InputError, positive
 from neuronbert.tasks.base import Answerer, Keywords, option_names, options_of
+from neuronbert.tasks.encoding import place_in
 from neuronbert.tasks.question_answering.answers import Answer, AnswerOptions, single
 from neuronbert.tasks.question_answering.lines import Pair
 from neuronbert.tasks.question_answering.windows import WindowOptions
@@ -125,10 +127,18 @@ class QuestionAnsweringPipeline:
     def _stream(
         self, items: Iterator[Any], batch_size: int, window_options: WindowOptions, answer_options: AnswerOptions
     ) -> Iterator[Result]:
-        for chunk in iter(lambda: list(islice(items, batch_size)), []):
-            pairs = [_pair(item) for item in chunk]
-            for ranked in self.model.answer(pairs, window_options, answer_options):
-                yield single(ranked)
+        for first in count(0, batch_size):
+            pairs = [_pair_at(number, item) for number, item in enumerate(islice(items, batch_size), first)]
+            if not pairs:
+                return
+            try:
+                answers = self.model.answer(pairs, window_options, answer_options)
+            except InputError:
+                for number, pair in enumerate(pairs, first):
+                    with _named(number):
+                        self.model.answer([pair], window_options, answer_options)
+                raise
+            yield from map(single, answers)
 
 
 def read_inputs(inputs: Sequence[Any], keywords: Keywords) -> Union[List[Pair], Iterator[Any]]:
@@ -141,9 +151,14 @@ def read_inputs(inputs: Sequence[Any], keywords: Keywords) -> Union[List[Pair], 
         return _iterate(items)
     if isinstance(items, dict) or _is_sample(items):
         items = [items]
+    elif isinstance(items, str):
+        items = items[:1]  # the old pipeline took a text for a list of letters, and refused the first
     elif not isinstance(items, Iterable):
         raise InputError(f"Invalid arguments {dict(keywords)}")
-    return [pair for item in items for pair in _pairs(item)]
+    forms = [form for item in items for form in _forms(item)]
+    if len(forms) == 1:
+        return [_pair(forms[0])]
+    return [_pair_at(number, form) for number, form in enumerate(forms)]
 
 
 def _find_items(inputs: Sequence[Any], keywords: Keywords) -> Any:
@@ -178,12 +193,26 @@ def _pairs_of_lists(questions: Any, contexts: Any) -> List[Tuple[Any, Any]]:
     return list(zip(questions, contexts))
 
 
-def _pairs(item: Any) -> List[Pair]:
-    """An item's pair; several if it is a dictionary of lists."""
+def _forms(item: Any) -> List[Any]:
+    """An item, or several if it is a dictionary of lists."""
     if isinstance(item, dict) and isinstance(item.get("question"), list) and "context" in item:
         pairs = _pairs_of_lists(item["question"], item["context"])
-        return [_pair({"question": question, "context": context}) for question, context in pairs]
-    return [_pair(item)]
+        return [{"question": question, "context": context} for question, context in pairs]
+    return [item]
+
+
+@contextmanager
+def _named(number: int) -> Iterator[None]:
+    """Name the place of an input, one of several, in the error that it is refused with."""
+    try:
+        yield
+    except InputError as error:
+        raise error.at(place_in(number)) from None
+
+
+def _pair_at(number: int, item: Any) -> Pair:
+    with _named(number):
+        return _pair(item)
 
 
 def _pair(item: Any) -> Pair:

@@ -93,14 +93,16 @@ def window_lengths(tokenizer: Tokenizer, options: WindowOptions) -> Tuple[int, i
 
 
 def encode_examples(
-    tokenizer: Tokenizer, pairs: Sequence[Tuple[str, str]], options: WindowOptions = WindowOptions()
+    tokenizer: Tokenizer, pairs: Sequence[Any], options: WindowOptions = WindowOptions()
 ) -> List[Example]:
     """Cut every (question, context) into windows; a text that occurs several times is encoded once.
 
-    InputError for a question or context that is empty or no str, and for a question that leaves no room for the
-    context. A context without a single token (only zero-width characters, say) gives one window with no context.
+    A pair may also be a dictionary of both. InputError for a question or context that is empty or no str, and for a
+    question that leaves no room for the context. A context without a single token (only zero-width characters, say)
+    gives one window with no context.
     """
     max_seq_len, doc_stride = window_lengths(tokenizer, options)
+    pairs = list(map(as_pair, pairs))
     for question, context in pairs:
         check_text("question", question)
         check_text("context", context)
@@ -113,6 +115,20 @@ def encode_examples(
         _cut(tokenizer, pair, encodings[pair[0]], encodings[pair[1]], max_seq_len, doc_stride, options.max_question_len)
         for pair in pairs
     ]
+
+
+def as_pair(asked: Any) -> Tuple[Any, Any]:
+    """The question and the context of an input in any of its forms; InputError for what is none of them."""
+    if isinstance(asked, dict) and "question" in asked and "context" in asked:
+        return asked["question"], asked["context"]
+    if hasattr(asked, "question_text") and hasattr(asked, "context_text"):  # transformers' SquadExample
+        return asked.question_text, asked.context_text
+    if isinstance(asked, (tuple, list)) and len(asked) == 2:
+        return asked[0], asked[1]
+    raise InputError(
+        f"{shown_value(asked)} is not a question with its context",
+        hint='("Who was it?", "It was me."), or {"question": "Who was it?", "context": "It was me."}',
+    )
 
 
 def check_text(name: str, text: Any) -> None:

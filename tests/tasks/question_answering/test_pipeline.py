@@ -259,6 +259,36 @@ def test_errors_are_those_of_the_old_pipeline(qa, call, kind, text):
     assert isinstance(caught.value, NeuronBertError)
 
 
+GOOD = {"question": Q1, "context": C1}
+
+
+@pytest.mark.parametrize(
+    ("wrong", "kind", "text"),
+    [
+        ({"question": "", "context": C1}, InputError, "inputs[2]: `question` cannot be empty"),
+        ({"question": Q1, "context": ""}, InputError, "inputs[2]: `context` cannot be empty"),
+        ({"question": Q1}, KeyError, "inputs[2]: You need to provide a dictionary with keys"),
+        ({"question": Q1, "context": 5}, InputError, "inputs[2]: the context is of type int, not str"),
+        ({"question": "why " * 400, "context": C1}, InputError, "inputs[2]: a question of 400 tokens"),
+        ("text", InputError, "inputs[2]: text argument needs to be of type"),
+    ],
+)
+@pytest.mark.parametrize("batch_size", [1, 2, 5])
+def test_an_error_names_the_input_that_is_wrong(qa, wrong, kind, text, batch_size):
+    items = [GOOD, GOOD, wrong, GOOD]
+    for asked in (items, iter(items)):
+        with pytest.raises(kind) as caught:
+            list(qa(asked if isinstance(asked, list) else (item for item in asked), batch_size=batch_size))
+        assert caught.value.message.startswith(text)
+
+
+def test_an_engine_names_it_too_in_whatever_chunk_it_is(engine):
+    with pytest.raises(InputError, match=r"^inputs\[700\]: `question` cannot be empty"):
+        engine.answer([(Q1, C1)] * 700 + [("", C1)])
+    with pytest.raises(InputError, match=r"^`question` cannot be empty"):
+        engine.answer([("", C1)])
+
+
 @pytest.mark.parametrize("value", [5, b"Who?", ["Who?"]])
 def test_text_that_is_none_is_refused_by_its_type(qa, value):
     for wrong in (item(Q1, value), SquadExample(value, C1)):
