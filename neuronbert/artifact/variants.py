@@ -47,7 +47,7 @@ def refuse_unasked(artifact: Artifact, variant: Variant, name: Optional[str]) ->
 
 def _choose(artifact: Artifact, name: Optional[str]) -> Variant:
     variants = _called(artifact, name)
-    unmet = {variant["name"]: unmet_requirements(variant["requires"]) for variant in variants}
+    unmet = {variant["name"]: _unmet(variant) for variant in variants}
     unasked = []
     for variant in variants:
         if not unmet[variant["name"]]:
@@ -64,6 +64,16 @@ def _choose(artifact: Artifact, name: Optional[str]) -> Variant:
         f"{artifact.folder} has no variant for this machine: {lacks or 'it has no variants'}",
         hint=install_command(*extras) if extras else "neuronbert doctor, or compile the checkpoint on this machine",
     )
+
+
+def _unmet(variant: Variant) -> List[str]:
+    """What this machine lacks: of what the manifest asks for, and for the backend, whatever the manifest says."""
+    unmet = unmet_requirements(variant["requires"])
+    if variant["backend"] not in BACKENDS:
+        return unmet
+    device = backend_module(variant["backend"]).DEVICE
+    asked = str(variant["requires"].get("device", "cpu"))
+    return unmet if device == "cpu" or asked.startswith(device) else [*unmet, f"a {device} device, not {asked!r}"]
 
 
 def _called(artifact: Artifact, name: Optional[str]) -> List[Variant]:

@@ -111,7 +111,8 @@ class TorchScriptSession:
         model = self._model
         if model is None:
             raise BackendFailed("this session is closed")
-        tensors = [self._torch.from_numpy(np.ascontiguousarray(field)) for field in batch[: self._inputs]]
+        arrays = [np.require(field, requirements=["C", "W"]) for field in batch[: self._inputs]]
+        tensors = [self._torch.from_numpy(array) for array in arrays]
         try:
             with self._torch.inference_mode():
                 results = model(*tensors)

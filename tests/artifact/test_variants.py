@@ -12,6 +12,7 @@ from neuronbert.artifact.variants import choose_variants
 from neuronbert.backends import BACKENDS, backend_module
 from neuronbert.benchmark.points import chosen_variants
 from neuronbert.errors import ArtifactError, BackendFailed
+from neuronbert.hardware import requirements
 
 
 def artifact_of(*variants: str, **more) -> Artifact:
@@ -59,10 +60,28 @@ def test_a_backend_s_name_never_means_another_backend_s_variant():
         choose_variants(artifact_of("echo=torchscript", "echo-fp32"), "echo")
 
 
-def test_a_backend_s_name_has_all_of_its_buckets():
-    artifact = artifact_of("neuron-b1-s128-p1", "neuron-b1-s384-p1", sequence_length=128)
+def test_a_backend_s_name_has_all_of_its_buckets(monkeypatch):
+    monkeypatch.delenv("NEURONBERT_EMULATE", raising=False)
+    monkeypatch.setattr(requirements, "has_inferentia", lambda: True)
+    device = {"device": "neuron"}
+    artifact = artifact_of("neuron-b1-s128-p1", "neuron-b1-s384-p1", sequence_length=128, requires=device)
     assert names_of(artifact, "neuron") == ["neuron-b1-s128-p1", "neuron-b1-s384-p1"]
     assert names_of(artifact, "neuron-b1-s128-p1") == ["neuron-b1-s128-p1"]
+
+
+@pytest.mark.parametrize("requires", [{}, {"device": "cpu"}, {"device": "neuron"}, {"device": "neuron-emulated"}])
+def test_inferentia_variants_are_loaded_only_where_the_machine_has_it(monkeypatch, requires):
+    """Whatever device the manifest asks for: it is the stranger's word."""
+    monkeypatch.delenv("NEURONBERT_EMULATE", raising=False)
+    artifact = artifact_of("neuron-b1-s128-p1", requires=requires)
+    with pytest.raises(ArtifactError, match="has no variant for this machine"):
+        choose_variants(artifact)
+    monkeypatch.setattr(requirements, "has_inferentia", lambda: True)
+    if requires == {"device": "neuron"}:
+        assert names_of(artifact) == ["neuron-b1-s128-p1"]
+    else:
+        with pytest.raises(ArtifactError, match="has no variant for this machine"):
+            choose_variants(artifact)
 
 
 def test_a_trusted_signature_has_asked_for_everything():
