@@ -282,7 +282,7 @@ def test_run_under_json_is_one_document(capsys, tmp_path, echo_artifact):
 def test_doctor_says_what_this_machine_can_run(capsys):
     code, out, _ = invoke(capsys, "doctor", "--json")
     assert code == 0
-    assert {"name", "found"} <= set(json.loads(out)[0])
+    assert {"name", "found"} <= set(json.loads(out)["checks"][0])
 
 
 # What is refused: one line with the value, a try: line, nothing written.

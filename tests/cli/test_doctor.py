@@ -1,9 +1,13 @@
 import configparser
+import http.server
+import importlib.util
 import json
 import os
 import re
+import socket
 import subprocess
 import sys
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,8 +16,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from neuronbert.backends import backend_module
+from neuronbert.cli.doctor import hub
 from neuronbert.cli.doctor.examination import CHECKS, examine, render
-from neuronbert.cli.doctor.facts import COMPILING, ENGINES, REQUIRED, Facts, hub_cache
+from neuronbert.cli.doctor.facts import COMPILING, ENGINES, REQUIRED, Facts, gather, hub_cache, with_emulation
 from neuronbert.cli.doctor.machine_checks import FAIL, GIB, OK, THREAD_VARIABLES, WARN, Check
 from neuronbert.hardware.neuron import FIRST_REAL_NEURON
 
@@ -84,18 +89,18 @@ def check(name, facts, **changes):
 
 
 def test_a_healthy_cpu_machine_and_a_healthy_inf1_machine_have_nothing_to_mend():
-    assert {item.status for item in examine(HEALTHY)} == {OK}
-    assert {item.status for item in examine(INF1)} == {OK}
-    assert [item.mend for item in examine(HEALTHY)] == [None] * len(CHECKS)
+    assert {item.status for item in examine(HEALTHY).checks} == {OK}
+    assert {item.status for item in examine(INF1).checks} == {OK}
+    assert [item.mend for item in examine(HEALTHY).checks] == [None] * len(CHECKS)
 
 
 def test_this_machine_can_be_examined():
-    checks = examine()
+    checks = examine().checks
     assert [item.name for item in checks] == list(CHECKS)
     by_name = {item.name: item for item in checks}
     assert by_name["python"].status == OK
     assert by_name["libraries"].status == OK and "numpy" in by_name["libraries"].found
-    json.dumps([item._asdict() for item in checks])
+    json.dumps(examine().as_dict())
 
 
 CASES = [
@@ -175,6 +180,13 @@ CASES = [
     ),
     ("hub", env(TRANSFORMERS_OFFLINE="true"), OK, "offline by TRANSFORMERS_OFFLINE", None),
     ("hub", env(HF_HUB_OFFLINE="0"), OK, "online, without a token", None),
+    (
+        "hub",
+        {"hub_unreachable": "no route"},
+        WARN,
+        "https://huggingface.co cannot be reached (no route)",
+        "HTTPS_PROXY",
+    ),
     ("hub", env(HF_TOKEN="hf_secret"), OK, "online, with a token", None),
     (
         "torch-neuron",
@@ -329,13 +341,13 @@ def test_what_each_check_finds_on_inf1(name, changes, status, found, mend):
 
 
 def test_a_token_is_never_shown():
-    report = render(examine(replace(HEALTHY, environ={"HF_TOKEN": "hf_secret"})))
+    report = render(examine(replace(HEALTHY, environ={"HF_TOKEN": "hf_secret"})).checks)
     assert "with a token" in report and "hf_secret" not in report
 
 
 def test_a_check_that_breaks_says_so_and_the_others_go_on(monkeypatch):
     monkeypatch.setitem(CHECKS, "cpu", lambda facts: 1 / 0)
-    checks = {item.name: item for item in examine(HEALTHY)}
+    checks = {item.name: item for item in examine(HEALTHY).checks}
     assert checks["cpu"].status == WARN
     assert checks["cpu"].found == "could not be examined: ZeroDivisionError: division by zero"
     assert checks["threads"].status == OK
@@ -345,7 +357,7 @@ def test_it_works_where_numpy_does_not():
     """Every backend imports numpy: without it no engine can be named, and the rest of the report is as usual."""
     code = (
         "import sys; sys.modules['numpy'] = None; from neuronbert.cli.doctor.examination import examine; "
-        "print([check.name for check in examine() if check.status == 'fail'])"
+        "print([check.name for check in examine().checks if check.status == 'fail'])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "'engines'" in done.stdout and "'libraries'" not in done.stdout
@@ -356,7 +368,7 @@ def test_a_machine_that_cannot_be_looked_at_is_reported(monkeypatch):
         raise FileNotFoundError(2, "No such file or directory")
 
     monkeypatch.setattr(os, "getcwd", deleted)
-    (only,) = examine()
+    (only,) = examine().checks
     assert only.status == FAIL and "FileNotFoundError" in only.found
 
 
@@ -367,7 +379,9 @@ def test_a_machine_that_cannot_be_looked_at_is_reported(monkeypatch):
     )
 )
 def test_no_value_of_a_variable_breaks_a_check(environ):
-    assert not [item for item in examine(replace(HEALTHY, environ=environ)) if "could not be examined" in item.found]
+    assert not [
+        item for item in examine(replace(HEALTHY, environ=environ)).checks if "could not be examined" in item.found
+    ]
 
 
 def test_the_report_lines_up_and_counts():
@@ -409,3 +423,76 @@ def test_the_bounds_are_those_of_setup_cfg():
     assert bounds(extras, "compile") == COMPILING
     assert backend_module("torchscript").REQUIREMENTS["torch"] == COMPILING["torch"]
     assert bounds(extras, "inf1")["torch-neuron"] == FIRST_REAL_NEURON
+
+
+class Silent(http.server.BaseHTTPRequestHandler):
+    def do_HEAD(self):
+        self.send_error(int(self.path.strip("/") or 404))
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture()
+def server(monkeypatch):
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    with http.server.HTTPServer(("127.0.0.1", 0), Silent) as serving:
+        thread = threading.Thread(target=serving.serve_forever, daemon=True)
+        thread.start()
+        yield f"http://127.0.0.1:{serving.server_address[1]}"
+        serving.shutdown()
+
+
+@pytest.mark.parametrize("status", [404, 401, 503])
+def test_a_hub_that_answers_anything_is_there(server, status):
+    assert hub.why_unreachable(f"{server}/{status}") is None
+
+
+def test_a_hub_that_cannot_be_reached_says_why(monkeypatch):
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))  # and does not listen
+        port = listening.getsockname()[1]
+        assert "refused" in str(hub.why_unreachable(f"http://127.0.0.1:{port}"))
+    assert hub.why_unreachable("no address") is not None
+    monkeypatch.setattr(hub, "_ask", lambda *_: threading.Event().wait(5))
+    assert hub.why_unreachable("http://127.0.0.1", timeout_s=0.05) == "no answer within 0.05 s"
+
+
+@pytest.mark.parametrize("offline", [False, True])
+def test_the_hub_is_asked_unless_a_variable_says_offline(monkeypatch, offline):
+    asked = []
+    monkeypatch.setattr(hub, "why_unreachable", lambda address: asked.append(address) or "no route")
+    monkeypatch.setenv("HF_ENDPOINT", "http://mirror")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1" if offline else "0")
+    monkeypatch.delenv("TRANSFORMERS_OFFLINE", raising=False)
+    assert gather().hub_unreachable == (None if offline else "no route")
+    assert asked == ([] if offline else ["http://mirror"])
+
+
+@pytest.mark.parametrize(
+    ("variable", "module", "found", "mend"),
+    [
+        ("inf1.xlarge", "psutil", "psutil is not installed", "neuronbert[emulator]"),
+        ("inf9.huge", "none", "there is no instance type 'inf9.huge'", "one of inf1.xlarge"),
+    ],
+)
+def test_an_emulator_that_cannot_be_has_another_advice_than_what_was_just_done(
+    monkeypatch, variable, module, found, mend
+):
+    monkeypatch.setitem(sys.modules, "neuronbert.emulator.tools", None) if module == "none" else None
+    if module == "psutil":
+        monkeypatch.delitem(sys.modules, "neuronbert.emulator.tools", raising=False)
+        monkeypatch.setitem(sys.modules, "psutil", None)
+        find_spec = importlib.util.find_spec
+        monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "psutil" else find_spec(name))
+    facts = with_emulation(replace(HEALTHY, environ={"NEURONBERT_EMULATE": variable}))
+    check = CHECKS["inferentia"](facts)
+    assert check.status == FAIL and found in check.found and mend in str(check.mend)
+    assert f"export NEURONBERT_EMULATE={variable}" not in str(check.mend)
+
+
+def test_what_is_sent_along_holds_no_variable():
+    document = examine(replace(HEALTHY, environ={"HF_TOKEN": "hf_secret"})).as_dict()
+    assert {"checks", "python", "libraries", "cpu_flags", "hub_unreachable"} <= set(document)
+    assert "hf_secret" not in json.dumps(document) and "environ" not in document

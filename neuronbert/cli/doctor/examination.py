@@ -1,7 +1,7 @@
 """The doctor's report: every check in its order, and the checks as text for a person."""
 
 from functools import partial
-from typing import Callable, Dict, List, Optional, Sequence
+from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence
 
 from neuronbert.cli.doctor import machine_checks, neuron_checks
 from neuronbert.cli.doctor.facts import ENGINES, Facts, gather
@@ -28,14 +28,27 @@ CHECKS: Dict[str, CheckFunction] = {
 }
 
 
-def examine(facts: Optional[Facts] = None) -> List[Check]:
+class Examination(NamedTuple):
+    """The checks, and what they looked at; None where that failed."""
+
+    checks: List[Check]
+    facts: Optional[Facts]
+
+    def as_dict(self) -> Dict[str, Any]:
+        """As plain JSON data: the checks, and beside them each fact by its name."""
+        facts = {} if self.facts is None else self.facts.as_dict()
+        return {"checks": [check._asdict() for check in self.checks], **facts}
+
+
+def examine(facts: Optional[Facts] = None) -> Examination:
     """Every check, in the order of the report; a check that breaks reports that itself. Never raises."""
     if facts is None:
         try:
             facts = gather()
         except Exception as error:
-            return [Check("machine", FAIL, f"could not be looked at: {type(error).__name__}: {error}")]
-    return [_checked(name, check, facts) for name, check in CHECKS.items()]
+            broken = Check("machine", FAIL, f"could not be looked at: {type(error).__name__}: {error}")
+            return Examination([broken], None)
+    return Examination([_checked(name, check, facts) for name, check in CHECKS.items()], facts)
 
 
 def render(checks: Sequence[Check]) -> str:

@@ -6,10 +6,12 @@ import platform
 import shutil
 import sys
 from dataclasses import dataclass, field, replace
-from typing import Dict, FrozenSet, Mapping, Optional, Tuple
+from typing import Any, Dict, FrozenSet, Mapping, Optional, Tuple
 
 from neuronbert.backends import BACKENDS, backend_module
+from neuronbert.cli.doctor import hub
 from neuronbert.hardware import machine, neuron
+from neuronbert.hardware.libraries import optional_imports
 
 # The bounds of setup.cfg, by extra: they must be known where neuronbert runs from a checkout.
 REQUIRED = {"click": ">=8.0", "fastjsonschema": ">=2.21", "numpy": ">=1.20", "tokenizers": ">=0.13.3"}
@@ -64,6 +66,7 @@ class Facts:
     disk_free_bytes: int = 0
     hub_cache: str = ""
     hub_cache_exists: bool = False
+    hub_unreachable: Optional[str] = None  # why; None where it answers, and where a variable says offline
     neuron_devices: Tuple[str, ...] = ()
     unreachable_devices: Tuple[str, ...] = ()  # devices this user may not open
     inferentia_chips: int = 0  # on the PCI bus, with a driver or without
@@ -71,10 +74,16 @@ class Facts:
     neuron_ls: Optional[str] = None  # what `neuron-ls -j` printed; None where there is no such tool
     emulated: Optional[str] = None  # the instance type that is emulated in this environment
     emulation_error: Optional[str] = None  # why it cannot be
+    emulation_mend: Optional[str] = None  # what to do about that
+
+    def as_dict(self) -> Dict[str, Any]:
+        """As plain JSON data, without the environment: nobody should send his secrets along."""
+        known = {name: value for name, value in vars(self).items() if name != "environ"}
+        return {**known, "cpu_flags": sorted(self.cpu_flags)}
 
 
 def gather() -> Facts:
-    """The facts about this process and machine; a few tens of ms, no engine is imported."""
+    """The facts about this process and machine; a few tens of ms, and the time the hub takes; imports no engine."""
     folder = os.getcwd()
     devices = neuron.device_files()
     cache = hub_cache(os.environ)
@@ -96,6 +105,7 @@ def gather() -> Facts:
         disk_free_bytes=shutil.disk_usage(folder).free,
         hub_cache=cache,
         hub_cache_exists=os.path.isdir(cache),
+        hub_unreachable=None if hub.offline_by(os.environ) else hub.why_unreachable(hub.endpoint(os.environ)),
         neuron_devices=devices,
         unreachable_devices=tuple(name for name in devices if not os.access(name, os.R_OK | os.W_OK)),
         inferentia_chips=neuron.count_inferentia_chips(),
@@ -115,8 +125,11 @@ def with_emulation(facts: Facts) -> Facts:
 
     try:
         settings = settings_from(facts.environ)
-        from neuronbert.emulator.tools import neuron_ls
-    except (NeuronBertError, ImportError) as error:
+        with optional_imports("emulator"):
+            from neuronbert.emulator.tools import neuron_ls
+    except NeuronBertError as error:
+        return replace(facts, emulation_error=error.message, emulation_mend=error.hint)
+    except ImportError as error:
         return replace(facts, emulation_error=str(error))
     emulated = {"torch-neuron": modules.TORCH_NEURON_VERSION, "neuron-cc": modules.NEURON_CC_VERSION}
     return replace(

@@ -3,6 +3,7 @@
 from typing import List, Mapping, NamedTuple, Optional
 
 from neuronbert.cli.doctor.facts import COMPILING, ENGINES, ENGINES_ERROR, INF1_COMPILING, REQUIRED, Facts
+from neuronbert.cli.doctor.hub import endpoint, offline_by
 from neuronbert.errors import counted
 from neuronbert.hardware import machine
 from neuronbert.hardware.libraries import install_command
@@ -153,14 +154,19 @@ def check_disk(facts: Facts) -> Check:
 
 def check_hub(facts: Facts) -> Check:
     """Where checkpoints come from: the network or the cache."""
-    offline = [name for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE") if _is_true(facts.environ.get(name))]
+    offline = offline_by(facts.environ)
     token = "with a token" if facts.environ.get("HF_TOKEN") else "without a token"
     state = "there" if facts.hub_cache_exists else "not there yet"
     if offline and not facts.hub_cache_exists:
-        found = f"{offline[0]} is set and the cache {facts.hub_cache} does not exist: only folders and demo can be read"
-        return Check("hub", WARN, found, f"unset {offline[0]}, or set HF_HUB_CACHE to the cache's folder")
+        found = f"{offline} is set and the cache {facts.hub_cache} does not exist: only folders and demo can be read"
+        return Check("hub", WARN, found, f"unset {offline}, or set HF_HUB_CACHE to the cache's folder")
     if offline:
-        return Check("hub", OK, f"offline by {offline[0]}, cache {facts.hub_cache}")
+        return Check("hub", OK, f"offline by {offline}, cache {facts.hub_cache}")
+    if facts.hub_unreachable:
+        found = (
+            f"{endpoint(facts.environ)} cannot be reached ({facts.hub_unreachable}), cache {facts.hub_cache} ({state})"
+        )
+        return Check("hub", WARN, found, "look at the network and HTTPS_PROXY, or export HF_HUB_OFFLINE=1")
     return Check("hub", OK, f"online, {token}, cache {facts.hub_cache} ({state})")
 
 
@@ -182,8 +188,3 @@ def _versions(facts: Facts, names: Mapping[str, str]) -> str:
 
 def _gib(count: int) -> str:
     return f"{count / GIB:.1f} GiB"
-
-
-def _is_true(value: Optional[str]) -> bool:
-    """As huggingface_hub reads its variables."""
-    return (value or "").strip().upper() in ("1", "ON", "YES", "TRUE")

@@ -63,7 +63,7 @@ def check_driver(facts: Facts) -> Check:
         return Check("inferentia", FAIL, what, f"{DRIVER_INSTALL}; in a container --device=/dev/neuron0")
     if facts.emulation_error:
         what = f"NEURONBERT_EMULATE={emulated} cannot be emulated: {facts.emulation_error.splitlines()[0]}"
-        return Check("inferentia", FAIL, what, "export NEURONBERT_EMULATE=inf1.xlarge")
+        return Check("inferentia", FAIL, what, facts.emulation_mend or "unset NEURONBERT_EMULATE")
     if not devices:
         what = f"no device; NEURONBERT_EMULATE={emulated} stands in for it" if emulated else "no device (/dev/neuron0)"
         return Check("inferentia", OK, what)

@@ -34,5 +34,5 @@ def doctor(as_json: bool) -> None:
     """What this machine can run, what is wrong with it, and the command that mends it."""
     from neuronbert.cli.doctor.examination import examine, render
 
-    checks = examine()
-    show(as_json, [check._asdict() for check in checks], lambda: render(checks))
+    examination = examine()
+    show(as_json, examination.as_dict(), lambda: render(examination.checks))
