@@ -18,7 +18,6 @@ from neuronbert.tasks.question_answering.windows import Example, Window
 Answer = Dict[str, Any]  # score, start, end, answer; with details also window and null_difference
 
 RANKINGS = ("window", "document")
-MASKED_LOGIT = -10000.0  # what the transformers pipeline gives a token that no answer may contain
 
 
 @dataclass(frozen=True)
@@ -123,8 +122,7 @@ def rank_answers(
             f"got {len(start_logits)} for the start and {len(end_logits)} for the end"
         )
     per_window = [
-        _spans(example, window, start, end, options)
-        for window, start, end in zip(example.windows, start_logits, end_logits)
+        _spans(window, start, end, options) for window, start, end in zip(example.windows, start_logits, end_logits)
     ]
     null_score = min(spans.null_score for spans in per_window)
     if options.ranking == "document":
@@ -176,21 +174,17 @@ def best_spans(
     return firsts, firsts + (chosen - rows * width), scores.take(chosen)
 
 
-def _spans(
-    example: Example, window: Window, start_logits: np.ndarray, end_logits: np.ndarray, options: AnswerOptions
-) -> Spans:
+def _spans(window: Window, start_logits: np.ndarray, end_logits: np.ndarray, options: AnswerOptions) -> Spans:
+    """The best spans among the context's tokens: an answer has no place elsewhere."""
     null_logit = float(start_logits[0]) + float(end_logits[0])
-    low, high, blocked = _region(example, window)
-    softmax = _softmax(start_logits, end_logits, low, high, blocked)
+    low, high = window.context_start, window.context_start + window.token_count
+    softmax = _softmax(start_logits, end_logits, low, high)
     if low == high:
         return Spans([], [], [], softmax.null_score, null_logit, -math.inf, 0.0, -math.inf)
     start, end = softmax.tokens
     firsts, lasts, scores = best_spans(start, end, options.candidates_per_window, options.max_answer_len)
-    if blocked is not None:
-        allowed = ~(blocked[firsts] | blocked[lasts])
-        firsts, lasts, scores = firsts[allowed], lasts[allowed], scores[allowed]
     starts, ends = (firsts + low).tolist(), (lasts + low).tolist()
-    best_logit = float(start_logits[starts[0]]) + float(end_logits[ends[0]]) if starts else -math.inf
+    best_logit = float(start_logits[starts[0]]) + float(end_logits[ends[0]])
     log_scale = log_mass = math.nan
     if options.ranking == "document":
         log_scale = softmax.log_scale
@@ -198,31 +192,10 @@ def _spans(
     return Spans(starts, ends, scores.tolist(), softmax.null_score, null_logit, best_logit, log_scale, log_mass)
 
 
-def _region(example: Example, window: Window) -> Tuple[int, int, Optional[np.ndarray]]:
-    """The positions [low, high) that answers may lie in, and which of those are blocked (None: none of them).
-
-    Answers lie in the context. But the old pipeline allowed every classification token, even one typed in the
-    question, so such a question widens the region.
-    """
-    low, high = window.context_start, window.context_start + window.token_count
-    if not example.question_cls:
-        return low, high, None
-    allowed = np.array(example.question_cls) + example.question_start
-    low = int(allowed[0])
-    blocked = np.ones(high - low, dtype=bool)
-    blocked[allowed - low] = False
-    blocked[window.context_start - low :] = False
-    return low, high, blocked
-
-
-def _softmax(
-    start_logits: np.ndarray, end_logits: np.ndarray, low: int, high: int, blocked: Optional[np.ndarray]
-) -> Softmax:
-    """Softmax over the region and position 0, the classification token, which has a probability but is no answer."""
-    # The classification token takes the position before the region; there always is one.
+def _softmax(start_logits: np.ndarray, end_logits: np.ndarray, low: int, high: int) -> Softmax:
+    """Softmax over the context's tokens and position 0: the classification token has a probability but is no answer."""
+    # The classification token takes the position before the context; there always is one.
     values = np.array((start_logits[low - 1 : high], end_logits[low - 1 : high]), dtype=np.float32)
-    if blocked is not None:
-        values[:, 1:][:, blocked] = MASKED_LOGIT
     values[0, 0], values[1, 0] = start_logits[0], end_logits[0]
     top = values.max(axis=1, keepdims=True)
     values -= top
@@ -284,10 +257,8 @@ class _SpanLocator:
     """Finds the characters of one window's spans in the context; each word is looked up in the encoding once."""
 
     def __init__(self, example: Example, window: Window, align_to_words: bool):
-        self.example = example
         self.context = example.context_encoding
         self.align_to_words = align_to_words
-        self.context_start = window.context_start
         self.shift = window.first_token - window.context_start  # from a position to the context's token
         self.first, self.stop = window.first_token, window.first_token + window.token_count
         self.words: Dict[int, Optional[Tuple[int, int]]] = {}
@@ -307,11 +278,7 @@ class _SpanLocator:
 
     def _find_word(self, position: int) -> Optional[Tuple[int, int]]:
         """The characters of the word at ``position`` that this window shows; None when it shows none."""
-        if position < self.context_start:
-            # A classification token in the question. The old pipeline looked its word number up in the context.
-            word = self.example.question_encoding.token_to_word(position - self.example.question_start)
-        else:
-            word = self.context.token_to_word(position + self.shift)
+        word = self.context.token_to_word(position + self.shift)
         tokens = None if word is None else self.context.word_to_tokens(word)
         if tokens is None:
             return None
@@ -321,8 +288,6 @@ class _SpanLocator:
         return _characters(self.context, first)[0], _characters(self.context, stop - 1)[1]
 
     def _token(self, position: int) -> Tuple[int, int]:
-        if position < self.context_start:
-            return _characters(self.example.question_encoding, position - self.example.question_start)
         return _characters(self.context, position + self.shift)
 
 

@@ -66,10 +66,7 @@ class Example(NamedTuple):
     question: str
     context: str
     windows: List[Window]
-    question_encoding: tokenizers.Encoding  # without special tokens
     context_encoding: tokenizers.Encoding  # without special tokens, all of the context
-    question_start: int  # position of the question's first token in every window
-    question_cls: Tuple[int, ...]  # question tokens that are the classification token, typed in the question
 
 
 def window_lengths(tokenizer: Tokenizer, options: WindowOptions) -> Tuple[int, int]:
@@ -173,11 +170,7 @@ def _cut(
         token_type_ids[: len(head)] = head_types
         token_type_ids[len(input_ids) - len(tail) :] = tail_types
         windows.append(Window(input_ids, token_type_ids, len(head), first, stop - first))
-    question_cls: Tuple[int, ...] = ()
-    if not tokenizer.pads_left:
-        question_cls = tuple(np.flatnonzero(question_ids == tokenizer.cls_id).tolist())
-    question_start = len(tokenizer.template.before)
-    return Example(pair[0], pair[1], windows, question[0], context[0], question_start, question_cls)
+    return Example(pair[0], pair[1], windows, context[0])
 
 
 def _surround(

@@ -31,14 +31,14 @@ def logits_of(example_, seed, scale=4.0):
 
 
 def plain_ranking(question, context, starts, ends, options, window_options):
-    """The old rules, one span at a time, on the windows of `tokenizers`' own pair encoding."""
+    """The old rules, one span at a time, on the windows of `tokenizers`' own pair encoding; but only in the context."""
     PAIRS.enable_truncation(window_options.max_seq_len, stride=window_options.doc_stride, strategy="only_second")
     encoding = PAIRS.encode(question, context)
     answers, null_score = [], math.inf
     for window, start, end in zip([encoding, *encoding.overflowing], starts, ends):
         opened = [
-            index == 0 or sequence == 1 or token == 101
-            for index, (sequence, token) in enumerate(zip(window.sequence_ids, window.ids))
+            index == 0 or sequence == 1  # the old one allowed a [CLS] in the question too
+            for index, sequence in enumerate(window.sequence_ids)
         ]
         start, end = (plain_softmax(logits, opened) for logits in (start, end))
         null_score = min(null_score, start[0] * end[0])
@@ -103,6 +103,45 @@ def test_the_ranking_is_that_of_the_old_pipeline(seed, options, window_options, 
     starts, ends = logits_of(example_, seed)
     expected = plain_ranking(question, context, starts, ends, options, window_options)
     assert_same(rank_answers(example_, starts, ends, options), expected)
+
+
+SPECIALS = [
+    "[CLS]",
+    "[SEP]",
+    "[PAD]",
+    "[MASK]",
+    "[UNK]",
+    "[cls]",
+    "Who",
+    "Jim",
+    "puppet",
+    "北京",
+    "cafe\u0301",
+    "\u200b",
+]
+
+
+@given(
+    question=st.lists(st.sampled_from(SPECIALS), min_size=1, max_size=6).map(" ".join),
+    context=st.lists(st.sampled_from(SPECIALS), min_size=1, max_size=30).map(" ".join),
+    options=st.builds(
+        AnswerOptions,
+        top_k=st.integers(1, 30),
+        align_to_words=st.booleans(),
+        ranking=st.sampled_from(["window", "document"]),
+        handle_impossible_answer=st.booleans(),
+    ),
+    seed=st.integers(0, 99),
+)
+@example("[CLS] [CLS] [CLS]", "Jim", AnswerOptions(top_k=30), 0)
+def test_an_answer_lies_in_the_context_whatever_special_tokens_there_are(question, context, options, seed):
+    example_ = encode_examples(TOKENIZER, [(question, context)], WindowOptions(24, 4))[0]
+    starts, ends = logits_of(example_, seed)
+    for logits in (*starts, *ends):
+        logits[: example_.windows[0].context_start] += 20  # the model is sure that the answer is in the question
+    for answer in rank_answers(example_, starts, ends, options):
+        assert 0 <= answer["start"] <= answer["end"] <= len(context)
+        assert answer["answer"] == context[answer["start"] : answer["end"]]
 
 
 @given(

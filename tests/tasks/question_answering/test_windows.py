@@ -291,11 +291,6 @@ def test_half_a_surrogate_pair_does_not_move_the_offsets(demo, count):
         assert example_.context_encoding.token_to_chars(1) == (8, 14)
 
 
-def test_classification_tokens_in_a_question_are_known(demo):
-    assert encode_examples(demo, [("Who [CLS] is [CLS]?", "Jim")])[0].question_cls == (1, 3)
-    assert encode_examples(demo, [("Who is?", "[CLS] Jim")])[0].question_cls == ()
-
-
 def test_collate_pads_on_the_right(demo):
     windows = encode_examples(demo, [("Who?", "Jim Henson, the puppet maker"), ("Who is he?", "J")])
     windows = [one.windows[0] for one in windows]
