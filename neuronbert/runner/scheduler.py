@@ -189,7 +189,7 @@ class Scheduler:
             why=str(message.error),
         )
         for request in requests:
-            if len(batch.distinct_requests()) > 1 and not request.alone:
+            if len(batch.distinct_requests()) > 1:
                 request.alone = True
                 self._requests.try_again(request, [row.row_index for row in batch.rows if row.request is request])
             else:
