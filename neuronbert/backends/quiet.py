@@ -7,7 +7,7 @@ import os
 import sys
 import warnings
 from contextlib import contextmanager
-from typing import Any, Iterator
+from typing import Any, Iterator, TextIO
 
 from neuronbert.hardware.libraries import optional_imports
 
@@ -21,6 +21,19 @@ def stdout_to_stderr() -> Iterator[None]:
     Works on file descriptors 1 and 2 and on ``sys.stdout``, and puts back the ones that were there. A process without
     stdout or stderr is left as it is.
     """
+    with _stdout_as(2, sys.stderr):
+        yield
+
+
+@contextmanager
+def stdout_discarded() -> Iterator[None]:
+    """Let what anything in the process prints to stdout go nowhere: the progress bars of a library, not its errors."""
+    with open(os.devnull, "w", encoding="utf-8") as nowhere, _stdout_as(nowhere.fileno(), nowhere):
+        yield
+
+
+@contextmanager
+def _stdout_as(descriptor: int, replacement: TextIO) -> Iterator[None]:
     stream = sys.stdout
     try:
         stream.flush()
@@ -29,8 +42,8 @@ def stdout_to_stderr() -> Iterator[None]:
         yield
         return
     try:
-        os.dup2(2, 1)
-        sys.stdout = sys.stderr
+        os.dup2(descriptor, 1)
+        sys.stdout = replacement
         yield
     finally:
         sys.stdout = stream

@@ -1,10 +1,11 @@
 """The options of the command line that several verbs share, and those that compile has for each of its parts."""
 
 from functools import wraps
-from typing import Any, Callable
+from typing import Any, Callable, List
 
 import click
 from click.core import ParameterSource
+from click.shell_completion import CompletionItem
 
 from neuronbert.backends import BACKENDS
 
@@ -22,6 +23,13 @@ def together(*decorators: Decorator) -> Decorator:
     return decorate
 
 
+def complete_checkpoint(_: click.Context, __: click.Parameter, typed: str) -> List[CompletionItem]:
+    """What a shell offers for a checkpoint: the demo, and files; nobody can list the hub."""
+    demo = [CompletionItem("demo")] if "demo".startswith(typed) else []
+    return [*demo, CompletionItem(typed, type="file")]
+
+
+checkpoint_argument = click.argument("checkpoint", shell_complete=complete_checkpoint)
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
 threads_option = click.option(
     "--threads", type=click.IntRange(min=1), help="CPU threads.  [default: OMP_NUM_THREADS, or one for each core]"

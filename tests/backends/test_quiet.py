@@ -7,7 +7,7 @@ from typing import List
 
 import pytest
 
-from neuronbert.backends.quiet import hidden_module, silence_tracing_warnings, stdout_to_stderr
+from neuronbert.backends.quiet import hidden_module, silence_tracing_warnings, stdout_discarded, stdout_to_stderr
 
 
 def test_what_native_code_prints_inside_goes_to_stderr_and_afterwards_to_stdout(
@@ -22,6 +22,15 @@ def test_what_native_code_prints_inside_goes_to_stderr_and_afterwards_to_stdout(
     out, err = capfd.readouterr()
     assert out.split("\n") == ["before", "after", ""]
     assert sorted(err.split("\n")) == ["", "from Python", "from a child", "from native code"]
+
+
+def test_what_is_printed_inside_can_go_nowhere_and_errors_are_still_told(capfd: pytest.CaptureFixture[str]) -> None:
+    with stdout_discarded():
+        print("from Python")
+        os.write(1, b"from native code\n")
+        print("an error", file=sys.stderr)
+    print("after")
+    assert capfd.readouterr() == ("after\n", "an error\n")
 
 
 def test_stdout_is_back_after_an_error(capfd: pytest.CaptureFixture[str]) -> None:

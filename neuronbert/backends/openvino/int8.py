@@ -7,7 +7,7 @@ import numpy as np
 from neuronbert.backends.base import Recipe
 from neuronbert.backends.openvino import int8_graph
 from neuronbert.backends.openvino.int8_graph import Model, Node
-from neuronbert.backends.quiet import import_without_telemetry, silence_nncf, stdout_to_stderr
+from neuronbert.backends.quiet import import_without_telemetry, silence_nncf, stdout_discarded
 from neuronbert.errors import BackendFailed
 from neuronbert.hardware.libraries import optional_imports
 
@@ -58,7 +58,7 @@ def quantize(model: Model, calibration: Sequence[Inputs], recipe: Recipe) -> Tup
     kept = _products_to_keep(model, calibration, recipe)
     texts = evenly(calibration, recipe["texts"])
     try:
-        with stdout_to_stderr():
+        with stdout_discarded():  # two bars for each of several steps
             quantized = _nncf_quantize(model, texts, recipe, kept + int8_graph.table_readers(model))
     except Exception as error:  # NNCF's errors share no base class
         raise BackendFailed(f"NNCF cannot quantise this model: {error}", hint="--precision fp32") from error

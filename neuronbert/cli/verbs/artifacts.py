@@ -6,6 +6,7 @@ import click
 
 from neuronbert.cli.options import (
     backend_option,
+    checkpoint_argument,
     gate_options,
     hub_options,
     json_option,
@@ -18,7 +19,7 @@ from neuronbert.cli.output import note, show
 
 
 @click.command("compile")
-@click.argument("checkpoint")
+@checkpoint_argument
 @click.argument("output", type=click.Path())
 @backend_option
 @click.option(

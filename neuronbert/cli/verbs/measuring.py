@@ -6,6 +6,8 @@ import click
 
 from neuronbert.cli.options import (
     answer_options,
+    checkpoint_argument,
+    complete_checkpoint,
     hub_options,
     json_option,
     list_option,
@@ -22,7 +24,11 @@ from neuronbert.cli.progress import Progress
 @click.command("evaluate")
 @click.argument("artifact", type=click.Path())
 @click.argument("data", type=click.Path())
-@click.option("--against", help="Another artifact, or a checkpoint: list the answers that changed.")
+@click.option(
+    "--against",
+    shell_complete=complete_checkpoint,
+    help="Another artifact, or a checkpoint: list the answers that changed.",
+)
 @click.option("--against-variant", help="Its variant, where --against is an artifact.  [default: its fastest]")
 @click.option("--limit", type=click.IntRange(min=1), help="The first so many questions only.")
 @window_options
@@ -77,7 +83,7 @@ def benchmark_(artifact: str, as_json: bool, **options: Any) -> None:
 
 
 @click.command("plan")
-@click.argument("checkpoint")
+@checkpoint_argument
 @click.option("--throughput", type=float, help="Sequences a second.  [default: as many as one instance takes]")
 @click.option("--latency-p95-ms", type=float, help="What 95 of 100 requests must stay within, waiting included.")
 @click.option("--objective", default="cost", show_default=True, help="cost, latency or throughput.")
