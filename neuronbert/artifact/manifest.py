@@ -4,7 +4,6 @@ import hashlib
 import json
 import os
 import re
-import shlex
 import stat
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from typing import Any, BinaryIO, Dict, Iterator, List, Mapping, Optional, Seque
 from neuronbert import __version__
 from neuronbert.artifact.manifest_schema import MANIFEST, SHAPE, SHAPED_VARIANT
 from neuronbert.artifact.signatures import SIGNATURE_NAME, PublicKey, TrustedKey, trusted_keys, verify_signature
-from neuronbert.errors import ArtifactChanged, ArtifactError, UsageError, shown_value
+from neuronbert.errors import ArtifactChanged, ArtifactError, UsageError, quoted, shown_value
 from neuronbert.hardware.untrusted import Refusal, json_object, open_regular, read_file, readable, refuse_irregular
 from neuronbert.tasks import TASKS
 
@@ -152,12 +151,12 @@ def parse_manifest(folder: Path, raw: bytes) -> Manifest:
 def _no_artifact(folder: Path) -> ArtifactError:
     if not os.path.lexists(folder):
         return ArtifactError(
-            f"there is no artifact at {folder}", hint=f"neuronbert compile CHECKPOINT {shlex.quote(str(folder))}"
+            f"there is no artifact at {folder}", hint=f"neuronbert compile CHECKPOINT {quoted(folder)}"
         )
     if (folder / "config.json").exists():
         what, hint = (
             "it is a checkpoint that was not compiled yet",
-            f"neuronbert compile {shlex.quote(str(folder))} OUTPUT",
+            f"neuronbert compile {quoted(folder)} OUTPUT",
         )
     else:
         what, hint = f"it has no {MANIFEST_NAME}", "name the folder that neuronbert compile wrote"
@@ -234,7 +233,7 @@ def refuse_unlisted_files(folder: Path, expected: Mapping[str, str]) -> None:
         raise ArtifactError(
             f"{folder}: {extra[0]} is not listed in {MANIFEST_NAME}"
             + (f" (and {len(extra) - 1} more)" if extra[1:] else ""),
-            hint=f"remove {shlex.quote(str(folder / extra[0]))} if you do not know what it is",
+            hint=f"remove {quoted(folder / extra[0])} if you do not know what it is",
         )
     missing = sorted(set(expected) - present)
     if missing:

@@ -12,7 +12,7 @@ from neuronbert.benchmark.naming import sentences
 from neuronbert.benchmark.page import as_html
 from neuronbert.benchmark.report import Document
 from neuronbert.benchmark.tables import machine_facts, measured_facts, point_tables, title_of, warnings_of
-from neuronbert.errors import UsageError
+from neuronbert.errors import UsageError, quoted
 
 
 def as_json(document: Document) -> str:
@@ -62,7 +62,8 @@ def refuse_unwritable(path: Union[str, Path]) -> None:
         raise UsageError(f"a report is not written as {suffix or 'a file without a suffix'}: {path}",
                          hint=f"a name that ends in {', '.join(WRITERS)}")  # fmt: skip
     if not Path(path).absolute().parent.is_dir():
-        raise UsageError(f"there is no folder {Path(path).parent} for the report", hint=f"mkdir -p {Path(path).parent}")
+        parent = Path(path).parent
+        raise UsageError(f"there is no folder {parent} for the report", hint=f"mkdir -p {quoted(parent)}")
 
 
 def write_report(document: Document, path: Union[str, Path]) -> None:

@@ -11,7 +11,7 @@ from neuronbert.backends.neuron.compile_job import cache_folder
 from neuronbert.benchmark.instances import PointInstances
 from neuronbert.benchmark.points import Setting, template_variant
 from neuronbert.compiler.compilation import compile_checkpoint
-from neuronbert.errors import ArtifactError, CheckpointError
+from neuronbert.errors import ArtifactError, CheckpointError, quoted
 
 Progress = Callable[[str], None]  # called with a line for the user
 
@@ -55,7 +55,7 @@ class ShapeCompiler:
         if compiled.manifest["checkpoint"]["fingerprint"] != self._artifact.manifest["checkpoint"]["fingerprint"]:
             raise CheckpointError(
                 f"{self._source()} no longer holds the weights that {self._artifact.folder} was compiled from",
-                hint=f"rm -r {output}, and compile the artifact anew or with this shape",
+                hint=f"rm -r {quoted(output)}, and compile the artifact anew or with this shape",
             )
         return compiled
 

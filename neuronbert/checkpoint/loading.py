@@ -169,7 +169,8 @@ def _locate(
         return _Location(folder, name, None)
     if kind:
         raise CheckpointError(
-            f"{name} is a file; a checkpoint is a folder with config.json", hint=f"pass its folder: {folder.parent}"
+            f"{name} is a file; a checkpoint is a folder with config.json",
+            hint=f"pass its folder: {quoted(folder.parent)}",
         )
     from neuronbert.checkpoint.hub import download, looks_like_hub_id
 
@@ -345,7 +346,7 @@ def _find_head(stored: Tensors, family: Family, config: Config, source: str, hea
     served = " or ".join(family.architecture(head) for head in heads)
     raise CheckpointError(
         f"{_file_of(stored)} has no {wanted}: it is {instead}",
-        hint=f"fine-tune one: {heads[0].training_command.format(source=source)},"
+        hint=f"fine-tune one: {heads[0].training_command.format(source=quoted(source))},"
         f" or choose a checkpoint of class {served}",
     )
 

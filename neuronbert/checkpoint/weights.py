@@ -12,7 +12,7 @@ from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Tup
 import numpy as np
 
 from neuronbert.checkpoint.families import Tensor
-from neuronbert.errors import CheckpointError
+from neuronbert.errors import CheckpointError, quoted
 from neuronbert.hardware.libraries import optional_imports
 from neuronbert.hardware.schema import TEXT, Schema, list_of, object_of, record, shown, whole
 from neuronbert.hardware.untrusted import (
@@ -153,7 +153,7 @@ def _end_of_data(path: Path, header: Mapping[str, Any]) -> int:
 def _refuse_pointer(path: Path, start: bytes) -> None:
     if start == b"version ":
         raise CheckpointError(
-            f"{path} is a Git LFS pointer, not the weights themselves", hint=f"git -C {path.parent} lfs pull"
+            f"{path} is a Git LFS pointer, not the weights themselves", hint=f"git -C {quoted(path.parent)} lfs pull"
         )
 
 
@@ -237,12 +237,12 @@ def conversion_command(folder: Path) -> str:
     """A shell command that turns ``folder``'s pickle into model.safetensors (torch >= 2.6)."""
     code = (
         "import glob, torch, safetensors.torch as s; "
-        f"d = {str(folder)!r}; "
-        "files = sorted(glob.glob(d + '/pytorch_model*.bin')); "
+        f"d = {json.dumps(str(folder))}; "
+        'files = sorted(glob.glob(glob.escape(d) + "/pytorch_model*.bin")); '
         "w = {k: v for p in files for k, v in torch.load(p, weights_only=True).items()}; "
-        "s.save_file({k: v.clone().contiguous() for k, v in w.items()}, d + '/model.safetensors', {'format': 'pt'})"
+        's.save_file({k: v.clone().contiguous() for k, v in w.items()}, d + "/model.safetensors", {"format": "pt"})'
     )
-    return f'python -c "{code}"'
+    return f"python -c {quoted(code)}"  # nothing in the name of a folder is for the shell
 
 
 @optional_imports()

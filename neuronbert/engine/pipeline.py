@@ -6,7 +6,7 @@ from typing import Any, Optional, Union
 from neuronbert.artifact.manifest import MANIFEST_NAME, Artifact
 from neuronbert.artifact.signatures import TrustedKey
 from neuronbert.engine.engine import Engine
-from neuronbert.errors import ArtifactError, UsageError
+from neuronbert.errors import ArtifactError, UsageError, quoted
 from neuronbert.tasks import TASKS, load_task
 from neuronbert.tasks.base import Task
 
@@ -66,4 +66,6 @@ def refuse_checkpoint(model: Union[str, Path]) -> None:
         reason = f"{model} is a folder without {MANIFEST_NAME}: a checkpoint must be compiled before it can answer"
     else:
         reason = f"there is no artifact at {model}; a checkpoint must be compiled before it can answer"
-    raise ArtifactError(reason, hint=f"neuronbert compile {model} qa-artifact, then pipeline(model='qa-artifact')")
+    raise ArtifactError(
+        reason, hint=f"neuronbert compile {quoted(model)} qa-artifact, then pipeline(model='qa-artifact')"
+    )

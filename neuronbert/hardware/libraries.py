@@ -6,14 +6,13 @@ install it; tests/test_optional_imports.py finds an import that nobody guards.
 
 import importlib.util
 import os
-import shlex
 import shutil
 import sys
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Dict, Iterable, Iterator, NamedTuple, Optional
 
-from neuronbert.errors import MissingLibrary
+from neuronbert.errors import MissingLibrary, quoted
 from neuronbert.hardware.machine import library_version
 from neuronbert.hardware.neuron import NEURON_INDEX
 
@@ -108,7 +107,7 @@ def install_command(*extras: str) -> str:
     in_clone = "demo" in wanted and DEMO_IN_CLONE.is_dir()
     named = ",".join(extra for extra in wanted if not (in_clone and extra == "demo"))
     parts = [_python(), "-m pip install", f'"neuronbert[{named}]"' if named else ""]
-    parts += [shlex.quote(str(DEMO_IN_CLONE)) if in_clone else "", NEURON_INDEX if "inf1" in wanted else ""]
+    parts += [quoted(DEMO_IN_CLONE) if in_clone else "", NEURON_INDEX if "inf1" in wanted else ""]
     command = " ".join(filter(None, parts))
     if "demo" in wanted and not in_clone:
         command += f", or for demo the folder {_DEMO} of a clone"
@@ -133,4 +132,4 @@ def _missing(names: Iterable[str], extra: Optional[str] = None, otherwise: Optio
 def _python() -> str:
     """``python`` where that is this one: the virtual environment need not be active."""
     found = shutil.which("python")
-    return "python" if found and Path(found).parent == Path(sys.executable).parent else shlex.quote(sys.executable)
+    return "python" if found and Path(found).parent == Path(sys.executable).parent else quoted(sys.executable)

@@ -8,7 +8,7 @@ from typing import Dict, Iterator, Optional, Tuple, Union
 
 from neuronbert.benchmark.columns import LOAD
 from neuronbert.benchmark.report import Point, identity_of, read_report
-from neuronbert.errors import InputError
+from neuronbert.errors import InputError, quoted
 from neuronbert.hardware import cores
 from neuronbert.hardware.device_model import ModelShape, Work, stage_seconds
 from neuronbert.hardware.prices import PriceBook
@@ -60,7 +60,7 @@ def _device_service(shape: ModelShape, layout: cores.CoreLayout, batch_size: int
 def _compile_command(source: str, layout: cores.CoreLayout, batch_size: int, sequence_length: int) -> str:
     pipeline = f" --neuroncore-pipeline-cores {layout.cores_per_model}" if layout.mode == cores.PIPELINE else ""
     return (
-        f"neuronbert compile {source} OUTPUT --backend neuron --instance-type {layout.instance} "
+        f"neuronbert compile {quoted(source)} OUTPUT --backend neuron --instance-type {layout.instance} "
         f"--mode {layout.mode}{pipeline} --batch-size {batch_size} --sequence-length {sequence_length}"
     )
 
@@ -107,7 +107,7 @@ def _measured_configuration(point: Point, source: str, book: PriceBook, target: 
     command = (
         _compile_command(source, cores.layout_for(instance, point["mode"], cores_per_model), batch, length)
         if static
-        else f"neuronbert compile {source} OUTPUT --backend {engine} --precision {precision}"
+        else f"neuronbert compile {quoted(source)} OUTPUT --backend {engine} --precision {precision}"
     )
     return Configuration(
         instance_type=instance, mode=point["mode"] if static else f"{engine} {precision}",

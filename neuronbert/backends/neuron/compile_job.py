@@ -27,7 +27,7 @@ from neuronbert.backends.neuron.failures import COMPILER_FAILURES, explained
 from neuronbert.backends.neuron.tracing import CompileReport, report_of, trace
 from neuronbert.backends.tracing import example_inputs
 from neuronbert.checkpoint.families import family_of, head_at, size_of
-from neuronbert.errors import BackendFailed
+from neuronbert.errors import BackendFailed, quoted
 from neuronbert.hardware.libraries import optional_imports
 from neuronbert.hardware.own_places import locked, own_folder
 
@@ -83,10 +83,11 @@ def refusal(failure: str, compiled: bool, recipe: Recipe, log: Path) -> Exceptio
     if compiled:
         return BackendFailed(
             f"the model for {shape} fell back to the CPU: {failure}",
-            hint=f"the compiler's reason is in {log}; other --auto-cast, --batch-size or --sequence-length may compile",
+            hint=f"the compiler's reason is in {quoted(log)}; "
+            "other --auto-cast, --batch-size or --sequence-length may compile",
         )
     return explained(
-        failure, COMPILER_FAILURES, f"cannot compile for {shape}; the log is {log}", otherwise=f"less {log}"
+        failure, COMPILER_FAILURES, f"cannot compile for {shape}; the log is {log}", otherwise=f"less {quoted(log)}"
     )
 
 
