@@ -174,6 +174,10 @@ class WorkerHandle:
         self.state, self.start_at = WAITING, now + wait_s
         return wait_s
 
+    def forgive(self, seconds: float, now: float) -> None:
+        """Take these off its silence: the runner could not have heard it."""
+        self.last_progress = min(now, self.last_progress + seconds)
+
     def stalled_s(self, now: float) -> float:
         """Seconds that the worker has been silent although it has something to do."""
         return now - self.last_progress if self.in_flight or self.state == STARTING else 0.0

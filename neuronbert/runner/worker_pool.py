@@ -28,6 +28,9 @@ from neuronbert.runner.supervision import (
 )
 
 MAX_START_FAILURES = 3  # in a row of every worker, after which requests are not kept waiting
+# Without a look for so long this process was stopped (Ctrl-Z, a laptop's lid) or a callback held it up: no worker is to
+# blame for what was not heard of it meanwhile.
+OVERSLEPT_S = 5.0
 WATCH_S = 0.02  # how often hangs and restarts are looked for: every turn would be as often as requests come
 
 
@@ -52,6 +55,7 @@ class WorkerPool:
         self._statistics = statistics
         self._report = report
         self._watch_at = 0.0
+        self._watched: Optional[float] = None  # when it last was
 
     @property
     def unable(self) -> Optional[NeuronBertError]:
@@ -127,7 +131,10 @@ class WorkerPool:
         """Restart the workers that are due, and kill those that hang."""
         if now < self._watch_at:
             return
-        self._watch_at = now + WATCH_S
+        if self._watched is not None and now - self._watched > OVERSLEPT_S:
+            for worker in self.workers:
+                worker.forgive(now - self._watched, now)
+        self._watched, self._watch_at = now, now + WATCH_S
         for worker in self.workers:
             if worker.state == WAITING and now >= worker.start_at and not self._is_done():
                 self._start(worker, now)

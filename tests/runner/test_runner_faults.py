@@ -184,6 +184,34 @@ def test_a_stopped_worker_is_replaced(faulty_artifact, texts, expected):
         wait_until(lambda: not is_running(stopped))
 
 
+STOPPED = """
+import sys, time
+from neuronbert import Runner
+from neuronbert.runner import worker_pool
+
+worker_pool.OVERSLEPT_S = 0.7
+with Runner(sys.argv[1], workers=2, hang_timeout_s=1.0) as runner:
+    asked = [runner.submit("Who?", "Jim Henson.") for _ in range(40)]
+    print("asked", flush=True)
+    for future in asked:
+        future.result()
+    print([event["event"] for event in runner.events])
+"""
+
+
+def test_workers_are_not_to_blame_while_all_was_stopped(faulty_artifact):
+    """Ctrl-Z, and later fg: what was silent for longer than a hang takes is no hang, and nobody is killed for it."""
+    artifact = with_echo(faulty_artifact.folder, batch_s=0.3)
+    command = [sys.executable, "-c", STOPPED, str(artifact.folder)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True) as process:
+        assert process.stdout is not None and process.stdout.readline() == "asked\n"
+        os.killpg(process.pid, signal.SIGSTOP)
+        time.sleep(2)
+        os.killpg(process.pid, signal.SIGCONT)
+        assert "died" not in process.stdout.read()
+    assert process.returncode == 0
+
+
 def test_a_runner_whose_workers_cannot_start_says_why(faulty_artifact):
     path = faulty_artifact.folder / "config.json"
     path.write_bytes(path.read_bytes() + b" ")

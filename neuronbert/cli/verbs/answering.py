@@ -130,12 +130,12 @@ def _tell_what_is_kept(input: str, output: str) -> None:
     record = None
     with suppress(NeuronBertError):
         record = read_record(output)
-    if os.path.lexists(output):
+    if os.path.lexists(output) and not os.path.lexists(partial_path(output)):
         note(f"{output} is complete")
     elif record is None or not (record.resumable and record.input_lines):
-        why = "" if record is None or record.resumable else ": the input cannot be read again"
-        note(f"nothing is kept{why}; the same command begins anew")
+        again = os.path.isfile(input) or (input == "-" and _is_file(sys.stdin.buffer))
+        note(f"nothing is kept{'' if again else ', for the input cannot be read again'}: the same command begins anew")
     else:
-        again = ", with the same stdin" if input == "-" else ""
-        note(f"{record.input_lines:,} lines are done and kept in {partial_path(output)}; to go on from there{again}:")
+        stdin = ", with the same stdin" if input == "-" else ""
+        note(f"{record.input_lines:,} lines are done and kept in {partial_path(output)}; to go on from there{stdin}:")
         note(f"  {click.get_current_context().obj}")
