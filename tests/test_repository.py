@@ -3,9 +3,11 @@
 import ast
 import configparser
 import re
+import runpy
 import shlex
 import subprocess
 import sys
+import types
 import zlib
 from pathlib import Path
 from typing import Dict, List, Set
@@ -237,6 +239,19 @@ def test_the_package_carries_its_data() -> None:
     files = {str(path.relative_to(package)) for pattern in patterns for path in package.glob(pattern)}
     samples = {f"tasks/question_answering/samples/{name}.json" for name in ("gate", "calibration")}
     assert {"py.typed", *samples} <= files
+
+
+def test_an_index_page_has_no_links_to_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    arguments: Dict[str, str] = {}
+    setuptools = types.ModuleType("setuptools")
+    setuptools.setup = arguments.update  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "setuptools", setuptools)
+    runpy.run_path(str(ROOT / "setup.py"))
+    page = arguments["long_description"]
+    links = re.findall(r"\]\(([^)]*)\)", README)
+    assert [link for link in links if not link.startswith("http")]
+    assert re.findall(r"\]\(([^)]*)\)", page) == [link for link in links if link.startswith("http")]
+    assert [text for text in re.findall(r"\[([^\]]*)\]\(", README) if text not in page] == []
 
 
 def test_the_wheel_is_below_2_mb() -> None:
