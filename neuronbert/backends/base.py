@@ -4,13 +4,15 @@ A backend turns a checkpoint into files (``export``) and files into a ``Session`
 device call (rows, batching, results) is the same for all of them; the task says which arrays the model returns.
 """
 
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Protocol, Sequence, Tuple
+from typing import Any, Dict, Iterator, List, Mapping, NamedTuple, Optional, Protocol, Sequence, Tuple
 
 import numpy as np
 
 from neuronbert.backends.outputs import Output, Outputs
 from neuronbert.checkpoint.families import Config, Head, TorchModel
+from neuronbert.errors import BackendFailed, NeuronBertError
 
 Variant = Mapping[str, Any]  # a variant's entry in the manifest: JSON
 Recipe = Mapping[str, Any]  # how a variant is made, as the manifest records it: JSON with the keys of its backend
@@ -34,6 +36,20 @@ class Bucket(NamedTuple):
     @property
     def name(self) -> str:
         return f"b{self.batch_size}-s{self.sequence_length}-p{self.pipeline_cores}"
+
+
+@contextmanager
+def engine_errors(what: str, hint: str) -> Iterator[None]:
+    """Turn whatever an engine raises inside the block into BackendFailed: ``what`` failed, and how.
+
+    Engines raise classes of their own, and over a file that none of them wrote anything at all.
+    """
+    try:
+        yield
+    except NeuronBertError:
+        raise
+    except Exception as error:
+        raise BackendFailed(f"{what}: {error or type(error).__name__}", hint=hint) from error
 
 
 class Session(Protocol):

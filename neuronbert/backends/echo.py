@@ -18,6 +18,8 @@ from neuronbert.backends.outputs import PER_ROW, PER_TOKEN, Output, Outputs
 from neuronbert.backends.tracing import traceable
 from neuronbert.errors import BackendFailed, BackendUnavailable
 from neuronbert.hardware.libraries import optional_imports
+from neuronbert.hardware.schema import Schema, list_of, object_of, record, whole
+from neuronbert.hardware.untrusted import Refusal, read_document
 
 PRECISIONS: Tuple[str, ...] = ("fp32",)
 STATIC_SHAPES = False
@@ -31,6 +33,22 @@ FILE_NAME = "echo.json"
 MULTIPLIER = 7919
 MODULUS = 1009
 LOGIT_RANGE = 10.0
+
+_DAMAGED = Refusal(BackendFailed, "compile the artifact again")
+ECHO = Schema(
+    **record(
+        {"multiplier": whole(1, 1 << 20), "modulus": whole(1, 1 << 20)},
+        {
+            "faults": {
+                "type": "object",
+                "patternProperties": {"^[0-9]{1,9}$": {"enum": ["exit", "abort", "hang", "raise"]}},
+                "additionalProperties": False,
+            },
+            "batch_s": {"type": "number", "minimum": 0, "maximum": 3600},
+            "entries": object_of(list_of(whole(1, 1 << 14), maxItems=1)),
+        },
+    )
+)
 
 
 def check_available(precision: str) -> None:
@@ -78,17 +96,20 @@ def entry_shapes(source: ExportSource) -> Dict[str, Tuple[int, ...]]:
 
 def load(folder: Path, variant: Variant, *, outputs: Sequence[Output], threads: int, streams: int) -> "EchoSession":
     """Read the hash back. Raises BackendFailed when its file is not what ``export`` wrote."""
+    path = folder / FILE_NAME
     try:
-        hash_of = json.loads((folder / FILE_NAME).read_text(encoding="utf-8"))
-        faults = {int(token): str(kind) for token, kind in hash_of.get("faults", {}).items()}
-        batch_s = float(hash_of.get("batch_s", 0.0))
-        entries = {name: tuple(map(int, shape)) for name, shape in hash_of.get("entries", {}).items()}
-        return EchoSession(
-            int(hash_of["multiplier"]), int(hash_of["modulus"]), streams, faults, batch_s, outputs=outputs,
-            entries=entries,
-        )  # fmt: skip
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise BackendFailed(f"cannot read {folder / FILE_NAME}: {error}", hint="compile the artifact again") from error
+        facts = read_document(path, ECHO, _DAMAGED, links=False)
+    except FileNotFoundError:
+        raise _DAMAGED.of(f"{path} is missing") from None
+    return EchoSession(
+        facts["multiplier"],
+        facts["modulus"],
+        streams,
+        {int(token): kind for token, kind in facts.get("faults", {}).items()},
+        facts.get("batch_s", 0.0),
+        outputs=outputs,
+        entries={name: tuple(shape) for name, shape in facts.get("entries", {}).items()},
+    )
 
 
 class EchoSession:

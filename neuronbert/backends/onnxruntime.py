@@ -7,7 +7,7 @@ from typing import Any, Dict, Mapping, Optional, Sequence, Set, Tuple
 
 import numpy as np
 
-from neuronbert.backends.base import Batch, ExportResult, ExportSource, Recipe, ThroughputPlan, Variant
+from neuronbert.backends.base import Batch, ExportResult, ExportSource, Recipe, ThroughputPlan, Variant, engine_errors
 from neuronbert.backends.outputs import PER_TOKEN, Output, Outputs, named
 from neuronbert.backends.quiet import import_onnxruntime, silence_onnx_exporters
 from neuronbert.backends.tracing import disk_errors, model_bytes, traceable
@@ -204,14 +204,10 @@ def load(
     options.add_session_config_entry("session.intra_op.allow_spinning", "1" if streams == 1 else "0")
     options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
     options.log_severity_level = 3
-    try:
+    what = f"onnxruntime {onnxruntime.__version__} cannot load {folder / FILE_NAME}"
+    with engine_errors(what, hint="compile the artifact again"):
         session = onnxruntime.InferenceSession(str(folder / FILE_NAME), options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # onnxruntime's exceptions share no base class of their own
-        raise BackendFailed(
-            f"onnxruntime {onnxruntime.__version__} cannot load {folder / FILE_NAME}: {error}",
-            hint="compile the artifact again",
-        ) from error
-    return OnnxRuntimeSession(session, outputs, streams, _precision(session, folder / FILE_NAME))
+        return OnnxRuntimeSession(session, outputs, streams, _precision(session, folder / FILE_NAME))
 
 
 def _precision(session: Any, path: Path) -> str:
@@ -246,14 +242,10 @@ class OnnxRuntimeSession:
         if session is None:
             raise BackendFailed("this session is closed")
         fields = batch._asdict()
-        try:
+        what = f"onnxruntime failed on a batch of shape {batch.input_ids.shape}"
+        with engine_errors(what, hint="neuronbert doctor, or another variant"):
             arrays = session.run(self._names, {name: np.ascontiguousarray(fields[name]) for name in self._inputs})
-        except Exception as error:  # onnxruntime's exceptions share no base class of their own
-            raise BackendFailed(
-                f"onnxruntime failed on a batch of shape {batch.input_ids.shape}: {error}",
-                hint="neuronbert doctor, or another variant",
-            ) from error
-        return named(self._outputs, arrays)
+            return named(self._outputs, arrays)
 
     def close(self) -> None:
         """Release the weights; runs that are under way end as usual."""

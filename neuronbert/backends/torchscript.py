@@ -6,7 +6,7 @@ from typing import Mapping, Optional, Sequence, Tuple
 
 import numpy as np
 
-from neuronbert.backends.base import Batch, ExportResult, ExportSource, Recipe, ThroughputPlan, Variant
+from neuronbert.backends.base import Batch, ExportResult, ExportSource, Recipe, ThroughputPlan, Variant, engine_errors
 from neuronbert.backends.outputs import Output, Outputs, named
 from neuronbert.backends.tracing import traceable
 from neuronbert.checkpoint.families import TorchModel
@@ -83,13 +83,10 @@ def load(
     import torch
 
     torch.set_num_threads(max(1, threads // streams))
-    try:
+    what = f"torch {torch.__version__} cannot load {folder / FILE_NAME}"
+    with engine_errors(what, hint="compile the artifact again"):
         model = torch.jit.load(str(folder / FILE_NAME), map_location="cpu").eval()
-    except (RuntimeError, ValueError) as error:
-        raise BackendFailed(
-            f"torch {torch.__version__} cannot load {folder / FILE_NAME}: {error}", hint="compile the artifact again"
-        ) from error
-    return TorchScriptSession(model, outputs, len(list(model.graph.inputs())) - 1, streams)
+        return TorchScriptSession(model, outputs, len(list(model.graph.inputs())) - 1, streams)
 
 
 class TorchScriptSession:
@@ -113,15 +110,9 @@ class TorchScriptSession:
             raise BackendFailed("this session is closed")
         arrays = [np.require(field, requirements=["C", "W"]) for field in batch[: self._inputs]]
         tensors = [self._torch.from_numpy(array) for array in arrays]
-        try:
-            with self._torch.inference_mode():
-                results = model(*tensors)
-        except (RuntimeError, IndexError) as error:
-            raise BackendFailed(
-                f"torch failed on a batch of shape {batch.input_ids.shape}: {error}",
-                hint="neuronbert doctor, or another variant",
-            ) from error
-        return named(self._outputs, [tensor.numpy() for tensor in results])
+        what = f"torch failed on a batch of shape {batch.input_ids.shape}"
+        with engine_errors(what, hint="neuronbert doctor, or another variant"), self._torch.inference_mode():
+            return named(self._outputs, [tensor.numpy() for tensor in model(*tensors)])
 
     def close(self) -> None:
         """Release the module."""

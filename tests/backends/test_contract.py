@@ -162,7 +162,7 @@ from neuronbert.backends import load_backend
 from neuronbert.backends.base import Batch
 from neuronbert.backends.outputs import PER_TOKEN, Output
 outputs = [Output("start_logits", PER_TOKEN), Output("end_logits", PER_TOKEN)]
-variant = {"precision": sys.argv[3]}
+variant = {"precision": sys.argv[3], "recipe": {}}
 session = load_backend(sys.argv[1]).load(Path(sys.argv[2]), variant, outputs=outputs, threads=1, streams=1)
 ones = np.ones((1, 9), dtype=np.int64)
 assert session.run(Batch(ones, ones, ones))["start_logits"].shape == (1, 9)

@@ -35,7 +35,7 @@ def test_what_is_not_int8_runs_in_what_the_gate_saw_or_better(monkeypatch, has_b
     beside = "bf16" if has_bf16 else "f32"
     assert openvino._hint({"precision": "int8", "recipe": {"rest": "bf16"}}) == beside
     assert openvino._hint({"precision": "int8", "recipe": {"rest": "f32"}}) == "f32"
-    assert openvino._hint({"precision": "int8"}) == "f32"
+    assert openvino._hint({"precision": "int8", "recipe": {}}) == "f32"
     assert openvino._hint({"precision": "bf16"}) == "bf16"
     assert openvino._hint({"precision": "fp32", "recipe": {}}) == "f32"
     assert openvino.recipes("int8")[0]["rest"] == beside

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Dict, List, Mapping, Optional, Sequence, 
 
 import numpy as np
 
-from neuronbert.backends.base import Batch, ExportResult, ExportSource, Recipe, ThroughputPlan, Variant
+from neuronbert.backends.base import Batch, ExportResult, ExportSource, Recipe, ThroughputPlan, Variant, engine_errors
 from neuronbert.backends.outputs import Output, Outputs, fit_tokens, named
 from neuronbert.backends.quiet import import_without_telemetry
 from neuronbert.backends.tracing import GRAPH_BYTES, disk_errors, traceable
@@ -155,14 +155,10 @@ def load(folder: Path, variant: Variant, *, outputs: Sequence[Output], threads: 
         "NUM_STREAMS": streams,
         "ENABLE_CPU_PINNING": False,
     }
-    try:
+    what = f"openvino {library_version('openvino')} cannot load {folder / FILE_NAME}"
+    with engine_errors(what, hint="compile the artifact again"):
         compiled = openvino.Core().compile_model(str(folder / FILE_NAME), "CPU", options)
-    except RuntimeError as error:
-        raise BackendFailed(
-            f"openvino {library_version('openvino')} cannot load {folder / FILE_NAME}: {error}",
-            hint="compile the artifact again",
-        ) from error
-    return OpenVinoSession(compiled, outputs, streams, variant.get("recipe", {}).get("padding"))
+        return OpenVinoSession(compiled, outputs, streams, variant["recipe"].get("padding"))
 
 
 def _hint(variant: Variant) -> str:
@@ -172,7 +168,7 @@ def _hint(variant: Variant) -> str:
     """
     if variant["precision"] == "bf16":
         return "bf16"
-    return "bf16" if variant.get("recipe", {}).get("rest") == "bf16" and has_bf16() else "f32"
+    return "bf16" if variant["recipe"].get("rest") == "bf16" and has_bf16() else "f32"
 
 
 class OpenVinoSession:
@@ -206,17 +202,14 @@ class OpenVinoSession:
         if request is None:
             self._requests.put(None)
             raise BackendFailed("this session was closed while a batch waited for its turn")
+        what = f"openvino failed on a batch of shape {batch.input_ids.shape}"
         try:
-            request.infer([np.ascontiguousarray(fields[name]) for name in self._inputs], share_inputs=True)
-            arrays = [request.get_output_tensor(index).data for index in range(len(self._outputs))]
-            outputs = fit_tokens(named(self._outputs, arrays), self._outputs, batch.input_ids.shape[1])
-            # Copied: the request writes its next results to the same memory.
-            return {name: array.copy() for name, array in outputs.items()}
-        except RuntimeError as error:
-            raise BackendFailed(
-                f"openvino failed on a batch of shape {batch.input_ids.shape}: {error}",
-                hint="neuronbert doctor, or another variant",
-            ) from error
+            with engine_errors(what, hint="neuronbert doctor, or another variant"):
+                request.infer([np.ascontiguousarray(fields[name]) for name in self._inputs], share_inputs=True)
+                arrays = [request.get_output_tensor(index).data for index in range(len(self._outputs))]
+                outputs = fit_tokens(named(self._outputs, arrays), self._outputs, batch.input_ids.shape[1])
+                # Copied: the request writes its next results to the same memory.
+                return {name: array.copy() for name, array in outputs.items()}
         finally:
             self._requests.put(request)
 

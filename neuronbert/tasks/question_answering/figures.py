@@ -2,6 +2,17 @@
 
 from typing import Any, Dict, Mapping, Optional
 
+from neuronbert.errors import ArtifactError
+from neuronbert.hardware.schema import NUMBER, Schema, record, whole
+
+# What the gate measured of a variant; null where it was skipped.
+FIGURES = Schema(
+    properties={
+        "accuracy": {**record({"f1": NUMBER, "reference_f1": NUMBER}), "type": ["object", "null"]},
+        "agreement": {**record({"top1_agreement": NUMBER, "n": whole(0, 1 << 40)}), "type": ["object", "null"]},
+    }
+)
+
 
 def agreement_text(agreement: Mapping[str, Any]) -> str:
     """The figures that decide, and those that are only reported, in one line."""
@@ -17,7 +28,10 @@ def _logits_text(max_abs_diff: Optional[float]) -> str:
 
 
 def columns(variant: Mapping[str, Any]) -> Dict[str, str]:
-    """What ``inspect`` shows of a variant's accuracy and agreement."""
+    """What ``inspect`` shows of a variant's accuracy and agreement; ArtifactError for what the gate never wrote."""
+    fault = FIGURES.fault(variant)
+    if fault is not None:
+        raise ArtifactError(f"variant {variant['name']}: {fault}", hint="copy the artifact again, or compile it again")
     accuracy, agreement = variant["accuracy"], variant["agreement"]
     return {
         "F1 (FP32)": f"{accuracy['f1']:.2f} ({accuracy['reference_f1']:.2f})" if accuracy else "not measured",
