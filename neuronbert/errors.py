@@ -211,6 +211,11 @@ def yes_or_no(name: str, value: object) -> bool:
     raise UsageError(f"{name} must be True or False, not {shown_value(value)}")
 
 
+def is_path(value: object) -> bool:
+    """Whether ``value`` can be the path of a file: a NUL cannot be in one."""
+    return isinstance(value, (str, os.PathLike)) and "\0" not in str(value)
+
+
 def text_or_none(name: str, value: Optional[str]) -> Optional[str]:
     """``value`` if it is a str or None, else UsageError."""
     if value is None or isinstance(value, str):

@@ -9,8 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from odd_values import Unspeakable, odd_values
 
+from neuronbert.artifact.manifest import load_artifact
 from neuronbert.errors import (
     LARGEST_COUNT,
+    NeuronBertError,
     UsageError,
     above_zero,
     as_real,
@@ -62,6 +64,12 @@ def test_the_kinds_of_numbers():
         positive("n", LARGEST_COUNT + 1)
     with pytest.raises(UsageError, match=r"^s must be above 0, not a Unspeakable"):
         above_zero("s", Unspeakable())
+
+
+@given(odd_values)
+def test_what_is_no_path_is_no_artifact(value):
+    with pytest.raises(NeuronBertError):
+        load_artifact(value)
 
 
 def test_a_shown_value_is_short_and_on_one_line():

@@ -14,7 +14,7 @@ from typing import Any, BinaryIO, Dict, Iterator, List, Mapping, Optional, Seque
 from neuronbert import __version__
 from neuronbert.artifact.manifest_schema import MANIFEST, SHAPE, SHAPED_VARIANT
 from neuronbert.artifact.signatures import SIGNATURE_NAME, PublicKey, TrustedKey, trusted_keys, verify_signature
-from neuronbert.errors import ArtifactChanged, ArtifactError, UsageError, quoted, shown_value
+from neuronbert.errors import ArtifactChanged, ArtifactError, UsageError, is_path, quoted, shown_value
 from neuronbert.hardware.untrusted import Refusal, json_object, open_regular, read_file, readable, refuse_irregular
 from neuronbert.tasks import TASKS
 
@@ -83,7 +83,7 @@ def artifact_of(artifact: Union[Artifact, PathLike], trusted_key: TrustedKey = N
 
 def signed_artifact(folder: PathLike, keys: Sequence[PublicKey]) -> Artifact:
     """As ``load_artifact``: signed by one of ``keys``, if there are any."""
-    if not isinstance(folder, (str, os.PathLike)):
+    if not is_path(folder):
         raise UsageError(
             f"an artifact is a folder, not {shown_value(folder)}", hint="the path of one, or load_artifact"
         )

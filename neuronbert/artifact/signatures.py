@@ -13,7 +13,7 @@ import struct
 from pathlib import Path
 from typing import Dict, List, NamedTuple, Optional, Sequence, Tuple, Union
 
-from neuronbert.errors import SignatureError, UsageError, quoted
+from neuronbert.errors import SignatureError, UsageError, is_path, quoted, shown_value
 from neuronbert.hardware.libraries import optional_imports
 from neuronbert.hardware.untrusted import MEBIBYTE, Refusal, read_file
 
@@ -123,6 +123,9 @@ def trusted_keys(files: TrustedKey = None) -> Tuple[PublicKey, ...]:
         files = os.environ.get(TRUSTED_KEY_VARIABLE) or ()
     if isinstance(files, (str, os.PathLike)):
         files = [files]
+    if not isinstance(files, (list, tuple)) or not all(map(is_path, files)):
+        value = shown_value(files)
+        raise UsageError(f"trusted_key must be a file of public keys, or several, not {value}", hint=MAKE_KEY)
     return tuple(dict.fromkeys(key for file in files for key in _keys_in(Path(file))))
 
 

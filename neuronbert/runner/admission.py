@@ -5,7 +5,7 @@ import os
 from concurrent.futures import Future
 from typing import Optional
 
-from neuronbert.errors import InputError, Overloaded, RunnerClosed, UsageError
+from neuronbert.errors import InputError, Overloaded, RunnerClosed
 from neuronbert.runner.counters import Statistics
 from neuronbert.runner.dispatcher import Dispatcher
 from neuronbert.runner.inbox import Accept, Cancel
@@ -40,12 +40,10 @@ class Admission:
         return os.getpid() != self._process
 
     def refuse_early(self, timeout_s: Optional[float]) -> None:
-        """Raise RunnerClosed, UsageError or Overloaded before any work is spent on a request that cannot be let in."""
+        """Raise RunnerClosed or Overloaded before any work is spent on a request that cannot be let in."""
         self.refuse_elsewhere()
         if self._closed:
             raise RunnerClosed("this runner is closed, or closing", hint="make a new one, or ask inside its with block")
-        if timeout_s is not None and not timeout_s > 0:
-            raise UsageError(f"timeout_s must be above 0, not {timeout_s!r}")
         if not self._statistics.room.is_open:
             raise self._overloaded("the queue is full")
         if timeout_s is not None and self._statistics.would_be_late(timeout_s):
@@ -67,10 +65,14 @@ class Admission:
             if self._statistics.would_be_late(request.deadline - now_s(), request.size):
                 raise self._overloaded(f"{request.size} windows more are too many for timeout_s={timeout_s:.3g}")
         self._enter(request, wait)
-        request.accepted = request.since = now_s()
-        request.future.add_done_callback(functools.partial(self._cancelled, request))
-        self._statistics.accepted()
-        self._dispatcher.inbox.put(Accept(request))
+        try:
+            request.accepted = request.since = now_s()
+            request.future.add_done_callback(functools.partial(self._cancelled, request))
+            self._statistics.accepted()
+            self._dispatcher.inbox.put(Accept(request))
+        except BaseException:  # Ctrl-C: a place that nobody holds must not stay taken
+            self._statistics.room.leave(request.size)
+            raise
         self._dispatcher.sweep()
 
     def _enter(self, request: Request, wait: bool) -> None:

@@ -85,6 +85,20 @@ def test_more_odd_timeouts_than_the_queue_has_places(runner, value):
     assert runner.submit("Who?", "It was me.").result(30)
 
 
+@pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError])
+def test_what_comes_between_costs_no_place(runner, monkeypatch, error):
+    def fail(_):
+        raise error
+
+    with monkeypatch.context() as patched:
+        patched.setattr(runner._dispatcher.inbox, "put", fail)
+        for _ in range(2 * 8):
+            with pytest.raises(error):
+                runner.submit("Who?", "It was me.")
+    assert runner.stats()["queue"]["rows"] == 0
+    assert runner.submit("Who?", "It was me.").result(30)
+
+
 def test_a_timeout_may_be_any_kind_of_number(runner):
     for timeout_s in (Decimal("20.5"), np.float32(20), np.int64(20), 20, float("inf")):
         assert runner.submit("Who?", "It was me.", timeout_s=timeout_s).result(30)
