@@ -144,6 +144,13 @@ def test_every_verb_has_json_and_every_option_has_help(verb: str) -> None:
     assert [option.name for option in command.params if isinstance(option, click.Option) and not option.help] == []
 
 
+def test_the_list_of_verbs_says_each_in_one_line_in_the_order_of_use() -> None:
+    context = click.Context(cli.cli, info_name="neuronbert", terminal_width=80, **cli.CONTEXT_SETTINGS)
+    lines = cli.cli.get_help(context).partition("Commands:\n")[2].partition("\n\n")[0].splitlines()
+    assert [line.split()[0] for line in lines] == [str(verb.name) for verb in cli.VERBS]
+    assert all(line.endswith(".") and not line.endswith("...") for line in lines)
+
+
 def test_the_readme_shows_and_tabulates_every_verb() -> None:
     verbs = set(cli.cli.commands)
     assert {arguments[0] for arguments in documented_commands()} == verbs
@@ -153,7 +160,9 @@ def test_the_readme_shows_and_tabulates_every_verb() -> None:
 @pytest.mark.parametrize("arguments", documented_commands(), ids=" ".join)
 def test_every_documented_command_parses(arguments: List[str]) -> None:
     verb, *rest = arguments
-    context = cli.cli.commands[verb].make_context(verb, rest)  # click.UsageError for an option that does not exist
+    context = cli.cli.commands[verb].make_context(
+        verb, rest, **cli.CONTEXT_SETTINGS
+    )  # click.UsageError for an option that does not exist
     assert (context.info_name, context.args) == (verb, [])
 
 
@@ -170,9 +179,7 @@ def test_our_side_of_the_migration_table_exists() -> None:
     names = [name for call in calls for name in re.findall(r"^neuronbert\.(\w+)", call)]
     assert len(commands) >= 4 and len(names) >= 4
     for verb, *rest in commands:
-        cli.cli.commands[verb].make_context(
-            verb, rest, token_normalize_func=cli.CONTEXT_SETTINGS["token_normalize_func"]
-        )
+        cli.cli.commands[verb].make_context(verb, rest, **cli.CONTEXT_SETTINGS)
     assert set(names) <= set(neuronbert.__all__)
 
 

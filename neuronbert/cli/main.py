@@ -19,10 +19,21 @@ CONTEXT_SETTINGS = {
 }
 
 
-@click.group(context_settings=CONTEXT_SETTINGS)
+class VerbsInOrder(click.Group):
+    """Lists the verbs in the order in which they are used, not by the alphabet."""
+
+    def list_commands(self, ctx: click.Context) -> List[str]:
+        return list(self.commands)
+
+
+@click.group(
+    cls=VerbsInOrder,
+    context_settings=CONTEXT_SETTINGS,
+    epilog="neuronbert VERB --help says more. Begin with: neuronbert compile demo OUTPUT",
+)
 @click.version_option(__version__, "-V", "--version", prog_name="neuronbert")
 def cli() -> None:
-    """A BERT question-answering checkpoint to a measured, supervised deployment."""
+    """Compile a BERT question-answering checkpoint, check and measure it, and answer questions with it."""
 
 
 VERBS: List[click.Command] = [

@@ -73,23 +73,25 @@ gate_options = together(
         type=click.FloatRange(0, 1),
         default=0.99,
         show_default=True,
-        help="F1 of reduced precision, as a share of FP32's.",
+        help="The gate: the least F1 of a reduced precision, as a share of FP32's.",
     ),
     click.option(
         "--min-answer-f1",
         type=click.FloatRange(0, 1),
         default=0.90,
         show_default=True,
-        help="Token F1 of its answers against FP32's.",
+        help="The gate: the least token F1 of its answers against FP32's answers.",
     ),
     click.option(
         "--calibration-data", type=click.Path(), help="SQuAD file for int8 calibration.  [default: a shipped sample]"
     ),
-    click.option("--gate-data", type=click.Path(), help="SQuAD file for the gate.  [default: a shipped sample]"),
-    click.option("--skip-gate", is_flag=True, help="Compare nothing (recorded): for weights that mean nothing."),
+    click.option("--gate-data", type=click.Path(), help="SQuAD file that the gate asks.  [default: a shipped sample]"),
+    click.option(
+        "--skip-gate", is_flag=True, help="No gate, which the manifest records: for weights that mean nothing."
+    ),
 )
 instance_option = click.option(
-    "--instance-type", default="inf1.xlarge", show_default=True, help="The inf1 size that the layout is for."
+    "--instance-type", default="inf1.xlarge", show_default=True, help="neuron: the inf1 size to compile for."
 )
 neuron_options = together(
     click.option(
@@ -97,39 +99,41 @@ neuron_options = together(
         multiple=True,
         default=["1"],
         show_default=True,
-        help="neuron: rows; repeatable, one bucket each.",
+        help="neuron: rows of a batch; repeatable, each is compiled.",
     ),
     click.option(
         "--sequence-length",
         multiple=True,
         default=["384"],
         show_default=True,
-        help="neuron: tokens; repeatable, one bucket each.",
+        help="neuron: tokens of a row; repeatable, each is compiled.",
     ),
     instance_option,
     click.option(
         "--mode",
         default="data-parallel",
         show_default=True,
-        help="data-parallel (a model per core) or pipeline (a model over several).",
+        help="neuron: data-parallel (a model on each core) or pipeline (a model over several).",
     ),
     click.option(
         "--neuroncore-pipeline-cores",
         default="auto",
         show_default=True,
-        help="Cores of one pipeline; auto: 4 * round(encoder weights / 2e7), smaller if the compiler refuses that.",
+        help="neuron: cores of one pipeline; auto: 4 * round(encoder weights / 2e7), less if the compiler refuses it.",
     ),
     click.option(
         "--auto-cast",
         default="matmul",
         show_default=True,
-        help="What becomes 16 bits: none (of the rest; matrix products always do, as bf16), matmul, all.",
+        help="neuron: what becomes 16 bits: none (of the rest; matrix products always do, as bf16), matmul, all.",
     ),
     click.option(
         "--auto-cast-type",
-        help="bf16, fp16 or mixed.  [default: fp16 for matmul, the most accurate; bf16 otherwise]",
+        help="neuron: bf16, fp16 or mixed.  [default: fp16 for matmul, the most accurate; bf16 otherwise]",
     ),
-    click.option("--compiler-timeout", type=click.IntRange(min=1), help="Seconds for neuron-cc.  [default: no limit]"),
+    click.option(
+        "--compiler-timeout", type=click.IntRange(min=1), help="neuron: seconds for neuron-cc.  [default: no limit]"
+    ),
 )
 
 on_error_option = click.option(
@@ -169,9 +173,15 @@ def typed_task_options(verb: Callable[..., Any]) -> Callable[..., Any]:
 
 window_options = together(
     task_option(
-        "--max-seq-len", type=click.IntRange(min=1), help="Tokens in a window.  [default: 384, or the model's limit]"
+        "--max-seq-len",
+        type=click.IntRange(min=1),
+        help="Tokens of question and context that are read at once, a window.  [default: 384, or the model's limit]",
     ),
-    task_option("--doc-stride", type=click.IntRange(min=0), help="Tokens that two windows share.  [default: 128]"),
+    task_option(
+        "--doc-stride",
+        type=click.IntRange(min=0),
+        help="Tokens that two windows of a longer context share.  [default: 128]",
+    ),
     task_option("--max-question-len", type=click.IntRange(min=1), help="Cut longer questions to this many tokens."),
 )
 
@@ -184,10 +194,19 @@ details_option = task_option(
 
 answer_options = together(
     task_option(
-        "--max-answer-len", type=click.IntRange(min=1), default=15, show_default=True, help="Tokens in an answer."
+        "--max-answer-len",
+        type=click.IntRange(min=1),
+        default=15,
+        show_default=True,
+        help="Tokens of an answer, at most.",
     ),
-    task_option("--handle-impossible-answer", is_flag=True, help="Allow the empty answer."),
-    task_option("--align-to-words/--no-align-to-words", default=True, show_default=True, help="Answers end at words."),
+    task_option("--handle-impossible-answer", is_flag=True, help='Let "no answer" win: the empty one.'),
+    task_option(
+        "--align-to-words/--no-align-to-words",
+        default=True,
+        show_default=True,
+        help="Answers begin and end at words, not within them.",
+    ),
     task_option(
         "--ranking",
         type=click.Choice(["window", "document"]),
@@ -195,7 +214,11 @@ answer_options = together(
         show_default=True,
         help="Scores within each window, as the old pipeline did, or comparable over the document.",
     ),
-    task_option("--null-threshold", type=float, help="Answer nothing when the null logit leads by more than this."),
+    task_option(
+        "--null-threshold",
+        type=float,
+        help='Answer nothing when "no answer" leads the best by more than this (in logits).',
+    ),
 )
 
 # Of the verbs that answer lines of input.

@@ -19,7 +19,12 @@ INTRODUCTION = """# Commands
 What each command's `--help` says, written here by `tools/make_command_docs`. Words that several commands share:
 
 * **CHECKPOINT** is a hub id, a folder that transformers saved, or `demo`, the one in the package neuronbert-demo.
-* **ARTIFACT** is a folder that `neuronbert compile` wrote.
+* **ARTIFACT** is a folder that `neuronbert compile` wrote. It holds **variants**: the model for one engine in one
+  precision (`openvino-int8`), or for Inferentia in one shape.
+* A **window** is what the model reads at once, the question and a piece of its context; a long context has several.
+  Windows are the **rows** of a **batch**.
+* The **gate** refuses a variant that disagrees with the FP32 model. A **worker** is a process with a copy of the model.
+* [files.md](files.md) has the formats of the files that are read and written.
 * Results go to stdout, progress and messages to stderr; `--json` makes the result one JSON document.
 * `--batch-size` and `--batch_size` are the same option, and so with all others.
 * Exit codes: 0 done · 1 you can mend it (the message says how) · 2 usage · 3 a bug · 4 a gate refused ·

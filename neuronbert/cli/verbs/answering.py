@@ -14,7 +14,7 @@ from neuronbert.cli.progress import Progress
 from neuronbert.errors import NeuronBertError, UsageError
 
 
-@click.command("answer")
+@click.command("answer", short_help="Answer one question, or a file of them.")
 @click.argument("artifact", type=click.Path())
 @click.option("--question", help="One question.")
 @click.option("--context", help="The text that answers it.")
@@ -66,7 +66,7 @@ def _answer_file(artifact: str, input_: str, on_error: str, as_json: bool, **opt
         note(f"skipped line {line.line_number}: {line.reason}")
 
 
-@click.command("run")
+@click.command("run", short_help="Answer a file of any size; goes on after a kill.")
 @click.argument("artifact", type=click.Path())
 @click.option(
     "--input",

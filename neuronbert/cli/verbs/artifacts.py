@@ -18,7 +18,7 @@ from neuronbert.cli.options import (
 from neuronbert.cli.output import note, show
 
 
-@click.command("compile")
+@click.command("compile", short_help="Compile a checkpoint into an artifact.")
 @checkpoint_argument
 @click.argument("output", type=click.Path())
 @backend_option
@@ -31,7 +31,7 @@ from neuronbert.cli.output import note, show
 @threads_option
 @json_option
 def compile_(checkpoint: str, output: str, as_json: bool, **options: Any) -> None:
-    """Compile CHECKPOINT (hub id, folder or "demo") into the folder OUTPUT.
+    """Compile CHECKPOINT (hub id, folder or "demo") into the new folder OUTPUT, an artifact.
 
     With auto, builds what this machine can run, refuses what does not agree with FP32, times the rest and keeps the
     fastest.
@@ -47,7 +47,7 @@ def compile_(checkpoint: str, output: str, as_json: bool, **options: Any) -> Non
     show(as_json, document, lambda: compile_report(artifact))
 
 
-@click.command("inspect")
+@click.command("inspect", short_help="Show what is in an artifact, and verify its checksums.")
 @click.argument("artifact", type=click.Path())
 @trusted_key_option
 @json_option
@@ -62,7 +62,7 @@ def inspect_(artifact: str, as_json: bool, **options: Any) -> None:
     show(as_json, document, lambda: manifest_table(loaded))
 
 
-@click.command("sign")
+@click.command("sign", short_help="Sign an artifact, for those who load it with --trusted-key.")
 @click.argument("artifact", type=click.Path())
 @click.option("--key", required=True, type=click.Path(), help="A private Ed25519 key, as ssh-keygen makes them.")
 @json_option
@@ -78,7 +78,7 @@ def sign(artifact: str, as_json: bool, **options: Any) -> None:
     show(as_json, signed.as_dict(), lambda: f"{signed.signature}\nsigned by {signed.fingerprint}: {signed.public_key}")
 
 
-@click.command("env")
+@click.command("env", short_help="Print the variables that give an artifact its NeuronCores.")
 @click.argument("artifact", type=click.Path())
 @click.option("--instance-type", help="Another inf1 size than it was compiled for.")
 @click.option("--worker", type=click.IntRange(min=0), help="Only this worker's share: its own cores and host threads.")

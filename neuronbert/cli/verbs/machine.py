@@ -10,7 +10,7 @@ from neuronbert.cli.options import json_option
 from neuronbert.cli.output import show
 
 
-@click.command("top")
+@click.command("top", short_help="Watch running jobs and runners.")
 @click.option("--once", is_flag=True, help="One plain table; also when stdout is no terminal.")
 @json_option
 def top(once: bool, as_json: bool) -> None:
@@ -28,7 +28,7 @@ def top(once: bool, as_json: bool) -> None:
         watch()
 
 
-@click.command("doctor")
+@click.command("doctor", short_help="What this machine can run, and the command that mends the rest.")
 @json_option
 def doctor(as_json: bool) -> None:
     """What this machine can run, what is wrong with it, and the command that mends it."""

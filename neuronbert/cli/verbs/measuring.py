@@ -21,7 +21,7 @@ from neuronbert.cli.output import note, show
 from neuronbert.cli.progress import Progress
 
 
-@click.command("evaluate")
+@click.command("evaluate", short_help="Exact match and F1 of an artifact on a SQuAD file.")
 @click.argument("artifact", type=click.Path())
 @click.argument("data", type=click.Path())
 @click.option(
@@ -49,31 +49,73 @@ def evaluate(artifact: str, data: str, as_json: bool, **options: Any) -> None:
     show(as_json, report.as_dict(), lambda: evaluation_text(report.tables()))
 
 
-@click.command("benchmark")
+@click.command("benchmark", short_help="Throughput against latency of an artifact, on this machine.")
 @click.argument("artifact", type=click.Path())
-@list_option("--batch-size", help="Rows of a batch: 1,2,4 or 1:16.  [default: as compiled, else 8]")
-@list_option("--concurrency", help="Clients that wait for their answers.  [default: 1:16]")
-@list_option("--workers", help="Processes.  [default: as neuronbert run takes them]")
+@list_option(
+    "--batch-size", help="Rows that are computed at once: 1,2,4 or 1:16, doubling.  [default: as compiled, else 8]"
+)
+@list_option(
+    "--concurrency",
+    help="Clients that each wait for an answer before they ask again: 1,2,4 or 1:16, doubling.  [default: 1:16]",
+)
+@list_option("--workers", help="Worker processes.  [default: as many as neuronbert run takes]")
 @list_option("--threads", help="CPU threads of each worker.  [default: all, divided among the workers]")
 @list_option("--sequence-length", help="Tokens of every request.  [default: real text, its own lengths]")
-@list_option("--neuroncore-pipeline-cores", help="NeuronCores of a model, 1 is data-parallel: 1,2,4,8,16.")
+@list_option(
+    "--neuroncore-pipeline-cores",
+    help="neuron: cores that one copy of the model is spread over, 1 is data-parallel: 1,2,4,8,16.",
+)
 @list_option("--variant", help="Variants by name.  [default: the fastest this machine can run]")
 @list_option("--precision", help="Variants by precision: fp32,int8.")
 @click.option("--scenario", help="single-stream, offline, or server (at --request-rate, or 60 % of offline).")
-@list_option("--request-rate", help="Requests a second, whether or not answered: 50:400:50.")
-@click.option("--request-distribution", default="poisson", show_default=True, help="poisson or constant.")
-@click.option("--input-data", type=click.Path(), help="Questions, .jsonl or SQuAD .json.  [default: the package's]")
-@click.option("--longest-s", type=float, default=15.0, show_default=True, help="Seconds of a point that is not steady.")
-@click.option("--report", type=click.Path(), help="A .html, .json, .csv or .md file; an interrupted sweep goes on.")
-@click.option("--compare", type=click.Path(), help="An earlier JSON report; exit 4 when slower beyond the noise.")
-@click.option("--latency-p95-ms", type=float, help="Say what is reached, and at what cost, within this latency.")
-@click.option("--instance-type", help="For the price; of inf1 also the cores.  [default: as compiled]")
+@list_option(
+    "--request-rate",
+    help="Requests that come in a second, whether or not earlier ones are answered: 50:400:50, in steps.",
+)
+@click.option(
+    "--request-distribution",
+    default="poisson",
+    show_default=True,
+    help="How they come: poisson (at random) or constant (evenly).",
+)
+@click.option(
+    "--input-data",
+    type=click.Path(),
+    help="Questions to ask, .jsonl or SQuAD .json (docs/files.md).  [default: the package's]",
+)
+@click.option(
+    "--longest-s",
+    type=float,
+    default=15.0,
+    show_default=True,
+    help="Seconds that a point takes at most; three alike in a row end it sooner.",
+)
+@click.option(
+    "--report",
+    type=click.Path(),
+    help="Write a .html, .json, .csv or .md file; with it, the same command continues an interrupted sweep.",
+)
+@click.option(
+    "--compare",
+    type=click.Path(),
+    help="An earlier JSON report; exit 4 when something is slower than there, beyond the noise of both.",
+)
+@click.option(
+    "--latency-p95-ms",
+    type=float,
+    help="What p95 must stay within: the best point is then the one with the most throughput that does.",
+)
+@click.option("--instance-type", help="Whose price counts, and of inf1 whose cores: c5.xlarge.  [default: as compiled]")
 @click.option("--loadgen", is_flag=True, help="Measure each point again with MLPerf LoadGen, and keep its logs.")
 @click.option("--prices", type=click.Path(), help="JSON price file that goes before the shipped price book.")
 @trusted_key_option
 @json_option
 def benchmark_(artifact: str, as_json: bool, **options: Any) -> None:
-    """Measure ARTIFACT through the runner: throughput against latency, swept over the settings given."""
+    """Measure ARTIFACT through the runner: throughput against latency, swept over the settings given.
+
+    Prints a table of all points and, last, the best of them in a sentence: the one within --latency-p95-ms that answers
+    most; without that, the knee of a curve, the load where latency takes off. --report has all figures.
+    """
     from neuronbert.benchmark.sweep import benchmark_artifact
     from neuronbert.cli.benchmark_table import benchmark_text
 
@@ -82,12 +124,19 @@ def benchmark_(artifact: str, as_json: bool, **options: Any) -> None:
     show(as_json, document, lambda: benchmark_text(document))
 
 
-@click.command("plan")
+@click.command("plan", short_help="Which inf1 instance and layout serve a load, at what price.")
 @checkpoint_argument
-@click.option("--throughput", type=float, help="Sequences a second.  [default: as many as one instance takes]")
+@click.option(
+    "--throughput", type=float, help="Sequences to answer in a second.  [default: as many as one instance takes]"
+)
 @click.option("--latency-p95-ms", type=float, help="What 95 of 100 requests must stay within, waiting included.")
-@click.option("--objective", default="cost", show_default=True, help="cost, latency or throughput.")
-@click.option("--sequence-length", type=int, default=384, show_default=True, help="Tokens.")
+@click.option(
+    "--objective",
+    default="cost",
+    show_default=True,
+    help="What the best has: the least cost, the least latency, or the most throughput.",
+)
+@click.option("--sequence-length", type=int, default=384, show_default=True, help="Tokens of a sequence.")
 @click.option("--headroom", type=float, default=0.25, show_default=True, help="Share of the capacity to keep free.")
 @click.option("--sdk-release", default="2.20", show_default=True, help="Neuron SDK to predict for: 1.13, 1.17 or 2.20.")
 @click.option("--instance-type", multiple=True, help="Only these; repeatable.  [default: every inf1 size]")
