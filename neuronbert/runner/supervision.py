@@ -20,6 +20,9 @@ from neuronbert.runner.suspicion import Doer
 # A worker's states. It is "starting" from the fork to its first message, "waiting" between a death and the next start.
 STARTING, READY, WAITING, STOPPED = "starting", "ready", "waiting", "stopped"
 
+# What a process does to itself; other signals are sent. Most of these do not reach a worker from outside.
+FAULTS = (signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGABRT, signal.SIGILL, signal.SIGTRAP, signal.SIGSYS)
+
 FIRST_BACKOFF_S = 0.1
 LONGEST_BACKOFF_S = 30.0
 
@@ -196,9 +199,9 @@ def death_by(code: int, oom_kills_before: int) -> Death:
         name = signal.Signals(-code).name
     except ValueError:
         name = f"signal {-code}"
-    if code != -signal.SIGKILL:
+    if -code in FAULTS:
         return Death(f"died of {name}", Doer.WORKER)
-    if oom_kills() > oom_kills_before:
+    if code == -signal.SIGKILL and oom_kills() > oom_kills_before:
         return Death(f"died of {name}: the kernel ran out of memory (see dmesg)", Doer.WORKER)
     return Death(f"died of {name}: killed from outside", Doer.ANYBODY)
 

@@ -270,12 +270,14 @@ def test_sigterm_finishes_what_was_accepted_and_then_ends_the_process(echo_artif
     assert not any(map(is_running, workers))
 
 
-def test_sigterm_reaches_the_workers_too_and_stops_none(echo_artifact, texts, expected):
+def test_signals_from_outside_reach_the_workers_too_and_stop_none(echo_artifact, texts, expected):
     with Runner(echo_artifact, workers=2) as runner:
         before = pids(runner)
         for pid in before:
             os.kill(pid, signal.SIGTERM)
             os.kill(pid, signal.SIGINT)
+            for fault in (signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGABRT):
+                os.kill(pid, fault)  # its own would end it: test_poison... has an abort
         assert list(runner.map(texts)) == expected
         assert pids(runner) == before
 

@@ -47,7 +47,8 @@ def test_causes_of_death(monkeypatch):
     assert death_by(9, 3) == ("exited with code 9", Doer.WORKER)
     assert death_by(-signal.SIGSEGV, 3) == ("died of SIGSEGV", Doer.WORKER)
     assert death_by(-signal.SIGKILL, 3) == ("died of SIGKILL: killed from outside", Doer.ANYBODY)
-    assert death_by(-99, 3) == ("died of signal 99", Doer.WORKER)
+    assert death_by(-signal.SIGUSR1, 3) == ("died of SIGUSR1: killed from outside", Doer.ANYBODY)
+    assert death_by(-99, 3) == ("died of signal 99: killed from outside", Doer.ANYBODY)
     out_of_memory = death_by(-signal.SIGKILL, 2)
     assert "ran out of memory" in out_of_memory.cause and out_of_memory.doer is Doer.WORKER
 
