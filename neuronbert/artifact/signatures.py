@@ -116,16 +116,20 @@ def signed_bytes(manifest: bytes) -> bytes:
 def trusted_keys(files: TrustedKey = None) -> Tuple[PublicKey, ...]:
     """The keys in ``files`` of public keys, as ssh-keygen writes them to .pub, any number of lines each.
 
-    None: those of the file that $NEURONBERT_TRUSTED_KEY names, if it is set. No key: no signature is demanded. Raises
-    UsageError for a file that cannot be read, holds no key, or anything but Ed25519 keys.
+    None: those of the file that $NEURONBERT_TRUSTED_KEY names, if it is set; else none, and no signature is demanded.
+    Raises UsageError for no file, and for one that cannot be read, holds no key, or anything but Ed25519 keys.
     """
     if files is None:
-        files = os.environ.get(TRUSTED_KEY_VARIABLE) or ()
+        files = os.environ.get(TRUSTED_KEY_VARIABLE) or None
+        if files is None:
+            return ()
     if isinstance(files, (str, os.PathLike)):
         files = [files]
     if not isinstance(files, (list, tuple)) or not all(map(is_path, files)):
         value = shown_value(files)
         raise UsageError(f"trusted_key must be a file of public keys, or several, not {value}", hint=MAKE_KEY)
+    if not files:  # a list that came out empty must not mean that anything goes
+        raise UsageError("no file of trusted keys is given", hint="trusted_key='FILE.pub', or leave it out")
     return tuple(dict.fromkeys(key for file in files for key in _keys_in(Path(file))))
 
 

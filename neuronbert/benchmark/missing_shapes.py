@@ -6,7 +6,7 @@ sweep.py asks for the artifact of each point; compiler/ does the work.
 from pathlib import Path
 from typing import Callable, Dict
 
-from neuronbert.artifact.manifest import Artifact, Variant, load_artifact
+from neuronbert.artifact.manifest import Artifact, Variant, signed_artifact
 from neuronbert.backends.neuron.compile_job import cache_folder
 from neuronbert.benchmark.instances import PointInstances
 from neuronbert.benchmark.points import Setting, template_variant
@@ -51,7 +51,7 @@ class ShapeCompiler:
             took = f"{template['name']} took {template['compile_s']:.0f} s"
             self._progress(f"{setting.variant} is compiled on demand for {self._instances.name_of(setting)}; {took}")
             self._compile(setting, template, str(output))
-        compiled = load_artifact(output, trusted_key=())  # nobody else made it
+        compiled = signed_artifact(output, ())  # nobody else made it
         if compiled.manifest["checkpoint"]["fingerprint"] != self._artifact.manifest["checkpoint"]["fingerprint"]:
             raise CheckpointError(
                 f"{self._source()} no longer holds the weights that {self._artifact.folder} was compiled from",

@@ -13,9 +13,9 @@ from neuronbert.artifact.manifest import (
     Artifact,
     Manifest,
     PathLike,
-    load_artifact,
     manifest_of,
     sha256_of,
+    signed_artifact,
     write_manifest,
 )
 from neuronbert.backends import load_backend
@@ -105,7 +105,7 @@ def compile_checkpoint(
         checkpoint, revision=revision, token=token, local_files_only=local_files_only, allow_pickle=allow_pickle
     )
     compilation.run(source, output)
-    return load_artifact(output, trusted_key=())  # nobody has signed it yet
+    return signed_artifact(output, ())  # nobody has signed it yet
 
 
 @dataclass(frozen=True)
