@@ -58,7 +58,7 @@ def test_the_same_seed_makes_the_same_change_and_another_one_another(bases, tmp_
 
 
 def test_an_error_that_is_not_documented_is_a_finding(bases, tmp_path, monkeypatch):
-    def broken(folder, choice):
+    def broken(folder, choice, trusted_key):
         raise KeyError("requires")
 
     monkeypatch.setattr(attack_files, "use_artifact", broken)

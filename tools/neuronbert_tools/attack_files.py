@@ -72,8 +72,32 @@ def base_artifact(folder: Path) -> Path:
             shutil.rmtree(folder / "variants" / variant["name"])
     (folder / MANIFEST_NAME).unlink()
     write_manifest(folder, {**{key: manifest[key] for key in manifest if key != "digest"}, "variants": kept})
+    if library_version("cryptography"):
+        sign(folder)
     load_artifact(folder)
     return folder
+
+
+def sign(folder: Path) -> None:
+    """Sign the artifact, with a new key beside it."""
+    from cryptography.hazmat.primitives import serialization
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+    from neuronbert.artifact.signing import sign_artifact
+
+    key = Ed25519PrivateKey.generate()
+    openssh, plain = serialization.PrivateFormat.OpenSSH, serialization.NoEncryption()
+    private = public_key_of(folder).with_suffix("")
+    private.write_bytes(key.private_bytes(serialization.Encoding.PEM, openssh, plain))
+    private.chmod(0o600)
+    public = key.public_key().public_bytes(serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH)
+    public_key_of(folder).write_bytes(public + b"\n")
+    sign_artifact(folder, private)
+
+
+def public_key_of(base: Path) -> Path:
+    """The key that a base artifact was signed with; not there where nothing was signed."""
+    return base.parent / "key.pub"
 
 
 def base_checkpoint(folder: Path) -> Path:
@@ -157,7 +181,8 @@ def attack(kind: str, base: Path, folder: Path, seed: str, reference: bool) -> D
     if kind == "artifact" and choice.random() < RESEALED:
         reseal(folder, MANIFEST_NAME in done)
     try:
-        use_artifact(folder, choice) if kind == "artifact" else use_checkpoint(folder, reference)
+        trusted = public_key_of(base) if public_key_of(base).exists() and choice.random() < 0.2 else None
+        use_artifact(folder, choice, trusted) if kind == "artifact" else use_checkpoint(folder, reference)
         outcome = "loaded"
     except NeuronBertError as error:
         outcome = type(error).__name__ if error.message else "an error without a message"
@@ -166,12 +191,12 @@ def attack(kind: str, base: Path, folder: Path, seed: str, reference: bool) -> D
     return {"done": done, "outcome": outcome}
 
 
-def use_artifact(folder: Path, choice: random.Random) -> None:
-    """All that inspect and answer do."""
+def use_artifact(folder: Path, choice: random.Random, trusted_key: Optional[Path] = None) -> None:
+    """All that inspect and answer do; with ``trusted_key`` it must be signed."""
     from neuronbert.cli.tables import manifest_table
     from neuronbert.engine.engine import Engine
 
-    artifact = load_artifact(folder)
+    artifact = load_artifact(folder, trusted_key=trusted_key)
     manifest_table(artifact)
     names: List[Optional[str]] = [None, None, None, "echo-fp32", "onnxruntime-fp32"]  # the first is echo's
     with Engine(artifact, variant=choice.choice(names), threads=1, streams=1) as engine:
