@@ -6,7 +6,7 @@ device call (rows, batching, results) is the same for all of them; the task says
 
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, Mapping, NamedTuple, Optional, Protocol, Sequence, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Mapping, NamedTuple, Optional, Protocol, Sequence, Tuple
 
 import numpy as np
 
@@ -15,6 +15,7 @@ from neuronbert.checkpoint.families import Config, Head, TorchModel
 from neuronbert.errors import BackendFailed, NeuronBertError
 
 Variant = Mapping[str, Any]  # a variant's entry in the manifest: JSON
+Steps = Callable[[str, int, int], None]  # what is done, how much of it is, of how much
 Recipe = Mapping[str, Any]  # how a variant is made, as the manifest records it: JSON with the keys of its backend
 
 
@@ -120,6 +121,10 @@ class ExportSource(Protocol):
 
     def torch_model(self) -> TorchModel:
         """The FP32 model in eval mode: forward(input_ids, attention_mask, token_type_ids) → a tuple of outputs."""
+
+    @property
+    def on_step(self) -> Steps:
+        """To be called while something takes seconds."""
 
     def calibration(self) -> List[Batch]:
         """Unpadded single-row batches of real text, none of it among the gate's."""

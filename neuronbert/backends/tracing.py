@@ -1,6 +1,7 @@
 """What the backends that trace the torch model share: the model, example inputs for it, and room for its files."""
 
 import contextlib
+import gc
 import os
 import tempfile
 from pathlib import Path
@@ -33,6 +34,23 @@ def traceable(source: ExportSource) -> Tuple[TorchModel, Tuple[Tensor, ...]]:
     family = family_of(source.config, "config.json")
     examples = example_inputs(size_of(source.config, family, "vocab_size"))
     return source.torch_model(), tuple(torch.from_numpy(examples[name]) for name in source.input_names)
+
+
+@contextlib.contextmanager
+def traces_forgotten() -> Iterator[None]:
+    """Let torch forget, after the block, the class and graph of each module that was traced in it.
+
+    It keeps them until the process ends, some megabytes for each compile. What forgets them takes the methods from all
+    classes, so nothing is done while this process has a scripted module or class that is in use.
+    """
+    yield
+    import torch
+
+    gc.collect()
+    in_use = any(issubclass(type(thing), torch.jit.ScriptModule) for thing in gc.get_objects())
+    forget = getattr(torch._C, "_jit_clear_class_registry", None)
+    if forget is not None and not in_use and not getattr(torch.jit._state, "_script_classes", None):
+        forget()
 
 
 def example_inputs(vocabulary: int, rows: int = EXAMPLE_ROWS, tokens: int = EXAMPLE_TOKENS) -> Dict[str, np.ndarray]:

@@ -138,6 +138,28 @@ class Progress:
                 self._is_shown = True
 
 
+class Stages:
+    """Work that says in a line what it does next, and counts within some of its stages."""
+
+    def __init__(self, progress: Progress):
+        self._progress = progress
+        self._counted: Optional[str] = None  # what is being counted and not yet done
+
+    def line(self, text: str) -> None:
+        """A line that stays, and what is going on from now on, unless a count is under way."""
+        with progress_hidden():
+            click.echo(text, err=True)
+        if self._counted is None:
+            self._progress.about(text.splitlines()[0].partition(" (")[0])
+
+    def step(self, what: str, done: int, total: int) -> None:
+        """How much is done of what takes long."""
+        if what != self._counted:
+            self._progress.about(what)
+        self._counted = what if done < total else None
+        self._progress(done, total)
+
+
 _shown: List[Progress] = []  # the innermost last
 
 

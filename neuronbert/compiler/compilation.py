@@ -19,6 +19,7 @@ from neuronbert.artifact.manifest import (
     write_manifest,
 )
 from neuronbert.backends import load_backend
+from neuronbert.backends.base import Steps
 from neuronbert.backends.neuron.target import (
     AUTO,
     AUTO_CAST_TYPES,
@@ -68,6 +69,7 @@ def compile_checkpoint(
     compiler_timeout: Optional[int] = None,
     threads: Optional[int] = None,
     progress: Progress = lambda line: None,
+    on_step: Steps = lambda what, done, total: None,
 ) -> Artifact:
     """Compile ``checkpoint`` (hub id, folder, ``"demo"`` or (model, tokenizer)) into the folder ``output``.
 
@@ -85,6 +87,7 @@ def compile_checkpoint(
     becomes 16 bits; the default is the most accurate there is (backends/neuron/target.py). The other backends take any
     shape.
 
+    ``progress`` gets a line for each stage, ``on_step`` within one what is counted, how much is done, and of how much.
     Nothing is left at ``output`` after an error.
     """
     given = None if isinstance(checkpoint, (tuple, list)) else checkpoint
@@ -98,7 +101,9 @@ def compile_checkpoint(
         batch_size, sequence_length, instance_type, mode, cores, auto_cast, cast_type, compiler_timeout
     )
     candidates = choose_candidates(backend, precision, target.precision)
-    compilation = Compilation(candidates, target, limits, skip_gate, gate_data, calibration_data, threads, progress)
+    compilation = Compilation(
+        candidates, target, limits, skip_gate, gate_data, calibration_data, threads, progress, on_step
+    )
     require_libraries(*needed_libraries(checkpoint))
     progress("reading the checkpoint")
     source = load_checkpoint(
@@ -120,6 +125,7 @@ class Compilation:
     calibration_data: Optional[PathLike]
     threads: int
     progress: Progress
+    on_step: Steps
 
     @property
     def static_target(self) -> Optional[NeuronTarget]:
@@ -144,6 +150,7 @@ class Compilation:
                 skip_gate=self.skip_gate,
                 threads=self.threads,
                 progress=self.progress,
+                on_step=self.on_step,
             )
             with source, Exporter(source, folder, threads=self.threads, progress=self.progress) as exporter:
                 trials = [exporter.build(candidate) for candidate in self.candidates]

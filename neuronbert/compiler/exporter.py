@@ -13,6 +13,7 @@ from neuronbert.backends.isolated import load_isolated
 from neuronbert.backends.neuron.failures import PipelineRefused
 from neuronbert.backends.neuron.target import NeuronPlan, NeuronTarget, one_step_smaller
 from neuronbert.backends.quiet import silence_tracing_warnings
+from neuronbert.backends.tracing import traces_forgotten
 from neuronbert.compiler.candidates import Candidate, Trial, VariantEntry
 from neuronbert.compiler.source import CompileSource, Progress
 from neuronbert.engine.loading import load_variants
@@ -107,7 +108,7 @@ class Exporter:
         folder.mkdir(parents=True)
         trial.folders.append(folder)
         started = time.perf_counter()
-        with silence_tracing_warnings():
+        with silence_tracing_warnings(), traces_forgotten():
             result = backend.export(self._source, trial.candidate.precision, recipe, folder)
         trial.variants.append(variant_entry(trial.candidate, name, result, time.perf_counter() - started))
 
@@ -136,10 +137,12 @@ class Exporter:
     def _export_each_bucket(self, trial: Trial, recipe: Recipe, target: NeuronTarget, plan: NeuronPlan) -> None:
         for line in plan.sentences():
             self._progress(line)
-        for bucket in plan.buckets:
+        for number, bucket in enumerate(plan.buckets):
+            self._source.on_step("shapes compiled", number, len(plan.buckets))
             bucket_recipe = {**recipe, **target.recipe(plan, bucket)}
             name = f"{trial.candidate.backend}-{bucket.name}"
             self._export_variant(trial, name, bucket_recipe, " ".join(bucket_recipe["compiler_args"]))
+        self._source.on_step("shapes compiled", len(plan.buckets), len(plan.buckets))
 
     def alone(self, trial: Trial) -> ContextManager[Session]:
         """The trial's one variant, loaded once more with a single stream."""

@@ -4,7 +4,7 @@ from typing import List, Sequence
 
 import numpy as np
 
-from neuronbert.backends.base import Session, ThroughputPlan
+from neuronbert.backends.base import Session, Steps, ThroughputPlan
 from neuronbert.backends.outputs import Output, Outputs, all_finite
 from neuronbert.backends.reference import ROW_BY_ROW, one_thread_each
 from neuronbert.engine.batches import infer_concurrently, infer_rows
@@ -23,6 +23,7 @@ class Gate:
         examples: Sequence[Example],
         pad_id: int,
         reference: Session,
+        on_step: Steps = lambda what, done, total: None,
     ):
         self._task_gate = task_gate
         self._outputs = outputs
@@ -30,6 +31,7 @@ class Gate:
         self._examples = examples
         self._pad_id = pad_id
         self._session = reference
+        self._on_step = on_step
         self.rows: Sequence[Row] = [row for example in examples for row in example.windows]
         with one_thread_each():
             self.expected = self.answers(reference, ROW_BY_ROW)
@@ -42,7 +44,12 @@ class Gate:
 
     def answers(self, session: Session, plan: ThroughputPlan) -> List[Outputs]:
         """The outputs of ``session`` for every row, with as many batches at once as it takes."""
-        return infer_concurrently(session, self.rows, self._outputs, plan, self._pad_id)
+
+        def tell(done: int) -> None:
+            self._on_step("windows answered", done, len(self.rows))
+
+        tell(0)
+        return infer_concurrently(session, self.rows, self._outputs, plan, self._pad_id, tell)
 
     def one_by_one(self, session: Session, plan: ThroughputPlan, chosen: Sequence[int]) -> List[Outputs]:
         """The outputs of ``session`` for the rows of these numbers, one batch after the other."""

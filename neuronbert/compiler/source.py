@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Callable, Dict, List, Optional, Sequence, Tuple
 
-from neuronbert.backends.base import Batch
+from neuronbert.backends.base import Batch, Steps
 from neuronbert.backends.neuron.target import NeuronTarget
 from neuronbert.backends.outputs import Output
 from neuronbert.backends.reference import ReferenceSession, one_thread_each
@@ -37,6 +37,7 @@ class CompileSource:
         skip_gate: bool,
         threads: int,
         progress: Progress,
+        on_step: Steps = lambda what, done, total: None,
     ):
         self.checkpoint = checkpoint
         self.task = task
@@ -46,6 +47,7 @@ class CompileSource:
         self._refuse_long_buckets()
         self._questions = questions
         self._progress = progress
+        self.on_step = on_step
         self._model = checkpoint.torch_model()
         self._reference = ReferenceSession(self._model, task.OUTPUTS, threads=threads)
         self._gates: Dict[Optional[int], Gate] = {}
@@ -78,12 +80,11 @@ class CompileSource:
         if not self.skip_gate and tokens not in self._gates:
             asked = self._questions.asked
             cut = f" in windows of {tokens} tokens" if tokens else ""
-            self._progress(f"answering {len(asked)} questions{cut} in FP32, the reference")
             examples = self._encode(asked, tokens)
             self._warn_of_cuts(examples, tokens)
-            self._gates[tokens] = Gate(
-                self.task.gate(), self.task.OUTPUTS, asked, examples, self.tokenizer.pad_id, self._reference
-            )
+            self._progress(f"answering {len(asked)} questions{cut} in FP32, the reference")
+            gate, pad_id = self.task.gate(), self.tokenizer.pad_id
+            self._gates[tokens] = Gate(gate, self.outputs, asked, examples, pad_id, self._reference, self.on_step)
         return self._gates.get(tokens)
 
     def _warn_of_cuts(self, examples: Sequence[Example], tokens: Optional[int]) -> None:

@@ -173,3 +173,18 @@ def test_large_tables_are_stored_in_half(tmp_path: Any) -> None:
     compiled = ov.Core().compile_model(str(tmp_path / "table.xml"), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     rows = compiled([np.array([5, 8000])])[0]
     np.testing.assert_allclose(rows, table[[5, 8000]], rtol=1e-3, atol=1e-3)
+
+
+def test_texts_are_counted_on_every_pass_over_them():
+    told: list = []
+    texts = int8.Counted([{"input_ids": np.ones((1, 3))}] * 2, lambda *step: told.append(step))
+    assert len(list(texts)) == len(list(texts)) == len(texts) == 2
+    assert told == [(f"calibration texts read, pass {number}", done, 2) for number in (1, 2) for done in (1, 2)]
+
+
+def test_nncf_reads_every_text_to_the_last():
+    pytest.importorskip("nncf")
+    source, told = TinySource(), []
+    texts = [{name: getattr(batch, name) for name in source.input_names} for batch in source.calibration()]
+    int8.quantize(openvino._convert(source), texts, int8.int8_recipes(False)[0], lambda *step: told.append(step))
+    assert told[-1][1:] == (len(texts), len(texts))

@@ -56,6 +56,9 @@ class TinySource:
     def torch_model(self) -> Any:
         return self._model
 
+    def on_step(self, what: str, done: int, total: int) -> None:
+        pass
+
     def calibration(self) -> List[Batch]:
         return [random_batch(1, tokens, seed=tokens) for tokens in range(5, 45)]
 

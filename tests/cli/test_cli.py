@@ -137,7 +137,7 @@ FUNCTIONS = {
     "doctor": (examine, ()),
 }
 # What only one of the two has: how the command line reads and prints, and what has no meaning beside it.
-ONLY_PYTHON = {"progress", "on_point", "facts", "model", "task", "on_skip", "screen"}
+ONLY_PYTHON = {"progress", "on_step", "on_point", "facts", "model", "task", "on_skip", "screen"}
 ONLY_COMMAND_LINE = {"as_json", "input_", "question", "context", "once"}
 WITHOUT_MEANING = {"evaluate": {"top_k", "details"}}
 # What a function hands on by name, or leaves to another.

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from neuronbert.cli import progress
 from neuronbert.cli.output import note
-from neuronbert.cli.progress import Progress, Reading, duration, progress_text
+from neuronbert.cli.progress import Progress, Reading, Stages, duration, progress_text
 
 START = Reading(100.0)
 
@@ -149,3 +149,51 @@ def test_on_a_terminal_one_line_is_written_over_and_gone_at_the_end(term):
     # What a terminal shows: an erased line is gone, and nothing is written behind what is left of another.
     lines = [line.rpartition(progress.ERASE)[2] for line in shown.split("\n")]
     assert lines == ["result 1", "result 2", "result 3", "a note", "the end", ""]
+
+
+class Recorded(Progress):
+    """What a Progress was told."""
+
+    def __init__(self):
+        self.told = []
+        super().__init__("compiling")
+
+    def about(self, label, unit=""):
+        self.told.append(label)
+        super().about(label, unit)
+
+    def __call__(self, done, total=None):
+        self.told.append((done, total))
+
+
+def test_stages_are_lines_and_counts_within_them(capsys):
+    recorded = Recorded()
+    stages = Stages(recorded)
+    stages.line("openvino-int8: compiling (method nncf, preset mixed)")
+    stages.step("calibration texts read, pass 1", 0, 2)
+    stages.step("calibration texts read, pass 1", 2, 2)
+    stages.line("openvino-int8: comparing\nwith the reference")
+    assert recorded.told == [
+        "compiling",
+        "openvino-int8: compiling",
+        "calibration texts read, pass 1",
+        (0, 2),
+        (2, 2),
+        "openvino-int8: comparing",
+    ]
+    shown = capsys.readouterr().err.splitlines()
+    assert shown == [
+        "openvino-int8: compiling (method nncf, preset mixed)",
+        "openvino-int8: comparing",
+        "with the reference",
+    ]
+
+
+def test_a_line_in_the_middle_of_a_count_does_not_begin_it_anew():
+    """So that the time left is known from the shapes that are done."""
+    recorded = Recorded()
+    stages = Stages(recorded)
+    stages.step("shapes compiled", 0, 2)
+    stages.line("neuron-b1-s128-p1: compiling")
+    stages.step("shapes compiled", 1, 2)
+    assert recorded.told == ["compiling", "shapes compiled", (0, 2), (1, 2)]

@@ -158,6 +158,19 @@ def even(rows: int) -> ThroughputPlan:
     return ThroughputPlan(streams=2, rows=rows, tokens=100_000)
 
 
+def test_the_gate_says_how_far_it_is(questions, examples, tokenizer):
+    told: list = []
+    asked = Gate(
+        QuestionAnsweringGate(), OUTPUTS, questions, examples, tokenizer.pad_id, Bag(), lambda *step: told.append(step)
+    )
+    windows = len(asked.rows)
+    assert told == [("windows answered", done, windows) for done in range(windows + 1)]
+    told.clear()
+    compared(asked, Bag())
+    assert (told[0][1], told[-1][1]) == (0, windows)
+    assert [step[1] for step in told] == sorted({step[1] for step in told})
+
+
 def test_a_disturbed_session_is_measured(gate):
     agreement = compared(gate, Bag(noise=0.5))
     assert agreement.max_abs_diff > 1

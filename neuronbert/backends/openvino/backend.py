@@ -88,7 +88,7 @@ def export(source: ExportSource, precision: str, recipe: Recipe, folder: Path) -
     if precision == "int8":
         from neuronbert.backends.openvino.int8 import quantize
 
-        model, recipe = quantize(model, _calibration(source), recipe)
+        model, recipe = quantize(model, _calibration(source), recipe, source.on_step)
     # Half precision weights would be read back as FP32, but rounded.
     with disk_errors(folder, _bytes_of(model)):
         openvino.save_model(model, str(folder / FILE_NAME), compress_to_fp16=False)

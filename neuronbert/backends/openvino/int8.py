@@ -1,10 +1,10 @@
 """Quantises an OpenVINO model to int8 with NNCF, for backend.py: the recipes to try, and which products lose most."""
 
-from typing import Dict, List, NamedTuple, Sequence, Tuple
+from typing import Dict, Iterator, List, NamedTuple, Sequence, Tuple
 
 import numpy as np
 
-from neuronbert.backends.base import Recipe
+from neuronbert.backends.base import Recipe, Steps
 from neuronbert.backends.openvino import int8_graph
 from neuronbert.backends.openvino.int8_graph import Model, Node
 from neuronbert.backends.quiet import import_without_telemetry, silence_nncf, stdout_discarded
@@ -48,7 +48,26 @@ def int8_recipes(overflow_fix: bool, rest: str = "f32") -> List[Recipe]:
     return [{**shared, **dict(zip(names, step)), "rest": "f32" if step[1] else rest} for step in steps]
 
 
-def quantize(model: Model, calibration: Sequence[Inputs], recipe: Recipe) -> Tuple[Model, Recipe]:
+class Counted:
+    """Texts for NNCF, which goes over them several times, with each one of them told to ``on_step``."""
+
+    def __init__(self, texts: Sequence[Inputs], on_step: Steps):
+        self._texts, self._on_step, self._passes = texts, on_step, 0
+
+    def __len__(self) -> int:
+        return len(self._texts)
+
+    def __iter__(self) -> Iterator[Inputs]:
+        self._passes += 1
+        what = f"calibration texts read, pass {self._passes}"
+        for number, text in enumerate(self._texts, 1):
+            self._on_step(what, number, len(self._texts))
+            yield text
+
+
+def quantize(
+    model: Model, calibration: Sequence[Inputs], recipe: Recipe, on_step: Steps = lambda what, done, total: None
+) -> Tuple[Model, Recipe]:
     """The int8 model, and the recipe with the names of what stayed in FP32.
 
     Raises BackendFailed when there is no calibration text or NNCF fails.
@@ -58,8 +77,9 @@ def quantize(model: Model, calibration: Sequence[Inputs], recipe: Recipe) -> Tup
     kept = _products_to_keep(model, calibration, recipe)
     texts = evenly(calibration, recipe["texts"])
     try:
-        with stdout_discarded():  # two bars for each of several steps
-            quantized = _nncf_quantize(model, texts, recipe, kept + int8_graph.table_readers(model))
+        with stdout_discarded():  # two bars for each of several steps; ``on_step`` has the same counts
+            ignored = kept + int8_graph.table_readers(model)
+            quantized = _nncf_quantize(model, Counted(texts, on_step), recipe, ignored)
     except Exception as error:  # NNCF's errors share no base class
         raise BackendFailed(f"NNCF cannot quantise this model: {error}", hint="--precision fp32") from error
     rewrites = int8_graph.rewrite(quantized)
@@ -67,7 +87,7 @@ def quantize(model: Model, calibration: Sequence[Inputs], recipe: Recipe) -> Tup
 
 
 @optional_imports()
-def _nncf_quantize(model: Model, texts: Sequence[Inputs], recipe: Recipe, ignored: Sequence[str]) -> Model:
+def _nncf_quantize(model: Model, texts: Counted, recipe: Recipe, ignored: Sequence[str]) -> Model:
     nncf = import_without_telemetry("nncf")
     from nncf.quantization.advanced_parameters import (
         AdvancedQuantizationParameters,
@@ -78,7 +98,7 @@ def _nncf_quantize(model: Model, texts: Sequence[Inputs], recipe: Recipe, ignore
     with silence_nncf():
         return nncf.quantize(
             model,
-            nncf.Dataset(list(texts)),
+            nncf.Dataset(texts),
             model_type=nncf.ModelType(recipe["model_type"]),
             preset=nncf.QuantizationPreset(recipe["preset"]),
             target_device=nncf.TargetDevice.CPU,

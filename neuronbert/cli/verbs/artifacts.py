@@ -16,6 +16,7 @@ from neuronbert.cli.options import (
     variant_option,
 )
 from neuronbert.cli.output import note, show
+from neuronbert.cli.progress import Progress, Stages
 
 
 @click.command("compile", short_help="Compile a checkpoint into an artifact.")
@@ -41,8 +42,9 @@ def compile_(checkpoint: str, output: str, as_json: bool, **options: Any) -> Non
     from neuronbert.compiler.compilation import compile_checkpoint
 
     # Native libraries print what they like to stdout, which is the result's.
-    with stdout_to_stderr():
-        artifact = compile_checkpoint(checkpoint, output, progress=note, **options)
+    with stdout_to_stderr(), Progress("compiling") as bar:
+        stages = Stages(bar)
+        artifact = compile_checkpoint(checkpoint, output, progress=stages.line, on_step=stages.step, **options)
     document = {"artifact": str(artifact.folder), "manifest": artifact.manifest}
     show(as_json, document, lambda: compile_report(artifact))
 
