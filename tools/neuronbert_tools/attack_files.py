@@ -321,7 +321,9 @@ def describe(kind: str, base: Path, number: int, seed: int, keep: Optional[Path]
         if resealed:
             reseal(folder, MANIFEST_NAME in done)
         if keep is not None:
-            shutil.copytree(folder, keep / f"{kind}-{number}", symlinks=True)
+            keep.mkdir(parents=True, exist_ok=True)
+            # Pipes and sockets too, over which shutil stumbles.
+            subprocess.run(["cp", "-a", str(folder), str(keep / f"{kind}-{number}")], check=True)
     return {"done": done, "resealed": str(resealed)}
 
 
