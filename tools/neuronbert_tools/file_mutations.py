@@ -13,7 +13,7 @@ import zipfile
 from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, List, Sequence, Tuple, Union
 
-MOST_CHARACTERS = 1 << 20  # of a changed document
+MOST_CHARACTERS = 1 << 16  # of a changed document: in a larger one, every place of it takes too long to list
 
 Container = Union[Dict[str, Any], List[Any]]
 Change = Callable[[Path, random.Random], str]  # changes one file, and says how
