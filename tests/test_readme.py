@@ -125,7 +125,7 @@ def test_every_command_runs_as_typed_and_prints_what_the_readme_says(clone: Path
         if command.output:
             expected, printed = command.output, done.stdout.strip("\n").splitlines()
             assert matches([*map(comparable, expected)], [*map(comparable, printed)]), (command.line, done.stdout)
-        else:
+        elif command.line.startswith("neuronbert "):
             assert (done.stdout or done.stderr).strip(), command.line
     assert ran >= 9 and (clone / "report.html").stat().st_size > 10_000
     assert len((clone / "answers.jsonl").read_text(encoding="utf-8").splitlines()) == 30
