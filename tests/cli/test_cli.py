@@ -489,6 +489,7 @@ def test_a_library_that_another_one_misses_is_no_bug(capsys, monkeypatch, echo_a
     def load(folder):
         raise ModuleNotFoundError("No module named 'onnx'", name="onnx")
 
+    monkeypatch.setitem(sys.modules, "onnx", None)
     monkeypatch.setattr("neuronbert.artifact.manifest.load_artifact", load)
     code, _, err = invoke(capsys, "inspect", echo_artifact.folder)
     assert (code, err.splitlines()[0].partition(":")[2]) == (1, " onnx is not installed: needed " + PURPOSES["compile"])
