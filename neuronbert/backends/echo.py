@@ -28,6 +28,7 @@ DEVICE = "cpu"
 AUTO_RANK: Optional[int] = None  # it has no model
 BY_NAME_ONLY = False
 FILE_NAME = "echo.json"
+FAULTS = ("exit", "abort", "kill", "hang", "raise")
 
 # A multiplicative hash: the prime keeps neighbouring ids apart, the modulus (also prime) bounds the logits.
 MULTIPLIER = 7919
@@ -41,7 +42,7 @@ ECHO = Schema(
         {
             "faults": {
                 "type": "object",
-                "patternProperties": {"^[0-9]{1,9}$": {"enum": ["exit", "abort", "hang", "raise"]}},
+                "patternProperties": {"^[0-9]{1,9}$": {"enum": list(FAULTS)}},
                 "additionalProperties": False,
             },
             "batch_s": {"type": "number", "minimum": 0, "maximum": 3600},
