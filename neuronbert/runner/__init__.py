@@ -5,6 +5,7 @@ In reading order, the way of a request:
 runner              what callers see: tokenises in the caller's thread, gives out futures
 admission           lets a request into the queue, or refuses it
 room                how many rows may wait, and who is let in next
+mapping             many inputs in their order
 requests            what was asked, and where its time went
 futures             what callers hold of it; their callbacks cannot end the runner
 placement           which cores and threads each worker gets

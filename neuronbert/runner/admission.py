@@ -2,12 +2,14 @@
 
 import functools
 import os
+import threading
 from concurrent.futures import Future
 from typing import Optional
 
 from neuronbert.errors import InputError, Overloaded, RunnerClosed
 from neuronbert.runner.counters import Statistics
 from neuronbert.runner.dispatcher import Dispatcher
+from neuronbert.runner.futures import waits_for_itself
 from neuronbert.runner.inbox import Accept, Cancel
 from neuronbert.runner.requests import Request, now_s
 
@@ -34,6 +36,12 @@ class Admission:
                 hint="make a Runner in each process, after the fork; or ask in the process that has it",
             )
 
+    def refuse_to_wait(self) -> None:
+        """Raise UsageError in the runner's own thread, where callbacks are called, and as ``refuse_elsewhere`` does."""
+        self.refuse_elsewhere()
+        if threading.get_ident() == self._dispatcher.thread_number:
+            raise waits_for_itself()
+
     @property
     def is_elsewhere(self) -> bool:
         """Whether this process is not the one in which the runner was made."""
@@ -51,6 +59,8 @@ class Admission:
 
     def admit(self, request: Request, timeout_s: Optional[float], wait: bool = False) -> None:
         """Hand the request to the runner's thread, or raise why not. ``wait``: in the line, where the queue is full."""
+        if wait:
+            self.refuse_to_wait()
         self.refuse_elsewhere()
         unable = self._dispatcher.unable
         if unable is not None:
@@ -64,6 +74,7 @@ class Admission:
             request.deadline = request.submitted + timeout_s
             if self._statistics.would_be_late(request.deadline - now_s(), request.size):
                 raise self._overloaded(f"{request.size} windows more are too many for timeout_s={timeout_s:.3g}")
+        request.future.runner_thread = self._dispatcher.thread_number
         self._enter(request, wait)
         try:
             request.accepted = request.since = now_s()

@@ -51,6 +51,11 @@ class Dispatcher:
         """Start the thread, and in it the workers."""
         self._thread.start()
 
+    @property
+    def thread_number(self) -> Optional[int]:
+        """The thread's, as ``threading.get_ident`` gives it."""
+        return self._thread.ident
+
     def wait_until_started(self) -> None:
         """Until every worker is ready, or ``broken`` says why not."""
         self._pool.started.wait()
@@ -129,6 +134,9 @@ class Dispatcher:
     def _obey(self, message: InboxMessage) -> None:
         if isinstance(message, Accept):
             self._requests.accept(message.request)
+            unable = self._pool.unable
+            if unable is not None:  # since it was let in: nobody would come back to it
+                self._requests.fail(message.request, unable)
         elif isinstance(message, Cancel):
             self._requests.cancel(message.request)
         else:

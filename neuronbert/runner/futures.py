@@ -2,8 +2,10 @@
 
 import functools
 import threading
-from concurrent.futures import Future
-from typing import TYPE_CHECKING, Any, Callable, Optional, Tuple
+from concurrent.futures import Future, InvalidStateError
+from typing import TYPE_CHECKING, Any, Callable, NoReturn, Optional
+
+from neuronbert.errors import UsageError
 
 if TYPE_CHECKING:
     AnyFuture = Future[Any]
@@ -17,16 +19,34 @@ class RunnerFuture(AnyFuture):
     """A future whose callbacks are called in the runner's thread, one after the other, whatever one of them raises.
 
     A callback that is added to a future that is done already is called at once by whoever adds it: as of any future.
+    Its outcome comes from the runner only: whoever holds it may cancel it, and nothing else.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self._delivery: Optional[Tuple[int, Report]] = None  # the thread that gives the outcome, and whom it tells
+        self._is_wanted: Optional[bool] = None  # decided by ``begin``
+        self._deliverer: Optional[int] = None  # the thread that gives the outcome
+        self._report: Report = _raise
+        self.runner_thread: Optional[int] = None  # in which nobody may wait for it
 
-    def deliver(self, give: Callable[[], None], report: Report) -> None:
-        """Call ``give``, which sets the outcome; what callbacks raise, ``sys.exit()`` too, goes to ``report``."""
-        self._delivery = threading.get_ident(), report
-        give()
+    def begin(self) -> bool:
+        """From now on it cannot be cancelled; False if it was. Then those that wait for it are told.
+
+        May be called again. In the runner's thread only.
+        """
+        if self._is_wanted is None:
+            self._is_wanted = super().set_running_or_notify_cancel()
+        return self._is_wanted
+
+    def deliver(self, result: object, report: Report) -> None:
+        """Give it its result; what callbacks raise, ``sys.exit()`` too, goes to ``report``."""
+        self._deliverer, self._report = threading.get_ident(), report
+        super().set_result(result)
+
+    def deliver_error(self, error: BaseException, report: Report) -> None:
+        """Give it an error, as ``deliver`` gives a result."""
+        self._deliverer, self._report = threading.get_ident(), report
+        super().set_exception(error)
 
     def add_done_callback(self, fn: Callable[[AnyFuture], object]) -> None:
         """As for any future."""
@@ -36,6 +56,46 @@ class RunnerFuture(AnyFuture):
         try:
             fn(future)
         except BaseException as error:
-            if self._delivery is None or self._delivery[0] != threading.get_ident():
+            if self._deliverer != threading.get_ident():
                 raise
-            self._delivery[1](error)
+            self._report(error)
+
+    def result(self, timeout: Optional[float] = None) -> Any:
+        """As of any future; UsageError in the runner's thread if it is not done."""
+        self._refuse_to_wait(timeout)
+        return super().result(timeout)
+
+    def exception(self, timeout: Optional[float] = None) -> Optional[BaseException]:
+        """As ``result``."""
+        self._refuse_to_wait(timeout)
+        return super().exception(timeout)
+
+    def _refuse_to_wait(self, timeout: Optional[float]) -> None:
+        if threading.get_ident() == self.runner_thread and timeout != 0 and not self.done():
+            raise waits_for_itself()
+
+    # An outcome from elsewhere would meet the runner's own in its thread, and end the runner for everybody.
+
+    def set_result(self, result: object) -> NoReturn:
+        """InvalidStateError."""
+        raise InvalidStateError("this future gets its result from the runner")
+
+    def set_exception(self, exception: Optional[BaseException]) -> NoReturn:
+        """InvalidStateError."""
+        raise InvalidStateError("this future gets its error from the runner")
+
+    def set_running_or_notify_cancel(self) -> NoReturn:
+        """InvalidStateError."""
+        raise InvalidStateError("the runner says when this future is on its way")
+
+
+def waits_for_itself() -> UsageError:
+    """What a callback gets that waits for the runner."""
+    return UsageError(
+        "a callback of the runner cannot wait for the runner: it is called in the thread that it would wait for",
+        hint="submit() and add_done_callback(), or wait in a thread of your own",
+    )
+
+
+def _raise(error: BaseException) -> NoReturn:
+    raise error

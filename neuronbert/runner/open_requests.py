@@ -7,7 +7,8 @@
 import heapq
 import itertools
 import math
-from typing import Callable, Dict, List, Optional, Sequence, Tuple
+from functools import partial
+from typing import Dict, List, Optional, Sequence, Tuple
 
 from neuronbert.errors import DeadlineExceeded, NeuronBertError, PoisonRequest
 from neuronbert.runner.batching import Batcher, BatchInFlight, NextBatch
@@ -127,7 +128,7 @@ class OpenRequests:
         if request.wants_breakdown:
             result = Answered(result, request.breakdown(done, done - began))
         self._close(request)
-        self._deliver(request, lambda: request.future.set_result(result))
+        request.future.deliver(result, partial(self._callback_raised, request))
 
     def fail(self, request: Request, error: BaseException) -> None:
         """Its future gets ``error``, unless it has its outcome already."""
@@ -135,15 +136,12 @@ class OpenRequests:
             return
         self._statistics.count("failed")
         self._close(request)
-        if request.future.running() or request.future.set_running_or_notify_cancel():
-            self._deliver(request, lambda: request.future.set_exception(error))
+        if request.future.begin():
+            request.future.deliver_error(error, partial(self._callback_raised, request))
 
-    def _deliver(self, request: Request, give: Callable[[], None]) -> None:
-        def report(error: BaseException) -> None:
-            why = f"{type(error).__name__}: {error}"
-            self._report("callback_raised", request=request.id, why=why, traceback=traceback_text(error))
-
-        request.future.deliver(give, report)
+    def _callback_raised(self, request: Request, error: BaseException) -> None:
+        why = f"{type(error).__name__}: {error}"
+        self._report("callback_raised", request=request.id, why=why, traceback=traceback_text(error))
 
     def fail_all(self, error: NeuronBertError) -> int:
         """Fail every open request; returns how many there were."""
@@ -157,6 +155,7 @@ class OpenRequests:
         if not request.over:
             self._statistics.count("cancelled")
             self._close(request)
+            request.future.begin()  # tells those that wait for it
 
     def _close(self, request: Request) -> None:
         request.over = True

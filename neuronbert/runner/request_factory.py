@@ -9,7 +9,7 @@ from neuronbert.backends.base import Batch
 from neuronbert.backends.outputs import Outputs, stacked
 from neuronbert.checkpoint.tokenizer import Tokenizer
 from neuronbert.engine.encoded import encoded_batch, refuse_foreign_tokens
-from neuronbert.errors import NeuronBertError
+from neuronbert.errors import InputError, NeuronBertError, shown_value
 from neuronbert.runner.placement import Placement
 from neuronbert.runner.requests import Finish, Request, Row, now_s
 from neuronbert.tasks import load_task
@@ -60,8 +60,7 @@ class RequestFactory:
     ) -> Request:
         """The request of rows that the caller tokenised; ``full_batch`` of them stay one batch as they are."""
         submitted = now_s()
-        batch = encoded_batch(input_ids, attention_mask, token_type_ids)
-        refuse_foreign_tokens(batch, self.tokenizer.config, self.tokenizer.max_length)
+        batch = self._checked(input_ids, attention_mask, token_type_ids)
         if len(batch.input_ids) == full_batch:
             return self._new(submitted, (), self._output, batch=batch, breakdown=breakdown)
         rows = [Row(ids, types, mask) for ids, mask, types in zip(*batch)]
@@ -69,7 +68,15 @@ class RequestFactory:
 
     def of_batch(self, batch: Batch) -> Request:
         """The request of rows that stay together, whose result is their Outputs."""
-        return self._new(now_s(), (), lambda outputs: outputs[0], batch=batch)
+        submitted = now_s()
+        if not isinstance(batch, Batch):
+            raise InputError(f"rows that stay together are a Batch, not {shown_value(batch)}")
+        return self._new(submitted, (), lambda outputs: outputs[0], batch=self._checked(*batch))
+
+    def _checked(self, input_ids: Any, attention_mask: Any, token_type_ids: Any) -> Batch:
+        batch = encoded_batch(input_ids, attention_mask, token_type_ids)
+        refuse_foreign_tokens(batch, self.tokenizer.config, self.tokenizer.max_length)
+        return batch
 
     def _of_example(self, example: Example, options: DecodeOptions, submitted: float, breakdown: bool) -> Request:
         task = self.task

@@ -2,11 +2,9 @@
 
 import asyncio
 import functools
-import itertools
 import time
-from collections import deque
-from concurrent.futures import CancelledError, Future
-from typing import Any, Callable, Deque, Dict, Iterable, Iterator, Optional, Sequence, Type, Union
+from concurrent.futures import Future
+from typing import Any, Callable, Dict, Iterable, Iterator, Optional, Type, Union
 
 from neuronbert.artifact.manifest import Artifact, PathLike, artifact_of
 from neuronbert.artifact.signatures import TrustedKey
@@ -14,7 +12,6 @@ from neuronbert.backends.base import Batch, ThroughputPlan
 from neuronbert.backends.outputs import Outputs
 from neuronbert.errors import (
     InputError,
-    NeuronBertError,
     UsageError,
     above_zero,
     not_below_zero,
@@ -27,15 +24,13 @@ from neuronbert.runner.counters import Statistics
 from neuronbert.runner.dispatcher import Dispatcher
 from neuronbert.runner.documents import RunnerStatistics, Work
 from neuronbert.runner.events import Events, Listener
+from neuronbert.runner.mapping import InputMapping
 from neuronbert.runner.placement import place_workers
 from neuronbert.runner.publishing import Publisher
-from neuronbert.runner.request_factory import Options, RequestFactory
-from neuronbert.runner.settings import Limits, Settings
+from neuronbert.runner.request_factory import RequestFactory
+from neuronbert.runner.settings import Limits, Settings, settings_of
 from neuronbert.runner.sigterm import SigtermHandler, end_process
 from neuronbert.tasks.base import Input
-from neuronbert.tasks.encoding import place_in
-
-MAP_CHUNK = 32  # inputs tokenised together
 
 
 class Runner:
@@ -62,7 +57,9 @@ class Runner:
     trusted_key: as for Engine; each worker, and each that takes its place, verifies the same signature.
 
     Results and callbacks of futures are delivered in the runner's thread: a callback must be quick. What one raises,
-    ``sys.exit()`` too, is the event "callback_raised", and the runner goes on.
+    ``sys.exit()`` too, is the event "callback_raised", and the runner goes on. One may ``submit``; one that waits for
+    the runner (``result`` of what is not done, ``map``, ``submit_together``, ``close``) would wait for itself, and gets
+    a UsageError.
     After ``os.fork`` a runner is its parent's: whatever the child asks of it raises RunnerClosed.
     Raises what keeps a worker from starting (ArtifactError, BackendUnavailable, ...), and UsageError for options.
     """
@@ -121,21 +118,7 @@ class Runner:
         self.drain_timeout_s = limits.drain_timeout_s
         self.max_windows_per_request = min(limits.max_windows_per_request, limits.max_queue)
         self._statistics = Statistics(limits.max_queue)
-        settings = Settings(
-            artifact=str(self.artifact.folder),
-            variant=variant,
-            streams=placement.streams,
-            places=placement.places,
-            in_flight=limits.in_flight_per_group or placement.in_flight,
-            batch_size=limits.batch_size,
-            max_wait_s=limits.max_wait_ms / 1000,
-            hang_timeout_s=limits.hang_timeout_s,
-            start_timeout_s=limits.start_timeout_s,
-            pad_id=self.tokenizer.pad_id,
-            outputs=self.task.OUTPUTS,
-            digest=self.artifact.manifest["digest"],
-            signed_by=self.artifact.signed_by,
-        )
+        settings = settings_of(self.artifact, variant, placement, limits, self.tokenizer.pad_id, self.task.OUTPUTS)
         self._start(settings)
         self._sigterm = SigtermHandler(self._admission.close, self.close) if drain_on_sigterm else None
         self._publisher = Publisher(self._facts(), self.stats, work) if publish else None
@@ -207,7 +190,12 @@ class Runner:
     async def answer(self, *inputs: Any, **keywords: Any) -> Any:
         """``submit`` for asyncio: tokenises in another thread, and cancelling the task cancels the request."""
         submit = functools.partial(self.submit, *inputs, **keywords)
-        future = await asyncio.get_running_loop().run_in_executor(None, submit)
+        submitted = asyncio.get_running_loop().run_in_executor(None, submit)
+        try:
+            future = await asyncio.shield(submitted)
+        except asyncio.CancelledError:  # while it is tokenised, which nothing stops
+            submitted.add_done_callback(_cancel_submitted)
+            raise
         return await asyncio.wrap_future(future)
 
     def map(self, pairs: Iterable[Input], *, on_error: str = "raise", **keywords: Any) -> Iterator[Any]:
@@ -217,43 +205,14 @@ class Runner:
         Where the queue is full it waits in a line, which takes turns with ``submit``: neither keeps the other out.
         ``on_error="yield"`` gives an input's error in its place instead of raising.
         """
-        self._admission.refuse_elsewhere()
+        self._admission.refuse_to_wait()
         if on_error not in ("raise", "yield"):
             raise UsageError(f"on_error is {shown_value(on_error)}", hint="raise or yield")
         if not isinstance(pairs, Iterable):
             raise InputError(f"map takes many inputs, not {shown_value(pairs)}", hint="a list of them, or a generator")
-        return self._mapped(iter(pairs), self._requests.options(keywords), on_error)
-
-    def _mapped(self, source: Iterator[Input], options: Options, on_error: str) -> Iterator[Any]:
-        waiting: Deque[Future[Any]] = deque()
-        try:
-            for number, chunk in enumerate(iter(lambda: list(itertools.islice(source, MAP_CHUNK)), [])):
-                for future in self._submit_all(chunk, options, number * MAP_CHUNK):
-                    waiting.append(future)
-                    # As many as may wait: more would only be kept here instead of in the queue.
-                    while len(waiting) > self._statistics.max_queue or (waiting and waiting[0].done()):
-                        yield _outcome(waiting.popleft(), on_error)
-            while waiting:
-                yield _outcome(waiting.popleft(), on_error)
-        finally:
-            if not self._admission.is_elsewhere:  # a fork has no part in them
-                for future in waiting:
-                    future.cancel()
-
-    def _submit_all(self, inputs: Sequence[Input], options: Options, first: int) -> Iterator["Future[Any]"]:
-        """Their futures; an error names its input by its place, ``first`` and on."""
-        self._admission.refuse_elsewhere()
-        for number, request in enumerate(self._requests.of_inputs(inputs, options), first):
-            if isinstance(request, NeuronBertError):
-                failed: Future[Any] = Future()
-                failed.set_exception(request.at(place_in(number)))
-                yield failed
-                continue
-            try:
-                self._admission.admit(request, None, wait=True)
-            except InputError as error:
-                request.future.set_exception(error.at(place_in(number)))
-            yield request.future
+        options = self._requests.options(keywords)
+        call = InputMapping(self._admission, self._requests, options, self._statistics.max_queue)
+        return call.results(iter(pairs), on_error)
 
     # ------------------------------------------------------------------ watching
 
@@ -297,7 +256,7 @@ class Runner:
 
         What is not finished by then fails with RunnerClosed. May be called again, from any thread but the runner's.
         """
-        self._admission.refuse_elsewhere()
+        self._admission.refuse_to_wait()
         drain_s = self.drain_timeout_s if timeout_s is None else not_below_zero("timeout_s", timeout_s)
         self._admission.close()
         self._dispatcher.stop(drain_s)
@@ -327,10 +286,6 @@ def _seconds(timeout_s: Optional[float]) -> Optional[float]:
     return None if timeout_s is None else above_zero("timeout_s", timeout_s)
 
 
-def _outcome(future: "Future[Any]", on_error: str) -> Any:
-    try:
-        return future.result()
-    except (NeuronBertError, CancelledError) as error:
-        if on_error == "raise":
-            raise
-        return error
+def _cancel_submitted(submitted: "asyncio.Future[Future[Any]]") -> None:
+    if not submitted.cancelled() and submitted.exception() is None:
+        submitted.result().cancel()

@@ -126,7 +126,7 @@ class Scheduler:
         requests, wanted = self._requests, []
         for row in batch.rows:
             request = row.request
-            if not request.over and not request.future.running() and not request.future.set_running_or_notify_cancel():
+            if not request.future.begin():
                 requests.cancel(request)
             if not request.over:
                 wanted.append(row)

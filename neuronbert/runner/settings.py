@@ -3,10 +3,12 @@
 from dataclasses import dataclass
 from typing import Any, Callable, Mapping, Optional, Sequence
 
+from neuronbert.artifact.manifest import Artifact
 from neuronbert.artifact.signatures import PublicKey
 from neuronbert.backends.outputs import Output
 from neuronbert.errors import above_zero, count_of, not_below_zero, positive
 from neuronbert.runner.messages import LoadOrder
+from neuronbert.runner.placement import Placement
 from neuronbert.runner.supervision import WorkerPlace
 
 
@@ -63,3 +65,29 @@ class Settings:
         return LoadOrder(
             self.artifact, self.digest, self.signed_by, self.variant, self.streams, place.threads, place.cpus
         )
+
+
+def settings_of(
+    artifact: Artifact,
+    variant: Optional[str],
+    placement: Placement,
+    limits: Limits,
+    pad_id: int,
+    outputs: Sequence[Output],
+) -> Settings:
+    """The settings of a runner with these options."""
+    return Settings(
+        artifact=str(artifact.folder),
+        variant=variant,
+        streams=placement.streams,
+        places=placement.places,
+        in_flight=limits.in_flight_per_group or placement.in_flight,
+        batch_size=limits.batch_size,
+        max_wait_s=limits.max_wait_ms / 1000,
+        hang_timeout_s=limits.hang_timeout_s,
+        start_timeout_s=limits.start_timeout_s,
+        pad_id=pad_id,
+        outputs=outputs,
+        digest=artifact.manifest["digest"],
+        signed_by=artifact.signed_by,
+    )

@@ -4,7 +4,7 @@ import asyncio
 import sys
 import threading
 import time
-from concurrent.futures import CancelledError, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future, InvalidStateError, ThreadPoolExecutor, wait
 
 import numpy as np
 import pytest
@@ -65,6 +65,26 @@ def test_asyncio(runner, texts, expected):
     assert asyncio.run(ask()) == expected[:10]
 
 
+def test_cancelling_a_task_while_it_is_tokenised_cancels_the_request(runner, texts, monkeypatch):
+    asked = []
+
+    def slowly(*pair):
+        time.sleep(0.3)
+        asked.append(Future())
+        return asked[0]
+
+    async def ask():
+        task = asyncio.ensure_future(runner.answer(*texts[0]))
+        await asyncio.sleep(0.1)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    monkeypatch.setattr(runner, "submit", slowly)
+    asyncio.run(ask())
+    assert asked[0].cancelled()
+
+
 @pytest.mark.parametrize("rows", [1, 2, 8, 11])
 def test_tokens_in_logits_out(runner, echo_artifact, rows):
     ids = np.concatenate([ENCODED] * 6)[:rows]
@@ -84,6 +104,17 @@ def test_tokens_that_cannot_be(runner):
         runner.submit_encoded(ENCODED + 99999 - 101)
     with pytest.raises(InputError, match="differ in shape"):
         runner.submit_encoded(ENCODED, ENCODED[:1])
+
+
+@pytest.mark.parametrize(
+    "batch",
+    ["rows", (ENCODED, ENCODED, ENCODED), Batch([[1, 2], [3]], None, None), Batch(ENCODED[0], ENCODED[0], ENCODED[0])]
+    + [Batch(ENCODED * 1.5, ENCODED, ENCODED), Batch(ENCODED, ENCODED, ENCODED), Batch(ENCODED[:0], None, None)],
+)
+def test_rows_that_cannot_stay_together_are_refused_before_the_runner_sees_them(runner, texts, batch):
+    with pytest.raises(InputError):
+        runner.submit_together(batch)
+    assert runner.submit(*texts[0]).result(30)
 
 
 def test_rows_that_stay_together(runner):
@@ -184,6 +215,43 @@ def test_what_a_callback_raises_is_an_event_and_hurts_nobody(slow_artifact, text
         future.add_done_callback(sys.exit)
 
 
+def test_a_callback_that_waits_for_the_runner_is_told_that_it_would_wait_for_itself(slow_artifact, texts):
+    ways = [
+        lambda: runner.submit("Who?", "It was me.").result(),
+        lambda: list(runner.map([("Who?", "It was me.")])),
+        lambda: runner.submit_together(Batch(ENCODED, ENCODED * 0 + 1, ENCODED * 0)),
+        lambda: runner.close(),
+    ]
+    told = []
+
+    def ask(_):
+        for wait_for in ways:
+            with pytest.raises(UsageError, match="cannot wait for the runner"):
+                wait_for()
+            told.append(wait_for)
+
+    with Runner(slow_artifact, workers=1) as runner:
+        runner.submit(*texts[0]).add_done_callback(ask)
+        wait_until(lambda: told == ways)
+        assert runner.submit(*texts[0]).result(30)  # it is open, and goes on
+
+
+def test_a_callback_may_ask_again(slow_artifact, texts):
+    with Runner(slow_artifact, workers=1) as runner:
+        again = []
+        runner.submit(*texts[0]).add_done_callback(lambda _: again.append(runner.submit(*texts[0])))
+        assert wait_until(lambda: again)[0].result(30)
+
+
+def test_an_outcome_from_elsewhere_is_refused_and_hurts_nobody(slow_artifact, texts):
+    with Runner(slow_artifact, workers=1) as runner:
+        future = runner.submit(*texts[0])
+        for give in (lambda: future.set_result(1), lambda: future.set_exception(OSError())):
+            with pytest.raises(InvalidStateError):
+                give()
+        assert future.result(30) and runner.submit(*texts[0]).result(30)
+
+
 def test_a_callback_of_a_failed_request_is_guarded_too(slow_artifact):
     runner = Runner(slow_artifact, workers=1)
     futures = [runner.submit("Who?", f"It was number {number}.") for number in range(60)]
@@ -258,6 +326,7 @@ def test_a_cancelled_future_frees_its_place(slow_artifact):
         with pytest.raises(Overloaded):
             runner.submit("Who?", "It was he.")
         assert waiting[0].cancel()
+        assert wait(waiting[:1], timeout=30).done  # not only ``result``
         wait_until(lambda: runner.stats()["queue"]["rows"] == 3)
         last = runner.submit("Who?", "It was he.")
         assert last.result(30) and all(future.result(30) for future in waiting[1:])

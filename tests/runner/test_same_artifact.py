@@ -9,6 +9,7 @@ from processes import wait_until
 
 from neuronbert import Engine, Runner, pipeline
 from neuronbert.errors import ArtifactChanged
+from neuronbert.runner.dispatcher import Dispatcher
 
 QUESTION = ("Who?", "It was me.")
 
@@ -65,6 +66,17 @@ def test_a_runner_whose_artifact_was_replaced_says_so_and_stops_trying(echo_copy
         assert (worker["state"], worker["restarts"]) == ("stopped", 1)
         assert "another artifact" in worker["unable"]
         assert [event["restart_in_s"] for event in runner.events if event["event"] == "unable"] == [None]
+
+
+def test_what_is_let_in_just_when_the_last_worker_gives_up_has_an_outcome(echo_copy, monkeypatch):
+    with Runner(echo_copy, workers=1) as runner:
+        with_echo(echo_copy, batch_s=0.01)
+        kill_one(runner)
+        wait_until(lambda: runner._dispatcher.unable)
+        monkeypatch.setattr(Dispatcher, "unable", None)  # as it looked a moment ago
+        assert isinstance(runner.submit(*QUESTION).exception(30), ArtifactChanged)
+        (error,) = runner.map([QUESTION], on_error="yield")
+        assert isinstance(error, ArtifactChanged)
 
 
 def test_the_other_workers_go_on(echo_copy):

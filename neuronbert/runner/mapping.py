@@ -1,0 +1,74 @@
+"""Many inputs through the runner, in their order and in bounded memory: ``Runner.map``. ``admission`` lets each in."""
+
+import itertools
+from collections import deque
+from concurrent.futures import CancelledError, Future
+from typing import Any, Deque, Iterator, List
+
+from neuronbert.errors import InputError, NeuronBertError
+from neuronbert.runner.admission import Admission
+from neuronbert.runner.futures import AnyFuture
+from neuronbert.runner.request_factory import Options, RequestFactory
+from neuronbert.tasks.base import Input
+from neuronbert.tasks.encoding import place_in
+
+CHUNK = 32  # inputs tokenised together
+
+
+class InputMapping:
+    """One call of ``map``: its inputs, what to do with them, and how many of them may wait."""
+
+    def __init__(self, admission: Admission, requests: RequestFactory, options: Options, most_waiting: int):
+        self._admission = admission
+        self._requests = requests
+        self._options = options
+        self._most_waiting = most_waiting
+
+    def results(self, source: Iterator[Input], on_error: str) -> Iterator[Any]:
+        """The result of each input, or its error, which is raised or yielded."""
+        waiting: Deque[AnyFuture] = deque()
+        try:
+            for future in self._futures(source):
+                waiting.append(future)
+                # As many as may wait: more would only be kept here instead of in the queue.
+                while len(waiting) > self._most_waiting or (waiting and waiting[0].done()):
+                    yield _outcome(waiting.popleft(), on_error)
+            while waiting:
+                yield _outcome(waiting.popleft(), on_error)
+        finally:
+            if not self._admission.is_elsewhere:  # a fork has no part in them
+                for future in waiting:
+                    future.cancel()
+
+    def _futures(self, source: Iterator[Input]) -> Iterator[AnyFuture]:
+        """The future of each input; an error names its input by its place."""
+        numbers = itertools.count()
+        chunks: Iterator[List[Input]] = iter(lambda: list(itertools.islice(source, CHUNK)), [])
+        for chunk in chunks:
+            self._admission.refuse_elsewhere()
+            for request in self._requests.of_inputs(chunk, self._options):
+                number = next(numbers)
+                if isinstance(request, NeuronBertError):
+                    yield _failed(request.at(place_in(number)))
+                    continue
+                try:
+                    self._admission.admit(request, None, wait=True)
+                except InputError as error:
+                    yield _failed(error.at(place_in(number)))
+                    continue
+                yield request.future
+
+
+def _failed(error: NeuronBertError) -> AnyFuture:
+    future: AnyFuture = Future()
+    future.set_exception(error)
+    return future
+
+
+def _outcome(future: AnyFuture, on_error: str) -> Any:
+    try:
+        return future.result()
+    except (NeuronBertError, CancelledError) as error:
+        if on_error == "raise":
+            raise
+        return error
