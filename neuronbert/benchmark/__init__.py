@@ -11,6 +11,7 @@ measure         one point: a runner under a load
 load, loadgen   the clients: our own, and MLPerf LoadGen
 statistics      percentiles, intervals, steadiness
 report          the document
+report_file     the document read back, with its schema
 columns, naming what columns and points are called for a person; which point is the best
 tables          what a report says, as tables and facts
 forms, page     its four forms: JSON, CSV, Markdown, one HTML page

@@ -2,21 +2,19 @@
 
 The document is {"schema_version", "kind", "neuronbert_version", "created_at", "command", "artifact", "environment",
 "points": [...]}; a point has ``COLUMNS`` (neuronperf's names where it has one), the figures' intervals and the raw
-samples. forms.py writes it; ``neuronbert plan --measured`` reads it; comparison.py compares two.
+samples. forms.py writes it, report_file.py reads it back; ``neuronbert plan --measured`` uses it, and comparison.py
+compares two.
 """
 
-import json
 import math
 from datetime import datetime, timezone
-from pathlib import Path
-from typing import Any, Dict, Iterable, List, Mapping, Optional, Sequence, Tuple, Union
+from typing import Any, Dict, Iterable, List, Mapping, Optional, Sequence, Tuple
 
 from neuronbert import __version__
 from neuronbert.benchmark import statistics
 from neuronbert.benchmark.columns import COLUMNS, LOAD
 from neuronbert.benchmark.load import LoadResult
 from neuronbert.benchmark.loadgen import OFFLINE, LoadGenResult
-from neuronbert.errors import InputError
 from neuronbert.hardware.prices import Price
 
 Point = Dict[str, Any]  # column → value, with the figures' intervals and the raw samples
@@ -167,26 +165,3 @@ def document_of(
         "left_out": dict(left_out or {}),
         "points": list(points),
     }
-
-
-def read_report(path: Union[str, Path]) -> Document:
-    """A report that was written as JSON; InputError for anything else and for a newer schema."""
-    try:
-        document = json.loads(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(
-            f"cannot read {path}: {error.strerror}", hint="a JSON report of neuronbert benchmark"
-        ) from None
-    except ValueError as error:
-        raise InputError(f"{path} is not JSON: {error}", hint="a JSON report of neuronbert benchmark") from None
-    if not isinstance(document, dict) or document.get("kind") != KIND:
-        raise InputError(f"{path} is not a report of neuronbert benchmark")
-    if document.get("schema_version") != SCHEMA_VERSION:
-        raise InputError(f"{path} has schema {document.get('schema_version')}, this version reads {SCHEMA_VERSION}")
-    points = document.get("points")
-    if not isinstance(points, list) or not all(isinstance(point, dict) for point in points):
-        raise InputError(f"{path} is not a report of neuronbert benchmark: it has no points")
-    for part in ("artifact", "environment", "asked"):
-        if not isinstance(document.get(part), dict):
-            raise InputError(f"{path} is not a report of neuronbert benchmark: it has no {part}")
-    return dict(document)

@@ -8,8 +8,30 @@ from typing import Dict, Mapping, Optional, Union
 from neuronbert.artifact.files import output_errors, replace_file
 from neuronbert.benchmark.points import LoadSpec, Setting
 from neuronbert.benchmark.report import Point
+from neuronbert.benchmark.report_file import MOST, POINT, REPORT_BYTES
 from neuronbert.errors import UsageError, quoted
 from neuronbert.hardware.own_places import open_own
+from neuronbert.hardware.schema import FLAG, TEXT, Form, Schema, record, whole
+from neuronbert.hardware.untrusted import Refusal, document_of
+
+_COUNT = whole(1, MOST, "null")
+_LOAD = record({"kind": TEXT, "number": {"type": ["number", "null"]}})
+_SETTING: Form = {
+    **record(
+        {
+            "variant": TEXT,
+            "pipeline_cores": _COUNT,
+            "workers": _COUNT,
+            "threads": _COUNT,
+            "batch_size": whole(1, MOST),
+            "sequence_length": _COUNT,
+            "text": FLAG,
+            "load": {**_LOAD, "additionalProperties": False},
+        }
+    ),
+    "additionalProperties": False,
+}
+_LINE = Schema(**record({"setting": _SETTING, "point": POINT}))
 
 
 def points_path(report: Union[str, Path]) -> Path:
@@ -20,7 +42,7 @@ def points_path(report: Union[str, Path]) -> Path:
 class SavedPoints:
     """The points measured so far: in memory and, where a report is to be written, in a file beside it.
 
-    The file is a line with the sweep's options, then a line [setting, point] for each point.
+    The file is a line with the sweep's options, then a line {"setting", "point"} for each point.
     """
 
     def __init__(self, report: Optional[Union[str, Path]], options: Mapping[str, object]):
@@ -32,27 +54,27 @@ class SavedPoints:
             self._read(self._path)
 
     def _read(self, path: Path) -> None:
-        with open(open_own(path, os.O_RDONLY), encoding="utf-8", errors="replace") as file:
-            head, *lines = file.read().splitlines() or [""]
-        if head != self._head:
+        with open(open_own(path, os.O_RDONLY), "rb") as file:
+            head, *lines = file.read(REPORT_BYTES).splitlines() or [b""]
+        if head != self._head.encode():
             what = "holds the points of a sweep with other options or of another artifact"
-            ours = head.startswith('{"') and head.endswith("}")
+            ours = head.startswith(b'{"') and head.endswith(b"}")
             hint = f"rm {quoted(path)}" if ours else "another --report, or move it away"
             raise UsageError(f"{path} {what if ours else 'is no file of points'}", hint=hint)
         for line in lines:
             try:
-                setting, point = json.loads(line)
-            except ValueError:
-                break  # cut short by the interruption: measured again
-            *axes, load = setting
-            self.points[Setting._make([*axes, LoadSpec(*load)])] = point
+                kept = document_of(line, str(path), _LINE, Refusal(UsageError, ""))
+            except UsageError:
+                break  # it was cut short, or is of another release: measured again
+            load = LoadSpec(**kept["setting"]["load"])
+            self.points[Setting(**{**kept["setting"], "load": load})] = kept["point"]
 
     def add(self, setting: Setting, point: Point) -> None:
         """Keep a point. Raises OutputError if it cannot be written."""
         self.points[setting] = point
         if self._path is None:
             return
-        lines = [self._head, *(json.dumps([setting, point]) for setting, point in self.points.items())]
+        lines = [self._head, *(json.dumps(_kept(setting, point)) for setting, point in self.points.items())]
         with output_errors(self._path):
             replace_file(self._path, "\n".join(lines) + "\n")
 
@@ -60,3 +82,7 @@ class SavedPoints:
         """Remove the file: every point is in the report."""
         if self._path is not None and self._path.exists():
             self._path.unlink()
+
+
+def _kept(setting: Setting, point: Point) -> Dict[str, object]:
+    return {"setting": {**setting._asdict(), "load": setting.load._asdict()}, "point": point}

@@ -32,8 +32,8 @@ from neuronbert.benchmark.report import (
     document_of,
     loadgen_columns,
     measured_point,
-    read_report,
 )
+from neuronbert.benchmark.report_file import read_report
 from neuronbert.benchmark.resume import SavedPoints
 from neuronbert.benchmark.sweep_plan import SweepOptions, SweepPlan, announcement, plan_sweep, refuse_early
 from neuronbert.emulator.emulator_settings import settings_from

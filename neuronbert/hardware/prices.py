@@ -6,12 +6,12 @@
 """
 
 import functools
-import json
-import math
 from pathlib import Path
 from typing import Any, Dict, Iterable, List, Mapping, NamedTuple, Optional, Tuple, Union
 
 from neuronbert.errors import InputError, UsageError
+from neuronbert.hardware.schema import NUMBER, TEXT, Form, Schema, list_of, object_of, record, shown
+from neuronbert.hardware.untrusted import Refusal, json_object, read_given, refuse_unfit
 
 PRICES_PATH = Path(__file__).with_name("prices.json")
 SCHEMA_VERSION = 1
@@ -21,6 +21,11 @@ _EXAMPLE = (
     '{"schema_version": 1, "lists": [{"region": "us-east-1", "date": "2026-01", "source": "our contract", '
     '"usd_per_hour": {"inf1.xlarge": 0.15}}]}'
 )
+REFUSAL = Refusal(InputError, f"--prices FILE.json, which holds {_EXAMPLE}")
+_SAID: Form = {**TEXT, "minLength": 1}
+_DOLLARS: Form = {**NUMBER, "minimum": 1e-6, "maximum": 1e6}
+_LIST = record({"region": _SAID, "date": _SAID, "source": _SAID, "usd_per_hour": object_of(_DOLLARS)})
+_LISTS = Schema(**record({"lists": list_of(_LIST)}))
 
 
 class Price(NamedTuple):
@@ -71,8 +76,7 @@ class PriceBook:
 @functools.lru_cache(maxsize=1)
 def shipped_prices() -> PriceBook:
     """The price book of the package: on demand, us-east-1, dated."""
-    document = json.loads(PRICES_PATH.read_text(encoding="utf-8"))
-    return PriceBook(_merged(_prices_of(price_list) for price_list in document["lists"]))
+    return PriceBook(_prices_in(PRICES_PATH))
 
 
 def load_prices(path: Optional[Union[str, Path]] = None) -> PriceBook:
@@ -84,7 +88,7 @@ def load_prices(path: Optional[Union[str, Path]] = None) -> PriceBook:
     shipped = shipped_prices()
     if path is None:
         return shipped
-    own = _merged(_prices_of(price_list, str(path)) for price_list in _read_lists(path))
+    own = _prices_in(Path(path))
     known = [*shipped.names, THIS_MACHINE]
     unknown = [name for name in own if name not in known]
     if unknown:
@@ -95,36 +99,22 @@ def load_prices(path: Optional[Union[str, Path]] = None) -> PriceBook:
     return PriceBook(_merged([own, {name: shipped.history(name) for name in shipped.names}]))
 
 
-def _read_lists(path: Union[str, Path]) -> List[Any]:
-    try:
-        document = json.loads(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}", hint="--prices FILE.json") from None
-    except ValueError as error:
-        raise InputError(f"{path} is not JSON: {error}", hint=_EXAMPLE) from None
-    version = document.get("schema_version") if isinstance(document, dict) else None
-    if version != SCHEMA_VERSION or not isinstance(document.get("lists"), list):
-        raise InputError(
-            f"{path} is not a price file: schema_version is {version!r}, and {SCHEMA_VERSION} with lists is wanted",
-            hint=_EXAMPLE,
+def _prices_in(path: Path) -> Dict[str, Tuple[Price, ...]]:
+    """All prices of the file at ``path``, those of its earlier lists first."""
+    document = json_object(read_given(path, REFUSAL), str(path), REFUSAL)
+    version = document.get("schema_version")
+    if version != SCHEMA_VERSION:
+        raise REFUSAL.of(
+            f"{path} is not a price file: schema_version is {shown(version)}, and {SCHEMA_VERSION} is wanted"
         )
-    return list(document["lists"])
+    refuse_unfit(document, str(path), _LISTS, REFUSAL)
+    return _merged(_prices_of(price_list) for price_list in document["lists"])
 
 
-def _prices_of(price_list: Any, path: str = PRICES_PATH.name) -> Dict[str, Tuple[Price, ...]]:
+def _prices_of(price_list: Mapping[str, Any]) -> Dict[str, Tuple[Price, ...]]:
     """The prices in one list of a price file, which all have its region, date and source."""
-    wanted = ("region", "date", "source")
-    if not isinstance(price_list, dict) or not isinstance(price_list.get("usd_per_hour"), dict):
-        raise InputError(f"{path} has a list without usd_per_hour", hint=_EXAMPLE)
-    missing = [name for name in wanted if not isinstance(price_list.get(name), str) or not price_list[name]]
-    if missing:
-        raise InputError(f"{path} has a list without {', '.join(missing)}: a price needs them", hint=_EXAMPLE)
-    usd_per_hour = price_list["usd_per_hour"]
-    for name, value in usd_per_hour.items():
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not (math.isfinite(value) and value > 0):
-            raise InputError(f"{path}: the price of {name} must be dollars an hour above 0, not {value!r}")
-    region, date, source = (price_list[name] for name in wanted)
-    return {name: (Price(float(value), region, date, source),) for name, value in usd_per_hour.items()}
+    region, date, source = (price_list[name] for name in ("region", "date", "source"))
+    return {name: (Price(float(value), region, date, source),) for name, value in price_list["usd_per_hour"].items()}
 
 
 def _merged(parts: Iterable[Mapping[str, Tuple[Price, ...]]]) -> Dict[str, Tuple[Price, ...]]:

@@ -2,7 +2,7 @@
 
 import reprlib
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Callable, Dict, Mapping, Optional
+from typing import TYPE_CHECKING, Any, Callable, Dict, Mapping, Optional, Union, get_args, get_origin, get_type_hints
 
 if TYPE_CHECKING:
     from fastjsonschema import JsonSchemaValueException
@@ -72,6 +72,23 @@ def _in_words(error: "JsonSchemaValueException") -> str:
     return f"{place} is {shown(error.value)}, and must be {wanted}"
 
 
+def form_of(hint: Any) -> Form:
+    """The form of what a type says: a TypedDict and what is in it, lists, dictionaries by text, Optional, scalars."""
+    if isinstance(hint, type) and hasattr(hint, "__annotations__"):
+        return record({name: form_of(kind) for name, kind in get_type_hints(hint).items()})
+    inner = get_args(hint)
+    if get_origin(hint) is list:
+        return list_of(form_of(inner[0]))
+    if get_origin(hint) is dict:
+        return object_of(form_of(inner[1]))
+    if get_origin(hint) is Union:
+        return {"anyOf": [form_of(one) for one in inner]}
+    return {"type": _SCALARS[hint]}
+
+
+_SCALARS = {str: "string", bool: "boolean", int: "integer", float: "number", type(None): "null"}
+
+
 def _types(wanted: Any) -> str:
     names = {"null": "null", "object": "an object", "array": "a list", "string": "text", "boolean": "true or false",
              "integer": "a whole number", "number": "a number"}  # fmt: skip
@@ -89,6 +106,7 @@ _DEMANDS: Dict[str, Callable[[Any], str]] = {
     "minItems": lambda count: f"of at least {count} items",
     "maxItems": lambda count: f"of at most {count} items",
     "additionalProperties": lambda _: "without other names",
+    "anyOf": lambda forms: " or ".join(_types(form["type"]) for form in forms),
 }
 
 

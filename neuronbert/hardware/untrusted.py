@@ -1,7 +1,8 @@
 """Files that nobody vouches for, as bytes and as JSON: regular files only, of a bounded size, of a form that is known.
 
-``schema`` says what a document must look like. Everything that reads a checkpoint, an artifact or a record of a job
-comes through here, so that a file can be wrong in one way only: as the error that its reader names.
+``schema`` says what a document must look like. Everything that reads a checkpoint, an artifact, a record of a job or a
+file that a person names comes through here, so that a file can be wrong in one way only: as the error that its reader
+names. Streams, which may be pipes, are for tasks/lines.py.
 """
 
 import errno
@@ -12,7 +13,7 @@ import re
 import stat
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO, Dict, Iterator, List, NamedTuple, Optional, Tuple, Type
+from typing import Any, BinaryIO, Dict, Iterator, List, Mapping, NamedTuple, Optional, Tuple, Type
 
 from neuronbert.errors import NeuronBertError, quoted
 from neuronbert.hardware.schema import Schema, shown
@@ -67,6 +68,14 @@ def read_optional(path: Path, refusal: Refusal, limit_bytes: int = DOCUMENT_BYTE
         return read_file(path, refusal, limit_bytes)
     except (FileNotFoundError, NotADirectoryError):
         return None
+
+
+def read_given(path: Path, refusal: Refusal, limit_bytes: int = DOCUMENT_BYTES) -> bytes:
+    """As ``read_file``, of a file that a person named: one that is not there is refused as well."""
+    try:
+        return read_file(path, refusal, limit_bytes)
+    except (FileNotFoundError, NotADirectoryError):
+        raise refusal.of(f"there is no file {path}") from None
 
 
 def is_there(path: Path, refusal: Refusal) -> bool:
@@ -139,19 +148,22 @@ def read_document(
 def document_of(raw: bytes, name: str, schema: Schema, refusal: Refusal) -> Dict[str, Any]:
     """The JSON object in ``raw``, the content of the file called ``name``, which fits ``schema``."""
     document = json_object(raw, name, refusal)
+    refuse_unfit(document, name, schema, refusal)
+    return document
+
+
+def refuse_unfit(document: Mapping[str, Any], name: str, schema: Schema, refusal: Refusal) -> None:
+    """Raise ``refusal`` unless ``document``, from the file called ``name``, fits ``schema``."""
     fault = schema.fault(document)
     if fault is not None:
         raise refusal.of(f"{name}: {fault}")
-    return document
 
 
 def json_object(raw: bytes, name: str, refusal: Refusal) -> Dict[str, Any]:
     """The JSON object in ``raw``, of any form, but no name twice, no NaN, no half character, nothing endless."""
     try:
         text = raw.decode("utf-8")
-        document = json.loads(
-            text, object_pairs_hook=_object, parse_int=_whole, parse_float=_finite, parse_constant=_no_constant
-        )
+        document = json_value(text)
         if not isinstance(document, dict):
             raise refusal.of(f"{name} holds {shown(document)}, not a JSON object")
         if raw.count(b"[") + raw.count(b"{") > MAX_DEPTH or _SURROGATE_ESCAPE.search(text):
@@ -163,6 +175,13 @@ def json_object(raw: bytes, name: str, refusal: Refusal) -> Dict[str, Any]:
             raise
         raise refusal.of(f"{name} is no JSON that can be read: it is truncated or damaged ({error})") from None
     return document
+
+
+def json_value(text: str) -> Any:
+    """The value of a JSON text; ValueError where not every reader takes it for the same, RecursionError if too deep."""
+    return json.loads(
+        text, object_pairs_hook=_object, parse_int=_whole, parse_float=_finite, parse_constant=_no_constant
+    )
 
 
 def _refuse_odd_values(document: Dict[str, Any]) -> None:

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Dict, Iterator, Optional, Tuple, Union
 
 from neuronbert.benchmark.columns import LOAD
-from neuronbert.benchmark.report import Point, identity_of, read_report
-from neuronbert.errors import InputError, quoted
+from neuronbert.benchmark.report import Point, identity_of
+from neuronbert.benchmark.report_file import read_report
+from neuronbert.errors import InputError, UsageError, quoted
 from neuronbert.hardware import cores
 from neuronbert.hardware.device_model import ModelShape, Work, stage_seconds
 from neuronbert.hardware.prices import PriceBook
@@ -70,15 +71,15 @@ def measured_configurations(
 ) -> Iterator[Configuration]:
     """What the benchmark report at ``path`` measured: of each configuration the point of highest throughput.
 
-    Nothing when ``path`` is None. Raises InputError for a file that is no report, and for a point that is broken.
+    Nothing when ``path`` is None. Raises InputError for a file that is no report, and for cores that an instance lacks.
     """
     best: Dict[Tuple[object, ...], Configuration] = {}
     for number, point in enumerate(read_report(path)["points"] if path is not None else [], 1):
+        key = identity_of(point, *LOAD)
         try:
-            key = identity_of(point, *LOAD)
             measured = _measured_configuration(point, source, book, target)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise InputError(f"point {number} of {path} is not one of a benchmark report: {error!r}") from None
+        except UsageError as error:  # cores that its instance does not have
+            raise InputError(f"point {number} of {path}: {error.message}", hint=error.hint) from None
         if key not in best or _preference(measured) > _preference(best[key]):
             best[key] = measured
     yield from best.values()
@@ -122,6 +123,6 @@ def _why_unusable(point: Point, target: Target) -> str:
     length = point["sequence_length"]
     if point["emulated"]:
         return "was measured on an emulated device, which is no measurement of the real one"
-    if point["errors"] or not point["throughput_avg"] or not point["latency_ms_p50"]:
+    if point["errors"] or not (point["throughput_avg"] and point["latency_ms_p50"] and point["latency_ms_p95"]):
         return f"had {point['errors']} errors when it was measured, and gave {point['throughput_avg'] or 0} answers/s"
     return f"was measured at {length} tokens" if length and length != target.sequence_length else ""

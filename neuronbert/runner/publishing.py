@@ -8,15 +8,25 @@ import time
 from collections import deque
 from contextlib import suppress
 from pathlib import Path
-from typing import Callable, Deque, List, Mapping, Optional
+from typing import Callable, Deque, List, Mapping, Optional, cast
 
+from neuronbert.errors import InputError
 from neuronbert.hardware.machine import process_fields
 from neuronbert.hardware.own_places import fault_of_folder, open_own, own_folder, own_temporary_folder
+from neuronbert.hardware.schema import Schema, form_of, record, whole
+from neuronbert.hardware.untrusted import Refusal, read_document
+from neuronbert.runner.counters import COUNTS
 from neuronbert.runner.documents import PublishedRunner, PublishedWorker, Rates, Reading, RunnerStatistics, Work
 from neuronbert.runner.events import log
 
 INTERVAL_S = 0.5
 RATES_OVER = 10  # intervals: rates are means over the last 5 s
+
+_REFUSAL = Refusal(InputError, "neuronbert top")
+_PROCESS = Schema(**record({"pid": whole(1, 2**31 - 1), "process_started": whole(0, 2**63, "null")}))
+_PUBLISHED = Schema(
+    allOf=[form_of(PublishedRunner), record({"requests": record(dict.fromkeys(COUNTS, {"type": "integer"}))})]
+)
 
 _numbers = itertools.count(1)
 
@@ -117,16 +127,16 @@ def published() -> List[PublishedRunner]:
         return runners
     for path in folder.glob("*.json"):
         try:
-            document = json.loads(path.read_text(encoding="utf-8"))
-            if process_started(document["pid"]) != document["process_started"] or not _is_alive(document["pid"]):
-                path.unlink()
-                with suppress(FileNotFoundError):
-                    _new(path).unlink()
-                continue
-        except (OSError, ValueError, KeyError, TypeError):
+            document = read_document(path, _PROCESS, _REFUSAL, links=False)
+        except (FileNotFoundError, InputError):
             continue  # it went while we looked, or is no runner's
-        runners.append(document)
-    return sorted(runners, key=lambda document: (document["started_at"], document["pid"]))
+        if process_started(document["pid"]) != document["process_started"] or not _is_alive(document["pid"]):
+            for gone in (path, _new(path)):
+                with suppress(OSError):
+                    gone.unlink()
+        elif _PUBLISHED.fault(document) is None:  # a runner of another release may say other things
+            runners.append(cast(PublishedRunner, document))
+    return sorted(runners, key=lambda runner: (runner["started_at"], runner["pid"]))
 
 
 def process_started(pid: int) -> Optional[int]:

@@ -12,6 +12,7 @@ from made_reports import document, point
 
 from neuronbert.benchmark import forms, page, report, tables
 from neuronbert.benchmark.columns import COLUMNS, EXPENSE, LOAD, LOADGEN, MARKS, SETTING, SPEED
+from neuronbert.benchmark.report_file import read_report
 from neuronbert.errors import UsageError
 from neuronbert.hardware.machine import environment
 
@@ -26,7 +27,7 @@ def test_every_column_has_a_place_and_says_what_it_means():
 def test_json_comes_back_as_it_was(tmp_path):
     made = document()
     forms.write_report(made, tmp_path / "r.json")
-    assert report.read_report(tmp_path / "r.json") == made
+    assert read_report(tmp_path / "r.json") == made
 
 
 def test_csv_has_neuronperfs_names_and_every_point():

@@ -3,11 +3,13 @@
 import json
 
 import pytest
+from made_reports import point
 
 from neuronbert.benchmark.points import CLOSED, OPEN, LoadSpec, Setting
 from neuronbert.benchmark.resume import SavedPoints
 from neuronbert.errors import OutputError, UsageError
 
+POINT = point(8, 4)
 OPTIONS = {"artifact": "abc", "longest_s": 15.0}
 FIRST = Setting("openvino-int8", None, None, 2, 8, None, True, LoadSpec(CLOSED, 4.0))
 SECOND = FIRST._replace(load=LoadSpec(OPEN, None))
@@ -15,15 +17,15 @@ SECOND = FIRST._replace(load=LoadSpec(OPEN, None))
 
 def saved(tmp_path):
     points = SavedPoints(tmp_path / "report.json", OPTIONS)
-    points.add(FIRST, {"throughput_avg": 1.5})
-    points.add(SECOND, {"throughput_avg": None})
+    points.add(FIRST, POINT)
+    points.add(SECOND, {**POINT, "throughput_avg": None})
     return tmp_path / "report.json.points"
 
 
 def test_points_come_back_as_they_were(tmp_path):
     saved(tmp_path)
     again = SavedPoints(tmp_path / "report.json", OPTIONS)
-    assert again.points == {FIRST: {"throughput_avg": 1.5}, SECOND: {"throughput_avg": None}}
+    assert again.points == {FIRST: POINT, SECOND: {**POINT, "throughput_avg": None}}
     again.discard()
     assert list(tmp_path.iterdir()) == []
 
@@ -32,6 +34,24 @@ def test_a_line_that_was_cut_short_is_measured_again(tmp_path):
     path = saved(tmp_path)
     path.write_text(path.read_text()[:-9])
     assert list(SavedPoints(tmp_path / "report.json", OPTIONS).points) == [FIRST]
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["[" * 100_000, "3", '[["a"], {}]', '{"setting": {"variant": "a"}, "point": {}}'],
+    ids=["deep", "number", "old", "half"],
+)
+def test_a_line_of_another_form_is_measured_again(tmp_path, line):
+    path = saved(tmp_path)
+    head, first, second = path.read_text().splitlines()
+    path.write_text(f"{head}\n{first}\n{line}\n{second}\n")
+    assert list(SavedPoints(tmp_path / "report.json", OPTIONS).points) == [FIRST]
+
+
+def test_a_point_that_no_report_could_hold_is_measured_again(tmp_path):
+    path = saved(tmp_path)
+    path.write_text(path.read_text().replace('"batch_size": 8', '"batch_size": "8"'))
+    assert SavedPoints(tmp_path / "report.json", OPTIONS).points == {}
 
 
 def test_a_file_of_somebody_else_is_refused_and_no_hint_removes_it(tmp_path):

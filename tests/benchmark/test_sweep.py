@@ -14,7 +14,7 @@ from neuronbert.benchmark import sweep as benchmark
 from neuronbert.benchmark.load import Period
 from neuronbert.benchmark.measure import full_rows
 from neuronbert.benchmark.points import CLOSED, Axes, LoadSpec, settings_of
-from neuronbert.benchmark.report import read_report
+from neuronbert.benchmark.report_file import read_report
 from neuronbert.benchmark.sweep_plan import SweepOptions, announcement
 from neuronbert.benchmark.tables import warnings_of
 from neuronbert.checkpoint.tokenizer import Tokenizer

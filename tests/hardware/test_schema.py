@@ -2,12 +2,13 @@
 
 import subprocess
 import sys
+from typing import Dict, List, Optional, TypedDict
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from neuronbert.hardware.schema import Schema, list_of, object_of, record, shown, whole
+from neuronbert.hardware.schema import Schema, form_of, list_of, object_of, record, shown, whole
 
 FORM = Schema(
     **record(
@@ -65,3 +66,27 @@ def test_the_library_is_imported_only_to_check_something():
     code = "import sys, neuronbert.cli.main, neuronbert.artifact.manifest; print('fastjsonschema' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
+
+
+class Inner(TypedDict):
+    names: List[str]
+
+
+class Outer(TypedDict):
+    inner: Dict[str, Inner]
+    share: Optional[float]
+    flag: bool
+
+
+@pytest.mark.parametrize(
+    ("document", "fault"),
+    [
+        ({"inner": {"a": {"names": ["b"]}}, "share": 1, "flag": True, "more": 1}, None),
+        ({"inner": {"a": {"names": [1]}}, "share": 1, "flag": True}, "inner.a.names[0] is 1, and must be text"),
+        ({"inner": {"a": {}}, "share": 1, "flag": True}, "inner.a lacks names"),
+        ({"inner": {}, "share": "1", "flag": True}, "share is '1', and must be a number or null"),
+        ({"inner": {}, "share": None, "flag": 1}, "flag is 1, and must be true or false"),
+    ],
+)
+def test_a_typed_dictionary_is_a_form(document, fault):
+    assert Schema(**form_of(Outer)).fault(document) == fault

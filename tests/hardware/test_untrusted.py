@@ -1,14 +1,17 @@
 """Whatever lies at a path, reading it gives bytes or one kind of error, and never waits."""
 
+import ast
 import json
 import os
 import socket
 import sys
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import neuronbert
 from neuronbert.errors import CheckpointError
 from neuronbert.hardware import untrusted
 from neuronbert.hardware.schema import Schema
@@ -168,3 +171,36 @@ def test_recursion_is_bounded_whatever_the_interpreter_allows():
             json_object(b'{"a":' + b"[" * 5000 + b"]" * 5000 + b"}", "file.json", REFUSAL)
     finally:
         sys.setrecursionlimit(limit)
+
+
+# ---------------------------------------------------------------------- nobody goes around it
+
+# Where JSON is parsed otherwise: what did not come out of a file of somebody else.
+PARSED_ELSEWHERE = {
+    "artifact/resumable.py": "what it has just made itself",
+    "backends/child_main.py": "the command line that start_child wrote",
+    "backends/isolated.py": "the pipe to a process of ours",
+    "backends/neuron/compile_job.py": "our own cache (hardware/own_places.py), and the folder of a job of ours",
+    "benchmark/loadgen.py": "the log that LoadGen has just written for us",
+    "checkpoint/loading.py": "what transformers made of a config that has passed",
+    "checkpoint/tokenizer_files.py": "bytes that it has just written itself",
+    "emulator/neff.py": "a program, which may do anything anyway",
+    "emulator/reservation.py": "our own folder (hardware/own_places.py)",
+    "hardware/device_model.py": "a file of the package",
+    "hardware/neuron.py": "what neuron-ls printed",
+    "tasks/lines.py": "a line of a stream, refused by its number",
+}
+PACKAGE = Path(neuronbert.__file__).parent
+
+
+def parses_json(path: Path) -> bool:
+    return any(
+        isinstance(node, ast.Attribute) and node.attr in ("load", "loads") and getattr(node.value, "id", "") == "json"
+        or isinstance(node, ast.ImportFrom) and node.module == "json"
+        for node in ast.walk(ast.parse(path.read_bytes()))
+    )  # fmt: skip
+
+
+def test_no_other_module_parses_a_file():
+    found = {path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*.py") if parses_json(path)}
+    assert found - {"hardware/untrusted.py"} == set(PARSED_ELSEWHERE)

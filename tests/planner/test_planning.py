@@ -162,6 +162,7 @@ def test_prices_of_a_file_decide(tmp_path):
 def report(tmp_path, *points, broken=(), **changes):
     point = {"instance_type": "c5.xlarge", "engine": "openvino", "variant": "openvino-int8", "precision": "int8",
              "mode": None, "emulated": False, "n_models": 1, "pipeline_size": 1, "batch_size": 8, "concurrency": 32,
+             "offered_qps": None, "intervals": {},
              "throughput_avg": 100.0, "latency_ms_p50": 80.0, "latency_ms_p95": 88.0, "sequence_length": 128,
              "errors": 0}  # fmt: skip
     document = document_of(
@@ -237,18 +238,22 @@ def test_a_measured_layout_of_cores_has_the_command_that_makes_it(tmp_path):
     )
 
 
-@pytest.mark.parametrize("broken", [{"latency_ms_p95": None}, {"batch_size": "many"}, {"throughput_avg": "fast"}])
-def test_a_broken_point_is_named(tmp_path, broken):
-    with pytest.raises(InputError, match="point 2 of .*benchmark.json"):
+@pytest.mark.parametrize(
+    ("broken", "why"),
+    [
+        ({"batch_size": "many"}, r"benchmark.json: points\[1\].batch_size is 'many'"),
+        ({"throughput_avg": "fast"}, r"benchmark.json: points\[1\].throughput_avg is 'fast'"),
+        ({"mode": "pipeline", "pipeline_size": 4}, "point 2 of .*benchmark.json: .*c5.xlarge"),
+    ],
+)
+def test_a_broken_point_is_named(tmp_path, broken, why):
+    with pytest.raises(InputError, match=why):
         base_plan(measured=report(tmp_path, {}, {}, broken=[{}, broken]))
 
 
-@pytest.mark.parametrize("text", ["{", "{}", "[]", '{"kind": "neuronbert-benchmark", "schema_version": 1}'])
-def test_a_file_that_is_no_report_is_refused(tmp_path, text):
-    path = tmp_path / "x.json"
-    path.write_text(text)
-    with pytest.raises(InputError, match="x.json is not (JSON|a report)"):
-        base_plan(measured=path)
+def test_a_point_that_lacks_its_p95_is_rejected(tmp_path):
+    (one,) = measured_ones(base_plan(measured=report(tmp_path, latency_ms_p95=None)))
+    assert "gave 100.0 answers/s" in one.rejected
 
 
 # ---------------------------------------------------------------------------- words and the command line
@@ -289,7 +294,7 @@ def test_a_folder_needs_no_weights(config_folder):
 
 def test_a_config_that_is_none(config_folder):
     (config_folder / "config.json").write_text("[")
-    with pytest.raises(CheckpointError, match="config.json is not a model's config"):
+    with pytest.raises(CheckpointError, match="config.json is no JSON that can be read"):
         plan(str(config_folder))
 
 

@@ -16,6 +16,7 @@ from echo_files import with_echo
 from neuronbert import Runner, run_job
 from neuronbert.hardware.own_places import own_folder
 from neuronbert.runner import publishing
+from neuronbert.runner.counters import Statistics
 from neuronbert.runner.publishing import Publisher, process_started, published, rates, runtime_folder
 from neuronbert.tasks.question_answering.lines import question_line
 
@@ -23,7 +24,12 @@ FACTS = {"artifact": "somewhere", "variant": "echo-fp32", "emulated": False, "st
 
 
 def worker(**more):
-    return {"worker": 0, "rows": 10, "batches": 2, "device_s": 1.0, "busy_s": 1.0, **more}
+    return {"worker": 0, "state": "ready", "pid": 1, "cores": "", "in_flight": 0, "rows": 10, "batches": 2,
+            "device_s": 1.0, "busy_s": 1.0, "up_s": 2.0, "restarts": 0, "unable": None, **more}  # fmt: skip
+
+
+def statistics(*workers):
+    return {**Statistics(max_queue=8).snapshot(), "workers": list(workers)}
 
 
 @pytest.fixture(autouse=True)
@@ -77,7 +83,7 @@ def test_a_folder_that_others_could_write_to_is_neither_used_nor_read(runtime, t
 
 
 def test_it_is_there_while_it_runs_and_gone_afterwards(runtime):
-    first, second = (Publisher({**FACTS, "started_at": at}, lambda: {"workers": [worker()]}) for at in (2.0, 1.0))
+    first, second = (Publisher({**FACTS, "started_at": at}, lambda: statistics(worker())) for at in (2.0, 1.0))
     wait_for(lambda: len(published()) == 2)
     older, newer = published()
     assert (older["started_at"], newer["started_at"], newer["pid"]) == (1.0, 2.0, os.getpid())
@@ -149,6 +155,28 @@ def test_processes_that_are_gone_are_cleared_away(runtime):
     junk = write(runtime, "junk")
     assert published() == []
     assert not dead.exists() and not reused.exists() and junk.exists()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"started_at": "soon"},
+        {"requests": {}},
+        {"latency_ms": {"p50": None}},
+        {"workers": [{}]},
+        {"work": 3},
+        {"queue": 1},
+    ],
+    ids=lambda changes: next(iter(changes)),
+)
+def test_what_a_runner_of_another_release_says_is_passed_over(runtime, changes):
+    now = {"at": 1.0, **statistics(worker()), "workers": []}
+    said = {**now, **rates({"at": 0.0, "workers": []}, {"at": 1.0, "workers": []}), "work": None}
+    process = {"pid": os.getpid(), "process_started": process_started(os.getpid())}
+    write(runtime, "good", **process, **said)
+    write(runtime, "other", **process, **{**said, **changes})
+    os.mkfifo(runtime / "pipe.json")
+    assert len(published()) == 1 and (runtime / "other.json").exists()
 
 
 def test_a_process_starts_once():

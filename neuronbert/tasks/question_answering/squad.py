@@ -5,9 +5,11 @@ from pathlib import Path
 from typing import Any, Iterator, List, Mapping, NamedTuple, Sequence, Tuple
 
 from neuronbert.errors import InputError
+from neuronbert.hardware.untrusted import Refusal, json_value, read_given
 from neuronbert.tasks.base import Document, PathLike
 from neuronbert.tasks.lines import refuse_binary, shown, surrogate_fault, text_fault
 
+MOST_BYTES = 1 << 30  # the training data of SQuAD v2.0 has 4 % of it
 _SQUAD_FORM = (
     'a SQuAD file has the form {"data": [{"paragraphs": [{"context": "...", '
     '"qas": [{"id": "...", "question": "...", "answers": [...]}]}]}]}'
@@ -63,15 +65,7 @@ def squad_document(questions: Sequence[SquadQuestion], version: str) -> Document
 
 
 def _read_text(path: Path) -> str:
-    try:
-        with open(path, "rb") as file:
-            raw = file.read(4096)
-            refuse_binary(raw, str(path), hint=_SQUAD_FORM)  # before a huge file is read as a whole
-            raw += file.read()
-    except FileNotFoundError:
-        raise InputError(f"there is no file {path}", hint="check the path; it should name a SQuAD JSON file") from None
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror}", hint="it should name a readable file") from error
+    raw = read_given(path, Refusal(InputError, f"check the path; {_SQUAD_FORM}"), MOST_BYTES)
     if not raw.strip():
         raise InputError(f"{path} is empty", hint=_SQUAD_FORM)
     refuse_binary(raw, str(path), hint=_SQUAD_FORM)
@@ -89,7 +83,7 @@ def _decode(raw: bytes, place: str) -> str:
 
 def _parse_document(text: str, name: str) -> Any:
     try:
-        return json.loads(text)
+        return json_value(text)
     except json.JSONDecodeError as error:
         hint = _SQUAD_FORM
         if error.msg == "Extra data":

@@ -1,5 +1,6 @@
 import gzip
 import json
+import os
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -114,8 +115,14 @@ def test_json_lines_in_the_place_of_squad_are_recognised(write):
 def test_a_missing_file_and_a_folder(tmp_path):
     with pytest.raises(InputError, match="there is no file .*absent.json"):
         load_squad(tmp_path / "absent.json")
-    with pytest.raises(InputError, match="cannot be read: Is a directory"):
+    with pytest.raises(InputError, match="is a folder, not a file"):
         load_squad(tmp_path)
+
+
+def test_a_pipe_is_refused_at_once(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(InputError, match="is a named pipe, not a file"):
+        load_squad(tmp_path / "pipe")
 
 
 def test_squad_document_writes_what_load_squad_reads(write):
