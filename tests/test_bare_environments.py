@@ -3,14 +3,17 @@
 import json
 import re
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any, Dict, List, NamedTuple
 
 import pytest
 from bare_environments import ROOT, make_environment
 
+from neuronbert.artifact.manifest import Artifact
 from neuronbert.cli.main import cli
 from neuronbert.compiler.compilation import compile_checkpoint
+from neuronbert.hardware.libraries import BASE
 
 # Runs command lines in one process, which sees the libraries of its environment and no others.
 RUN_ALL = """
@@ -132,3 +135,18 @@ def test_what_is_missing_is_named_with_the_command_that_installs_it(
         assert (found[0] if found else "").replace(f"{python} ", "") == hint, name
     if extra:
         assert f"{extra}-fp32" in results["evaluate"].stdout
+
+
+@pytest.mark.parametrize("name", sorted(BASE))
+@pytest.mark.parametrize("command", ["answer", "inspect"])
+def test_what_neuronbert_itself_requires_is_named_too(name: str, command: str, echo_artifact: Artifact) -> None:
+    of_question = ["--question", "Who?", "--context", "It is me."] if command == "answer" else []
+    arguments = [command, str(echo_artifact.folder), *of_question]
+    without = f"import sys; sys.modules[{name!r}] = None; from neuronbert.__main__ import main; main()"
+    done = subprocess.run([sys.executable, "-c", without, *arguments], capture_output=True, text=True)
+    if f"{name} is not installed" in done.stdout + done.stderr:
+        assert done.returncode == 1
+        assert "-m pip install neuronbert" in done.stdout + done.stderr
+    else:
+        assert (command, name) in {("inspect", "numpy"), ("inspect", "tokenizers")} and done.returncode == 0
+    assert "a bug" not in done.stderr and "Traceback" not in done.stderr

@@ -44,6 +44,11 @@ def traces_forgotten() -> Iterator[None]:
     classes, so nothing is done while this process has a scripted module or class that is in use.
     """
     yield
+    _forget_traces()
+
+
+@optional_imports()
+def _forget_traces() -> None:
     import torch
 
     gc.collect()

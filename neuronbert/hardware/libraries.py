@@ -1,4 +1,4 @@
-"""The optional libraries: which extra of setup.cfg has each, and the guard that every import of one stands in.
+"""The libraries: which extra of setup.cfg has each, and the guard that every import of an optional one stands in.
 
 ``machine`` reads which versions are installed. Where a library is missing, whoever meets it says which and how to
 install it; tests/test_optional_imports.py finds an import that nobody guards.
@@ -10,7 +10,7 @@ import shutil
 import sys
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Dict, Iterable, Iterator, NamedTuple, Optional
+from typing import Dict, Iterable, Iterator, NamedTuple, Optional, Sequence
 
 from neuronbert.errors import MissingLibrary, quoted
 from neuronbert.hardware.machine import library_version
@@ -43,8 +43,11 @@ LIBRARIES: Dict[str, Library] = {
     "torch_neuron": Library("torch-neuron", "inf1"),
     "transformers": Library("transformers", "compile"),
 }
+# What neuronbert itself requires: there wherever pip installed it.
+BASE = {name: Library(name, "") for name in ("click", "fastjsonschema", "numpy", "tokenizers")}
 # What each extra is for.
 PURPOSES = {
+    "": "by neuronbert itself",
     "openvino": "to answer with OpenVINO",
     "onnxruntime": "to answer with ONNX Runtime",
     "compile": "to compile checkpoints and to compare with them",
@@ -56,6 +59,7 @@ PURPOSES = {
     "sign": "to sign artifacts and to verify signatures",
     "loadgen": "to measure with MLPerf LoadGen",
 }
+_ALL = {**LIBRARIES, **BASE}
 _DEMO = Path("examples") / "demo-checkpoint"
 DEMO_IN_CLONE = Path(__file__).resolve().parents[2] / _DEMO  # there only where neuronbert runs from a clone
 
@@ -78,14 +82,14 @@ def optional_imports(extra: Optional[str] = None, *, otherwise: Optional[str] = 
 def explained(
     error: ImportError, extra: Optional[str] = None, otherwise: Optional[str] = None
 ) -> Optional[MissingLibrary]:
-    """The error to show instead of ``error``; None where it is one already, or is not about an optional library."""
+    """The error to show instead of ``error``; None where it is one already, or is about none of our libraries."""
     top = (error.name or "").partition(".")[0]
-    if isinstance(error, MissingLibrary) or top not in LIBRARIES:
+    if isinstance(error, MissingLibrary) or top not in _ALL:
         return None
     if importlib.util.find_spec(top) is None:
         return _missing([top], extra, otherwise)
     # It lacks what is asked for, as an old release does, or something that it is built upon.
-    name = LIBRARIES[top].distribution
+    name = _ALL[top].distribution
     return MissingLibrary(
         f"{name} {library_version(name) or ''} is installed and cannot be used: {error}",
         hint=f'{_python()} -m pip install --upgrade --force-reinstall "{name}"',
@@ -105,8 +109,9 @@ def install_command(*extras: str) -> str:
     if "compile" in wanted and os.environ.get("NEURONBERT_EMULATE"):
         wanted.append("emulator")
     in_clone = "demo" in wanted and DEMO_IN_CLONE.is_dir()
-    named = ",".join(extra for extra in wanted if not (in_clone and extra == "demo"))
-    parts = [_python(), "-m pip install", f'"neuronbert[{named}]"' if named else ""]
+    named = ",".join(extra for extra in wanted if extra and not (in_clone and extra == "demo"))
+    package = f'"neuronbert[{named}]"' if named else "neuronbert" if "" in wanted else ""
+    parts = [_python(), "-m pip install", package]
     parts += [quoted(DEMO_IN_CLONE) if in_clone else "", NEURON_INDEX if "inf1" in wanted else ""]
     command = " ".join(filter(None, parts))
     if "demo" in wanted and not in_clone:
@@ -120,9 +125,9 @@ def extras_with(distributions: Iterable[str]) -> Iterator[str]:
     return iter(dict.fromkeys(extras[name] for name in distributions if name in extras))
 
 
-def _missing(names: Iterable[str], extra: Optional[str] = None, otherwise: Optional[str] = None) -> MissingLibrary:
-    distributions = [LIBRARIES[name].distribution for name in names]
-    extras = [extra] if extra else list(extras_with(distributions))
+def _missing(names: Sequence[str], extra: Optional[str] = None, otherwise: Optional[str] = None) -> MissingLibrary:
+    distributions = [_ALL[name].distribution for name in names]
+    extras = [extra] if extra and set(names) <= set(LIBRARIES) else [*dict.fromkeys(_ALL[name].extra for name in names)]
     verb = "is" if len(distributions) == 1 else "are"
     purposes = ", ".join(PURPOSES[extra] for extra in extras)
     hint = install_command(*extras) + (f", or {otherwise}" if otherwise else "")

@@ -1,5 +1,6 @@
 """What is said of an optional library that is missing or broken, and which command is given for it."""
 
+import configparser
 import pickle
 import shlex
 import sys
@@ -8,9 +9,11 @@ from typing import Iterator
 
 import pytest
 
+from neuronbert.cli.doctor.facts import REQUIRED
 from neuronbert.errors import BackendUnavailable, MissingLibrary
 from neuronbert.hardware import libraries
 from neuronbert.hardware.libraries import (
+    BASE,
     LIBRARIES,
     PURPOSES,
     explained,
@@ -147,3 +150,11 @@ def test_another_python_than_the_one_on_the_path_is_named_in_full(
     assert shlex.split(install_command("top"))[0] == str(scripts / "python")
     monkeypatch.setenv("PATH", str(scripts))
     assert shlex.split(install_command("top"))[0] == "python"
+
+
+def test_the_table_of_the_base_is_what_setup_cfg_requires() -> None:
+    setup = configparser.ConfigParser()
+    setup.read(Path(__file__).resolve().parents[2] / "setup.cfg")
+    required = setup["options"]["install_requires"].split()
+    assert {line.partition(">=")[0] for line in required} == {library.distribution for library in BASE.values()}
+    assert {f"{name}{bound}" for name, bound in REQUIRED.items()} == set(required)
