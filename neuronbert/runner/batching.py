@@ -72,6 +72,7 @@ class BatchInFlight:
     size: BatchSize
     reason: str
     sent: float
+    began: Optional[float] = None  # when the worker had a stream for it; None: it waits there for others
 
     def distinct_requests(self) -> List[Request]:
         """The requests that have rows in it, in order."""

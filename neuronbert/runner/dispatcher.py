@@ -156,7 +156,6 @@ class Dispatcher:
             self._pool.died(worker)
             return
         for message in messages:
-            worker.last_progress = now_s()
             self._hear(worker, message)
 
     def _hear(self, worker: WorkerHandle, message: FromWorker) -> None:

@@ -4,15 +4,13 @@
 ``suspicion`` what follows from it.
 """
 
-import heapq
-import itertools
-import math
 from functools import partial
-from typing import Dict, List, Optional, Sequence, Tuple
+from typing import Dict, Optional, Sequence
 
 from neuronbert.errors import DeadlineExceeded, NeuronBertError, PoisonRequest
 from neuronbert.runner.batching import Batcher, BatchInFlight, NextBatch
 from neuronbert.runner.counters import Statistics
+from neuronbert.runner.deadlines import Deadlines
 from neuronbert.runner.events import Report, traceback_text
 from neuronbert.runner.losses import losses
 from neuronbert.runner.requests import Answered, Request, now_s
@@ -27,8 +25,7 @@ class OpenRequests:
         self._statistics = statistics
         self._report = report
         self._by_id: Dict[int, Request] = {}
-        self._deadlines: List[Tuple[float, int, Request]] = []  # a heap; the number keeps equal ones in order
-        self._order = itertools.count()
+        self._deadlines = Deadlines()
 
     def __len__(self) -> int:
         return len(self._by_id)
@@ -41,7 +38,7 @@ class OpenRequests:
         if request.future.cancelled():
             self.cancel(request)
             return
-        self._watch_deadline(request)
+        self._deadlines.add(request)
         assert self.queue is not None
         self.queue.add(request)
 
@@ -52,7 +49,7 @@ class OpenRequests:
         if request.deadline <= now_s():
             self._drop_late(request)
             return
-        self._watch_deadline(request)
+        self._deadlines.add(request)
         assert self.queue is not None
         before = request.queued
         self.queue.add_again(request, rows)
@@ -76,10 +73,6 @@ class OpenRequests:
                 self._statistics.count("retried")
                 self.try_again(request, loss.rows)
 
-    def _watch_deadline(self, request: Request) -> None:
-        if request.deadline < math.inf:
-            heapq.heappush(self._deadlines, (request.deadline, next(self._order), request))
-
     # ---- out of the queue
 
     def left_queue(self, batch: NextBatch) -> None:
@@ -91,13 +84,12 @@ class OpenRequests:
     @property
     def next_deadline(self) -> Optional[float]:
         """The earliest deadline; None when no request has one."""
-        return self._deadlines[0][0] if self._deadlines else None
+        return self._deadlines.next
 
     def expire(self, latest: float) -> None:
         """Drop what is due by ``latest``, before it takes room in a batch. What is with workers whole is waited for."""
-        while self._deadlines and self._deadlines[0][0] <= latest:
-            request = heapq.heappop(self._deadlines)[2]
-            if not request.over and request.waiting:
+        for request in self._deadlines.due(latest):
+            if request.waiting:
                 self._drop_late(request)
 
     def _drop_late(self, request: Request) -> None:

@@ -76,7 +76,7 @@ class Request:
         self.waiting = {WHOLE_BATCH} if self.batch is not None else set(range(len(self.rows)))
 
     def forget(self) -> None:
-        """Drop what is large: a caller may keep the future, and the heap of deadlines keeps the request."""
+        """Drop what is large: a caller may keep the future, and queue and deadlines the request for a while."""
         self.rows, self.batch, self.outputs, self.finish = (), None, [], _forgotten
 
     @property

@@ -47,7 +47,7 @@ class Runner:
         fewer wait, so that a long one has the chance of a short one: as many rows as it has may be too many then.
     max_windows_per_request: a longer context is refused, so that one document cannot hold everybody up.
     max_wait_ms: the longest that a row waits for others to share its batch while every worker is busy.
-    hang_timeout_s: without a word from a busy worker it is killed; must be longer than the slowest batch.
+    hang_timeout_s: a worker that is at one batch for so long is killed; must be longer than the slowest batch takes.
     start_timeout_s: for loading and self-test of a worker. drain_timeout_s: how long ``close`` and SIGTERM let
         accepted requests finish.
     on_event: called with each event (a dictionary) in the runner's thread; they are also logged to "neuronbert.runner".

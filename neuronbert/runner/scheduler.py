@@ -147,11 +147,7 @@ class Scheduler:
                 row.request.sent_first = now
                 row.request.batch_wait_s = 0.0 if room_since is None else now - max(room_since, row.request.accepted)
         self._statistics.batch_sent(reason, size.row_count, size.capacity, size.tokens, size.computed_tokens)
-        if not worker.in_flight:
-            worker.last_progress = now
-        worker.in_flight[in_flight.number] = in_flight
-        worker.busy.turn(True, now)
-        worker.last_sent = now
+        worker.give(in_flight, now)
         worker.channel.send(BatchOrder(in_flight.number, batch))
         if worker.channel.has_unsent:
             self._pool.listen(worker)
@@ -160,9 +156,8 @@ class Scheduler:
 
     def take_result(self, worker: WorkerHandle, message: BatchDone) -> None:
         """A batch is done: its rows go to their requests, and those that are complete get their result."""
-        batch = worker.in_flight.pop(message.number)
         now = now_s()
-        worker.busy.turn(bool(worker.in_flight), now)
+        batch = worker.take_back(message.number, now)
         worker.failed_batches, worker.was_useful = 0, True
         worker.rows_done += batch.size.row_count
         worker.batches_done += 1
@@ -178,8 +173,7 @@ class Scheduler:
 
     def take_failure(self, worker: WorkerHandle, message: BatchFailed) -> None:
         """The batch raised. With several requests in it, each is tried alone, so that only the one at fault fails."""
-        batch = worker.in_flight.pop(message.number)
-        worker.busy.turn(bool(worker.in_flight), now_s())
+        batch = worker.take_back(message.number, now_s())
         worker.failed_batches += 1
         requests = batch.open_requests()
         self._report(

@@ -1,5 +1,6 @@
 """One worker as the runner sees it: starting its process, what it holds, how it ended and when to start it again."""
 
+import itertools
 import os
 import signal
 import socket
@@ -78,7 +79,7 @@ class WorkerHandle:
     in_flight: Dict[int, BatchInFlight] = field(default_factory=dict)  # by batch number, oldest first
     up: Stopwatch = field(default_factory=Stopwatch)  # it is ready
     busy: Stopwatch = field(default_factory=Stopwatch)  # it holds a batch or more
-    last_progress: float = 0.0  # when it last said something, or was given work while it had none
+    started: float = 0.0  # its process
     start_at: float = 0.0
     last_sent: float = 0.0  # when it was last given a batch
     failures: int = 0  # deaths and failed starts in a row
@@ -123,7 +124,7 @@ class WorkerHandle:
             )
         self.channel = Channel(own_end)
         self.channel.send(order)
-        self.state, self.last_progress = STARTING, now
+        self.state, self.started = STARTING, now
         self.failed_batches, self.was_useful = 0, False
         self.starts += 1
         self.killed = None
@@ -177,13 +178,40 @@ class WorkerHandle:
         self.state, self.start_at = WAITING, now + wait_s
         return wait_s
 
-    def forgive(self, seconds: float, now: float) -> None:
-        """Take these off its silence: the runner could not have heard it."""
-        self.last_progress = min(now, self.last_progress + seconds)
+    def give(self, batch: BatchInFlight, now: float) -> None:
+        """Note a batch that it is sent."""
+        self.in_flight[batch.number] = batch
+        self.busy.turn(True, now)
+        self.last_sent = now
+        self._note_begun(now)
 
-    def stalled_s(self, now: float) -> float:
-        """Seconds that the worker has been silent although it has something to do."""
-        return now - self.last_progress if self.in_flight or self.state == STARTING else 0.0
+    def take_back(self, number: int, now: float) -> BatchInFlight:
+        """Its batch ``number``, which came back."""
+        batch = self.in_flight.pop(number)
+        self.busy.turn(bool(self.in_flight), now)
+        self._note_begun(now)
+        return batch
+
+    def _note_begun(self, now: float) -> None:
+        for batch in self._running():
+            if batch.began is None:
+                batch.began = now
+
+    def _running(self) -> List[BatchInFlight]:
+        """What it has begun with: its oldest batches, as many as it runs at once."""
+        return list(itertools.islice(self.in_flight.values(), self.concurrency))
+
+    def forgive(self, seconds: float) -> None:
+        """Take these off its silence: the runner could not have heard it."""
+        self.started += seconds
+        for batch in self._running():
+            batch.began = None if batch.began is None else batch.began + seconds
+
+    def silent_s(self, now: float) -> float:
+        """Seconds that it has been loading, or at the batch that it is longest at: others may go on beside that one."""
+        if self.state == STARTING:
+            return now - self.started
+        return max((now - batch.began for batch in self._running() if batch.began is not None), default=0.0)
 
 
 def backoff_s(failures: int) -> float:
@@ -193,7 +221,9 @@ def backoff_s(failures: int) -> float:
 
 def death_by(code: int, oom_kills_before: int) -> Death:
     """How a process ended that the runner did not kill; ``code`` as subprocess gives it (negative: a signal)."""
-    if code >= 0:
+    if code == 0:  # no batch ends a worker like this; subprocess says it of a child that others waited for
+        return Death("is gone (how it ended was asked by others: os.wait, or SIGCHLD ignored)", Doer.ANYBODY)
+    if code > 0:
         return Death(f"exited with code {code}", Doer.WORKER)
     try:
         name = signal.Signals(-code).name

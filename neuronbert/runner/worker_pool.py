@@ -28,9 +28,9 @@ from neuronbert.runner.supervision import (
 )
 
 MAX_START_FAILURES = 3  # in a row of every worker, after which requests are not kept waiting
-# Without a look for so long this process was stopped (Ctrl-Z, a laptop's lid) or a callback held it up: no worker is to
-# blame for what was not heard of it meanwhile.
-OVERSLEPT_S = 5.0
+# It is looked at the workers more often than this. If not, this process was stopped (Ctrl-Z, a laptop's lid) or a
+# callback held it up: no worker is to blame for what was not heard of it meanwhile.
+LONGEST_LOOK_S = 0.6
 WATCH_S = 0.02  # how often hangs and restarts are looked for: every turn would be as often as requests come
 
 
@@ -131,15 +131,16 @@ class WorkerPool:
         """Restart the workers that are due, and kill those that hang."""
         if now < self._watch_at:
             return
-        if self._watched is not None and now - self._watched > OVERSLEPT_S:
+        overslept_s = 0.0 if self._watched is None else now - self._watched - LONGEST_LOOK_S
+        if overslept_s > 0:
             for worker in self.workers:
-                worker.forgive(now - self._watched, now)
+                worker.forgive(overslept_s)
         self._watched, self._watch_at = now, now + WATCH_S
         for worker in self.workers:
             if worker.state == WAITING and now >= worker.start_at and not self._is_done():
                 self._start(worker, now)
             limit_s = self._settings.start_timeout_s if worker.state == STARTING else self._settings.hang_timeout_s
-            if worker.state in (STARTING, READY) and worker.stalled_s(now) > limit_s:
+            if worker.state in (STARTING, READY) and worker.silent_s(now) > limit_s:
                 worker.kill(worker.stall())
                 self.died(worker)
 

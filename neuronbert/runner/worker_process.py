@@ -12,7 +12,8 @@ import socket
 import sys
 import threading
 import time
-from typing import List, Optional, Union
+import traceback
+from typing import List, NoReturn, Optional, Union
 
 from neuronbert.artifact.manifest import load_same_artifact
 from neuronbert.backends.base import Session
@@ -44,9 +45,8 @@ def main(arguments: List[str]) -> None:
     sock = socket.socket(fileno=int(arguments[0]))
     try:
         Worker(sock).serve(receive_blocking(sock))
-    except (EOFError, ConnectionError):
+    except (EOFError, ConnectionError):  # the runner is gone before it said what to load
         pass
-    # Threads may still be inside the device; nothing waits for their results.
     sys.stderr.flush()
     os._exit(0)
 
@@ -74,7 +74,7 @@ class Worker:
         self._session: Optional[Session] = None
 
     def serve(self, order: LoadOrder) -> None:
-        """Load, report, and run batches until the socket ends (EOFError)."""
+        """Load, report, and run batches until the socket ends, and with it the process; returns if it cannot load."""
         try:
             ready = self._load(order)
         except Exception as error:
@@ -82,8 +82,8 @@ class Worker:
             return
         self._send(ready)
         for number in range(1, ready.concurrency):
-            threading.Thread(target=self._run_in_turn, name=f"batch-{number}", daemon=True).start()
-        self._run_received()
+            threading.Thread(target=self._run_or_end, name=f"batch-{number}", daemon=True).start()
+        self._run_or_end()
 
     def _load(self, order: LoadOrder) -> WorkerReady:
         if order.cpus and hasattr(os, "sched_setaffinity"):
@@ -103,25 +103,30 @@ class Worker:
             load_s=time.perf_counter() - started,
         )
 
-    def _run_received(self) -> None:
+    def _run_received(self) -> NoReturn:
         """Run batch after batch. Each thread reads its own from the socket: handed over, a batch would start later."""
         while True:
             with self._receiving:
                 order: BatchOrder = receive_blocking(self._sock)
             self._send(self._run(order))
 
-    def _run_in_turn(self) -> None:
+    def _run_or_end(self) -> NoReturn:
+        """Ends the process when this thread cannot go on: the batch that it holds would never come back."""
         try:
             self._run_received()
-        except (EOFError, ConnectionError):
-            os._exit(0)  # the runner is gone
+        except (EOFError, ConnectionError):  # the runner is gone; other threads may still be inside the device
+            os._exit(0)
+        except BaseException:
+            traceback.print_exc()
+            sys.stderr.flush()
+            os._exit(1)
 
     def _run(self, order: BatchOrder) -> Union[BatchDone, BatchFailed]:
         assert self._session is not None
         started = time.perf_counter()
         try:
             outputs = self._session.run(order.batch)
-        except Exception as error:
+        except BaseException as error:  # sys.exit() too: it would end this thread and not the process
             return BatchFailed(order.number, _sendable(error))
         return BatchDone(order.number, outputs, time.perf_counter() - started)
 
@@ -134,8 +139,9 @@ class Worker:
                 os._exit(0)  # the runner is gone
 
 
-def _sendable(error: Exception) -> NeuronBertError:
+def _sendable(error: BaseException) -> NeuronBertError:
     """One of our own errors as it is; any other in words, because the runner may not be able to import its class."""
     if isinstance(error, NeuronBertError):
         return error
-    return BackendFailed(f"{type(error).__name__}: {error}", hint="neuronbert doctor")
+    words = "".join(traceback.format_exception_only(type(error), error)).strip()  # str() of it may raise
+    return BackendFailed(words, hint="neuronbert doctor")

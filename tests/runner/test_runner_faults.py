@@ -7,6 +7,7 @@ import sys
 import textwrap
 import threading
 import time
+from functools import partial
 
 import pytest
 from echo_files import with_echo
@@ -94,7 +95,9 @@ def test_one_workers_death_counts_once_for_a_document_with_several_batches_in_it
         assert runner.stats()["requests"]["retried"] == 1
 
 
-def test_a_request_whose_worker_is_killed_again_and_again_is_not_to_blame(slow_artifact):
+@pytest.mark.parametrize("handler", [signal.SIG_DFL, signal.SIG_IGN])  # ignored, no exit code says what happened
+def test_a_request_whose_worker_is_killed_again_and_again_is_not_to_blame(slow_artifact, request, handler):
+    request.addfinalizer(partial(signal.signal, signal.SIGCHLD, signal.signal(signal.SIGCHLD, handler)))
     with Runner(slow_artifact, workers=1) as runner:
         future = runner.submit("Who?", "It was me.")
         for killed in range(4):
@@ -176,6 +179,20 @@ def test_a_hanging_worker_is_replaced(faulty_artifact, texts, expected):
         assert {event["cause"] for event in events(runner, "died")} == {"hung, and was killed by the runner"}
 
 
+def test_a_batch_that_hangs_beside_others_that_do_not_is_found(faulty_artifact):
+    with Runner(faulty_artifact, workers=1, threads=2, hang_timeout_s=1.0, max_queue=64) as runner, Flood(runner):
+        hanging = runner.submit("Is it a glacier?", "It is in the box.")
+        assert isinstance(hanging.exception(60), PoisonRequest)
+
+
+def test_a_callback_that_takes_longer_than_a_hang_is_no_workers_fault(slow_artifact):
+    with Runner(slow_artifact, workers=2, hang_timeout_s=0.9, batch_size=1) as runner:
+        asked = [runner.submit("Who?", "It was me.") for _ in range(12)]
+        asked[2].add_done_callback(lambda _: time.sleep(2))
+        assert all(future.result(60) for future in asked)
+        assert not events(runner, "died")
+
+
 def test_a_stopped_worker_is_replaced(faulty_artifact, texts, expected):
     with Runner(faulty_artifact, workers=2, hang_timeout_s=1.0) as runner:
         stopped = pids(runner)[0]
@@ -187,9 +204,6 @@ def test_a_stopped_worker_is_replaced(faulty_artifact, texts, expected):
 STOPPED = """
 import sys, time
 from neuronbert import Runner
-from neuronbert.runner import worker_pool
-
-worker_pool.OVERSLEPT_S = 0.7
 with Runner(sys.argv[1], workers=2, hang_timeout_s=1.0) as runner:
     asked = [runner.submit("Who?", "Jim Henson.") for _ in range(40)]
     print("asked", flush=True)

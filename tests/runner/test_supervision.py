@@ -8,10 +8,12 @@ from hypothesis import strategies as st
 from processes import wait_until
 
 from neuronbert.runner import supervision
+from neuronbert.runner.batching import FULL, BatchInFlight, BatchSize
 from neuronbert.runner.supervision import (
     HALTED,
     HUNG,
     READY,
+    STARTING,
     WAITING,
     WorkerHandle,
     WorkerPlace,
@@ -35,15 +37,43 @@ def test_a_worker_that_was_useful_begins_again():
     assert (worker.state, worker.start_at) == (WAITING, pytest.approx(5.1))
 
 
-def test_a_worker_with_nothing_to_do_does_not_stall():
-    worker = WorkerHandle(0, WorkerPlace({}, None, 1, "CPU"), state=READY, last_progress=1.0)
-    assert worker.stalled_s(100.0) == 0.0
-    worker.in_flight[1] = object()
-    assert worker.stalled_s(100.0) == 99.0
+def batch(number):
+    return BatchInFlight(number, [], BatchSize(1, 1, 1, 1), FULL, sent=0.0)
+
+
+def test_a_worker_with_nothing_to_do_is_not_silent():
+    worker = WorkerHandle(0, WorkerPlace({}, None, 1, "CPU"), state=READY, started=1.0)
+    assert worker.silent_s(100.0) == 0.0
+    worker.give(batch(1), 40.0)
+    assert worker.silent_s(100.0) == 60.0
+    worker.take_back(1, 100.0)
+    assert worker.silent_s(200.0) == 0.0
+    worker.state = STARTING
+    assert worker.silent_s(100.0) == 99.0
+
+
+def test_what_goes_on_beside_a_batch_that_hangs_does_not_hide_it():
+    worker = WorkerHandle(0, WorkerPlace({}, None, 1, "CPU"), state=READY, concurrency=2)
+    for number in range(1, 20):
+        worker.give(batch(number), now=float(number))
+        if number > 2:
+            worker.take_back(number - 1, now=number + 0.5)
+    assert worker.silent_s(20.0) == 19.0  # the first one
+
+
+def test_a_batch_that_waits_in_the_worker_has_not_begun():
+    worker = WorkerHandle(0, WorkerPlace({}, None, 1, "CPU"), state=READY, concurrency=1)
+    worker.give(batch(1), 1.0)
+    worker.give(batch(2), 2.0)
+    worker.take_back(1, 50.0)
+    assert worker.silent_s(51.0) == 1.0
+    worker.forgive(0.5)
+    assert worker.silent_s(51.0) == 0.5
 
 
 def test_causes_of_death(monkeypatch):
     monkeypatch.setattr(supervision, "oom_kills", lambda: 3)
+    assert death_by(0, 3).doer is Doer.ANYBODY  # whoever waited for it has its true code
     assert death_by(9, 3) == ("exited with code 9", Doer.WORKER)
     assert death_by(-signal.SIGSEGV, 3) == ("died of SIGSEGV", Doer.WORKER)
     assert death_by(-signal.SIGKILL, 3) == ("died of SIGKILL: killed from outside", Doer.ANYBODY)
