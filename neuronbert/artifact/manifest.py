@@ -15,7 +15,15 @@ from neuronbert import __version__
 from neuronbert.artifact.manifest_schema import MANIFEST, SHAPE, SHAPED_VARIANT
 from neuronbert.artifact.signatures import SIGNATURE_NAME, PublicKey, TrustedKey, trusted_keys, verify_signature
 from neuronbert.errors import ArtifactChanged, ArtifactError, UsageError, is_path, quoted, shown_value
-from neuronbert.hardware.untrusted import Refusal, json_object, open_regular, read_file, readable, refuse_irregular
+from neuronbert.hardware.untrusted import (
+    Refusal,
+    json_object,
+    open_regular,
+    read_file,
+    readable,
+    refuse_irregular,
+    refuse_large,
+)
 from neuronbert.tasks import TASKS
 
 MANIFEST_NAME = "neuronbert.json"
@@ -26,6 +34,9 @@ SCHEMA_VERSION = 1
 
 NO_DIGEST = "0" * 64
 READ_BYTES = 1 << 20
+# A variant in FP32 has four bytes for each parameter, and two copies of the weights at most.
+BYTES_PER_PARAMETER = 16
+FILE_BYTES = 1 << 30
 DAMAGED = Refusal(
     ArtifactError, "copy the artifact again, or remove it and compile it again: neuronbert compile CHECKPOINT OUTPUT"
 )
@@ -72,6 +83,11 @@ def load_artifact(folder: PathLike, *, trusted_key: TrustedKey = None) -> Artifa
     return signed_artifact(folder, trusted_keys(trusted_key))
 
 
+def is_artifact(folder: PathLike) -> bool:
+    """Whether ``folder`` is to be taken for an artifact, and for nothing else: it has a manifest, be it an odd one."""
+    return os.path.lexists(os.path.join(folder, MANIFEST_NAME))
+
+
 def artifact_of(artifact: Union[Artifact, PathLike], trusted_key: TrustedKey = None) -> Artifact:
     """``artifact`` itself, unless a signature is asked for that it was not loaded with, or the one in that folder."""
     if not isinstance(artifact, Artifact):
@@ -98,7 +114,7 @@ def verified(path: Path, manifest: Manifest, signed_by: Optional[PublicKey] = No
     expected = listed_files(manifest)
     refuse_unsafe_paths(path, expected)
     refuse_unlisted_files(path, expected)
-    verify_checksums(path, expected)
+    verify_checksums(path, expected, most_file_bytes(manifest))
     return Artifact(Path(os.path.abspath(path)), manifest, signed_by)
 
 
@@ -258,10 +274,18 @@ def _files_below(root: Path) -> Iterator[str]:
                 yield path.relative_to(root).as_posix()
 
 
-def verify_checksums(folder: Path, expected: Mapping[str, str]) -> None:
-    """Raise ArtifactError for the first listed file whose bytes cannot be read, or are not those that were written."""
+def most_file_bytes(manifest: Manifest) -> int:
+    """What no file of such a model has more of; without it, one that was replaced by a hole of terabytes is hashed."""
+    return FILE_BYTES + BYTES_PER_PARAMETER * int(manifest["checkpoint"]["parameters"])
+
+
+def verify_checksums(folder: Path, expected: Mapping[str, str], most_bytes: int) -> None:
+    """Raise ArtifactError for the first listed file whose bytes cannot be read, or are not those that were written.
+
+    So is one of more than ``most_bytes``, of which nothing is read.
+    """
     with ThreadPoolExecutor(max_workers=min(4, len(expected) or 1)) as pool:
-        actual = dict(zip(expected, pool.map(lambda name: _sha256_inside(folder / name), expected)))
+        actual = dict(zip(expected, pool.map(lambda name: _sha256_inside(folder / name, most_bytes), expected)))
     for name in sorted(expected):
         if actual[name] != expected[name]:
             raise _damaged(
@@ -269,8 +293,9 @@ def verify_checksums(folder: Path, expected: Mapping[str, str]) -> None:
             )
 
 
-def _sha256_inside(path: Path) -> str:
+def _sha256_inside(path: Path, most_bytes: int) -> str:
     with open_regular(path, DAMAGED, links=False) as file, readable(path, DAMAGED):
+        refuse_large(path, file, most_bytes, DAMAGED)
         return _sha256(file)
 
 

@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Callable, List, Mapping, NamedTuple, Optional, Sequence, Union
 
-from neuronbert.artifact.manifest import MANIFEST_NAME, Artifact, PathLike, artifact_of, load_artifact, read_manifest
+from neuronbert.artifact.manifest import Artifact, PathLike, artifact_of, is_artifact, read_manifest
 from neuronbert.artifact.signatures import TrustedKey, trusted_keys
 from neuronbert.artifact.variants import choose_variants
 from neuronbert.backends.outputs import Outputs
@@ -110,9 +110,8 @@ def _find(
     trusted_key: TrustedKey,
 ) -> Union[Artifact, Checkpoint]:
     """What is compared with, before it is loaded; UsageError where it is of another task."""
-    if isinstance(source, (str, os.PathLike)) and (Path(source) / MANIFEST_NAME).exists():
-        source = load_artifact(source, trusted_key=trusted_key)
-    if isinstance(source, Artifact):
+    if isinstance(source, Artifact) or (isinstance(source, (str, os.PathLike)) and is_artifact(source)):
+        source = artifact_of(source, trusted_key)
         choose_variants(source, variant)
         _refuse_other_task(source.task, task)
         return source

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any, Optional, Union
 
-from neuronbert.artifact.manifest import MANIFEST_NAME, Artifact
+from neuronbert.artifact.manifest import MANIFEST_NAME, Artifact, is_artifact
 from neuronbert.artifact.signatures import TrustedKey
 from neuronbert.engine.engine import Engine
 from neuronbert.errors import ArtifactError, UsageError, quoted
@@ -60,7 +60,7 @@ def pipeline(
 
 def refuse_checkpoint(model: Union[str, Path]) -> None:
     """ArtifactError, with the command that compiles it, unless ``model`` is a folder with a manifest."""
-    if (Path(model) / MANIFEST_NAME).exists():
+    if is_artifact(model):
         return
     if Path(model).is_dir():
         reason = f"{model} is a folder without {MANIFEST_NAME}: a checkpoint must be compiled before it can answer"

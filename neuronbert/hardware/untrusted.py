@@ -56,10 +56,7 @@ def read_file(path: Path, refusal: Refusal, limit_bytes: int = DOCUMENT_BYTES, *
     refused too.
     """
     with open_regular(path, refusal, links=links) as file, readable(path, refusal):
-        size = os.fstat(file.fileno()).st_size
-        if size > limit_bytes:
-            raise refusal.of(f"{path} has {size:,} bytes, and more than {limit_bytes:,} make no sense for it")
-        return file.read(size)
+        return file.read(refuse_large(path, file, limit_bytes, refusal))
 
 
 def read_optional(path: Path, refusal: Refusal, limit_bytes: int = DOCUMENT_BYTES) -> Optional[bytes]:
@@ -103,6 +100,14 @@ def open_regular(path: Path, refusal: Refusal, *, links: bool = True) -> Iterato
         # What was looked at may have been replaced since.
         refuse_irregular(path, os.fstat(descriptor), refusal)
         yield file
+
+
+def refuse_large(path: Path, file: BinaryIO, limit_bytes: int, refusal: Refusal) -> int:
+    """The size of a file in bytes; ``refusal`` for more than ``limit_bytes``."""
+    size = os.fstat(file.fileno()).st_size
+    if size > limit_bytes:
+        raise refusal.of(f"{path} has {size:,} bytes, and more than {limit_bytes:,} make no sense for it")
+    return size
 
 
 def refuse_irregular(path: Path, found: os.stat_result, refusal: Refusal) -> None:

@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple, Union
 
+from neuronbert.artifact.manifest import is_artifact, load_artifact
 from neuronbert.artifact.signatures import TrustedKey
 from neuronbert.checkpoint.config import read_config, refuse_malformed
 from neuronbert.checkpoint.families import Config
@@ -150,9 +151,7 @@ def _shape_of(
     if isinstance(checkpoint, ModelShape):
         return "CHECKPOINT", checkpoint
     folder = Path(str(checkpoint))
-    if (folder / "neuronbert.json").is_file():
-        from neuronbert.artifact.manifest import load_artifact
-
+    if is_artifact(folder):
         manifest = load_artifact(folder, trusted_key=trusted_key).manifest
         return str(manifest["checkpoint"]["source"]), ModelShape.from_config(_read_config(folder))
     if (folder / "config.json").is_file():

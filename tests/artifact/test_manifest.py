@@ -338,6 +338,16 @@ def test_a_named_pipe_that_is_not_listed_hangs_nothing(echo_copy, name):
         load_artifact(echo_copy)
 
 
+def test_a_listed_file_that_became_a_hole_of_terabytes_is_refused_unread(echo_copy, monkeypatch):
+    name = sorted(load_artifact(echo_copy).manifest["variants"][0]["files"])[0]
+    os.truncate(echo_copy / name, 1 << 40)
+    read = []
+    monkeypatch.setattr(module, "_sha256", lambda file: read.append(file.name) or "")
+    with pytest.raises(ArtifactError, match=f"{name} has 1,099,511,627,776 bytes, and more than 1,"):
+        load_artifact(echo_copy)
+    assert len(read) < len(every_file(echo_copy))
+
+
 @pytest.mark.skipif(not hasattr(os, "mknod") or os.geteuid() != 0, reason="only root makes devices")
 def test_a_device_is_refused(echo_copy):
     (echo_copy / "config.json").unlink()

@@ -319,6 +319,7 @@ def test_whatever_loads_an_artifact_takes_a_trusted_key(function):
     assert inspect.signature(function).parameters["trusted_key"].default is None
 
 
+SQUAD = Path(__file__).resolve().parents[2] / "examples" / "squad.json"
 QUESTION, CONTEXT = "Who?", "Ann did."
 
 
@@ -338,6 +339,24 @@ def test_every_way_in_verifies(signed, key, other, ask):
     with pytest.raises(SignatureError, match="not trusted"):
         ask(signed, trusted_key=public(other))
     ask(signed, trusted_key=public(key))
+
+
+@pytest.mark.parametrize("form", [Path, load_artifact])
+def test_what_is_compared_with_is_verified_too(signed, key, tmp_path, form):
+    """By its path, and where it was loaded before without a demand."""
+    against = tmp_path / "against"
+    shutil.copytree(signed, against)
+    forged(against)
+    with pytest.raises(SignatureError, match="against: .* is not of this manifest"):
+        neuronbert.evaluate_artifact(signed, SQUAD, against=form(against), trusted_key=public(key))
+
+
+def test_a_manifest_that_is_no_file_does_not_make_an_artifact_a_checkpoint(signed):
+    (signed / MANIFEST_NAME).unlink()
+    os.mkfifo(signed / MANIFEST_NAME)
+    for ask in (neuronbert.plan, lambda folder: neuronbert.evaluate_artifact(signed, SQUAD, against=folder)):
+        with pytest.raises(ArtifactError, match="is a named pipe"):
+            ask(signed)
 
 
 def test_an_artifact_that_was_loaded_without_is_verified_where_it_is_demanded(signed, key, other):
