@@ -1,5 +1,6 @@
 """Every error that a user can meet: one root class, and with each class its exit code and HTTP status."""
 
+import copy
 import math
 import os
 import shlex
@@ -29,6 +30,10 @@ class NeuronBertError(Exception):
     def at(self, place: str) -> "NeuronBertError":
         """The same error with the place of what was wrong in front."""
         return type(self)(f"{place}: {self.message}", hint=self.hint)
+
+    def again(self) -> "NeuronBertError":
+        """The same error for somebody else: one that is raised again keeps all that it was raised through before."""
+        return copy.copy(self)
 
     def __reduce__(self) -> Tuple[Any, ...]:
         return _rebuild, (type(self), self.message, self.hint)

@@ -74,7 +74,7 @@ class Dispatcher:
             return
         for message in self.inbox.messages():
             if not isinstance(message, Drain):
-                self._requests.fail(message.request, self.broken or _closed())
+                self._requests.fail(message.request, (self.broken or _closed()).again())
 
     @property
     def broken(self) -> Optional[NeuronBertError]:

@@ -139,7 +139,7 @@ class OpenRequests:
         """Fail every open request; returns how many there were."""
         requests = list(self._by_id.values())
         for request in requests:
-            self.fail(request, error)
+            self.fail(request, error.again())
         return len(requests)
 
     def cancel(self, request: Request) -> None:

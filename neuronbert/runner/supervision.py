@@ -16,7 +16,7 @@ from neuronbert.runner.batching import BatchInFlight
 from neuronbert.runner.documents import WorkerState
 from neuronbert.runner.frames import Channel
 from neuronbert.runner.messages import LoadOrder, WorkerReady
-from neuronbert.runner.suspicion import Doer
+from neuronbert.runner.suspicion import MAX_DEATHS, Blame, Doer
 
 # A worker's states. It is "starting" from the fork to its first message, "waiting" between a death and the next start.
 STARTING, READY, WAITING, STOPPED = "starting", "ready", "waiting", "stopped"
@@ -24,6 +24,7 @@ STARTING, READY, WAITING, STOPPED = "starting", "ready", "waiting", "stopped"
 # What a process does to itself; other signals are sent. Most of these do not reach a worker from outside.
 FAULTS = (signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGABRT, signal.SIGILL, signal.SIGTRAP, signal.SIGSYS)
 
+MAX_FAILED_STARTS = 3  # of a worker's own doing
 FIRST_BACKOFF_S = 0.1
 LONGEST_BACKOFF_S = 30.0
 
@@ -83,6 +84,7 @@ class WorkerHandle:
     start_at: float = 0.0
     last_sent: float = 0.0  # when it was last given a batch
     failures: int = 0  # deaths and failed starts in a row
+    failed_starts: Blame = field(default_factory=Blame)  # since it was last ready
     failed_batches: int = 0  # in a row
     was_useful: bool = False  # since its start: if so, its next death is a new trouble, and the back-off begins again
     start_error: Optional[NeuronBertError] = None  # why it last could not start
@@ -132,9 +134,19 @@ class WorkerHandle:
 
     def became_ready(self, message: WorkerReady, now: float) -> None:
         """Note the worker's first message: it is loaded and tested."""
-        self.state, self.start_error = READY, None
+        self.state, self.start_error, self.failed_starts = READY, None, Blame()
         self.up.turn(True, now)
         self.concurrency, self.parallel = message.concurrency, message.parallel
+
+    @property
+    def cannot_start(self) -> bool:
+        """Whether it failed so often in a row that nobody is kept waiting for it. One that was killed may yet start."""
+        failed = self.failed_starts
+        return self.start_error is not None and (
+            self.state == STOPPED
+            or failed.by_worker >= MAX_FAILED_STARTS
+            or failed.by_anybody >= MAX_DEATHS[Doer.ANYBODY]
+        )
 
     def kill(self, why: Optional[Death] = None) -> None:
         """End its process at once; the runner notices at the socket."""

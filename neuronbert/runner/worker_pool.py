@@ -26,8 +26,8 @@ from neuronbert.runner.supervision import (
     death_by,
     died_before_ready,
 )
+from neuronbert.runner.suspicion import Doer
 
-MAX_START_FAILURES = 3  # in a row of every worker, after which requests are not kept waiting
 # It is looked at the workers more often than this. If not, this process was stopped (Ctrl-Z, a laptop's lid) or a
 # callback held it up: no worker is to blame for what was not heard of it meanwhile.
 LONGEST_LOOK_S = 0.6
@@ -60,12 +60,8 @@ class WorkerPool:
     @property
     def unable(self) -> Optional[NeuronBertError]:
         """Why no worker can be started; None while one runs or may. From any thread."""
-        errors = [
-            worker.start_error
-            for worker in self.workers
-            if worker.start_error is not None and (worker.failures >= MAX_START_FAILURES or worker.state == STOPPED)
-        ]
-        return errors[0] if len(errors) == len(self.workers) else None
+        error = self.workers[0].start_error
+        return error.again() if error is not None and all(worker.cannot_start for worker in self.workers) else None
 
     # ---- starting
 
@@ -89,6 +85,7 @@ class WorkerPool:
 
     def _cannot_start(self, worker: WorkerHandle, error: NeuronBertError, now: float) -> None:
         worker.start_error = error
+        worker.failed_starts.add(Doer.WORKER)
         wait_s = worker.schedule_restart(now)
         self._report("unable", worker=worker.number, cause=str(error), held=[], restart_in_s=wait_s)
         self._end_startup(error)
@@ -151,8 +148,9 @@ class WorkerPool:
         code = worker.end()
         death = worker.killed or death_by(code, worker.oom_kills)
         was_starting = worker.state == STARTING
-        if worker.start_error is None and was_starting:
-            worker.start_error = died_before_ready(worker, death.cause)
+        if was_starting:
+            worker.failed_starts.add(death.doer)
+            worker.start_error = worker.start_error or died_before_ready(worker, death.cause)
         error = worker.start_error
         lost = list(worker.in_flight.values())
         worker.in_flight.clear()

@@ -46,9 +46,9 @@ def main(arguments: List[str]) -> None:
     try:
         Worker(sock).serve(receive_blocking(sock))
     except (EOFError, ConnectionError):  # the runner is gone before it said what to load
-        pass
+        os._exit(0)
     sys.stderr.flush()
-    os._exit(0)
+    os._exit(1)  # it could not load
 
 
 def die_with_parent(parent: int) -> None:

@@ -234,6 +234,38 @@ def test_a_runner_whose_workers_cannot_start_says_why(faulty_artifact):
     assert not [thread for thread in threading.enumerate() if thread.name == "neuronbert-runner"]
 
 
+def test_workers_that_are_killed_while_they_load_keep_nobody_out(faulty_artifact, texts, expected):
+    with Runner(faulty_artifact, workers=1) as runner:
+
+        def kill_a_loading_one():
+            worker = runner.stats()["workers"][0]
+            if worker["state"] == "starting":
+                os.kill(worker["pid"], signal.SIGKILL)
+            return worker["state"] == "starting"
+
+        kill_one(runner)
+        asked = runner.submit(*texts[0])
+        for failed in range(1, 4):
+            wait_until(kill_a_loading_one)
+            wait_until(lambda failed=failed: len(events(runner, "unable")) == failed)
+        assert runner.submit(*texts[1]).result(60) == expected[1]
+        assert asked.result(0) == expected[0]
+
+
+def test_an_error_that_many_get_does_not_grow(faulty_artifact, texts):
+    """One that is raised again and again keeps the frames of all of them, and what is in these."""
+    with Runner(faulty_artifact, workers=1) as runner:
+        (faulty_artifact.folder / "config.json").write_bytes(b"{}")
+        kill_one(runner)
+        wait_until(lambda: runner._dispatcher.unable)
+        lengths = set()
+        for _ in range(5):
+            with pytest.raises(ArtifactError, match=r"config\.json") as caught:
+                runner.submit(*texts[0])
+            lengths.add(len(caught.traceback))
+        assert len(lengths) == 1
+
+
 def test_a_worker_that_cannot_come_back_is_told_apart(faulty_artifact, texts, expected):
     with Runner(faulty_artifact, workers=1) as runner:
         assert runner.submit(*texts[0]).result(60) == expected[0]

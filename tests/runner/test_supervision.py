@@ -7,11 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from processes import wait_until
 
+from neuronbert.errors import BackendFailed
 from neuronbert.runner import supervision
 from neuronbert.runner.batching import FULL, BatchInFlight, BatchSize
+from neuronbert.runner.messages import WorkerReady
 from neuronbert.runner.supervision import (
     HALTED,
     HUNG,
+    MAX_FAILED_STARTS,
     READY,
     STARTING,
     WAITING,
@@ -20,7 +23,7 @@ from neuronbert.runner.supervision import (
     backoff_s,
     death_by,
 )
-from neuronbert.runner.suspicion import Doer
+from neuronbert.runner.suspicion import MAX_DEATHS, Doer
 
 
 @given(st.integers(1, 10_000))
@@ -35,6 +38,19 @@ def test_a_worker_that_was_useful_begins_again():
     worker.was_useful = True
     assert worker.schedule_restart(5.0) == pytest.approx(0.1)
     assert (worker.state, worker.start_at) == (WAITING, pytest.approx(5.1))
+
+
+def test_who_ended_it_while_it_loaded_says_whether_it_can_start():
+    worker = WorkerHandle(0, WorkerPlace({}, None, 1, "CPU"), start_error=BackendFailed("gone"))
+    for _ in range(MAX_FAILED_STARTS - 1):
+        worker.failed_starts.add(Doer.WORKER)
+    for _ in range(MAX_DEATHS[Doer.ANYBODY] - 1):
+        worker.failed_starts.add(Doer.ANYBODY)
+    assert not worker.cannot_start
+    worker.failed_starts.add(Doer.WORKER)
+    assert worker.cannot_start
+    worker.became_ready(WorkerReady(1, "echo", None, 1, 1, 0.1), 0.0)
+    assert not worker.cannot_start
 
 
 def batch(number):
