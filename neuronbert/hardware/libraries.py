@@ -73,7 +73,8 @@ def optional_imports(extra: Optional[str] = None, *, otherwise: Optional[str] = 
     try:
         yield
     except ImportError as error:
-        missing = explained(error, extra, otherwise)
+        # What every command needs is explained where commands end: in tools/ something else helps.
+        missing = None if _top(error) in BASE else explained(error, extra, otherwise)
         if missing is None:
             raise
         raise missing from error
@@ -83,7 +84,7 @@ def explained(
     error: ImportError, extra: Optional[str] = None, otherwise: Optional[str] = None
 ) -> Optional[MissingLibrary]:
     """The error to show instead of ``error``; None where it is one already, or is about none of our libraries."""
-    top = (error.name or "").partition(".")[0]
+    top = _top(error)
     if isinstance(error, MissingLibrary) or top not in _ALL:
         return None
     if importlib.util.find_spec(top) is None:
@@ -125,9 +126,14 @@ def extras_with(distributions: Iterable[str]) -> Iterator[str]:
     return iter(dict.fromkeys(extras[name] for name in distributions if name in extras))
 
 
+def _top(error: ImportError) -> str:
+    """The package that could not be imported, or something of it."""
+    return (error.name or "").partition(".")[0]
+
+
 def _missing(names: Sequence[str], extra: Optional[str] = None, otherwise: Optional[str] = None) -> MissingLibrary:
     distributions = [_ALL[name].distribution for name in names]
-    extras = [extra] if extra and set(names) <= set(LIBRARIES) else [*dict.fromkeys(_ALL[name].extra for name in names)]
+    extras = [extra] if extra else [*dict.fromkeys(_ALL[name].extra for name in names)]
     verb = "is" if len(distributions) == 1 else "are"
     purposes = ", ".join(PURPOSES[extra] for extra in extras)
     hint = install_command(*extras) + (f", or {otherwise}" if otherwise else "")

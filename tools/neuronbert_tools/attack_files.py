@@ -32,11 +32,13 @@ from pathlib import Path
 from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Sequence
 
 from neuronbert.artifact.manifest import MANIFEST_NAME, NO_DIGEST, checksums, load_artifact, write_manifest
+from neuronbert.backends.child import python_environment
 from neuronbert.errors import NeuronBertError
 from neuronbert.hardware.machine import library_version
 from neuronbert_tools.console import new_parser, print_document, print_message
 from neuronbert_tools.file_mutations import changed
 from neuronbert_tools.paths import ROOT
+from neuronbert_tools.processes import module_command
 
 RELEASED = ROOT / "tests" / "data" / "artifacts" / "schema-1"
 BACKENDS = {"echo": None, "onnxruntime": "onnxruntime"}  # each with the library that it needs
@@ -258,10 +260,9 @@ class Child:
     def _one_life(self) -> Iterator[Dict[str, Any]]:
         kind, base, seed, reference = self._facts
         facts = [kind, str(base), self._next, self._end - self._next, seed, reference, self._limits.memory_bytes]
-        command = [sys.executable, "-m", "neuronbert_tools.attack_files", "--child", json.dumps(facts)]
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT / "tools"), str(ROOT)])}
+        command = module_command("attack_files", "--child", json.dumps(facts))
         with tempfile.TemporaryFile() as errors:
-            process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, env=environment)
+            process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, env=python_environment())
             assert process.stdout is not None
             begun: Optional[int] = None
             try:
