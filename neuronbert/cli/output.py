@@ -2,18 +2,23 @@
 
 import json
 import sys
-from contextlib import nullcontext, suppress
+from contextlib import suppress
 from typing import Callable, Optional
 
 import click
 
 from neuronbert.cli.progress import progress_hidden
 
+CONTROLS = {code: f"\\u{code:04x}" for code in (*range(0x20), *range(0x7F, 0xA0)) if chr(code) not in "\n\t"}
+
 
 def note(line: str) -> None:
-    """A line on stderr, above the progress that is shown there; where stderr is gone, nobody is left to tell."""
+    """A line on stderr, above the progress that is shown there; where stderr is gone, nobody is left to tell.
+
+    Control characters, such as a name in it may have, are escaped.
+    """
     with progress_hidden(), suppress(OSError):
-        click.echo(line, err=True)
+        click.echo(line.translate(CONTROLS), err=True)
 
 
 def show(as_json: bool, document: object, text: Callable[[], str]) -> None:
@@ -22,10 +27,17 @@ def show(as_json: bool, document: object, text: Callable[[], str]) -> None:
 
 
 def put(text: str) -> None:
-    """A result on stdout; a character that its encoding does not have (half a surrogate pair) is escaped."""
+    """A result on stdout; a character that its encoding does not have (half a surrogate pair) is escaped.
+
+    On a terminal, so is what would move the cursor or do more: manifests and texts may hold anything.
+    """
     encoding = stdout_encoding()
-    with progress_hidden() if sys.stdout.isatty() else nullcontext():
-        click.echo(text.encode(encoding, "backslashreplace").decode(encoding))
+    text = text.encode(encoding, "backslashreplace").decode(encoding)
+    if sys.stdout.isatty():
+        with progress_hidden():
+            click.echo(text.translate(CONTROLS))
+    else:
+        click.echo(text)
 
 
 def to_json(document: object, indent: Optional[int] = None) -> str:

@@ -1,0 +1,38 @@
+"""What is printed does nothing to a terminal, whatever an artifact or a text holds."""
+
+import json
+import sys
+
+import pytest
+
+from neuronbert.artifact.manifest import MANIFEST_NAME, write_manifest
+from neuronbert.cli.main import run
+from neuronbert.cli.output import put
+
+ODD = "\x1b]0;owned\x07 \x9b2J\r"
+SHOWN = r"\u001b]0;owned\u0007 \u009b2J\u000d"
+
+
+def test_what_a_manifest_says_is_shown_and_not_done(echo_copy, capsys, monkeypatch):
+    manifest = json.loads((echo_copy / MANIFEST_NAME).read_text())
+    del manifest["digest"]
+    manifest["checkpoint"]["source"] = ODD
+    (echo_copy / MANIFEST_NAME).unlink()
+    write_manifest(echo_copy, manifest)
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    assert run(["inspect", str(echo_copy)]) == 0
+    assert SHOWN in capsys.readouterr().out
+
+
+def test_a_name_in_an_error_is_shown_and_not_done(echo_copy, capsys):
+    (echo_copy / f"odd{ODD}").touch()
+    assert run(["inspect", str(echo_copy)]) == 1
+    said = capsys.readouterr().err
+    assert f"odd{SHOWN} is not listed" in said and "\x1b" not in said
+
+
+@pytest.mark.parametrize(("terminal", "printed"), [(True, f"a\tb {SHOWN}\n"), (False, f"a\tb {ODD}\n")])
+def test_only_a_terminal_is_spared(capsys, monkeypatch, terminal, printed):
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: terminal)
+    put(f"a\tb {ODD}")
+    assert capsys.readouterr().out == printed
