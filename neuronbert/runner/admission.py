@@ -39,7 +39,7 @@ class Admission:
     def refuse_to_wait(self) -> None:
         """Raise UsageError in the runner's own thread, where callbacks are called, and as ``refuse_elsewhere`` does."""
         self.refuse_elsewhere()
-        if threading.get_ident() == self._dispatcher.thread_number:
+        if threading.current_thread() is self._dispatcher.thread:
             raise waits_for_itself()
 
     @property
@@ -74,17 +74,19 @@ class Admission:
             request.deadline = request.submitted + timeout_s
             if self._statistics.would_be_late(request.deadline - now_s(), request.size):
                 raise self._overloaded(f"{request.size} windows more are too many for timeout_s={timeout_s:.3g}")
-        request.future.runner_thread = self._dispatcher.thread_number
+        request.future.runner_thread = self._dispatcher.thread
         self._enter(request, wait)
         try:
             request.accepted = request.since = now_s()
             request.future.add_done_callback(functools.partial(self._cancelled, request))
             self._statistics.accepted()
             self._dispatcher.inbox.put(Accept(request))
-        except BaseException:  # Ctrl-C: a place that nobody holds must not stay taken
-            self._statistics.room.leave(request.size)
+        except BaseException:  # Ctrl-C: whoever asked has no future, whether or not the runner has the request by now
+            request.future.cancel()
+            self._dispatcher.inbox.put(Cancel(request))
             raise
-        self._dispatcher.sweep()
+        finally:
+            self._dispatcher.sweep()
 
     def _enter(self, request: Request, wait: bool) -> None:
         room = self._statistics.room

@@ -20,6 +20,8 @@ REASONS = (FULL, WAITED, IDLE, WHOLE, SUSPECT)
 # A dynamic batch may also take rows that are a little shorter than its class: a quarter of padding at most.
 SHORTEST_BESIDE = 0.75
 
+MOST_STALE = 1024  # rows of dropped requests that may stand in the lines, before others are more
+
 LONGEST_ROW = 512  # tokens of most models' longest window: a batch size that was asked for holds for it too
 
 
@@ -94,6 +96,7 @@ class Batcher:
         self._classes: Dict[int, Deque[QueuedRow]] = {}
         self._whole: Deque[Request] = deque()  # leave as they are, in a batch of their own
         self._suspects: Dict[int, Request] = {}  # by number
+        self._stale = 0  # rows in a line at most, of requests that are dropped
 
     # ---- in
 
@@ -122,7 +125,20 @@ class Batcher:
     def drop(self, request: Request) -> None:
         """Forget the request's rows; those that are still in a line are skipped when their turn comes."""
         self._suspects.pop(request.id, None)
+        self._stale += len(request.waiting)
         request.waiting.clear()
+        if self._stale > MOST_STALE and 2 * self._stale > self._standing():
+            self._clean()
+
+    def _standing(self) -> int:
+        return len(self._whole) + sum(map(len, self._classes.values()))
+
+    def _clean(self) -> None:
+        """Take out what is dropped: while no worker can take anything, more and more may come and go."""
+        for key, line in self._classes.items():
+            self._classes[key] = deque(row for row in line if not _is_out_of_line(row.request))
+        self._whole = deque(request for request in self._whole if not _is_out_of_line(request))
+        self._stale = 0
 
     @staticmethod
     def _row(request: Request, index: int) -> QueuedRow:

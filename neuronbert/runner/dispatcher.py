@@ -43,18 +43,13 @@ class Dispatcher:
         self._scheduler = Scheduler(settings, self._pool, self._requests, statistics, report)
         self._bug: Optional[NeuronBertError] = None
         self._drain_until = math.inf
-        self._thread = threading.Thread(target=self._run, name="neuronbert-runner", daemon=True)
+        self.thread = threading.Thread(target=self._run, name="neuronbert-runner", daemon=True)
 
     # ---------------------------------------------------------------------- called from other threads
 
     def start(self) -> None:
         """Start the thread, and in it the workers."""
-        self._thread.start()
-
-    @property
-    def thread_number(self) -> Optional[int]:
-        """The thread's, as ``threading.get_ident`` gives it."""
-        return self._thread.ident
+        self.thread.start()
 
     def wait_until_started(self) -> None:
         """Until every worker is ready, or ``broken`` says why not."""
@@ -66,7 +61,7 @@ class Dispatcher:
 
     def join(self) -> None:
         """Wait for the end."""
-        self._thread.join()
+        self.thread.join()
 
     def sweep(self) -> None:
         """After the end: what was put into the inbox too late still gets an outcome."""

@@ -25,9 +25,9 @@ class RunnerFuture(AnyFuture):
     def __init__(self) -> None:
         super().__init__()
         self._is_wanted: Optional[bool] = None  # decided by ``begin``
-        self._deliverer: Optional[int] = None  # the thread that gives the outcome
+        self._deliverer: Optional[threading.Thread] = None  # the thread that gives the outcome
         self._report: Report = _raise
-        self.runner_thread: Optional[int] = None  # in which nobody may wait for it
+        self.runner_thread: Optional[threading.Thread] = None  # in which nobody may wait for it
 
     def begin(self) -> bool:
         """From now on it cannot be cancelled; False if it was. Then those that wait for it are told.
@@ -40,12 +40,12 @@ class RunnerFuture(AnyFuture):
 
     def deliver(self, result: object, report: Report) -> None:
         """Give it its result; what callbacks raise, ``sys.exit()`` too, goes to ``report``."""
-        self._deliverer, self._report = threading.get_ident(), report
+        self._deliverer, self._report = threading.current_thread(), report
         super().set_result(result)
 
     def deliver_error(self, error: BaseException, report: Report) -> None:
         """Give it an error, as ``deliver`` gives a result."""
-        self._deliverer, self._report = threading.get_ident(), report
+        self._deliverer, self._report = threading.current_thread(), report
         super().set_exception(error)
 
     def add_done_callback(self, fn: Callable[[AnyFuture], object]) -> None:
@@ -56,7 +56,7 @@ class RunnerFuture(AnyFuture):
         try:
             fn(future)
         except BaseException as error:
-            if self._deliverer != threading.get_ident():
+            if self._deliverer is not threading.current_thread():
                 raise
             self._report(error)
 
@@ -71,7 +71,7 @@ class RunnerFuture(AnyFuture):
         return super().exception(timeout)
 
     def _refuse_to_wait(self, timeout: Optional[float]) -> None:
-        if threading.get_ident() == self.runner_thread and timeout != 0 and not self.done():
+        if threading.current_thread() is self.runner_thread and timeout != 0 and not self.done():
             raise waits_for_itself()
 
     # An outcome from elsewhere would meet the runner's own in its thread, and end the runner for everybody.

@@ -1,6 +1,7 @@
 """What other threads ask of the runner's thread, and the pipe that wakes it; ``dispatcher`` takes the messages out."""
 
 import os
+import threading
 from collections import deque
 from typing import Deque, Iterator, NamedTuple, Union
 
@@ -37,6 +38,8 @@ class Inbox:
         os.set_blocking(self.wake_descriptor, False)
         os.set_blocking(self._wake_writing, False)
         self._asleep = False
+        self._is_closed = False
+        self._pipe = threading.RLock()  # a signal's handler may put something while this thread does
 
     def __len__(self) -> int:
         return len(self._messages)
@@ -46,10 +49,15 @@ class Inbox:
         self._messages.append(message)
         if self._asleep:
             self._asleep = False
-            try:
-                os.write(self._wake_writing, b"!")
-            except OSError:
-                pass  # full: it is awake already; closed: the runner has ended
+            self._wake()
+
+    def _wake(self) -> None:
+        with self._pipe:  # once closed, its number may be that of another file
+            if not self._is_closed:
+                try:
+                    os.write(self._wake_writing, b"!")
+                except BlockingIOError:
+                    pass  # full: it is awake already
 
     def may_sleep(self) -> bool:
         """Whether nothing waits. From now on ``put`` wakes the thread, until ``woke_up``."""
@@ -75,5 +83,7 @@ class Inbox:
 
     def close(self) -> None:
         """Close the pipe; ``put`` still works, but wakes no thread."""
-        os.close(self.wake_descriptor)
-        os.close(self._wake_writing)
+        with self._pipe:
+            self._is_closed = True
+            os.close(self.wake_descriptor)
+            os.close(self._wake_writing)

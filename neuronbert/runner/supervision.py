@@ -24,6 +24,8 @@ STARTING, READY, WAITING, STOPPED = "starting", "ready", "waiting", "stopped"
 # What a process does to itself; other signals are sent. Most of these do not reach a worker from outside.
 FAULTS = (signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGABRT, signal.SIGILL, signal.SIGTRAP, signal.SIGSYS)
 
+GONE_S = 0.2  # the socket closes a moment before the process is gone
+KILLED_S = 2.0  # ... and one that was killed takes this long at most
 MAX_FAILED_STARTS = 3  # of a worker's own doing
 FIRST_BACKOFF_S = 0.1
 LONGEST_BACKOFF_S = 30.0
@@ -96,7 +98,8 @@ class WorkerHandle:
     killed: Optional[Death] = None  # by the runner, and why
 
     def describe(self, now: float) -> WorkerState:
-        """The worker's state, for ``Runner.stats``."""
+        """The worker's state, for ``Runner.stats``. From any thread."""
+        error = self.start_error
         return {
             "worker": self.number,
             "state": self.state,
@@ -109,7 +112,7 @@ class WorkerHandle:
             "busy_s": self.busy.seconds(now),
             "up_s": self.up.seconds(now),
             "restarts": max(0, self.starts - 1),
-            "unable": None if self.start_error is None else self.start_error.message,
+            "unable": None if error is None else error.message,
         }
 
     def start(self, order: LoadOrder, now: float) -> None:
@@ -166,14 +169,20 @@ class WorkerHandle:
         """It gets a suspect: what the kernel killed for want of memory before is none of that one's doing."""
         self.oom_kills = oom_kills()
 
-    def end(self) -> int:
-        """Make sure that its process is gone; its exit code, as subprocess gives it (negative: a signal)."""
+    def end(self) -> Optional[int]:
+        """Make sure that its process is gone; its exit code, as subprocess gives it (negative: a signal).
+
+        None for a process that is in the kernel, in a driver's call for example, and does not come out of it though it
+        was killed: the runner does not wait for that.
+        """
         assert self.process is not None
-        try:
-            code = self.process.wait(0.2)  # the socket closes a moment before the process is gone
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            code = self.process.wait()
+        code = None
+        for patience_s in (GONE_S, KILLED_S):
+            try:
+                code = self.process.wait(patience_s)
+                break
+            except subprocess.TimeoutExpired:
+                self.process.kill()
         if self.channel is not None:
             self.channel.close()
             self.channel = None
@@ -231,8 +240,10 @@ def backoff_s(failures: int) -> float:
     return min(LONGEST_BACKOFF_S, FIRST_BACKOFF_S * 2.0 ** min(failures - 1, 30))
 
 
-def death_by(code: int, oom_kills_before: int) -> Death:
-    """How a process ended that the runner did not kill; ``code`` as subprocess gives it (negative: a signal)."""
+def death_by(code: Optional[int], oom_kills_before: int) -> Death:
+    """How a process ended that the runner did not kill; ``code`` as ``WorkerHandle.end`` gives it."""
+    if code is None:
+        return Death("closed its socket and cannot be killed: the kernel holds it", Doer.ANYBODY)
     if code == 0:  # no batch ends a worker like this; subprocess says it of a child that others waited for
         return Death("is gone (how it ended was asked by others: os.wait, or SIGCHLD ignored)", Doer.ANYBODY)
     if code > 0:

@@ -171,8 +171,6 @@ class WorkerPool:
         if error is not None:
             self._end_startup(error)
         self._requests.lost(lost, worker.concurrency, death.doer)
-        if self._is_done():
-            worker.state = STOPPED
         self._give_up()
 
     def _is_done(self) -> bool:

@@ -7,6 +7,7 @@ from neuronbert.backends.base import Batch, ThroughputPlan
 from neuronbert.runner.batching import (
     FULL,
     IDLE,
+    MOST_STALE,
     SHORTEST_BESIDE,
     SUSPECT,
     WAITED,
@@ -234,3 +235,17 @@ def test_fill_and_padding():
     assert BatchSize(3, 6, 1, 1).fill == 0.5
     assert BatchSize(2, 6, 64 + 64, 6 * 128).padding == pytest.approx(1 - 128 / (6 * 128))
     assert BatchSize(0, 1, 0, 0).padding == 0.0
+
+
+def test_what_comes_and_goes_while_nothing_is_taken_does_not_stay():
+    batcher = Batcher(DYNAMIC)
+    first = [request(number, 20) for number in range(10)] + [whole(10)]
+    for each in first:
+        batcher.add(each)
+    for number in range(100, 20_000):
+        gone = whole(number) if number % 2 else request(number, 20, 30)
+        batcher.add(gone)
+        gone.over = True
+        batcher.drop(gone)
+    assert batcher._standing() < 3 * MOST_STALE
+    assert {row.request for batch in drained(batcher) for row in batch.rows} == set(first)

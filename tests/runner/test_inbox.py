@@ -1,3 +1,4 @@
+import os
 import selectors
 import threading
 
@@ -45,3 +46,19 @@ def test_whoever_is_awake_is_not_woken(inbox):
     inbox.put(Drain(0.0))
     assert not selector.select(0)
     selector.close()
+
+
+def test_what_comes_after_the_end_is_not_written_into_another_file(tmp_path):
+    """The number of a descriptor that was closed is the next one's."""
+    inbox = Inbox()
+    assert inbox.may_sleep()
+    descriptors = {inbox.wake_descriptor, inbox._wake_writing}
+    inbox.close()
+    files = [open(tmp_path / str(number), "wb+", buffering=0) for number in range(2)]
+    try:
+        assert {file.fileno() for file in files} == descriptors
+        inbox.put(Drain(0.0))
+        assert [file.seek(0, os.SEEK_END) for file in files] == [0, 0]
+    finally:
+        for file in files:
+            file.close()

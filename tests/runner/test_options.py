@@ -8,11 +8,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from odd_values import ODD, odd_values
+from processes import wait_until
 
 from neuronbert import Runner
 from neuronbert.engine.encoded import encoded_batch
 from neuronbert.errors import ArtifactError, InputError, NeuronBertError, UsageError
 from neuronbert.runner import runner as runner_module
+from neuronbert.runner.inbox import Accept
 from neuronbert.tasks.base import option_kinds, option_names
 
 RUNNER_OPTIONS = sorted(set(inspect.signature(Runner).parameters) - {"artifact"})
@@ -85,18 +87,25 @@ def test_more_odd_timeouts_than_the_queue_has_places(runner, value):
     assert runner.submit("Who?", "It was me.").result(30)
 
 
+@pytest.mark.parametrize("arrived", [False, True])
 @pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError])
-def test_what_comes_between_costs_no_place(runner, monkeypatch, error):
-    def fail(_):
-        raise error
+def test_what_comes_between_costs_no_place(runner, monkeypatch, error, arrived):
+    """Whether or not the request has reached the runner's thread by then."""
+    put = runner._dispatcher.inbox.put
+
+    def fail(message):
+        if arrived or not isinstance(message, Accept):
+            put(message)
+        if isinstance(message, Accept):
+            raise error
 
     with monkeypatch.context() as patched:
         patched.setattr(runner._dispatcher.inbox, "put", fail)
         for _ in range(2 * 8):
             with pytest.raises(error):
                 runner.submit("Who?", "It was me.")
-    assert runner.stats()["queue"]["rows"] == 0
     assert runner.submit("Who?", "It was me.").result(30)
+    assert wait_until(lambda: runner.stats()["queue"]["rows"] == 0)
 
 
 def test_a_timeout_may_be_any_kind_of_number(runner):

@@ -372,6 +372,15 @@ def test_closing_finishes_what_was_accepted_and_leaves_nothing(echo_artifact, te
     assert open_descriptors() == before
 
 
+def test_closing_again_from_any_thread(echo_artifact):
+    """Also from one that the system gave the number of the runner's, which has ended."""
+    runner = Runner(echo_artifact, workers=1)
+    runner.close()
+    for _ in range(3):
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(runner.close).result(30)
+
+
 def test_closing_does_not_wait_longer_than_it_is_told(slow_artifact):
     runner = Runner(slow_artifact, workers=1)
     futures = [runner.submit("Who?", f"It was number {number}.") for number in range(60)]

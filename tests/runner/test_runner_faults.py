@@ -159,6 +159,22 @@ def test_a_flood_keeps_no_document_out(slow_artifact):
         assert wait_until(submitted).result(60)["answer"]
 
 
+def test_what_comes_in_late_finds_a_worker_though_the_last_one_died_while_closing(faulty_artifact):
+    late = []
+
+    def come_late(event):
+        if event["event"] == "poison":
+            request = runner._requests.of_call(("Who?", "It was me."), {}, False)
+            runner._admission.admit(request, None)  # it was past the door when that was closed
+            late.append(request.future)
+
+    runner = Runner(faulty_artifact, workers=1, on_event=come_late)
+    poison = runner.submit("Where is the dynamite?", "It is in the box.")
+    runner.close()
+    assert isinstance(poison.exception(0), PoisonRequest)
+    assert late[0].result(0)["answer"]
+
+
 def test_a_batch_that_raises_fails_for_the_one_at_fault_only(faulty_artifact, texts, expected):
     with Runner(faulty_artifact, workers=1, max_wait_ms=50) as runner:
         good = [runner.submit(*pair) for pair in texts[:20]]

@@ -120,3 +120,23 @@ def test_a_process_that_was_stopped_is_told_from_one_that_hangs():
         process.kill()
         process.wait()
     assert worker.stall() is HUNG
+
+
+class HeldByTheKernel:
+    """A process that no kill ends."""
+
+    def __init__(self):
+        self.kills = 0
+
+    def wait(self, timeout):
+        raise subprocess.TimeoutExpired("worker", timeout)
+
+    def kill(self):
+        self.kills += 1
+
+
+def test_a_process_that_no_kill_ends_does_not_stop_the_runner():
+    worker = WorkerHandle(0, WorkerPlace({}, None, 1, "CPU"), process=HeldByTheKernel())
+    assert worker.end() is None
+    assert worker.process.kills
+    assert death_by(None, 0).doer is Doer.ANYBODY
