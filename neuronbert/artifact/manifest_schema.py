@@ -14,6 +14,8 @@ _CLAUSE = r"\s*(>=|<=|==|!=|~=|>|<)\s*v?[0-9]{1,9}(\.[0-9]{1,9}){0,9}(\.\*)?\s*"
 SHA256: Form = {"type": "string", "pattern": "^[0-9a-f]{64}$"}
 # It is the name of a folder too.
 VARIANT_NAME: Form = {"type": "string", "pattern": "^[a-z0-9][a-z0-9.-]*$", "maxLength": 200}
+# It becomes part of the names of variants, and of folders.
+PRECISION: Form = {"type": "string", "pattern": "^[a-z0-9][a-z0-9.-]*$", "maxLength": 40}
 SPECIFIER: Form = {"type": "string", "pattern": f"^({_CLAUSE}(,{_CLAUSE})*)?$"}
 
 CHECKPOINT = record(
@@ -43,13 +45,21 @@ RECIPE: Dict[str, Form] = {
     "refused_pipeline_cores": list_of(whole(1, MAX_CORES)),
 }
 
+# With what a benchmark compiles another shape of a variant.
+SECONDS: Form = {**NUMBER, "minimum": 0, "maximum": MOST}
+AGAIN: Dict[str, Form] = {
+    "auto_cast": TEXT,
+    "auto_cast_type": {"type": ["string", "null"]},
+    "compiler_timeout_s": {**SECONDS, "type": ["number", "null"]},
+}
+
 SHAPE = {"batch_size": MAX_ROWS, "sequence_length": MAX_TOKENS, "pipeline_cores": MAX_CORES}
 
 VARIANT = record(
     {
         "name": VARIANT_NAME,
         "backend": TEXT,
-        "precision": TEXT,
+        "precision": PRECISION,
         **{name: whole(1, maximum, "null") for name, maximum in SHAPE.items()},
         "compiler_args": list_of(TEXT),
         "emulated": FLAG,
@@ -69,7 +79,8 @@ SHAPED_VARIANT = Schema(
     **record(
         {
             **{name: whole(1, maximum) for name, maximum in SHAPE.items()},
-            "recipe": record({name: form for name, form in RECIPE.items() if name != "padding"}),
+            "recipe": record({**{name: form for name, form in RECIPE.items() if name != "padding"}, **AGAIN}),
+            "compile_s": SECONDS,
         }
     )
 )

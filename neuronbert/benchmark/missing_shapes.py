@@ -12,6 +12,7 @@ from neuronbert.benchmark.instances import PointInstances
 from neuronbert.benchmark.points import Setting, template_variant
 from neuronbert.compiler.compilation import compile_checkpoint
 from neuronbert.errors import ArtifactError, CheckpointError, quoted
+from neuronbert.hardware.own_places import own_folder
 
 Progress = Callable[[str], None]  # called with a line for the user
 
@@ -51,7 +52,7 @@ class ShapeCompiler:
             took = f"{template['name']} took {template['compile_s']:.0f} s"
             self._progress(f"{setting.variant} is compiled on demand for {self._instances.name_of(setting)}; {took}")
             self._compile(setting, template, str(output))
-        compiled = signed_artifact(output, ())  # nobody else made it
+        compiled = signed_artifact(output, ())  # in a folder where nobody else writes
         if compiled.manifest["checkpoint"]["fingerprint"] != self._artifact.manifest["checkpoint"]["fingerprint"]:
             raise CheckpointError(
                 f"{self._source()} no longer holds the weights that {self._artifact.folder} was compiled from",
@@ -61,7 +62,8 @@ class ShapeCompiler:
 
     def _path(self, setting: Setting) -> Path:
         precision = self._template(setting)["precision"]
-        folder = cache_folder().parent / "benchmark" / str(self._artifact.manifest["digest"])[:16]
+        # Who could plant an artifact here would have it loaded unsigned.
+        folder = own_folder(cache_folder().parent / "benchmark") / str(self._artifact.manifest["digest"])[:16]
         return folder / self._instances.name_of(setting) / f"{setting.variant}-{precision}"
 
     def _template(self, setting: Setting) -> Variant:

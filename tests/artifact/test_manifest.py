@@ -171,6 +171,12 @@ def nested(levels: int):
     return value
 
 
+SHAPED = {"batch_size": 1, "sequence_length": 128, "pipeline_cores": 1}
+RECIPE = {"inputs": [], "instance_type": "inf1.xlarge", "mode": "data-parallel", "pipeline": None,
+          "refused_pipeline_cores": [], "auto_cast": "matmult", "auto_cast_type": None,
+          "compiler_timeout_s": None}  # fmt: skip
+
+
 def first_variant(**changes):
     return lambda manifest: manifest["variants"][0].update(changes)
 
@@ -199,6 +205,9 @@ def first_variant(**changes):
         (first_variant(requires={"libraries": {"numpy": "new"}}), "requires.libraries.numpy is 'new', and must be"),
         (first_variant(requires={"libraries": {"numpy": ">=" + "9" * 9999}}), "requires.libraries.numpy is '>=999"),
         (first_variant(requires={"device": ["cpu"]}), r"requires.device is \['cpu'\], and must be text"),
+        (first_variant(precision="../../evil"), r"precision is '\.\./\.\./evil', and must be of the form"),
+        (first_variant(**SHAPED, recipe={}), "variant echo-fp32: recipe lacks .*auto_cast, .*compiler_timeout_s"),
+        (first_variant(**SHAPED, recipe=RECIPE, compile_s="1"), "variant echo-fp32: compile_s is '1', and must be"),
         (first_variant(backend=[1]), r"variants\[0\].backend is \[1\], and must be text"),
         (first_variant(sequence_length="128"), "sequence_length is '128', and must be a whole number or null"),
         (first_variant(sequence_length=128.0), "sequence_length is 128.0, and must be a whole number or null"),
