@@ -133,6 +133,11 @@ def load_same_artifact(folder: PathLike, digest: str, signed_by: Optional[Public
     return artifact
 
 
+def verified_again(artifact: Artifact) -> Artifact:
+    """What lies in its folder by now, where some time has passed: the same artifact, or ArtifactChanged."""
+    return load_same_artifact(artifact.folder, artifact.manifest["digest"], artifact.signed_by)
+
+
 def read_manifest(folder: Path, keys: Sequence[PublicKey] = ()) -> Manifest:
     """The manifest of ``folder``, signed by one of ``keys`` if there are any; no other file is looked at."""
     raw = read_manifest_bytes(folder)

@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Callable, List, Mapping, NamedTuple, Optional, Sequence, Union
 
-from neuronbert.artifact.manifest import Artifact, PathLike, artifact_of, is_artifact, read_manifest
+from neuronbert.artifact.manifest import Artifact, PathLike, artifact_of, is_artifact, read_manifest, verified_again
 from neuronbert.artifact.signatures import TrustedKey, trusted_keys
 from neuronbert.artifact.variants import choose_variants
 from neuronbert.backends.outputs import Outputs
@@ -132,7 +132,9 @@ def _open(
     source: Union[Artifact, Checkpoint], task: Task, variant: Optional[str], threads: Optional[int], stack: ExitStack
 ) -> Reader:
     if isinstance(source, Artifact):
-        return _engine_reader(stack.enter_context(Engine.for_many(source, variant=variant, threads=threads)))
+        # The first artifact may have answered for hours.
+        engine = Engine.for_many(verified_again(source), variant=variant, threads=threads)
+        return _engine_reader(stack.enter_context(engine))
     files = source.tokenizer_files()
     tokenizer = Tokenizer.from_bytes(files["tokenizer.json"], files["tokenizer_config.json"], source.config)
     session = ReferenceSession(source.torch_model(), task.OUTPUTS, threads=threads)

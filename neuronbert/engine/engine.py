@@ -4,7 +4,7 @@ from itertools import islice
 from threading import Lock
 from typing import Iterable, Iterator, List, Optional, Sequence, TypeVar, Union
 
-from neuronbert.artifact.manifest import Artifact, PathLike, artifact_of, load_same_artifact
+from neuronbert.artifact.manifest import Artifact, PathLike, artifact_of, verified_again
 from neuronbert.artifact.signatures import TrustedKey
 from neuronbert.artifact.variants import choose_variants
 from neuronbert.backends import load_backend
@@ -111,9 +111,7 @@ class Engine:
                 return self._soonest
             many = self._batches(rows) >= 2 * streams
             if self._fastest is None and many:
-                load_same_artifact(
-                    self.artifact.folder, self.artifact.manifest["digest"], self.artifact.signed_by
-                )  # what lies there by now
+                verified_again(self.artifact)
                 self._fastest = self._load(streams)
             return self._fastest if many and self._fastest is not None else self._soonest
 

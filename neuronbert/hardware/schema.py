@@ -2,7 +2,7 @@
 
 import reprlib
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Callable, Dict, Mapping, Optional, Union, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, Callable, Dict, Mapping, Optional, get_args, get_origin, get_type_hints
 
 if TYPE_CHECKING:
     from fastjsonschema import JsonSchemaValueException
@@ -74,16 +74,16 @@ def _in_words(error: "JsonSchemaValueException") -> str:
 
 def form_of(hint: Any) -> Form:
     """The form of what a type says: a TypedDict and what is in it, lists, dictionaries by text, Optional, scalars."""
-    if isinstance(hint, type) and hasattr(hint, "__annotations__"):
+    if hint in _SCALARS:
+        return {"type": _SCALARS[hint]}
+    if isinstance(hint, type):
         return record({name: form_of(kind) for name, kind in get_type_hints(hint).items()})
     inner = get_args(hint)
     if get_origin(hint) is list:
         return list_of(form_of(inner[0]))
     if get_origin(hint) is dict:
         return object_of(form_of(inner[1]))
-    if get_origin(hint) is Union:
-        return {"anyOf": [form_of(one) for one in inner]}
-    return {"type": _SCALARS[hint]}
+    return {"anyOf": [form_of(one) for one in inner]}
 
 
 _SCALARS = {str: "string", bool: "boolean", int: "integer", float: "number", type(None): "null"}

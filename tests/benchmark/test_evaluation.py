@@ -83,6 +83,15 @@ def test_an_artifact_against_itself_changes_nothing(echo_artifact):
     assert steps == sorted(steps) and len(set(steps)) > 4  # it moves with the batches
 
 
+def test_what_is_compared_with_must_be_the_same_when_its_turn_comes(echo_artifact, echo_copy):
+    def damage(done, total):
+        if done:
+            (echo_copy / "config.json").write_text("{}")
+
+    with pytest.raises(ArtifactError, match="config.json was changed"):
+        evaluate_artifact(echo_artifact, DATA / "v1.json", limit=5, against=echo_copy, progress=damage)
+
+
 def test_a_question_that_does_not_fit_is_named(echo_artifact, tmp_path):
     good = SquadQuestion("good", "Who?", "Ann did.", ("Ann",), False, (0,))
     endless = good._replace(id="endless", question="why " * 600)
