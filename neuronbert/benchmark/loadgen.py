@@ -26,6 +26,8 @@ LEAST_SERVER_QUERIES = 662
 SERVER_LATENCY_MS = 130.0
 # Offline is sized for this multiple of the expected rate, so that it lasts long enough.
 OFFLINE_MARGIN = 1.25
+# LoadGen lets a file of settings overrule its caller's, by default one in the working directory: here it finds none.
+_AUDIT_CONFIG = "/dev/null/audit.config"
 _THROUGHPUT = {
     SINGLE_STREAM: "result_qps_with_loadgen_overhead",
     SERVER: "result_completed_samples_per_sec",
@@ -80,7 +82,7 @@ def run_loadgen(
         _log_settings(loadgen, folder),
     )
     # In a thread, because native code would hold up Ctrl-C until the test ends.
-    thread = threading.Thread(target=loadgen.StartTestWithLogSettings, args=(*arguments, "audit.config"))
+    thread = threading.Thread(target=loadgen.StartTestWithLogSettings, args=(*arguments, _AUDIT_CONFIG))
     thread.start()
     try:
         while thread.is_alive():

@@ -54,6 +54,14 @@ def test_every_request_is_counted_once(tmp_path, scenario):
     assert bool(result.why_invalid) != result.valid
 
 
+def test_a_file_of_settings_in_the_working_directory_is_not_read(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "audit.config").write_text("*.*.max_query_count = 7\n")
+    client = Client()
+    ran(client, tmp_path, SINGLE_STREAM)
+    assert client.asked > 7
+
+
 def test_offline_hands_over_no_more_than_fits(tmp_path):
     client = Client()
     ran(client, tmp_path, OFFLINE)
