@@ -132,7 +132,7 @@ class DeadlineExceeded(NeuronBertError, TimeoutError):
 
 
 class PoisonRequest(NeuronBertError, RuntimeError):
-    """A request that two workers died of while they held nothing else."""
+    """A request that one worker after the other died of, or was killed with, while it held nothing else."""
 
 
 class RunnerClosed(NeuronBertError, RuntimeError):

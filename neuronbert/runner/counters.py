@@ -12,7 +12,7 @@ from neuronbert.runner.room import Room
 SMOOTHING = 0.1
 RECENT = 1000  # latencies that are kept
 MARGIN = (0.05, 0.25)  # bounds of what is added to the mean round trip, as shares of that mean
-LONGEST_TRIP = 4.0  # times the mean: the most that one batch counts for
+LONGEST = 4.0  # times the mean: the most that one batch counts for
 
 COUNTS = (
     "submitted",
@@ -40,7 +40,7 @@ class RoundTrip:
         if self._mean_s is None:
             self._mean_s, self._deviation_s = measured_s, measured_s / 2
             return
-        measured_s = min(measured_s, LONGEST_TRIP * self._mean_s)
+        measured_s = min(measured_s, LONGEST * self._mean_s)
         self._deviation_s += (abs(measured_s - self._mean_s) - self._deviation_s) / 4
         self._mean_s += (measured_s - self._mean_s) / 8
 
@@ -116,10 +116,12 @@ class Statistics:
     def batch_done(self, now: float, rows: int, device_s: float, backlog: bool) -> None:
         """Count a batch that came back; ``backlog``: rows were waiting, so its pace is the fastest possible."""
         self.service_s = _smoothed(self.service_s, device_s)
-        if self._last_done is not None:
-            self.row_s = _smoothed(self.row_s, (now - self._last_done) / rows)
-        elif self.row_s is None:
-            self.row_s = device_s / rows
+        pace_s = (device_s if self._last_done is None else now - self._last_done) / rows
+        if not self.row_s:
+            self.row_s = pace_s
+        elif self._last_done is not None:
+            # A gap, such as the time without a worker after a death, does not set a new pace.
+            self.row_s = _smoothed(self.row_s, min(pace_s, LONGEST * self.row_s))
         self._last_done = now if backlog else None
 
     def request_done(self, latency_s: float) -> None:

@@ -89,7 +89,8 @@ class WorkerHandle:
     failed_starts: Blame = field(default_factory=Blame)  # since it was last ready
     failed_batches: int = 0  # in a row
     was_useful: bool = False  # since its start: if so, its next death is a new trouble, and the back-off begins again
-    start_error: Optional[NeuronBertError] = None  # why it last could not start
+    load_error: Optional[NeuronBertError] = None  # what it said of this start
+    start_error: Optional[NeuronBertError] = None  # why it last could not start; None once it is ready
     starts: int = 0
     rows_done: int = 0
     batches_done: int = 0
@@ -132,7 +133,7 @@ class WorkerHandle:
         self.state, self.started = STARTING, now
         self.failed_batches, self.was_useful = 0, False
         self.starts += 1
-        self.killed = None
+        self.killed = self.load_error = None
         self.oom_kills = oom_kills()
 
     def became_ready(self, message: WorkerReady, now: float) -> None:

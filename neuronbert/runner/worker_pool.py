@@ -100,7 +100,7 @@ class WorkerPool:
 
     def load_failed(self, worker: WorkerHandle, message: LoadFailed) -> None:
         """The worker could not load; its process ends, which is noticed at the socket."""
-        worker.start_error = message.error
+        worker.load_error = message.error
 
     def _end_startup(self, error: NeuronBertError) -> None:
         """A worker that cannot start ends the runner, if it is the first time."""
@@ -150,7 +150,7 @@ class WorkerPool:
         was_starting = worker.state == STARTING
         if was_starting:
             worker.failed_starts.add(death.doer)
-            worker.start_error = worker.start_error or died_before_ready(worker, death.cause)
+            worker.start_error = worker.load_error or died_before_ready(worker, death.cause)
         error = worker.start_error
         lost = list(worker.in_flight.values())
         worker.in_flight.clear()

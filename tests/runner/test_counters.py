@@ -22,6 +22,26 @@ def test_a_pause_without_work_is_no_pace():
     assert statistics.predicted_wait_s() == pytest.approx(0.02)
 
 
+def test_the_time_without_a_worker_is_no_pace_but_many_slow_batches_are():
+    statistics = Statistics(max_queue=1000)
+    now = 0.0
+
+    def done(after_s):
+        nonlocal now
+        now += after_s
+        statistics.batch_done(now, rows=10, device_s=0.01, backlog=True)
+
+    for _ in range(100):
+        done(0.01)
+    statistics.room.enter(100)
+    done(30.0)  # the only worker had died
+    assert statistics.predicted_wait_s() < 0.15
+    assert not statistics.would_be_late(1.0)
+    for _ in range(60):
+        done(30.0)
+    assert statistics.predicted_wait_s() == pytest.approx(300, rel=0.1)
+
+
 def test_a_round_trip_is_what_most_stay_within():
     trip = RoundTrip()
     assert trip.expected_s == 0.0

@@ -250,22 +250,35 @@ def test_a_runner_whose_workers_cannot_start_says_why(faulty_artifact):
     assert not [thread for thread in threading.enumerate() if thread.name == "neuronbert-runner"]
 
 
+def kill_a_loading_one(runner):
+    worker = runner.stats()["workers"][0]
+    if worker["state"] == "starting":
+        os.kill(worker["pid"], signal.SIGKILL)
+    return worker["state"] == "starting"
+
+
 def test_workers_that_are_killed_while_they_load_keep_nobody_out(faulty_artifact, texts, expected):
     with Runner(faulty_artifact, workers=1) as runner:
-
-        def kill_a_loading_one():
-            worker = runner.stats()["workers"][0]
-            if worker["state"] == "starting":
-                os.kill(worker["pid"], signal.SIGKILL)
-            return worker["state"] == "starting"
-
         kill_one(runner)
         asked = runner.submit(*texts[0])
         for failed in range(1, 4):
-            wait_until(kill_a_loading_one)
+            wait_until(partial(kill_a_loading_one, runner))
             wait_until(lambda failed=failed: len(events(runner, "unable")) == failed)
         assert runner.submit(*texts[1]).result(60) == expected[1]
         assert asked.result(0) == expected[0]
+
+
+def test_each_failed_start_has_its_own_cause(faulty_artifact):
+    with Runner(faulty_artifact, workers=1) as runner:
+        path = faulty_artifact.folder / "config.json"
+        good = path.read_bytes()
+        path.write_bytes(good + b" ")
+        kill_one(runner)
+        wait_until(lambda: events(runner, "unable"))
+        path.write_bytes(good)
+        wait_until(partial(kill_a_loading_one, runner))
+        first, second = wait_until(lambda: events(runner, "unable")[1:] and events(runner, "unable"))
+        assert "config.json" in first["cause"] and "while it was loading" in second["cause"]
 
 
 def test_an_error_that_many_get_does_not_grow(faulty_artifact, texts):
