@@ -2,9 +2,10 @@
 
 import importlib
 import shlex
+import signal
 import sys
 from pathlib import Path
-from typing import cast
+from typing import NoReturn, cast
 
 from neuronbert_tools.console import print_message
 from neuronbert_tools.paths import ROOT
@@ -17,6 +18,8 @@ def launch(script: str) -> int:
     from neuronbert.errors import NeuronBertError
     from neuronbert.hardware.libraries import optional_imports
 
+    # As Ctrl-C does, it ends through what the tool cleans up: the processes that it started, above all.
+    signal.signal(signal.SIGTERM, _end)
     try:
         with optional_imports():
             module = importlib.import_module(f"neuronbert_tools.{Path(script).stem}")
@@ -31,3 +34,7 @@ def launch(script: str) -> int:
         print_message(f"error: {error}")
         print_message(f"  try: {python} {shlex.quote(script)}, in the environment that tools/test makes")
         return 1
+
+
+def _end(number: int, _frame: object) -> NoReturn:
+    sys.exit(128 + number)

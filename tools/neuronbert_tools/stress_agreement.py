@@ -160,10 +160,11 @@ def main(arguments: Sequence[str]) -> int:
     artifacts = [load_artifact(path) for path in options.artifact] or compiled(options.checkpoint, options.folder)
     options = options._replace(artifact=[artifact.folder for artifact in artifacts])
     found = subjects(options.checkpoint, artifacts)
-    chosen = {name: found[name] for name in options.only or found if name in found}
-    if not chosen:
-        print_message(f"there is no {', '.join(options.only)}; one of {', '.join(found)}")
+    unknown = [name for name in options.only if name not in found]
+    if unknown:
+        print_message(f"there is no {', '.join(unknown)}; one of {', '.join(found)}")
         return 2
+    chosen = {name: found[name] for name in options.only or found}
     totals = Totals(options.folder)
     exact = stress(options, chosen, totals)
     print_message(totals.text())
