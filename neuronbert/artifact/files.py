@@ -127,6 +127,15 @@ def refuse_inputs(outputs: Iterable[Path], inputs: Iterable[Optional[PathLike]])
                 raise OutputError(f"{output} would be written, and is the input {name}", hint="another output")
 
 
+def refuse_inside(folder: PathLike, output: PathLike) -> None:
+    """Raise OutputError if ``output`` would lie in ``folder``, an artifact, which nobody could load any more."""
+    if Path(os.path.realpath(folder)) in Path(os.path.realpath(output)).parents:
+        raise OutputError(
+            f"{os.fspath(output)} would be written into the artifact {os.fspath(folder)}, which would be damaged by it",
+            hint="another output",
+        )
+
+
 def _status(path: PathLike) -> Optional[os.stat_result]:
     try:
         return os.fstat(0) if os.fspath(path) == "-" else os.stat(path)

@@ -17,6 +17,7 @@ from typing import Callable, Dict, List, Mapping, NamedTuple, Optional, Sequence
 
 import numpy as np
 
+from neuronbert.artifact.files import refuse_inside
 from neuronbert.artifact.manifest import Artifact, PathLike, Variant, artifact_of
 from neuronbert.artifact.signatures import TrustedKey
 from neuronbert.benchmark.comparison import refuse_disjoint, refuse_slower, refuse_unlike
@@ -119,6 +120,8 @@ def _sweep(
     """Plan the points, measure each, and make the report of them."""
     period = Period(longest_s=options.longest_s)
     refuse_early(options, period)
+    if options.report is not None:
+        refuse_inside(loaded.folder, options.report)
     task = load_task(loaded.task)
     plan = plan_sweep(loaded, task, _inputs(task, options.input_data), options)
     for reason, count in plan.left_out.items():

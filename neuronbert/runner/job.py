@@ -15,13 +15,14 @@ from operator import itemgetter
 from typing import Any, Callable, Deque, Dict, Iterator, List, NamedTuple, Optional, Tuple, Union
 
 from neuronbert import __version__
+from neuronbert.artifact.files import refuse_inside
 from neuronbert.artifact.manifest import Artifact, PathLike, artifact_of
 from neuronbert.artifact.resumable import Record, as_job, resumable_output
 from neuronbert.artifact.signatures import TrustedKey
 from neuronbert.backends.outputs import Outputs, row_of
 from neuronbert.engine.batches import collate, plan_batches
 from neuronbert.engine.lines import PreparedLine, prepare_lines, refuse_no_input, result_of
-from neuronbert.errors import BackendFailed, InputError, NeuronBertError, PoisonRequest, RunnerClosed
+from neuronbert.errors import BackendFailed, InputError, NeuronBertError, PoisonRequest, RunnerClosed, is_path
 from neuronbert.runner import job_input
 from neuronbert.runner.job_input import JobInput, open_input
 from neuronbert.runner.job_progress import JobProgress, Progress
@@ -79,6 +80,9 @@ def run_job(
     Raises InputError naming the line, OutputError (``output`` exists, the disk is full, the partial output is of
     another job), ArtifactError and what else keeps workers from running.
     """
+    folder = artifact.folder if isinstance(artifact, Artifact) else artifact
+    if is_path(folder) and is_path(output):  # anything else is refused where it is opened
+        refuse_inside(folder, output)
     with resumable_output(output, input) as growing, open_input(input) as source:
         loaded = artifact_of(artifact, trusted_key)
         task = load_task(loaded.task)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from neuronbert.artifact import files
-from neuronbert.artifact.files import new_folder, output_errors, refuse_inputs, replace_file
+from neuronbert.artifact.files import new_folder, output_errors, refuse_inputs, refuse_inside, replace_file
 from neuronbert.errors import OutputError
 
 
@@ -156,6 +156,16 @@ def test_an_output_that_is_an_input_is_refused(tmp_path, monkeypatch, kind):
     with pytest.raises(OutputError, match="would be written, and is the input") as caught:
         refuse_inputs([tmp_path / "other", output], [None, "elsewhere", given])
     assert "rm " not in str(caught.value.hint)
+
+
+@pytest.mark.parametrize("name", ["artifact/out", "artifact/deep/out", "link/out", "artifact/../artifact/out"])
+def test_an_output_inside_an_artifact_is_refused(tmp_path, name):
+    (tmp_path / "artifact").mkdir()
+    (tmp_path / "link").symlink_to("artifact")
+    with pytest.raises(OutputError, match="would be written into the artifact"):
+        refuse_inside(tmp_path / "artifact", tmp_path / name)
+    refuse_inside(tmp_path / "artifact", tmp_path / "artifact-out")
+    refuse_inside(tmp_path / "artifact", tmp_path / "out")
 
 
 def test_an_output_that_is_stdin_is_refused(tmp_path):

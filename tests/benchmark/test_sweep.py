@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from neuronbert import benchmark_artifact
+from neuronbert import benchmark_artifact, load_artifact
 from neuronbert.benchmark import sweep as benchmark
 from neuronbert.benchmark.load import Period
 from neuronbert.benchmark.measure import full_rows
@@ -60,6 +60,14 @@ def test_a_report_is_not_written_over_what_it_is_made_from(echo_artifact, tmp_pa
     with pytest.raises(OutputError, match="would be written, and is the input"):
         measured(echo_artifact, report=path, **{option: path})
     assert path.read_text() == "precious"
+
+
+def test_a_report_is_not_written_into_the_artifact(echo_copy):
+    before = sorted(echo_copy.rglob("*"))
+    for name in ("neuronbert.json", "report.json"):
+        with pytest.raises(OutputError, match="would be written into the artifact"):
+            measured(load_artifact(echo_copy), report=echo_copy / name)
+    assert sorted(echo_copy.rglob("*")) == before
 
 
 @pytest.mark.parametrize(

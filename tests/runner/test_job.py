@@ -13,7 +13,7 @@ from typing import Any, Dict, List
 import pytest
 from echo_files import with_echo
 
-from neuronbert import Engine, run_job
+from neuronbert import Engine, load_artifact, run_job
 from neuronbert.artifact import resumable
 from neuronbert.artifact.resumable import Record, partial_path, read_record, record_path
 from neuronbert.engine.lines import answer_lines
@@ -79,6 +79,21 @@ def test_it_writes_what_answer_prints(echo_artifact, questions, tmp_path):
     assert done == sorted(done) and len(set(done)) > 20  # it moves with the batches, not with the blocks
     assert os.listdir(tmp_path / "new") == ["out"]
     assert json.dumps(report.as_dict())
+
+
+def test_a_named_pipe_is_read_as_its_writer_writes(echo_artifact, questions, tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with subprocess.Popen(["cp", str(questions), str(tmp_path / "pipe")]):
+        report = run_job(echo_artifact, tmp_path / "pipe", tmp_path / "out")
+    assert report.lines == 100 and (tmp_path / "out").read_bytes() == expected(echo_artifact, questions)
+
+
+def test_an_output_inside_the_artifact_is_refused_and_leaves_it_whole(echo_copy, questions):
+    before = sorted(echo_copy.rglob("*"))
+    for artifact in (echo_copy, load_artifact(echo_copy)):
+        with pytest.raises(OutputError, match="would be written into the artifact"):
+            run_job(artifact, questions, echo_copy / "out")
+    assert sorted(echo_copy.rglob("*")) == before
 
 
 def test_options_are_those_of_answer(echo_artifact, questions, tmp_path):
