@@ -7,9 +7,7 @@ from typing import Callable, Optional
 
 import click
 
-from neuronbert.cli.progress import progress_hidden
-
-CONTROLS = {code: f"\\u{code:04x}" for code in (*range(0x20), *range(0x7F, 0xA0)) if chr(code) not in "\n\t"}
+from neuronbert.cli.progress import harmless, progress_hidden
 
 
 def note(line: str) -> None:
@@ -18,7 +16,7 @@ def note(line: str) -> None:
     Control characters, such as a name in it may have, are escaped.
     """
     with progress_hidden(), suppress(OSError):
-        click.echo(line.translate(CONTROLS), err=True)
+        click.echo(harmless(line), err=True)
 
 
 def show(as_json: bool, document: object, text: Callable[[], str]) -> None:
@@ -35,7 +33,7 @@ def put(text: str) -> None:
     text = text.encode(encoding, "backslashreplace").decode(encoding)
     if sys.stdout.isatty():
         with progress_hidden():
-            click.echo(text.translate(CONTROLS))
+            click.echo(harmless(text))
     else:
         click.echo(text)
 

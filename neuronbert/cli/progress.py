@@ -14,6 +14,7 @@ REDRAW_S = 0.2  # on a terminal, where one line is written over and over
 LINE_S = 5.0  # elsewhere, where every one stays: between two of them at least
 LONGEST_LINE_S = 60.0  # and at most; a tenth of the time so far lies between
 ERASE = "\r\033[K"
+_CONTROLS = {code: f"\\u{code:04x}" for code in (*range(0x20), *range(0x7F, 0xA0)) if chr(code) not in "\n\t"}
 
 
 class Reading(NamedTuple):
@@ -22,6 +23,11 @@ class Reading(NamedTuple):
     at_s: float
     done: Optional[int] = None
     total: Optional[int] = None
+
+
+def harmless(text: str) -> str:
+    """``text`` for a terminal: control characters, which names and manifests may hold, are escaped as JSON does it."""
+    return text.translate(_CONTROLS)
 
 
 def progress_text(label: str, unit: str, first: Reading, last: Reading, now_s: float) -> str:
@@ -127,7 +133,7 @@ class Progress:
                 pause_s = REDRAW_S if width else min(max(LINE_S, so_far_s / 10), LONGEST_LINE_S)
 
     def _write(self, width: Optional[int]) -> None:
-        text = progress_text(self._label, self._unit, self._first, self._last, time.monotonic())
+        text = harmless(progress_text(self._label, self._unit, self._first, self._last, time.monotonic()))
         with self._lock:
             if self._over.is_set():
                 return
@@ -148,7 +154,7 @@ class Stages:
     def line(self, text: str) -> None:
         """A line that stays, and what is going on from now on, unless a count is under way."""
         with progress_hidden():
-            click.echo(text, err=True)
+            click.echo(harmless(text), err=True)
         if self._counted is None:
             self._progress.about(text.splitlines()[0].partition(" (")[0])
 

@@ -4,6 +4,7 @@ import sys
 import time
 from typing import List, NamedTuple, Optional, TextIO
 
+from neuronbert.cli.progress import harmless
 from neuronbert.cli.tables import table
 from neuronbert.hardware.libraries import optional_imports
 from neuronbert.runner.documents import PublishedRunner, PublishedWorker, Work
@@ -117,9 +118,9 @@ def watch(stdout: Optional[TextIO] = None) -> None:
             described = describe(runner, time.time())
             rows = Table(*HEADER, box=None, padding=(0, 2, 0, 0), header_style="bold")
             for row in described.workers:
-                rows.add_row(*(Text(cell) for cell in row))
-            heading = Text(described.title, style="bold yellow" if runner["emulated"] else "bold")
-            parts += [heading, *(Text(fact) for fact in described.facts), rows, Text()]
+                rows.add_row(*(Text(harmless(cell)) for cell in row))
+            heading = Text(harmless(described.title), style="bold yellow" if runner["emulated"] else "bold")
+            parts += [heading, *(Text(harmless(fact)) for fact in described.facts), rows, Text()]
         return Group(*(parts or [Text(NOTHING + "; waiting for one")]), Text("Ctrl-C leaves", style="dim"))
 
     console = Console(file=stdout or sys.stdout)

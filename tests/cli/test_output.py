@@ -8,6 +8,7 @@ import pytest
 from neuronbert.artifact.manifest import MANIFEST_NAME, write_manifest
 from neuronbert.cli.main import run
 from neuronbert.cli.output import put
+from neuronbert.cli.progress import Progress, Stages
 
 ODD = "\x1b]0;owned\x07 \x9b2J\r"
 SHOWN = r"\u001b]0;owned\u0007 \u009b2J\u000d"
@@ -22,6 +23,12 @@ def test_what_a_manifest_says_is_shown_and_not_done(echo_copy, capsys, monkeypat
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     assert run(["inspect", str(echo_copy)]) == 0
     assert SHOWN in capsys.readouterr().out
+
+
+def test_a_line_of_progress_is_shown_and_not_done(capsys):
+    with Progress("compiling") as shown:
+        Stages(shown).line(f"reading {ODD}")
+    assert capsys.readouterr().err == f"reading {SHOWN}\n"
 
 
 def test_a_name_in_an_error_is_shown_and_not_done(echo_copy, capsys):
