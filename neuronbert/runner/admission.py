@@ -50,6 +50,9 @@ class Admission:
     def refuse_early(self, timeout_s: Optional[float]) -> None:
         """Raise RunnerClosed or Overloaded before any work is spent on a request that cannot be let in."""
         self.refuse_elsewhere()
+        broken = self._dispatcher.broken
+        if broken is not None:
+            raise broken.again()
         if self._closed:
             raise RunnerClosed("this runner is closed, or closing", hint="make a new one, or ask inside its with block")
         if not self._statistics.room.is_open:

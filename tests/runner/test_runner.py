@@ -13,7 +13,15 @@ from processes import is_running, open_descriptors, wait_until
 
 from neuronbert import NeuronBertForQuestionAnswering, Runner
 from neuronbert.backends.base import Batch
-from neuronbert.errors import ArtifactError, DeadlineExceeded, InputError, Overloaded, RunnerClosed, UsageError
+from neuronbert.errors import (
+    ArtifactError,
+    BackendFailed,
+    DeadlineExceeded,
+    InputError,
+    Overloaded,
+    RunnerClosed,
+    UsageError,
+)
 from neuronbert.runner import Answered
 
 ENCODED = np.array([[101, 2040, 102, 3958, 27227, 102], [101, 2043, 102, 1999, 3982, 102]])
@@ -379,6 +387,28 @@ def test_closing_again_from_any_thread(echo_artifact):
     for _ in range(3):
         with ThreadPoolExecutor(1) as pool:
             pool.submit(runner.close).result(30)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_bug_of_the_runner_itself_is_told_to_everybody(slow_artifact, monkeypatch):
+    def fail(*_):
+        raise ZeroDivisionError("a bug")
+
+    runner = Runner(slow_artifact, workers=1)
+    waiting = runner.submit("Who?", "It was me.")
+    waiting.add_done_callback(lambda _: runner.submit("Who?", "It was me."))  # is told too
+    monkeypatch.setattr(runner._dispatcher._scheduler, "dispatch", fail)
+    with pytest.raises(BackendFailed, match="the runner itself failed: ZeroDivisionError: a bug"):
+        waiting.result(30)
+    raised = wait_until(lambda: [event for event in runner.events if event["event"] == "callback_raised"])
+    assert ["a bug" in event["why"] for event in raised] == [True]
+    with pytest.raises(BackendFailed, match="a bug"):
+        runner.submit("Who?", "It was me.")
+    with pytest.raises(BackendFailed, match="a bug"):
+        list(runner.map([("Who?", "It was me.")]))
+    pids = [event["pid"] for event in runner.events if event["event"] == "start"]
+    runner.close()
+    assert pids and not any(map(is_running, pids))
 
 
 def test_closing_does_not_wait_longer_than_it_is_told(slow_artifact):
