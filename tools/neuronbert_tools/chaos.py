@@ -54,6 +54,7 @@ class Options(NamedTuple):
     document_every: int
     workers: int
     period_s: float
+    kill_loading: bool
     hang_s: float
     seed: int
     json: Optional[Path]
@@ -83,22 +84,28 @@ def poisonable(folder: Path) -> Artifact:
 
 
 class Killer(threading.Thread):
-    """Kills a worker at random, one in ``period_s`` on average; some it stops instead, which must be noticed."""
+    """Kills a worker at random, one in ``period_s`` on average; some it stops instead, which must be noticed.
 
-    def __init__(self, runner: Runner, period_s: float, choice: random.Random):
+    Loading ones only with ``kill_loading``, and those are not stopped: that is noticed after minutes.
+    """
+
+    def __init__(self, runner: Runner, options: Options):
         super().__init__(name="killer", daemon=True)
         self.killed = self.stopped = 0
-        self._runner, self._period_s, self._choice = runner, period_s, choice
+        self._runner, self._period_s, self._choice = runner, options.period_s, random.Random(options.seed)
+        self._states = ("ready", "starting") if options.kill_loading else ("ready",)
         self._ending = threading.Event()
 
     def run(self) -> None:
         while not self._ending.wait(self._choice.expovariate(1 / self._period_s)):
-            ready = [worker["pid"] for worker in self._runner.stats()["workers"] if worker["state"] == "ready"]
-            if not ready:
+            workers = [worker for worker in self._runner.stats()["workers"] if worker["state"] in self._states]
+            if not workers:
                 continue
-            stop = (self.killed + self.stopped) % STOP_EVERY == STOP_EVERY - 1
+            worker = self._choice.choice(workers)
+            assert worker["pid"] is not None
+            stop = worker["state"] == "ready" and (self.killed + self.stopped) % STOP_EVERY == STOP_EVERY - 1
             try:
-                os.kill(self._choice.choice(ready), signal.SIGSTOP if stop else signal.SIGKILL)
+                os.kill(worker["pid"], signal.SIGSTOP if stop else signal.SIGKILL)
             except ProcessLookupError:
                 continue
             self.stopped += stop
@@ -163,7 +170,7 @@ def chaos(options: Options, folder: Path) -> Dict[str, Any]:
     before = resources()
     began = time.monotonic()
     with Runner(artifact, variant=options.variant, workers=options.workers, hang_timeout_s=options.hang_s) as runner:
-        killer = Killer(runner, options.period_s, random.Random(options.seed))
+        killer = Killer(runner, options)
         killer.start()
         with_workers = resources()
         outcomes = count_outcomes(ask_all(runner, pairs, options), expected, options)
@@ -232,6 +239,7 @@ def parse(arguments: Sequence[str]) -> Options:
     parser.add_argument("--document-every", type=int, default=100, help="a document in so many; 0: none (default: 100)")
     parser.add_argument("--workers", type=int, default=2, help="default: 2")
     parser.add_argument("--period-s", type=float, default=1.0, help="between two kills, on average (default: 1)")
+    parser.add_argument("--kill-loading", action="store_true", help="also workers that are still loading")
     parser.add_argument("--hang-s", type=float, default=2.0, help="hang_timeout_s of the runner (default: 2)")
     parser.add_argument("--seed", type=int, default=0, help="of who is killed (default: 0)")
     parser.add_argument("--json", type=Path, help="also write the report to this file")
