@@ -120,9 +120,13 @@ def trusted_keys(files: TrustedKey = None) -> Tuple[PublicKey, ...]:
     Raises UsageError for no file, and for one that cannot be read, holds no key, or anything but Ed25519 keys.
     """
     if files is None:
-        files = os.environ.get(TRUSTED_KEY_VARIABLE) or None
+        files = os.environ.get(TRUSTED_KEY_VARIABLE)
         if files is None:
             return ()
+        if not files:  # of a variable that was not set where this one was
+            raise UsageError(
+                f"{TRUSTED_KEY_VARIABLE} is empty", hint=f"the path of a file of keys, or unset {TRUSTED_KEY_VARIABLE}"
+            )
     if isinstance(files, (str, os.PathLike)):
         files = [files]
     if not isinstance(files, (list, tuple)) or not all(map(is_path, files)):

@@ -274,6 +274,12 @@ def test_a_file_that_holds_no_key_is_refused_and_never_taken_for_no_demand(
         load_artifact(echo_copy)
 
 
+def test_a_variable_that_came_out_empty_does_not_mean_that_anything_goes(echo_copy, monkeypatch):
+    monkeypatch.setenv("NEURONBERT_TRUSTED_KEY", "")
+    with pytest.raises(UsageError, match="NEURONBERT_TRUSTED_KEY is empty"):
+        load_artifact(echo_copy)
+
+
 def test_a_list_of_keys_that_came_out_empty_does_not_mean_that_anything_goes(echo_copy):
     with pytest.raises(UsageError, match="no file of trusted keys is given"):
         load_artifact(echo_copy, trusted_key=[])
