@@ -71,7 +71,7 @@ class Statistics:
         self.row_s: Optional[float] = None  # between two rows coming out while others wait
         self.latencies_s: Deque[float] = deque(maxlen=RECENT)
         self._last_done: Optional[float] = None
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal's handler may submit while this thread does
 
     # ---- any thread
 

@@ -83,6 +83,7 @@ class WorkerHandle:
     up: Stopwatch = field(default_factory=Stopwatch)  # it is ready
     busy: Stopwatch = field(default_factory=Stopwatch)  # it holds a batch or more
     started: float = 0.0  # its process
+    stopped: Optional[float] = None  # when it was first seen stopped from outside, while it loads
     start_at: float = 0.0
     last_sent: float = 0.0  # when it was last given a batch
     failures: int = 0  # deaths and failed starts in a row
@@ -133,7 +134,7 @@ class WorkerHandle:
         self.state, self.started = STARTING, now
         self.failed_batches, self.was_useful = 0, False
         self.starts += 1
-        self.killed = self.load_error = None
+        self.killed = self.load_error = self.stopped = None
         self.oom_kills = oom_kills()
 
     def became_ready(self, message: WorkerReady, now: float) -> None:
@@ -226,13 +227,23 @@ class WorkerHandle:
     def forgive(self, seconds: float) -> None:
         """Take these off its silence: the runner could not have heard it."""
         self.started += seconds
+        self.stopped = None
         for batch in self._running():
             batch.began = None if batch.began is None else batch.began + seconds
 
+    def overdue(self, now: float, start_timeout_s: float, hang_timeout_s: float) -> Optional[Death]:
+        """Why it must go, if it must: too long at a batch (whatever goes on beside that), at loading, or stopped."""
+        if self.state == READY:
+            return self.stall() if self.silent_s(now) > hang_timeout_s else None
+        if self.state != STARTING:
+            return None
+        if now - self.started > start_timeout_s:
+            return self.stall()
+        self.stopped = (self.stopped or now) if self.stall() is HALTED else None
+        return HALTED if self.stopped is not None and now - self.stopped > hang_timeout_s else None
+
     def silent_s(self, now: float) -> float:
-        """Seconds that it has been loading, or at the batch that it is longest at: others may go on beside that one."""
-        if self.state == STARTING:
-            return now - self.started
+        """Seconds that it has been at the batch that it is longest at."""
         return max((now - batch.began for batch in self._running() if batch.began is not None), default=0.0)
 
 

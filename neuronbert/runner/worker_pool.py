@@ -136,9 +136,9 @@ class WorkerPool:
         for worker in self.workers:
             if worker.state == WAITING and now >= worker.start_at and not self._is_done():
                 self._start(worker, now)
-            limit_s = self._settings.start_timeout_s if worker.state == STARTING else self._settings.hang_timeout_s
-            if worker.state in (STARTING, READY) and worker.silent_s(now) > limit_s:
-                worker.kill(worker.stall())
+            death = worker.overdue(now, self._settings.start_timeout_s, self._settings.hang_timeout_s)
+            if death is not None:
+                worker.kill(death)
                 self.died(worker)
 
     def died(self, worker: WorkerHandle) -> None:

@@ -1,4 +1,5 @@
 import json
+import signal
 
 import pytest
 
@@ -40,6 +41,23 @@ def test_the_time_without_a_worker_is_no_pace_but_many_slow_batches_are():
     for _ in range(60):
         done(30.0)
     assert statistics.predicted_wait_s() == pytest.approx(300, rel=0.1)
+
+
+def test_a_signal_handler_may_ask_while_its_thread_does():
+    statistics = Statistics(max_queue=10)
+
+    def handle(number, frame):
+        statistics.refused()
+        handled.append(number)
+
+    handled = []
+    before = signal.signal(signal.SIGUSR1, handle)
+    try:
+        with statistics._lock:
+            signal.raise_signal(signal.SIGUSR1)
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert handled and statistics.counts["refused"] == 1
 
 
 def test_a_round_trip_is_what_most_stay_within():

@@ -250,11 +250,18 @@ def test_a_runner_whose_workers_cannot_start_says_why(faulty_artifact):
     assert not [thread for thread in threading.enumerate() if thread.name == "neuronbert-runner"]
 
 
-def kill_a_loading_one(runner):
+def kill_a_loading_one(runner, kill=signal.SIGKILL):
     worker = runner.stats()["workers"][0]
     if worker["state"] == "starting":
-        os.kill(worker["pid"], signal.SIGKILL)
+        os.kill(worker["pid"], kill)
     return worker["state"] == "starting"
+
+
+def test_a_worker_that_is_stopped_while_it_loads_is_replaced(faulty_artifact, texts, expected):
+    with Runner(faulty_artifact, workers=1, hang_timeout_s=0.5) as runner:
+        kill_one(runner)
+        wait_until(partial(kill_a_loading_one, runner, signal.SIGSTOP))
+        assert runner.submit(*texts[0]).result(60) == expected[0]  # not after start_timeout_s, 600 s
 
 
 def test_workers_that_are_killed_while_they_load_keep_nobody_out(faulty_artifact, texts, expected):

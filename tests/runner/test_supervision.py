@@ -64,8 +64,6 @@ def test_a_worker_with_nothing_to_do_is_not_silent():
     assert worker.silent_s(100.0) == 60.0
     worker.take_back(1, 100.0)
     assert worker.silent_s(200.0) == 0.0
-    worker.state = STARTING
-    assert worker.silent_s(100.0) == 99.0
 
 
 def test_what_goes_on_beside_a_batch_that_hangs_does_not_hide_it():
@@ -109,17 +107,40 @@ def test_what_the_kernel_killed_before_a_trial_is_not_held_against_the_suspect(m
     assert death_by(-signal.SIGKILL, worker.oom_kills).doer is Doer.ANYBODY
 
 
-def test_a_process_that_was_stopped_is_told_from_one_that_hangs():
-    process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
-    try:
-        worker = WorkerHandle(0, WorkerPlace({}, None, 1, "CPU"), process=process)
-        assert worker.stall() is HUNG
-        process.send_signal(signal.SIGSTOP)
-        wait_until(lambda: worker.stall() is HALTED)
-    finally:
+@pytest.fixture()
+def loading():
+    """A worker whose process is still loading at 1 s."""
+    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"]) as process:
+        yield WorkerHandle(0, WorkerPlace({}, None, 1, "CPU"), state=STARTING, process=process, started=1.0)
         process.kill()
-        process.wait()
-    assert worker.stall() is HUNG
+
+
+def test_a_process_that_was_stopped_is_told_from_one_that_hangs(loading):
+    assert loading.stall() is HUNG
+    loading.process.send_signal(signal.SIGSTOP)
+    wait_until(lambda: loading.stall() is HALTED)
+    loading.process.kill()
+    loading.process.wait()
+    assert loading.stall() is HUNG
+
+
+def test_loading_takes_no_longer_than_it_may(loading):
+    assert loading.overdue(600.0, 600.0, 60.0) is None
+    assert loading.overdue(602.0, 600.0, 60.0) is HUNG
+    loading.forgive(10.0)
+    assert loading.overdue(602.0, 600.0, 60.0) is None
+
+
+def test_one_that_is_stopped_while_it_loads_is_no_longer_loading(loading):
+    loading.process.send_signal(signal.SIGSTOP)
+    wait_until(lambda: loading.stall() is HALTED)
+    assert loading.overdue(100.0, 600.0, 60.0) is None
+    assert loading.overdue(159.0, 600.0, 60.0) is None
+    assert loading.overdue(161.0, 600.0, 60.0) is HALTED
+    loading.process.send_signal(signal.SIGCONT)
+    wait_until(lambda: loading.stall() is HUNG)
+    assert loading.overdue(162.0, 600.0, 60.0) is None
+    assert loading.stopped is None
 
 
 class HeldByTheKernel:
