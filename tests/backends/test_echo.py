@@ -65,3 +65,14 @@ def test_outputs_of_any_shape_are_hashed() -> None:
         "length": (2,),
     }
     assert len(set(found["labels"].ravel())) == 6 and not found["tags"][batch.attention_mask == 0].any()
+
+
+@pytest.mark.parametrize("settings", [{"faults": {"7": "kill"}}, {"batch_s": 3600}])
+def test_what_fails_on_purpose_is_loaded_only_where_that_is_wanted(tmp_path, monkeypatch, settings):
+    """An artifact may be a stranger's, and its engine ends or holds up the process that answers with it."""
+    facts = {"multiplier": echo.MULTIPLIER, "modulus": echo.MODULUS, **settings}
+    (tmp_path / echo.FILE_NAME).write_text(json.dumps(facts))
+    echo.load(tmp_path, {}, outputs=OUTPUTS, threads=1, streams=1)
+    monkeypatch.delenv(echo.FAULTS_VARIABLE)
+    with pytest.raises(BackendFailed, match="has this process take time or end"):
+        echo.load(tmp_path, {}, outputs=OUTPUTS, threads=1, streams=1)

@@ -1,12 +1,13 @@
 """Artifacts of the backend that only hashes, told to take time or to fail: a runner without a model."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 from neuronbert import compile_checkpoint
 from neuronbert.artifact.manifest import Artifact, load_artifact, write_manifest
-from neuronbert.backends.echo import FILE_NAME
+from neuronbert.backends.echo import FAULTS_VARIABLE, FILE_NAME
 
 
 def echo_artifact(folder: Path, **settings: Any) -> Artifact:
@@ -17,6 +18,7 @@ def echo_artifact(folder: Path, **settings: Any) -> Artifact:
     artifact: Artifact = compile_checkpoint("demo", folder, backend="echo", precision="fp32", skip_gate=True)
     if not settings:
         return artifact
+    os.environ[FAULTS_VARIABLE] = "1"  # for the workers too
     path = artifact.variant_folder(artifact.variants[0]) / FILE_NAME
     path.write_text(json.dumps({**json.loads(path.read_text()), **settings}))
     # The manifest's digest covers that file: written again, it is computed again.
