@@ -15,6 +15,7 @@ from neuronbert import __version__
 from neuronbert.artifact.manifest_schema import MANIFEST, SHAPE, SHAPED_VARIANT
 from neuronbert.artifact.signatures import SIGNATURE_NAME, PublicKey, TrustedKey, trusted_keys, verify_signature
 from neuronbert.errors import ArtifactChanged, ArtifactError, UsageError, is_path, quoted, shown_value
+from neuronbert.hardware.schema import shown
 from neuronbert.hardware.untrusted import (
     Refusal,
     json_object,
@@ -242,8 +243,14 @@ def refuse_unsafe_paths(folder: Path, paths: Mapping[str, str]) -> None:
     """Raise ArtifactError for a listed path that may lead out of the folder."""
     for name in paths:
         parts = name.split("/")
-        if not name or "\\" in name or os.path.isabs(name) or any(part in ("", ".", "..") for part in parts):
-            raise _damaged(folder, f"{MANIFEST_NAME} lists the path {name!r}, which may lead out of the artifact")
+        if (
+            not name.isprintable()
+            or not name
+            or "\\" in name
+            or os.path.isabs(name)
+            or any(part in ("", ".", "..") for part in parts)
+        ):
+            raise _damaged(folder, f"{MANIFEST_NAME} lists the path {name!r}, which is odd, or may lead out of the artifact")
 
 
 def refuse_unlisted_files(folder: Path, expected: Mapping[str, str]) -> None:
@@ -270,6 +277,8 @@ def _files_below(root: Path) -> Iterator[str]:
             entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
         for entry in entries:
             path = Path(entry.path)
+            if not entry.name.isprintable():  # a line break in it would let an error say what the name does
+                raise _damaged(root, f"{shown(entry.name)} is no name that compile gives")
             with readable(path, DAMAGED):
                 found = entry.stat(follow_symlinks=False)
             if stat.S_ISDIR(found.st_mode):

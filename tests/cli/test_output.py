@@ -32,10 +32,19 @@ def test_a_line_of_progress_is_shown_and_not_done(capsys):
 
 
 def test_a_name_in_an_error_is_shown_and_not_done(echo_copy, capsys):
-    (echo_copy / f"odd{ODD}").touch()
-    assert run(["inspect", str(echo_copy)]) == 1
+    folder = echo_copy.rename(echo_copy.parent / f"odd{ODD}")
+    (folder / "more").touch()
+    assert run(["inspect", str(folder)]) == 1
     said = capsys.readouterr().err
-    assert f"odd{SHOWN} is not listed" in said and "\x1b" not in said
+    assert f"odd{SHOWN}: more is not listed" in said and "\x1b" not in said
+
+
+@pytest.mark.parametrize("name", ["a\n  try: rm -r ~", "a\x1b[2J", "a\u2028b"])
+def test_a_name_of_a_file_gives_no_advice(echo_copy, capsys, name):
+    (echo_copy / name).touch()
+    assert run(["inspect", str(echo_copy)]) == 1
+    (advice,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("  try:")]
+    assert "copy the artifact again" in advice
 
 
 @pytest.mark.parametrize(("terminal", "printed"), [(True, f"a\tb {SHOWN}\n"), (False, f"a\tb {ODD}\n")])
