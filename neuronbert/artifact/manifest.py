@@ -250,7 +250,9 @@ def refuse_unsafe_paths(folder: Path, paths: Mapping[str, str]) -> None:
             or os.path.isabs(name)
             or any(part in ("", ".", "..") for part in parts)
         ):
-            raise _damaged(folder, f"{MANIFEST_NAME} lists the path {name!r}, which is odd, or may lead out of the artifact")
+            raise _damaged(
+                folder, f"{MANIFEST_NAME} lists the path {name!r}, which is odd, or may lead out of the artifact"
+            )
 
 
 def refuse_unlisted_files(folder: Path, expected: Mapping[str, str]) -> None:
