@@ -29,8 +29,12 @@ CHECKPOINT = record(
     }
 )
 
+# What errors quote is one line.
+WORD: Form = {"type": "string", "pattern": "^[ -~]*$", "maxLength": 200}
+_NAMES: Form = {"type": "object", "patternProperties": {"^[A-Za-z0-9._-]+$": SPECIFIER}, "additionalProperties": False}
+
 REQUIRES = record(
-    {}, {"cpu_flags": list_of(TEXT), "libraries": object_of(SPECIFIER), "device": TEXT}
+    {}, {"cpu_flags": list_of(WORD), "libraries": _NAMES, "device": WORD}
 )  # a name that is not here, hardware/requirements.py does not know either: it says so
 
 PADDING = record({"multiple": whole(1, MAX_TOKENS), "limit": whole(0, MAX_TOKENS), "pad_id": whole(0, MOST)})
@@ -58,7 +62,7 @@ SHAPE = {"batch_size": MAX_ROWS, "sequence_length": MAX_TOKENS, "pipeline_cores"
 VARIANT = record(
     {
         "name": VARIANT_NAME,
-        "backend": TEXT,
+        "backend": WORD,
         "precision": PRECISION,
         **{name: whole(1, maximum, "null") for name, maximum in SHAPE.items()},
         "compiler_args": list_of(TEXT),

@@ -5,6 +5,7 @@ import re
 from typing import Any, Callable, Dict, Iterable, List, Mapping, Tuple
 
 from neuronbert.hardware.machine import cpu_flags, has_flag, has_inferentia, library_version
+from neuronbert.hardware.schema import shown
 
 
 def unmet_requirements(requires: Mapping[str, Any]) -> List[str]:
@@ -21,7 +22,7 @@ def unmet_requirements(requires: Mapping[str, Any]) -> List[str]:
     unmet: List[str] = []
     for key, wanted in requires.items():
         if key not in known:
-            unmet.append(f"a requirement this version does not know: {key} = {wanted!r}")
+            unmet.append(f"a requirement this version does not know: {shown(key)} = {shown(wanted)}")
         else:
             unmet += known[key](wanted)
     return unmet

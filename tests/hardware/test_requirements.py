@@ -67,7 +67,7 @@ def test_unmet_requirements_in_words(monkeypatch):
         "openvino >=2024.4 (installed: 2023.1)",
         "torch >=2 (not installed)",
         "a device of kind 'tpu', which this version does not know",
-        "a requirement this version does not know: moon = 'full'",
+        "a requirement this version does not know: 'moon' = 'full'",
     ]
 
 
