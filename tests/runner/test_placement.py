@@ -4,6 +4,7 @@ import pytest
 
 from neuronbert.artifact.manifest import Artifact
 from neuronbert.errors import ArtifactError, UsageError
+from neuronbert.hardware import requirements
 from neuronbert.hardware.cores import layout_for
 from neuronbert.runner import placement
 from neuronbert.runner.placement import place_workers
@@ -43,8 +44,10 @@ def test_a_cpu_artifact_has_no_cores(echo_artifact):
 
 
 @pytest.fixture()
-def neuron_artifact(echo_artifact):
+def neuron_artifact(echo_artifact, monkeypatch):
     """What a manifest says of an artifact for inf1; nothing is loaded."""
+    monkeypatch.setattr(requirements, "has_inferentia", lambda: True)
+    monkeypatch.delenv("NEURONBERT_EMULATE", raising=False)
     variants = [
         {
             **echo_artifact.variants[0],
@@ -55,7 +58,7 @@ def neuron_artifact(echo_artifact):
             "sequence_length": length,
             "pipeline_cores": 1,
             "compiler_args": [],
-            "requires": {},
+            "requires": {"device": "neuron"},
             "recipe": {"instance_type": "inf1.xlarge", "mode": "data-parallel"},
         }
         for length in (128, 384)
