@@ -4,6 +4,7 @@ import json
 import re
 from pathlib import Path
 
+from neuronbert.hardware.prices import load_prices
 from neuronbert.tasks.question_answering.lines import LINES, read_questions
 from neuronbert.tasks.question_answering.squad import load_squad_data
 
@@ -32,7 +33,7 @@ def test_a_line_holds_nothing_but_the_three_keys():
 
 def test_the_page_about_files_is_true(tmp_path):
     page = (ROOT / "docs" / "files.md").read_text(encoding="utf-8")
-    asked, answered, error, squad = re.findall("^```json\n(.*?)^```", page, flags=re.MULTILINE | re.DOTALL)
+    asked, answered, error, squad, prices = re.findall("^```json\n(.*?)^```", page, flags=re.MULTILINE | re.DOTALL)
     (line,) = read_questions([asked])
     answer = json.loads(answered)
     assert (answer["line"], answer["id"]) == (2, line.id) and json.loads(error)["error"]
@@ -41,5 +42,7 @@ def test_the_page_about_files_is_true(tmp_path):
     (item,) = load_squad_data(tmp_path / "squad.json").questions
     assert (item.id, item.question, item.context) == (line.id, *line.input)
     assert item.context[item.answer_starts[0] :].startswith(item.answers[0])
+    (tmp_path / "prices.json").write_text(prices, encoding="utf-8")
+    assert load_prices(tmp_path / "prices.json").price("inf1.xlarge").usd_per_hour == 0.15
     table = page[page.index("| key |") : page.index("Other keys are ignored")]
     assert set(re.findall("`([a-z_]+)`", table)) - {"true", "false"} == {"id", "question", "context", *LINES.keywords}

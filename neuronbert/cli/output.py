@@ -7,7 +7,7 @@ from typing import Callable, Optional
 
 import click
 
-from neuronbert.cli.progress import harmless, progress_hidden
+from neuronbert.cli.progress import harmless, is_terminal, progress_hidden
 
 
 def note(line: str) -> None:
@@ -31,7 +31,7 @@ def put(text: str) -> None:
     """
     encoding = stdout_encoding()
     text = text.encode(encoding, "backslashreplace").decode(encoding)
-    if sys.stdout.isatty():
+    if is_terminal(sys.stdout):
         with progress_hidden():
             click.echo(harmless(text))
     else:

@@ -5,7 +5,7 @@ import sys
 import threading
 import time
 from contextlib import contextmanager, suppress
-from typing import Callable, Iterator, List, NamedTuple, Optional
+from typing import Callable, Iterator, List, NamedTuple, Optional, TextIO
 
 import click
 
@@ -179,9 +179,14 @@ def progress_hidden() -> Iterator[None]:
         yield
 
 
+def is_terminal(stream: Optional[TextIO]) -> bool:
+    """Whether a person sees what is written to it; None is a standard stream that the caller closed."""
+    return stream is not None and stream.isatty()
+
+
 def terminal_width() -> Optional[int]:
     """Columns of the terminal that stderr is; None where it is none, or one that cannot write over a line."""
-    if not sys.stderr.isatty() or os.environ.get("TERM") == "dumb":
+    if not is_terminal(sys.stderr) or os.environ.get("TERM") == "dumb":
         return None
     try:
         return os.get_terminal_size(sys.stderr.fileno()).columns or 80

@@ -151,6 +151,7 @@ def test_the_options_of_a_sweep_are_those_of_the_call_in_their_order():
     assert [
         "artifact",
         *(field.name for field in dataclasses.fields(SweepOptions)),
+        "trusted_key",
         "progress",
         "on_point",
     ] == parameters

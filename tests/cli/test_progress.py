@@ -79,10 +79,11 @@ def test_where_there_is_no_terminal_every_line_stays(capsys, monkeypatch):
 
     monkeypatch.setattr(progress, "DELAY_S", 0.001)
     monkeypatch.setattr(progress.click, "echo", seen)
-    with Progress("reading") as shown:
-        shown.about("answering", "questions")
-        shown(1, 4)
-        shown(3, 2)
+    shown = Progress("reading")
+    shown.about("answering", "questions")
+    shown(1, 4)
+    shown(3, 2)
+    with shown:
         assert written.wait(60)
         note("a line")
     assert re.fullmatch(r"answering: 3 of 3 questions \(100%\), [^\n]*left\na line\n", capsys.readouterr().err)

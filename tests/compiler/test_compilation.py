@@ -4,11 +4,11 @@ import json
 import os
 import warnings
 from hashlib import sha256
-from pathlib import Path
 
 import numpy as np
 import pytest
 from logits import logits as logits_of
+from neuronbert_demo import FOLDER as DEMO
 
 from neuronbert.artifact.manifest import load_artifact
 from neuronbert.backends import torchscript
@@ -317,9 +317,8 @@ def test_an_output_that_exists_is_refused_before_any_work(tmp_path):
 
 def test_a_model_in_memory_compiles_as_its_folder_does(tmp_path, echo_artifact):
     torch, transformers = pytest.importorskip("torch"), pytest.importorskip("transformers")
-    folder = Path(__file__).parents[2] / "neuronbert" / "checkpoint" / "demo"
-    model = transformers.AutoModelForQuestionAnswering.from_pretrained(folder, torch_dtype=torch.float32)
-    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    model = transformers.AutoModelForQuestionAnswering.from_pretrained(DEMO, torch_dtype=torch.float32)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(DEMO)
     artifact = compile_checkpoint(
         (model, tokenizer), tmp_path / "out", backend="echo", precision="fp32", skip_gate=True
     )

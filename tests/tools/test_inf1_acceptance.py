@@ -28,7 +28,7 @@ def test_the_report_is_one_document_with_every_step(tmp_path):
     assert report["emulated"] is True and report["instance_type"] == "inf1.6xlarge"
     assert report["whole_instance"]["NEURON_RT_VISIBLE_CORES"] == "0-15"
     (step,) = report["steps"]
-    assert step["ok"] and {"neuron cores", "torch-neuron"} <= {check["name"] for check in step["result"]}
+    assert step["ok"] and {"neuron cores", "torch-neuron"} <= {check["name"] for check in step["result"]["checks"]}
 
 
 def test_another_machine_and_an_unknown_step_are_usage_errors(tmp_path):

@@ -8,6 +8,7 @@ import click
 
 from neuronbert.cli.options import json_option
 from neuronbert.cli.output import show
+from neuronbert.cli.progress import is_terminal
 
 
 @click.command("top", short_help="Watch running jobs and runners.")
@@ -20,7 +21,7 @@ def top(once: bool, as_json: bool) -> None:
     """
     from neuronbert.cli.top import as_text, running, watch
 
-    if as_json or once or not sys.stdout.isatty():
+    if as_json or once or not is_terminal(sys.stdout):
         runners = running()
         show(as_json, {"runners": runners}, lambda: as_text(runners, time.time()))
         return

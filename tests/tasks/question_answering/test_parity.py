@@ -8,6 +8,7 @@ from functools import lru_cache
 from pathlib import Path
 
 import pytest
+from neuronbert_demo import FOLDER as DEMO
 
 from neuronbert.engine.engine import Engine
 from neuronbert.engine.pipeline import pipeline
@@ -119,7 +120,7 @@ def test_nothing_is_missing_from_the_golden_file():
 
 
 def test_the_golden_file_was_recorded_with_this_demo_checkpoint():
-    weights = (ROOT / "neuronbert" / "checkpoint" / "demo" / "model.safetensors").read_bytes()
+    weights = (DEMO / "model.safetensors").read_bytes()
     assert GOLDEN["checkpoint"]["weights_sha256"] == hashlib.sha256(weights).hexdigest(), "run tools/make_golden again"
 
 
