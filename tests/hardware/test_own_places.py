@@ -114,7 +114,11 @@ def test_where_a_file_system_gives_everything_to_one_user_that_one_is_ours(tmp_p
         return probe
 
     monkeypatch.setattr("tempfile.TemporaryFile", squashed)
-    os.close(open_own(tmp_path / "file"))
+    descriptor = open_own(tmp_path / "file")
+    try:
+        assert os.path.samestat(os.fstat(descriptor), os.stat(tmp_path / "file"))
+    finally:
+        os.close(descriptor)
 
 
 @pytest.mark.parametrize("kind", ["link", "dangling link", "hard link", "fifo", "device"])

@@ -386,7 +386,8 @@ def test_closing_again_from_any_thread(echo_artifact):
     runner.close()
     for _ in range(3):
         with ThreadPoolExecutor(1) as pool:
-            pool.submit(runner.close).result(30)
+            assert pool.submit(runner.close).result(30) is None
+    assert all(worker["state"] != "ready" for worker in runner.stats()["workers"])
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
