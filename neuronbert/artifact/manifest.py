@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any, BinaryIO, Dict, Iterator, List, Mapping, Optional, Sequence, Union
+from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence, Union
 
 from neuronbert import __version__
 from neuronbert.artifact.manifest_schema import MANIFEST, SHAPE, SHAPED_VARIANT
@@ -24,6 +24,8 @@ from neuronbert.hardware.untrusted import (
     readable,
     refuse_irregular,
     refuse_large,
+    sha256_of,
+    sha256_of_stream,
 )
 from neuronbert.tasks import TASKS
 
@@ -34,7 +36,6 @@ SELFTEST_NAME = "selftest.npz"
 SCHEMA_VERSION = 1
 
 NO_DIGEST = "0" * 64
-READ_BYTES = 1 << 20
 # A variant in FP32 has four bytes for each parameter, and two copies of the weights at most.
 BYTES_PER_PARAMETER = 16
 FILE_BYTES = 1 << 30
@@ -312,20 +313,7 @@ def verify_checksums(folder: Path, expected: Mapping[str, str], most_bytes: int)
 def _sha256_inside(path: Path, most_bytes: int) -> str:
     with open_regular(path, DAMAGED, links=False) as file, readable(path, DAMAGED):
         refuse_large(path, file, most_bytes, DAMAGED)
-        return _sha256(file)
-
-
-def sha256_of(path: Path) -> str:
-    """The SHA-256 of a file, in hexadecimal."""
-    with open(path, "rb") as file:
-        return _sha256(file)
-
-
-def _sha256(file: BinaryIO) -> str:
-    sha = hashlib.sha256()
-    for block in iter(lambda: file.read(READ_BYTES), b""):
-        sha.update(block)
-    return sha.hexdigest()
+        return sha256_of_stream(file)
 
 
 def checksums(folder: Path) -> Dict[str, str]:

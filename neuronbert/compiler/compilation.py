@@ -14,7 +14,6 @@ from neuronbert.artifact.manifest import (
     Manifest,
     PathLike,
     manifest_of,
-    sha256_of,
     signed_artifact,
     write_manifest,
 )
@@ -39,6 +38,7 @@ from neuronbert.errors import positive
 from neuronbert.hardware.cores import DATA_PARALLEL
 from neuronbert.hardware.libraries import require_libraries
 from neuronbert.hardware.machine import compute_threads, environment
+from neuronbert.hardware.untrusted import sha256_of
 from neuronbert.tasks import load_task
 from neuronbert.tasks.base import DEFAULT_MIN_ANSWER_F1, DEFAULT_MIN_F1_RATIO, Document, GateLimits, GateQuestions
 from neuronbert.tasks.checkpoints import load_checkpoint

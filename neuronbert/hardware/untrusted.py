@@ -6,6 +6,7 @@ names. Streams, which may be pipes, are for tasks/lines.py.
 """
 
 import errno
+import hashlib
 import json
 import math
 import os
@@ -21,6 +22,7 @@ from neuronbert.hardware.schema import Schema, shown
 MEBIBYTE = 1 << 20
 # Parsed, a byte of hostile JSON can take 24: none of our documents comes near this size.
 DOCUMENT_BYTES = 4 * MEBIBYTE
+READ_BYTES = MEBIBYTE  # at a time
 # The deepest that transformers, tokenizers or we write is about ten.
 MAX_DEPTH = 64
 MAX_DIGITS = 400  # of a number: a double has at most 309 before its point
@@ -138,6 +140,20 @@ def readable(path: Path, refusal: Refusal) -> Iterator[None]:
 def _permission_hint(path: Path, error: OSError) -> str:
     look = f"ls -ld {quoted(path)}"
     return f"{look}, then chmod" if error.errno in (errno.EACCES, errno.EPERM) else look
+
+
+def sha256_of(path: Path) -> str:
+    """The SHA-256 of a file of our own, in hexadecimal."""
+    with open(path, "rb") as file:
+        return sha256_of_stream(file)
+
+
+def sha256_of_stream(file: BinaryIO) -> str:
+    """The SHA-256 of what is left to read of ``file``, in hexadecimal."""
+    sha = hashlib.sha256()
+    for block in iter(lambda: file.read(READ_BYTES), b""):
+        sha.update(block)
+    return sha.hexdigest()
 
 
 # ---------------------------------------------------------------------- JSON

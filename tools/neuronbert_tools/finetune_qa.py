@@ -16,11 +16,11 @@ from typing import Any, Dict, Sequence, Tuple
 
 import click
 
-from neuronbert.artifact.manifest import sha256_of
 from neuronbert.checkpoint.loading import BaseCheckpoint, load_base_checkpoint
 from neuronbert.checkpoint.tokenizer import Tokenizer
 from neuronbert.checkpoint.weights import fingerprint
 from neuronbert.errors import NeuronBertError, UsageError
+from neuronbert.hardware.untrusted import sha256_of
 from neuronbert.tasks.checkpoints import load_checkpoint
 from neuronbert.tasks.question_answering.task import HEAD
 from neuronbert_tools.console import print_message

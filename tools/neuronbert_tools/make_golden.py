@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 from typing import Any, Dict, List, Sequence
 
-from neuronbert.artifact.manifest import sha256_of
+from neuronbert.hardware.untrusted import sha256_of
 from neuronbert.tasks.question_answering.squad import load_squad
 from neuronbert_tools.console import new_parser
 from neuronbert_tools.golden_cases import Case, edge_cases

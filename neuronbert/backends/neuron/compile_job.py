@@ -30,6 +30,7 @@ from neuronbert.checkpoint.families import family_of, head_at, size_of
 from neuronbert.errors import BackendFailed, quoted
 from neuronbert.hardware.libraries import optional_imports
 from neuronbert.hardware.own_places import locked, own_folder
+from neuronbert.hardware.untrusted import sha256_of
 
 CACHE_VARIABLE = "NEURONBERT_CACHE"
 # 1: the first. Another number for whatever changes what a job compiles to.
@@ -132,7 +133,7 @@ def read_entry(entry: Path) -> Optional[Compiled]:
     """What the cache holds under ``entry``, if it is complete and undamaged."""
     report = read_report(entry)
     try:
-        if report is None or (entry / "sha256").read_text() != _sha256(entry / MODEL) or not (entry / LOG).is_file():
+        if report is None or (entry / "sha256").read_text() != sha256_of(entry / MODEL) or not (entry / LOG).is_file():
             return None
     except OSError:
         return None
@@ -141,7 +142,7 @@ def read_entry(entry: Path) -> Optional[Compiled]:
 
 def store(job: Path, entry: Path) -> Compiled:
     """Move a finished job into the cache; it gets its name there only when it is complete."""
-    (job / "sha256").write_text(_sha256(job / MODEL))
+    (job / "sha256").write_text(sha256_of(job / MODEL))
     partial = entry.with_name(f"{entry.name}.{os.getpid()}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir()
@@ -160,14 +161,6 @@ def read_report(folder: Path) -> Optional[CompileReport]:
         return CompileReport(*json.loads((folder / REPORT).read_text(encoding="utf-8")))
     except (OSError, ValueError):
         return None
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        for block in iter(lambda: file.read(1 << 20), b""):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 # ---------------------------------------------------------------------------- the parent's side of a job

@@ -11,7 +11,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Dict, List, Mapping, NamedTuple, Sequence, Tuple
 
-from neuronbert.artifact.manifest import sha256_of
+from neuronbert.hardware.untrusted import sha256_of
 from neuronbert_tools.console import print_message
 from neuronbert_tools.paths import DEMO, PACKAGE, SAMPLES
 from neuronbert_tools.peers.children import Child, ChildFailed
