@@ -28,10 +28,9 @@ from neuronbert.errors import OutputError, quoted
 from neuronbert.hardware.own_places import open_own
 from neuronbert.hardware.schema import FLAG, Schema, whole
 from neuronbert.hardware.schema import record as record_form
-from neuronbert.hardware.untrusted import DOCUMENT_BYTES, Refusal, document_of
+from neuronbert.hardware.untrusted import DOCUMENT_BYTES, Refusal, blocks_of, document_of
 
 NOTHING_SHA256 = hashlib.sha256().hexdigest()
-READ_BYTES = 1 << 20
 MOST = 1 << 62  # bytes or lines: more than any disk holds
 
 _COUNT = whole(0, MOST)
@@ -192,15 +191,10 @@ class ResumableOutput:
 
     def _refuse_other_bytes(self, record: Record) -> None:
         """Bytes behind those that are recorded are of a step that was killed; the others are as they were written."""
-        left = record.output_bytes
         self._file.seek(0)
-        while left:
-            data = self._file.read(min(READ_BYTES, left))
-            if not data:
-                break
-            self._sha.update(data)
-            left -= len(data)
-        if left or self._sha.hexdigest() != record.output_sha256:
+        for block in blocks_of(self._file, record.output_bytes):
+            self._sha.update(block)
+        if self._file.tell() != record.output_bytes or self._sha.hexdigest() != record.output_sha256:
             raise OutputError(
                 f"{partial_path(self.output)} was changed since an earlier run wrote its first "
                 f"{record.output_bytes:,} bytes",

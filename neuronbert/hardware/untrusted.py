@@ -151,9 +151,20 @@ def sha256_of(path: Path) -> str:
 def sha256_of_stream(file: BinaryIO) -> str:
     """The SHA-256 of what is left to read of ``file``, in hexadecimal."""
     sha = hashlib.sha256()
-    for block in iter(lambda: file.read(READ_BYTES), b""):
+    for block in blocks_of(file):
         sha.update(block)
     return sha.hexdigest()
+
+
+def blocks_of(file: BinaryIO, most_bytes: Optional[int] = None) -> Iterator[bytes]:
+    """What is left to read of ``file``, of that the first ``most_bytes``; fewer where it ends before."""
+    left = math.inf if most_bytes is None else most_bytes
+    while left > 0:
+        block = file.read(int(min(READ_BYTES, left)))
+        if not block:
+            return
+        yield block
+        left -= len(block)
 
 
 # ---------------------------------------------------------------------- JSON

@@ -9,6 +9,7 @@ from typing import BinaryIO, Iterator, List
 from neuronbert.artifact.manifest import PathLike
 from neuronbert.artifact.resumable import Record, anew, partial_path
 from neuronbert.errors import OutputError
+from neuronbert.hardware.untrusted import blocks_of
 from neuronbert.tasks.lines import BoundedLines, open_lines
 
 # A block is as long as all that is done before it, up to these: what is lost by a kill is at most half of the work, and
@@ -17,7 +18,6 @@ from neuronbert.tasks.lines import BoundedLines, open_lines
 # changes any of them must not go on with it.
 FIRST_LINES, BLOCK_LINES = 8, 256
 FIRST_BYTES, BLOCK_BYTES = 1 << 14, 1 << 19
-READ_BYTES = 1 << 20
 
 
 class JobInput:
@@ -40,11 +40,8 @@ class JobInput:
 
     def skip(self, record: Record, output: PathLike) -> None:
         """Skip what an earlier run did. OutputError if the input no longer begins with it."""
-        while self.bytes < record.input_bytes:
-            data = self._file.read(min(READ_BYTES, record.input_bytes - self.bytes))
-            if not data:
-                break
-            self._count(data)
+        for block in blocks_of(self._file, record.input_bytes - self.bytes):
+            self._count(block)
         if self.sha256 != record.input_sha256:
             raise OutputError(
                 f"{partial_path(output)} was begun with another input: the first {record.input_bytes:,} bytes of this "
@@ -78,9 +75,9 @@ class JobInput:
 def _count_lines(file: BinaryIO) -> int:
     """The lines from here on; the file is read from here again."""
     begin, count, last = file.tell(), 0, b"\n"
-    for data in iter(lambda: file.read(READ_BYTES), b""):
-        count += data.count(b"\n")
-        last = data[-1:]
+    for block in blocks_of(file):
+        count += block.count(b"\n")
+        last = block[-1:]
     file.seek(begin)
     return count + (last != b"\n")
 
