@@ -35,7 +35,7 @@ from neuronbert.artifact.manifest import MANIFEST_NAME, NO_DIGEST, checksums, lo
 from neuronbert.backends.child import python_environment
 from neuronbert.errors import NeuronBertError
 from neuronbert.hardware.machine import library_version
-from neuronbert_tools.console import new_parser, print_document, print_message
+from neuronbert_tools.console import add_report_option, new_parser, print_document, print_message
 from neuronbert_tools.file_mutations import changed
 from neuronbert_tools.paths import ROOT
 from neuronbert_tools.processes import module_command
@@ -371,7 +371,7 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
     parser.add_argument("--memory-mib", type=int, default=2048, help="limit for one load (default: 2048)")
     parser.add_argument("--reference", action="store_true", help="also make the FP32 model of a checkpoint")
     parser.add_argument("--keep", type=Path, help="a folder for copies of the changed folders; nothing is loaded")
-    parser.add_argument("--json", type=Path, help="a file for the report too")
+    add_report_option(parser)
     options = parser.parse_args(given)
     limits = Limits(options.seconds, options.memory_mib << 20)
     counts = dict(zip(KINDS, (options.artifacts, options.checkpoints)))

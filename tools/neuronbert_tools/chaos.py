@@ -30,7 +30,7 @@ from neuronbert.checkpoint.tokenizer import Tokenizer
 from neuronbert.errors import Overloaded, PoisonRequest
 from neuronbert.hardware.machine import environment
 from neuronbert_tools.artifacts import echo_artifact
-from neuronbert_tools.console import new_parser, print_document, print_message
+from neuronbert_tools.console import add_report_option, new_parser, print_document, print_message
 from neuronbert_tools.load import in_threads
 from neuronbert_tools.paths import DEMO, XQUAD
 from neuronbert_tools.questions import Pair, squad_pairs
@@ -242,7 +242,7 @@ def parse(arguments: Sequence[str]) -> Options:
     parser.add_argument("--kill-loading", action="store_true", help="also workers that are still loading")
     parser.add_argument("--hang-s", type=float, default=2.0, help="hang_timeout_s of the runner (default: 2)")
     parser.add_argument("--seed", type=int, default=0, help="of who is killed (default: 0)")
-    parser.add_argument("--json", type=Path, help="also write the report to this file")
+    add_report_option(parser)
     return Options(**vars(parser.parse_args(arguments)))
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Callable, Optional, Sequence, Tuple
 
 from neuronbert.hardware.machine import affinity_cpus
-from neuronbert_tools.console import new_parser, print_document, print_message
+from neuronbert_tools.console import add_report_option, new_parser, print_document, print_message
 from neuronbert_tools.paths import XQUAD, cache_folder
 from neuronbert_tools.peers.comparison import NOTES, Options, compare
 from neuronbert_tools.peers.contenders import CONTENDERS
@@ -51,7 +51,7 @@ def parse(arguments: Sequence[str]) -> Tuple[Options, Optional[Path]]:
     add("--rounds", type=int, default=5, help="default: 5")
     add("--threads", type=int, default=affinity_cpus(), help="of each contender (default: all)")
     add("--work", type=Path, default=cache_folder("compare_peers"), help="kept between runs (default: %(default)s)")
-    add("--json", type=Path, help="also write the report to this file")
+    add_report_option(parser)
     chosen = parser.parse_args(arguments)
     if min(chosen.questions, chosen.rounds, chosen.threads) < 1:
         parser.error("--questions, --rounds and --threads must be at least 1")

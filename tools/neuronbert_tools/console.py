@@ -12,6 +12,11 @@ def new_parser(description: Optional[str]) -> argparse.ArgumentParser:
     return argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
 
 
+def add_report_option(parser: argparse.ArgumentParser) -> None:
+    """--json: the ``copy`` of ``print_document``."""
+    parser.add_argument("--json", type=Path, help="also write the report to this file")
+
+
 def whole_numbers(text: str) -> List[int]:
     """The type of an option that takes numbers with commas between them."""
     return [int(number) for number in text.split(",")]

@@ -26,7 +26,7 @@ from neuronbert.errors import Overloaded
 from neuronbert.hardware.machine import environment
 from neuronbert.tasks.question_answering.windows import encode_examples
 from neuronbert_tools.artifacts import echo_artifact
-from neuronbert_tools.console import new_parser, print_document, print_message
+from neuronbert_tools.console import add_report_option, new_parser, print_document, print_message
 from neuronbert_tools.load import in_threads, percentile
 from neuronbert_tools.questions import Pair
 
@@ -139,7 +139,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--batch-s", type=float, default=0.05, help="that a batch takes (default: 0.05)")
     parser.add_argument("--max-queue", type=int, default=1024, help="of the runner (default: 1024)")
     parser.add_argument("--kill-every-s", type=float, default=5.0, help="default: 5")
-    parser.add_argument("--json", type=Path, help="also write the report to this file")
+    add_report_option(parser)
     return parser.parse_args(arguments)
 
 

@@ -28,7 +28,7 @@ from neuronbert.backends.child import python_environment
 from neuronbert.cli.tables import table
 from neuronbert.hardware.machine import environment
 from neuronbert.tasks.question_answering.lines import question_line
-from neuronbert_tools.console import new_parser, print_document, print_message
+from neuronbert_tools.console import add_report_option, new_parser, print_document, print_message
 from neuronbert_tools.neighbours import busy_neighbours
 from neuronbert_tools.paths import XQUAD
 from neuronbert_tools.processes import module_command, verb_command
@@ -225,7 +225,7 @@ def parse(arguments: Sequence[str]) -> Options:
     parser.add_argument("--checkpoint", default="demo", help='what is compiled (default: "demo")')
     parser.add_argument("--baseline-s", type=float, help="a compile alone must be faster than this")
     parser.add_argument("--cores", type=int, default=2, help="that everything runs on (default: 2)")
-    parser.add_argument("--json", type=Path, help="also write the report to this file")
+    add_report_option(parser)
     options = Options(**vars(parser.parse_args(arguments)))
     if options.artifact is None and set(options.parts) & {"answer", "run", "runner"}:
         parser.error("answer, run and runner need an artifact; or --parts compile pair memory")

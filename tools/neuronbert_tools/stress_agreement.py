@@ -28,7 +28,7 @@ from neuronbert.cli.tables import table
 from neuronbert.hardware.machine import environment
 from neuronbert_tools.agreement.episode import Counts, Episode, keep_quiet_answers, run_episode
 from neuronbert_tools.agreement.subjects import Opener, compiled, subjects
-from neuronbert_tools.console import new_parser, print_document, print_message
+from neuronbert_tools.console import add_report_option, new_parser, print_document, print_message
 from neuronbert_tools.neighbours import busy_neighbours
 from neuronbert_tools.paths import cache_folder
 from neuronbert_tools.processes import module_command
@@ -147,7 +147,7 @@ def parse(arguments: Sequence[str]) -> Options:
     parser.add_argument("--loads", type=int, default=4, help="in one process (default: 4)")
     parser.add_argument("--seed", type=int, default=0, help="of the order of batches (default: 0)")
     parser.add_argument("--folder", type=Path, default=cache_folder("stress_agreement"), help="default: %(default)s")
-    parser.add_argument("--json", type=Path, help="also write the report to this file")
+    add_report_option(parser)
     return Options(**vars(parser.parse_args(arguments)))
 
 
