@@ -15,7 +15,7 @@ SHA256: Form = {"type": "string", "pattern": "^[0-9a-f]{64}$"}
 # It is the name of a folder too.
 VARIANT_NAME: Form = {"type": "string", "pattern": "^[a-z0-9][a-z0-9.-]*$", "maxLength": 200}
 # It becomes part of the names of variants, and of folders.
-PRECISION: Form = {"type": "string", "pattern": "^[a-z0-9][a-z0-9.-]*$", "maxLength": 40}
+PRECISION: Form = {**VARIANT_NAME, "maxLength": 40}
 SPECIFIER: Form = {"type": "string", "pattern": f"^({_CLAUSE}(,{_CLAUSE})*)?$"}
 
 CHECKPOINT = record(

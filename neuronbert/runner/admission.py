@@ -64,7 +64,8 @@ class Admission:
         """Hand the request to the runner's thread, or raise why not. ``wait``: in the line, where the queue is full."""
         if wait:
             self.refuse_to_wait()
-        self.refuse_elsewhere()
+        else:
+            self.refuse_elsewhere()
         unable = self._dispatcher.unable
         if unable is not None:
             raise unable
