@@ -36,8 +36,8 @@ def as_markdown(document: Document) -> str:
     blocks += [f"**{_escaped(sentence)}**" for sentence in sentences(points, document.get("latency_target_p95_ms"))]
     blocks += [f"_{_escaped(warning)}_" for warning in warnings_of(document)]
     for table in point_tables(document):
-        headings = [f"{title} ({unit})" if unit else title for title, unit in table.headings]
-        blocks += [f"## {table.title}", _markdown_table(headings, [[cell.text for cell in row] for row in table.rows])]
+        rows = [[cell.text for cell in row] for row in table.rows]
+        blocks += [f"## {table.title}", _markdown_table(table.titles, rows)]
     blocks += ["## What was measured", _markdown_table(["", ""], measured_facts(document))]
     blocks += ["## Machine", _markdown_table(["", ""], machine_facts(document))]
     return "\n\n".join([*blocks, "## How to repeat this", f"```\n{document['command']}\n```"]) + "\n"

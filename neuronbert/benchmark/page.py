@@ -77,10 +77,9 @@ def _data(value: object) -> str:
 
 def _points(table: PointTable) -> str:
     """A table that becomes one card a row where the screen is narrow: each cell knows its heading."""
-    titles = [f"{title} ({unit})" if unit else title for title, unit in table.headings]
     head = "".join(f"<th scope=col{_if_text(title)}>{_heading(title, unit)}</th>" for title, unit in table.headings)
     rows = "\n".join(
-        "<tr>" + "".join(_cell(cell, title) for cell, title in zip(row, titles)) + "</tr>" for row in table.rows
+        "<tr>" + "".join(_cell(cell, title) for cell, title in zip(row, table.titles)) + "</tr>" for row in table.rows
     )
     return (
         f"<h2>{html.escape(table.title)}</h2>\n<table class=points><thead><tr>{head}</tr></thead>\n"

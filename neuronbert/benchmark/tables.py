@@ -26,6 +26,11 @@ class PointTable(NamedTuple):
     rows: List[List[Cell]]
     meanings: Facts
 
+    @property
+    def titles(self) -> List[str]:
+        """The headings, each with its unit in brackets."""
+        return [f"{title} ({unit})" if unit else title for title, unit in self.headings]
+
 
 def point_tables(document: Document) -> List[PointTable]:
     """The points as tables that fit a page: what was reached, at what expense, and what LoadGen says, if asked."""
