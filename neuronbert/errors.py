@@ -49,6 +49,15 @@ def quoted(path: Union[str, "os.PathLike[str]"]) -> str:
     return shlex.quote(f"./{text}" if text.startswith("-") else text)
 
 
+def in_words(error: BaseException) -> str:
+    """Class and message of anybody's error, for a message of ours; also of one whose ``str`` raises."""
+    try:
+        message = str(error)
+    except Exception as broken:
+        message = f"(its message cannot be made: {type(broken).__name__})"
+    return f"{type(error).__name__}: {message}" if message else type(error).__name__
+
+
 class UsageError(NeuronBertError, ValueError):
     """Options that contradict each other or name something that does not exist."""
 

@@ -18,6 +18,7 @@ from neuronbert.errors import (
     as_real,
     as_whole,
     count_of,
+    in_words,
     not_below_zero,
     positive,
     shown_value,
@@ -77,3 +78,23 @@ def test_a_shown_value_is_short_and_on_one_line():
     assert shown_value(np.array([[1], [2]])) == "array([[1], [2]])"
     assert len(shown_value("x" * 1000)) == 60
     assert shown_value(10**5000).startswith(("a int", "1000"))
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (ZeroDivisionError("a bug"), "ZeroDivisionError: a bug"),
+        (KeyboardInterrupt(), "KeyboardInterrupt"),
+        (KeyError("missing"), "KeyError: 'missing'"),
+    ],
+)
+def test_anybodys_error_in_words(error, words):
+    assert in_words(error) == words
+
+
+def test_an_error_whose_message_raises_has_words_too():
+    class Unprintable(Exception):
+        def __str__(self):
+            raise ValueError
+
+    assert in_words(Unprintable()) == "Unprintable: (its message cannot be made: ValueError)"

@@ -16,7 +16,7 @@ import click
 
 from neuronbert import __version__
 from neuronbert.cli.output import note
-from neuronbert.errors import MissingLibrary, NeuronBertError, UsageError
+from neuronbert.errors import MissingLibrary, NeuronBertError, UsageError, in_words
 
 EXIT_BUG = 3
 EXIT_INTERRUPTED = 130
@@ -156,7 +156,7 @@ def report_bug(error: Exception, arguments: Sequence[str], as_json: bool) -> int
     stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
     log = f"neuronbert {__version__}, Python {sys.version}, arguments {without_token(arguments)}\n\n"
     log += "".join(traceback.format_exception(type(error), error, error.__traceback__))
-    what = f"a bug in neuronbert: {type(error).__name__}: {error}"
+    what = f"a bug in neuronbert: {in_words(error)}"
     prefix = f"neuronbert-{stamp}-"
     try:
         with tempfile.NamedTemporaryFile("wb", prefix=prefix, suffix=".log", delete=False) as file:

@@ -7,6 +7,7 @@ from glob import glob
 from pathlib import Path
 from typing import List, NamedTuple, Optional, Tuple
 
+from neuronbert.errors import in_words
 from neuronbert.hardware.machine import read_text
 
 NEURON_TOOLS = "/opt/aws/neuron/bin"
@@ -47,7 +48,7 @@ def run_neuron_ls(tool: str = f"{NEURON_TOOLS}/neuron-ls") -> Optional[str]:
     except FileNotFoundError:
         return None
     except (OSError, subprocess.TimeoutExpired) as error:
-        return f"{type(error).__name__}: {error}"
+        return in_words(error)
     return done.stdout.decode("utf-8", errors="replace")
 
 

@@ -10,7 +10,7 @@ import threading
 from typing import List, Optional
 
 from neuronbert.backends.base import ThroughputPlan
-from neuronbert.errors import BackendFailed, NeuronBertError, RunnerClosed
+from neuronbert.errors import BackendFailed, NeuronBertError, RunnerClosed, in_words
 from neuronbert.runner.batching import Batcher, resized_plan
 from neuronbert.runner.counters import Statistics
 from neuronbert.runner.documents import WorkerState
@@ -93,7 +93,7 @@ class Dispatcher:
             while not self._is_finished():
                 self._turn()
         except BaseException as error:  # a bug: no caller may wait for ever
-            self._bug = BackendFailed(f"the runner itself failed: {type(error).__name__}: {error}")
+            self._bug = BackendFailed(f"the runner itself failed: {in_words(error)}")
             raise
         finally:
             self._end()

@@ -7,7 +7,7 @@ import traceback
 from collections import deque
 from typing import Any, Callable, Deque, Dict, Iterator, Optional, Protocol
 
-from neuronbert.errors import UsageError, shown_value
+from neuronbert.errors import UsageError, in_words, shown_value
 
 Event = Dict[str, Any]  # "event", "at" (Unix time in seconds) and the facts
 Listener = Callable[[Event], None]
@@ -51,5 +51,12 @@ class Events:
 
 
 def traceback_text(error: BaseException) -> str:
-    """Where ``error`` was raised, as Python prints it."""
-    return "".join(traceback.format_exception(type(error), error, error.__traceback__))
+    """Where ``error`` was raised, as Python prints it; the bare places where it cannot."""
+    try:
+        return "".join(traceback.format_exception(type(error), error, error.__traceback__))
+    except Exception:  # CPython 3.11.0 to 3.11.7: SystemError where another thread parses just then (gh-106905)
+        places = [
+            f'  File "{frame.f_code.co_filename}", line {line}, in {frame.f_code.co_name}\n'
+            for frame, line in traceback.walk_tb(error.__traceback__)
+        ]
+        return "".join([*places, f"{in_words(error)}\n"])

@@ -7,7 +7,7 @@
 from functools import partial
 from typing import Dict, Optional, Sequence
 
-from neuronbert.errors import DeadlineExceeded, NeuronBertError, PoisonRequest
+from neuronbert.errors import DeadlineExceeded, NeuronBertError, PoisonRequest, in_words
 from neuronbert.runner.batching import Batcher, BatchInFlight, NextBatch
 from neuronbert.runner.counters import Statistics
 from neuronbert.runner.deadlines import Deadlines
@@ -132,7 +132,7 @@ class OpenRequests:
             request.future.deliver_error(error, partial(self._callback_raised, request))
 
     def _callback_raised(self, request: Request, error: BaseException) -> None:
-        why = f"{type(error).__name__}: {error}"
+        why = in_words(error)
         self._report("callback_raised", request=request.id, why=why, traceback=traceback_text(error))
 
     def fail_all(self, error: NeuronBertError) -> int:

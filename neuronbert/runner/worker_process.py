@@ -17,7 +17,7 @@ from typing import List, NoReturn, Optional, Union
 
 from neuronbert.artifact.manifest import load_same_artifact
 from neuronbert.backends.base import Session
-from neuronbert.errors import BackendFailed, NeuronBertError
+from neuronbert.errors import BackendFailed, NeuronBertError, in_words
 from neuronbert.runner.frames import packed, receive_blocking
 from neuronbert.runner.messages import (
     BatchDone,
@@ -143,5 +143,4 @@ def _sendable(error: BaseException) -> NeuronBertError:
     """One of our own errors as it is; any other in words, because the runner may not be able to import its class."""
     if isinstance(error, NeuronBertError):
         return error
-    words = "".join(traceback.format_exception_only(type(error), error)).strip()  # str() of it may raise
-    return BackendFailed(words, hint="neuronbert doctor")
+    return BackendFailed(in_words(error), hint="neuronbert doctor")

@@ -200,7 +200,14 @@ def test_a_document_that_is_too_long_is_refused_by_itself(runner, texts, expecte
     assert runner.submit(*texts[0]).result(30) == expected[0]
 
 
-@pytest.mark.parametrize("error", [ZeroDivisionError("oops"), SystemExit(3), KeyboardInterrupt(), GeneratorExit()])
+class Unprintable(Exception):
+    def __str__(self):
+        raise ValueError("no words")
+
+
+@pytest.mark.parametrize(
+    "error", [ZeroDivisionError("oops"), SystemExit(3), KeyboardInterrupt(), GeneratorExit(), Unprintable()]
+)
 def test_what_a_callback_raises_is_an_event_and_hurts_nobody(slow_artifact, texts, error, caplog):
     def fail(_):
         raise error
@@ -392,13 +399,17 @@ def test_closing_again_from_any_thread(echo_artifact):
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_a_bug_of_the_runner_itself_is_told_to_everybody(slow_artifact, monkeypatch):
+    may_fail = threading.Event()
+
     def fail(*_):
+        may_fail.wait(30)
         raise ZeroDivisionError("a bug")
 
     runner = Runner(slow_artifact, workers=1)
+    monkeypatch.setattr(runner._dispatcher._scheduler, "dispatch", fail)
     waiting = runner.submit("Who?", "It was me.")
     waiting.add_done_callback(lambda _: runner.submit("Who?", "It was me."))  # is told too
-    monkeypatch.setattr(runner._dispatcher._scheduler, "dispatch", fail)
+    may_fail.set()
     with pytest.raises(BackendFailed, match="the runner itself failed: ZeroDivisionError: a bug"):
         waiting.result(30)
     raised = wait_until(lambda: [event for event in runner.events if event["event"] == "callback_raised"])

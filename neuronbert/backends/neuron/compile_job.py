@@ -27,7 +27,7 @@ from neuronbert.backends.neuron.failures import COMPILER_FAILURES, explained
 from neuronbert.backends.neuron.tracing import CompileReport, report_of, trace
 from neuronbert.backends.tracing import example_inputs
 from neuronbert.checkpoint.families import family_of, head_at, size_of
-from neuronbert.errors import BackendFailed, quoted
+from neuronbert.errors import BackendFailed, in_words, quoted
 from neuronbert.hardware.libraries import optional_imports
 from neuronbert.hardware.own_places import locked, own_folder
 from neuronbert.hardware.untrusted import sha256_of
@@ -230,7 +230,7 @@ def main(arguments: Sequence[str]) -> int:
     except Exception as error:
         traceback.print_exc()
         sys.stderr.flush()
-        message = f"{type(error).__name__}: {error}"
+        message = in_words(error)
         own_logs = [_last_lines(path) for path in _compiler_logs(job / "work")]
         reasons = [*_compiler_reasons(_tail(job / LOG, 100_000)), *own_logs]
         (job / "error.txt").write_text("\n".join([*reasons, message]), encoding="utf-8")

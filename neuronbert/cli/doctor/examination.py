@@ -6,6 +6,7 @@ from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence
 from neuronbert.cli.doctor import machine_checks, neuron_checks
 from neuronbert.cli.doctor.facts import ENGINES, Facts, gather
 from neuronbert.cli.doctor.machine_checks import FAIL, OK, WARN, Check
+from neuronbert.errors import in_words
 
 CheckFunction = Callable[[Facts], Check]
 
@@ -46,7 +47,7 @@ def examine(facts: Optional[Facts] = None) -> Examination:
         try:
             facts = gather()
         except Exception as error:
-            broken = Check("machine", FAIL, f"could not be looked at: {type(error).__name__}: {error}")
+            broken = Check("machine", FAIL, f"could not be looked at: {in_words(error)}")
             return Examination([broken], None)
     return Examination([_checked(name, check, facts) for name, check in CHECKS.items()], facts)
 
@@ -68,4 +69,4 @@ def _checked(name: str, check: CheckFunction, facts: Facts) -> Check:
     try:
         return check(facts)
     except Exception as error:
-        return Check(name, WARN, f"could not be examined: {type(error).__name__}: {error}")
+        return Check(name, WARN, f"could not be examined: {in_words(error)}")
