@@ -253,7 +253,7 @@ class _Job:
                 result = task.decode(line.example, [outputs[index] for index in rows], line.options)
                 documents.append(result_of(task, line, result))
             elif self._on_error == "skip":
-                skipped.append(SkippedLine(line.line.line_number, _in_words(error), line.line.id))
+                skipped.append(SkippedLine(line.line.line_number, _reason_of(error), line.line.id))
             else:
                 raise BackendFailed(
                     f"line {line.line.line_number}: {error.message}",
@@ -294,7 +294,7 @@ class _Job:
         }
 
 
-def _in_words(error: NeuronBertError) -> str:
+def _reason_of(error: NeuronBertError) -> str:
     """Why a line has no result, for the output: the same words in every run."""
     if isinstance(error, PoisonRequest):  # which numbers the request, and the workers that died
         return "the workers that read it died"
