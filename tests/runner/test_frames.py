@@ -3,7 +3,7 @@ import threading
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from neuronbert.runner.frames import Channel, packed, receive_blocking
@@ -17,13 +17,21 @@ def received(channel, count):
 
 
 @given(st.lists(st.binary(max_size=300), min_size=1, max_size=8), st.integers(1, 64))
+@example([bytes(300)] * 8, 1)
 def test_messages_arrive_whole_however_they_are_cut(messages, piece):
     mine, its = socket.socketpair()
     channel = Channel(mine)
     data = b"".join(map(packed, messages))
-    for first in range(0, len(data), piece):
-        its.sendall(data[first : first + piece])
+
+    def send() -> None:
+        for first in range(0, len(data), piece):
+            its.sendall(data[first : first + piece])
+
+    # A socket holds a few hundred small pieces that nobody has read: the kernel counts some 700 bytes for each.
+    sender = threading.Thread(target=send)
+    sender.start()
     assert received(channel, len(messages)) == messages
+    sender.join()
     its.close()
     assert channel.receive() is None
     channel.close()
