@@ -231,11 +231,11 @@ def _refuse_odd_values(document: Dict[str, Any]) -> None:
 
 
 def _object(pairs: List[Tuple[str, Any]]) -> Dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        names = [name for name, _ in pairs]
-        # Of two values, one reader takes the first and another the last.
-        raise ValueError(f"it has {shown(next(name for name in names if names.count(name) > 1))} twice")
+    found: Dict[str, Any] = {}
+    for name, value in pairs:
+        if name in found:  # of two values, one reader takes the first and another the last
+            raise ValueError(f"it has {shown(name)} twice")
+        found[name] = value
     return found
 
 

@@ -127,6 +127,24 @@ def test_json_that_one_reader_takes_and_another_does_not_is_refused(raw, message
         json_object(raw, "file.json", REFUSAL)
 
 
+class CountedName(str):
+    """A name that counts how often any is compared with another."""
+
+    compared = 0
+    __hash__ = str.__hash__
+
+    def __eq__(self, other: object) -> bool:
+        CountedName.compared += 1
+        return str.__eq__(self, other)
+
+
+def test_a_name_that_is_there_twice_is_found_in_one_pass():
+    names = [CountedName(number) for number in (*range(1000), 999)]
+    with pytest.raises(ValueError, match="'999' twice"):
+        untrusted._object([(name, None) for name in names])
+    assert CountedName.compared <= len(names)
+
+
 @pytest.mark.parametrize(
     "value", [{"a": "\U0001f600 \\ud800"}, {"a": 10**309}, {"a": -1e308, "b": [[[]]] * 100}, {}, {"": {"": ""}}]
 )
