@@ -9,8 +9,15 @@ import tokenizers
 
 from neuronbert.checkpoint.config import read_config, refuse_malformed
 from neuronbert.checkpoint.families import Config, family_like, usable_positions
-from neuronbert.checkpoint.tokenizer_files import DAMAGED, SETTINGS, TOKENIZER_BYTES, Settings, tokenizer_errors
-from neuronbert.errors import CheckpointError
+from neuronbert.checkpoint.tokenizer_files import (
+    DAMAGED,
+    SETTINGS,
+    TOKENIZER_BYTES,
+    Settings,
+    library_errors,
+    tokenizer_errors,
+)
+from neuronbert.errors import CheckpointError, InputError, shown_value
 from neuronbert.hardware.untrusted import document_of, read_optional
 
 _SAVE_AGAIN = (
@@ -107,16 +114,40 @@ class Tokenizer:
             )
 
     def encode(self, texts: Sequence[str]) -> List[tokenizers.Encoding]:
-        """Encode each text by itself, without special tokens; offsets count characters of the text given."""
+        """Encode each text by itself, without special tokens; offsets count characters of the text given.
+
+        InputError for a text that the tokenizer cannot encode, as one without its unknown token cannot a new word.
+        """
         texts = [_encodable(text) for text in texts]
         if len(texts) < self.few_texts:
-            return [self.backend.encode(text, add_special_tokens=False) for text in texts]
-        return self.backend.encode_batch(texts, add_special_tokens=False)
+            return list(map(self._encode_alone, texts))
+        with library_errors(lambda reason: self._one_at_fault(texts, reason)):
+            return self.backend.encode_batch(texts, add_special_tokens=False)
+
+    def _encode_alone(self, text: str) -> tokenizers.Encoding:
+        with library_errors(lambda reason: _cannot_encode(shown_value(text), reason)):
+            return self.backend.encode(text, add_special_tokens=False)
+
+    def _one_at_fault(self, texts: Sequence[str], reason: BaseException) -> InputError:
+        """The error of the first of ``texts`` that cannot be encoded, which were encoded together and failed."""
+        for text in texts:
+            try:
+                self._encode_alone(text)
+            except InputError as error:
+                return error
+        return _cannot_encode(f"one of {len(texts):,} texts", reason)
 
     def limit_length(self, tokens: int) -> None:
         """Keep rows to ``tokens`` at most, as if the model had no more positions: the longest of its static shapes."""
         self.max_length = min(tokens, self.max_length or tokens)
         self.max_positions = min(tokens, self.max_positions or tokens)
+
+
+def _cannot_encode(what: str, reason: BaseException) -> InputError:
+    return InputError(
+        f"the checkpoint's tokenizer cannot encode {what}: {reason}",
+        hint="its files are damaged: fetch them again from where the checkpoint came from, and compile again",
+    )
 
 
 def _encodable(text: str) -> str:

@@ -6,9 +6,9 @@ Needs the ``tokenizers`` library, neither torch nor transformers.
 import json
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Dict, Iterator, List, Mapping, Tuple
+from typing import TYPE_CHECKING, Any, Callable, Dict, Iterator, List, Mapping, Tuple
 
-from neuronbert.errors import CheckpointError
+from neuronbert.errors import CheckpointError, NeuronBertError
 from neuronbert.hardware.schema import FLAG, TEXT, Form, Schema, object_of, record, whole
 from neuronbert.hardware.untrusted import MEBIBYTE, Refusal, document_of, read_optional
 
@@ -113,15 +113,23 @@ def tokenizer_errors(what: str, hint: str = _FETCH_AGAIN) -> Iterator[None]:
     """Turn whatever ``tokenizers`` raises inside the block into a CheckpointError about ``what``."""
     from tokenizers import __version__
 
+    message = f"{what} cannot be read by tokenizers {__version__}"
+    with library_errors(lambda reason: CheckpointError(f"{message}: {reason}", hint=hint)):
+        yield
+
+
+@contextmanager
+def library_errors(error_of: Callable[[BaseException], NeuronBertError]) -> Iterator[None]:
+    """Turn whatever ``tokenizers`` raises inside the block into the error that is made of it; ours pass through."""
     try:
         yield
-    except CheckpointError:
+    except NeuronBertError:
         raise
     except BaseException as error:
         # It raises plain Exception, and where it panics a class of its own below BaseException.
         if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
             raise
-        raise CheckpointError(f"{what} cannot be read by tokenizers {__version__}: {error}", hint=hint) from error
+        raise error_of(error) from error
 
 
 def uses_token_types(files: Mapping[str, bytes]) -> bool:

@@ -1,0 +1,60 @@
+"""A tokenizer encodes every text, or says of which text and why it cannot."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tiny_checkpoints import write_vocabulary
+
+from neuronbert.checkpoint.tokenizer import Tokenizer
+from neuronbert.checkpoint.tokenizer_files import read_tokenizer
+from neuronbert.engine.lines import prepare_lines
+from neuronbert.errors import InputError
+from neuronbert.tasks.base import option_kinds, options_of
+from neuronbert.tasks.question_answering import task as question_answering
+from neuronbert.tasks.question_answering.lines import question_line
+
+SOUND, STRANGE = "the nice puppet", "the \u2603"
+
+
+@pytest.fixture(params=["each text alone", "all texts together"])
+def damaged(tmp_path: Path, request: Any) -> Tokenizer:
+    """One whose unknown token is not in its vocabulary: it raises where a text has a new word."""
+    write_vocabulary(tmp_path, "bert")
+    files = read_tokenizer(tmp_path, "bert", 64)
+    described = json.loads(files["tokenizer.json"])
+    described["model"]["unk_token"] = "[NOPE]"
+    tokenizer = Tokenizer.from_bytes(json.dumps(described).encode(), files["tokenizer_config.json"])
+    tokenizer.few_texts = 1_000 if request.param == "each text alone" else 0
+    return tokenizer
+
+
+def test_a_text_that_cannot_be_encoded_is_named(damaged: Tokenizer) -> None:
+    assert len(damaged.encode([SOUND, SOUND, "a"])) == 3
+    with pytest.raises(InputError, match="tokenizer cannot encode 'the \u2603': .*UNK") as caught:
+        damaged.encode([SOUND, STRANGE, "a"])
+    assert caught.value.hint is not None and "fetch them again" in caught.value.hint
+
+
+def test_a_failure_that_no_single_text_repeats_is_an_error_too(damaged: Tokenizer) -> None:
+    class Moody:
+        def encode(self, text: str, add_special_tokens: bool) -> str:
+            return text
+
+        def encode_batch(self, texts: Any, add_special_tokens: bool) -> None:
+            raise Exception("no threads")
+
+    damaged.backend, damaged.few_texts = Moody(), 0
+    with pytest.raises(InputError, match="cannot encode one of 2 texts: no threads"):
+        damaged.encode(["a", "b"])
+
+
+def test_a_line_that_cannot_be_encoded_is_skipped_alone(damaged: Tokenizer) -> None:
+    lines = [question_line("the", context) + "\n" for context in (SOUND, STRANGE, SOUND)]
+    options = options_of(option_kinds(question_answering), {})
+    prepared, skipped = prepare_lines(question_answering, damaged, lines, *options, on_error="skip")
+    assert [line.line.line_number for line in prepared] == [1, 3]
+    assert [line.line_number for line in skipped] == [2] and "cannot encode" in skipped[0].reason
+    with pytest.raises(InputError, match="^line 2: .*cannot encode"):
+        prepare_lines(question_answering, damaged, lines, *options)
