@@ -10,10 +10,13 @@ from neuronbert.errors import InputError
 
 ArrayLike = Any  # a numpy array, lists, or a torch tensor
 
+LARGEST_ID = np.iinfo(np.int64).max  # a larger one would become negative
+
 
 def encoded_batch(input_ids: ArrayLike, attention_mask: ArrayLike = None, token_type_ids: ArrayLike = None) -> Batch:
-    """A Batch of what the caller tokenised, int [rows, tokens] each; InputError for shapes that differ.
+    """A Batch of what the caller tokenised, int64 [rows, tokens] each; InputError for shapes that differ.
 
+    It shares no memory with what was given: the runner's batches wait, and the caller may fill its arrays anew.
     Without a mask every token counts; without token types all are 0.
     """
     ids = _matrix("input_ids", input_ids)
@@ -61,4 +64,6 @@ def _matrix(name: str, value: ArrayLike) -> np.ndarray:
             f"{name} must be whole numbers of shape [rows, tokens], not {array.dtype} of shape {array.shape}",
             hint="tokenizer(..., return_tensors='np'), or add the batch dimension: ids[None, :]",
         )
-    return np.ascontiguousarray(array, dtype=np.int64)
+    if array.dtype.kind == "u" and array.max() > LARGEST_ID:
+        raise InputError(f"{name} holds {array.max()}, more than any model has", hint="the checkpoint's tokenizer")
+    return np.array(array, dtype=np.int64, order="C")

@@ -43,6 +43,7 @@ def test_padding_does_not_change_a_row(model):
     [
         (([[10**7]],), "input_ids holds 10000000"),
         (([[-5]],), "input_ids holds -5"),
+        ((np.array([[2**63]], np.uint64),), "input_ids holds 9223372036854775808"),
         (([[1]], [[2]]), "attention_mask holds 2"),
         (([[1]], [[1]], [[7]]), "token_type_ids holds 7"),
         (([[1, 2]], [[1]]), "differ in shape"),

@@ -44,6 +44,17 @@ def test_a_question_has_the_answer_of_the_pipeline(runner, texts, expected):
     assert [future.result(30) for future in futures] == expected[:20]
 
 
+def test_rows_that_wait_are_those_that_were_submitted(slow_artifact):
+    with Runner(slow_artifact, workers=1, threads=1) as runner:
+        expected = runner.submit_encoded(ENCODED).result(30)
+        mine = ENCODED.copy()
+        runner.submit("Who?", "Jim Henson")  # the worker is at it for 0.2 s
+        futures = [runner.submit_encoded(mine), runner.submit_together(Batch(mine, mine * 0 + 1, mine * 0))]
+        mine[:] = 2000
+        np.testing.assert_array_equal(futures[0].result(30).start_logits, expected.start_logits)
+        np.testing.assert_array_equal(futures[1].result(30)["start_logits"], expected.start_logits)
+
+
 def test_map_keeps_the_order_over_many_windows(runner, texts, expected):
     assert list(runner.map(texts)) == expected
 
