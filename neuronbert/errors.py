@@ -29,14 +29,18 @@ class NeuronBertError(Exception):
 
     def at(self, place: str) -> "NeuronBertError":
         """The same error with the place of what was wrong in front."""
-        return type(self)(f"{place}: {self.message}", hint=self.hint)
+        moved = self.again()
+        moved.message = f"{place}: {self.message}"
+        moved.args = (moved.message,)
+        return moved
 
     def again(self) -> "NeuronBertError":
         """The same error for somebody else: one that is raised again keeps all that it was raised through before."""
         return copy.copy(self)
 
     def __reduce__(self) -> Tuple[Any, ...]:
-        return _rebuild, (type(self), self.message, self.hint)
+        # With all that a class adds to it: its constructor knows message and hint only.
+        return _rebuild, (type(self), self.message, self.hint), self.__dict__
 
 
 def _rebuild(kind: Type[NeuronBertError], message: str, hint: Optional[str]) -> NeuronBertError:

@@ -1,6 +1,7 @@
 """The values of options: each becomes a plain Python value, or a UsageError that names the option and the value."""
 
 import math
+import pickle
 from decimal import Decimal
 
 import numpy as np
@@ -13,6 +14,7 @@ from neuronbert.artifact.manifest import load_artifact
 from neuronbert.errors import (
     LARGEST_COUNT,
     NeuronBertError,
+    Overloaded,
     UsageError,
     above_zero,
     as_real,
@@ -98,3 +100,12 @@ def test_an_error_whose_message_raises_has_words_too():
             raise ValueError
 
     assert in_words(Unprintable()) == "Unprintable: (its message cannot be made: ValueError)"
+
+
+def test_an_error_keeps_what_its_class_adds_wherever_it_goes():
+    full = Overloaded("the queue is full", hint="ask again later", wait_s=2.5)
+    for copied in (pickle.loads(pickle.dumps(full)), full.again(), full.at("inputs[7]")):
+        assert type(copied) is Overloaded and copied is not full
+        assert (copied.wait_s, copied.hint) == (2.5, "ask again later")
+    assert str(pickle.loads(pickle.dumps(full))) == str(full.again()) == str(full)
+    assert full.at("inputs[7]").args == ("inputs[7]: the queue is full",)
