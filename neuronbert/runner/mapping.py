@@ -3,7 +3,7 @@
 import itertools
 from collections import deque
 from concurrent.futures import CancelledError, Future
-from typing import Any, Deque, Iterator, List
+from typing import Any, Deque, Iterator, List, Optional
 
 from neuronbert.errors import InputError, NeuronBertError
 from neuronbert.runner.admission import Admission
@@ -25,16 +25,19 @@ class InputMapping:
         self._most_waiting = most_waiting
 
     def results(self, source: Iterator[Input], on_error: str) -> Iterator[Any]:
-        """The result of each input, or its error, which is raised or yielded."""
+        """The result of each input, or its error, raised or yielded; after them what ``source`` raises."""
         waiting: Deque[AnyFuture] = deque()
+        inputs = _UntilItRaises(source)
         try:
-            for future in self._futures(source):
+            for future in self._futures(iter(inputs)):
                 waiting.append(future)
                 # As many as may wait: more would only be kept here instead of in the queue.
                 while len(waiting) > self._most_waiting or (waiting and waiting[0].done()):
                     yield _outcome(waiting.popleft(), on_error)
             while waiting:
                 yield _outcome(waiting.popleft(), on_error)
+            if inputs.error is not None:
+                raise inputs.error
         finally:
             if not self._admission.is_elsewhere:  # a fork has no part in them
                 for future in waiting:
@@ -57,6 +60,20 @@ class InputMapping:
                     yield _failed(error.at(place_in(number)))
                     continue
                 yield request.future
+
+
+class _UntilItRaises:
+    """Inputs up to the one in whose place their source raises ``error``."""
+
+    def __init__(self, source: Iterator[Input]):
+        self.error: Optional[Exception] = None
+        self._source = source
+
+    def __iter__(self) -> Iterator[Input]:
+        try:
+            yield from self._source
+        except Exception as error:
+            self.error = error
 
 
 def _failed(error: NeuronBertError) -> AnyFuture:

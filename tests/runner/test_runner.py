@@ -68,6 +68,20 @@ def test_map_takes_no_more_than_fits_the_queue(echo_artifact, texts):
         results.close()
 
 
+@pytest.mark.parametrize("on_error", ["raise", "yield"])
+@pytest.mark.parametrize("before", [0, 5, 32, 37])
+def test_map_gives_the_results_before_its_source_raises(runner, texts, expected, before, on_error):
+    def broken_source():
+        yield from texts[:before]
+        raise InputError("the file is broken here")
+
+    found = []
+    with pytest.raises(InputError, match="^the file is broken here$"):
+        for result in runner.map(broken_source(), on_error=on_error):
+            found.append(result)
+    assert found == expected[:before]
+
+
 def test_several_answers_and_options(runner, texts, echo_artifact):
     found = runner.submit(*texts[1], top_k=3, max_answer_len=4, breakdown=False).result(30)
     assert len(found) == 3
