@@ -12,6 +12,7 @@ from neuronbert.runner.dispatcher import Dispatcher
 from neuronbert.runner.futures import waits_for_itself
 from neuronbert.runner.inbox import Accept, Cancel
 from neuronbert.runner.requests import Request, now_s
+from neuronbert.runner.room import Ticket
 
 
 class Admission:
@@ -79,24 +80,26 @@ class Admission:
             if self._statistics.would_be_late(request.deadline - now_s(), request.size):
                 raise self._overloaded(f"{request.size} windows more are too many for timeout_s={timeout_s:.3g}")
         request.future.runner_thread = self._dispatcher.thread
-        self._enter(request, wait)
+        ticket = Ticket(request.size)
         try:
+            self._enter(ticket, wait)
             request.accepted = request.since = now_s()
             request.future.add_done_callback(functools.partial(self._cancelled, request))
             self._statistics.accepted()
             self._dispatcher.inbox.put(Accept(request))
         except BaseException:  # Ctrl-C: whoever asked has no future, whether or not the runner has the request by now
             request.future.cancel()
-            self._dispatcher.inbox.put(Cancel(request))
+            if ticket.is_in:
+                self._dispatcher.inbox.put(Cancel(request))
             raise
         finally:
             self._dispatcher.sweep()
 
-    def _enter(self, request: Request, wait: bool) -> None:
+    def _enter(self, ticket: Ticket, wait: bool) -> None:
         room = self._statistics.room
-        if not wait and not room.enter(request.size):
+        if not wait and not room.enter(ticket):
             raise self._overloaded("the queue is full")
-        if wait and not room.wait_and_enter(request.size, self._has_closed):
+        if wait and not room.wait_and_enter(ticket, self._has_closed):
             raise RunnerClosed("the runner was closed while this request waited for its place in the queue")
 
     def _has_closed(self) -> bool:

@@ -1,6 +1,7 @@
 """The futures that the runner gives out, for requests.py: what a callback of theirs raises does not end the runner."""
 
 import functools
+import operator
 import threading
 from concurrent.futures import Future, InvalidStateError
 from typing import TYPE_CHECKING, Any, Callable, NoReturn, Optional
@@ -15,6 +16,17 @@ else:
 Report = Callable[[BaseException], None]
 
 
+class _Condition(threading.Condition):
+    """One whose ``with`` is C code, looked up before the lock is taken: Ctrl-C inside it cannot leave the lock taken.
+
+    ``threading.Condition.__enter__`` is Python code: interrupted after the lock is taken and before ``with`` has begun,
+    it leaves a lock for which the runner's thread would wait for ever.
+    """
+
+    __enter__ = property(operator.attrgetter("_lock.__enter__"))  # type: ignore[assignment]
+    __exit__ = property(operator.attrgetter("_lock.__exit__"))  # type: ignore[assignment]
+
+
 class RunnerFuture(AnyFuture):
     """A future whose callbacks are called in the runner's thread, one after the other, whatever one of them raises.
 
@@ -24,6 +36,7 @@ class RunnerFuture(AnyFuture):
 
     def __init__(self) -> None:
         super().__init__()
+        self._condition = _Condition()
         self._is_wanted: Optional[bool] = None  # decided by ``begin``
         self._deliverer: Optional[threading.Thread] = None  # the thread that gives the outcome
         self._report: Report = _raise

@@ -4,6 +4,7 @@ import signal
 import pytest
 
 from neuronbert.runner.counters import RoundTrip, Statistics
+from neuronbert.runner.room import Ticket
 
 
 def test_the_predicted_wait_is_the_queue_at_the_pace_of_a_backlog():
@@ -11,7 +12,7 @@ def test_the_predicted_wait_is_the_queue_at_the_pace_of_a_backlog():
     assert statistics.predicted_wait_s() is None
     for number in range(200):
         statistics.batch_done(number * 0.01, rows=5, device_s=0.02, backlog=True)
-    statistics.room.enter(50)
+    statistics.room.enter(Ticket(50))
     assert statistics.predicted_wait_s() == pytest.approx(50 * 0.01 / 5, rel=0.01)
 
 
@@ -19,7 +20,7 @@ def test_a_pause_without_work_is_no_pace():
     statistics = Statistics(max_queue=100)
     for number in range(100):
         statistics.batch_done(number * 10.0, rows=1, device_s=0.02, backlog=False)
-    statistics.room.enter(1)
+    statistics.room.enter(Ticket(1))
     assert statistics.predicted_wait_s() == pytest.approx(0.02)
 
 
@@ -34,7 +35,7 @@ def test_the_time_without_a_worker_is_no_pace_but_many_slow_batches_are():
 
     for _ in range(100):
         done(0.01)
-    statistics.room.enter(100)
+    statistics.room.enter(Ticket(100))
     done(30.0)  # the only worker had died
     assert statistics.predicted_wait_s() < 0.15
     assert not statistics.would_be_late(1.0)
@@ -90,7 +91,7 @@ def test_late_is_what_has_a_queue_before_it_that_is_too_long():
         statistics.batch_done(number * 0.01, rows=5, device_s=0.02, backlog=True)
         statistics.round_trip.add(0.03)
     assert not statistics.would_be_late(0.001)  # nothing waits: only trying tells
-    statistics.room.enter(50)
+    statistics.room.enter(Ticket(50))
     assert statistics.would_be_late(0.12) and not statistics.would_be_late(0.14)
     assert statistics.would_be_late(0.14, rows=10)  # its last row has the others before it
 

@@ -1,7 +1,9 @@
 import threading
-from concurrent.futures import CancelledError, InvalidStateError, wait
+from concurrent.futures import CancelledError, InvalidStateError, TimeoutError, wait
+from contextlib import suppress
 
 import pytest
+from interrupts import each_interrupt
 
 from neuronbert.errors import UsageError
 from neuronbert.runner.futures import RunnerFuture
@@ -53,3 +55,34 @@ def test_the_runners_thread_does_not_wait_for_itself():
     future.begin()
     future.deliver(7, report=print)
     assert (future.result(), future.exception()) == (7, None)
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda future: future.result(0),
+        lambda future: future.exception(0),
+        lambda future: future.done(),
+        lambda future: future.cancel(),
+        lambda future: future.add_done_callback(print),
+    ],
+    ids=["result", "exception", "done", "cancel", "add_done_callback"],
+)
+def test_whoever_is_interrupted_does_not_keep_the_runners_thread_waiting(ask):
+    def prepare():
+        future = RunnerFuture()
+
+        def do():
+            with suppress(TimeoutError):
+                ask(future)
+
+        return future, do
+
+    interrupts = 0
+    for future in each_interrupt(prepare):
+        runners_thread = threading.Thread(target=future.begin, daemon=True)
+        runners_thread.start()
+        runners_thread.join(30.0)
+        assert not runners_thread.is_alive()
+        interrupts += 1
+    assert interrupts

@@ -8,6 +8,7 @@ from neuronbert.runner.batching import Batcher, BatchInFlight, BatchSize
 from neuronbert.runner.counters import Statistics
 from neuronbert.runner.open_requests import OpenRequests
 from neuronbert.runner.requests import Request, Row, now_s
+from neuronbert.runner.room import Ticket
 from neuronbert.runner.suspicion import MAX_DEATHS, Doer
 
 
@@ -32,7 +33,7 @@ def asked(number, finish=len, rows=1, **more):
 def let_in(requests, *new):
     """As admission does."""
     for request in new:
-        assert requests._statistics.room.enter(request.size)
+        assert requests._statistics.room.enter(Ticket(request.size))
         requests.accept(request)
 
 

@@ -9,6 +9,7 @@ from concurrent.futures import CancelledError, Future, InvalidStateError, Thread
 import numpy as np
 import pytest
 from echo_files import with_echo
+from interrupts import each_interrupt
 from processes import is_running, open_descriptors, wait_until
 
 from neuronbert import NeuronBertForQuestionAnswering, Runner
@@ -116,6 +117,18 @@ def test_cancelling_a_task_while_it_is_tokenised_cancels_the_request(runner, tex
     monkeypatch.setattr(runner, "submit", slowly)
     asyncio.run(ask())
     assert asked[0].cancelled()
+
+
+def test_an_interrupt_in_submit_costs_no_place_and_stops_nobody(echo_artifact, texts):
+    runner = Runner(echo_artifact, workers=1)  # not in a with block, which would wait for a thread that hangs
+    runner.submit(*texts[0]).result(30)  # the first takes longer: from now on each makes the same calls
+    before = runner.stats()["requests"]["submitted"]
+    for _ in each_interrupt(lambda: (None, lambda: runner.submit(*texts[0]))):
+        pass
+    assert runner.stats()["requests"]["submitted"] > before + 1  # it was interrupted behind the door, too
+    assert runner.submit(*texts[0]).result(30)
+    wait_until(lambda: runner.stats()["queue"]["rows"] == 0)
+    runner.close()
 
 
 @pytest.mark.parametrize("rows", [1, 2, 8, 11])

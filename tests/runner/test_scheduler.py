@@ -13,6 +13,7 @@ from neuronbert.runner.counters import Statistics
 from neuronbert.runner.messages import BatchDone, BatchFailed
 from neuronbert.runner.open_requests import OpenRequests
 from neuronbert.runner.requests import WHOLE_BATCH, Request, Row, now_s
+from neuronbert.runner.room import Ticket
 from neuronbert.runner.scheduler import Scheduler
 from neuronbert.runner.settings import Settings
 from neuronbert.runner.supervision import READY, WAITING, WorkerHandle, WorkerPlace
@@ -87,7 +88,7 @@ class Runner:
         else:
             request = Request(number, [Row(ids, np.zeros_like(ids)) for ids in arrays], list, now_s())
         request.accepted = request.since = now_s()
-        assert self.statistics.room.enter(request.size)
+        assert self.statistics.room.enter(Ticket(request.size))
         self.asked.append((request, arrays if not whole else [request.batch.input_ids]))
         self.requests.accept(request)
         self.scheduler.dispatch(now_s())
