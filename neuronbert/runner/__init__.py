@@ -7,7 +7,8 @@ admission           lets a request into the queue, or refuses it
 room                how many rows may wait, and who is let in next
 mapping             many inputs in their order
 requests            what was asked, and where its time went
-futures             what callers hold of it; their callbacks cannot end the runner
+futures             what callers hold of it
+callbacks           calls the users' functions in the runner's thread, which they cannot end
 placement           which cores and threads each worker gets
 settings            what the runner's thread is told when it is made
 dispatcher          that thread's loop: inbox, sockets, clock, the end

@@ -8,6 +8,7 @@ from collections import deque
 from typing import Any, Callable, Deque, Dict, Iterator, Optional, Protocol
 
 from neuronbert.errors import UsageError, in_words, shown_value
+from neuronbert.runner.callbacks import call_guarded
 
 Event = Dict[str, Any]  # "event", "at" (Unix time in seconds) and the facts
 Listener = Callable[[Event], None]
@@ -44,10 +45,11 @@ class Events:
         self._last.append(record)
         log.log(logging.WARNING if event in _WARNINGS else logging.INFO, "%s", json.dumps(record, default=str))
         if self._listener is not None:
-            try:
-                self._listener(record)
-            except BaseException:  # sys.exit() too: it would end the runner, not the process
-                log.exception("a listener of the runner's events raised")
+            call_guarded(self._listener, record, _log_listener)
+
+
+def _log_listener(error: BaseException) -> None:
+    log.error("a listener of the runner's events raised", exc_info=error)
 
 
 def traceback_text(error: BaseException) -> str:

@@ -7,6 +7,7 @@ from concurrent.futures import Future, InvalidStateError
 from typing import TYPE_CHECKING, Any, Callable, NoReturn, Optional
 
 from neuronbert.errors import UsageError
+from neuronbert.runner.callbacks import call_guarded
 
 if TYPE_CHECKING:
     AnyFuture = Future[Any]
@@ -66,12 +67,10 @@ class RunnerFuture(AnyFuture):
         super().add_done_callback(functools.partial(self._call, fn))
 
     def _call(self, fn: Callable[[AnyFuture], object], future: AnyFuture) -> None:
-        try:
+        if self._deliverer is threading.current_thread():
+            call_guarded(fn, future, self._report)
+        else:
             fn(future)
-        except BaseException as error:
-            if self._deliverer is not threading.current_thread():
-                raise
-            self._report(error)
 
     def result(self, timeout: Optional[float] = None) -> Any:
         """As of any future; UsageError in the runner's thread if it is not done."""

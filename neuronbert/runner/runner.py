@@ -60,7 +60,8 @@ class Runner:
     ``sys.exit()`` too, is the event "callback_raised", and the runner goes on. One may ``submit``; one that waits for
     the runner (``result`` of what is not done, ``map``, ``submit_together``, ``close``) would wait for itself, and gets
     a UsageError.
-    After ``os.fork`` a runner is its parent's: whatever the child asks of it raises RunnerClosed.
+    After ``os.fork`` a runner is its parent's: whatever the child asks of it raises RunnerClosed. One that is forked in
+    a callback ends where the callback does.
     Raises what keeps a worker from starting (ArtifactError, BackendUnavailable, ...), and UsageError for options.
     """
 

@@ -116,3 +116,52 @@ def test_a_callback_that_ends_the_process_takes_the_workers_with_it(echo_copy):
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, timeout=120)
     assert done.returncode == 7
     wait_until(lambda: not os.path.exists(f"/proc/{int(done.stdout)}"))
+
+
+FORK_IN_CALLBACK = """
+    ways = {"exit": lambda: sys.exit(5), "say": lambda: sys.exit("bye"), "return": int, "raise": lambda: 1 / 0}
+    children = {}
+
+    def fork_and(way):
+        pid = os.fork()
+        if pid == 0:
+            ways[way]()
+        else:
+            children[way] = pid
+
+    def code(way):
+        pid, end = children.pop(way), time.monotonic() + 30
+        while time.monotonic() < end:
+            done, status = os.waitpid(pid, os.WNOHANG)
+            if done:
+                return os.WEXITSTATUS(status)
+            time.sleep(0.01)
+        os.kill(pid, signal.SIGKILL)
+        return "it did not end"
+
+    def listener(event):
+        if event["event"] == "ready":
+            fork_and("exit")
+
+    codes = {}
+    with Runner(sys.argv[1], workers=1, on_event=listener) as runner:
+        codes["listener"] = code("exit")
+        futures = [runner.submit("Who?", f"It was {number}.") for number in range(200)]
+        for way in ways:
+            future = runner.submit("Who?", "It was me.")
+            future.add_done_callback(lambda _, way=way: fork_and(way))
+            futures.append(future)
+        answered = [bool(future.result(30)) for future in futures]
+        while len(children) < len(ways):
+            time.sleep(0.01)
+        codes.update((way, code(way)) for way in ways)
+        answered.append(bool(runner.submit("Who?", "It was me.").result(30)))
+        events = {event["event"] for event in runner.events}
+    print(json.dumps([codes, all(answered), sorted(events & {"died", "callback_raised"})]))
+"""
+
+
+def test_a_child_that_a_callback_forks_ends_with_it_and_is_no_second_runner(echo_copy):
+    artifact = with_echo(echo_copy, batch_s=0.05)  # time to add a callback before the answer
+    codes = {"listener": 5, "exit": 5, "say": 1, "return": 0, "raise": 1}
+    assert run(FORK_IN_CALLBACK, artifact.folder) == [codes, True, []]
