@@ -273,19 +273,27 @@ class _SpanLocator:
 
     def _word(self, position: int) -> Optional[Tuple[int, int]]:
         if position not in self.words:
-            self.words[position] = self._find_word(position)
+            self._find_word(position)
         return self.words[position]
 
-    def _find_word(self, position: int) -> Optional[Tuple[int, int]]:
-        """The characters of the word at ``position`` that this window shows; None when it shows none."""
-        word = self.context.token_to_word(position + self.shift)
-        tokens = None if word is None else self.context.word_to_tokens(word)
-        if tokens is None:
-            return None
-        first, stop = max(tokens[0], self.first), min(tokens[1], self.stop)
-        if first >= stop:
-            return None
-        return _characters(self.context, first)[0], _characters(self.context, stop - 1)[1]
+    def _find_word(self, position: int) -> None:
+        """Note the characters of the word at ``position`` that this window shows, for all its tokens; None for no word.
+
+        From token to token: Encoding.word_to_tokens reads the encoding from its beginning, for each word anew.
+        """
+        token, word_of = position + self.shift, self.context.token_to_word
+        word = word_of(token)
+        if word is None:
+            self.words[position] = None
+            return
+        first, stop = token, token + 1
+        while first > self.first and word_of(first - 1) == word:
+            first -= 1
+        while stop < self.stop and word_of(stop) == word:
+            stop += 1
+        characters = _characters(self.context, first)[0], _characters(self.context, stop - 1)[1]
+        for each in range(first, stop):
+            self.words[each - self.shift] = characters
 
     def _token(self, position: int) -> Tuple[int, int]:
         return _characters(self.context, position + self.shift)

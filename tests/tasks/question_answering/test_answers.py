@@ -11,7 +11,7 @@ from neuronbert_demo import FOLDER as DEMO
 
 from neuronbert.checkpoint.tokenizer import Tokenizer
 from neuronbert.errors import UsageError
-from neuronbert.tasks.question_answering.answers import AnswerOptions, best_spans, rank_answers
+from neuronbert.tasks.question_answering.answers import AnswerOptions, _SpanLocator, best_spans, rank_answers
 from neuronbert.tasks.question_answering.windows import WindowOptions, encode_examples
 
 TOKENIZER = Tokenizer.from_files(DEMO)
@@ -361,3 +361,48 @@ def test_logits_for_another_number_of_windows_are_refused():
     starts, ends = logits_of(example_, 0)
     with pytest.raises(ValueError, match=f"{len(starts)} windows need as many logits, got 1 for the start"):
         rank_answers(example_, starts[:1], ends)
+
+
+class CountedEncoding:
+    """An encoding that counts how often it is asked; only for what it has at hand, whatever its length."""
+
+    def __init__(self, encoding):
+        self.encoding, self.calls = encoding, 0
+
+    def token_to_word(self, token):
+        self.calls += 1
+        return self.encoding.token_to_word(token)
+
+    def token_to_chars(self, token):
+        self.calls += 1
+        return self.encoding.token_to_chars(token)
+
+
+@pytest.mark.parametrize("context", [CONTEXT * 40, "a" * 4000, "antidisestablishment" * 90 + " b " * 900])
+def test_a_long_context_is_read_once_per_window(context):
+    example_ = encode_examples(TOKENIZER, [("Who?", context)], WindowOptions(64, 20))[0]
+    counted = example_._replace(context_encoding=CountedEncoding(example_.context_encoding))
+    options = AnswerOptions(top_k=500, max_answer_len=64)
+    assert rank_answers(counted, *logits_of(example_, 1), options) == rank_answers(
+        example_, *logits_of(example_, 1), options
+    )
+    assert 0 < counted.context_encoding.calls <= 5 * sum(window.token_count for window in example_.windows)
+
+
+@given(
+    context=st.lists(st.sampled_from([*SPECIALS, "Henson's", "unbelievably", "\u00ad", "a\u0301b", "🙂"]), min_size=1),
+    space=st.sampled_from(["", " "]),
+    length=st.integers(16, 40),
+)
+def test_a_word_is_where_the_encoding_has_it(context, space, length):
+    example_ = encode_examples(TOKENIZER, [("Who?", space.join(context))], WindowOptions(length, 4))[0]
+    encoding = example_.context_encoding
+    for window in example_.windows:
+        locator = _SpanLocator(example_, window, align_to_words=True)
+        for token in range(window.first_token, window.first_token + window.token_count):
+            position = window.context_start + token - window.first_token
+            word = encoding.word_to_tokens(encoding.token_to_word(token))
+            first = max(word[0], window.first_token)
+            last = min(word[1], window.first_token + window.token_count) - 1
+            expected = encoding.token_to_chars(first)[0], encoding.token_to_chars(last)[1]
+            assert locator.characters(position, position) == expected
