@@ -13,9 +13,10 @@ from neuronbert.backends.base import ThroughputPlan
 from neuronbert.errors import BackendFailed, NeuronBertError, RunnerClosed, in_words
 from neuronbert.runner.batching import Batcher, resized_plan
 from neuronbert.runner.counters import Statistics
+from neuronbert.runner.decoding import Decoder
 from neuronbert.runner.documents import WorkerState
 from neuronbert.runner.events import Report
-from neuronbert.runner.inbox import Accept, Cancel, Drain, Inbox, InboxMessage
+from neuronbert.runner.inbox import Accept, Cancel, Decoded, Drain, Inbox, InboxMessage
 from neuronbert.runner.messages import BatchDone, BatchFailed, FromWorker, WorkerReady
 from neuronbert.runner.open_requests import OpenRequests
 from neuronbert.runner.requests import now_s
@@ -38,7 +39,8 @@ class Dispatcher:
         self._report = report
         self._selector = selectors.DefaultSelector()
         self._selector.register(self.inbox.wake_descriptor, selectors.EVENT_READ, None)
-        self._requests = OpenRequests(statistics, report)
+        self._decoder = Decoder(self.inbox.put)
+        self._requests = OpenRequests(statistics, report, self._decoder)
         self._pool = WorkerPool(settings, self._selector, self._requests, statistics, report)
         self._scheduler = Scheduler(settings, self._pool, self._requests, statistics, report)
         self._bug: Optional[NeuronBertError] = None
@@ -134,6 +136,8 @@ class Dispatcher:
                 self._requests.fail(message.request, unable)
         elif isinstance(message, Cancel):
             self._requests.cancel(message.request)
+        elif isinstance(message, Decoded):
+            self._requests.decoded(message)
         else:
             self._drain(message.drain_s)
 
@@ -184,6 +188,7 @@ class Dispatcher:
     def _end(self) -> None:
         left = self._requests.fail_all(self.broken or _closed())
         self._pool.end_all()
+        self._decoder.end()
         self._selector.close()
         self.inbox.close()
         self.has_ended = True

@@ -3,7 +3,7 @@
 import os
 import threading
 from collections import deque
-from typing import Deque, Iterator, NamedTuple, Union
+from typing import Any, Deque, Iterator, NamedTuple, Optional, Union
 
 from neuronbert.runner.requests import Request
 
@@ -20,13 +20,22 @@ class Cancel(NamedTuple):
     request: Request
 
 
+class Decoded(NamedTuple):
+    """The result of a request was made, or ``error`` was raised instead."""
+
+    request: Request
+    result: Any
+    error: Optional[BaseException]
+    decode_s: float
+
+
 class Drain(NamedTuple):
     """Finish what was accepted, for ``drain_s`` at most, then end."""
 
     drain_s: float
 
 
-InboxMessage = Union[Accept, Cancel, Drain]
+InboxMessage = Union[Accept, Cancel, Decoded, Drain]
 
 
 class Inbox:

@@ -4,14 +4,17 @@
 ``suspicion`` what follows from it.
 """
 
+from collections import deque
 from functools import partial
-from typing import Dict, Optional, Sequence
+from typing import Deque, Dict, Optional, Sequence
 
 from neuronbert.errors import DeadlineExceeded, NeuronBertError, PoisonRequest, in_words
 from neuronbert.runner.batching import Batcher, BatchInFlight, NextBatch
 from neuronbert.runner.counters import Statistics
 from neuronbert.runner.deadlines import Deadlines
+from neuronbert.runner.decoding import Decoder, Order
 from neuronbert.runner.events import Report, traceback_text
+from neuronbert.runner.inbox import Decoded
 from neuronbert.runner.losses import losses
 from neuronbert.runner.requests import Answered, Request, now_s
 from neuronbert.runner.suspicion import Doer
@@ -20,12 +23,15 @@ from neuronbert.runner.suspicion import Doer
 class OpenRequests:
     """The requests without an outcome, their queue and their deadlines."""
 
-    def __init__(self, statistics: Statistics, report: Report):
+    def __init__(self, statistics: Statistics, report: Report, decoder: Decoder):
         self.queue: Optional[Batcher] = None  # until a worker has said how large its batches are
         self._statistics = statistics
         self._report = report
         self._by_id: Dict[int, Request] = {}
         self._deadlines = Deadlines()
+        self._decoder = decoder
+        self._at_decoder: Optional[Request] = None
+        self._undecoded: Deque[Request] = deque()  # behind it; their rows count as waiting, so that they cannot pile up
 
     def __len__(self) -> int:
         return len(self._by_id)
@@ -108,17 +114,42 @@ class OpenRequests:
     # ---- outcomes
 
     def finish(self, request: Request) -> None:
-        """All its rows are answered: its future gets the result."""
-        began = now_s()
-        try:
-            result = request.finish([outputs for outputs in request.outputs if outputs is not None])
-        except Exception as error:
-            self.fail(request, error)
+        """All its rows are answered: its future gets the result, at once or once it is ``decoded``."""
+        if not request.is_slow_to_decode:
+            self._deliver(Order.of(request).decoded())
+        elif self._at_decoder is None:
+            self._begin_decoding(request)
+        else:
+            request.awaits_decoding = True
+            self._statistics.room.come_back(request.queued)
+            self._undecoded.append(request)
+
+    def decoded(self, done: Decoded) -> None:
+        """The decoder has made a result: it is delivered, and the next one begun."""
+        self._at_decoder = None
+        while self._undecoded and self._at_decoder is None:
+            request = self._undecoded.popleft()
+            if not request.over:
+                self._statistics.room.leave(request.queued)
+                request.awaits_decoding = False
+                self._begin_decoding(request)
+        self._deliver(done)
+
+    def _begin_decoding(self, request: Request) -> None:
+        self._at_decoder = request
+        self._decoder.begin(request)
+
+    def _deliver(self, made: Decoded) -> None:
+        request, result = made.request, made.result
+        if made.error is not None:
+            self.fail(request, made.error)
+            return
+        if request.over:  # failed while its result was made
             return
         done = now_s()
         self._statistics.request_done(done - request.submitted)
         if request.wants_breakdown:
-            result = Answered(result, request.breakdown(done, done - began))
+            result = Answered(result, request.breakdown(done, made.decode_s))
         self._close(request)
         request.future.deliver(result, partial(self._callback_raised, request))
 

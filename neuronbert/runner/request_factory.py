@@ -85,7 +85,9 @@ class RequestFactory:
             return task.call_result(task.decode(example, outputs, options))
 
         rows = [Row(row.input_ids, row.token_type_ids) for row in example.windows]
-        return self._new(submitted, rows, finish, breakdown=breakdown)
+        request = self._new(submitted, rows, finish, breakdown=breakdown)
+        request.is_slow_to_decode = task.is_slow_to_decode(example, options)
+        return request
 
     def _new(
         self,

@@ -59,12 +59,14 @@ class Request:
     deadline: float = math.inf
     batch: Optional[Batch] = None  # rows that stay together, in a batch of their own: nothing is put beside them
     wants_breakdown: bool = False
+    is_slow_to_decode: bool = False  # others should not wait while its result is made of the outputs
     future: RunnerFuture = field(default_factory=RunnerFuture)
 
     deaths: int = 0  # workers that died with it
     blame: Blame = field(default_factory=Blame)
     alone: bool = False  # a suspect, or in a batch that failed: from now on nothing is beside it in a worker
     waiting: Set[int] = field(default_factory=set)  # rows that are not with a worker and have no outputs
+    awaits_decoding: bool = False  # all rows are answered, and the result of another request is made first
     over: bool = False  # has its outcome
     sent_first: float = 0.0
     batch_wait_s: float = 0.0  # the part of its time in the queue when a worker had room and it waited for other rows
@@ -87,7 +89,7 @@ class Request:
     @property
     def queued(self) -> int:
         """Rows that wait, wherever they do."""
-        return self.size if WHOLE_BATCH in self.waiting else len(self.waiting)
+        return self.size if self.awaits_decoding or WHOLE_BATCH in self.waiting else len(self.waiting)
 
     def breakdown(self, done: float, decode_s: float) -> Dict[str, Any]:
         """Where the time went, in milliseconds, and with whom."""

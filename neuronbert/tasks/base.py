@@ -251,6 +251,9 @@ class Task(Protocol):
     def decode(self, example: TaskExample, outputs: Sequence[Outputs], options: DecodeOptions) -> Result:
         """The result of an example; one Outputs for each of its rows, without padding."""
 
+    def is_slow_to_decode(self, example: TaskExample, options: DecodeOptions) -> bool:
+        """Whether ``decode`` may take longer than about 0.05 s: the runner does it where nobody else waits for it."""
+
     def call_result(self, result: Result) -> Any:
         """A result as ``pipeline`` and ``Runner.submit`` return it."""
 

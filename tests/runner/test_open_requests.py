@@ -6,6 +6,7 @@ from neuronbert.backends.base import ThroughputPlan
 from neuronbert.errors import DeadlineExceeded, PoisonRequest, RunnerClosed
 from neuronbert.runner.batching import Batcher, BatchInFlight, BatchSize
 from neuronbert.runner.counters import Statistics
+from neuronbert.runner.decoding import Order
 from neuronbert.runner.open_requests import OpenRequests
 from neuronbert.runner.requests import Request, Row, now_s
 from neuronbert.runner.room import Ticket
@@ -17,9 +18,24 @@ def statistics():
     return Statistics(max_queue=100)
 
 
+class LateDecoder:
+    """Makes a result when it is told to."""
+
+    def __init__(self):
+        self.orders = []
+
+    def begin(self, request):
+        self.orders.append(Order.of(request))
+
+
 @pytest.fixture()
-def requests(statistics):
-    requests = OpenRequests(statistics, lambda event, **facts: None)
+def decoder():
+    return LateDecoder()
+
+
+@pytest.fixture()
+def requests(statistics, decoder):
+    requests = OpenRequests(statistics, lambda event, **facts: None, decoder)
     requests.queue = Batcher(ThroughputPlan(streams=1, rows=8, tokens=2048))
     return requests
 
@@ -140,3 +156,46 @@ def test_a_cancelled_request_leaves_the_queue(requests, statistics):
     assert request.future.cancel()
     let_in(requests, request)
     assert (len(requests), statistics.room.rows, request.over) == (0, 0, True)
+
+
+def test_what_is_slow_to_decode_keeps_nobody_waiting(requests, statistics, decoder):
+    slow, behind, given_up = (asked(number, rows=3, is_slow_to_decode=True) for number in (1, 2, 3))
+    quick = asked(4)
+    for request in (slow, behind, given_up, quick):
+        let_in(requests, request)
+        sent(requests)
+        request.outputs = [logits(np.ones(8), np.ones(8))] * len(request.rows)
+        requests.finish(request)
+    assert quick.future.result(0) == 1
+    assert [order.request for order in decoder.orders] == [slow]
+    assert (len(requests), statistics.room.rows) == (3, behind.size + given_up.size)
+    requests.fail(given_up, RunnerClosed("given up"))
+    assert statistics.room.rows == behind.size
+    requests.decoded(decoder.orders[0].decoded())
+    assert slow.future.result(0) == 3
+    assert [order.request for order in decoder.orders] == [slow, behind]
+    assert statistics.room.rows == 0
+    requests.decoded(decoder.orders[1].decoded())
+    assert behind.future.result(0) == 3
+    assert (len(requests), len(decoder.orders)) == (0, 2)
+
+
+def test_what_failed_while_it_was_decoded_has_its_outcome(requests, decoder):
+    request = asked(1, is_slow_to_decode=True)
+    let_in(requests, request)
+    sent(requests)
+    requests.finish(request)
+    requests.fail_all(RunnerClosed("closed"))
+    requests.decoded(decoder.orders[0].decoded())
+    assert isinstance(request.future.exception(0), RunnerClosed)
+
+
+def test_what_cannot_be_decoded_fails_and_the_next_is_begun(requests, decoder):
+    broken, behind = asked(1, finish=lambda logits: 1 / 0, is_slow_to_decode=True), asked(2, is_slow_to_decode=True)
+    let_in(requests, broken, behind)
+    sent(requests)
+    for request in (broken, behind):
+        requests.finish(request)
+    requests.decoded(decoder.orders[0].decoded())
+    assert isinstance(broken.future.exception(0), ZeroDivisionError)
+    assert [order.request for order in decoder.orders] == [broken, behind]

@@ -24,6 +24,7 @@ from neuronbert.errors import (
     UsageError,
 )
 from neuronbert.runner import Answered
+from neuronbert.tasks.question_answering import task as question_answering
 
 ENCODED = np.array([[101, 2040, 102, 3958, 27227, 102], [101, 2043, 102, 1999, 3982, 102]])
 
@@ -81,6 +82,37 @@ def test_map_gives_the_results_before_its_source_raises(runner, texts, expected,
         for result in runner.map(broken_source(), on_error=on_error):
             found.append(result)
     assert found == expected[:before]
+
+
+def test_a_document_that_is_slow_to_rank_keeps_nobody_waiting(echo_artifact, monkeypatch, texts, expected):
+    began, may_end, threads = threading.Event(), threading.Event(), []
+    ranked = question_answering.decode
+
+    def slowly(example, outputs, options):
+        threads.append(threading.current_thread().name)
+        if options.top_k == 5000:
+            began.set()
+            assert may_end.wait(30)
+        return ranked(example, outputs, options)
+
+    monkeypatch.setattr(question_answering, "decode", slowly)
+    with Runner(echo_artifact, workers=1) as runner:
+        slow = runner.submit("Who?", "the dog sat over it " * 4000, top_k=5000)
+        slow.add_done_callback(lambda future: threads.append(threading.current_thread().name))
+        assert began.wait(30)
+        assert runner.submit(*texts[1]).result(30) == expected[1]
+        assert not slow.done()
+        may_end.set()
+        assert len(slow.result(30)) > 1
+    assert threads == ["neuronbert-decoder", "neuronbert-runner", "neuronbert-runner"]
+    assert not any(thread.name == "neuronbert-decoder" for thread in threading.enumerate())
+
+
+def test_closing_does_not_wait_for_slow_results_that_wait_themselves(echo_artifact):
+    with Runner(echo_artifact, workers=1) as runner:
+        futures = [runner.submit("Who?", "the dog sat over it " * 4000, top_k=1000) for _ in range(4)]
+        runner.close(0)
+        assert all(future.done() for future in futures)
 
 
 def test_several_answers_and_options(runner, texts, echo_artifact):

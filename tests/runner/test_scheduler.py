@@ -10,6 +10,7 @@ from neuronbert.backends.base import Batch, ThroughputPlan
 from neuronbert.errors import BackendFailed, PoisonRequest
 from neuronbert.runner.batching import SUSPECT, Batcher
 from neuronbert.runner.counters import Statistics
+from neuronbert.runner.decoding import Decoder
 from neuronbert.runner.messages import BatchDone, BatchFailed
 from neuronbert.runner.open_requests import OpenRequests
 from neuronbert.runner.requests import WHOLE_BATCH, Request, Row, now_s
@@ -67,7 +68,7 @@ class Runner:
 
     def __init__(self, plan, workers, concurrency):
         self.statistics = Statistics(max_queue=1000)
-        self.requests = OpenRequests(self.statistics, self.report)
+        self.requests = OpenRequests(self.statistics, self.report, Decoder(lambda decoded: None))
         self.requests.queue = Batcher(plan)
         self.pool = FakePool(workers, concurrency)
         options = Settings("", None, None, [PLACE] * workers, None, None, 0.0, 60.0, 60.0, 0, OUTPUTS)

@@ -18,6 +18,7 @@ from neuronbert.tasks.question_answering.windows import Example, Window
 Answer = Dict[str, Any]  # score, start, end, answer; with details also window and null_difference
 
 RANKINGS = ("window", "document")
+QUICKLY_RANKED = 20_000  # spans, in less than about 0.05 s
 
 
 @dataclass(frozen=True)
@@ -136,6 +137,16 @@ def rank_answers(
         answers.insert(0, _empty(null_score))
     answers = answers[: options.top_k] or [_empty(0.0)]
     return [_detailed(answer, null_difference) for answer in answers] if options.details else _plain(answers)
+
+
+def is_slow_to_rank(example: Example, options: AnswerOptions) -> bool:
+    """Whether ``rank_answers`` may take longer than about 0.05 s."""
+    work = 0
+    for window in example.windows:
+        spans = window.token_count * min(options.max_answer_len, window.token_count)
+        # A span that is only scored costs numpy a fraction of what one costs that is made an answer.
+        work += min(spans, options.candidates_per_window) + spans // 20
+    return work > QUICKLY_RANKED
 
 
 def best_spans(

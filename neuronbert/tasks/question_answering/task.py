@@ -112,6 +112,9 @@ def decode(example: Example, outputs: Sequence[Outputs], options: AnswerOptions)
     return rank_answers(example, *logits_of(outputs), options)
 
 
+is_slow_to_decode = answers.is_slow_to_rank
+
+
 def json_result(result: List[Answer], options: AnswerOptions) -> Document:
     """One answer's own keys where one was asked for, else a list under ``answers``."""
     return flat(result, options.top_k)

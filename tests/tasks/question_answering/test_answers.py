@@ -11,7 +11,13 @@ from neuronbert_demo import FOLDER as DEMO
 
 from neuronbert.checkpoint.tokenizer import Tokenizer
 from neuronbert.errors import UsageError
-from neuronbert.tasks.question_answering.answers import AnswerOptions, _SpanLocator, best_spans, rank_answers
+from neuronbert.tasks.question_answering.answers import (
+    AnswerOptions,
+    _SpanLocator,
+    best_spans,
+    is_slow_to_rank,
+    rank_answers,
+)
 from neuronbert.tasks.question_answering.windows import WindowOptions, encode_examples
 
 TOKENIZER = Tokenizer.from_files(DEMO)
@@ -406,3 +412,19 @@ def test_a_word_is_where_the_encoding_has_it(context, space, length):
             last = min(word[1], window.first_token + window.token_count) - 1
             expected = encoding.token_to_chars(first)[0], encoding.token_to_chars(last)[1]
             assert locator.characters(position, position) == expected
+
+
+@pytest.mark.parametrize(
+    ("words", "options", "is_slow"),
+    [
+        (300, AnswerOptions(), False),
+        (300, AnswerOptions(top_k=5000), False),
+        (300, AnswerOptions(top_k=50_000, max_answer_len=384), True),
+        (3000, AnswerOptions(), False),
+        (3000, AnswerOptions(top_k=5000), True),
+        (60_000, AnswerOptions(), True),
+    ],
+)
+def test_what_is_slow_to_rank(words, options, is_slow):
+    example_ = encode_examples(TOKENIZER, [("Who?", "a " * words)])[0]
+    assert is_slow_to_rank(example_, options) == is_slow

@@ -105,6 +105,10 @@ def decode(example: Sample, outputs: Sequence[Outputs], options: LabelOptions) -
     return label_of(example, outputs, options)
 
 
+def is_slow_to_decode(example: Sample, options: LabelOptions) -> bool:
+    return False
+
+
 def call_result(result: Dict[str, Any]) -> Dict[str, Any]:
     return result
 
