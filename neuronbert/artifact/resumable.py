@@ -2,6 +2,7 @@
 
 Killing the process at any point loses at most the last step: a step's bytes are on the disk before the record that
 counts them, the record is replaced as a whole, and bytes that no record counts are cut off when the job is resumed.
+No record counts the step at the input's end, so that a job whose input grew goes on as if it had been so long before.
 The record has a checksum of itself and of those bytes: what anybody changed is refused, not gone on with.
 """
 
@@ -139,10 +140,11 @@ class ResumableOutput:
         self.record = record
         return record
 
-    def append(self, data: bytes, record: Record) -> Record:
+    def append(self, data: bytes, record: Record, *, is_end: bool = False) -> Record:
         """Add one step; ``record`` is how far the job is after it. Returns the record with what the output then holds.
 
-        Raises OutputError if it cannot be written.
+        ``is_end``: the step was cut short by the end of the input. No record counts it, so a later run makes it anew,
+        of what the input then holds. Raises OutputError if it cannot be written.
         """
         with output_errors(self.output):
             rest = memoryview(data)
@@ -151,8 +153,9 @@ class ResumableOutput:
             os.fsync(self._file.fileno())
         self._sha.update(data)
         record = record._replace(output_bytes=self._file.tell(), output_sha256=self._sha.hexdigest())
-        self._save(record)
-        self.record = record
+        if not is_end:
+            self._save(record)
+            self.record = record
         return record
 
     def finish(self) -> None:

@@ -71,14 +71,15 @@ def run_job(
     """Answer the JSON lines of ``input`` (a path, or "-" for stdin) into the new file ``output``, a line for each.
 
     While it runs, ``output``.partial grows, and ``output``.partial.json records how far it is: the same call goes on
-    after a kill, and the output is what one undisturbed run writes. Input that is no plain file cannot be read again,
-    so such a job begins anew. workers, variant, threads, trusted_key: as for Runner. ``options`` are those of the task
-    (windows and answers), which a line may set for itself. A broken line fails the job; with ``on_error="skip"`` the
-    output has its error in place of a result, and it is passed to ``on_skip``. ``progress`` is called when the workers
-    are loaded, and then after each batch. ``neuronbert top`` shows the job, in the same numbers.
+    after a kill, and the output is what one undisturbed run writes. The input may have grown until then. Input that is
+    no plain file cannot be read again, so such a job begins anew. workers, variant, threads, trusted_key: as for
+    Runner. ``options`` are those of the task (windows and answers), which a line may set for itself. A broken line
+    fails the job; with ``on_error="skip"`` the output has its error in place of a result, and it is passed to
+    ``on_skip``. ``progress`` is called when the workers are loaded, and then after each batch. ``neuronbert top`` shows
+    the job, in the same numbers.
 
-    Raises InputError naming the line, OutputError (``output`` exists, the disk is full, the partial output is of
-    another job), ArtifactError and what else keeps workers from running.
+    Raises InputError naming the line, or if the input became shorter while it was read, OutputError (``output`` exists,
+    the disk is full, the partial output is of another job), ArtifactError and what else keeps workers from running.
     """
     folder = artifact.folder if isinstance(artifact, Artifact) else artifact
     if is_path(folder) and is_path(output):  # anything else is refused where it is opened
@@ -98,7 +99,7 @@ def run_job(
             first, started = record, time.perf_counter()
             for block in job.blocks():
                 done = job.answer(block, partial(counts.beyond, record, block.input_lines - record.input_lines))
-                record = growing.append(done.text, block.recorded(record, done))
+                record = growing.append(done.text, block.recorded(record, done), is_end=block.is_last)
                 counts.recorded(record)
                 for line in done.skipped:
                     on_skip(line)
@@ -159,6 +160,7 @@ class _Block(NamedTuple):
     input_sha256: str
     input_bytes: int
     input_lines: int
+    is_last: bool  # cut short by the end of the input
 
     def recorded(self, before: Record, done: "_Answered") -> Record:
         """The record of the job once this block is done."""
@@ -219,21 +221,23 @@ class _Job:
         return blocks >= BLOCKS_IN_FLIGHT and rows - len(self._waiting[0].rows) >= busy
 
     def _ask(self) -> Optional[_Block]:
-        first_line = self._source.lines + 1
-        lines = self._source.block()
+        runner, source = self._runner, self._source
+        first_line = source.lines + 1
+        lines = source.block()
         if not lines:
             return None
-        runner = self._runner
         prepared, skipped = prepare_lines(
             runner.task, runner.tokenizer, lines, *self._options, on_error=self._on_error, first_line=first_line
         )
-        self._source.pass_over()  # not before: a line that fails the job may have no end
+        source.pass_over()  # not before: a line that fails the job may have no end
         rows = [row for line in prepared for row in line.example.windows]
         batches = [
             _Batch(batch, self._submit(rows, batch))
             for batch in plan_batches([len(row.input_ids) for row in rows], runner.plan)
         ]
-        return _Block(prepared, skipped, rows, batches, self._source.sha256, self._source.bytes, self._source.lines)
+        return _Block(
+            prepared, skipped, rows, batches, source.sha256, source.bytes, source.lines, is_last=source.is_ended
+        )
 
     def _submit(self, rows: List[Row], batch: List[int]) -> "Future[Outputs]":
         return self._runner.submit_together(collate([rows[index] for index in batch], self._runner.tokenizer.pad_id))

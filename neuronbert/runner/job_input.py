@@ -4,11 +4,11 @@ import hashlib
 import os
 import stat
 from contextlib import contextmanager
-from typing import BinaryIO, Iterator, List
+from typing import BinaryIO, Iterator, List, NamedTuple
 
 from neuronbert.artifact.manifest import PathLike
 from neuronbert.artifact.resumable import Record, anew, partial_path
-from neuronbert.errors import OutputError
+from neuronbert.errors import InputError, OutputError, counted
 from neuronbert.hardware.untrusted import blocks_of
 from neuronbert.tasks.lines import BoundedLines, open_lines
 
@@ -22,13 +22,18 @@ FIRST_BYTES, BLOCK_BYTES = 1 << 14, 1 << 19
 
 class JobInput:
     """The input in blocks of whole lines; ``bytes``, ``lines`` and ``sha256`` say how far it was read, and
-    ``total`` how many lines there were when it was opened (None: nobody knows)."""
+    ``total`` how many lines there were when it was opened (None: nobody knows).
 
-    def __init__(self, file: BinaryIO):
+    It may grow while it is read, but not become shorter: then what is left of it is another input.
+    """
+
+    def __init__(self, file: BinaryIO, path: PathLike):
         self.resumable = stat.S_ISREG(os.fstat(file.fileno()).st_mode)
         self.kind = "file" if self.resumable else "stream"
-        self.total = _count_lines(file) if self.resumable else None
+        self._begun_with = _extent(file) if self.resumable else None
+        self.total = self._begun_with.lines if self._begun_with else None
         self.bytes = self.lines = 0
+        self._path = path
         self._file = file
         self._source = BoundedLines(file, self._count)
         self._sha = hashlib.sha256()
@@ -37,6 +42,11 @@ class JobInput:
     def sha256(self) -> str:
         """The digest of what was read so far."""
         return self._sha.hexdigest()
+
+    @property
+    def is_ended(self) -> bool:
+        """Whether the last block was cut short by the end of the input: with more lines it would be another."""
+        return self._source.is_ended
 
     def skip(self, record: Record, output: PathLike) -> None:
         """Skip what an earlier run did. OutputError if the input no longer begins with it."""
@@ -51,7 +61,10 @@ class JobInput:
         self.lines = record.input_lines
 
     def block(self) -> List[bytes]:
-        """The next lines; none at the end. A line that is too long is the last of its block (see ``pass_over``)."""
+        """The next lines; none at the end. A line that is too long is the last of its block (see ``pass_over``).
+
+        InputError where the input ends before the end that it had.
+        """
         lines: List[bytes] = []
         most_lines = min(max(FIRST_LINES, self.lines), BLOCK_LINES)
         end = self.bytes + min(max(FIRST_BYTES, self.bytes), BLOCK_BYTES)
@@ -60,30 +73,49 @@ class JobInput:
             if not line:
                 break
             lines.append(line)
+        self._refuse_shorter(self.lines + len(lines))
         self.lines += len(lines)
         return lines
 
     def pass_over(self) -> None:
         """Read on to the end of a line that is too long, so that what was read ends with a line."""
         self._source.pass_over()
+        self._refuse_shorter(self.lines)
+
+    def _refuse_shorter(self, lines: int) -> None:
+        """``lines`` are those that were read, the last of them perhaps not to its end."""
+        before = self._begun_with
+        if before is not None and self.is_ended and self.bytes < before.bytes:
+            raise InputError(
+                f"{self._path} was changed while it was read: it had {counted(before.bytes, 'byte')} in "
+                f"{counted(before.lines, 'line')}, and now ends behind {counted(self.bytes, 'byte')} in "
+                f"{counted(lines, 'line')}",
+                hint="put it back as it was, and give the same command again",
+            )
 
     def _count(self, data: bytes) -> None:
         self._sha.update(data)
         self.bytes += len(data)
 
 
-def _count_lines(file: BinaryIO) -> int:
-    """The lines from here on; the file is read from here again."""
-    begin, count, last = file.tell(), 0, b"\n"
+class _Extent(NamedTuple):
+    bytes: int
+    lines: int
+
+
+def _extent(file: BinaryIO) -> _Extent:
+    """What there is from here on; the file is read from here again."""
+    begin, size, ends, last = file.tell(), 0, 0, b"\n"
     for block in blocks_of(file):
-        count += block.count(b"\n")
+        size += len(block)
+        ends += block.count(b"\n")
         last = block[-1:]
     file.seek(begin)
-    return count + (last != b"\n")
+    return _Extent(size, ends + (last != b"\n"))
 
 
 @contextmanager
 def open_input(path: PathLike) -> Iterator[JobInput]:
     """The file at ``path``, or stdin for "-"; InputError for a file that cannot be opened."""
     with open_lines(path, hint="a file of JSON lines, or - for stdin") as file:
-        yield JobInput(file)
+        yield JobInput(file, "stdin" if path == "-" else path)

@@ -68,20 +68,25 @@ class BoundedLines:
     """The lines of a file or pipe in bounded memory: of one longer than MAX_LINE_BYTES only the beginning is kept.
 
     ``LineReader`` says that such a line is broken. Its rest is read only when that is wanted (``pass_over``, or the
-    next line): it may have no end. ``read`` is given every byte that leaves the file.
+    next line): it may have no end. ``read`` is given every byte that leaves the file. Where the file ended the lines
+    end: a file that grew meanwhile would go on in the middle of its last line.
     """
 
     def __init__(self, file: BinaryIO, read: Callable[[bytes], None] = lambda data: None):
         self._file = file
         self._read = read
         self.is_inside = False  # a line whose end was not reached
+        self.is_ended = False
 
     def next(self) -> bytes:
         """The next line; empty at the end."""
         self.pass_over()
+        if self.is_ended:
+            return b""
         line = self._file.readline(MAX_LINE_BYTES + 1)
         self._read(line)
         self.is_inside = is_too_long(line) and not line.endswith(b"\n")
+        self.is_ended = not self.is_inside and not line.endswith(b"\n")
         return line
 
     def pass_over(self) -> None:
@@ -89,6 +94,7 @@ class BoundedLines:
         while self.is_inside:
             rest = self._file.readline(PASS_OVER_BYTES)
             self._read(rest)
+            self.is_ended = not rest
             self.is_inside = bool(rest) and not rest.endswith(b"\n")
 
     def __iter__(self) -> Iterator[bytes]:

@@ -39,6 +39,22 @@ def perform(output: Path, job=JOB, resumable=True, until=4) -> int:
     return done
 
 
+def test_the_step_at_the_end_of_the_input_is_done_again(tmp_path):
+    with pytest.raises(Killed), resumable_output(tmp_path / "output") as growing:
+        record = growing.append(b"one\n", growing.begin(JOB, True)._replace(input_lines=1))
+        record = growing.append(b"two, cut sh", record._replace(input_lines=2), is_end=True)
+        assert (record.input_lines, record.output_bytes) == (2, 15)
+        raise Killed
+    assert partial_path(tmp_path / "output").read_bytes() == b"one\ntwo, cut sh"
+    with resumable_output(tmp_path / "output") as growing:
+        record = growing.begin(JOB, True)
+        assert (record.input_lines, record.output_bytes) == (1, 4)
+        growing.append(b"two\n", record._replace(input_lines=2), is_end=True)
+        growing.finish()
+    assert (tmp_path / "output").read_bytes() == b"one\ntwo\n"
+    assert os.listdir(tmp_path) == ["output"]
+
+
 class Countdown:
     """Raises Killed at the n-th of the calls that it wraps: before it is made, or after."""
 

@@ -140,6 +140,22 @@ def test_bounded_lines_are_the_lines_with_long_ones_cut(parts, limit, step):
     assert b"".join(seen) == data
 
 
+@pytest.mark.parametrize("limit", [3, 40])
+@pytest.mark.parametrize("more", ["\n", "d\n", "\nd\n"])
+def test_lines_end_where_the_file_ended_even_if_it_grows(tmp_path, monkeypatch, limit, more):
+    monkeypatch.setattr(tasks_lines, "MAX_LINE_BYTES", limit)
+    path = tmp_path / "lines"
+    path.write_text("a\nlong one", encoding="utf-8")
+    with open(path, "rb") as file:
+        lines = BoundedLines(file)
+        read = [lines.next(), lines.next()]
+        lines.pass_over()
+        with open(path, "a", encoding="utf-8") as writer:
+            writer.write(more)
+        assert read == [b"a\n", b"long one"[: limit + 1]] and lines.is_ended
+        assert lines.next() == b""
+
+
 def test_the_end_of_an_endless_line_is_not_waited_for(monkeypatch):
     monkeypatch.setattr(tasks_lines, "MAX_LINE_BYTES", 1000)
     with open("/dev/zero", "rb") as file:

@@ -103,13 +103,13 @@ def test_options_are_those_of_answer(echo_artifact, questions, tmp_path):
 
 
 def recorded_lines(monkeypatch, artifact, questions: Path, output: Path) -> List[int]:
-    """How many lines were done each time that it was recorded."""
+    """How many lines were done behind each step."""
     recorded: List[int] = []
     append = resumable.ResumableOutput.append
 
-    def noted(self, data, record):
+    def noted(self, data, record, **more):
         recorded.append(record.input_lines)
-        return append(self, data, record)
+        return append(self, data, record, **more)
 
     with monkeypatch.context() as patch:
         patch.setattr(resumable.ResumableOutput, "append", noted)
@@ -334,6 +334,47 @@ def test_the_input_may_have_moved_and_grown(echo_artifact, questions, unfinished
     moved = questions.rename(tmp_path / "moved")
     assert run_job(echo_artifact, moved, unfinished).lines == 101
     assert unfinished.read_bytes() == expected(echo_artifact, moved)
+
+
+@pytest.mark.parametrize("is_whole", [True, False], ids=["last line whole", "last line without its end"])
+def test_an_input_that_grew_after_its_end_was_read(echo_artifact, questions, tmp_path, monkeypatch, is_whole):
+    """The block at the end is made anew: with the new lines it holds others, and a line's end is no line."""
+    data, output = questions.read_bytes(), tmp_path / "out"
+    questions.write_bytes(data if is_whole else data[:-1])
+    with pytest.raises(OutputError, match="exists already"):
+        run_job(echo_artifact, questions, output, progress=lambda done, total: done == total and output.touch())
+    record = read_record(output)
+    assert record is not None and record.input_lines == 6 * BLOCK_LINES
+    output.unlink()
+    questions.write_bytes(data + b"".join(data.splitlines(keepends=True)[:10]))
+    steps = recorded_lines(monkeypatch, echo_artifact, questions, output)
+    assert steps == [7 * BLOCK_LINES - 2]
+    assert output.read_bytes() == expected(echo_artifact, questions)
+
+
+@pytest.mark.parametrize("on_error", ["fail", "skip"])
+@pytest.mark.parametrize("left", ["60 lines", "59 lines and a half", "60 lines and no line's end", "nothing"])
+def test_an_input_that_becomes_shorter_is_refused_and_nothing_is_lost(
+    echo_artifact, questions, tmp_path, left, on_error
+):
+    data = questions.read_bytes()
+    begin = b"".join(data.splitlines(keepends=True)[:60])
+    size = {"60 lines": len(begin), "59 lines and a half": len(begin) - 9, "nothing": 0}.get(left, len(begin) - 1)
+
+    def cut(done, total):
+        if done == 0:
+            os.truncate(questions, size)
+
+    with pytest.raises(InputError) as caught:
+        run_job(echo_artifact, questions, tmp_path / "out", on_error=on_error, progress=cut)
+    found = "0 bytes in 0 lines" if left == "nothing" else f"{size:,} bytes in 60 lines"
+    assert f"{questions} was changed while it was read: it had {len(data):,} bytes in 100 lines" in str(caught.value)
+    assert f"now ends behind {found}\n  try: put it back" in str(caught.value)
+    record = read_record(tmp_path / "out")
+    assert (record.input_lines if record else 0) == (0 if left == "nothing" else 3 * BLOCK_LINES)
+    questions.write_bytes(data)
+    run_job(echo_artifact, questions, tmp_path / "out", on_error=on_error)
+    assert (tmp_path / "out").read_bytes() == expected(echo_artifact, questions)
 
 
 @pytest.mark.parametrize("change", ["another byte", "shorter"])
