@@ -47,13 +47,26 @@ class Template(NamedTuple):
         return len(self.before) + len(self.between) + len(self.after)
 
 
+class RowLimit(NamedTuple):
+    """How many rows one input may become: all are in memory before the first one is with the model."""
+
+    rows: int
+    whose: str  # who sets it, for the error
+    way_out: str  # what raises it, or helps otherwise
+
+
+# Of a context of 2.5 million tokens at the default lengths; 80 MB in rows of 512 tokens.
+ROW_LIMIT = RowLimit(10_000, "neuronbert", "a larger max_seq_len")
+
+
 class Tokenizer:
     """A checkpoint's tokenizer, with what a task needs to know of it to cut texts into rows.
 
     Attributes: ``cls_id`` and ``pad_id`` (token ids), ``max_length`` (tokens; None when neither tokenizer nor model
     names a limit), ``max_positions`` (tokens; None when the model's config was not given), ``pads_left`` (of padding
     that the checkpoint was trained with), ``template`` (the special tokens around a pair of texts), ``config`` (the
-    model's, from which a task reads such things as the names of its labels; empty when it was not given).
+    model's, from which a task reads such things as the names of its labels; empty when it was not given),
+    ``row_limit`` (what a task that cuts a text into many rows refuses before it makes them).
     """
 
     def __init__(
@@ -68,6 +81,7 @@ class Tokenizer:
         self.backend = backend
         self.config: Mapping[str, Any] = config or {}
         self.few_texts = FEW_TEXTS
+        self.row_limit = ROW_LIMIT
         self.template = _derive_template(backend)
         self.pads_left = tokenizer_config.get("padding_side", "right") != "right"
         self.cls_id = _special_id(backend, tokenizer_config, "cls_token", int(self.template.before[0]))

@@ -1,5 +1,6 @@
 """Inputs to requests, in the caller's thread: options checked, text tokenised, and what is made of the outputs."""
 
+import copy
 import functools
 import itertools
 from typing import Any, List, Mapping, Optional, Sequence, Tuple, Type, Union
@@ -7,7 +8,7 @@ from typing import Any, List, Mapping, Optional, Sequence, Tuple, Type, Union
 from neuronbert.artifact.manifest import Artifact
 from neuronbert.backends.base import Batch
 from neuronbert.backends.outputs import Outputs, stacked
-from neuronbert.checkpoint.tokenizer import Tokenizer
+from neuronbert.checkpoint.tokenizer import RowLimit, Tokenizer
 from neuronbert.engine.encoded import encoded_batch, refuse_foreign_tokens
 from neuronbert.errors import InputError, NeuronBertError, shown_value
 from neuronbert.runner.placement import Placement
@@ -18,13 +19,18 @@ from neuronbert.tasks.encoding import encode_each
 
 Options = Tuple[EncodeOptions, DecodeOptions]
 
+MORE_WINDOWS = "Runner(..., max_windows_per_request=N, max_queue=N)"
+
 
 class RequestFactory:
     """Makes the requests of one artifact; calls may come from several threads."""
 
-    def __init__(self, artifact: Artifact, placement: Placement):
+    def __init__(self, artifact: Artifact, placement: Placement, max_windows_per_request: int):
         self.task = load_task(artifact.task)
         self.tokenizer = _tokenizer(artifact, placement)
+        # Of requests only: a job cuts its documents itself, and submits its rows batch by batch.
+        self._requests_tokenizer = copy.copy(self.tokenizer)
+        self._requests_tokenizer.row_limit = RowLimit(max_windows_per_request, "the runner", MORE_WINDOWS)
         self._ids = itertools.count(1)
 
     def options(self, keywords: Mapping[str, Any]) -> Options:
@@ -41,7 +47,7 @@ class RequestFactory:
         """The request of an input with the task's options as keywords; InputError for a wrong input."""
         submitted = now_s()
         encode_options, decode_options = self.options(keywords)
-        example = self.task.encode(self.tokenizer, [asked], encode_options)[0]
+        example = self.task.encode(self._requests_tokenizer, [asked], encode_options)[0]
         return self._of_example(example, decode_options, submitted, breakdown)
 
     def of_inputs(self, inputs: Sequence[Input], options: Options) -> List[Union[Request, NeuronBertError]]:
@@ -52,7 +58,7 @@ class RequestFactory:
             outcome
             if isinstance(outcome, NeuronBertError)
             else self._of_example(outcome, decode_options, submitted, False)
-            for outcome in encode_each(self.task, self.tokenizer, inputs, encode_options)
+            for outcome in encode_each(self.task, self._requests_tokenizer, inputs, encode_options)
         ]
 
     def of_tokens(

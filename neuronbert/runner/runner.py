@@ -114,10 +114,10 @@ class Runner:
         )
         self.layout, self.variants, self.places = placement.layout, placement.variants, placement.places
         self.events = Events(on_event)
-        self._requests = RequestFactory(self.artifact, placement)
+        self.max_windows_per_request = min(limits.max_windows_per_request, limits.max_queue)
+        self._requests = RequestFactory(self.artifact, placement, self.max_windows_per_request)
         self.task, self.tokenizer = self._requests.task, self._requests.tokenizer
         self.drain_timeout_s = limits.drain_timeout_s
-        self.max_windows_per_request = min(limits.max_windows_per_request, limits.max_queue)
         self._statistics = Statistics(limits.max_queue)
         settings = settings_of(self.artifact, variant, placement, limits, self.tokenizer.pad_id, self.task.OUTPUTS)
         self._start(settings)

@@ -270,6 +270,15 @@ def test_a_document_that_is_too_long_is_refused_by_itself(runner, texts, expecte
     assert runner.submit(*texts[0]).result(30) == expected[0]
 
 
+def test_a_document_that_is_too_long_is_refused_before_it_is_cut(runner, monkeypatch):
+    monkeypatch.setattr("neuronbert.tasks.question_answering.windows.window_ranges", None)
+    document = {"question": "Who?", "context": "word " * 2000}
+    with pytest.raises(InputError, match=r"needs \d+ windows, and the runner takes 256"):
+        runner.submit(*document.values(), max_seq_len=384, doc_stride=384)
+    with pytest.raises(InputError, match=r"inputs\[0\]: this request needs \d+ windows, and the runner takes 256"):
+        list(runner.map([document], doc_stride=384))
+
+
 class Unprintable(Exception):
     def __str__(self):
         raise ValueError("no words")

@@ -94,8 +94,9 @@ def encode_examples(
 ) -> List[Example]:
     """Cut every (question, context) into windows; a text that occurs several times is encoded once.
 
-    A pair may also be a dictionary of both. InputError for a question or context that is empty or no str, and for a
-    question that leaves no room for the context. A context without a single token (only zero-width characters, say)
+    A pair may also be a dictionary of both. InputError for a question or context that is empty or no str, for a
+    question that leaves no room for the context, and for more windows than the tokenizer's ``row_limit``, of which
+    none is made. A context without a single token (only zero-width characters, say)
     gives one window with no context.
     """
     max_seq_len, doc_stride = window_lengths(tokenizer, options)
@@ -141,11 +142,17 @@ def window_ranges(tokens: int, room: int, overlap: int) -> List[Tuple[int, int]]
 
     Windows start every ``room - overlap`` tokens (at least one) and the last one ends with the context.
     """
-    if tokens <= room:
-        return [(0, tokens)]
-    step = max(room - overlap, 1)
-    count = -(-(tokens - room) // step) + 1
+    step, count = _step(room, overlap), window_count(tokens, room, overlap)
     return [(index * step, min(index * step + room, tokens)) for index in range(count)]
+
+
+def window_count(tokens: int, room: int, overlap: int) -> int:
+    """How many ``window_ranges`` there are."""
+    return 1 if tokens <= room else -(-(tokens - room) // _step(room, overlap)) + 1
+
+
+def _step(room: int, overlap: int) -> int:
+    return max(room - overlap, 1)
 
 
 def _cut(
@@ -162,6 +169,12 @@ def _cut(
     room = max_seq_len - len(question_ids) - tokenizer.template.special_tokens
     if room < 1 and len(context_ids) > room:
         raise _no_room(len(question_ids), tokenizer.template.special_tokens, max_seq_len)
+    count, limit = window_count(len(context_ids), room, doc_stride), tokenizer.row_limit
+    if count > limit.rows:
+        raise InputError(
+            f"this request needs {count} windows, and {limit.whose} takes {limit.rows}",
+            hint=f"a shorter context, a smaller doc_stride, or {limit.way_out}",
+        )
     head, head_types, tail, tail_types, context_type = _surround(tokenizer, question_ids)
     windows = []
     for first, stop in window_ranges(len(context_ids), room, doc_stride):

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from neuronbert_demo import FOLDER as DEMO
 from tokenizers import models, normalizers, pre_tokenizers, processors, trainers
 
-from neuronbert.checkpoint.tokenizer import Tokenizer
+from neuronbert.checkpoint.tokenizer import RowLimit, Tokenizer
 from neuronbert.engine.batches import collate
 from neuronbert.errors import CheckpointError, InputError, UsageError
 from neuronbert.tasks.question_answering.windows import (
@@ -340,3 +340,20 @@ def test_a_tokenizer_without_a_classification_token_is_refused():
     backend["post_processor"] = None
     with pytest.raises(CheckpointError, match="does not put a classification token before a pair of texts"):
         Tokenizer.from_bytes(json.dumps(backend).encode(), b"{}")
+
+
+def test_more_windows_than_the_limit_are_refused_before_one_is_made(monkeypatch):
+    tokenizer = Tokenizer.from_files(DEMO)
+    tokenizer.row_limit = RowLimit(5, "the test", "a larger limit")
+    options = WindowOptions(max_seq_len=20, doc_stride=20)  # they advance by one token
+    room = 20 - 2 - tokenizer.template.special_tokens  # "Who?" is two tokens
+    assert len(encode_examples(tokenizer, [("Who?", "a " * (room + 4))], options)[0].windows) == 5
+    monkeypatch.setattr("neuronbert.tasks.question_answering.windows.window_ranges", None)
+    with pytest.raises(InputError, match="needs 6 windows, and the test takes 5") as caught:
+        encode_examples(tokenizer, [("Who?", "a " * (room + 5))], options)
+    assert caught.value.hint == "a shorter context, a smaller doc_stride, or a larger limit"
+
+
+def test_a_whole_shelf_of_books_is_no_document(demo):
+    with pytest.raises(InputError, match="needs 19622 windows, and neuronbert takes 10000"):
+        encode_examples(demo, [("Who?", "a " * 20_000)], WindowOptions(max_seq_len=384, doc_stride=384))
