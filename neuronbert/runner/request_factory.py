@@ -43,9 +43,8 @@ class RequestFactory:
         except TypeError:  # a value that cannot be hashed
             return options_of(kinds, keywords)
 
-    def of_call(self, asked: Input, keywords: Mapping[str, Any], breakdown: bool) -> Request:
+    def of_call(self, submitted: float, asked: Input, keywords: Mapping[str, Any], breakdown: bool) -> Request:
         """The request of an input with the task's options as keywords; InputError for a wrong input."""
-        submitted = now_s()
         encode_options, decode_options = self.options(keywords)
         example = self.task.encode(self._requests_tokenizer, [asked], encode_options)[0]
         return self._of_example(example, decode_options, submitted, breakdown)

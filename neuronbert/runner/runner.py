@@ -4,13 +4,14 @@ import asyncio
 import functools
 import time
 from concurrent.futures import Future
-from typing import Any, Callable, Dict, Iterable, Iterator, Optional, Type, Union
+from typing import Any, Callable, Dict, Iterable, Iterator, Mapping, Optional, Sequence, Type, Union
 
 from neuronbert.artifact.manifest import Artifact, PathLike, artifact_of
 from neuronbert.artifact.signatures import TrustedKey
 from neuronbert.backends.base import Batch, ThroughputPlan
 from neuronbert.backends.outputs import Outputs
 from neuronbert.errors import (
+    DeadlineExceeded,
     InputError,
     UsageError,
     above_zero,
@@ -28,6 +29,7 @@ from neuronbert.runner.mapping import InputMapping
 from neuronbert.runner.placement import place_workers
 from neuronbert.runner.publishing import Publisher
 from neuronbert.runner.request_factory import RequestFactory
+from neuronbert.runner.requests import now_s
 from neuronbert.runner.settings import Limits, Settings, settings_of
 from neuronbert.runner.sigterm import SigtermHandler, end_process
 from neuronbert.tasks.base import Input
@@ -153,10 +155,19 @@ class Runner:
         is full, when the next free place is for those that wait (``map``), or when the request and what waits are too
         much for ``timeout_s``; RunnerClosed.
         """
+        return self._submit(now_s(), inputs, _seconds(timeout_s), breakdown, keywords)
+
+    def _submit(
+        self,
+        submitted: float,
+        inputs: Sequence[Any],
+        timeout_s: Optional[float],
+        breakdown: bool,
+        keywords: Mapping[str, Any],
+    ) -> "Future[Any]":
         asked, options = self.task.call_input(*inputs, **keywords)
-        timeout_s = _seconds(timeout_s)
         self._admission.refuse_early(timeout_s)
-        request = self._requests.of_call(asked, options, breakdown)
+        request = self._requests.of_call(submitted, asked, options, breakdown)
         self._admission.admit(request, timeout_s)
         return request.future
 
@@ -188,16 +199,24 @@ class Runner:
         self._admission.admit(request, None, wait=True)
         return request.future
 
-    async def answer(self, *inputs: Any, **keywords: Any) -> Any:
-        """``submit`` for asyncio: tokenises in another thread, and cancelling the task cancels the request."""
-        submit = functools.partial(self.submit, *inputs, **keywords)
-        submitted = asyncio.get_running_loop().run_in_executor(None, submit)
+    async def answer(
+        self, *inputs: Any, timeout_s: Optional[float] = None, breakdown: bool = False, **keywords: Any
+    ) -> Any:
+        """``submit`` for asyncio: tokenises in another thread, and cancelling the task cancels the request.
+
+        The thread is one of the event loop's own; DeadlineExceeded if none is free within ``timeout_s``.
+        """
+        timeout_s = _seconds(timeout_s)
+        submit = functools.partial(self._submit, now_s(), inputs, timeout_s, breakdown, keywords)
+        submitting = asyncio.get_running_loop().run_in_executor(None, submit)
         try:
-            future = await asyncio.shield(submitted)
-        except asyncio.CancelledError:  # while it is tokenised, which nothing stops
-            submitted.add_done_callback(_cancel_submitted)
+            await asyncio.wait([submitting], timeout=timeout_s)
+            if not submitting.done():
+                raise _not_submitted(timeout_s)
+        except (asyncio.CancelledError, DeadlineExceeded):  # while it is tokenised, which nothing stops
+            submitting.add_done_callback(_cancel_submitted)
             raise
-        return await asyncio.wrap_future(future)
+        return await asyncio.wrap_future(submitting.result())
 
     def map(self, pairs: Iterable[Input], *, on_error: str = "raise", **keywords: Any) -> Iterator[Any]:
         """The result of each input of the task, in order, over any number in bounded memory.
@@ -287,6 +306,13 @@ def _seconds(timeout_s: Optional[float]) -> Optional[float]:
     return None if timeout_s is None else above_zero("timeout_s", timeout_s)
 
 
-def _cancel_submitted(submitted: "asyncio.Future[Future[Any]]") -> None:
-    if not submitted.cancelled() and submitted.exception() is None:
-        submitted.result().cancel()
+def _cancel_submitted(submitting: "asyncio.Future[Future[Any]]") -> None:
+    if not submitting.cancelled() and submitting.exception() is None:
+        submitting.result().cancel()
+
+
+def _not_submitted(timeout_s: Optional[float]) -> DeadlineExceeded:
+    return DeadlineExceeded(
+        f"this request was not tokenised within its {timeout_s:.3g} s: no thread of the event loop's own was free",
+        hint="a longer timeout_s, or more threads: loop.set_default_executor(ThreadPoolExecutor(64))",
+    )

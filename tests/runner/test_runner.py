@@ -134,7 +134,7 @@ def test_asyncio(runner, texts, expected):
 def test_cancelling_a_task_while_it_is_tokenised_cancels_the_request(runner, texts, monkeypatch):
     asked = []
 
-    def slowly(*pair):
+    def slowly(*_):
         time.sleep(0.3)
         asked.append(Future())
         return asked[0]
@@ -146,9 +146,40 @@ def test_cancelling_a_task_while_it_is_tokenised_cancels_the_request(runner, tex
         with pytest.raises(asyncio.CancelledError):
             await task
 
-    monkeypatch.setattr(runner, "submit", slowly)
+    monkeypatch.setattr(runner, "_submit", slowly)
     asyncio.run(ask())
     assert asked[0].cancelled()
+
+
+def test_the_clock_of_an_answer_starts_before_a_thread_is_free(echo_artifact, texts):
+    may_go_on = threading.Event()
+
+    async def ask(runner):
+        loop = asyncio.get_running_loop()
+        loop.set_default_executor(ThreadPoolExecutor(1))
+        busy = loop.run_in_executor(None, may_go_on.wait)
+        with pytest.raises(DeadlineExceeded, match="was not tokenised within its 0.1 s"):
+            await runner.answer(*texts[0], timeout_s=0.1)
+        may_go_on.set()
+        await busy
+
+    with Runner(echo_artifact, workers=1) as runner:
+        asyncio.run(ask(runner))
+        assert wait_until(lambda: runner.stats()["requests"]["submitted"]) == 1  # nothing stops that
+    assert runner.stats()["requests"]["completed"] == 0
+
+
+def test_the_time_for_a_thread_is_part_of_an_answers_own(runner, texts):
+    async def ask():
+        loop = asyncio.get_running_loop()
+        loop.set_default_executor(ThreadPoolExecutor(1))
+        busy = loop.run_in_executor(None, time.sleep, 0.2)
+        answered = await runner.answer(*texts[0], breakdown=True)
+        await busy
+        return answered.breakdown
+
+    breakdown = asyncio.run(ask())
+    assert breakdown["total_ms"] >= breakdown["tokenise_ms"] >= 150
 
 
 def test_an_interrupt_in_submit_costs_no_place_and_stops_nobody(echo_artifact, texts):

@@ -15,6 +15,7 @@ from processes import is_running, wait_until
 
 from neuronbert import Runner
 from neuronbert.errors import ArtifactError, BackendFailed, Overloaded, PoisonRequest
+from neuronbert.runner.requests import now_s
 from neuronbert.runner.suspicion import MAX_DEATHS, Doer
 
 
@@ -164,7 +165,7 @@ def test_what_comes_in_late_finds_a_worker_though_the_last_one_died_while_closin
 
     def come_late(event):
         if event["event"] == "poison":
-            request = runner._requests.of_call(("Who?", "It was me."), {}, False)
+            request = runner._requests.of_call(now_s(), ("Who?", "It was me."), {}, False)
             runner._admission.admit(request, None)  # it was past the door when that was closed
             late.append(request.future)
 
