@@ -60,8 +60,8 @@ class Runner:
 
     Results and callbacks of futures are delivered in the runner's thread: a callback must be quick. What one raises,
     ``sys.exit()`` too, is the event "callback_raised", and the runner goes on. One may ``submit``; one that waits for
-    the runner (``result`` of what is not done, ``map``, ``submit_together``, ``close``) would wait for itself, and gets
-    a UsageError.
+    the runner (``result`` of what is not done, ``map``, ``submit_together``, ``answer``, ``close``) would wait for
+    itself, and gets a UsageError.
     After ``os.fork`` a runner is its parent's: whatever the child asks of it raises RunnerClosed. One that is forked in
     a callback ends where the callback does.
     Raises what keeps a worker from starting (ArtifactError, BackendUnavailable, ...), and UsageError for options.
@@ -206,6 +206,7 @@ class Runner:
 
         The thread is one of the event loop's own; DeadlineExceeded if none is free within ``timeout_s``.
         """
+        self._admission.refuse_to_wait()
         timeout_s = _seconds(timeout_s)
         submit = functools.partial(self._submit, now_s(), inputs, timeout_s, breakdown, keywords)
         submitting = asyncio.get_running_loop().run_in_executor(None, submit)

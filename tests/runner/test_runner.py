@@ -345,6 +345,7 @@ def test_a_callback_that_waits_for_the_runner_is_told_that_it_would_wait_for_its
         lambda: runner.submit("Who?", "It was me.").result(),
         lambda: list(runner.map([("Who?", "It was me.")])),
         lambda: runner.submit_together(Batch(ENCODED, ENCODED * 0 + 1, ENCODED * 0)),
+        lambda: asyncio.run(runner.answer("Who?", "It was me.")),
         lambda: runner.close(),
     ]
     told = []
