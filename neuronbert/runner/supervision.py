@@ -5,8 +5,9 @@ import os
 import signal
 import socket
 import subprocess
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Dict, List, Mapping, NamedTuple, Optional, Tuple
+from typing import Dict, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
 from neuronbert.backends.child import start_child
 from neuronbert.errors import BackendFailed, NeuronBertError
@@ -21,7 +22,8 @@ from neuronbert.runner.suspicion import MAX_DEATHS, Blame, Doer
 # A worker's states. It is "starting" from the fork to its first message, "waiting" between a death and the next start.
 STARTING, READY, WAITING, STOPPED = "starting", "ready", "waiting", "stopped"
 
-# What a process does to itself; other signals are sent. Most of these do not reach a worker from outside.
+# What a process does to itself. In a worker they are blocked: sent from outside they wait for ever, and a fault of its
+# own ends it nevertheless. So one that died of them did it itself; other signals are sent.
 FAULTS = (signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGABRT, signal.SIGILL, signal.SIGTRAP, signal.SIGSYS)
 
 GONE_S = 0.2  # the socket closes a moment before the process is gone
@@ -120,7 +122,7 @@ class WorkerHandle:
     def start(self, order: LoadOrder, now: float) -> None:
         """Start its process, with its environment set before Python starts. OSError if that cannot be."""
         own_end, worker_end = socket.socketpair()
-        with worker_end:
+        with worker_end, _blocked(FAULTS):
             self.process = start_child(
                 "neuronbert.runner.worker_process",
                 worker_end.fileno(),
@@ -245,6 +247,19 @@ class WorkerHandle:
     def silent_s(self, now: float) -> float:
         """Seconds that it has been at the batch that it is longest at."""
         return max((now - batch.began for batch in self._running() if batch.began is not None), default=0.0)
+
+
+@contextmanager
+def _blocked(signals: Sequence[signal.Signals]) -> Iterator[None]:
+    """In this thread, and for good in the processes that it starts meanwhile: in every thread of theirs.
+
+    A process that blocked them itself would be too late for threads that a library starts when it is imported.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def backoff_s(failures: int) -> float:

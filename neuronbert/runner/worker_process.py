@@ -30,16 +30,12 @@ from neuronbert.runner.messages import (
 )
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
-FAULTS = (signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGABRT)
 
 
 def main(arguments: List[str]) -> None:
     """Load what the first message names, then answer batches. ``arguments``: the socket and the parent's pid."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    # Sent from outside, these wait for ever; a fault of its own ends the process nevertheless. So one that died of them
-    # did it itself. Before any thread is started: threads inherit it.
-    signal.pthread_sigmask(signal.SIG_BLOCK, FAULTS)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     die_with_parent(int(arguments[1]))
     sock = socket.socket(fileno=int(arguments[0]))

@@ -16,6 +16,7 @@ from processes import is_running, wait_until
 from neuronbert import Runner
 from neuronbert.errors import ArtifactError, BackendFailed, Overloaded, PoisonRequest
 from neuronbert.runner.requests import now_s
+from neuronbert.runner.supervision import FAULTS
 from neuronbert.runner.suspicion import MAX_DEATHS, Doer
 
 
@@ -106,6 +107,17 @@ def test_a_request_whose_worker_is_killed_again_and_again_is_not_to_blame(slow_a
             kill_one(runner)
             wait_until(lambda killed=killed: runner.stats()["requests"]["deaths"] > killed)
         assert future.result(60)["answer"]
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_fault_that_is_sent_from_outside_does_not_reach_a_worker(slow_artifact, fault):
+    with Runner(slow_artifact, workers=1) as runner:
+        futures = [runner.submit("Who?", f"It was {number}.") for number in range(4)]
+        for _ in range(2):
+            wait_until(lambda: runner.stats()["workers"][0]["in_flight"])
+            os.kill(pids(runner)[0], fault)
+        assert all(future.result(60)["answer"] for future in futures)
+        assert events(runner, "died") == []
 
 
 class Flood:
