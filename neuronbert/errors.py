@@ -229,6 +229,12 @@ def yes_or_no(name: str, value: object) -> bool:
     raise UsageError(f"{name} must be True or False, not {shown_value(value)}")
 
 
+def refuse_uncallable(name: str, value: object, hint: str) -> None:
+    """Raise UsageError unless ``value`` is a function, or None."""
+    if value is not None and not callable(value):
+        raise UsageError(f"{name} must be a function, not {shown_value(value)}", hint=hint)
+
+
 def is_path(value: object) -> bool:
     """Whether ``value`` can be the path of a file: a NUL cannot be in one."""
     return isinstance(value, (str, os.PathLike)) and "\0" not in str(value)

@@ -7,7 +7,7 @@ import traceback
 from collections import deque
 from typing import Any, Callable, Deque, Dict, Iterator, Optional, Protocol
 
-from neuronbert.errors import UsageError, in_words, shown_value
+from neuronbert.errors import in_words, refuse_uncallable
 from neuronbert.runner.callbacks import call_guarded
 
 Event = Dict[str, Any]  # "event", "at" (Unix time in seconds) and the facts
@@ -29,10 +29,7 @@ class Events:
     """The last events, oldest first."""
 
     def __init__(self, listener: Optional[Listener] = None):
-        if listener is not None and not callable(listener):
-            raise UsageError(
-                f"on_event must be a function of an event, not {shown_value(listener)}", hint="on_event=print"
-            )
+        refuse_uncallable("on_event", listener, hint="on_event=print")
         self._last: Deque[Event] = deque(maxlen=LAST_EVENTS)
         self._listener = listener
 

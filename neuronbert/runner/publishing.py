@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Callable, Deque, List, Mapping, Optional, cast
 
-from neuronbert.errors import InputError
+from neuronbert.errors import InputError, in_words
 from neuronbert.hardware.machine import process_fields
 from neuronbert.hardware.own_places import fault_of_folder, open_own, own_folder, own_temporary_folder
 from neuronbert.hardware.schema import Schema, form_of, record, whole
@@ -42,7 +42,7 @@ def runtime_folder() -> Path:
 class Publisher:
     """Writes what ``stats`` gives, with ``facts`` and rates, twice a second until it is closed.
 
-    If the folder cannot be written to, that is logged once, and the runner goes on.
+    If the folder cannot be written to, or ``work`` raises, that is logged once, and the runner goes on.
     """
 
     def __init__(
@@ -72,8 +72,8 @@ class Publisher:
                 self._write(self._path)
                 if self._closed.wait(INTERVAL_S):
                     break
-        except OSError as error:
-            log.warning("neuronbert top cannot watch this runner: %s", error)
+        except Exception as error:  # ``work`` is the user's
+            log.warning("neuronbert top cannot watch this runner: %s", in_words(error))
         finally:
             for path in self._files():
                 with suppress(OSError):

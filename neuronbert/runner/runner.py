@@ -16,6 +16,7 @@ from neuronbert.errors import (
     UsageError,
     above_zero,
     not_below_zero,
+    refuse_uncallable,
     shown_value,
     yes_or_no,
 )
@@ -103,6 +104,7 @@ class Runner:
             drain_timeout_s=drain_timeout_s,
         )
         publish, drain_on_sigterm = yes_or_no("publish", publish), yes_or_no("drain_on_sigterm", drain_on_sigterm)
+        refuse_uncallable("work", work, hint="a function that gives the dictionary that top shows")
         self.artifact = artifact_of(artifact, trusted_key)
         placement = place_workers(
             self.artifact,

@@ -51,7 +51,7 @@ def test_a_runner_is_refused_by_a_documented_error(no_start, echo_artifact, name
 @pytest.mark.parametrize(
     ("name", "value"),
     [("batch_size", 2.5), ("max_wait_ms", float("nan")), ("drain_timeout_s", "a"), ("max_queue", 10.5)]
-    + [("hang_timeout_s", True), ("streams", 1.5), ("publish", "no"), ("on_event", 5)],
+    + [("hang_timeout_s", True), ("streams", 1.5), ("publish", "no"), ("on_event", 5), ("work", 7)],
 )
 def test_the_message_names_the_option_and_the_value(no_start, echo_artifact, name, value):
     with pytest.raises(UsageError) as caught:

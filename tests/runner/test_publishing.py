@@ -96,6 +96,16 @@ def test_it_is_there_while_it_runs_and_gone_afterwards(runtime):
     assert list(runtime.iterdir()) == []
 
 
+@pytest.mark.parametrize("work", [lambda: 1 / 0, lambda: {"unit": {"a", "set"}}], ids=["raises", "no JSON"])
+def test_a_work_that_fails_is_logged_and_leaves_no_file(runtime, work, caplog):
+    publisher = Publisher(FACTS, lambda: statistics(worker()), work)
+    publisher._thread.join(30.0)
+    assert not publisher._thread.is_alive()
+    assert "cannot watch this runner" in caplog.text and "Error: " in caplog.text
+    assert list(runtime.iterdir()) == []
+    publisher.close()
+
+
 def test_rates_are_of_the_time_between():
     before = {"at": 10.0, "workers": [worker(), worker(worker=1)]}
     now = {"at": 12.0, "workers": [worker(rows=30, batches=6, device_s=1.5, busy_s=1.25), worker(worker=1)]}
