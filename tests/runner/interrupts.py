@@ -1,5 +1,6 @@
 """Ctrl-C at each moment at which it may come, one after the other."""
 
+import gc
 import itertools
 import sys
 
@@ -21,6 +22,7 @@ def interrupted(do, number):
             sys.setprofile(None)
             raise KeyboardInterrupt
 
+    gc.disable()  # an interrupt in a __del__ is lost, and pytest's warning
     sys.setprofile(look)
     try:
         do()
@@ -28,6 +30,7 @@ def interrupted(do, number):
         pass
     finally:
         sys.setprofile(None)
+        gc.enable()
     return seen >= number
 
 
