@@ -12,15 +12,20 @@ import threading
 import time
 from collections import Counter
 from concurrent.futures import Future
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Callable, Dict, Iterable, Iterator, List, NamedTuple, Optional, Protocol, Sequence, TypeVar
 
 import numpy as np
 
 from neuronbert.benchmark.statistics import MeasuredWindow, steady_from
-from neuronbert.errors import UsageError, above_zero
+from neuronbert.errors import UsageError, above_zero, counted
 
 DISTRIBUTIONS = ("constant", "poisson")
+
+# Each client is a thread. So many keep every batch full on the 64 NeuronCores of the largest inf1 with batches of 16
+# rows; several times as many hold up each other, and the thread that is to stop them.
+MOST_CLIENTS = 4096
 
 Item = TypeVar("Item")  # what a client is given to ask
 AskedItem = TypeVar("AskedItem", contravariant=True)
@@ -96,9 +101,11 @@ def closed_loop(
 ) -> LoadResult:
     """``concurrency`` threads that each keep one request in flight; the items are asked in turn, over and over.
 
-    Raises UsageError without items, and for a concurrency that is not above 0.
+    Raises UsageError without items, for a concurrency that is not above 0 or is above MOST_CLIENTS, and where this
+    machine lets fewer threads start.
     """
     _require(items, concurrency=concurrency)
+    refuse_crowd(concurrency, "concurrency")
     run = _Run(period)
     turn = itertools.count()  # next() of it is atomic
 
@@ -107,16 +114,51 @@ def closed_loop(
             begun = run.now()
             run.record(begun, _outcome(client, items[next(turn) % len(items)]))
 
-    threads = [threading.Thread(target=ask, name=f"client-{number}", daemon=True) for number in range(concurrency)]
-    for thread in threads:
-        thread.start()
-    try:
+    with _clients(ask, concurrency, run):
         run.watch()
+    return run.result()
+
+
+def refuse_crowd(clients: int, name: str) -> None:
+    """Raise UsageError for more clients than MOST_CLIENTS; ``name`` is that of the option."""
+    if clients > MOST_CLIENTS:
+        raise UsageError(f"{name} is {clients:,}, and a benchmark has at most {MOST_CLIENTS:,} clients",
+                         hint="fewer clients, or smaller batches where they are to be kept full")  # fmt: skip
+
+
+@contextmanager
+def _clients(ask: Callable[[], None], count: int, run: "_Run") -> Iterator[None]:
+    """``count`` threads that ``ask`` during the block; none is left behind it, wherever starting them ended."""
+    all_there = threading.Event()
+
+    def begin() -> None:
+        # A client that asked at once would hold up the start of the others.
+        all_there.wait()
+        ask()
+
+    threads: List[threading.Thread] = []
+    try:
+        for number in range(count):
+            threads.append(threading.Thread(target=begin, name=f"client-{number}", daemon=True))
+            _start(threads[-1], number, count)
+        all_there.set()
+        yield
     finally:
         run.over.set()
+        all_there.set()
         for thread in threads:
-            thread.join()
-    return run.result()
+            if thread.is_alive():  # the last one may not have been started
+                thread.join()
+
+
+def _start(thread: threading.Thread, before: int, count: int) -> None:
+    try:
+        thread.start()
+    except RuntimeError as error:
+        raise UsageError(
+            f"{counted(count, 'client')} are asked for, and after {before:,} of them this machine says: {error}",
+            hint="fewer clients, or a higher limit of processes (ulimit -u, pids.max of the container)",
+        ) from None
 
 
 def open_loop(

@@ -7,6 +7,7 @@ from typing import Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 from neuronbert.artifact.manifest import Artifact, Variant
 from neuronbert.artifact.variants import choose_variants, may_be_loaded, refuse_unasked
 from neuronbert.backends.base import Bucket
+from neuronbert.benchmark.load import refuse_crowd
 from neuronbert.errors import ArtifactError, UsageError
 from neuronbert.hardware.cores import DATA_PARALLEL, PIPELINE
 
@@ -180,7 +181,11 @@ def loads_of(scenario: Optional[str], concurrency: str, request_rate: str, *, lo
         return [LoadSpec(OFFLINE, None)]
     if loadgen and scenario is None:
         return [LoadSpec(CLOSED, 1), LoadSpec(OFFLINE, None), *(rates or [LoadSpec(OPEN, None)])]
-    return rates or [LoadSpec(CLOSED, number) for number in whole_numbers(concurrency or CONCURRENCY, "--concurrency")]
+    if rates:
+        return rates
+    clients = whole_numbers(concurrency or CONCURRENCY, "--concurrency")
+    refuse_crowd(max(clients), "--concurrency")
+    return [LoadSpec(CLOSED, number) for number in clients]
 
 
 def numbers(text: str, name: str) -> List[float]:

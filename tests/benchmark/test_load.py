@@ -165,6 +165,7 @@ def test_only_the_windows_that_count_give_samples_and_throughput():
     "call, why",
     [(lambda: closed_loop(Instant(), [], concurrency=1), "nothing to ask"),
      (lambda: closed_loop(Instant(), ["q"], concurrency=0), "concurrency must be above 0"),
+     (lambda: closed_loop(Instant(), ["q"], concurrency=4097), "concurrency is 4,097, and .* at most 4,096 clients"),
      (lambda: open_loop(Instant(), ["q"], rate_per_s=0), "rate_per_s must be above 0"),
      (lambda: open_loop(Instant(), ["q"], rate_per_s=1, distribution="bursty"), "no distribution 'bursty'"),
      (lambda: closed_loop(Instant(), ["q"], concurrency=1, period=Period(1, 2, 1)), "no more than the whole")],
@@ -172,3 +173,30 @@ def test_only_the_windows_that_count_give_samples_and_throughput():
 def test_a_load_that_cannot_be_is_refused(call, why):
     with pytest.raises(UsageError, match=why):
         call()
+
+
+def clients_alive():
+    return [thread.name for thread in threading.enumerate() if thread.name.startswith("client-")]
+
+
+@pytest.mark.parametrize(
+    ("met", "raised", "words"),
+    [
+        (RuntimeError("can't start new thread"), UsageError, "9 clients .* after 5 of them .* can't start new thread"),
+        (KeyboardInterrupt(), KeyboardInterrupt, "^$"),
+    ],
+)
+def test_a_start_of_clients_that_ends_early_leaves_none_and_asks_nothing(monkeypatch, met, raised, words):
+    start, started = threading.Thread.start, []
+
+    def start_five(thread):
+        if len(started) == 5:
+            raise met
+        started.append(thread)
+        start(thread)
+
+    client = Instant()
+    monkeypatch.setattr(threading.Thread, "start", start_five)
+    with pytest.raises(raised, match=words):
+        closed_loop(client, ["q"], concurrency=9, period=SHORT)
+    assert (len(started), clients_alive(), client.asked) == (5, [], [])

@@ -95,6 +95,12 @@ def test_options_that_contradict_each_other_are_refused(scenario, concurrency, r
         loads_of(scenario, concurrency, rate, loadgen=loadgen)
 
 
+@pytest.mark.parametrize("concurrency", ["20000", "1,4097", "1:99999999999"])
+def test_more_clients_than_a_machine_has_threads_for_are_refused(concurrency):
+    with pytest.raises(UsageError, match="--concurrency is .*, and a benchmark has at most 4,096 clients"):
+        loads_of(None, concurrency, "", loadgen=False)
+
+
 def test_numbers():
     assert numbers("1,2,4", "x") == [1, 2, 4]
     assert numbers("1:16", "x") == [1, 2, 4, 8, 16]

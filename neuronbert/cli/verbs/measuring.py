@@ -56,7 +56,8 @@ def evaluate(artifact: str, data: str, as_json: bool, **options: Any) -> None:
 )
 @list_option(
     "--concurrency",
-    help="Clients that each wait for an answer before they ask again: 1,2,4 or 1:16, doubling.  [default: 1:16]",
+    help="Clients that each wait for an answer before they ask again, at most 4096: 1,2,4 or 1:16, doubling.  "
+    "[default: 1:16]",
 )
 @list_option("--workers", help="Worker processes.  [default: as many as neuronbert run takes]")
 @list_option("--threads", help="CPU threads of each worker.  [default: all, divided among the workers]")
