@@ -1,8 +1,10 @@
 """The error boundary of the command line: runs a verb and turns its ending into text, JSON and an exit code."""
 
 import errno
+import io
 import json
 import os
+import select
 import shlex
 import shutil
 import signal
@@ -20,6 +22,7 @@ from neuronbert.errors import MissingLibrary, NeuronBertError, UsageError, in_wo
 
 EXIT_BUG = 3
 EXIT_INTERRUPTED = 130
+COMPLETION_VARIABLE = "_NEURONBERT_COMPLETE"  # click's name for it
 UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EBADF)  # the disk is full, a quota is used up, stdout is closed
 
 
@@ -31,26 +34,25 @@ def run_group(group: click.Group, arguments: Sequence[str]) -> int:
     received: List[int] = []
     try:
         with signals_as_interrupts(received):
-            group.main(args=list(arguments), prog_name="neuronbert", standalone_mode=False, obj=as_typed(arguments))
+            invoke(group, arguments)
             if sys.stdout is not None:
                 sys.stdout.flush()
         return 0
     except (KeyboardInterrupt, click.Abort):
         return report_interrupt(as_json)
     except click.UsageError as error:
-        error.show()
-        return end(error.format_message(), None, UsageError.exit_code, as_json)
+        return report_usage(error, as_json)
     except click.exceptions.Exit as error:
         return error.exit_code
     except NeuronBertError as error:
         if received:
             return report_interrupt(as_json)
         return report_error(error.message, error.hint or manual, error.exit_code, as_json)
-    except BrokenPipeError:
-        # The reader of a pipe (head, less) has gone: nobody is left to tell.
-        discard_stdout()
-        return 0
     except Exception as error:
+        if isinstance(error, BrokenPipeError) and is_reader_gone():
+            # The reader of a pipe (head, less) has left: nobody is left to tell.
+            discard_stdout()
+            return 0
         if isinstance(error, OSError) and error.errno in UNWRITABLE:
             return report_unwritable(error, as_json)
         if received:
@@ -59,6 +61,24 @@ def run_group(group: click.Group, arguments: Sequence[str]) -> int:
         if missing is not None:
             return report_error(missing.message, missing.hint or manual, missing.exit_code, as_json)
         return report_bug(error, arguments, as_json)
+
+
+def invoke(group: click.Group, arguments: Sequence[str]) -> None:
+    """Run the verb; like click's main(), but for what that makes of errors: it ends silently where a pipe broke."""
+    if COMPLETION_VARIABLE in os.environ:  # a shell asks what could be typed next
+        group.main(prog_name="neuronbert", complete_var=COMPLETION_VARIABLE)
+    with group.make_context("neuronbert", list(arguments), obj=as_typed(arguments)) as context:
+        group.invoke(context)
+
+
+def is_reader_gone() -> bool:
+    """Whether stdout is a pipe or a socket that nobody reads any more."""
+    try:
+        poll = select.poll()
+        poll.register(sys.stdout.fileno(), 0)  # an error and a hang-up are always told
+        return bool(poll.poll(0))
+    except (OSError, ValueError, AttributeError):  # stdout is closed or no file; Windows has no poll
+        return False
 
 
 def missing_library(error: Exception) -> Optional[MissingLibrary]:
@@ -120,10 +140,8 @@ def discard_stdout() -> None:
 
 def report_interrupt(as_json: bool) -> int:
     """Say that the command was interrupted; the exit code."""
-    with suppress(OSError):  # the terminal that it would be said on may be what hung up
-        note("interrupted")
-        end("interrupted", None, EXIT_INTERRUPTED, as_json)
-    return EXIT_INTERRUPTED
+    note("\ninterrupted")  # a terminal shows ^C at the beginning of the line
+    return end("interrupted", None, EXIT_INTERRUPTED, as_json)
 
 
 def report_unwritable(error: OSError, as_json: bool) -> int:
@@ -134,6 +152,14 @@ def report_unwritable(error: OSError, as_json: bool) -> int:
     return report_error(f"cannot write the result: {error.strerror}", "another place for stdout", 1, False)
 
 
+def report_usage(error: click.UsageError, as_json: bool) -> int:
+    """Say how a command is used, as click does; the exit code."""
+    text = io.StringIO()
+    error.show(text)
+    note(text.getvalue().rstrip("\n"))
+    return end(error.format_message(), None, UsageError.exit_code, as_json)
+
+
 def report_error(message: str, hint: str, code: int, as_json: bool) -> int:
     """What was wrong, then what to do; the exit code."""
     note(f"error: {message}")
@@ -142,9 +168,12 @@ def report_error(message: str, hint: str, code: int, as_json: bool) -> int:
 
 
 def end(message: str, hint: Optional[str], code: int, as_json: bool) -> int:
-    """The exit code; under --json an error is the one document on stdout."""
+    """The exit code, whether or not it can be said; under --json an error is the one document on stdout."""
     if as_json:
-        click.echo(json.dumps({"error": message, "try": hint, "exit_code": code}))
+        try:
+            click.echo(json.dumps({"error": message, "try": hint, "exit_code": code}))
+        except OSError:  # a full disk, a reader or a terminal that has gone
+            discard_stdout()
     return code
 
 

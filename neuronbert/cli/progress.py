@@ -153,7 +153,7 @@ class Stages:
 
     def line(self, text: str) -> None:
         """A line that stays, and what is going on from now on, unless a count is under way."""
-        with progress_hidden():
+        with progress_hidden(), suppress(OSError):  # stderr is gone: nobody is left to tell
             click.echo(harmless(text), err=True)
         if self._counted is None:
             self._progress.about(text.splitlines()[0].partition(" (")[0])

@@ -563,6 +563,41 @@ def test_a_reader_that_leaves_is_no_error(echo_artifact):
     assert (done.returncode, done.stderr) == (0, "")
 
 
+@pytest.mark.parametrize("arguments", ["--help", "inspect {artifact}", "answer {artifact} --input {lines}"])
+def test_a_reader_that_left_before_is_no_error(tmp_path, echo_artifact, arguments):
+    lines = lines_file(tmp_path, *[ask()] * 3)
+    arguments = arguments.format(artifact=echo_artifact.folder, lines=lines)
+    # The command begins when its reader is gone: the named pipe ends the waiting.
+    os.mkfifo(tmp_path / "gone")
+    command = f"(read < {tmp_path}/gone; exec {sys.executable} -m neuronbert {arguments})"
+    command += f" | (exec <&-; echo > {tmp_path}/gone); exit ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_pipe_that_breaks_elsewhere_is_no_success(capsys, monkeypatch, echo_artifact):
+    def load(folder, **_):
+        raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
+
+    monkeypatch.setattr("neuronbert.artifact.manifest.load_artifact", load)
+    code, _, err = invoke(capsys, "inspect", echo_artifact.folder)
+    assert code == 3
+    Path(err.split("report it with ")[1].split(",")[0]).unlink()
+
+
+@pytest.mark.parametrize(
+    "streams", [">/dev/full", "2>/dev/full", ">/dev/full 2>&1", "| true", "2>&1 | true", ">&- 2>&-"]
+)
+@pytest.mark.parametrize(
+    ("arguments", "code"), [("inspect /nonexistent", 1), ("inspect --nonsense", 2), ("nonsense", 2)]
+)
+def test_the_exit_code_of_an_error_survives_that_it_cannot_be_said(arguments, code, streams):
+    command = f"{sys.executable} -m neuronbert {arguments} --json {streams}; exit ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
+    assert done.returncode == code
+    assert "Traceback" not in done.stderr
+
+
 def heed_hangups():
     """In the child: SIGHUP as usual, even where the tests run under nohup; stdin is its terminal if it can be."""
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
