@@ -50,11 +50,18 @@ def json_line(document: Document) -> str:
     return text + "\n"
 
 
+def stdin_bytes() -> BinaryIO:
+    """stdin as it comes; InputError where there is none, as under ``<&-``."""
+    if sys.stdin is None or sys.stdin.closed:
+        raise InputError("the input is to come from stdin, which is closed", hint="a file in place of -, or < FILE")
+    return sys.stdin.buffer
+
+
 @contextmanager
 def open_lines(path: PathLike, hint: str) -> Iterator[BinaryIO]:
     """The file at ``path``, or stdin for "-", as bytes; InputError for a file that cannot be opened."""
     if path == "-":
-        yield sys.stdin.buffer
+        yield stdin_bytes()
         return
     try:
         file = open(path, "rb")

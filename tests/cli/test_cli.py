@@ -598,6 +598,17 @@ def test_the_exit_code_of_an_error_survives_that_it_cannot_be_said(arguments, co
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize("arguments", [["answer", "--input", "-"], ["run", "--input", "-", "--output", "out"]])
+@pytest.mark.parametrize("stdin", [None, "closed"])
+def test_a_closed_stdin_is_named(capsys, monkeypatch, nothing_written, echo_artifact, arguments, stdin):
+    if stdin is not None:
+        stdin = open(os.devnull)
+        stdin.close()
+    monkeypatch.setattr("sys.stdin", stdin)
+    verb, *options = arguments
+    assert "stdin, which is closed" in refused(capsys, verb, echo_artifact.folder, *options)
+
+
 def heed_hangups():
     """In the child: SIGHUP as usual, even where the tests run under nohup; stdin is its terminal if it can be."""
     signal.signal(signal.SIGHUP, signal.SIG_DFL)

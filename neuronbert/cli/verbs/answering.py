@@ -2,7 +2,6 @@
 
 import os
 import stat
-import sys
 from contextlib import suppress
 from typing import Any, BinaryIO, Dict, List, Optional
 
@@ -87,8 +86,9 @@ def run_(artifact: str, input: str, output: str, as_json: bool, **options: Any) 
     """
     from neuronbert.cli.tables import job_summary
     from neuronbert.runner.job import run_job
+    from neuronbert.tasks.lines import stdin_bytes
 
-    if input == "-" and not _is_file(sys.stdin.buffer):
+    if input == "-" and not _is_file(stdin_bytes()):
         note("stdin cannot be read again: a job that is killed begins anew")
     begun = False
     try:
@@ -126,6 +126,7 @@ def _is_file(stream: BinaryIO) -> bool:
 def _tell_what_is_kept(input: str, output: str) -> None:
     """After a job that had begun and came to no end: how much is on the disk, and the command that goes on."""
     from neuronbert.artifact.resumable import partial_path, read_record
+    from neuronbert.tasks.lines import stdin_bytes
 
     record = None
     with suppress(NeuronBertError):
@@ -133,7 +134,7 @@ def _tell_what_is_kept(input: str, output: str) -> None:
     if os.path.lexists(output) and not os.path.lexists(partial_path(output)):
         note(f"{output} is complete")
     elif record is None or not (record.resumable and record.input_lines):
-        again = os.path.isfile(input) or (input == "-" and _is_file(sys.stdin.buffer))
+        again = os.path.isfile(input) or (input == "-" and _is_file(stdin_bytes()))
         note(f"nothing is kept{'' if again else ', for the input cannot be read again'}: the same command begins anew")
     else:
         stdin = ", with the same stdin" if input == "-" else ""
