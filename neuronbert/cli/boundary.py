@@ -57,7 +57,7 @@ def run_group(group: click.Group, arguments: Sequence[str]) -> int:
             return report_unwritable(error, as_json)
         if received:
             return report_interrupt(as_json)
-        missing = missing_library(error)
+        missing = missing_library(error) or missing_folder(error)
         if missing is not None:
             return report_error(missing.message, missing.hint or manual, missing.exit_code, as_json)
         return report_bug(error, arguments, as_json)
@@ -88,6 +88,16 @@ def missing_library(error: Exception) -> Optional[MissingLibrary]:
     from neuronbert.hardware.libraries import explained  # here, so that --help does not wait for it
 
     return explained(error)
+
+
+def missing_folder(error: Exception) -> Optional[NeuronBertError]:
+    """What to say of an error that came from a working directory that was deleted; None for others."""
+    if isinstance(error, FileNotFoundError):
+        try:
+            os.getcwd()
+        except FileNotFoundError:
+            return NeuronBertError("the working directory no longer exists", hint="cd into one that does")
+    return None
 
 
 class Interrupted(KeyboardInterrupt):

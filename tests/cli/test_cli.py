@@ -609,6 +609,27 @@ def test_a_closed_stdin_is_named(capsys, monkeypatch, nothing_written, echo_arti
     assert "stdin, which is closed" in refused(capsys, verb, echo_artifact.folder, *options)
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        "run {artifact} --input {lines} --output out",
+        "benchmark {artifact} --report report.json",
+        "compile demo out --backend echo --skip-gate",
+        "doctor",
+    ],
+)
+def test_a_working_directory_that_is_gone_is_no_bug(tmp_path, echo_artifact, arguments):
+    arguments = arguments.format(artifact=echo_artifact.folder, lines=lines_file(tmp_path, ask()))
+    (tmp_path / "gone").mkdir()
+    command = f"cd {tmp_path}/gone && rmdir {tmp_path}/gone && exec {sys.executable} -m neuronbert {arguments}"
+    environment = {**os.environ, "PYTHONPATH": str(Path(neuronbert.__file__).parents[1])}
+    done = subprocess.run(["bash", "-c", command], env=environment, capture_output=True, text=True)
+    assert done.returncode == (0 if arguments == "doctor" else 1)
+    said = done.stdout if arguments == "doctor" else done.stderr
+    assert "the working directory no longer exists" in said and "try: cd into one that does" in said
+    assert arguments != "doctor" or "numpy" in said
+
+
 def heed_hangups():
     """In the child: SIGHUP as usual, even where the tests run under nohup; stdin is its terminal if it can be."""
     signal.signal(signal.SIGHUP, signal.SIG_DFL)

@@ -153,6 +153,7 @@ CASES = [
     ("cpu", {"cpu_flags": frozenset({"avx2", "avx_vnni"})}, OK, "Some CPU: VNNI (int8 exact and fast)", None),
     ("cpu", {"cpu_flags": frozenset({"avx2", "avx_vnni", "amx_int8", "amx_bf16"})}, OK, "AMX (int8 and bf16", None),
     ("cpu", {"architecture": "aarch64", "cpu_flags": frozenset({"asimddp", "bf16"})}, OK, "asimddp, bf16", None),
+    ("disk", {"folder": None}, FAIL, "the working directory no longer exists", "cd into one that does"),
     ("threads", env(OMP_NUM_THREADS="8"), WARN, "OMP_NUM_THREADS=8 starts more threads", "export OMP_NUM_THREADS=4"),
     ("threads", env(MKL_NUM_THREADS="1"), WARN, "MKL_NUM_THREADS=1 leaves 3 cores idle", "unset MKL_NUM_THREADS"),
     ("threads", env(OMP_NUM_THREADS="all"), WARN, "OMP_NUM_THREADS=all is not a number", "unset OMP_NUM_THREADS"),

@@ -61,7 +61,7 @@ class Facts:
     physical_cores: int = 1
     memory_bytes: int = 0
     available_bytes: Optional[int] = None
-    folder: str = "."
+    folder: Optional[str] = "."  # the working directory; None where it was deleted
     folder_writable: bool = True
     disk_free_bytes: int = 0
     hub_cache: str = ""
@@ -84,7 +84,7 @@ class Facts:
 
 def gather() -> Facts:
     """The facts about this process and machine; a few tens of ms, and the time the hub takes; imports no engine."""
-    folder = os.getcwd()
+    folder = working_directory()
     devices = neuron.device_files()
     cache = hub_cache(os.environ)
     facts = Facts(
@@ -101,8 +101,8 @@ def gather() -> Facts:
         memory_bytes=machine.memory_bytes(),
         available_bytes=machine.available_memory_bytes(),
         folder=folder,
-        folder_writable=os.access(folder, os.W_OK),
-        disk_free_bytes=shutil.disk_usage(folder).free,
+        folder_writable=folder is not None and os.access(folder, os.W_OK),
+        disk_free_bytes=0 if folder is None else shutil.disk_usage(folder).free,
         hub_cache=cache,
         hub_cache_exists=os.path.isdir(cache),
         hub_unreachable=None if hub.offline_by(os.environ) else hub.why_unreachable(hub.endpoint(os.environ)),
@@ -113,6 +113,14 @@ def gather() -> Facts:
         neuron_ls=neuron.run_neuron_ls() if devices else None,
     )
     return with_emulation(facts)
+
+
+def working_directory() -> Optional[str]:
+    """Its path; None where it was deleted."""
+    try:
+        return os.getcwd()
+    except FileNotFoundError:
+        return None
 
 
 def with_emulation(facts: Facts) -> Facts:

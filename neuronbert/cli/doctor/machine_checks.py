@@ -142,6 +142,8 @@ def check_memory(facts: Facts) -> Check:
 
 def check_disk(facts: Facts) -> Check:
     """Whether an artifact can be written here."""
+    if facts.folder is None:
+        return Check("disk", FAIL, "the working directory no longer exists", "cd into one that does")
     where = f"{_gib(facts.disk_free_bytes)} free in {facts.folder}"
     if not facts.folder_writable:
         return Check(
