@@ -9,6 +9,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Dict, FrozenSet, Iterable, Iterator, List, MutableMapping, Optional, Set, TypedDict
 
+from neuronbert.errors import LARGEST_COUNT, UsageError, shown_value
+
 # Flags that decide which precision pays: the rest of /proc/cpuinfo says nothing about our speed.
 FLAGS_OF_INTEREST = (
     "avx2",
@@ -96,10 +98,19 @@ def physical_cores() -> int:
 def compute_threads() -> int:
     """Threads for matrix products: OMP_NUM_THREADS (its first number) where that is set, else one for each core.
 
-    SMT siblings share a core's multipliers, so a second thread on it only takes turns with the first.
+    SMT siblings share a core's multipliers, so a second thread on it only takes turns with the first. UsageError for
+    more than libraries take.
     """
-    asked = _number(os.environ.get("OMP_NUM_THREADS", "").split(",")[0])
-    return asked or physical_cores()
+    asked = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
+    if not asked.isdecimal():
+        return physical_cores()
+    if len(asked.lstrip("0")) > len(str(LARGEST_COUNT)) or int(asked) > LARGEST_COUNT:
+        raise UsageError(
+            f"the environment variable OMP_NUM_THREADS must be a whole number up to {LARGEST_COUNT}, "
+            f"not {shown_value(asked)}",
+            hint="unset OMP_NUM_THREADS, for a thread on each core",
+        )
+    return int(asked) or physical_cores()
 
 
 def wait_without_spinning(environment: MutableMapping[str, str]) -> None:

@@ -5,6 +5,7 @@ import sys
 
 import pytest
 
+from neuronbert.errors import UsageError
 from neuronbert.hardware import machine
 
 
@@ -108,6 +109,13 @@ def test_one_thread_computes_on_each_core_unless_the_user_says_otherwise(monkeyp
     if asked is not None:
         monkeypatch.setenv("OMP_NUM_THREADS", asked)
     assert machine.compute_threads() == expected
+
+
+@pytest.mark.parametrize("asked", ["2147483648", "99999999999", "9" * 5000])
+def test_more_threads_than_libraries_take_are_refused_by_the_variable_that_asks_for_them(monkeypatch, asked):
+    monkeypatch.setenv("OMP_NUM_THREADS", f" {asked},2")
+    with pytest.raises(UsageError, match=f"OMP_NUM_THREADS must be .* up to 2147483647, not '{asked[:40]}"):
+        machine.compute_threads()
 
 
 def test_this_machine_has_cores_within_its_cpus():
