@@ -18,7 +18,7 @@ from neuronbert.tasks.question_answering.windows import Example, Window
 Answer = Dict[str, Any]  # score, start, end, answer; with details also window and null_difference
 
 RANKINGS = ("window", "document")
-QUICKLY_RANKED = 20_000  # spans, in less than about 0.05 s
+QUICKLY_RANKED = 10_000  # spans, in less than about 0.05 s
 
 
 @dataclass(frozen=True)
