@@ -365,12 +365,22 @@ def test_it_works_where_numpy_does_not():
 
 
 def test_a_machine_that_cannot_be_looked_at_is_reported(monkeypatch):
+    def broken():
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(os, "getcwd", broken)
+    (only,) = examine().checks
+    assert only.status == FAIL and "OSError" in only.found
+
+
+def test_without_a_working_directory_all_else_is_looked_at(monkeypatch):
     def deleted():
         raise FileNotFoundError(2, "No such file or directory")
 
     monkeypatch.setattr(os, "getcwd", deleted)
-    (only,) = examine().checks
-    assert only.status == FAIL and "FileNotFoundError" in only.found
+    checks = {check.name: check for check in examine().checks}
+    assert set(checks) == set(CHECKS)
+    assert checks["disk"].status == FAIL and "no longer exists" in checks["disk"].found
 
 
 @UNTIMED
