@@ -7,6 +7,9 @@ def main() -> None:
     """Run cli/main.py, or say which library it cannot be imported without."""
     try:
         from neuronbert.cli.main import main
+    except KeyboardInterrupt:  # during the imports, before the command line is there to say so
+        sys.stderr.write("interrupted\n")
+        sys.exit(130)
     except ImportError as error:
         from neuronbert.hardware.libraries import explained
 

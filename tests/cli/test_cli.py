@@ -630,6 +630,19 @@ def test_a_working_directory_that_is_gone_is_no_bug(tmp_path, echo_artifact, arg
     assert arguments != "doctor" or "numpy" in said
 
 
+def test_an_interrupt_during_the_imports_is_one():
+    code = """import sys
+class Interrupts:
+    def find_spec(self, name, *_):
+        if name == "click":
+            raise KeyboardInterrupt
+sys.meta_path.insert(0, Interrupts())
+from neuronbert.__main__ import main
+main()"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (130, "interrupted\n")
+
+
 def heed_hangups():
     """In the child: SIGHUP as usual, even where the tests run under nohup; stdin is its terminal if it can be."""
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
