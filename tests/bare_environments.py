@@ -7,7 +7,7 @@ import sys
 import sysconfig
 from importlib import metadata
 from pathlib import Path
-from typing import Set
+from typing import Iterator, Set
 
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
@@ -21,15 +21,26 @@ def make_environment(folder: Path, *extras: str) -> Path:
     packages = Path(sysconfig.get_path("purelib", vars={"base": str(folder)}))
     setup = configparser.ConfigParser()
     setup.read(ROOT / "setup.cfg")
-    declared = [setup["options"]["install_requires"], *(setup["options.extras_require"][extra] for extra in extras)]
     names: Set[str] = set()
-    for line in "\n".join(declared).split("\n"):
-        if line and not line.startswith("#"):
-            add_required(Requirement(line).name, names)
+    for requirement in declared(setup, *extras):
+        add_required(requirement.name, names)
     for name in sorted(names):
         link(metadata.distribution(name), packages)
     (packages / "checkout.pth").write_text(f"{ROOT}\n", encoding="utf-8")
     return folder / "bin" / "python"
+
+
+def declared(setup: configparser.ConfigParser, *extras: str) -> Iterator[Requirement]:
+    """What setup.cfg requires, and its extras, those of extras too."""
+    of_extras = [setup["options.extras_require"][extra] for extra in extras]
+    for line in "\n".join([setup["options"]["install_requires"], *of_extras]).split("\n"):
+        if not line or line.startswith("#"):
+            continue
+        requirement = Requirement(line)
+        if requirement.name == setup["metadata"]["name"]:
+            yield from declared(setup, *requirement.extras)
+        else:
+            yield requirement
 
 
 def add_required(name: str, found: Set[str]) -> None:

@@ -1,14 +1,17 @@
-"""The README runs as it is typed: every command and every snippet, from top to bottom, with what they print."""
+"""The README runs as it is typed: every command and every snippet, from top to bottom, with what they print.
+
+In an environment with what tools/quickstart installs, and no more.
+"""
 
 import os
 import re
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 from typing import Dict, List, NamedTuple
 
 import pytest
+from bare_environments import make_environment
 
 from neuronbert.artifact.manifest import Artifact
 
@@ -79,8 +82,14 @@ def test_the_index_of_sections_goes_from_the_start_to_the_details() -> None:
 
 @pytest.fixture(scope="module")
 def clone(demo_artifact: Artifact, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder like a clone after tools/quickstart: the examples and ``qa-artifact``."""
-    folder = tmp_path_factory.mktemp("clone")
+    """A folder like a clone after tools/quickstart: the examples, ``qa-artifact``, and its environment."""
+    folder = tmp_path_factory.mktemp("parent") / "clone"
+    script = (ROOT / "tools" / "quickstart").read_text(encoding="utf-8")
+    extras = re.findall(r"^ensure_environment (\S+)$", script, flags=re.MULTILINE)[0].split(",")
+    python = make_environment(folder / ".venv", *extras)
+    command = python.with_name("neuronbert")
+    command.write_text(f"#!{python}\nfrom neuronbert.__main__ import main\nmain()\n", encoding="utf-8")
+    command.chmod(0o755)
     shutil.copytree(ROOT / "examples", folder / "examples", ignore=shutil.ignore_patterns("demo-checkpoint"))
     shutil.copytree(demo_artifact.folder, folder / "qa-artifact")
     (folder / "tmp").mkdir()
@@ -90,8 +99,8 @@ def clone(demo_artifact: Artifact, tmp_path_factory: pytest.TempPathFactory) -> 
 def run(arguments: List[str], clone: Path) -> "subprocess.CompletedProcess[str]":
     environment = {
         **os.environ,
-        "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
-        "PYTHONPATH": str(ROOT),
+        "PATH": os.pathsep.join([str(clone / ".venv" / "bin"), os.environ["PATH"]]),
+        "PYTHONPATH": str(ROOT / "examples" / "demo-checkpoint"),
         "TMPDIR": str(clone / "tmp"),  # `top` sees the runners of other tests otherwise
         "XDG_RUNTIME_DIR": str(clone / "tmp"),
     }
@@ -135,7 +144,7 @@ def test_every_command_runs_as_typed_and_prints_what_the_readme_says(clone: Path
 def test_every_snippet_runs_and_prints_what_the_readme_says(clone: Path) -> None:
     script = "\n".join(blocks("python"))
     (clone / "snippets.py").write_text(script, encoding="utf-8")
-    done = run([sys.executable, "snippets.py"], clone)
+    done = run(["python", "snippets.py"], clone)
     assert done.returncode == 0, done.stderr
     # A comment of its own line says what the line before it prints.
     said: Dict[str, str] = dict(re.findall(r"^ *(print\(.*)\n *# (.*)$", script, flags=re.MULTILINE))

@@ -2,6 +2,7 @@
 
 import ast
 import configparser
+import os
 import re
 import runpy
 import shlex
@@ -120,6 +121,14 @@ def test_the_public_modules_can_be_imported_by_their_names() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_beside_a_clone_its_folder_is_not_taken_for_the_package(tmp_path: Path) -> None:
+    (tmp_path / "neuronbert").mkdir()
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    for command in (["-c", "import neuronbert; neuronbert.pipeline"], ["-m", "neuronbert", "--version"]):
+        done = subprocess.run([sys.executable, *command], cwd=tmp_path, env=environment, capture_output=True, text=True)
+        assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_no_message_leaves_the_plural_to_its_reader() -> None:

@@ -28,7 +28,7 @@ ASKS_WHERE_IT_IS = re.compile(
     r"\b(environ|getenv|putenv|platform|uname|gethostname|has_device|exists|is_dir|is_file|shutil|NEURONBERT_\w+)\b"
     r"|/dev/"
 )
-CELL_TIMEOUT_S = 300
+CELL_TIMEOUT_S = 800
 
 each_notebook = pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
 

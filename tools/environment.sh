@@ -157,7 +157,7 @@ pip_install() {
     "$VENV/bin/python" -m pip install --disable-pip-version-check -c "$CONSTRAINTS" "$@" >&2
 }
 
-# Makes .venv hold this checkout with the extra named ($1), whatever state an earlier run left it in.
+# Makes .venv hold this checkout with the extras named ($1), whatever state an earlier run left it in.
 ensure_environment() {
     venv_works || make_venv
     if is_installed "$1"; then return; fi
@@ -166,5 +166,5 @@ ensure_environment() {
     pip_install -e "$DEMO" -e ".[$1]" || die "pip could not install neuronbert[$1]" "read pip's message above; then run $0 again"
     "$VENV/bin/neuronbert" --version >/dev/null || die "neuronbert was installed and does not start" "rm -rf ${VENV##*/} && $0"
     stamp_text >"$VENV/.installed-$1"
-    if [ "$1" = dev ]; then stamp_text >"$VENV/.installed-compile"; fi # dev includes compile
+    if [ "$1" = dev ]; then stamp_text >"$VENV/.installed-compile,sign"; fi # dev includes both
 }

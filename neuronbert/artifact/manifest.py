@@ -174,7 +174,8 @@ def parse_manifest(folder: Path, raw: bytes) -> Manifest:
 def _no_artifact(folder: Path) -> ArtifactError:
     if not os.path.lexists(folder):
         return ArtifactError(
-            f"there is no artifact at {folder}", hint=f"neuronbert compile CHECKPOINT {quoted(folder)}"
+            f"there is no artifact at {folder}",
+            hint="the path of a folder that neuronbert compile wrote: neuronbert compile CHECKPOINT FOLDER",
         )
     if (folder / "config.json").exists():
         what, hint = (

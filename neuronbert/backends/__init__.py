@@ -19,6 +19,8 @@ BACKENDS = {
     "torchscript": "neuronbert.backends.torchscript",
     "echo": "neuronbert.backends.echo",
 }
+# What is offered to users: echo answers nothing, it is for tests and for measuring the runner.
+OFFERED = tuple(name for name in BACKENDS if name != "echo")
 
 
 def backend_module(name: str) -> "Backend":
@@ -29,7 +31,7 @@ def backend_module(name: str) -> "Backend":
 def load_backend(name: str) -> "Backend":
     """The backend module called ``name``, ready for use; UsageError if there is none."""
     if name not in BACKENDS:
-        raise UsageError(f"there is no backend {name!r}", hint=f"one of {', '.join(BACKENDS)}, or auto")
+        raise UsageError(f"there is no backend {name!r}", hint=f"one of {', '.join(OFFERED)}, or auto")
     if name == "neuron" and os.environ.get("NEURONBERT_EMULATE"):
         # The backend does not know what is behind torch_neuron: the emulator takes its place here if it is asked for.
         from neuronbert.emulator import use_environment

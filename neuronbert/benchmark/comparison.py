@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, Callable, List, Sequence, Union
 
 from neuronbert.benchmark import statistics
-from neuronbert.benchmark.columns import COLUMNS
+from neuronbert.benchmark.columns import COLUMNS, figure
 from neuronbert.benchmark.naming import Names
 from neuronbert.benchmark.points import OPEN, Setting
 from neuronbert.benchmark.report import Document, Point, identity_of
@@ -67,20 +67,20 @@ def compare_reports(before: Document, after: Document) -> List[statistics.Differ
     return [
         statistics.compare(
             names.point(new_point),
-            COLUMNS[figure].title,
-            _estimate(old_point, figure),
-            _estimate(new_point, figure),
+            f"{COLUMNS[name].title} ({COLUMNS[name].unit})",
+            _estimate(old_point, name),
+            _estimate(new_point, name),
             more_is_better=more_is_better,
         )
         for old_point, new_point in pairs
-        for figure, more_is_better in FIGURES
-        if old_point.get(figure) is not None and new_point.get(figure) is not None
+        for name, more_is_better in FIGURES
+        if old_point.get(name) is not None and new_point.get(name) is not None
     ]
 
 
-def _estimate(point: Point, figure: str) -> statistics.Estimate:
-    low, high = point["intervals"][figure]
-    return statistics.Estimate(point[figure], -math.inf if low is None else low, math.inf if high is None else high)
+def _estimate(point: Point, name: str) -> statistics.Estimate:
+    low, high = point["intervals"][name]
+    return statistics.Estimate(point[name], -math.inf if low is None else low, math.inf if high is None else high)
 
 
 def refuse_slower(before: Document, after: Document, path: Union[str, Path], progress: Callable[[str], None]) -> None:
@@ -90,13 +90,13 @@ def refuse_slower(before: Document, after: Document, path: Union[str, Path], pro
     """
     differences = compare_reports(before, after)
     for difference in differences:
-        change = f"{difference.before.value:.4g} → {difference.after.value:.4g}"
+        change = f"{figure(difference.before.value)} → {figure(difference.after.value)}"
         progress(f"{difference.verdict:6} {difference.point}: {difference.figure} {change}")
     worse = statistics.slower(differences)
     if worse:
         first = worse[0]
         raise GateRefused(
             f"{len(worse)} of {len(differences)} figures are slower than in {path}, beyond the noise of both; "
-            f"{first.figure} of {first.point} was {first.before.value:.4g} and is {first.after.value:.4g}",
+            f"{first.figure} of {first.point} was {figure(first.before.value)} and is {figure(first.after.value)}",
             hint="measure both again on an idle machine before believing it",
         )

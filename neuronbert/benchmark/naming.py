@@ -3,7 +3,7 @@
 Pure: points in, words out. forms.py, page.py and the command line name points with it.
 """
 
-from typing import Any, Dict, List, Mapping, Sequence, Tuple
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
 from neuronbert.benchmark.columns import figure
 from neuronbert.errors import counted
@@ -40,11 +40,18 @@ def configuration_parts(point: Point) -> List[str]:
         "EMULATED" if point.get("emulated") else None,
         f"pipeline × {size}" if size > 1 else point.get("mode"),
         counted(point["n_models"], "worker") if point.get("n_models") else None,
-        counted(point["threads"], "thread") + " each" if point.get("threads") else None,
+        _threads(point),
         f"batch {point.get('batch_size')}",
         f"rows of {length} tokens" if length else text,
     ]
     return [str(part) for part in parts if part]
+
+
+def _threads(point: Point) -> Optional[str]:
+    if not point.get("threads"):
+        return None
+    each = " each" if point.get("n_models") != 1 else ""
+    return counted(point["threads"], "thread") + each
 
 
 def full_name(point: Point) -> str:

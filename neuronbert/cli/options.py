@@ -7,7 +7,7 @@ import click
 from click.core import ParameterSource
 from click.shell_completion import CompletionItem
 
-from neuronbert.backends import BACKENDS
+from neuronbert.backends import OFFERED
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
@@ -65,7 +65,7 @@ backend_option = click.option(
     multiple=True,
     default=["auto"],
     show_default=True,
-    help=f"{', '.join(['auto', *(name for name in BACKENDS if name != 'echo')])}; repeatable.",
+    help=f"{', '.join(['auto', *OFFERED])}; repeatable.",
 )
 gate_options = together(
     click.option(

@@ -96,7 +96,8 @@ def _source(checkpoint: Mapping[str, Any]) -> str:
 
 
 def _machine(environment: Mapping[str, Any]) -> str:
-    return ", ".join(str(environment[key]) for key in ("cpu_model", "python", "os") if environment.get(key))
+    python = f"Python {environment['python']}" if environment.get("python") else None
+    return ", ".join(str(part) for part in (environment.get("cpu_model"), python, environment.get("os")) if part)
 
 
 def job_summary(report: "JobReport") -> str:

@@ -109,6 +109,13 @@ def choose_candidates(backend: Names, precision: Names, neuron_precision: Option
     return candidates
 
 
+def refuse_unavailable(candidates: Iterable[Candidate]) -> None:
+    """Raise BackendUnavailable for a candidate that was asked for by name and that this machine cannot have."""
+    for candidate in candidates:
+        if candidate.explicit:
+            load_backend(candidate.backend).check_available(candidate.precision)
+
+
 def _offers(backends: Iterable[str]) -> str:
     return "; ".join(f"{name}: {', '.join(load_backend(name).PRECISIONS)}" for name in backends)
 

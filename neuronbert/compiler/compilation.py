@@ -30,7 +30,7 @@ from neuronbert.backends.neuron.target import (
     Numbers,
 )
 from neuronbert.checkpoint.loading import Checkpoint, Source, needed_libraries
-from neuronbert.compiler.candidates import Candidate, Names, Trial, choose_candidates, names
+from neuronbert.compiler.candidates import Candidate, Names, Trial, choose_candidates, names, refuse_unavailable
 from neuronbert.compiler.exporter import Exporter
 from neuronbert.compiler.selection import Selection
 from neuronbert.compiler.source import CompileSource, Progress
@@ -105,6 +105,7 @@ def compile_checkpoint(
         candidates, target, limits, skip_gate, gate_data, calibration_data, threads, progress, on_step
     )
     require_libraries(*needed_libraries(checkpoint))
+    refuse_unavailable(candidates)
     progress("reading the checkpoint")
     source = load_checkpoint(
         checkpoint, revision=revision, token=token, local_files_only=local_files_only, allow_pickle=allow_pickle

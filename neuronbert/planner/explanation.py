@@ -5,6 +5,7 @@ Pure: configurations in, sentences out. cli/plan_table.py puts them around the t
 
 from typing import Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
+from neuronbert.errors import counted
 from neuronbert.hardware import cores
 from neuronbert.hardware.device_model import ModelShape
 from neuronbert.planner.configurations import Configuration, Target
@@ -135,7 +136,7 @@ def ruled_out(rejected: Sequence[Configuration]) -> List[str]:
     for configuration in rejected:
         kinds.setdefault((_layout(configuration), configuration.rejected.split(" ")[0]), []).append(configuration)
     return [
-        f"Ruled out: {len(rejected)} configurations (--json lists them all).",
+        f"Ruled out: {counted(len(rejected), 'configuration')} (--json has the figures of each).",
         *(_ruled_out_line(layout, several) for (layout, _), several in kinds.items()),
     ]
 

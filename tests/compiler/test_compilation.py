@@ -11,14 +11,22 @@ from logits import logits as logits_of
 from neuronbert_demo import FOLDER as DEMO
 
 from neuronbert.artifact.manifest import load_artifact
-from neuronbert.backends import torchscript
+from neuronbert.backends import echo, torchscript
 from neuronbert.backends.base import ExportResult
 from neuronbert.cli.tables import compile_report
 from neuronbert.compiler import candidates, compilation, exporter
 from neuronbert.compiler.compilation import compile_checkpoint
 from neuronbert.engine import engine, loading
 from neuronbert.engine.engine import Engine
-from neuronbert.errors import BackendFailed, CheckpointError, GateRefused, InputError, OutputError, UsageError
+from neuronbert.errors import (
+    BackendFailed,
+    BackendUnavailable,
+    CheckpointError,
+    GateRefused,
+    InputError,
+    OutputError,
+    UsageError,
+)
 from neuronbert.tasks.question_answering import gate
 from neuronbert.tasks.question_answering.gate import MIN_QUESTIONS, gate_questions
 from neuronbert.tasks.question_answering.samples import calibration_path, gate_path
@@ -313,6 +321,15 @@ def test_an_output_that_exists_is_refused_before_any_work(tmp_path):
     (tmp_path / "out").mkdir()
     with pytest.raises(OutputError, match="exists already"):
         compile_checkpoint("no checkpoint at all", tmp_path / "out")
+
+
+def test_a_backend_that_is_not_here_is_refused_before_the_checkpoint_is_read(tmp_path, monkeypatch):
+    def fail(precision):
+        raise BackendUnavailable(f"echo has no {precision} here")
+
+    monkeypatch.setattr(echo, "check_available", fail)
+    with pytest.raises(BackendUnavailable, match="no fp32 here"):
+        compile_checkpoint("no checkpoint at all", tmp_path / "out", backend="echo", precision="fp32")
 
 
 def test_a_model_in_memory_compiles_as_its_folder_does(tmp_path, echo_artifact):

@@ -470,7 +470,7 @@ def test_killed_again_and_again_it_writes_the_same_bytes(echo_artifact, tmp_path
 @pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_an_early_interrupt_keeps_what_is_done(echo_copy, tmp_path, sign):
     """Whatever the signal, a few seconds after the first answer; the command that is then named goes on."""
-    slow = with_echo(echo_copy, batch_s=0.1)
+    slow = with_echo(echo_copy, batch_s=0.3)
     questions = write(tmp_path / "it's questions", question_lines(120))
     output = tmp_path / "my out"
     command = [sys.executable, "-m", "neuronbert", "run", str(slow.folder), "--input", str(questions)]

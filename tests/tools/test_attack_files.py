@@ -72,7 +72,14 @@ def test_a_load_that_never_ends_is_a_finding_and_the_next_one_goes_on(bases, mon
     monkeypatch.setattr(attack_files, "FIRST_S", 60)
     found = list(Child("artifact", bases["artifact"], 0, 2, 1, False, waiting).results())
     assert [one["number"] for one in found] == [0, 1]
-    assert {one["outcome"] for one in found} <= {"HUNG", "ArtifactError", "CheckpointError", "BackendFailed", "loaded"}
+    assert {one["outcome"] for one in found} <= {
+        "HUNG",
+        "ArtifactError",
+        "SignatureError",
+        "CheckpointError",
+        "BackendFailed",
+        "loaded",
+    }
     assert "HUNG" in {one["outcome"] for one in found}
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import tokenizers
 
 from neuronbert.checkpoint.tokenizer import Tokenizer
-from neuronbert.errors import InputError, UsageError, as_whole, positive, shown_value
+from neuronbert.errors import InputError, UsageError, as_whole, counted, positive, shown_value
 
 DEFAULT_MAX_SEQ_LEN = 384  # tokens; with DEFAULT_DOC_STRIDE the defaults of the transformers pipeline
 DEFAULT_DOC_STRIDE = 128  # tokens
@@ -207,7 +207,7 @@ def _no_room(question_tokens: int, special_tokens: int, max_seq_len: int) -> Inp
     # Named without the dashes or the = of one interface: both have these options.
     advice = f"a max_question_len of {half}, or " if half > 0 else ""
     return InputError(
-        f"a question of {question_tokens} tokens and {special_tokens} special tokens leave no room for the context "
-        f"in a window of {max_seq_len} tokens",
+        f"a question of {counted(question_tokens, 'token')} and {counted(special_tokens, 'special token')} "
+        f"leave no room for the context in a window of {counted(max_seq_len, 'token')}",
         hint=f"a shorter question, {advice}a larger max_seq_len",
     )
