@@ -122,8 +122,10 @@ def closed_loop(
 def refuse_crowd(clients: int, name: str) -> None:
     """Raise UsageError for more clients than MOST_CLIENTS; ``name`` is that of the option."""
     if clients > MOST_CLIENTS:
-        raise UsageError(f"{name} is {clients:,}, and a benchmark has at most {MOST_CLIENTS:,} clients",
-                         hint="fewer clients, or smaller batches where they are to be kept full")  # fmt: skip
+        raise UsageError(
+            f"{name} is {clients:,}, and a benchmark has at most {MOST_CLIENTS:,} clients",
+            hint="fewer clients, or smaller batches where they are to be kept full",
+        )
 
 
 @contextmanager

@@ -14,6 +14,7 @@ settings            what the runner's thread is told when it is made
 dispatcher          that thread's loop: inbox, sockets, clock, the end
 inbox               what other threads ask of it
 open_requests       each accepted request until its one outcome: deadlines, retries, failures
+decoding            makes their results, those that take long in a thread of its own
 deadlines           which of them is due next (pure)
 batching            which rows leave together, and when (pure)
 losses, suspicion   what a worker's death means for what it held, and when a request is poison (pure)
