@@ -372,10 +372,8 @@ def test_a_device_is_refused(echo_copy):
 
 
 def test_a_folder_that_is_no_artifact_is_named(tmp_path):
-    with pytest.raises(ArtifactError, match="there is no artifact at") as caught:
+    with pytest.raises(ArtifactError, match="there is no artifact at"):
         load_artifact(tmp_path / "nothing")
-    # Not a command that would make one there: most such names are mistyped, or that of a checkpoint.
-    assert str(caught.value.hint).endswith("neuronbert compile CHECKPOINT FOLDER")
 
 
 @pytest.mark.parametrize("folder", RELEASED, ids=lambda folder: folder.name)

@@ -470,8 +470,8 @@ def test_killed_again_and_again_it_writes_the_same_bytes(echo_artifact, tmp_path
 @pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_an_early_interrupt_keeps_what_is_done(echo_copy, tmp_path, sign):
     """Whatever the signal, a few seconds after the first answer; the command that is then named goes on."""
-    slow = with_echo(echo_copy, batch_s=0.3)
-    questions = write(tmp_path / "it's questions", question_lines(120))
+    slow = with_echo(echo_copy, batch_s=0.1)
+    questions = write(tmp_path / "it's questions", question_lines(160))
     output = tmp_path / "my out"
     command = [sys.executable, "-m", "neuronbert", "run", str(slow.folder), "--input", str(questions)]
     with subprocess.Popen([*command, "--output", str(output), "--threads", "1"], stderr=subprocess.PIPE) as process:
@@ -482,7 +482,7 @@ def test_an_early_interrupt_keeps_what_is_done(echo_copy, tmp_path, sign):
     assert process.returncode == 130
     kept, again, last = filter(None, err.decode().splitlines()[-4:])  # click ends the line of the ^C
     record = read_record(output)
-    assert record is not None and 8 <= record.input_lines < 120
+    assert record is not None and 8 <= record.input_lines < 160
     assert kept == f"{record.input_lines} lines are done and kept in {output}.partial; to go on from there:"
     assert last == "interrupted"
     done = subprocess.run(["sh", "-c", again], capture_output=True, text=True)

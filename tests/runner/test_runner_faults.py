@@ -7,6 +7,7 @@ import sys
 import textwrap
 import threading
 import time
+from contextlib import suppress
 from functools import partial
 
 import pytest
@@ -270,6 +271,18 @@ def kill_a_loading_one(runner, kill=signal.SIGKILL):
     return worker["state"] == "starting"
 
 
+def fail_a_start(runner):
+    """Kill a worker while it loads, and the next one if that was ready by then; the event."""
+    before = len(events(runner, "unable"))
+
+    def failed():
+        with suppress(ProcessLookupError):
+            kill_a_loading_one(runner)
+        return events(runner, "unable")[before:]
+
+    return wait_until(failed)[0]
+
+
 def test_a_worker_that_is_stopped_while_it_loads_is_replaced(faulty_artifact, texts, expected):
     with Runner(faulty_artifact, workers=1, hang_timeout_s=0.5) as runner:
         kill_one(runner)
@@ -281,9 +294,8 @@ def test_workers_that_are_killed_while_they_load_keep_nobody_out(faulty_artifact
     with Runner(faulty_artifact, workers=1) as runner:
         kill_one(runner)
         asked = runner.submit(*texts[0])
-        for failed in range(1, 4):
-            wait_until(partial(kill_a_loading_one, runner))
-            wait_until(lambda failed=failed: len(events(runner, "unable")) == failed)
+        for _ in range(3):
+            fail_a_start(runner)
         assert runner.submit(*texts[1]).result(60) == expected[1]
         assert asked.result(0) == expected[0]
 
@@ -294,10 +306,10 @@ def test_each_failed_start_has_its_own_cause(faulty_artifact):
         good = path.read_bytes()
         path.write_bytes(good + b" ")
         kill_one(runner)
-        wait_until(lambda: events(runner, "unable"))
+        first = wait_until(lambda: events(runner, "unable"))[0]
         path.write_bytes(good)
-        wait_until(partial(kill_a_loading_one, runner))
-        first, second = wait_until(lambda: events(runner, "unable")[1:] and events(runner, "unable"))
+        fail_a_start(runner)  # perhaps one that had read it before
+        second = fail_a_start(runner)
         assert "config.json" in first["cause"] and "while it was loading" in second["cause"]
 
 

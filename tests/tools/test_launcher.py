@@ -16,8 +16,8 @@ from neuronbert_tools.launcher import launch
 
 def main(arguments):
     with subprocess.Popen(["sleep", "600"]) as child:
-        print(child.pid, flush=True)
         try:
+            print(child.pid, flush=True)
             return child.wait()
         finally:
             child.kill()

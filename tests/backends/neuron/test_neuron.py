@@ -453,11 +453,12 @@ def test_a_child_that_dies_or_fails_is_an_error(start_emulator, data_parallel_ar
     assert held_cores() == {}
 
 
-def test_unknown_options_are_usage_errors_before_any_work(tmp_path):
+def test_unknown_options_are_usage_errors_before_any_work(start_emulator, tmp_path):
     from neuronbert.compiler.compilation import compile_checkpoint
 
     with pytest.raises(UsageError, match="one model per core, not one over 4"):
         compile_checkpoint("no checkpoint", tmp_path / "out", backend="neuron", neuroncore_pipeline_cores=4)
+    start_emulator()
     with pytest.raises(UsageError, match="513 is more than the model's 512 positions"):
         compile_checkpoint("demo", tmp_path / "out", backend="neuron", sequence_length=513, skip_gate=True)
     assert not (tmp_path / "out").exists()
