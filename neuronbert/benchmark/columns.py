@@ -100,6 +100,11 @@ def heading(name: str) -> Tuple[str, str]:
     return (COLUMNS[name].title, COLUMNS[name].unit) if name in COLUMNS else (name.replace("_", " "), "")
 
 
+def with_unit(title: str, unit: str) -> str:
+    """A heading in one: ``p95 (ms)``."""
+    return f"{title} ({unit})" if unit else title
+
+
 def text_of(name: str, value: object) -> str:
     """A value of a column, for a reader; a dash for none."""
     if value is None:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, Callable, List, Sequence, Union
 
 from neuronbert.benchmark import statistics
-from neuronbert.benchmark.columns import COLUMNS, figure
+from neuronbert.benchmark.columns import figure, heading, with_unit
 from neuronbert.benchmark.naming import Names
 from neuronbert.benchmark.points import OPEN, Setting
 from neuronbert.benchmark.report import Document, Point, identity_of
@@ -67,7 +67,7 @@ def compare_reports(before: Document, after: Document) -> List[statistics.Differ
     return [
         statistics.compare(
             names.point(new_point),
-            f"{COLUMNS[name].title} ({COLUMNS[name].unit})",
+            with_unit(*heading(name)),
             _estimate(old_point, name),
             _estimate(new_point, name),
             more_is_better=more_is_better,

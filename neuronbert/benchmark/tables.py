@@ -2,7 +2,7 @@
 
 from typing import Any, Callable, Dict, List, NamedTuple, Sequence, Tuple
 
-from neuronbert.benchmark.columns import COLUMNS, EXPENSE, LOADGEN, SETTING, SPEED, figure, heading, text_of
+from neuronbert.benchmark.columns import COLUMNS, EXPENSE, LOADGEN, SETTING, SPEED, figure, heading, text_of, with_unit
 from neuronbert.benchmark.naming import Names, load_of, measured_text
 from neuronbert.benchmark.report import Document, Point
 from neuronbert.errors import counted
@@ -29,7 +29,7 @@ class PointTable(NamedTuple):
     @property
     def titles(self) -> List[str]:
         """The headings, each with its unit in brackets."""
-        return [f"{title} ({unit})" if unit else title for title, unit in self.headings]
+        return [with_unit(title, unit) for title, unit in self.headings]
 
 
 def point_tables(document: Document) -> List[PointTable]:

@@ -17,7 +17,7 @@ from typing import Iterator, List, Optional, Sequence
 import click
 
 from neuronbert import __version__
-from neuronbert.cli.output import note
+from neuronbert.cli.progress import note
 from neuronbert.errors import MissingLibrary, NeuronBertError, UsageError, in_words
 
 EXIT_BUG = 3
@@ -92,12 +92,11 @@ def missing_library(error: Exception) -> Optional[MissingLibrary]:
 
 def missing_folder(error: Exception) -> Optional[NeuronBertError]:
     """What to say of an error that came from a working directory that was deleted; None for others."""
-    if isinstance(error, FileNotFoundError):
-        try:
-            os.getcwd()
-        except FileNotFoundError:
-            return NeuronBertError("the working directory no longer exists", hint="cd into one that does")
-    return None
+    from neuronbert.hardware.machine import working_directory  # here, so that --help does not wait for it
+
+    if not isinstance(error, FileNotFoundError) or working_directory() is not None:
+        return None
+    return NeuronBertError("the working directory no longer exists", hint="cd into one that does")
 
 
 class Interrupted(KeyboardInterrupt):

@@ -2,21 +2,11 @@
 
 import json
 import sys
-from contextlib import suppress
 from typing import Callable, Optional
 
 import click
 
 from neuronbert.cli.progress import harmless, is_terminal, progress_hidden
-
-
-def note(line: str) -> None:
-    """A line on stderr, above the progress that is shown there; where stderr is gone, nobody is left to tell.
-
-    Control characters, such as a name in it may have, are escaped.
-    """
-    with progress_hidden(), suppress(OSError):
-        click.echo(harmless(line), err=True)
 
 
 def show(as_json: bool, document: object, text: Callable[[], str]) -> None:

@@ -153,8 +153,7 @@ class Stages:
 
     def line(self, text: str) -> None:
         """A line that stays, and what is going on from now on, unless a count is under way."""
-        with progress_hidden(), suppress(OSError):  # stderr is gone: nobody is left to tell
-            click.echo(harmless(text), err=True)
+        note(text)
         if self._counted is None:
             self._progress.about(text.splitlines()[0].partition(" (")[0])
 
@@ -177,6 +176,15 @@ def progress_hidden() -> Iterator[None]:
         return
     with _shown[-1].hidden():
         yield
+
+
+def note(line: str) -> None:
+    """A line on stderr, above the progress that is shown there; where stderr is gone, nobody is left to tell.
+
+    Control characters, such as a name in it may have, are escaped.
+    """
+    with progress_hidden(), suppress(OSError):
+        click.echo(harmless(line), err=True)
 
 
 def is_terminal(stream: Optional[TextIO]) -> bool:

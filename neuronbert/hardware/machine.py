@@ -113,6 +113,14 @@ def compute_threads() -> int:
     return int(asked) or physical_cores()
 
 
+def working_directory() -> Optional[str]:
+    """Its path; None where it was deleted."""
+    try:
+        return os.getcwd()
+    except FileNotFoundError:
+        return None
+
+
 def wait_without_spinning(environment: MutableMapping[str, str]) -> None:
     """Tell OpenMP, in the ``environment`` of a process that has not loaded it yet, to sleep where threads wait.
 

@@ -12,8 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from neuronbert.cli import progress
-from neuronbert.cli.output import note
-from neuronbert.cli.progress import Progress, Reading, Stages, duration, progress_text
+from neuronbert.cli.progress import Progress, Reading, Stages, duration, note, progress_text
 
 START = Reading(100.0)
 
@@ -114,7 +113,8 @@ def test_the_pause_between_two_lines_grows(monkeypatch):
 ON_A_TERMINAL = """
 import sys, time
 from neuronbert.cli import progress
-from neuronbert.cli.output import note, put
+from neuronbert.cli.output import put
+from neuronbert.cli.progress import note
 progress.DELAY_S = progress.REDRAW_S = 0.01
 with progress.Progress("answering", "questions") as shown:
     shown(0, 1000)

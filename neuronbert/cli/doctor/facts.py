@@ -84,7 +84,7 @@ class Facts:
 
 def gather() -> Facts:
     """The facts about this process and machine; a few tens of ms, and the time the hub takes; imports no engine."""
-    folder = working_directory()
+    folder = machine.working_directory()
     devices = neuron.device_files()
     cache = hub_cache(os.environ)
     facts = Facts(
@@ -113,14 +113,6 @@ def gather() -> Facts:
         neuron_ls=neuron.run_neuron_ls() if devices else None,
     )
     return with_emulation(facts)
-
-
-def working_directory() -> Optional[str]:
-    """Its path; None where it was deleted."""
-    try:
-        return os.getcwd()
-    except FileNotFoundError:
-        return None
 
 
 def with_emulation(facts: Facts) -> Facts:

@@ -8,8 +8,8 @@ from typing import Any, BinaryIO, Dict, List, Optional
 import click
 
 from neuronbert.cli.options import line_options
-from neuronbert.cli.output import note, put, show, to_json
-from neuronbert.cli.progress import Progress
+from neuronbert.cli.output import put, show, to_json
+from neuronbert.cli.progress import Progress, note
 from neuronbert.errors import NeuronBertError, UsageError
 
 

@@ -15,8 +15,8 @@ from neuronbert.cli.options import (
     trusted_key_option,
     variant_option,
 )
-from neuronbert.cli.output import note, show
-from neuronbert.cli.progress import Progress, Stages
+from neuronbert.cli.output import show
+from neuronbert.cli.progress import Progress, Stages, note
 
 
 @click.command("compile", short_help="Compile a checkpoint into an artifact.")

@@ -17,8 +17,8 @@ from neuronbert.cli.options import (
     variant_option,
     window_options,
 )
-from neuronbert.cli.output import note, show
-from neuronbert.cli.progress import Progress
+from neuronbert.cli.output import show
+from neuronbert.cli.progress import Progress, note
 
 
 @click.command("evaluate", short_help="Exact match and F1 of an artifact on a SQuAD file.")
