@@ -147,7 +147,8 @@ def announcement(
     loadgen_s = [_loadgen_s(setting, longest_s) if loadgen else 0.0 for setting in settings]
     expected_s = compiling_s + sum(START_S + WARM_UP_S + windows_s + seconds for seconds in loadgen_s)
     most_s = compiling_s + sum(START_S + WARM_UP_S + longest_s + 2 * seconds for seconds in loadgen_s)
-    yield f"{counted(len(settings), 'point')}, about {expected_s / 60:.1f} minutes, at most {most_s / 60:.1f}"
+    slow = f"{most_s / 60:.1f} if no load becomes steady"
+    yield f"{counted(len(settings), 'point')}, about {expected_s / 60:.1f} minutes, {slow}"
     if compiling_s:
         names = sorted(name for name, seconds in compile_s.items() if seconds)
         yield f"{len(names)} to be compiled first, {compiling_s / 60:.1f} minutes of it: {', '.join(names)}"

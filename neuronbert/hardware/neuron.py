@@ -3,6 +3,7 @@
 import json
 import re
 import subprocess
+import sys
 from glob import glob
 from pathlib import Path
 from typing import List, NamedTuple, Optional, Tuple
@@ -13,6 +14,8 @@ from neuronbert.hardware.machine import read_text
 NEURON_TOOLS = "/opt/aws/neuron/bin"
 NEURON_INDEX = "--extra-index-url https://pip.repos.neuron.amazonaws.com"
 NEURON_INSTALL = f'python -m pip install "torch-neuron==1.13.1.*" "neuron-cc[tensorflow]" "protobuf" {NEURON_INDEX}'
+# The newest that the index has wheels of torch-neuron 1.13.1 for; the oldest that neuronbert runs on is 3.8.
+NEWEST_NEURON_PYTHON = (3, 10)
 # The index's first real releases that serve torch 1.13; torch-neuron and neuron-cc 1.0 elsewhere are placeholders.
 FIRST_REAL_NEURON = ">=1.13"
 DRIVER_INSTALL = "sudo apt-get install -y aws-neuronx-dkms=2.24.*"
@@ -21,6 +24,15 @@ INF1_PCI_VENDOR = "0x1d0f"
 INF1_PCI_DEVICES = ("0x7064", "0x7065", "0x7066", "0x7067")
 # More cores than any instance has: a longer range is a typing error, not a list to build.
 _LONGEST_RANGE = 1024
+
+
+def neuron_install_hint(python: Tuple[int, ...] = sys.version_info[:2]) -> str:
+    """What to do where torch-neuron is missing: how to install it, in which Python, and what stands in for it."""
+    emulator = "or, for the emulator: export NEURONBERT_EMULATE=inf1.xlarge"
+    if python <= NEWEST_NEURON_PYTHON:
+        return f"{NEURON_INSTALL}; {emulator}"
+    here, newest = (".".join(map(str, version)) for version in (python, NEWEST_NEURON_PYTHON))
+    return f"with Python 3.8 to {newest} (torch-neuron has no wheels for {here}): {NEURON_INSTALL}; {emulator}"
 
 
 def device_files() -> Tuple[str, ...]:

@@ -9,6 +9,7 @@ from neuronbert.hardware.neuron import (
     CoreHolder,
     core_holders,
     count_inferentia_chips,
+    neuron_install_hint,
     parse_visible_cores,
     run_neuron_ls,
 )
@@ -63,3 +64,10 @@ def test_neuron_ls_is_run_where_there_is_one_and_says_what_it_says(tmp_path: Pat
     assert run_neuron_ls(str(tool)) == "asked -j\n"
     tool.chmod(0o644)
     assert "PermissionError" in str(run_neuron_ls(str(tool)))
+
+
+def test_how_to_install_it_depends_on_the_python():
+    assert neuron_install_hint((3, 10)).startswith('python -m pip install "torch-neuron==1.13.1.*"')
+    hint = neuron_install_hint((3, 11))
+    assert hint.startswith("with Python 3.8 to 3.10 (torch-neuron has no wheels for 3.11): python -m pip install")
+    assert hint.endswith("export NEURONBERT_EMULATE=inf1.xlarge")

@@ -12,7 +12,7 @@ from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Tuple
 from neuronbert.backends.base import Recipe
 from neuronbert.checkpoint.families import Tensor, TorchModel
 from neuronbert.errors import BackendUnavailable, MissingLibrary
-from neuronbert.hardware.neuron import NEURON_INSTALL
+from neuronbert.hardware.neuron import NEURON_INSTALL, neuron_install_hint
 
 # What must not run on the CPU: the work that the instance is paid for. Embeddings and the like do belong there.
 DEVICE_OPERATORS = frozenset(
@@ -29,7 +29,7 @@ def import_torch_neuron() -> Any:
         raise
     except ImportError as error:
         # The placeholder on PyPI raises "WRONG PACKAGE": its text says more than "not installed" would.
-        raise BackendUnavailable(f"torch_neuron cannot be imported: {error}", hint=NEURON_INSTALL) from error
+        raise BackendUnavailable(f"torch_neuron cannot be imported: {error}", hint=neuron_install_hint()) from error
     if not hasattr(module, "trace"):
         raise BackendUnavailable("torch_neuron is installed and has no trace function", hint=NEURON_INSTALL)
     return module
