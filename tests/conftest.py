@@ -1,6 +1,7 @@
 """What many tests share: checkpoints and artifacts, made once for the whole run."""
 
 import os
+import re
 import shutil
 from pathlib import Path
 from typing import Iterator, List
@@ -12,6 +13,7 @@ from tiny_checkpoints import write_checkpoint
 
 from neuronbert.artifact.manifest import Artifact, load_artifact
 from neuronbert.compiler.compilation import compile_checkpoint
+from neuronbert.tasks.question_answering.samples import gate_path
 
 # Tests run processes side by side: torch's threads must not spin while they wait for one another, or a model with two
 # of them takes ten times as long beside a busy neighbour. Set before anything loads torch; children inherit it.
@@ -51,8 +53,11 @@ def shared_folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempP
 
 @pytest.fixture(scope="session")
 def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A random BERT that the gate's 500 questions pass through in seconds."""
-    return write_checkpoint(tmp_path_factory.mktemp("tiny"), "bert", max_position_embeddings=512)
+    """A random BERT that the gate's 500 questions pass through in seconds: it knows their words, so they are short."""
+    words = re.findall(r"\w+", gate_path().read_text(encoding="utf-8").lower())
+    return write_checkpoint(
+        tmp_path_factory.mktemp("tiny"), "bert", more_words=sorted(set(words)), max_position_embeddings=512
+    )
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from neuronbert.checkpoint.weights import conversion_command
 from neuronbert.errors import quoted
 
-PACKAGE = Path(__file__).resolve().parents[1] / "neuronbert"
+ROOT = Path(__file__).resolve().parents[1]
+MODULES = [path for folder in ("neuronbert", "tools") for path in sorted((ROOT / folder).rglob("*.py"))]
 # How the package calls what a user named, or a file of his.
 NAMES = {"path", "folder", "file", "output", "target", "location", "directory", "parent", "log", "source", "model"}
 # What a hint becomes before it is one.
@@ -44,7 +45,7 @@ def named(value: ast.AST) -> bool:
     return last in NAMES
 
 
-@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.stem)
 def test_no_hint_holds_a_raw_path(path: Path) -> None:
     assert list(raw_paths(ast.parse(path.read_bytes()))) == []
 

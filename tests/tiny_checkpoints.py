@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Any, Dict
+from typing import Any, Dict, Iterable, Sequence
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 WORDS = [
@@ -76,8 +76,8 @@ def tiny_model(model_type: str, head: str = "QuestionAnswering", **changes: Any)
     return model.eval()
 
 
-def write_vocabulary(folder: Path, model_type: str, **settings: Any) -> None:
-    """Only a vocabulary and tokenizer_config.json, as slow tokenizers were saved."""
+def write_vocabulary(folder: Path, model_type: str, words: Sequence[str] = WORDPIECE, **settings: Any) -> None:
+    """Only a vocabulary and tokenizer_config.json, as slow tokenizers were saved; ``words`` are for all but roberta."""
     folder.mkdir(parents=True, exist_ok=True)
     if model_type == "roberta":
         alphabet = sorted(_byte_alphabet().values())
@@ -85,7 +85,7 @@ def write_vocabulary(folder: Path, model_type: str, **settings: Any) -> None:
         (folder / "vocab.json").write_text(json.dumps({t: i for i, t in enumerate(tokens)}), encoding="utf-8")
         (folder / "merges.txt").write_text("#version: 0.2\nĠ t\nh e\nĠt he\n", encoding="utf-8")
     else:
-        (folder / "vocab.txt").write_text("\n".join(WORDPIECE) + "\n", encoding="utf-8")
+        (folder / "vocab.txt").write_text("\n".join(words) + "\n", encoding="utf-8")
     name = {"bert": "Bert", "distilbert": "DistilBert", "roberta": "Roberta", "electra": "Electra"}[model_type]
     settings = {"tokenizer_class": name + "Tokenizer", **settings}
     (folder / "tokenizer_config.json").write_text(json.dumps(settings), encoding="utf-8")
@@ -100,14 +100,17 @@ def _byte_alphabet() -> Dict[int, str]:
     return table
 
 
-def write_checkpoint(folder: Path, model_type: str, head: str = "QuestionAnswering", **changes: Any) -> Path:
-    """A whole checkpoint: model.safetensors, config.json and a vocabulary."""
-    model = tiny_model(model_type, head, **changes)
+def write_checkpoint(
+    folder: Path, model_type: str, head: str = "QuestionAnswering", more_words: Iterable[str] = (), **changes: Any
+) -> Path:
+    """A whole checkpoint: model.safetensors, config.json and a vocabulary, to which ``more_words`` are added."""
+    words = list(dict.fromkeys([*WORDPIECE, *more_words]))
+    model = tiny_model(model_type, head, **({"vocab_size": len(words), **changes} if more_words else changes))
     model.save_pretrained(str(folder), safe_serialization=True)
     if not (folder / "model.safetensors").exists():  # transformers 4.6.0 writes pickles only
         from safetensors.torch import save_file
 
         save_file(model.state_dict(), str(folder / "model.safetensors"))
         (folder / "pytorch_model.bin").unlink()
-    write_vocabulary(folder, model_type)
+    write_vocabulary(folder, model_type, words)
     return folder

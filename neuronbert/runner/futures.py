@@ -2,11 +2,12 @@
 
 import functools
 import operator
+import os
 import threading
 from concurrent.futures import Future, InvalidStateError
 from typing import TYPE_CHECKING, Any, Callable, NoReturn, Optional
 
-from neuronbert.errors import UsageError
+from neuronbert.errors import RunnerClosed, UsageError
 from neuronbert.runner.callbacks import call_guarded
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ class RunnerFuture(AnyFuture):
         self._is_wanted: Optional[bool] = None  # decided by ``begin``
         self._deliverer: Optional[threading.Thread] = None  # the thread that gives the outcome
         self._report: Report = _raise
+        self._process = os.getpid()
         self.runner_thread: Optional[threading.Thread] = None  # in which nobody may wait for it
 
     def begin(self) -> bool:
@@ -73,7 +75,7 @@ class RunnerFuture(AnyFuture):
             fn(future)
 
     def result(self, timeout: Optional[float] = None) -> Any:
-        """As of any future; UsageError in the runner's thread if it is not done."""
+        """As of any future; if it is not done, UsageError in the runner's thread, RunnerClosed in a fork."""
         self._refuse_to_wait(timeout)
         return super().result(timeout)
 
@@ -83,7 +85,11 @@ class RunnerFuture(AnyFuture):
         return super().exception(timeout)
 
     def _refuse_to_wait(self, timeout: Optional[float]) -> None:
-        if threading.current_thread() is self.runner_thread and timeout != 0 and not self.done():
+        if self.done():
+            return
+        if os.getpid() != self._process:
+            raise is_elsewhere(self._process)
+        if threading.current_thread() is self.runner_thread and timeout != 0:
             raise waits_for_itself()
 
     # An outcome from elsewhere would meet the runner's own in its thread, and end the runner for everybody.
@@ -99,6 +105,14 @@ class RunnerFuture(AnyFuture):
     def set_running_or_notify_cancel(self) -> NoReturn:
         """InvalidStateError."""
         raise InvalidStateError("the runner says when this future is on its way")
+
+
+def is_elsewhere(process: int) -> RunnerClosed:
+    """What a process gets that was forked from ``process``, the runner's: neither thread nor workers are there."""
+    return RunnerClosed(
+        f"this runner is process {process}'s, and this is process {os.getpid()}, forked from it",
+        hint="make a Runner in each process, after the fork; or ask in the process that has it",
+    )
 
 
 def waits_for_itself() -> UsageError:

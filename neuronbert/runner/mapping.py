@@ -3,7 +3,7 @@
 import itertools
 from collections import deque
 from concurrent.futures import CancelledError, Future
-from typing import Any, Deque, Iterator, List, Optional
+from typing import Any, Deque, Iterator, List, Optional, Tuple
 
 from neuronbert.errors import InputError, NeuronBertError
 from neuronbert.runner.admission import Admission
@@ -26,38 +26,36 @@ class InputMapping:
 
     def results(self, source: Iterator[Input], on_error: str) -> Iterator[Any]:
         """The result of each input, or its error, raised or yielded; after them what ``source`` raises."""
-        waiting: Deque[AnyFuture] = deque()
+        waiting: Deque[Tuple[int, AnyFuture]] = deque()
         inputs = _UntilItRaises(source)
         try:
-            for future in self._futures(iter(inputs)):
-                waiting.append(future)
+            for numbered in enumerate(self._futures(iter(inputs))):
+                waiting.append(numbered)
                 # As many as may wait: more would only be kept here instead of in the queue.
-                while len(waiting) > self._most_waiting or (waiting and waiting[0].done()):
-                    yield _outcome(waiting.popleft(), on_error)
+                while len(waiting) > self._most_waiting or (waiting and waiting[0][1].done()):
+                    yield _outcome(*waiting.popleft(), on_error)
             while waiting:
-                yield _outcome(waiting.popleft(), on_error)
+                yield _outcome(*waiting.popleft(), on_error)
             if inputs.error is not None:
                 raise inputs.error
         finally:
             if not self._admission.is_elsewhere:  # a fork has no part in them
-                for future in waiting:
+                for _, future in waiting:
                     future.cancel()
 
     def _futures(self, source: Iterator[Input]) -> Iterator[AnyFuture]:
-        """The future of each input; an error names its input by its place."""
-        numbers = itertools.count()
+        """The future of each input."""
         chunks: Iterator[List[Input]] = iter(lambda: list(itertools.islice(source, CHUNK)), [])
         for chunk in chunks:
             self._admission.refuse_elsewhere()
             for request in self._requests.of_inputs(chunk, self._options):
-                number = next(numbers)
                 if isinstance(request, NeuronBertError):
-                    yield _failed(request.at(place_in(number)))
+                    yield _failed(request)
                     continue
                 try:
                     self._admission.admit(request, None, wait=True)
                 except InputError as error:
-                    yield _failed(error.at(place_in(number)))
+                    yield _failed(error)
                     continue
                 yield request.future
 
@@ -82,10 +80,12 @@ def _failed(error: NeuronBertError) -> AnyFuture:
     return future
 
 
-def _outcome(future: AnyFuture, on_error: str) -> Any:
+def _outcome(number: int, future: AnyFuture, on_error: str) -> Any:
+    """The result of input ``number``, or its error, which names it."""
     try:
         return future.result()
     except (NeuronBertError, CancelledError) as error:
+        named = error.at(place_in(number)) if isinstance(error, NeuronBertError) else error
         if on_error == "raise":
-            raise
-        return error
+            raise named from None
+        return named

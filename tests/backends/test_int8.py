@@ -1,6 +1,7 @@
 """The recipes to try, how the sensitivity of a product is measured, and rewrites that must not change numbers."""
 
 import logging
+import sys
 from typing import Any, Dict, List
 
 import numpy as np
@@ -123,6 +124,20 @@ def test_the_application_s_logging_stays_as_it_was_and_nothing_is_printed(
         logger.removeHandler(handler)
     assert handler.level == logging.NOTSET
     assert logger.level == before
+
+
+def test_nncf_is_imported_under_the_stdout_that_its_log_keeps(
+    texts: List[Dict[str, np.ndarray]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = []
+
+    def seen(name: str) -> Any:
+        found.append(sys.stdout)
+        return import_without_telemetry(name)
+
+    monkeypatch.setattr(int8, "import_without_telemetry", seen)
+    int8.quantize(openvino._convert(TinySource()), texts, int8.int8_recipes(False)[0])
+    assert found[0] is sys.stdout
 
 
 def run(model: Any, batch: Any) -> Outputs:

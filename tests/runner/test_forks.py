@@ -19,7 +19,7 @@ PRELUDE = """
 
     ROW = np.array([[101, 102]])
 
-    def refusals(runner, mapping):
+    def refusals(runner, mapping, open_future):
         asked = {
             "submit": lambda: runner.submit("Who?", "It was me."),
             "map": lambda: list(runner.map([("Who?", "It was me.")])),
@@ -28,6 +28,9 @@ PRELUDE = """
             "submit_together": lambda: runner.submit_together(Batch(ROW, ROW * 0 + 1, ROW * 0)),
             "stats": runner.stats,
             "close": runner.close,
+            "result": open_future.result,
+            "exception": open_future.exception,
+            "result at once": lambda: open_future.result(0),
         }
         found = {}
         for name, ask in asked.items():
@@ -50,13 +53,16 @@ ASK = """
         open_futures = [runner.submit("Who?", f"It was {number}.") for number in range(3)]
         mapping = runner.map(("Who?", f"It was {number}.") for number in range(500))
         next(mapping)
+        os.kill(pids[0], signal.SIGSTOP)
+        open_futures.append(runner.submit("Who?", "It was the last one."))
         reading, writing = os.pipe()
 
         def child():
-            os.write(writing, json.dumps(refusals(runner, mapping)).encode())
+            os.write(writing, json.dumps(refusals(runner, mapping, open_futures[-1])).encode())
             sys.exit(5)  # through the with block, and Python's own end
 
         status = fork(child)
+        os.kill(pids[0], signal.SIGCONT)
         answers = [future.result(30)["answer"] for future in open_futures]
         found = {"code": os.WEXITSTATUS(status), "refusals": json.loads(os.read(reading, 65536)), "answers": answers}
         found["later"] = runner.submit("Who?", "It was me.").result(30)["answer"]

@@ -246,11 +246,11 @@ def test_a_line_that_is_too_long_is_one_error(echo_artifact, tmp_path, monkeypat
 
 
 def endless(kind: str, path: Path) -> str:
-    """Input that no memory holds: a device without an end, or a file with one line of 10 GB."""
+    """Input that no memory holds: a device without an end, or a file with one line of 3 GB."""
     if kind == "device":
         return "/dev/zero"
     write(path, [question_line("Who?", "Jim Henson.")])
-    os.truncate(path, 10 << 30)
+    os.truncate(path, 3 << 30)
     return str(path)
 
 

@@ -189,6 +189,14 @@ def test_what_comes_in_late_finds_a_worker_though_the_last_one_died_while_closin
     assert late[0].result(0)["answer"]
 
 
+def test_map_names_the_input_that_is_poison(faulty_artifact, texts, expected):
+    pairs = [texts[0], ("Where is the dynamite?", "It is in the box."), texts[1]]
+    with Runner(faulty_artifact, workers=1) as runner:
+        found = list(runner.map(pairs, on_error="yield"))
+        assert [found[0], found[2]] == expected[:2]
+        assert isinstance(found[1], PoisonRequest) and found[1].message.startswith("inputs[1]: request ")
+
+
 def test_a_batch_that_raises_fails_for_the_one_at_fault_only(faulty_artifact, texts, expected):
     with Runner(faulty_artifact, workers=1, max_wait_ms=50) as runner:
         good = [runner.submit(*pair) for pair in texts[:20]]

@@ -76,6 +76,7 @@ def quantize(
         raise BackendFailed("int8 needs calibration texts, and there are none", hint="--calibration-data FILE.json")
     kept = _products_to_keep(model, calibration, recipe)
     texts = evenly(calibration, recipe["texts"])
+    import_without_telemetry("nncf")  # its log keeps the stdout of that moment, which must not be the one below
     try:
         with stdout_discarded():  # two bars for each of several steps; ``on_step`` has the same counts
             ignored = kept + int8_graph.table_readers(model)

@@ -84,6 +84,10 @@ def test_a_byte_order_mark_and_whole_number_ids_are_accepted(write):
         (document({**GOOD, "question": ""}), r"qas\[0\]: question is empty"),
         (document({**GOOD, "question": None}), r"qas\[0\]: question is null, not a string"),
         (
+            document({**GOOD, "id": "q\ud800"}),
+            r"qas\[0\]: id holds half of a surrogate pair \(\\ud800\) at character 1",
+        ),
+        (
             document({**GOOD, "question": "\ud800?"}),
             r"question holds half of a surrogate pair \(\\ud800\) at character 0",
         ),

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import IO, Any, ContextManager, Dict, Iterator
 
-from neuronbert.errors import OutputError
+from neuronbert.errors import OutputError, quoted
 
 
 class Run:
@@ -41,7 +41,7 @@ class Run:
             changed = ", ".join(f"{name} was {started.get(name)!r}, is {self._identity.get(name)!r}" for name in names)
             raise OutputError(
                 f"{self.folder} holds a run with other options: {changed}",
-                hint=f"the options of that run, another --output, or start over: rm -r {self.folder}",
+                hint=f"the options of that run, another --output, or start over: rm -r {quoted(self.folder)}",
             )
 
     def lock(self) -> ContextManager[object]:
