@@ -2,9 +2,11 @@
 
 import json
 import logging
+import sys
 import time
 import traceback
 from collections import deque
+from contextlib import suppress
 from typing import Any, Callable, Deque, Dict, Iterator, Optional, Protocol
 
 from neuronbert.errors import in_words, refuse_uncallable
@@ -37,16 +39,32 @@ class Events:
         return iter(list(self._last))
 
     def happened(self, event: str, **facts: object) -> None:
-        """Record an event. What a listener raises is logged and goes no further."""
+        """Record an event. What a listener or a handler of the log raises goes no further: both are the user's."""
         record = {"event": event, "at": time.time(), **facts}
         self._last.append(record)
-        log.log(logging.WARNING if event in _WARNINGS else logging.INFO, "%s", json.dumps(record, default=str))
+        call_guarded(_log_event, record, _print_error)
         if self._listener is not None:
-            call_guarded(self._listener, record, _log_listener)
+            call_guarded(self._listener, record, _listener_raised)
+
+
+def _log_event(record: Event) -> None:
+    level = logging.WARNING if record["event"] in _WARNINGS else logging.INFO
+    log.log(level, "%s", json.dumps(record, default=str))
+
+
+def _listener_raised(error: BaseException) -> None:
+    call_guarded(_log_listener, error, _print_error)
 
 
 def _log_listener(error: BaseException) -> None:
     log.error("a listener of the runner's events raised", exc_info=error)
+
+
+def _print_error(error: BaseException) -> None:
+    """Of a handler or a filter of the log: there is no log to put it in, so it goes where ``logging`` puts its own."""
+    if logging.raiseExceptions:
+        with suppress(Exception):  # stderr is closed, or gone
+            sys.stderr.write(f"a handler of the log {log.name} raised:\n{traceback_text(error)}")
 
 
 def traceback_text(error: BaseException) -> str:

@@ -157,7 +157,7 @@ class Runner:
         is full, when the next free place is for those that wait (``map``), or when the request and what waits are too
         much for ``timeout_s``; RunnerClosed.
         """
-        return self._submit(now_s(), inputs, _seconds(timeout_s), breakdown, keywords)
+        return self._submit(now_s(), inputs, _seconds(timeout_s), yes_or_no("breakdown", breakdown), keywords)
 
     def _submit(
         self,
@@ -186,7 +186,7 @@ class Runner:
 
         The future's result has the model's outputs by name, float32 with [rows, …]. Errors as for ``submit``.
         """
-        timeout_s = _seconds(timeout_s)
+        timeout_s, breakdown = _seconds(timeout_s), yes_or_no("breakdown", breakdown)
         self._admission.refuse_early(timeout_s)
         request = self._requests.of_tokens(input_ids, attention_mask, token_type_ids, self.plan.rows, breakdown)
         self._admission.admit(request, timeout_s)
@@ -209,7 +209,7 @@ class Runner:
         The thread is one of the event loop's own; DeadlineExceeded if none is free within ``timeout_s``.
         """
         self._admission.refuse_to_wait()
-        timeout_s = _seconds(timeout_s)
+        timeout_s, breakdown = _seconds(timeout_s), yes_or_no("breakdown", breakdown)
         submit = functools.partial(self._submit, now_s(), inputs, timeout_s, breakdown, keywords)
         submitting = asyncio.get_running_loop().run_in_executor(None, submit)
         try:

@@ -13,11 +13,11 @@ import sys
 import threading
 import time
 import traceback
-from typing import List, NoReturn, Optional, Union
+from typing import Callable, List, NoReturn, Optional, Union
 
 from neuronbert.artifact.manifest import load_same_artifact
 from neuronbert.backends.base import Session
-from neuronbert.errors import BackendFailed, NeuronBertError, in_words
+from neuronbert.errors import BackendFailed, NeuronBertError, counted, in_words
 from neuronbert.runner.frames import packed, receive_blocking
 from neuronbert.runner.messages import (
     BatchDone,
@@ -73,12 +73,11 @@ class Worker:
         """Load, report, and run batches until the socket ends, and with it the process; returns if it cannot load."""
         try:
             ready = self._load(order)
+            _start_threads(ready.concurrency - 1, self._run_or_end)
         except Exception as error:
             self._send(LoadFailed(_sendable(error)))
             return
         self._send(ready)
-        for number in range(1, ready.concurrency):
-            threading.Thread(target=self._run_or_end, name=f"batch-{number}", daemon=True).start()
         self._run_or_end()
 
     def _load(self, order: LoadOrder) -> WorkerReady:
@@ -133,6 +132,18 @@ class Worker:
                 self._sock.sendall(data)
             except OSError:
                 os._exit(0)  # the runner is gone
+
+
+def _start_threads(count: int, run: Callable[[], NoReturn]) -> None:
+    """Start them before the worker says that it is ready: what is missing later would be blamed on a request."""
+    for number in range(count):
+        try:
+            threading.Thread(target=run, name=f"batch-{number + 1}", daemon=True).start()
+        except RuntimeError as error:
+            raise BackendFailed(
+                f"{counted(number, 'thread')} of the {count:,} for a worker's streams could be started: {error}",
+                hint="fewer streams=, threads= or workers=, or more processes for this user (ulimit -u) or container",
+            ) from None
 
 
 def _sendable(error: BaseException) -> NeuronBertError:

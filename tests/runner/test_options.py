@@ -1,5 +1,6 @@
 """Odd values at every option of the runner: a documented error, and no place in the queue is lost by it."""
 
+import asyncio
 import inspect
 from decimal import Decimal
 
@@ -74,6 +75,19 @@ def test_no_odd_value_costs_a_place(runner, keywords):
     except NeuronBertError:
         pass
     assert runner.stats()["queue"]["rows"] == 0
+    assert runner.submit("Who?", "It was me.").result(30)["answer"]
+
+
+@pytest.mark.parametrize("value", ["no", np.array([1, 2]), None, 2], ids=str)
+def test_a_switch_that_is_none_is_refused_before_anybody_looks_at_it(runner, value):
+    """The runner's thread did, and what has no truth value ended it, for everybody."""
+    with pytest.raises(UsageError, match="breakdown must be True or False"):
+        runner.submit("Who?", "It was me.", breakdown=value)
+    with pytest.raises(UsageError, match="breakdown must be True or False"):
+        runner.submit_encoded([[101, 102]], breakdown=value)
+    with pytest.raises(UsageError, match="breakdown must be True or False"):
+        asyncio.run(runner.answer("Who?", "It was me.", breakdown=value))
+    assert runner.submit("Who?", "It was me.", breakdown=np.bool_(True)).result(30).breakdown
 
 
 @pytest.mark.parametrize("value", ODD, ids=lambda value: type(value).__name__)

@@ -3,10 +3,10 @@ import socket
 import numpy as np
 import pytest
 
-from neuronbert.backends.base import Batch
+from neuronbert.backends.base import Batch, ThroughputPlan
 from neuronbert.errors import BackendFailed
 from neuronbert.runner import worker_process
-from neuronbert.runner.messages import BatchFailed, BatchOrder
+from neuronbert.runner.messages import BatchFailed, BatchOrder, LoadFailed, WorkerReady
 from neuronbert.runner.worker_process import Worker
 
 ORDER = BatchOrder(7, Batch(*[np.ones((1, 4), np.int64)] * 3))
@@ -61,3 +61,23 @@ def test_a_thread_that_cannot_go_on_ends_the_process(worker, monkeypatch, error,
     with pytest.raises(Ended) as ended:
         worker._run_or_end()
     assert ended.value.args == (code,)
+
+
+def test_a_worker_that_cannot_have_its_threads_says_so_before_it_is_given_anything(worker, monkeypatch):
+    """It said that it was ready and died of it, and the request that it was given by then was called poison."""
+    started, sent = [], []
+
+    def start(thread):
+        if len(started) == 2:
+            raise RuntimeError("can't start new thread")
+        started.append(thread)
+
+    ready = WorkerReady(1, "echo-fp32", ThroughputPlan(4, 8, 4096), concurrency=4, parallel=4, load_s=0.1)
+    monkeypatch.setattr(worker_process.threading.Thread, "start", start)
+    monkeypatch.setattr(worker, "_load", lambda order: ready)
+    monkeypatch.setattr(worker, "_send", sent.append)
+    worker.serve(None)
+    (said,) = sent
+    assert isinstance(said, LoadFailed)
+    assert said.error.message == "2 threads of the 3 for a worker's streams could be started: can't start new thread"
+    assert "streams=" in said.error.hint
