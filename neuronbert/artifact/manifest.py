@@ -194,7 +194,7 @@ def _refuse_malformed(folder: Path, manifest: Manifest) -> None:
         raise _damaged(folder, f"{MANIFEST_NAME}: {fault}")
     if manifest["task"] not in TASKS:
         raise ArtifactError(
-            f"{folder} has the task {manifest['task']!r}, and neuronbert {__version__} knows {', '.join(TASKS)}",
+            f"{folder} has the task {shown(manifest['task'])}, and neuronbert {__version__} knows {', '.join(TASKS)}",
             hint="pip install --upgrade neuronbert",
         )
     names = [variant["name"] for variant in manifest["variants"]]
@@ -204,7 +204,9 @@ def _refuse_malformed(folder: Path, manifest: Manifest) -> None:
             raise _damaged(folder, f"{MANIFEST_NAME} has two variants called {name!r}")
         for path in variant["files"]:
             if not path.startswith(f"variants/{name}/"):
-                raise _damaged(folder, f"{MANIFEST_NAME}: variant {name} lists {path!r}, which is not in its folder")
+                raise _damaged(
+                    folder, f"{MANIFEST_NAME}: variant {name} lists {shown(path)}, which is not in its folder"
+                )
         shaped = any(variant[key] is not None for key in SHAPE)
         fault = SHAPED_VARIANT.fault(variant) if shaped else None
         if fault is not None:
@@ -214,10 +216,11 @@ def _refuse_malformed(folder: Path, manifest: Manifest) -> None:
 def _refuse_newer_schema(folder: Path, manifest: Manifest) -> None:
     schema = manifest.get("schema_version")
     if isinstance(schema, bool) or not isinstance(schema, int) or schema < 1:
-        raise _damaged(folder, f"{MANIFEST_NAME} has the schema version {schema!r}")
+        raise _damaged(folder, f"{MANIFEST_NAME} has the schema version {shown(schema)}")
     if schema > SCHEMA_VERSION:
         writer = str(manifest.get("neuronbert_version"))
-        known = re.fullmatch(r"\d+(\.\d+)*[a-z0-9.+]*", writer) is not None
+        # Two repeats that match the same would take hours over a long text.
+        known = re.fullmatch("[0-9][0-9a-z.+]{0,40}", writer) is not None
         upgrade = f"'neuronbert>={writer}' (the version that wrote it)" if known else "--upgrade neuronbert"
         raise ArtifactError(
             f"{folder} has schema version {schema}, and neuronbert {__version__} reads up to {SCHEMA_VERSION}",
@@ -253,7 +256,7 @@ def refuse_unsafe_paths(folder: Path, paths: Mapping[str, str]) -> None:
             or any(part in ("", ".", "..") for part in parts)
         ):
             raise _damaged(
-                folder, f"{MANIFEST_NAME} lists the path {name!r}, which is odd, or may lead out of the artifact"
+                folder, f"{MANIFEST_NAME} lists the path {shown(name)}, which is odd, or may lead out of the artifact"
             )
 
 

@@ -151,6 +151,24 @@ def test_a_newer_schema_by_an_unknown_writer_is_still_a_command(echo_copy):
         load_artifact(echo_copy)
 
 
+@pytest.mark.parametrize("writer", ["1" * 1_000_000 + "!", "1." * 500_000 + "!", "1" * 1_000_000])
+def test_a_newer_schema_by_a_writer_of_a_million_characters_is_refused_at_once(echo_copy, writer):
+    """Matching it against a version took time with the square of its length: days."""
+    rewrite(echo_copy, lambda manifest: manifest.update(schema_version=99, neuronbert_version=writer))
+    with pytest.raises(ArtifactError, match="pip install --upgrade neuronbert,"):
+        load_artifact(echo_copy)
+
+
+@pytest.mark.parametrize(
+    "more", [{"schema_version": "x" * 1_000_000}, {"task": "x" * 1_000_000}, {"files": {"/x" * 500_000: "0" * 64}}]
+)
+def test_what_is_wrong_is_shown_briefly(echo_copy, more):
+    rewrite(echo_copy, lambda manifest: manifest.update(more))
+    with pytest.raises(ArtifactError) as caught:
+        load_artifact(echo_copy)
+    assert len(str(caught.value)) < 1000
+
+
 def test_a_damaged_schema_number_does_not_read_as_a_newer_schema(echo_copy):
     path = echo_copy / MANIFEST_NAME
     path.write_bytes(path.read_bytes().replace(b'"schema_version": 1', b'"schema_version": 9', 1))
