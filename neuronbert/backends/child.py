@@ -29,7 +29,7 @@ def start_child(
     pass_fds: Sequence[int] = (),
     new_session: bool = False,
 ) -> "subprocess.Popen[bytes]":
-    """Start ``python_command`` in ``python_environment``, with nothing on stdin.
+    """Start ``python_command`` in ``python_environment``, with nothing on stdin; by default stderr is this process's.
 
     ``pass_fds`` are the file descriptors that it inherits. With ``new_session`` it leads a process group of its own.
     """
@@ -37,11 +37,20 @@ def start_child(
         python_command(module, *arguments),
         stdin=subprocess.DEVNULL,
         stdout=stdout,
-        stderr=stderr,
+        stderr=standard_error() if stderr is None else stderr,
         env=python_environment(environment),
         pass_fds=pass_fds,
         start_new_session=new_session,
     )
+
+
+def standard_error() -> Stream:
+    """This process's stderr, for a child; nothing where it was closed: its number may be another file's by now."""
+    try:
+        os.fstat(2)
+    except OSError:
+        return subprocess.DEVNULL
+    return subprocess.DEVNULL if sys.__stderr__ is None else 2
 
 
 def python_command(module: str, *arguments: object) -> List[str]:

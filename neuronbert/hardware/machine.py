@@ -5,6 +5,7 @@ import platform
 import re
 import subprocess
 import sys
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Dict, FrozenSet, Iterable, Iterator, List, MutableMapping, Optional, Set, TypedDict
@@ -128,6 +129,19 @@ def wait_without_spinning(environment: MutableMapping[str, str]) -> None:
     busy too. For processes of this package only, and not where their user has said otherwise.
     """
     environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+
+def occupy_standard_streams() -> None:
+    """Open /dev/null in place of stdin, stdout and stderr where the caller closed them (``2>&-``).
+
+    Else the next file that is opened, an output say, gets their number: what a library or a child prints goes into it.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            with suppress(OSError):  # a machine without /dev/null
+                os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # the lowest number that is free: this one
 
 
 def affinity_cpus() -> int:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Dict, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
-from neuronbert.backends.child import start_child
+from neuronbert.backends.child import standard_error, start_child
 from neuronbert.errors import BackendFailed, NeuronBertError
 from neuronbert.hardware.cores import merged_environment
 from neuronbert.hardware.machine import oom_kills, process_fields
@@ -127,7 +127,7 @@ class WorkerHandle:
                 "neuronbert.runner.worker_process",
                 worker_end.fileno(),
                 os.getpid(),
-                stdout=2,  # stdout is for a command's result
+                stdout=standard_error(),  # stdout is for a command's result
                 environment=merged_environment(self.place.variables),
                 pass_fds=[worker_end.fileno()],
             )

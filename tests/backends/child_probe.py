@@ -13,5 +13,8 @@ def main(arguments):
         resource_tracker._resource_tracker._stop()  # waits for its end
     if arguments[0] == "nested":
         subprocess.run([sys.executable, "-c", "import json"], check=True)
+    if arguments[0] == "print":
+        for number in (1, 2):
+            os.write(number, b"as a library in C prints")
     print(json.dumps({"path": sys.path, "arguments": arguments, "directory": os.getcwd()}))
     return 7

@@ -3,6 +3,7 @@
 import ast
 import json
 import os
+import shlex
 import subprocess
 import sys
 import textwrap
@@ -188,6 +189,50 @@ def test_a_working_directory_that_is_gone(tmp_path, monkeypatch):
     with start_child("child_probe", "path", stdout=subprocess.DEVNULL) as child:
         pass
     assert child.returncode == 1  # os.getcwd() in the probe: it was started
+
+
+# ---------------------------------------------------------------------------- standard streams that were closed
+
+
+def test_a_child_prints_into_no_file_that_has_the_number_of_a_closed_stderr(tmp_path):
+    """An output that was opened meanwhile, say: it held what the engines in the workers print."""
+    script = """
+        import os, sys, time
+        sys.path[:0] = sys.argv[2:]
+        output = open(sys.argv[1], "w")
+        assert output.fileno() == 2
+        from neuronbert.backends.child import standard_error, start_child
+        start_child("child_probe", "print", stdout=standard_error()).wait()
+    """
+    (tmp_path / "script.py").write_text(textwrap.dedent(script))
+    words = [
+        sys.executable,
+        str(tmp_path / "script.py"),
+        str(tmp_path / "output"),
+        str(ROOT),
+        str(Path(__file__).parent),
+    ]
+    subprocess.run(["bash", "-c", f"{shlex.join(words)} 2>&-"], check=True)
+    assert (tmp_path / "output").read_text() == ""
+
+
+@pytest.mark.parametrize("close", ["2>&-", "<&- >&- 2>&-", "<&- 2>&-", ">&-"])
+def test_no_file_of_a_command_has_the_number_of_a_closed_stream(tmp_path, close):
+    script = """
+        import os, sys
+        sys.path.insert(0, sys.argv[2])
+        from neuronbert.cli import main
+        def run(arguments):
+            with open(sys.argv[1], "w") as output:
+                output.write(str(output.fileno()))
+            return 7 if all(os.get_inheritable(number) for number in range(3)) else 8
+        main.run = run
+        main.main([])
+    """
+    (tmp_path / "script.py").write_text(textwrap.dedent(script))
+    words = [sys.executable, str(tmp_path / "script.py"), str(tmp_path / "output"), str(ROOT)]
+    assert subprocess.run(["bash", "-c", f"{shlex.join(words)} {close}"]).returncode == 7
+    assert int((tmp_path / "output").read_text()) > 2
 
 
 # ---------------------------------------------------------------------------- no other way to start Python
