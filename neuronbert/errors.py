@@ -236,8 +236,18 @@ def refuse_uncallable(name: str, value: object, hint: str) -> None:
 
 
 def is_path(value: object) -> bool:
-    """Whether ``value`` can be the path of a file: a NUL cannot be in one."""
-    return isinstance(value, (str, os.PathLike)) and "\0" not in str(value)
+    """Whether ``value`` can be the path of a file: a NUL cannot be in one, nor can half a character."""
+    try:
+        text = os.fspath(value)  # type: ignore[call-overload]  # TypeError for what is none
+        return isinstance(text, str) and b"\0" not in os.fsencode(text)
+    except (TypeError, UnicodeEncodeError):
+        return False
+
+
+def refuse_no_path(name: str, value: object) -> None:
+    """Raise UsageError unless ``value`` can be the path of a file. A number is none, though ``open`` takes it."""
+    if not is_path(value):
+        raise UsageError(f"{name} must be the path of a file, not {shown_value(value)}", hint=f"{name}='PATH'")
 
 
 def text_or_none(name: str, value: Optional[str]) -> Optional[str]:

@@ -22,6 +22,9 @@ ODD = [
     np.int64(3), np.float32(0.5), np.float64("nan"), np.bool_(True), np.array(3), np.array([1, 2]), np.str_("a"),
 ]  # fmt: skip
 
+# What is no path of a file, or none that the system takes.
+ODD_PATHS = ["a\0b", "\ud800", 5, 1.5, True, None, b"x", ["x"], object(), Unspeakable()]
+
 odd_values = st.one_of(
     st.sampled_from(ODD), st.integers(), st.floats(), st.text(max_size=5), st.lists(st.integers(), max_size=3)
 )

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from odd_values import Unspeakable, odd_values
+from odd_values import ODD_PATHS, Unspeakable, odd_values
 
+import neuronbert
 from neuronbert.artifact.manifest import load_artifact
 from neuronbert.errors import (
     LARGEST_COUNT,
@@ -67,6 +68,41 @@ def test_the_kinds_of_numbers():
         positive("n", LARGEST_COUNT + 1)
     with pytest.raises(UsageError, match=r"^s must be above 0, not a Unspeakable"):
         above_zero("s", Unspeakable())
+
+
+@pytest.mark.parametrize("value", ODD_PATHS, ids=lambda value: type(value).__name__)
+@pytest.mark.parametrize(
+    ("name", "call"),
+    [
+        ("output", lambda path: neuronbert.compile_checkpoint("nowhere", path)),
+        ("artifact", lambda path: neuronbert.evaluate_artifact(path, "data.json")),
+        ("data", lambda path: neuronbert.evaluate_artifact("nowhere", path)),
+        ("checkpoint", lambda path: neuronbert.plan(path, throughput=1, latency_p95_ms=100)),
+        ("prices", lambda path: neuronbert.plan("nowhere", throughput=1, latency_p95_ms=100, prices=path)),
+        ("measured", lambda path: neuronbert.plan("nowhere", throughput=1, latency_p95_ms=100, measured=path)),
+        ("input", lambda path: neuronbert.run_job("nowhere", path, "out")),
+        ("output", lambda path: neuronbert.run_job("nowhere", "in", path)),
+    ],
+)
+def test_what_is_no_path_is_refused_by_its_name(name, call, value):
+    if value is None and name in ("prices", "measured"):
+        pytest.skip("it may be left out")
+    with pytest.raises(UsageError, match=f"^{name} must be the path of a file, not "):
+        call(value)
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "folder/" * 1000, "~nobody-of-this-name/x", "\ud800", "a\0b"], ids=ascii)
+@pytest.mark.parametrize(
+    "call",
+    [
+        neuronbert.load_checkpoint,
+        lambda name: neuronbert.pipeline("question-answering", model=name),
+        lambda name: neuronbert.plan(name, throughput=1, latency_p95_ms=100),
+    ],
+)
+def test_a_name_that_the_system_refuses_is_no_bug(call, name):
+    with pytest.raises(NeuronBertError):
+        call(name)
 
 
 @given(odd_values)

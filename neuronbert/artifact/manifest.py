@@ -177,7 +177,7 @@ def _no_artifact(folder: Path) -> ArtifactError:
             f"there is no artifact at {folder}",
             hint="the path of a folder that neuronbert compile wrote: neuronbert compile CHECKPOINT FOLDER",
         )
-    if (folder / "config.json").exists():
+    if os.path.exists(folder / "config.json"):
         what, hint = (
             "it is a checkpoint that was not compiled yet",
             f"neuronbert compile {quoted(folder)} OUTPUT",

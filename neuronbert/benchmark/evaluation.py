@@ -18,7 +18,7 @@ from neuronbert.checkpoint.loading import Checkpoint, Source, needed_libraries
 from neuronbert.checkpoint.tokenizer import Tokenizer
 from neuronbert.engine.batches import RowsDone, in_inputs, infer_concurrently
 from neuronbert.engine.engine import Engine
-from neuronbert.errors import InputError, UsageError
+from neuronbert.errors import InputError, UsageError, refuse_no_path
 from neuronbert.hardware.libraries import require_libraries
 from neuronbert.hardware.machine import environment
 from neuronbert.tasks import load_task
@@ -66,6 +66,7 @@ def evaluate_artifact(
 
     Raises InputError for a file or an input that cannot be read, ArtifactError, CheckpointError and MissingLibrary.
     """
+    refuse_no_path("data", data)
     # Its checksums are verified after the options and the file: a wrong name must not cost the time that takes.
     task = load_task(_task_name(artifact, trusted_key))
     evaluation = task.evaluation(data, limit, *options_of(option_kinds(task), options))
@@ -99,6 +100,7 @@ def evaluate_artifact(
 def _task_name(artifact: Union[Artifact, PathLike], trusted_key: TrustedKey) -> str:
     if isinstance(artifact, Artifact):
         return artifact.task
+    refuse_no_path("artifact", artifact)
     return str(read_manifest(Path(artifact), trusted_keys(trusted_key))["task"])
 
 

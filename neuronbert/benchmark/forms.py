@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import os
 from pathlib import Path
 from typing import Sequence, Union
 
@@ -61,7 +62,7 @@ def refuse_unwritable(path: Union[str, Path]) -> None:
     if suffix not in WRITERS:
         raise UsageError(f"a report is not written as {suffix or 'a file without a suffix'}: {path}",
                          hint=f"a name that ends in {', '.join(WRITERS)}")  # fmt: skip
-    if not Path(path).absolute().parent.is_dir():
+    if not os.path.isdir(Path(path).absolute().parent):
         parent = Path(path).parent
         raise UsageError(f"there is no folder {parent} for the report", hint=f"mkdir -p {quoted(parent)}")
 

@@ -31,7 +31,7 @@ from neuronbert.checkpoint.families import (
 )
 from neuronbert.checkpoint.tokenizer_files import largest_id, read_tokenizer, uses_token_types
 from neuronbert.checkpoint.weights import StoredTensor, Tensors
-from neuronbert.errors import CheckpointError, quoted
+from neuronbert.errors import CheckpointError, is_path, quoted
 from neuronbert.hardware.libraries import optional_imports
 from neuronbert.hardware.untrusted import is_there, readable
 
@@ -159,10 +159,10 @@ def _locate(
     name = os.fspath(source)
     if name == "demo":
         return _Location(_demo_folder(), "demo", None)
-    folder = Path(name).expanduser()
+    folder = Path(os.path.expanduser(name))  # unlike Path's, it leaves a user that does not exist as it is
     try:
         with readable(folder, DAMAGED):
-            kind = os.stat(folder).st_mode if name and "\0" not in name else 0
+            kind = os.stat(folder).st_mode if name and is_path(name) else 0
     except (FileNotFoundError, NotADirectoryError):
         kind = 0
     if stat.S_ISDIR(kind):

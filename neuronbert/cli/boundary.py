@@ -24,6 +24,8 @@ EXIT_BUG = 3
 EXIT_INTERRUPTED = 130
 COMPLETION_VARIABLE = "_NEURONBERT_COMPLETE"  # click's name for it
 UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EBADF)  # the disk is full, a quota is used up, stdout is closed
+# Where no file is named: stdout is a terminal that has gone, or a file that would be larger than ulimit -f allows.
+UNWRITABLE_STDOUT = (errno.EIO, errno.EFBIG)
 
 
 def run_group(group: click.Group, arguments: Sequence[str]) -> int:
@@ -53,7 +55,7 @@ def run_group(group: click.Group, arguments: Sequence[str]) -> int:
             # The reader of a pipe (head, less) has left: nobody is left to tell.
             discard_stdout()
             return 0
-        if isinstance(error, OSError) and error.errno in UNWRITABLE:
+        if isinstance(error, OSError) and is_unwritable(error):
             return report_unwritable(error, as_json)
         if received:
             return report_interrupt(as_json)
@@ -79,6 +81,11 @@ def is_reader_gone() -> bool:
         return bool(poll.poll(0))
     except (OSError, ValueError, AttributeError):  # stdout is closed or no file; Windows has no poll
         return False
+
+
+def is_unwritable(error: OSError) -> bool:
+    """Whether it says that a file, or the result itself, cannot be written for reasons of the machine."""
+    return error.errno in UNWRITABLE or (error.errno in UNWRITABLE_STDOUT and error.filename is None)
 
 
 def missing_library(error: Exception) -> Optional[MissingLibrary]:

@@ -9,7 +9,7 @@ import click
 from neuronbert import __version__
 from neuronbert.cli.boundary import run_group
 from neuronbert.cli.verbs import answering, artifacts, machine, measuring
-from neuronbert.hardware.machine import occupy_standard_streams, wait_without_spinning
+from neuronbert.hardware.machine import prepare_standard_streams, wait_without_spinning
 
 CONTEXT_SETTINGS = {
     "help_option_names": ["-h", "--help"],
@@ -60,7 +60,7 @@ def run(arguments: Sequence[str]) -> int:
 
 def main(arguments: Optional[Sequence[str]] = None) -> None:
     """Run the command line and exit with its code: 0, 1, 2, 3, 4, 5 or 130."""
-    occupy_standard_streams()
+    prepare_standard_streams()
     wait_without_spinning(os.environ)  # verbs load libraries with threads when they run
     os.environ["PYTHONSAFEPATH"] = "1"  # for what libraries start: no import from the working directory (Python 3.11)
     sys.exit(run(sys.argv[1:] if arguments is None else list(arguments)))

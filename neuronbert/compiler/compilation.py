@@ -34,7 +34,7 @@ from neuronbert.compiler.candidates import Candidate, Names, Trial, choose_candi
 from neuronbert.compiler.exporter import Exporter
 from neuronbert.compiler.selection import Selection
 from neuronbert.compiler.source import CompileSource, Progress
-from neuronbert.errors import positive
+from neuronbert.errors import positive, refuse_no_path
 from neuronbert.hardware.cores import DATA_PARALLEL
 from neuronbert.hardware.libraries import require_libraries
 from neuronbert.hardware.machine import compute_threads, environment
@@ -90,6 +90,7 @@ def compile_checkpoint(
     ``progress`` gets a line for each stage, ``on_step`` within one what is counted, how much is done, and of how much.
     Nothing is left at ``output`` after an error.
     """
+    refuse_no_path("output", output)
     given = None if isinstance(checkpoint, (tuple, list)) else checkpoint
     refuse_inputs([Path(output)], [given, calibration_data, gate_data])
     refuse_existing(Path(output))

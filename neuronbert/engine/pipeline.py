@@ -1,5 +1,6 @@
 """`neuronbert.pipeline`: transformers' call of that name over an Engine; the task has the pipeline itself."""
 
+import os
 from pathlib import Path
 from typing import Any, Optional, Union
 
@@ -62,7 +63,7 @@ def refuse_checkpoint(model: Union[str, Path]) -> None:
     """ArtifactError, with the command that compiles it, unless ``model`` is a folder with a manifest."""
     if is_artifact(model):
         return
-    if Path(model).is_dir():
+    if os.path.isdir(model):
         reason = f"{model} is a folder without {MANIFEST_NAME}: a checkpoint must be compiled before it can answer"
     else:
         reason = f"there is no artifact at {model}; a checkpoint must be compiled before it can answer"

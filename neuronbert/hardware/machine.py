@@ -1,5 +1,6 @@
 """What this machine is and may use (cores, CPU flags, memory, versions); no library is imported to find out."""
 
+import io
 import os
 import platform
 import re
@@ -131,17 +132,23 @@ def wait_without_spinning(environment: MutableMapping[str, str]) -> None:
     environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
-def occupy_standard_streams() -> None:
-    """Open /dev/null in place of stdin, stdout and stderr where the caller closed them (``2>&-``).
+def prepare_standard_streams() -> None:
+    """Have stdin, stdout and stderr wait, and open /dev/null in place of those that the caller closed (``2>&-``).
 
-    Else the next file that is opened, an output say, gets their number: what a library or a child prints goes into it.
+    Python takes what does not wait (O_NONBLOCK) and has nothing for the end, and drops what such a stdout does not
+    take. In place of a closed one, the next file that is opened, an output say, gets its number: what a library or a
+    child prints goes into it.
     """
     for number in range(3):
         try:
-            os.fstat(number)
+            os.set_blocking(number, True)
         except OSError:
             with suppress(OSError):  # a machine without /dev/null
                 os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # the lowest number that is free: this one
+    raw = getattr(sys.stdout, "buffer", None)
+    if isinstance(raw, io.RawIOBase):  # PYTHONUNBUFFERED: what a full disk takes a part of would be cut there
+        encoding, errors = sys.stdout.encoding, sys.stdout.errors
+        sys.stdout = io.TextIOWrapper(io.BufferedWriter(raw), encoding=encoding, errors=errors, line_buffering=True)
 
 
 def affinity_cpus() -> int:

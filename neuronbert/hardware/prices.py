@@ -9,7 +9,7 @@ import functools
 from pathlib import Path
 from typing import Any, Dict, Iterable, List, Mapping, NamedTuple, Optional, Tuple, Union
 
-from neuronbert.errors import InputError, UsageError
+from neuronbert.errors import InputError, UsageError, refuse_no_path
 from neuronbert.hardware.schema import NUMBER, TEXT, Form, Schema, list_of, object_of, record, shown
 from neuronbert.hardware.untrusted import Refusal, json_object, read_given, refuse_unfit
 
@@ -88,6 +88,7 @@ def load_prices(path: Optional[Union[str, Path]] = None) -> PriceBook:
     shipped = shipped_prices()
     if path is None:
         return shipped
+    refuse_no_path("prices", path)
     own = _prices_in(Path(path))
     known = [*shipped.names, THIS_MACHINE]
     unknown = [name for name in own if name not in known]

@@ -15,7 +15,16 @@ from neuronbert.artifact.manifest import is_artifact, load_artifact
 from neuronbert.artifact.signatures import TrustedKey
 from neuronbert.checkpoint.config import read_config, refuse_malformed
 from neuronbert.checkpoint.families import Config
-from neuronbert.errors import CheckpointError, NoConfiguration, UsageError, above_zero, as_real, count_of, shown_value
+from neuronbert.errors import (
+    CheckpointError,
+    NoConfiguration,
+    UsageError,
+    above_zero,
+    as_real,
+    count_of,
+    refuse_no_path,
+    shown_value,
+)
 from neuronbert.hardware import cores
 from neuronbert.hardware.device_model import LATEST_RELEASE, RELEASES, ModelShape
 from neuronbert.hardware.prices import PriceBook, load_prices
@@ -86,6 +95,8 @@ def plan(
     options out of range and unknown instance types; InputError for a price file or report that cannot be used.
     """
     target = _target(throughput, latency_p95_ms, objective, headroom, sequence_length, sdk_release)
+    if measured is not None:
+        refuse_no_path("measured", measured)
     book = load_prices(prices)
     source, shape = _shape_of(checkpoint, hub_options, trusted_key)
     wanted = _wanted_instances(instance_type, book)
@@ -150,11 +161,12 @@ def _shape_of(
     """What a command calls the checkpoint, and its sizes. Of a folder only config.json is needed, no weights."""
     if isinstance(checkpoint, ModelShape):
         return "CHECKPOINT", checkpoint
-    folder = Path(str(checkpoint))
+    refuse_no_path("checkpoint", checkpoint)
+    folder = Path(checkpoint)
     if is_artifact(folder):
         manifest = load_artifact(folder, trusted_key=trusted_key).manifest
         return str(manifest["checkpoint"]["source"]), ModelShape.from_config(_read_config(folder))
-    if (folder / "config.json").is_file():
+    if os.path.isfile(folder / "config.json"):  # unlike Path's, false for a name that is too long
         return str(checkpoint), ModelShape.from_config(_read_config(folder))
     from neuronbert.checkpoint.loading import load_base_checkpoint
 

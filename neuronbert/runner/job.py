@@ -22,7 +22,15 @@ from neuronbert.artifact.signatures import TrustedKey
 from neuronbert.backends.outputs import Outputs, row_of
 from neuronbert.engine.batches import collate, plan_batches
 from neuronbert.engine.lines import PreparedLine, prepare_lines, refuse_no_input, result_of
-from neuronbert.errors import BackendFailed, InputError, NeuronBertError, PoisonRequest, RunnerClosed, is_path
+from neuronbert.errors import (
+    BackendFailed,
+    InputError,
+    NeuronBertError,
+    PoisonRequest,
+    RunnerClosed,
+    is_path,
+    refuse_no_path,
+)
 from neuronbert.runner import job_input
 from neuronbert.runner.job_input import JobInput, open_input
 from neuronbert.runner.job_progress import JobProgress, Progress
@@ -81,8 +89,10 @@ def run_job(
     Raises InputError naming the line, or if the input became shorter while it was read, OutputError (``output`` exists,
     the disk is full, the partial output is of another job), ArtifactError and what else keeps workers from running.
     """
+    refuse_no_path("input", input)
+    refuse_no_path("output", output)
     folder = artifact.folder if isinstance(artifact, Artifact) else artifact
-    if is_path(folder) and is_path(output):  # anything else is refused where it is opened
+    if is_path(folder):  # anything else is refused where it is opened
         refuse_inside(folder, output)
     with resumable_output(output, input) as growing, open_input(input) as source:
         loaded = artifact_of(artifact, trusted_key)

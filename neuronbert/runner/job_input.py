@@ -10,7 +10,7 @@ from neuronbert.artifact.manifest import PathLike
 from neuronbert.artifact.resumable import Record, anew, partial_path
 from neuronbert.errors import InputError, OutputError, counted
 from neuronbert.hardware.untrusted import blocks_of
-from neuronbert.tasks.lines import BoundedLines, open_lines
+from neuronbert.tasks.lines import BoundedLines, open_lines, reading
 
 # A block is as long as all that is done before it, up to these: what is lost by a kill is at most half of the work, and
 # never more than seconds of it. Longer blocks would save little: with 256 lines 2.5 % of a batch is padding (XQuAD,
@@ -30,7 +30,8 @@ class JobInput:
     def __init__(self, file: BinaryIO, path: PathLike):
         self.resumable = stat.S_ISREG(os.fstat(file.fileno()).st_mode)
         self.kind = "file" if self.resumable else "stream"
-        self._begun_with = _extent(file) if self.resumable else None
+        with reading(file):
+            self._begun_with = _extent(file) if self.resumable else None
         self.total = self._begun_with.lines if self._begun_with else None
         self.bytes = self.lines = 0
         self._path = path
@@ -50,8 +51,9 @@ class JobInput:
 
     def skip(self, record: Record, output: PathLike) -> None:
         """Skip what an earlier run did. OutputError if the input no longer begins with it."""
-        for block in blocks_of(self._file, record.input_bytes - self.bytes):
-            self._count(block)
+        with reading(self._file):
+            for block in blocks_of(self._file, record.input_bytes - self.bytes):
+                self._count(block)
         if self.sha256 != record.input_sha256:
             raise OutputError(
                 f"{partial_path(output)} was begun with another input: the first {record.input_bytes:,} bytes of this "

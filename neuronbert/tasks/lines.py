@@ -1,11 +1,12 @@
 """Reads inputs from JSON lines for engine and runner, whatever the task, whose LineForm says what a line must hold."""
 
 import json
+import os
 import sys
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, BinaryIO, Callable, Iterable, Iterator, List, Mapping, NamedTuple, Optional, Union
 
-from neuronbert.errors import InputError, UsageError
+from neuronbert.errors import InputError, NeuronBertError, UsageError
 from neuronbert.tasks.base import Document, Input, Keywords, LineForm, PathLike
 
 MAX_LINE_BYTES = 1 << 26  # far longer than any line of text
@@ -54,6 +55,8 @@ def stdin_bytes() -> BinaryIO:
     """stdin as it comes; InputError where there is none, as under ``<&-``."""
     if sys.stdin is None or sys.stdin.closed:
         raise InputError("the input is to come from stdin, which is closed", hint="a file in place of -, or < FILE")
+    with suppress(OSError, ValueError):  # it is no file
+        os.set_blocking(sys.stdin.fileno(), True)  # else Python takes a pause of its writer for the end
     return sys.stdin.buffer
 
 
@@ -69,6 +72,20 @@ def open_lines(path: PathLike, hint: str) -> Iterator[BinaryIO]:
         raise InputError(f"cannot read {path}: {error.strerror}", hint=hint) from None
     with file:
         yield file
+
+
+@contextmanager
+def reading(file: BinaryIO) -> Iterator[None]:
+    """Turn what the system says against reading ``file`` inside the block (a disk that fails) into an InputError."""
+    try:
+        yield
+    except OSError as error:
+        if isinstance(error, NeuronBertError):
+            raise
+        name = getattr(file, "name", "the input")
+        raise InputError(
+            f"cannot read {name}: {error.strerror or error}", hint="a copy of it on another disk"
+        ) from None
 
 
 class BoundedLines:
@@ -90,7 +107,7 @@ class BoundedLines:
         self.pass_over()
         if self.is_ended:
             return b""
-        line = self._file.readline(MAX_LINE_BYTES + 1)
+        line = self._readline(MAX_LINE_BYTES + 1)
         self._read(line)
         self.is_inside = is_too_long(line) and not line.endswith(b"\n")
         self.is_ended = not self.is_inside and not line.endswith(b"\n")
@@ -99,10 +116,14 @@ class BoundedLines:
     def pass_over(self) -> None:
         """Read on to the end of the line."""
         while self.is_inside:
-            rest = self._file.readline(PASS_OVER_BYTES)
+            rest = self._readline(PASS_OVER_BYTES)
             self._read(rest)
             self.is_ended = not rest
             self.is_inside = bool(rest) and not rest.endswith(b"\n")
+
+    def _readline(self, most_bytes: int) -> bytes:
+        with reading(self._file):
+            return self._file.readline(most_bytes)
 
     def __iter__(self) -> Iterator[bytes]:
         return iter(self.next, b"")

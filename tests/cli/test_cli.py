@@ -7,11 +7,14 @@ import inspect
 import json
 import os
 import pty
+import resource
 import signal
+import struct
 import subprocess
 import sys
 import termios
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -535,6 +538,71 @@ def test_a_result_that_cannot_be_written_is_no_bug(echo_artifact):
         1,
         "error: cannot write the result: No space left on device",
     )
+
+
+@pytest.mark.parametrize("arguments", ["inspect {artifact}", "inspect {artifact} --json", "--help"])
+def test_a_terminal_that_has_gone_is_no_bug(echo_artifact, arguments):
+    """As one that was closed over a command in the background."""
+    ours, theirs = pty.openpty()
+    command = f"read; exec {sys.executable} -m neuronbert {arguments.format(artifact=echo_artifact.folder)}"
+    pipe = {"stdin": subprocess.PIPE, "stdout": theirs, "stderr": subprocess.PIPE}
+    with subprocess.Popen(["bash", "-c", command], **pipe, start_new_session=True) as process:
+        os.close(theirs)
+        os.close(ours)
+        err = process.communicate(b"\n")[1].decode()
+    assert (process.returncode, err.splitlines()[0]) == (1, "error: cannot write the result: Input/output error")
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])  # then Python itself passes over what is not written
+def test_nor_is_a_result_that_is_larger_than_a_file_may_be(tmp_path, echo_artifact, unbuffered):
+    def limit():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (16, 16))
+
+    command = [sys.executable, "-m", "neuronbert", "inspect", str(echo_artifact.folder)]
+    with open(tmp_path / "out", "wb") as file:
+        environment = {**os.environ, "PYTHONUNBUFFERED": unbuffered}
+        pipe = subprocess.PIPE
+        done = subprocess.run(command, stdout=file, stderr=pipe, text=True, preexec_fn=limit, env=environment)
+    assert (done.returncode, done.stderr.splitlines()[0]) == (1, "error: cannot write the result: File too large")
+
+
+@pytest.mark.parametrize("verb", ["answer", "run"])
+def test_a_pause_is_not_the_end_of_a_stdin_that_does_not_wait(tmp_path, echo_artifact, verb):
+    """Python takes it for that: what came later was left out, and the exit code was 0."""
+    reading, writing = os.pipe()
+    os.set_blocking(reading, False)
+    command = [sys.executable, "-m", "neuronbert", verb, str(echo_artifact.folder), "--input", "-"]
+    command += ["--output", str(tmp_path / "out")] if verb == "run" else []
+    with subprocess.Popen(command, stdin=reading, stdout=subprocess.PIPE) as process:
+        os.close(reading)
+        with open(writing, "wb") as file:
+            for _ in range(2):
+                file.write(json.dumps(ask()).encode() + b"\n")
+                file.flush()
+                wait_until_read(file)
+        out = process.communicate()[0]
+    assert process.returncode == 0
+    assert len(((tmp_path / "out").read_bytes() if verb == "run" else out).splitlines()) == 2
+
+
+def wait_until_read(pipe) -> None:
+    """Until the other end has read what there is, and has looked for more."""
+    ended = time.monotonic() + 60
+    while struct.unpack("i", fcntl.ioctl(pipe, termios.FIONREAD, bytes(4)))[0] and time.monotonic() < ended:
+        time.sleep(0.1)
+    time.sleep(0.3)
+
+
+def test_a_stdout_that_does_not_wait_gets_all_of_the_result(tmp_path, echo_artifact):
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    lines = lines_file(tmp_path, *[ask()] * 1500)  # more than the pipe takes at once
+    command = [sys.executable, "-m", "neuronbert", "answer", str(echo_artifact.folder), "--input", str(lines)]
+    with subprocess.Popen(command, stdout=writing) as process, open(reading, "rb") as file:
+        os.close(writing)
+        time.sleep(1)
+        found = file.read()
+    assert (process.returncode, len(found.splitlines())) == (0, 1500)
 
 
 def test_nobody_needs_to_listen(echo_artifact):

@@ -57,6 +57,26 @@ def questions(tmp_path):
     return write(tmp_path / "questions.jsonl", question_lines(100))
 
 
+class FailingDisk:
+    """A file that can be opened, and not read beyond its first lines."""
+
+    name = "questions.jsonl"
+
+    def readline(self, limit):
+        raise OSError(5, "Input/output error")
+
+
+def test_a_disk_that_fails_is_the_input_s_fault():
+    with pytest.raises(InputError, match="cannot read questions.jsonl: Input/output error"):
+        tasks_lines.BoundedLines(FailingDisk()).next()
+
+
+def test_so_it_is_where_the_lines_are_counted(echo_artifact, tmp_path):
+    with pytest.raises(InputError, match="cannot read /proc/self/mem: Input/output error"):  # nothing is mapped at 0
+        run_job(echo_artifact, "/proc/self/mem", tmp_path / "out")
+    assert os.listdir(tmp_path) == []
+
+
 def expected(artifact, questions: Path, **keywords: Any) -> bytes:
     """What ``neuronbert answer --input`` prints for the same lines."""
     options = options_of(option_kinds(question_answering), keywords)
