@@ -103,8 +103,9 @@ def _refuse_odd_batch(path: Path, batch: Batch, config: Config) -> None:
 
 
 def _refuse_odd_output(path: Path, output: Output, array: np.ndarray, shape: Tuple[int, ...]) -> None:
-    entries = shape if output.per == PER_TOKEN else shape[:1]
-    if array.shape[: len(entries)] != entries or not array.size:
+    rows, tokens = shape
+    is_cut = output.per == PER_TOKEN and array.shape[1:2] != (tokens,)
+    if is_cut or not output.fits(array.shape, rows, tokens) or not array.size:
         raise DAMAGED.of(f"{path}: {output.name} has the shape {array.shape}, for inputs of {shape}")
     if not np.isfinite(array).all():
         raise DAMAGED.of(f"{path}: {output.name} holds NaN or Inf")

@@ -1,8 +1,10 @@
 """What a model returns, arrays by name with an entry per token or per row: cut, joined and compared. Pure."""
 
-from typing import Dict, List, NamedTuple, Sequence
+from typing import Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
+
+from neuronbert.errors import BackendFailed
 
 PER_TOKEN, PER_ROW = "token", "row"
 
@@ -14,11 +16,35 @@ class Output(NamedTuple):
 
     name: str
     per: str  # PER_TOKEN or PER_ROW
+    entry: Optional[Tuple[int, ...]] = None  # shape of what there is of a token or a row; None: up to the model
+
+    def fits(self, shape: Sequence[int], rows: int, tokens: int) -> bool:
+        """Whether an array of this shape is it, for a batch of so many rows and tokens; more tokens do no harm."""
+        axes = 2 if self.per == PER_TOKEN else 1
+        if len(shape) < axes or shape[0] != rows or (axes == 2 and shape[1] < tokens):
+            return False
+        return self.entry is None or tuple(shape[axes:]) == tuple(self.entry)
 
 
 def named(outputs: Sequence[Output], arrays: Sequence[np.ndarray]) -> Outputs:
     """The arrays that an engine returns in order, by their names."""
     return {output.name: array for output, array in zip(outputs, arrays)}
+
+
+def refuse_misshapen(outputs: Outputs, specs: Sequence[Output], rows: int, tokens: int) -> Outputs:
+    """``outputs`` themselves; BackendFailed where they are not what ``specs`` say, for a batch of that size.
+
+    The self-test asks one batch only, and the shapes of a stranger's model may depend on what it is asked.
+    """
+    for spec in specs:
+        shape = outputs[spec.name].shape if spec.name in outputs else None
+        if shape is None or not spec.fits(shape, rows, tokens):
+            raise BackendFailed(
+                f"the model gave {spec.name} {'no array' if shape is None else f'the shape {shape}'} for a batch of "
+                f"{rows} × {tokens} tokens",
+                hint="compile the checkpoint again: this model has other outputs than its task",
+            )
+    return outputs
 
 
 def row_of(outputs: Outputs, specs: Sequence[Output], row: int, tokens: int) -> Outputs:

@@ -6,7 +6,7 @@ from typing import Callable, Iterable, Iterator, List, Optional, Sequence, Tuple
 import numpy as np
 
 from neuronbert.backends.base import Batch, Session, ThroughputPlan
-from neuronbert.backends.outputs import Output, Outputs, row_of
+from neuronbert.backends.outputs import Output, Outputs, refuse_misshapen, row_of
 from neuronbert.errors import UsageError
 from neuronbert.tasks.base import Row
 
@@ -87,7 +87,8 @@ def infer_rows(
     batches = plan_batches([len(row.input_ids) for row in rows], plan)
 
     def run(batch: List[int]) -> Outputs:
-        return session.run(collate([rows[index] for index in batch], pad_id))
+        stacked = collate([rows[index] for index in batch], pad_id)
+        return refuse_misshapen(session.run(stacked), specs, *stacked.input_ids.shape)
 
     results = pool.map(run, batches) if pool is not None and len(batches) > 1 else map(run, batches)
 

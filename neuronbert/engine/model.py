@@ -7,6 +7,7 @@ import numpy as np
 
 from neuronbert.artifact.manifest import Artifact, PathLike
 from neuronbert.artifact.signatures import TrustedKey
+from neuronbert.backends.outputs import refuse_misshapen
 from neuronbert.engine.encoded import ArrayLike, encoded_batch, refuse_foreign_tokens
 from neuronbert.engine.engine import Engine
 from neuronbert.errors import UsageError
@@ -49,7 +50,8 @@ class CompiledModel:
         """
         batch = encoded_batch(input_ids, attention_mask, token_type_ids)
         refuse_foreign_tokens(batch, self.config, self.engine.tokenizer.max_length)
-        outputs = self.engine.session.run(batch)
+        found = self.engine.session.run(batch)
+        outputs = refuse_misshapen(found, self.engine.task.OUTPUTS, *batch.input_ids.shape)
         return self.engine.task.MODEL_OUTPUT(**{name: _like(input_ids, array) for name, array in outputs.items()})
 
     def close(self) -> None:

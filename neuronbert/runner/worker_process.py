@@ -13,10 +13,11 @@ import sys
 import threading
 import time
 import traceback
-from typing import Callable, List, NoReturn, Optional, Union
+from typing import Callable, List, NoReturn, Optional, Sequence, Union
 
 from neuronbert.artifact.manifest import load_same_artifact
 from neuronbert.backends.base import Session
+from neuronbert.backends.outputs import Output, refuse_misshapen
 from neuronbert.errors import BackendFailed, NeuronBertError, counted, in_words
 from neuronbert.runner.frames import packed, receive_blocking
 from neuronbert.runner.messages import (
@@ -68,6 +69,7 @@ class Worker:
         self._sending = threading.Lock()
         self._receiving = threading.Lock()
         self._session: Optional[Session] = None
+        self._outputs: Sequence[Output] = ()
 
     def serve(self, order: LoadOrder) -> None:
         """Load, report, and run batches until the socket ends, and with it the process; returns if it cannot load."""
@@ -88,7 +90,7 @@ class Worker:
 
         artifact = load_same_artifact(order.artifact, order.digest, order.signed_by)
         engine = Engine(artifact, variant=order.variant, threads=order.threads, streams=order.streams)
-        self._session = engine.session
+        self._session, self._outputs = engine.session, engine.task.OUTPUTS
         return WorkerReady(
             pid=os.getpid(),
             variant=engine.name,
@@ -120,7 +122,8 @@ class Worker:
         assert self._session is not None
         started = time.perf_counter()
         try:
-            outputs = self._session.run(order.batch)
+            found = self._session.run(order.batch)
+            outputs = refuse_misshapen(found, self._outputs, *order.batch.input_ids.shape)
         except BaseException as error:  # sys.exit() too: it would end this thread and not the process
             return BatchFailed(order.number, _sendable(error))
         return BatchDone(order.number, outputs, time.perf_counter() - started)

@@ -39,6 +39,15 @@ def saved(folder: Path, **changes) -> Path:
     return folder / "selftest.npz"
 
 
+def test_outputs_with_more_in_them_than_the_task_s_are_refused(folder):
+    """Such an artifact was loaded, and its first answer was a TypeError."""
+    saved(folder, logits=np.ones((2, 3, 5), np.float32))
+    with pytest.raises(ArtifactError, match=r"logits has the shape \(2, 3, 5\), for inputs of \(2, 3\)"):
+        read_self_test(folder, (Output("logits", PER_TOKEN, ()), Output("pooled", "row", (4,))))
+    with pytest.raises(ArtifactError, match=r"pooled has the shape \(2, 4\)"):
+        read_self_test(folder, (Output("logits", PER_TOKEN, (5,)), Output("pooled", "row", (3,))))
+
+
 def test_what_compile_writes_is_read(folder):
     saved(folder)
     batch, expected = read_self_test(folder, OUTPUTS)

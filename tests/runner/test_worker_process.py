@@ -4,10 +4,13 @@ import numpy as np
 import pytest
 
 from neuronbert.backends.base import Batch, ThroughputPlan
+from neuronbert.engine.batches import infer_rows
 from neuronbert.errors import BackendFailed
 from neuronbert.runner import worker_process
 from neuronbert.runner.messages import BatchFailed, BatchOrder, LoadFailed, WorkerReady
+from neuronbert.runner.requests import Row
 from neuronbert.runner.worker_process import Worker
+from neuronbert.tasks.question_answering.task import OUTPUTS
 
 ORDER = BatchOrder(7, Batch(*[np.ones((1, 4), np.int64)] * 3))
 
@@ -40,6 +43,42 @@ def test_whatever_a_session_raises_is_an_answer(worker, error):
     answer = worker._run(ORDER)
     assert isinstance(answer, BatchFailed) and answer.number == 7
     assert isinstance(answer.error, BackendFailed) and type(error).__name__ in answer.error.message
+
+
+class OddSession:
+    """Passes a self-test of another shape, and then returns something else."""
+
+    def __init__(self, outputs):
+        self.outputs = outputs
+
+    def run(self, batch):
+        return self.outputs
+
+
+ODD_OUTPUTS = [
+    ({}, "start_logits no array"),
+    ({"start_logits": np.ones((1, 4)), "end_logits": np.ones((1, 3))}, r"end_logits the shape \(1, 3\)"),
+    ({"start_logits": np.ones((2, 4)), "end_logits": np.ones((2, 4))}, r"start_logits the shape \(2, 4\)"),
+    ({"start_logits": np.ones((1, 4)), "end_logits": np.ones((1, 4, 2))}, r"end_logits the shape \(1, 4, 2\)"),
+    ({"start_logits": np.float32(1), "end_logits": np.ones((1, 4))}, r"start_logits the shape \(\)"),
+]
+
+
+@pytest.mark.parametrize(("outputs", "said"), ODD_OUTPUTS)
+def test_outputs_of_other_shapes_are_this_batch_s_failure(worker, outputs, said):
+    """Cut into rows in the runner's thread, they ended the runner."""
+    worker._session, worker._outputs = OddSession(outputs), OUTPUTS
+    answer = worker._run(ORDER)
+    assert isinstance(answer, BatchFailed)
+    with pytest.raises(BackendFailed, match=f"the model gave {said} for a batch of 1 × 4 tokens"):
+        raise answer.error
+
+
+@pytest.mark.parametrize(("outputs", "said"), ODD_OUTPUTS)
+def test_so_they_are_without_a_runner(outputs, said):
+    row = Row(np.ones(4, np.int64), np.ones(4, np.int64))
+    with pytest.raises(BackendFailed, match=f"the model gave {said} for a batch of 1 × 4 tokens"):
+        infer_rows(OddSession(outputs), [row], OUTPUTS, ThroughputPlan(1, 8, 4096), 0)
 
 
 class Ended(BaseException):

@@ -16,7 +16,7 @@ from neuronbert.tasks.question_answering.lines import Pair, read_questions
 from neuronbert.tasks.question_answering.windows import Example, WindowOptions, encode_examples, window_lengths
 
 NAME = "question-answering"
-OUTPUTS = (Output("start_logits", PER_TOKEN), Output("end_logits", PER_TOKEN))
+OUTPUTS = (Output("start_logits", PER_TOKEN, ()), Output("end_logits", PER_TOKEN, ()))
 ENCODE_OPTIONS = WindowOptions
 DECODE_OPTIONS = AnswerOptions
 
