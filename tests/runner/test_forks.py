@@ -1,14 +1,13 @@
 """A process that was forked from the runner's: a clear error for whatever it asks, and nothing of the parent's ends."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
 import textwrap
 
 from echo_files import with_echo
-from processes import wait_until
+from processes import is_running, wait_until
 
 PRELUDE = """
     import json, os, signal, sys, time
@@ -121,7 +120,7 @@ def test_a_callback_that_ends_the_process_takes_the_workers_with_it(echo_copy):
     command = [sys.executable, "-c", code, str(artifact.folder)]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, timeout=120)
     assert done.returncode == 7
-    wait_until(lambda: not os.path.exists(f"/proc/{int(done.stdout)}"))
+    wait_until(lambda: not is_running(int(done.stdout)))
 
 
 FORK_IN_CALLBACK = """

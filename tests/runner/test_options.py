@@ -118,8 +118,8 @@ def test_what_comes_between_costs_no_place(runner, monkeypatch, error, arrived):
         for _ in range(2 * 8):
             with pytest.raises(error):
                 runner.submit("Who?", "It was me.")
+            wait_until(lambda: runner.stats()["queue"]["rows"] == 0)
     assert runner.submit("Who?", "It was me.").result(30)
-    assert wait_until(lambda: runner.stats()["queue"]["rows"] == 0)
 
 
 def test_a_timeout_may_be_any_kind_of_number(runner):

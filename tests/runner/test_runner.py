@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from echo_files import with_echo
 from interrupts import each_interrupt
-from processes import is_running, open_descriptors, wait_until
+from processes import is_running, open_descriptors, stopped, wait_until
 
 from neuronbert import NeuronBertForQuestionAnswering, Runner
 from neuronbert.backends.base import Batch
@@ -46,13 +46,14 @@ def test_a_question_has_the_answer_of_the_pipeline(runner, texts, expected):
     assert [future.result(30) for future in futures] == expected[:20]
 
 
-def test_rows_that_wait_are_those_that_were_submitted(slow_artifact):
-    with Runner(slow_artifact, workers=1, threads=1) as runner:
+def test_rows_that_wait_are_those_that_were_submitted(echo_artifact):
+    with Runner(echo_artifact, workers=1, threads=1, in_flight_per_group=1) as runner:
         expected = runner.submit_encoded(ENCODED).result(30)
         mine = ENCODED.copy()
-        runner.submit("Who?", "Jim Henson")  # the worker is at it for 0.2 s
-        futures = [runner.submit_encoded(mine), runner.submit_together(Batch(mine, mine * 0 + 1, mine * 0))]
-        mine[:] = 2000
+        with stopped(runner):
+            wait_until(runner.submit("Who?", "Jim Henson").running)
+            futures = [runner.submit_encoded(mine), runner.submit_together(Batch(mine, mine * 0 + 1, mine * 0))]
+            mine[:] = 2000
         np.testing.assert_array_equal(futures[0].result(30).start_logits, expected.start_logits)
         np.testing.assert_array_equal(futures[1].result(30)["start_logits"], expected.start_logits)
 
@@ -173,10 +174,14 @@ def test_the_time_for_a_thread_is_part_of_an_answers_own(runner, texts):
     async def ask():
         loop = asyncio.get_running_loop()
         loop.set_default_executor(ThreadPoolExecutor(1))
-        busy = loop.run_in_executor(None, time.sleep, 0.2)
-        answered = await runner.answer(*texts[0], breakdown=True)
+        may_go_on = threading.Event()
+        busy = loop.run_in_executor(None, may_go_on.wait)
+        answering = asyncio.ensure_future(runner.answer(*texts[0], breakdown=True))
+        await asyncio.sleep(0)  # now it has begun
+        await asyncio.sleep(0.2)
+        may_go_on.set()
         await busy
-        return answered.breakdown
+        return (await answering).breakdown
 
     breakdown = asyncio.run(ask())
     assert breakdown["total_ms"] >= breakdown["tokenise_ms"] >= 150
@@ -318,18 +323,20 @@ class Unprintable(Exception):
 @pytest.mark.parametrize(
     "error", [ZeroDivisionError("oops"), SystemExit(3), KeyboardInterrupt(), GeneratorExit(), Unprintable()]
 )
-def test_what_a_callback_raises_is_an_event_and_hurts_nobody(slow_artifact, texts, error, caplog):
+def test_what_a_callback_raises_is_an_event_and_hurts_nobody(echo_artifact, texts, error, caplog):
     def fail(_):
         raise error
 
     called = []
-    with Runner(slow_artifact, workers=1) as runner:
-        future = runner.submit(*texts[0])
-        future.add_done_callback(fail)
-        future.add_done_callback(called.append)
+    with Runner(echo_artifact, workers=1) as runner:
+        with stopped(runner):
+            future = runner.submit(*texts[0])
+            future.add_done_callback(fail)
+            future.add_done_callback(called.append)
         assert future.result(30)
-        cancelled = runner.submit(*texts[0], timeout_s=1000)
-        cancelled.add_done_callback(fail)
+        with stopped(runner):
+            cancelled = runner.submit(*texts[0], timeout_s=1000)
+            cancelled.add_done_callback(fail)
         assert runner.submit(*texts[1]).result(30)
         assert cancelled.result(30)
         raised = wait_until(lambda: [event for event in runner.events if event["event"] == "callback_raised"][1:])
@@ -340,7 +347,7 @@ def test_what_a_callback_raises_is_an_event_and_hurts_nobody(slow_artifact, text
         future.add_done_callback(sys.exit)
 
 
-def test_a_callback_that_waits_for_the_runner_is_told_that_it_would_wait_for_itself(slow_artifact, texts):
+def test_a_callback_that_waits_for_the_runner_is_told_that_it_would_wait_for_itself(echo_artifact, texts):
     ways = [
         lambda: runner.submit("Who?", "It was me.").result(),
         lambda: list(runner.map([("Who?", "It was me.")])),
@@ -356,16 +363,18 @@ def test_a_callback_that_waits_for_the_runner_is_told_that_it_would_wait_for_its
                 wait_for()
             told.append(wait_for)
 
-    with Runner(slow_artifact, workers=1) as runner:
-        runner.submit(*texts[0]).add_done_callback(ask)
+    with Runner(echo_artifact, workers=1) as runner:
+        with stopped(runner):
+            runner.submit(*texts[0]).add_done_callback(ask)
         wait_until(lambda: told == ways)
         assert runner.submit(*texts[0]).result(30)  # it is open, and goes on
 
 
-def test_a_callback_may_ask_again(slow_artifact, texts):
-    with Runner(slow_artifact, workers=1) as runner:
+def test_a_callback_may_ask_again(echo_artifact, texts):
+    with Runner(echo_artifact, workers=1) as runner:
         again = []
-        runner.submit(*texts[0]).add_done_callback(lambda _: again.append(runner.submit(*texts[0])))
+        with stopped(runner):
+            runner.submit(*texts[0]).add_done_callback(lambda _: again.append(runner.submit(*texts[0])))
         assert wait_until(lambda: again)[0].result(30)
 
 
@@ -409,12 +418,13 @@ def test_rows_that_wait_are_counted_whoever_they_belong_to(slow_artifact):
     document = ("What is it?", " ".join(f"word{number}" for number in range(4000)))
     with Runner(slow_artifact, workers=1, threads=1) as runner:
         runner.submit("Who?", "It was me.").result(30)
-        future = runner.submit(*document)
-        wait_until(future.running)
-        stats = runner.stats()
-        assert stats["queue"]["rows"] > 8 and stats["queue"]["predicted_wait_s"] > 0.2
-        with pytest.raises(Overloaded, match="too long for timeout_s=0.25"):
-            runner.submit("Who?", "It was me.", timeout_s=0.25)
+        with stopped(runner):
+            future = runner.submit(*document)
+            wait_until(future.running)
+            stats = runner.stats()
+            assert stats["queue"]["rows"] > 8 and stats["queue"]["predicted_wait_s"] > 0.2
+            with pytest.raises(Overloaded, match="too long for timeout_s=0.25"):
+                runner.submit("Who?", "It was me.", timeout_s=0.25)
         assert future.result(60)["answer"]
         assert runner.stats()["queue"]["rows"] == 0
 
@@ -422,10 +432,12 @@ def test_rows_that_wait_are_counted_whoever_they_belong_to(slow_artifact):
 def test_a_document_that_cannot_be_in_time_is_refused(slow_artifact):
     document = ("What is it?", " ".join(f"word{number}" for number in range(4000)))
     with Runner(slow_artifact, workers=1, threads=1) as runner:
-        first = runner.submit(*document)
-        wait_until(lambda: runner.stats()["queue"]["predicted_wait_s"])
-        with pytest.raises(Overloaded, match="windows more are too many for timeout_s|too long for timeout_s"):
-            runner.submit(*document, timeout_s=0.3)
+        runner.submit("Who?", "It was me.").result(30)
+        with stopped(runner):
+            first = runner.submit(*document)
+            wait_until(first.running)
+            with pytest.raises(Overloaded, match="windows more are too many for timeout_s|too long for timeout_s"):
+                runner.submit(*document, timeout_s=0.3)
         assert first.result(60)["answer"]
 
 
@@ -433,28 +445,28 @@ def test_too_late_is_dropped_before_it_costs_device_time(slow_artifact):
     with Runner(slow_artifact, workers=1, in_flight_per_group=1) as runner:
         runner.submit("Who?", "It was me.").result(30)
         rows = runner.stats()["rows"]
-        busy = runner.submit("Who?", "It was me.")
-        wait_until(lambda: runner.stats()["rows"] == rows + 1)
-        with pytest.raises((DeadlineExceeded, Overloaded)):
-            runner.submit("Who?", "It was he.", timeout_s=0.05).result(30)
-        assert busy.result(30)
-        time.sleep(0.3)
-        assert runner.stats()["rows"] == rows + 1
+        with stopped(runner):
+            busy = runner.submit("Who?", "It was me.")
+            wait_until(lambda: runner.stats()["rows"] == rows + 1)
+            with pytest.raises((DeadlineExceeded, Overloaded)):
+                runner.submit("Who?", "It was he.", timeout_s=0.05).result(30)
+        assert busy.result(30) and runner.submit("Who?", "It was she.").result(30)
+        assert runner.stats()["rows"] == rows + 2
         with pytest.raises(UsageError, match="timeout_s"):
             runner.submit("Who?", "It was he.", timeout_s=0)
 
 
-def test_a_cancelled_future_frees_its_place(slow_artifact):
-    with Runner(slow_artifact, workers=1, in_flight_per_group=1, max_queue=4, max_windows_per_request=4) as runner:
-        first = runner.submit("Who?", "It was me.")
-        wait_until(first.running)
-        waiting = [runner.submit("Who?", f"It was number {number}.") for number in range(4)]
-        with pytest.raises(Overloaded):
-            runner.submit("Who?", "It was he.")
-        assert waiting[0].cancel()
-        assert wait(waiting[:1], timeout=30).done  # not only ``result``
-        wait_until(lambda: runner.stats()["queue"]["rows"] == 3)
-        last = runner.submit("Who?", "It was he.")
+def test_a_cancelled_future_frees_its_place(echo_artifact):
+    with Runner(echo_artifact, workers=1, in_flight_per_group=1, max_queue=4, max_windows_per_request=4) as runner:
+        with stopped(runner):
+            wait_until(runner.submit("Who?", "It was me.").running)
+            waiting = [runner.submit("Who?", f"It was number {number}.") for number in range(4)]
+            with pytest.raises(Overloaded):
+                runner.submit("Who?", "It was he.")
+            assert waiting[0].cancel()
+            assert wait(waiting[:1], timeout=30).done  # not only ``result``
+            wait_until(lambda: runner.stats()["queue"]["rows"] == 3)
+            last = runner.submit("Who?", "It was he.")
         assert last.result(30) and all(future.result(30) for future in waiting[1:])
         with pytest.raises(CancelledError):
             waiting[0].result(30)
@@ -536,7 +548,7 @@ def test_a_bug_of_the_runner_itself_is_told_to_everybody(slow_artifact, monkeypa
 
 def test_closing_does_not_wait_longer_than_it_is_told(slow_artifact):
     runner = Runner(slow_artifact, workers=1)
-    futures = [runner.submit("Who?", f"It was number {number}.") for number in range(60)]
+    futures = [runner.submit("Who?", f"It was number {number}.") for number in range(600)]  # 15 s
     runner.close(0.3)
     outcomes = [future.exception(0) for future in futures]
     assert any(isinstance(error, RunnerClosed) for error in outcomes)
