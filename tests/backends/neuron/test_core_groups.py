@@ -45,7 +45,7 @@ def test_requests_go_to_the_least_busy_group_and_wait_when_all_are_full():
             waiting.start()
             time.sleep(0.05)
             assert order == []
-        waiting.join(10)
+        waiting.join(60)
     assert order == [second]
 
 
