@@ -39,12 +39,11 @@ class Servers:
         with self.lock:
             self.out += 1
             self.most_out = max(self.most_out, self.out)
-        future = self.pool.submit(time.sleep, self.seconds)
-        future.add_done_callback(self._done)
-        return future
+        return self.pool.submit(self._serve)
 
-    def _done(self, _):
-        with self.lock:
+    def _serve(self):
+        time.sleep(self.seconds)
+        with self.lock:  # before anybody is told: a callback may come after the next request
             self.out -= 1
 
 
@@ -53,9 +52,9 @@ def test_a_closed_loop_keeps_so_many_out_and_never_more():
     result = closed_loop(client, ["q"], concurrency=3, period=SHORT)
     assert client.most_out == 3 and client.out == 0
     assert all(latency >= 5 for latency in result.latencies_ms)
-    # Little's law: concurrency = throughput * latency. The last term is a thread's time between two requests.
-    mean_s = sum(result.latencies_ms) / len(result.latencies_ms) / 1e3
-    assert result.throughput_per_s * mean_s <= 3 * 1.1
+    # Little's law: concurrency = throughput * latency. The last term is a client's request that came before.
+    mean_s, longest_s = sum(result.latencies_ms) / len(result.latencies_ms) / 1e3, max(result.latencies_ms) / 1e3
+    assert result.throughput_per_s * mean_s <= 3 * (1 + longest_s / result.measured_s) + 1e-6
 
 
 def test_items_come_round_in_turn():
@@ -135,10 +134,10 @@ def test_the_open_loop_waits_for_what_is_still_out():
 
 
 def test_a_steady_load_ends_early_and_a_rising_one_says_that_it_never_was():
-    steady = closed_loop(Servers(4, 0.01), ["q"], concurrency=4, period=Period(0.05, 0.2, 20.0))
-    assert steady.steady and steady.measured_s < 20
+    steady = closed_loop(Servers(4, 0.01), ["q"], concurrency=4, period=Period(0.05, 0.2, 120.0))
+    assert steady.steady and steady.measured_s < 120
 
-    more = closed_loop(Servers(4, 0.01), ["q"], concurrency=4, period=Period(0.05, 0.2, 20.0, least_answers=500))
+    more = closed_loop(Servers(4, 0.01), ["q"], concurrency=4, period=Period(0.05, 0.2, 120.0, least_answers=500))
     assert more.steady and sum(window.throughput_per_s for window in more.windows) * 0.2 >= 500
     assert len(more.windows) >= 7  # four clients get 80 answers a window at most
 
