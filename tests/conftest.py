@@ -8,7 +8,7 @@ from typing import Iterator, List
 
 import pytest
 from filelock import FileLock
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 from tiny_checkpoints import write_checkpoint
 
 from neuronbert.artifact.manifest import Artifact, load_artifact
@@ -21,10 +21,10 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 # Artifacts of the echo backend that fail on purpose are our own here.
 os.environ["NEURONBERT_ECHO_FAULTS"] = "1"
 
-# A deadline times a test, and a busy machine makes it fail for nothing.
-settings.register_profile("untimed", deadline=None)
+# Deadlines and the health check of this name time a test, and a busy machine makes it fail for nothing.
+settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 # What CI says depends on the change alone; other runs look for new examples.
-settings.register_profile("repeatable", deadline=None, derandomize=True)
+settings.register_profile("repeatable", settings.get_profile("untimed"), derandomize=True)
 settings.load_profile("repeatable" if os.environ.get("CI") else "untimed")
 
 

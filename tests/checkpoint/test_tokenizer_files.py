@@ -80,7 +80,7 @@ def pairs(tmp_path_factory: pytest.TempPathFactory) -> Any:
     return found
 
 
-@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(first=st.text(max_size=30), second=st.text(max_size=30))
 def test_any_text(pairs: Any, first: str, second: str) -> None:
     for ours, theirs in pairs:

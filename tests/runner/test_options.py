@@ -42,7 +42,7 @@ def no_start(monkeypatch):
 
 
 @pytest.mark.parametrize("name", RUNNER_OPTIONS)
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], max_examples=60)
 @given(value=odd_values)
 def test_a_runner_is_refused_by_a_documented_error(no_start, echo_artifact, name, value):
     with pytest.raises((NotStarted, UsageError, ArtifactError)):
