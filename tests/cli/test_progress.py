@@ -61,7 +61,8 @@ def test_durations():
     ]
 
 
-def test_what_is_quick_says_nothing(capsys):
+def test_what_is_quick_says_nothing(capsys, monkeypatch):
+    monkeypatch.setattr(progress, "DELAY_S", 30 * progress.DELAY_S)  # quick beside a busy neighbour, too
     with Progress("answering", "questions") as shown:
         shown(1, 2)
         note("a line")
@@ -116,13 +117,26 @@ from neuronbert.cli import progress
 from neuronbert.cli.output import put
 from neuronbert.cli.progress import note
 progress.DELAY_S = progress.REDRAW_S = 0.01
+write, drawn = progress.Progress._write, []
+
+def counted(*arguments):
+    write(*arguments)
+    drawn.append(arguments)
+
+def wait_for(count):
+    while len(drawn) < count:
+        time.sleep(0.01)
+
+progress.Progress._write = counted
+often = 0 if progress.terminal_width() is None else 4  # where each line stays, there is one in five seconds
 with progress.Progress("answering", "questions") as shown:
     shown(0, 1000)
+    wait_for(1)
     for number in range(1, 4):
-        time.sleep(0.2)
+        wait_for(often * number)
         shown(number, 1000)
         put(f"result {number}")
-    time.sleep(0.2)
+    wait_for(often * 4)
     note("a note")
 note("the end")
 """
