@@ -129,6 +129,11 @@ def test_what_top_shows_of_a_job_is_what_the_job_says(echo_copy, tmp_path, monke
         while not over.wait(0.01):
             shown.extend(published())
 
+    def tell(*counts):
+        told.append(counts)
+        if counts == (151, 151):  # the end is seen, too
+            wait_for(lambda: shown and shown[-1]["work"]["done"] == 151)
+
     watcher = threading.Thread(target=look)
     watcher.start()
     try:
@@ -138,7 +143,7 @@ def test_what_top_shows_of_a_job_is_what_the_job_says(echo_copy, tmp_path, monke
             tmp_path / "out",
             threads=2,
             on_error="skip",
-            progress=lambda *n: told.append(n),
+            progress=tell,
         )
     finally:
         over.set()
