@@ -8,9 +8,10 @@ import time
 from pathlib import Path
 
 TOOLS = Path(__file__).parents[2] / "tools"
-# A tool that waits for a process of its own, whose number it prints.
+# A tool that waits for a process of its own, whose number it prints. It looks again and again: Python heeds a signal
+# that comes just before a wait() once that is over.
 NAP = """
-import subprocess, sys, types
+import subprocess, sys, time, types
 sys.path.insert(0, sys.argv[1])
 from neuronbert_tools.launcher import launch
 
@@ -18,7 +19,9 @@ def main(arguments):
     with subprocess.Popen(["sleep", "600"]) as child:
         try:
             print(child.pid, flush=True)
-            return child.wait()
+            while child.poll() is None:
+                time.sleep(0.05)
+            return 0
         finally:
             child.kill()
 
@@ -34,7 +37,7 @@ def test_a_tool_that_is_terminated_ends_what_it_started() -> None:
         child = int(tool.stdout.readline())
         tool.terminate()
         assert tool.wait(timeout=60) == 128 + signal.SIGTERM
-    for _ in range(100):
+    for _ in range(600):
         if not is_running(child):
             return
         time.sleep(0.1)

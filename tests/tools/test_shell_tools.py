@@ -468,11 +468,11 @@ def measure_start_elsewhere(code: str) -> "subprocess.CompletedProcess[str]":
 
 
 def test_a_start_is_timed_to_its_first_line() -> None:
-    code = "import time; held = bytearray(100 << 20); print('answer', flush=True); time.sleep(0.2)"
+    code = "import time; held = bytearray(100 << 20); print('answer', flush=True); time.sleep(2)"
     done = measure_start_elsewhere(code)
     assert done.returncode == 0, done.stderr
     answer_s, exit_s, peak_mib = map(float, done.stdout.split())
-    assert exit_s - answer_s > 0.15
+    assert exit_s - answer_s > 1
     assert 100 < peak_mib < 200
 
 
