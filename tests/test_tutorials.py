@@ -217,7 +217,9 @@ def test_it_runs_from_a_clean_state_and_leaves_nothing(path: Path, clean_state: 
         if cell.cell_type == "code":
             cell.outputs, cell.execution_count = [], None
     where = {"metadata": {"path": str(clean_state / "run")}}
-    NotebookClient(notebook, timeout=CELL_TIMEOUT_S, kernel_name="python3", resources=where).execute()
+    NotebookClient(
+        notebook, timeout=CELL_TIMEOUT_S, startup_timeout=CELL_TIMEOUT_S, kernel_name="python3", resources=where
+    ).execute()
     assert list((clean_state / "run").iterdir()) == []
     # The twin's cores are shared by processes, and torch's own cache is torch's.
     left = [

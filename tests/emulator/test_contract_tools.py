@@ -67,6 +67,7 @@ def test_neuron_monitor_counts_executions(torch_neuron):
 @contract("§5.5", "no-core-is-busy")
 def test_neuron_monitor_shows_how_busy_each_core_is(torch_neuron, monkeypatch):
     monkeypatch.setenv("NEURON_RT_VISIBLE_CORES", "1-2")
+    monkeypatch.setattr(tools, "STALE_AFTER_S", 3600.0)
     infer(20)
     in_use = runtime_data()["report"]["neuroncore_counters"]["neuroncores_in_use"]
     assert 0 < in_use["1"]["neuroncore_utilization"] <= 100
