@@ -3,8 +3,11 @@
 import os
 import signal
 import threading
+import time
 from types import FrameType
 from typing import Callable, Optional
+
+AGAIN_S = 1.0
 
 
 class SigtermHandler:
@@ -50,8 +53,11 @@ class SigtermHandler:
 
     def _drain_and_signal(self) -> None:
         self._close()
-        # Only the main thread may change handlers, and so end the process: it is sent the second signal.
-        os.kill(os.getpid(), signal.SIGTERM)
+        # Only the main thread may change handlers, and so end the process: it is sent the second signal, and again if
+        # that came just before it began to wait for something, which Python does not interrupt then.
+        while True:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(AGAIN_S)
 
 
 def end_process() -> None:

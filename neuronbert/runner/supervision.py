@@ -103,11 +103,11 @@ class WorkerHandle:
 
     def describe(self, now: float) -> WorkerState:
         """The worker's state, for ``Runner.stats``. From any thread."""
-        error = self.start_error
+        state, process, error = self.state, self.process, self.start_error  # each may change meanwhile
         return {
             "worker": self.number,
-            "state": self.state,
-            "pid": self.process.pid if self.process is not None and self.state in (STARTING, READY) else None,
+            "state": state,
+            "pid": process.pid if process is not None and state in (STARTING, READY) else None,
             "cores": self.place.cores,
             "in_flight": len(self.in_flight),
             "rows": self.rows_done,
@@ -141,7 +141,8 @@ class WorkerHandle:
 
     def became_ready(self, message: WorkerReady, now: float) -> None:
         """Note the worker's first message: it is loaded and tested."""
-        self.state, self.start_error, self.failed_starts = READY, None, Blame()
+        self.start_error, self.failed_starts = None, Blame()
+        self.state = READY  # after them: whoever sees it may ask at once
         self.up.turn(True, now)
         self.concurrency, self.parallel = message.concurrency, message.parallel
 

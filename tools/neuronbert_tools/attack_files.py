@@ -259,6 +259,7 @@ class Child:
 
     def _one_life(self) -> Iterator[Dict[str, Any]]:
         kind, base, seed, reference = self._facts
+        first = self._next
         facts = [kind, str(base), self._next, self._end - self._next, seed, reference, self._limits.memory_bytes]
         command = module_command("attack_files", "--child", json.dumps(facts))
         with tempfile.TemporaryFile() as errors:
@@ -285,7 +286,7 @@ class Child:
         if begun is not None:
             self._next = begun + 1
             yield {"number": begun, "outcome": outcome, "traceback": f"exit {process.returncode}\n{said}", "done": "?"}
-        elif self._next < self._end:
+        elif self._next == first < self._end:
             raise RuntimeError(f"a child ended before its first load: {said}")
 
 

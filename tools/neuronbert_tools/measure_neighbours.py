@@ -19,9 +19,10 @@ import shutil
 import subprocess
 import tempfile
 import time
+from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
-from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence
+from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence
 
 from neuronbert import Runner, compile_checkpoint
 from neuronbert.backends.child import python_environment
@@ -113,27 +114,37 @@ class Measurements:
 
     def pair(self) -> float:
         """Two compiles at once."""
-        started = time.perf_counter()
-        both = [start(self.compile_command("fp32", name)) for name in ("first", "second")]
-        if any(process.wait() for process in both):
-            raise RuntimeError("a compile failed beside another")
-        seconds = time.perf_counter() - started
+        begun = time.perf_counter()
+        with started(self.compile_command("fp32", "first")) as one, started(
+            self.compile_command("fp32", "second")
+        ) as two:
+            if one.wait() or two.wait():
+                raise RuntimeError("a compile failed beside another")
+        seconds = time.perf_counter() - begun
         for name in ("first", "second"):
             shutil.rmtree(self._folder / name)
         return seconds
 
 
-def start(command: Sequence[str]) -> "subprocess.Popen[bytes]":
-    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=python_environment())
+@contextmanager
+def started(command: Sequence[str]) -> Iterator["subprocess.Popen[bytes]"]:
+    """The process of ``command``; it does not outlive the block, however that ends."""
+    environment = python_environment()
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment) as process:
+        try:
+            yield process
+        finally:
+            process.terminate()
 
 
 def timed(command: Sequence[str]) -> float:
     """Seconds that the command takes."""
-    started = time.perf_counter()
-    code = start(command).wait()
+    begun = time.perf_counter()
+    with started(command) as process:
+        code = process.wait()
     if code:
         raise RuntimeError(f"exit code {code}: {' '.join(command)}")
-    return time.perf_counter() - started
+    return time.perf_counter() - begun
 
 
 def beside_neighbours(part: str, measured: Measured, rounds: int) -> Dict[str, Any]:
