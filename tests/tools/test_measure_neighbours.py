@@ -1,6 +1,7 @@
 """What tools/measure_neighbours makes of its samples: shares of the speed alone, and whether the bars hold."""
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from neuronbert_tools import measure_neighbours
-from neuronbert_tools.measure_neighbours import Options, beside_neighbours, parse, rows_of
+from neuronbert_tools.measure_neighbours import Options, beside_neighbours, parse, rows_of, started
 from neuronbert_tools.neighbours import WORK, busy_neighbours
 
 OPTIONS = Options(None, ["compile"], 1, 1, 10, 3, "demo", None, 2, None)
@@ -93,3 +94,10 @@ def test_compiles_in_one_process_report_their_memory(tiny_checkpoint, monkeypatc
     printed = [float(line) for line in capsys.readouterr().out.split()]
     assert len(printed) == 3
     assert all(10 < megabytes < 100_000 for megabytes in printed)
+
+
+def test_what_is_measured_ends_with_the_measurement():
+    with pytest.raises(KeyboardInterrupt):
+        with started([sys.executable, "-c", "import time; time.sleep(600)"]) as process:
+            raise KeyboardInterrupt
+    assert process.returncode == -signal.SIGTERM
