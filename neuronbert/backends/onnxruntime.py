@@ -200,7 +200,8 @@ def load(
     # The calling threads compute too, and the pool's threads are shared by all calls: together they are ``threads``.
     options.intra_op_num_threads = max(1, threads - streams + 1)
     options.inter_op_num_threads = 1
-    # A waiting worker that spins takes the core that another stream, or another process, could compute on.
+    # A thread that spins takes the core that another stream could compute on. With one stream it is worth it, for now:
+    # 5 to 20 % of the speed alone, and beside one busy process, or two, 48 and 42 % are left (docs/measurements.md).
     options.add_session_config_entry("session.intra_op.allow_spinning", "1" if streams == 1 else "0")
     options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
     options.log_severity_level = 3

@@ -257,7 +257,7 @@ def _with_rate(setting: Setting, points: Mapping[Setting, Point]) -> Setting:
 
 
 def _point_line(point: Point) -> str:
-    steady = "" if point["steady"] else " (never steady: no three seconds were alike)"
+    steady = "" if point["steady"] else " (not steady)"
     return f"{full_name(point)}: {measured_text(point)}{steady}{_loadgen_text(point)}"
 
 

@@ -64,7 +64,7 @@ def marks_of(point: Point) -> List[str]:
         ("knee", point.get("knee")),
         ("best at target", point.get("at_target")),
         (counted(point.get("errors") or 0, "error"), point.get("errors")),
-        ("never steady", point.get("steady") is False),
+        ("not steady", point.get("steady") is False),
     ]
     return [word for word, true in marks if true]
 
@@ -118,7 +118,11 @@ def warnings_of(document: Document) -> List[str]:
     unsteady = sum(point.get("steady") is False for point in points)
     return [
         *(["EMULATED: timed on an emulator of the hardware, not on the hardware."] if emulated else []),
-        *([f"{unsteady} of {counted(len(points), 'point')} never became steady."] if unsteady else []),
+        *(
+            [f"{unsteady} of {counted(len(points), 'point')} never became steady: no three seconds were within 10 %."]
+            if unsteady
+            else []
+        ),
         *(f"{counted(count, 'point')} left out: {why}." for why, count in document.get("left_out", {}).items()),
     ]
 
