@@ -38,7 +38,7 @@ class RunnerFuture(AnyFuture):
 
     def __init__(self) -> None:
         super().__init__()
-        self._condition = _Condition()
+        self._condition.__class__ = _Condition  # the one that is there: to make another is half of what a future costs
         self._is_wanted: Optional[bool] = None  # decided by ``begin``
         self._deliverer: Optional[threading.Thread] = None  # the thread that gives the outcome
         self._report: Report = _raise

@@ -68,7 +68,7 @@ class OpenRequests:
             request.deaths += loss.is_suspect
             request.alone = request.alone or loss.is_suspect
             if loss.was_alone:
-                request.blame.add(doer)
+                request.blame = request.blame.plus(doer)
                 # What kills one worker after the other must not keep everybody else waiting.
                 request.since = now_s()
             if request.blame.is_proof:

@@ -10,7 +10,7 @@ import numpy as np
 from neuronbert.backends.base import Batch
 from neuronbert.backends.outputs import Outputs
 from neuronbert.runner.futures import RunnerFuture
-from neuronbert.runner.suspicion import Blame
+from neuronbert.runner.suspicion import NO_BLAME, Blame
 
 Finish = Callable[[List[Outputs]], Any]  # the rows' outputs, un-padded → the result
 
@@ -63,7 +63,7 @@ class Request:
     future: RunnerFuture = field(default_factory=RunnerFuture)
 
     deaths: int = 0  # workers that died with it
-    blame: Blame = field(default_factory=Blame)
+    blame: Blame = NO_BLAME
     alone: bool = False  # a suspect, or in a batch that failed: from now on nothing is beside it in a worker
     waiting: Set[int] = field(default_factory=set)  # rows that are not with a worker and have no outputs
     awaits_decoding: bool = False  # all rows are answered, and the result of another request is made first

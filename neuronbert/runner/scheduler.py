@@ -18,7 +18,7 @@ from neuronbert.runner.requests import Request, Trip, now_s
 from neuronbert.runner.settings import Settings
 from neuronbert.runner.stacking import hand_out, measure_batch, stack_rows
 from neuronbert.runner.supervision import READY, USELESS, WorkerHandle
-from neuronbert.runner.suspicion import Blame
+from neuronbert.runner.suspicion import NO_BLAME
 from neuronbert.runner.worker_pool import WorkerPool
 
 MAX_FAILED_BATCHES = 3  # in a row, after which a worker is replaced: its device may be at fault
@@ -166,7 +166,7 @@ class Scheduler:
         hand_out(message.outputs, self._settings.outputs, batch.rows, _trip(worker, batch, now, message.device_s))
         for request in batch.open_requests():
             if batch.reason == SUSPECT:
-                request.blame = Blame()  # what a worker has got through kills none
+                request.blame = NO_BLAME  # what a worker has got through kills none
             if not any(outputs is None for outputs in request.outputs):
                 self._requests.finish(request)
         self._statistics.round_trip.add(now_s() - batch.sent)  # what callers saw, their callbacks included

@@ -17,7 +17,7 @@ from neuronbert.runner.batching import BatchInFlight
 from neuronbert.runner.documents import WorkerState
 from neuronbert.runner.frames import Channel
 from neuronbert.runner.messages import LoadOrder, WorkerReady
-from neuronbert.runner.suspicion import MAX_DEATHS, Blame, Doer
+from neuronbert.runner.suspicion import MAX_DEATHS, NO_BLAME, Blame, Doer
 
 # A worker's states. It is "starting" from the fork to its first message, "waiting" between a death and the next start.
 STARTING, READY, WAITING, STOPPED = "starting", "ready", "waiting", "stopped"
@@ -89,7 +89,7 @@ class WorkerHandle:
     start_at: float = 0.0
     last_sent: float = 0.0  # when it was last given a batch
     failures: int = 0  # deaths and failed starts in a row
-    failed_starts: Blame = field(default_factory=Blame)  # since it was last ready
+    failed_starts: Blame = NO_BLAME  # since it was last ready
     failed_batches: int = 0  # in a row
     was_useful: bool = False  # since its start: if so, its next death is a new trouble, and the back-off begins again
     load_error: Optional[NeuronBertError] = None  # what it said of this start
@@ -141,7 +141,7 @@ class WorkerHandle:
 
     def became_ready(self, message: WorkerReady, now: float) -> None:
         """Note the worker's first message: it is loaded and tested."""
-        self.start_error, self.failed_starts = None, Blame()
+        self.start_error, self.failed_starts = None, NO_BLAME
         self.state = READY  # after them: whoever sees it may ask at once
         self.up.turn(True, now)
         self.concurrency, self.parallel = message.concurrency, message.parallel

@@ -1,7 +1,7 @@
 """Whose doing a worker's death is, and when a request is poison (pure): ``supervision`` says how a worker died."""
 
-from dataclasses import dataclass
 from enum import Enum
+from typing import NamedTuple
 
 
 class Doer(Enum):
@@ -17,19 +17,20 @@ class Doer(Enum):
 MAX_DEATHS = {Doer.WORKER: 2, Doer.ANYBODY: 10}
 
 
-@dataclass
-class Blame:
+class Blame(NamedTuple):
     """How many workers a request has killed by itself, since a worker last got through some of it."""
 
     by_worker: int = 0
     by_anybody: int = 0
 
-    def add(self, doer: Doer) -> None:
-        """One more died with nothing else in it."""
-        self.by_worker += doer is Doer.WORKER
-        self.by_anybody += doer is Doer.ANYBODY
+    def plus(self, doer: Doer) -> "Blame":
+        """With one more that died with nothing else in it."""
+        return Blame(self.by_worker + (doer is Doer.WORKER), self.by_anybody + (doer is Doer.ANYBODY))
 
     @property
     def is_proof(self) -> bool:
         """Whether the request is poison."""
         return self.by_worker >= MAX_DEATHS[Doer.WORKER] or self.by_anybody >= MAX_DEATHS[Doer.ANYBODY]
+
+
+NO_BLAME = Blame()

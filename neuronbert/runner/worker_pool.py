@@ -85,7 +85,7 @@ class WorkerPool:
 
     def _cannot_start(self, worker: WorkerHandle, error: NeuronBertError, now: float) -> None:
         worker.start_error = error
-        worker.failed_starts.add(Doer.WORKER)
+        worker.failed_starts = worker.failed_starts.plus(Doer.WORKER)
         wait_s = worker.schedule_restart(now)
         self._report("unable", worker=worker.number, cause=str(error), held=[], restart_in_s=wait_s)
         self._end_startup(error)
@@ -149,7 +149,7 @@ class WorkerPool:
         death = worker.killed or death_by(code, worker.oom_kills)
         was_starting = worker.state == STARTING
         if was_starting:
-            worker.failed_starts.add(death.doer)
+            worker.failed_starts = worker.failed_starts.plus(death.doer)
             worker.start_error = worker.load_error or died_before_ready(worker, death.cause)
         error = worker.start_error
         lost = list(worker.in_flight.values())

@@ -43,11 +43,11 @@ def test_a_worker_that_was_useful_begins_again():
 def test_who_ended_it_while_it_loaded_says_whether_it_can_start():
     worker = WorkerHandle(0, WorkerPlace({}, None, 1, "CPU"), start_error=BackendFailed("gone"))
     for _ in range(MAX_FAILED_STARTS - 1):
-        worker.failed_starts.add(Doer.WORKER)
+        worker.failed_starts = worker.failed_starts.plus(Doer.WORKER)
     for _ in range(MAX_DEATHS[Doer.ANYBODY] - 1):
-        worker.failed_starts.add(Doer.ANYBODY)
+        worker.failed_starts = worker.failed_starts.plus(Doer.ANYBODY)
     assert not worker.cannot_start
-    worker.failed_starts.add(Doer.WORKER)
+    worker.failed_starts = worker.failed_starts.plus(Doer.WORKER)
     assert worker.cannot_start
     worker.became_ready(WorkerReady(1, "echo", None, 1, 1, 0.1), 0.0)
     assert not worker.cannot_start

@@ -1,26 +1,26 @@
-from neuronbert.runner.suspicion import MAX_DEATHS, Blame, Doer
+from neuronbert.runner.suspicion import MAX_DEATHS, NO_BLAME, Doer
 
 
 def test_two_workers_by_itself_are_proof():
-    blame = Blame()
-    blame.add(Doer.WORKER)
+    blame = NO_BLAME
+    blame = blame.plus(Doer.WORKER)
     assert not blame.is_proof
-    blame.add(Doer.WORKER)
+    blame = blame.plus(Doer.WORKER)
     assert blame.is_proof
 
 
 def test_what_anybody_may_have_killed_is_no_proof_for_long():
-    blame = Blame()
+    blame = NO_BLAME
     for _ in range(MAX_DEATHS[Doer.ANYBODY] - 1):
-        blame.add(Doer.ANYBODY)
-    blame.add(Doer.WORKER)
+        blame = blame.plus(Doer.ANYBODY)
+    blame = blame.plus(Doer.WORKER)
     assert not blame.is_proof
-    blame.add(Doer.ANYBODY)
+    blame = blame.plus(Doer.ANYBODY)
     assert blame.is_proof
 
 
 def test_a_worker_that_the_runner_replaced_is_nobodys_fault():
-    blame = Blame()
+    blame = NO_BLAME
     for _ in range(20):
-        blame.add(Doer.RUNNER)
-    assert blame == Blame()
+        blame = blame.plus(Doer.RUNNER)
+    assert blame == NO_BLAME
