@@ -207,7 +207,10 @@ def load(
     options.log_severity_level = 3
     what = f"onnxruntime {onnxruntime.__version__} cannot load {folder / FILE_NAME}"
     with engine_errors(what, hint="compile the artifact again"):
-        session = onnxruntime.InferenceSession(str(folder / FILE_NAME), options, providers=["CPUExecutionProvider"])
+        # Its fallback to the same provider would tell of the failure on stdout, which is for a command's result.
+        providers = ["CPUExecutionProvider"]
+        path = str(folder / FILE_NAME)
+        session = onnxruntime.InferenceSession(path, options, providers=providers, enable_fallback=0)
         return OnnxRuntimeSession(session, outputs, streams, _precision(session, folder / FILE_NAME))
 
 

@@ -9,6 +9,7 @@ from tiny_source import TinySource
 
 from neuronbert.backends import onnxruntime
 from neuronbert.checkpoint.families import FAMILIES
+from neuronbert.errors import BackendFailed
 from neuronbert.hardware.machine import VNNI
 
 pytest.importorskip("onnx")
@@ -46,6 +47,26 @@ def test_the_head_can_stay_in_fp32(tmp_path: Path) -> None:
     onnxruntime.export(TinySource(), "int8", recipe, tmp_path)
     nodes = onnx.load(str(tmp_path / onnxruntime.FILE_NAME)).graph.node
     assert [node.op_type for node in nodes].count("MatMul") == 1
+
+
+def test_a_load_that_fails_says_so_once_and_not_on_stdout(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The runtime would try the same provider again, and print about it."""
+    from onnxruntime import InferenceSession
+
+    tried = []
+
+    def fail(session: Any, *_: Any) -> None:
+        tried.append(session)
+        raise RuntimeError("bad allocation")
+
+    monkeypatch.setattr(InferenceSession, "_create_inference_session", fail)
+    onnxruntime.export(TinySource(), "fp32", {}, tmp_path)
+    capfd.readouterr()
+    with pytest.raises(BackendFailed, match="bad allocation"):
+        onnxruntime.load(tmp_path, {}, outputs=TinySource().outputs, threads=1, streams=1)
+    assert len(tried) == 1 and capfd.readouterr().out == ""
 
 
 def test_precision_is_read_from_the_file_where_the_runtime_does_not_tell(tmp_path: Path) -> None:

@@ -86,6 +86,26 @@ def test_a_load_that_never_ends_is_a_finding_and_the_next_one_goes_on(bases, mon
     assert [(one["number"], one["outcome"]) for one in found] == [(0, "HUNG"), (1, "loaded"), (2, "loaded")]
 
 
+# A child in which a library prints while it loads.
+PRINTS = """
+import json, sys
+first, count = json.loads(sys.argv[2])[2:4]
+for number in range(first, first + count):
+    print(json.dumps({"begins": number}), flush=True)
+    print("*** EP Error ***\\n" * (number == 1), end="no newline" * (number == 1), flush=True)
+    print(json.dumps({"number": number, "outcome": "BackendFailed"}), flush=True)
+"""
+
+
+def test_what_is_printed_to_stdout_is_a_finding(bases, monkeypatch):
+    monkeypatch.setattr(
+        attack_files, "module_command", lambda _, *arguments: [sys.executable, "-c", PRINTS, *arguments]
+    )
+    found = list(Child("artifact", bases["artifact"], 0, 3, 1, False, LIMITS).results())
+    assert [one["outcome"] for one in found] == ["BackendFailed", "PRINTED", "BackendFailed"]
+    assert found[1]["traceback"] == "*** EP Error ***no newline"
+
+
 def test_only_a_graph_file_alone_excuses_a_crash():
     graph = "variants/onnxruntime-fp32/model.onnx: bytes [1] changed"
     assert is_of_an_engine({"outcome": "DIED", "done": graph})

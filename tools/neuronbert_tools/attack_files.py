@@ -8,7 +8,8 @@ A change is of structure (types, names, nesting, numbers), of bytes, of what kin
 artifacts get checksums and a digest that fit again, so that what lies behind them is reached. Loading is all that
 `inspect` and `answer` do of an artifact (the manifest, tokenizer, engine, self-test, a question), and all that
 `compile` reads of a checkpoint before it traces; with --reference the FP32 model is made too. Children do it, with a
-limit of time and of memory for each. The exit code is 1 if one raised anything else, hung, died or took more memory.
+limit of time and of memory for each. The exit code is 1 if one raised anything else, hung, died, took more memory or
+printed to stdout.
 
 What an engine's own parser does with a graph file that somebody changed AND listed again is counted apart (`engine`):
 the digest is integrity, and only a signature says who wrote a file.
@@ -266,13 +267,21 @@ class Child:
             process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, env=python_environment())
             assert process.stdout is not None
             begun: Optional[int] = None
+            printed = b""
             try:
                 for line in _lines(process.stdout.fileno(), FIRST_S, self._limits.seconds):
-                    found = json.loads(line)
+                    strange, ours, rest = line.partition(b'{"')
+                    printed += strange
+                    if not ours:
+                        continue
+                    found = json.loads(ours + rest)
                     if "begins" in found:
                         begun = found["begins"]
                         continue
                     begun, self._next = None, found["number"] + 1
+                    if printed:
+                        found.update(outcome="PRINTED", traceback=printed.decode("utf-8", "replace"))
+                        printed = b""
                     yield found
                 outcome = "DIED"
             except TimeoutError:
@@ -346,7 +355,7 @@ def run(kind: str, base: Path, first: int, count: int, seed: int, reference: boo
         outcome = "engine" if is_of_an_engine(found) else found["outcome"]
         outcomes[outcome] += 1
         slowest = max(slowest, found.get("seconds", 0.0))
-        if outcome in ("FAULT", "DIED", "HUNG", "an error without a message"):
+        if outcome in ("FAULT", "DIED", "HUNG", "PRINTED", "an error without a message"):
             findings.append(found)
             print_message(f"{kind} {found['number']} {outcome}: {found['done']}\n{found.get('traceback', '')}")
         if done % 500 == 0:
