@@ -488,7 +488,16 @@ def test_killed_again_and_again_it_writes_the_same_bytes(echo_artifact, tmp_path
     assert sorted(os.listdir(tmp_path)) == ["out", "questions"]
 
 
+@pytest.fixture()
+def no_nohup():
+    """Processes started here are ended by SIGHUP, though the tests may run under nohup."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
 @pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.usefixtures("no_nohup")
 def test_an_early_interrupt_keeps_what_is_done(echo_copy, tmp_path, sign):
     """Whatever the signal, a few seconds after the first answer; the command that is then named goes on."""
     slow = with_echo(echo_copy, batch_s=0.1)
