@@ -9,7 +9,7 @@ from typing import Optional
 from neuronbert.errors import InputError, Overloaded, RunnerClosed
 from neuronbert.runner.counters import Statistics
 from neuronbert.runner.dispatcher import Dispatcher
-from neuronbert.runner.futures import is_elsewhere, waits_for_itself
+from neuronbert.runner.futures import forked_from, waits_for_itself
 from neuronbert.runner.inbox import Accept, Cancel
 from neuronbert.runner.requests import Request, now_s
 from neuronbert.runner.room import Ticket
@@ -32,7 +32,7 @@ class Admission:
     def refuse_elsewhere(self) -> None:
         """Raise RunnerClosed in a process that was forked from the runner's."""
         if self.is_elsewhere:
-            raise is_elsewhere(self._process)
+            raise forked_from(self._process)
 
     def refuse_to_wait(self) -> None:
         """Raise UsageError in the runner's own thread, where callbacks are called, and as ``refuse_elsewhere`` does."""

@@ -88,7 +88,7 @@ class RunnerFuture(AnyFuture):
         if self.done():
             return
         if os.getpid() != self._process:
-            raise is_elsewhere(self._process)
+            raise forked_from(self._process)
         if threading.current_thread() is self.runner_thread and timeout != 0:
             raise waits_for_itself()
 
@@ -107,7 +107,7 @@ class RunnerFuture(AnyFuture):
         raise InvalidStateError("the runner says when this future is on its way")
 
 
-def is_elsewhere(process: int) -> RunnerClosed:
+def forked_from(process: int) -> RunnerClosed:
     """What a process gets that was forked from ``process``, the runner's: neither thread nor workers are there."""
     return RunnerClosed(
         f"this runner is process {process}'s, and this is process {os.getpid()}, forked from it",

@@ -19,7 +19,7 @@ import shutil
 import subprocess
 import tempfile
 import time
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from statistics import median
 from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence
@@ -114,14 +114,14 @@ class Measurements:
 
     def pair(self) -> float:
         """Two compiles at once."""
+        names = ("first", "second")
         begun = time.perf_counter()
-        with started(self.compile_command("fp32", "first")) as one, started(
-            self.compile_command("fp32", "second")
-        ) as two:
-            if one.wait() or two.wait():
+        with ExitStack() as stack:
+            both = [stack.enter_context(started(self.compile_command("fp32", name))) for name in names]
+            if any(process.wait() for process in both):
                 raise RuntimeError("a compile failed beside another")
         seconds = time.perf_counter() - begun
-        for name in ("first", "second"):
+        for name in names:
             shutil.rmtree(self._folder / name)
         return seconds
 
