@@ -24,7 +24,7 @@ from neuronbert.backends import load_backend
 from neuronbert.backends.base import ExportSource, Recipe
 from neuronbert.backends.child import start_child
 from neuronbert.backends.neuron.failures import COMPILER_FAILURES, explained
-from neuronbert.backends.neuron.tracing import CompileReport, report_of, trace
+from neuronbert.backends.neuron.tracing import CompileReport, import_tensorflow, report_of, trace
 from neuronbert.backends.tracing import example_inputs
 from neuronbert.checkpoint.families import family_of, head_at, size_of
 from neuronbert.errors import BackendFailed, in_words, quoted
@@ -241,6 +241,7 @@ def main(arguments: Sequence[str]) -> int:
 
 @optional_imports()
 def _compile_job(job: Path) -> None:
+    import_tensorflow()
     from neuronbert.checkpoint.reference_model import build_reference_model
 
     load_backend("neuron")  # from here on the emulator, if it was asked for, stands in for torch_neuron
