@@ -18,7 +18,8 @@ import numpy as np
 
 from neuronbert.backends.base import Batch, Bucket, ExportResult, ExportSource, Recipe, ThroughputPlan, Variant
 from neuronbert.backends.neuron.core_groups import CoreGroups, core_variables, cores_given
-from neuronbert.backends.neuron.failures import RUNTIME_FAILURES, NumericalError, explained
+from neuronbert.backends.neuron.failures import NumericalError, explained
+from neuronbert.backends.neuron.known_failures import RUNTIME_FAILURES
 from neuronbert.backends.neuron.target import recorded_layout
 from neuronbert.backends.neuron.tracing import import_torch_neuron
 from neuronbert.backends.outputs import Output, Outputs, all_finite, equal, named

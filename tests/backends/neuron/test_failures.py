@@ -2,13 +2,8 @@
 
 import pytest
 
-from neuronbert.backends.neuron.failures import (
-    COMPILER_FAILURES,
-    RUNTIME_FAILURES,
-    NumericalError,
-    PipelineRefused,
-    explained,
-)
+from neuronbert.backends.neuron.failures import NumericalError, PipelineRefused, explained
+from neuronbert.backends.neuron.known_failures import COMPILER_FAILURES, RUNTIME_FAILURES
 from neuronbert.errors import BackendFailed, BackendUnavailable
 
 NOT_INITIALIZED = (
@@ -49,6 +44,7 @@ COMPILER = [
     ("Please check that neuron-cc is installed and working properly.", BackendUnavailable, "pip install"),
     ("INFO:Neuron:Compile command returned: -9", BackendFailed, "32 GiB"),
     ("the compiling process was ended by signal 9", BackendFailed, "32 GiB"),
+    ("The neuron-cc (neuron compiler) process was killed (SIG_KILL).", BackendFailed, "32 GiB"),
     ("TimeoutExpired: Command neuron-cc timed out after 3 seconds", BackendFailed, "--compiler-timeout"),
     (NOTHING, BackendFailed, "log"),
 ]
