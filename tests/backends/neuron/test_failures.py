@@ -4,6 +4,7 @@ import pytest
 
 from neuronbert.backends.neuron.failures import NumericalError, PipelineRefused, explained
 from neuronbert.backends.neuron.known_failures import COMPILER_FAILURES, RUNTIME_FAILURES
+from neuronbert.engine.engine import Engine
 from neuronbert.errors import BackendFailed, BackendUnavailable
 
 NOT_INITIALIZED = (
@@ -81,3 +82,19 @@ def test_the_frames_of_the_interpreter_are_left_out():
 def test_a_very_long_text_keeps_its_end():
     error = explained("x" * 9000 + "the reason", COMPILER_FAILURES, "cannot compile")
     assert len(error.message) < 5000 and error.message.endswith("the reason")
+
+
+def test_a_load_that_fails_at_random_is_tried_again(start_emulator, data_parallel_artifact):
+    """aws-neuron-sdk#625: loads fail at random with status=4, with memory left; whoever retried got his model."""
+    start_emulator(faults="device-memory:once")
+    with Engine(data_parallel_artifact, streams=1) as engine:
+        assert engine.answer([("who was jim henson?", "jim henson was a nice puppet")])
+    start_emulator(faults="device-memory")
+    with pytest.raises(BackendFailed, match=r"device memory is full(.|\n)*\(so at both of two tries\)"):
+        Engine(data_parallel_artifact, streams=1)
+
+
+def test_a_load_that_fails_for_a_reason_is_not(start_emulator, data_parallel_artifact):
+    start_emulator(faults="invalid-model:once")
+    with pytest.raises(BackendFailed, match="the runtime refuses the model"):
+        Engine(data_parallel_artifact, streams=1)
