@@ -28,7 +28,8 @@ neuronbert itself runs into, it explains in the same words.
 
 `tools/make_neuron_errors` writes this page. The texts are quoted from AWS's guides and users' reports, with their
 sources (`tests/data/neuron-logs`); none was provoked here, where there is no Inferentia. What to do is what the answers
-there and AWS's guides say, and has not been tried on a device either.
+there and AWS's guides say, and has not been tried on a device either. On Amazon Linux a package is installed with
+`sudo yum install -y aws-neuronx-dkms-2.24.*` and removed with `sudo yum remove`, where `apt-get` stands here.
 """
 
 

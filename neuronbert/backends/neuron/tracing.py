@@ -33,6 +33,8 @@ def import_torch_neuron() -> Any:
         # Its text says more than "not installed" would: the placeholder on PyPI raises "WRONG PACKAGE", others what a
         # library of another release raises.
         known = known_failure(str(error), IMPORT_FAILURES)
+        if known is None and not isinstance(error, ImportError):
+            raise
         words, hint = (f": {known.meaning}", known.advice) if known else ("", neuron_install_hint())
         raise BackendUnavailable(f"torch_neuron cannot be imported: {error}{words}", hint=hint) from error
     if not hasattr(module, "trace"):

@@ -1,6 +1,6 @@
 """What a log of Neuron's software says, by the neuron backend's known failures, for ``neuronbert doctor --log``."""
 
-from typing import Dict, List, NamedTuple, Sequence
+from typing import Dict, Iterable, List, NamedTuple, Sequence
 
 from neuronbert.backends.neuron.failures import known_failure
 from neuronbert.backends.neuron.known_failures import ALL_FAILURES
@@ -17,10 +17,10 @@ class Diagnosis(NamedTuple):
     advice: str
 
 
-def diagnose(log: str) -> List[Diagnosis]:
-    """The known failures of a log, each once, the specific ones first: the general ones follow from them."""
+def diagnose(log: Iterable[str]) -> List[Diagnosis]:
+    """The known failures in the lines of a log, each once, the specific ones first: the general follow from them."""
     lines: Dict[str, str] = {}
-    for line in log.splitlines():
+    for line in log:
         failure = known_failure(line, ALL_FAILURES)
         if failure is not None:
             lines.setdefault(failure.name, line.strip())

@@ -42,7 +42,7 @@ def doctor(log: Optional[TextIO], as_json: bool) -> None:
     if log is not None:
         from neuronbert.cli.doctor import neuron_log
 
-        diagnoses = neuron_log.diagnose(log.read())
+        diagnoses = neuron_log.diagnose(log)
         document = {"diagnoses": [one._asdict() for one in diagnoses]}
         show(as_json, document, lambda: neuron_log.render(diagnoses))
         return

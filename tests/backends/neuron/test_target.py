@@ -83,6 +83,12 @@ def test_the_pipeline_is_explained(instance, parameters, cores, words):
     assert words in plan.sentences()[0]
 
 
+def test_a_copy_of_bert_is_estimated_at_no_less_device_memory_than_neuron_top_showed():
+    """aws-samples/best-practices-for-fastapi-on-inferentia, README: 12 bert-base-uncased-squad2 use 2.1 GB of it."""
+    memory = NeuronTarget.of(sequence_length=128).plan(BERT_BASE).memory
+    assert 1 <= 12 * memory.bytes_per_copy / 2.1e9 < 1.2
+
+
 @pytest.mark.parametrize(("gib", "warned"), [(7.6, True), (15.4, True), (30.9, False), (47, False), (0, False)])
 def test_a_host_too_small_to_compile_on_is_warned_of(gib, warned):
     """An inf1.xlarge has 8 GiB; a c5.4xlarge, the smallest that AWS recommends, shows some 31 of its 32."""
