@@ -53,7 +53,7 @@ def _sections() -> Iterator[str]:
     for title, failures in SECTIONS:
         yield f"## {title}\n"
         for failure in failures:
-            yield f"### {failure.name}\n\n{_sentence(failure.meaning)}\n\n```text\ntry: {failure.advice}\n```\n"
+            yield f"### {failure.name}\n\nIt means: {failure.meaning}.\n\n```text\ntry: {failure.advice}\n```\n"
             if failure.name not in reports:
                 yield f"No report of it is quoted; it is known by `{failure.pattern}`.\n"
             for report in reports.get(failure.name, []):
@@ -65,10 +65,6 @@ def _reports() -> Dict[str, List[Dict[str, str]]]:
     for report in json.loads(ERRORS.read_text(encoding="utf-8")):
         reports.setdefault(report["diagnosis"], []).append(report)
     return reports
-
-
-def _sentence(words: str) -> str:
-    return words[0].upper() + words[1:] + "."
 
 
 def _link(source: str) -> str:

@@ -193,6 +193,14 @@ def test_what_fails_at_import_reaches_the_user_with_its_advice(monkeypatch, tmp_
     assert caught.value.hint == failure.advice
 
 
+def test_what_breaks_at_import_for_no_known_reason_stays_a_bug(monkeypatch, tmp_path):
+    (tmp_path / "torch_neuron.py").write_text("raise AttributeError('nobody has seen this')")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "torch_neuron", raising=False)
+    with pytest.raises(AttributeError, match="nobody has seen this"):
+        import_torch_neuron()
+
+
 @pytest.mark.parametrize("real", [True, False])
 def test_tensorflow_is_imported_before_torch_where_neuron_cc_is(tmp_path, real):
     """AWS's BERT tutorials: ``import tensorflow  # to workaround a protobuf version conflict issue``."""
