@@ -7,10 +7,11 @@ its torch_neuron is the real one. It imports only ``hardware`` and ``errors``.
 code written for inf1 then runs unchanged. In reading order:
 
     activation, current, emulator_settings,     turning it on, what is on now, what can be asked for,
-        faults, modules                         failures by name, what import finds
+        faults, unknowns, modules               failures by name, what no source settles, what import finds
     api, tracing, graph, partition, operators   torch.neuron.trace: what is compiled and what stays on the CPU
     neuron_cc, neff, arithmetic                 the compiler, its file, its 16 bit arithmetic
-    compiled_ops, loaded, execution             the operator in a compiled module, the model on the device, running it
+    compiled_ops, jit_load, loaded, execution   the operator in a compiled module, loading a saved one, the model on
+                                                the device, running it
     runtime, device_memory                      the cores and the memory that models run on
     nrt_settings, reservation, placement        which cores those are
     experimental, data_parallel                 the rest of torch_neuron

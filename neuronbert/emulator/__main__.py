@@ -1,4 +1,4 @@
-"""``python -m neuronbert.emulator neuron-ls -j`` and ``… neuron-monitor``: the emulated tools on the command line."""
+"""``python -m neuronbert.emulator``: what is unknown about inf1, and the emulated neuron-ls and neuron-monitor."""
 
 import json
 import os
@@ -6,19 +6,24 @@ import sys
 from typing import TYPE_CHECKING, Sequence
 
 from neuronbert.emulator.emulator_settings import INSTANCE, EmulatorSettings, settings_from
+from neuronbert.emulator.unknowns import UNKNOWNS, as_json, as_text
 from neuronbert.errors import NeuronBertError
 from neuronbert.hardware.libraries import optional_imports
 
 if TYPE_CHECKING:
     from neuronbert.emulator.tools import NeuronDevice
 
-USAGE = f"usage: {INSTANCE}=inf1.xlarge python -m neuronbert.emulator neuron-ls [-j] | neuron-monitor"
+USAGE = f"""\
+usage: python -m neuronbert.emulator [unknowns] [--json]
+       {INSTANCE}=inf1.xlarge python -m neuronbert.emulator neuron-ls [-j] | neuron-monitor"""
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Prints the tool's output; 2 when asked for something else."""
+    """Prints what is unknown, or a tool's output; 2 when asked for something else."""
+    if not set(arguments) - {"unknowns", "--json"}:
+        return print_unknowns("--json" in arguments)
     settings = settings_from(os.environ)
-    if settings is None or not arguments or arguments[0] not in ("neuron-ls", "neuron-monitor"):
+    if settings is None or arguments[0] not in ("neuron-ls", "neuron-monitor"):
         print(USAGE, file=sys.stderr)
         return 2
     try:
@@ -33,6 +38,15 @@ def main(arguments: Sequence[str]) -> int:
         print(json.dumps(tools.neuron_ls(settings), indent=1))
     else:
         print_table(settings, tools.neuron_ls(settings))
+    return 0
+
+
+def print_unknowns(in_json: bool) -> int:
+    """The table of unknowns.py; it needs no emulated instance."""
+    if in_json:
+        print(json.dumps([as_json(entry) for entry in UNKNOWNS], indent=1))
+    else:
+        print("\n\n".join(map(as_text, UNKNOWNS)))
     return 0
 
 

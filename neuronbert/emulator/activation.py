@@ -10,6 +10,7 @@ from typing import Any, Iterator, List, Optional, TypedDict
 from neuronbert.emulator import current, modules
 from neuronbert.emulator.emulator_settings import ALL_VARIABLES, EmulatorSettings, default_directory, settings_from
 from neuronbert.emulator.faults import parse_faults
+from neuronbert.emulator.unknowns import parse_unknowns
 from neuronbert.hardware.libraries import optional_imports
 
 DEVICE_FILES = "/dev/neuron[0-9]*"
@@ -24,6 +25,7 @@ class EmulatorState(TypedDict):
     timed: bool
     release: Optional[str]  # the SDK whose speed is imitated; None: untimed
     faults: List[str]
+    unknowns: List[str]  # name=behaviour, where another than the default is shown
 
 
 def has_device() -> bool:
@@ -35,6 +37,7 @@ def use(
     instance: str,
     *,
     faults: str = "",
+    unknowns: str = "",
     release: Optional[str] = None,
     recorded: Optional[str] = None,
     record: Optional[str] = None,
@@ -43,14 +46,16 @@ def use(
     """From now on, ``import torch_neuron`` in this process and its children is an emulated ``instance``.
 
     ``release`` (1.13, 1.17, 2.20) turns timed mode on: answers come from the file ``recorded``, after the time
-    the hardware would have taken. ``record`` writes such a file. ``faults`` is a comma-separated list of names.
-    UsageError for an instance, release or fault that does not exist.
+    the hardware would have taken. ``record`` writes such a file. ``faults`` is a comma-separated list of names, and
+    ``unknowns`` one of name=behaviour, for what no source settles (unknowns.py).
+    UsageError for an instance, release, fault or behaviour that does not exist.
     """
     _activate(
         EmulatorSettings(
             instance=instance,
             directory=default_directory() if directory is None else Path(directory),
             faults=parse_faults(faults),
+            unknowns=parse_unknowns(unknowns),
             release=release,
             recorded=Path(recorded) if recorded else None,
             record=Path(record) if record else None,
@@ -89,6 +94,7 @@ def state() -> Optional[EmulatorState]:
         "timed": settings.timed,
         "release": settings.release,
         "faults": [str(fault) for fault in settings.faults],
+        "unknowns": _listed(settings),
     }
 
 
@@ -96,9 +102,10 @@ def stop() -> None:
     """Turns the emulator off and gives its cores back; the process may go on, and may turn another one on."""
     if current.has_runtime():
         with optional_imports("emulator"):
-            from neuronbert.emulator import calls
+            from neuronbert.emulator import calls, jit_load
 
         calls.intercept(None)
+        jit_load.uninstall()
     current.switch_off()
     modules.uninstall()
     for name in (*ALL_VARIABLES, ANNOUNCED):
@@ -141,4 +148,12 @@ def _announce(wanted: EmulatorSettings) -> None:
     os.environ[ANNOUNCED] = wanted.instance
     timed = f", timed as SDK {wanted.release}" if wanted.timed else ""
     faults = f", with faults {', '.join(map(str, wanted.faults))}" if wanted.faults else ""
-    print(f"neuronbert: emulating {wanted.instance}{timed}{faults}; no Inferentia device is used", file=sys.stderr)
+    unknowns = f", assuming {', '.join(_listed(wanted))}" if wanted.unknowns else ""
+    print(
+        f"neuronbert: emulating {wanted.instance}{timed}{faults}{unknowns}; no Inferentia device is used",
+        file=sys.stderr,
+    )
+
+
+def _listed(settings: EmulatorSettings) -> List[str]:
+    return [f"{name}={behaviour}" for name, behaviour in settings.unknowns]

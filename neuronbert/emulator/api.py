@@ -8,8 +8,9 @@ from typing import Any, Callable, List, Optional, Sequence, Tuple, Union
 
 import torch
 
-from neuronbert.emulator import calls, compiled_ops
+from neuronbert.emulator import calls, compiled_ops, jit_load
 from neuronbert.emulator.graph import Value, program_of
+from neuronbert.emulator.neuron_cc import argument_list
 from neuronbert.emulator.operators import SUPPORTED, supported_operations
 from neuronbert.emulator.partition import NodeView
 from neuronbert.emulator.runtime import Runtime
@@ -34,6 +35,7 @@ def set_runtime(runtime: Runtime) -> None:
     _runtime = runtime
     compiled_ops.register(runtime)
     calls.install()
+    jit_load.install()
     interceptor = interceptor_of(runtime)
     if interceptor is not None:  # otherwise a recording that has begun already stays in place
         calls.intercept(interceptor)
@@ -56,7 +58,7 @@ def trace(
     dynamic_batch_size: bool = False,
     compiler_timeout: Optional[int] = None,
     single_fusion_ratio_threshold: float = 0.6,
-    compiler_args: Optional[Sequence[str]] = None,
+    compiler_args: Union[str, Sequence[str], None] = None,
     optimizations: Optional[Sequence[Optimization]] = None,
     separate_weights: bool = False,
     verbose: Union[int, str, None] = None,
@@ -66,11 +68,11 @@ def trace(
 
     ``named`` goes on to ``torch.jit.trace``. ``separate_weights`` is accepted: the emulator has no 2 GB limit.
     """
-    arguments = list(compiler_args or [])
+    arguments = argument_list(compiler_args or [], runtime().settings.shown)
     if optimizations and Optimization.FLOAT32_TO_FLOAT16 in optimizations:
         arguments += ["--fp32-cast", "all-fp16"]
     options = TraceOptions(
-        arguments if not isinstance(compiler_args, str) else compiler_args,
+        arguments,
         compiler_timeout,
         None if compiler_workdir is None else Path(compiler_workdir),
         (lambda node: False) if skip_compiler else subgraph_builder_function,
@@ -78,6 +80,7 @@ def trace(
         single_fusion_ratio_threshold,
         fallback,
         dynamic_batch_size,
+        runtime().settings.shown,
     )
     if not logging.getLogger().handlers and not log.handlers:
         logging.basicConfig(level=logging.INFO)

@@ -9,12 +9,11 @@ from typing import Any, Dict, Iterator, List, Optional, Protocol, Sequence, Tupl
 import torch
 
 from neuronbert.emulator.execution import LoadedProgram
-from neuronbert.emulator.loaded import LoadedModel, Placement
+from neuronbert.emulator.loaded import ANYWHERE, LoadedModel, Placement
 from neuronbert.emulator.neff import MAGIC, read_neff
 
 MAX_OUTPUTS = 64
 HANDLE = "_neuronbert_model"  # on a payload tensor: the model it became on the device
-PLACEMENT = "_neuronbert_placement"  # on a payload tensor: where it was asked to go
 
 
 class DeviceRuntime(Protocol):
@@ -86,13 +85,13 @@ def forward(inputs: Sequence[torch.Tensor], payload: torch.Tensor) -> Union[torc
 
 
 def loaded(payload: torch.Tensor) -> LoadedModel:
-    """The model on the device, loaded at its first inference. One tensor is one load: a copy is another."""
+    """The model on the device, loaded now if it is not yet. One tensor is one load: a copy is another."""
     handle: Optional[_Handle] = getattr(payload, HANDLE, None)
     if handle is None or handle.runtime is not _runtime:
         with _load_lock:
             handle = getattr(payload, HANDLE, None)
             if handle is None or handle.runtime is not _runtime:
-                handle = _load(payload, getattr(payload, PLACEMENT, Placement()))
+                handle = _load(payload, ANYWHERE)
     return handle.model
 
 
@@ -120,7 +119,6 @@ def _registered() -> DeviceRuntime:
 def place(payload: torch.Tensor, placement: Placement) -> None:
     """Unloads a model and loads it where it is asked to be."""
     with _load_lock:
-        setattr(payload, PLACEMENT, placement)
         if hasattr(payload, HANDLE):
             delattr(payload, HANDLE)
         _load(payload, placement)

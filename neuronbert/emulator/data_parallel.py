@@ -8,7 +8,7 @@ from typing import List, Optional, Sequence, Union
 
 import torch
 
-from neuronbert.emulator import api, compiled_ops
+from neuronbert.emulator import api, compiled_ops, jit_load
 from neuronbert.emulator.graph import Value
 from neuronbert.emulator.loaded import Placement
 from neuronbert.emulator.neff import Neff, build_neff
@@ -77,11 +77,11 @@ class DataParallel(torch.nn.Module):  # type: ignore[misc]  # torch is not typed
         copies = []
         for core in self.device_ids:
             buffer.seek(0)
-            copy = torch.jit.load(buffer)
+            copy = jit_load.read(buffer)
             for payload in compiled_ops.payloads_of(copy).values():
                 if self._dynamic:
                     _make_dynamic(payload)
-                setattr(payload, compiled_ops.PLACEMENT, Placement(core, 1))
+                compiled_ops.place(payload, Placement(core, 1))
             copies.append(copy)
         return copies
 

@@ -1,10 +1,11 @@
-"""What the emulator is asked to be: instance, faults, timing, where its locks are. Read from the environment."""
+"""What the emulator is asked to be: instance, faults, unknowns, timing, its folder. Read from the environment."""
 
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Dict, Mapping, Optional, Tuple
 
 from neuronbert.emulator.faults import Fault, parse_faults
+from neuronbert.emulator.unknowns import default_behaviour, parse_unknowns
 from neuronbert.errors import UsageError
 from neuronbert.hardware.cores import instance_type
 from neuronbert.hardware.device_model import LATEST_RELEASE, RELEASES
@@ -12,11 +13,12 @@ from neuronbert.hardware.own_places import own_temporary_folder
 
 INSTANCE = "NEURONBERT_EMULATE"
 FAULTS = "NEURONBERT_EMULATE_FAULTS"
+UNKNOWNS = "NEURONBERT_EMULATE_UNKNOWNS"
 DIRECTORY = "NEURONBERT_EMULATE_DIR"
 TIMED = "NEURONBERT_EMULATE_TIMED"  # an SDK release, or 1 for the latest
 RECORDED = "NEURONBERT_EMULATE_RECORDED"
 RECORD = "NEURONBERT_EMULATE_RECORD"
-ALL_VARIABLES = (INSTANCE, FAULTS, DIRECTORY, TIMED, RECORDED, RECORD)
+ALL_VARIABLES = (INSTANCE, FAULTS, UNKNOWNS, DIRECTORY, TIMED, RECORDED, RECORD)
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,7 @@ class EmulatorSettings:
     instance: str
     directory: Path
     faults: Tuple[Fault, ...] = ()
+    unknowns: Tuple[Tuple[str, str], ...] = ()  # what is shown other than by default (unknowns.py)
     release: Optional[str] = None  # the SDK whose speed is imitated; None: answers are computed, time is not imitated
     recorded: Optional[Path] = None  # logits that timed mode answers with
     record: Optional[Path] = None  # where to record them
@@ -47,12 +50,17 @@ class EmulatorSettings:
         """Whether answers are recorded and take the hardware's time."""
         return self.release is not None
 
+    def shown(self, unknown: str) -> str:
+        """The name of the behaviour that is shown for an entry of unknowns.py."""
+        return dict(self.unknowns).get(unknown, default_behaviour(unknown))
+
     def as_environment(self) -> Dict[str, str]:
         """The variables that make a child process emulate the same machine."""
         values = {
             INSTANCE: self.instance,
             DIRECTORY: str(self.directory),
             FAULTS: ",".join(str(fault) for fault in self.faults),
+            UNKNOWNS: ",".join(f"{name}={behaviour}" for name, behaviour in self.unknowns),
             TIMED: self.release or "",
             RECORDED: str(self.recorded or ""),
             RECORD: str(self.record or ""),
@@ -69,6 +77,7 @@ def settings_from(environ: Mapping[str, str]) -> Optional[EmulatorSettings]:
         instance=instance,
         directory=_path(environ, DIRECTORY) or default_directory(),
         faults=parse_faults(environ.get(FAULTS, "")),
+        unknowns=parse_unknowns(environ.get(UNKNOWNS, "")),
         release=_release(environ.get(TIMED, "")),
         recorded=_path(environ, RECORDED),
         record=_path(environ, RECORD),

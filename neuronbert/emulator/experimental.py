@@ -5,7 +5,7 @@ from typing import Iterator
 
 import torch
 
-from neuronbert.emulator import compiled_ops
+from neuronbert.emulator import compiled_ops, jit_load
 from neuronbert.emulator.loaded import ALL_CORES, Placement
 
 
@@ -22,14 +22,14 @@ def set_multicore(trace: torch.nn.Module) -> None:
 @contextlib.contextmanager
 def neuron_cores_context(start_nc: int = -1, nc_count: int = -1) -> Iterator[None]:
     """Modules that torch.jit.load reads inside go to these cores. Not threadsafe, as documented."""
-    with _loading_onto(_checked(start_nc, nc_count)):
+    with jit_load.placing(_checked(start_nc, nc_count)):
         yield
 
 
 @contextlib.contextmanager
 def multicore_context() -> Iterator[None]:
     """Modules that torch.jit.load reads inside go to all cores. Not threadsafe, as documented."""
-    with _loading_onto(Placement(0, ALL_CORES)):
+    with jit_load.placing(Placement(0, ALL_CORES)):
         yield
 
 
@@ -44,20 +44,3 @@ def _checked(start_nc: int, nc_count: int) -> Placement:
 def _place(module: torch.nn.Module, placement: Placement) -> None:
     for payload in compiled_ops.payloads_of(module).values():
         compiled_ops.place(payload, placement)
-
-
-@contextlib.contextmanager
-def _loading_onto(placement: Placement) -> Iterator[None]:
-    real = torch.jit.load
-
-    def load(*arguments: object, **named: object) -> torch.jit.ScriptModule:
-        module = real(*arguments, **named)
-        for payload in compiled_ops.payloads_of(module).values():
-            setattr(payload, compiled_ops.PLACEMENT, placement)
-        return module
-
-    torch.jit.load = load
-    try:
-        yield
-    finally:
-        torch.jit.load = real

@@ -82,6 +82,10 @@ class FaultPlan:
                 return fault.name
         return None
 
+    def strikes_from_the_start(self, name: str) -> bool:
+        """True when the fault ``name`` is asked for and waits for nothing."""
+        return any(fault.name == name and fault.start == 1 for fault in self._faults)
+
     def _first_of_all(self, fault: Fault) -> bool:
         # The mark outlives the process, so a restarted worker is spared.
         own_folder(self._directory)

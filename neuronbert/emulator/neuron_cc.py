@@ -2,16 +2,20 @@
 
 import argparse
 import json
+import shlex
 import sys
 import time
 from pathlib import Path
-from typing import Dict, List, NamedTuple, NoReturn, Optional, Sequence, Tuple
+from typing import Dict, List, NamedTuple, NoReturn, Optional, Sequence, Tuple, Union
+
+import torch
 
 from neuronbert.emulator.arithmetic import BF16, FP16, Policy
 from neuronbert.emulator.graph import Program
 from neuronbert.emulator.neff import Neff, build_neff
 from neuronbert.emulator.operators import MATRIX_PRODUCTS
 from neuronbert.emulator.partition import Subgraph
+from neuronbert.emulator.unknowns import Shown, default_behaviour
 from neuronbert.hardware.cores import MAX_CORES
 
 VERSION = "1.24.0.0"
@@ -47,10 +51,22 @@ class _Parser(argparse.ArgumentParser):
         raise CompilerFailed(f"neuron-cc: error: {message}", 2)
 
 
-def parse_arguments(arguments: Sequence[str]) -> CompilerOptions:
-    """The options of ``compiler_args``; CompilerFailed for what neuron-cc would not take."""
-    if isinstance(arguments, str) or not all(isinstance(argument, str) for argument in arguments):
-        raise TypeError(f"compiler_args must be a list of strings, not {arguments!r}")
+def argument_list(compiler_args: Union[str, Sequence[str]], shown: Shown = default_behaviour) -> List[str]:
+    """``compiler_args`` of trace as the arguments of a command; TypeError for anything but a list of strings.
+
+    A string is cut up or refused, as ``shown`` says: no source settles it (unknowns.py).
+    """
+    if isinstance(compiler_args, str) and shown("string-compiler-args") == "split":
+        return shlex.split(compiler_args)
+    if isinstance(compiler_args, str) or not all(isinstance(argument, str) for argument in compiler_args):
+        raise TypeError(f"compiler_args must be a list of strings, not {compiler_args!r}")
+    return list(compiler_args)
+
+
+def parse_arguments(arguments: Sequence[str], shown: Shown = default_behaviour) -> CompilerOptions:
+    """The options of a command line; CompilerFailed for what neuron-cc would not take."""
+    if shown("joined-fast-math") == "split":
+        arguments = _fast_math_split(arguments)
     parsed = _parser().parse_args(list(arguments))
     cores = parsed.pipeline_cores
     if not 1 <= cores <= MAX_CORES:
@@ -58,6 +74,16 @@ def parse_arguments(arguments: Sequence[str]) -> CompilerOptions:
     cast, relayout = _fast_math(parsed.fast_math)
     everything, dtype = CASTS["fp32-cast-" + parsed.fp32_cast if parsed.fp32_cast else cast]
     return CompilerOptions(cores, Policy(everything, dtype, relayout, parsed.saturate))
+
+
+def _fast_math_split(arguments: Sequence[str]) -> List[str]:
+    """The arguments with values of --fast-math that are joined by spaces taken apart."""
+    split: List[str] = []
+    option = ""
+    for argument in arguments:
+        option = argument if argument.startswith("-") else option
+        split += argument.split() if option == "--fast-math" and argument != option else [argument]
+    return split
 
 
 def _parser() -> _Parser:
@@ -107,14 +133,12 @@ def io_config(program: Program, subgraph: Subgraph) -> str:
     return json.dumps({"inputs": inputs, "outputs": outputs})
 
 
-def command_line(program: Program, subgraph: Subgraph, folder: Path, arguments: Sequence[str]) -> str:
-    """What torch-neuron logs before it runs the compiler."""
-    cc = Path(sys.executable).with_name("neuron-cc")
-    extra = "".join(f" {argument}" for argument in arguments)
-    return (
-        f"{cc} compile {folder / 'graph_def.pb'} --framework TENSORFLOW --pipeline compile SaveTemps "
-        f"--output {folder / 'graph_def.neff'} --io-config {io_config(program, subgraph)} --verbose 35{extra}"
-    )
+def command_line(program: Program, subgraph: Subgraph, folder: Path, arguments: Sequence[str]) -> List[str]:
+    """The command that torch-neuron runs: the caller's arguments before --verbose (aws-neuron-sdk issue 618)."""
+    command = [str(Path(sys.executable).with_name("neuron-cc")), "compile", str(folder / "graph_def.pb")]
+    command += ["--framework", "TENSORFLOW", "--pipeline", "compile", "SaveTemps"]
+    command += ["--output", str(folder / "graph_def.neff"), "--io-config", io_config(program, subgraph)]
+    return [*command, *arguments, "--verbose", "35"]
 
 
 def compile_subgraph(
@@ -126,6 +150,7 @@ def compile_subgraph(
     dynamic_batch_size: bool = False,
     fault: Optional[str] = None,
     deadline: Optional[float] = None,
+    shown: Shown = default_behaviour,
 ) -> bytes:
     """The NEFF of a subgraph; leaves graph_def.pb, .neff and .neuron-cc.log in ``folder``.
 
@@ -135,7 +160,8 @@ def compile_subgraph(
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "graph_def.pb").write_bytes(_describe(program, subgraph).encode())
     try:
-        neff = _compile(program, subgraph, arguments, dynamic_batch_size, fault, deadline)
+        _strike(fault, deadline)
+        neff = _compile(program, subgraph, arguments, dynamic_batch_size, shown)
         log.append("Compiler status PASS")
     except (CompilerFailed, TimeoutError) as error:
         log += [str(error), "Compiler status ERROR"]
@@ -154,18 +180,21 @@ def _compile(
     subgraph: Subgraph,
     arguments: Sequence[str],
     dynamic_batch_size: bool,
-    fault: Optional[str],
-    deadline: Optional[float],
+    shown: Shown,
 ) -> Neff:
-    _strike(fault, deadline)
-    options = parse_arguments(arguments)
+    options = parse_arguments(arguments, shown)
+    if shown("int64-inputs") == "refused" and any(program.specs[name].dtype == torch.int64 for name in subgraph.inputs):
+        raise CompilerFailed("An Internal Compiler Error has occurred")
     stages = sum(node.kind in MATRIX_PRODUCTS for node in subgraph.nodes)
     if options.pipeline_cores > max(1, stages):
         raise CompilerFailed(
             f"The requested number of neuroncore-pipeline-cores ({options.pipeline_cores}) may not be suitable "
             "for this network"
         )
-    return Neff.from_subgraph(program, subgraph, options.policy, options.pipeline_cores, dynamic_batch_size)
+    cores = options.pipeline_cores
+    if shown("pipeline-cores-rounded") == "to-fours" and cores > 1:
+        cores = 4 * -(-cores // 4)
+    return Neff.from_subgraph(program, subgraph, options.policy, cores, dynamic_batch_size)
 
 
 def _strike(fault: Optional[str], deadline: Optional[float]) -> None:

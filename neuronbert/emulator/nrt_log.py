@@ -9,12 +9,20 @@ from typing import NoReturn
 
 from neuronbert.hardware.own_places import open_own, own_folder
 
+# aws-neuron-sdk issue 718, where the address is cut off.
 NOT_INITIALIZED = (
-    "The PyTorch Neuron Runtime could not be initialized. Neuron Driver issues are logged to your system logs. "
-    "See the Neuron Runtime's troubleshooting guide for help on this topic."
+    "The PyTorch Neuron Runtime could not be initialized. Neuron Driver issues are logged\n"
+    "to your system logs. See the Neuron Runtime's troubleshooting guide for help on this\n"
+    "topic: https://awsdocs-neuron.readthedocs-hosted.com/"
 )
 NO_DRIVER = "Unable to determine Neuron Driver version. Please check aws-neuron-dkms package is installed."
 OLD_DRIVER = "This runtime requires Neuron Driver version 2.0 or greater. Please upgrade aws-neuron-dkms package."
+# kserve#2714, torch-neuron 1.12.1; in every process that has the variable.
+GROUP_SIZES_DEPRECATED = (
+    "[W runtime.cpp:167] Warning: NEURONCORE_GROUP_SIZES is being deprecated. Please see Neuron documentation for more "
+    "details. (function initialize)"
+)
+# aws-neuron-sdk issue 325; printed by torch.jit.load.
 DEAD_RUNTIME = (
     "[W neuron_op_v2.cpp:133] Warning: Neuron runtime could not be initialized. Model was not sent to NeuronCore "
     "(function load)"

@@ -3,12 +3,12 @@
 import re
 from typing import Mapping, NamedTuple, Optional, Tuple
 
+from neuronbert.emulator.unknowns import Shown, default_behaviour
 from neuronbert.hardware.cores import GROUP_SIZES, NUM_CORES, VISIBLE_CORES
 
 EXEC_TIMEOUT = "NEURON_RT_EXEC_TIMEOUT"
 LOG_LOCATION = "NEURON_RT_LOG_LOCATION"
 PROCESS_TAG = "NEURON_PROCESS_TAG"
-DEFAULT_EXEC_TIMEOUT_S = 30.0
 
 _RUN = re.compile(r"(\d+)(?:-(\d+))?$")
 
@@ -28,28 +28,36 @@ class NrtSettings(NamedTuple):
     process_tag: str
 
 
-def read_settings(environ: Mapping[str, str], cores: int) -> NrtSettings:
-    """What ``environ`` asks of an instance with ``cores`` cores; SettingsRefused names the variable."""
-    visible = _visible(environ.get(VISIBLE_CORES, "").strip(), cores)
-    asked = _whole(NUM_CORES, environ.get(NUM_CORES, "0").strip() or "0")
-    groups = _groups(environ.get(GROUP_SIZES, "").strip())
-    if groups and visible is None and asked:
+def read_settings(environ: Mapping[str, str], cores: int, shown: Shown = default_behaviour) -> NrtSettings:
+    """What ``environ`` asks of an instance with ``cores`` cores; SettingsRefused names the variable.
+
+    ``shown`` decides what no source settles (unknowns.py).
+    """
+    visible = _visible(environ.get(VISIBLE_CORES, "").strip(), cores, shown)
+    asked, listed = _number(environ.get(NUM_CORES, "").strip(), shown)
+    groups = _groups(GROUP_SIZES, environ.get(GROUP_SIZES, "").strip())
+    if groups and asked and visible is None and shown("num-cores-with-group-sizes") == "refused":
         raise SettingsRefused(f"{GROUP_SIZES} must be unset when {NUM_CORES} is set")
-    if groups and visible is not None and sum(groups) > len(visible):
-        raise SettingsRefused(f"{GROUP_SIZES}={environ[GROUP_SIZES]} asks for more cores than {VISIBLE_CORES} shows")
+    groups = groups if shown("group-sizes") == "honoured" else None
+    given = len(visible) if visible is not None else asked
+    if groups and given and sum(groups) > given:
+        raise SettingsRefused(
+            f"{GROUP_SIZES}={environ[GROUP_SIZES]} requires {sum(groups)} NeuronCores, but there are only {given} "
+            "cores available"
+        )
     # Visible cores win over a number; with neither, group sizes reserve what they add up to, as they used to.
     number = None if visible is not None else (asked or (sum(groups) if groups else None))
     return NrtSettings(
         visible,
         number,
-        groups,
-        _timeout(environ.get(EXEC_TIMEOUT, "")),
+        groups or listed,
+        _timeout(environ.get(EXEC_TIMEOUT, "").strip() or shown("exec-timeout")),
         "syslog" not in environ.get(LOG_LOCATION, "console").lower(),
         environ.get(PROCESS_TAG, ""),
     )
 
 
-def _visible(text: str, cores: int) -> Optional[range]:
+def _visible(text: str, cores: int, shown: Shown) -> Optional[range]:
     if not text:
         return None
     numbers = []
@@ -61,17 +69,25 @@ def _visible(text: str, cores: int) -> Optional[range]:
         numbers += list(range(first, int(match[2] or first) + 1))
     if not numbers or numbers != list(range(numbers[0], numbers[0] + len(numbers))):
         raise SettingsRefused(f"{VISIBLE_CORES}={text!r} is not contiguous and increasing")
-    if numbers[-1] >= cores:
+    if numbers[-1] >= cores and shown("visible-cores-beyond") == "invalid":
         raise SettingsRefused(f"{VISIBLE_CORES}={text!r} goes beyond nc{cores - 1}")
     return range(numbers[0], numbers[-1] + 1)
 
 
-def _groups(text: str) -> Optional[Tuple[int, ...]]:
+def _number(text: str, shown: Shown) -> Tuple[Optional[int], Optional[Tuple[int, ...]]]:
+    """How many cores (None: all), and the groups where they are given as a list."""
+    if "," in text and shown("num-cores-list") == "groups":
+        listed = _groups(NUM_CORES, text)
+        return sum(listed or ()), listed
+    return _whole(NUM_CORES, text or "0") or None, None
+
+
+def _groups(name: str, text: str) -> Optional[Tuple[int, ...]]:
     if not text:
         return None
-    sizes = tuple(_whole(GROUP_SIZES, part.strip()) for part in text.split(","))
+    sizes = tuple(_whole(name, part.strip()) for part in text.split(","))
     if min(sizes) < 1:
-        raise SettingsRefused(f"{GROUP_SIZES}={text!r} has an empty group")
+        raise SettingsRefused(f"{name}={text!r} has an empty group")
     return sizes
 
 
@@ -83,6 +99,6 @@ def _whole(name: str, text: str) -> int:
 
 def _timeout(text: str) -> float:
     try:
-        return float(text) if text.strip() else DEFAULT_EXEC_TIMEOUT_S
+        return float(text)
     except ValueError:
         raise SettingsRefused(f"{EXEC_TIMEOUT}={text!r} is not a number of seconds") from None

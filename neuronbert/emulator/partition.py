@@ -7,8 +7,9 @@ import torch
 from neuronbert.emulator.graph import Node, Program, refs_in
 from neuronbert.emulator.operators import ANCHORS, SUPPORTED
 
-# "no FP64/INT64 I/O" (neuron-cc): an operator that reads or makes one stays on the CPU.
-HOST_ONLY_DTYPES = (torch.float64, torch.int64)
+# "no FP64/INT64 I/O" (neuron-cc): an operator that reads or makes a 64 bit float stays on the CPU. Whole numbers of 64
+# bits do go to the compiler: aws-neuron-sdk issues 269 and 410 show them in --io-config.
+HOST_ONLY_DTYPES = (torch.float64,)
 
 
 class Subgraph(NamedTuple):

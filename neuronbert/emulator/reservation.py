@@ -15,13 +15,13 @@ from neuronbert.hardware.own_places import locked, open_own, own_folder
 class CoresTaken(RuntimeError):
     """The cores asked for are held by other processes."""
 
-    def __init__(self, first: int, last: int, available: int):
-        super().__init__(taken_text(first, last, available))
+    def __init__(self, requested: str, available: int):
+        super().__init__(taken_text(requested, available))
 
 
-def taken_text(first: int, last: int, available: int) -> str:
-    """As AWS's troubleshooting guide shows it."""
-    return f"NeuronCore(s) not available - Requested:nc{first}-nc{last} Available:{available}"
+def taken_text(requested: str, available: int) -> str:
+    """As AWS's troubleshooting guide shows it for cores with numbers, and aws-neuron-sdk issue 453 for a count."""
+    return f"NeuronCore(s) not available - Requested:{requested} Available:{available}"
 
 
 class CoreInfo(TypedDict, total=False):
@@ -61,9 +61,9 @@ class CoreRegistry:
     def reserve(self, cores: Sequence[int]) -> List[int]:
         """Takes exactly these cores, or none: CoresTaken says how many of them were free."""
         with self._alone():
-            free = [core for core in cores if self._is_free(core)]
+            free = [core for core in cores if core < self._cores and self._is_free(core)]
             if len(free) < len(cores):
-                raise CoresTaken(cores[0], cores[-1], len(free))
+                raise CoresTaken(f"nc{cores[0]}-nc{cores[-1]}", len(free))
             return self._take(cores)
 
     def reserve_free(self, count: int) -> List[int]:
@@ -74,7 +74,7 @@ class CoreRegistry:
                 run = range(start, start + count)
                 if free.issuperset(run):
                     return self._take(run)
-            raise CoresTaken(0, count - 1, len(free))
+            raise CoresTaken(str(count), len(free))
 
     def release(self) -> None:
         """Gives all of this process's cores back."""

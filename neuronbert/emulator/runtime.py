@@ -5,7 +5,7 @@ import signal
 import sys
 import threading
 import time
-from typing import Callable, Dict, List, NoReturn, Optional, Sequence, Tuple
+from typing import Callable, Dict, List, Optional, Sequence, Tuple
 
 import torch
 
@@ -21,7 +21,7 @@ from neuronbert.emulator.nrt_settings import NrtSettings, SettingsRefused, read_
 from neuronbert.emulator.placement import NotEnoughCores, Placer, replica_starts
 from neuronbert.emulator.recordings import RecordedLogits, Recorder
 from neuronbert.emulator.reservation import CoreInfo, CoreRegistry, CoresTaken
-from neuronbert.hardware.cores import CHIP_BYTES, instance_type
+from neuronbert.hardware.cores import CHIP_BYTES, GROUP_SIZES, instance_type
 
 VERSION = "2.20.0"  # of the last libnrt inside a torch-neuron wheel
 PUBLISH_EVERY_S = 0.5
@@ -65,10 +65,13 @@ class Runtime:
                 self._log.refuse_to_initialize("NRT:nrt_init", "the runtime was initialized in the parent of this fork")
             if self._nrt_settings is not None:
                 return
-            self._strike_init(self.faults.due(INIT))
+            fault = self.faults.due(INIT)
+            if os.environ.get(GROUP_SIZES):
+                print(nrt_log.GROUP_SIZES_DEPRECATED, file=sys.stderr, flush=True)
+            self._strike_init(fault)
             settings = self._read_environment()
             self._log = nrt_log.NrtLog(self._syslog, settings.log_to_console)
-            self._cores = self._reserve(settings)
+            self._cores = self._reserve(settings, taken=fault == "cores-taken")
             self._placer = Placer(len(self._cores), settings.groups)
             self._meters = [CoreMeter() for _ in self._cores]
             self._memory = DeviceMemory(self._cores)
@@ -80,27 +83,25 @@ class Runtime:
             self._log.refuse_to_initialize("NRT:nrt_init", nrt_log.NO_DRIVER)
         if fault == "old-driver":
             self._log.refuse_to_initialize("NRT:nrt_init", nrt_log.OLD_DRIVER)
-        if fault == "cores-taken":
-            self._refuse_cores(CoresTaken(0, self.instance.cores - 1, 0))
 
     def _read_environment(self) -> NrtSettings:
         try:
-            return read_settings(os.environ, self.instance.cores)
+            return read_settings(os.environ, self.instance.cores, self.settings.shown)
         except SettingsRefused as error:
             self._log.refuse_to_initialize("NRT:nrt_init", str(error))
 
-    def _reserve(self, settings: NrtSettings) -> List[int]:
+    def _reserve(self, settings: NrtSettings, taken: bool) -> List[int]:
+        number = settings.number or self.instance.cores
         try:
+            if taken and settings.visible is not None:
+                raise CoresTaken(f"nc{settings.visible[0]}-nc{settings.visible[-1]}", 0)
+            if taken:
+                raise CoresTaken(str(number), 0)
             if settings.visible is not None:
                 return self.registry.reserve(settings.visible)
-            if settings.number is not None:
-                return self.registry.reserve_free(settings.number)
-            return self.registry.reserve(range(self.instance.cores))
+            return self.registry.reserve_free(number)
         except CoresTaken as error:
-            self._refuse_cores(error)
-
-    def _refuse_cores(self, error: CoresTaken) -> NoReturn:
-        self._log.refuse_to_initialize("NRT:nrt_allocate_neuron_cores", str(error))
+            self._log.refuse_to_initialize("NRT:nrt_allocate_neuron_cores", str(error))
 
     # ------------------------------------------------------------------ load
 
@@ -113,6 +114,8 @@ class Runtime:
                 message = f"NEFF version mismatch supported: {SUPPORTED_VERSION} received: {program.neff.version}"
                 self._log.error("NMGR:kmgr_load_nn", message)
                 raise nrt_log.load_error(10)
+            if self.faults.strikes_from_the_start("dead-runtime"):
+                print(nrt_log.DEAD_RUNTIME, file=sys.stderr, flush=True)
             cores = self._place(program.neff, placement)
             model = LoadedModel(program, [Replica(run) for run in cores])
             try:
@@ -208,7 +211,6 @@ class Runtime:
             self.counters.failed("completed_with_num_err")
             raise nrt_log.execute_error(1003)
         if fault == "dead-runtime":
-            print(nrt_log.DEAD_RUNTIME, file=sys.stderr, flush=True)
             return model.program.constant_outputs()
         return None
 

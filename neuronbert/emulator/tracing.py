@@ -1,6 +1,7 @@
 """torch.neuron.trace: traces, partitions, compiles each subgraph, and assembles the pieces into one module."""
 
 import logging
+import shlex
 import shutil
 import subprocess
 import sys
@@ -25,6 +26,7 @@ from neuronbert.emulator.partition import (
     plan_steps,
     segments_of,
 )
+from neuronbert.emulator.unknowns import Shown
 
 log = logging.getLogger("Neuron")
 
@@ -32,6 +34,12 @@ NOTHING_COMPILED = "No operations were successfully partitioned and compiled to 
 CC_MISSING = (
     "Please check that neuron-cc is installed and working properly. You can install neuron-cc using "
     "'python3 -m pip install neuron-cc[tensorflow] -U --extra-index-url=https://pip.repos.neuron.amazonaws.com'"
+)
+# Older releases say "Compile command returned: -9" only (aws-neuron-sdk issue 439; 431 announces this line). What it
+# says of SIG_ABORT is in issue 618; what it says of SIG_KILL is from torch_neuronx, which says the rest alike.
+CC_KILLED = (
+    "The neuron-cc (neuron compiler) process was killed (SIG_KILL).  This typically happens when there is "
+    "insufficient memory to compile and the linux Out Of Memory (OOM) killer terminates the compiler."
 )
 
 
@@ -46,6 +54,7 @@ class TraceOptions(NamedTuple):
     single_fusion_ratio_threshold: float
     fallback: bool
     dynamic_batch_size: bool
+    shown: Shown  # for what no source settles
 
 
 def trace_module(
@@ -55,9 +64,12 @@ def trace_module(
     faults: FaultPlan,
     named: Dict[str, Any],
 ) -> torch.jit.ScriptModule:
-    """A ScriptModule whose supported operators are neuron::forward_v2_* calls; ``named`` goes to torch.jit.trace."""
+    """A ScriptModule whose supported operators are neuron::forward_v2_* calls; ``named`` goes to torch.jit.trace.
+
+    torch checks the trace unless it is told not to: its warnings are in torch-neuron's own log (trace_log.py).
+    """
     inputs = (example_inputs,) if isinstance(example_inputs, torch.Tensor) else tuple(example_inputs)
-    traced = torch.jit.trace(model, inputs, check_trace=False, **named)
+    traced = torch.jit.trace(model, inputs, **named)
     try:
         program = program_of(traced, inputs)
     except UntraceableGraph as error:
@@ -145,7 +157,7 @@ def _compile_subgraph(program: Program, subgraph: Subgraph, options: TraceOption
     if fault == "compiler-missing":
         raise CompilerFailed(CC_MISSING)
     log.info("Compiling function %s with neuron-cc%s", subgraph.name, log_note)
-    log.info("Compiling with command line: '%s'", command)
+    log.info("Compiling with command line: '%s'", " ".join(command))
     deadline = None if options.compiler_timeout is None else time.monotonic() + options.compiler_timeout
     try:
         payload = compile_subgraph(
@@ -156,16 +168,20 @@ def _compile_subgraph(program: Program, subgraph: Subgraph, options: TraceOption
             dynamic_batch_size=options.dynamic_batch_size,
             fault=fault,
             deadline=deadline,
+            shown=options.shown,
         )
         # The real compiler says so itself, among its dots; stdout is kept for results.
         print("Compiler status PASS", file=sys.stderr)
         return payload
     except TimeoutError:
         assert options.compiler_timeout is not None
-        raise subprocess.TimeoutExpired(command, options.compiler_timeout) from None
+        raise subprocess.TimeoutExpired(" ".join(command), options.compiler_timeout) from None
     except CompilerFailed as error:
+        if error.returncode == -9:
+            log.warning(CC_KILLED)
         log.info("Compile command returned: %s", error.returncode)
-        raise CompilerFailed(f"{command}\n{error}", error.returncode) from error
+        quoted = " ".join(map(shlex.quote, command))
+        raise CompilerFailed(f"{quoted}\n{error}", error.returncode) from error
     finally:
         if options.compiler_workdir is None:
             shutil.rmtree(folder)

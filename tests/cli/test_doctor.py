@@ -245,9 +245,9 @@ CASES = [
     ("inferentia", env(NEURONBERT_EMULATE="inf1.xlarge"), OK, "NEURONBERT_EMULATE=inf1.xlarge stands in", None),
     (
         "neuron env",
-        env(NEURON_RT_NUM_CORES="4", NEURONCORE_GROUP_SIZES="4"),
-        FAIL,
-        "does not allow these together",
+        env(NEURON_RT_NUM_CORES="4", NEURONCORE_GROUP_SIZES="4"),  # libnrt's note forbids it, placer.cc does it
+        WARN,
+        "disagree on whether the runtime allows these together",
         "unset NEURONCORE_GROUP_SIZES",
     ),
     (

@@ -28,20 +28,22 @@ def test_the_environment_asks(monkeypatch, tmp_path, capsys):
     monkeypatch.setenv("NEURONBERT_EMULATE", "inf1.6xlarge")
     monkeypatch.setenv("NEURONBERT_EMULATE_DIR", str(tmp_path))
     monkeypatch.setenv("NEURONBERT_EMULATE_FAULTS", "crash@3:once, nan")
+    monkeypatch.setenv("NEURONBERT_EMULATE_UNKNOWNS", "group-sizes=ignored")
     assert emulator.use_environment() is True
     assert emulator.settings().directory == tmp_path
     assert emulator.state() == {
         "emulated": True, "instance_type": "inf1.6xlarge", "timed": False, "release": None,
-        "faults": ["crash@3:once", "nan"],
+        "faults": ["crash@3:once", "nan"], "unknowns": ["group-sizes=ignored"],
     }  # fmt: skip
     assert capsys.readouterr().err == (
-        "neuronbert: emulating inf1.6xlarge, with faults crash@3:once, nan; no Inferentia device is used\n"
+        "neuronbert: emulating inf1.6xlarge, with faults crash@3:once, nan, assuming group-sizes=ignored; "
+        "no Inferentia device is used\n"
     )
 
 
 def test_it_is_announced_once_and_children_inherit_it(capsys, tmp_path):
-    emulator.use("inf1.xlarge", directory=str(tmp_path))
-    emulator.use("inf1.xlarge", directory=str(tmp_path))
+    emulator.use("inf1.xlarge", directory=str(tmp_path), unknowns="exec-timeout=2")
+    emulator.use("inf1.xlarge", directory=str(tmp_path), unknowns="exec-timeout=2")
     assert capsys.readouterr().err.count("emulating") == 1
     inherited = activation.settings_from(os.environ)
     assert inherited == emulator.settings()
@@ -83,6 +85,9 @@ def test_the_real_package_is_never_replaced(monkeypatch):
         ({"instance": "inf1.9xlarge"}, "no instance type 'inf1.9xlarge'"),
         ({"instance": "inf1.xlarge", "faults": "meteor"}, "no fault 'meteor'"),
         ({"instance": "inf1.xlarge", "faults": "crash@0"}, "no fault 'crash@0'"),
+        ({"instance": "inf1.xlarge", "unknowns": "weather=fine"}, "nothing is unknown about 'weather'"),
+        ({"instance": "inf1.xlarge", "unknowns": "exec-timeout"}, "exec-timeout has no behaviour ''"),
+        ({"instance": "inf1.xlarge", "unknowns": "model-argument=class"}, "cannot be emulated: torch takes such"),
         ({"instance": "inf1.xlarge", "release": "9.9", "recorded": "x"}, "no timing for SDK release '9.9'"),
         ({"instance": "inf1.xlarge", "release": "2.20"}, "answers with recorded logits, and was given none"),
     ],

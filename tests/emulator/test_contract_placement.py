@@ -172,7 +172,7 @@ def test_nonsense_placements_are_value_errors(torch_neuron, start, count):
 def test_a_runtime_that_cannot_start_is_a_runtime_error(start_emulator, capfd):
     torch_neuron = start_emulator(faults="no-driver")
     with pytest.raises(RuntimeError, match="could not be initialized"):
-        torch_neuron.experimental.set_neuron_cores(reload(compiled()), 0)
+        torch_neuron.experimental.set_neuron_cores(compiled(), 0)
 
 
 @contract("§1.8", "nothing-unloaded")

@@ -2,6 +2,9 @@
 
 import json
 import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -13,6 +16,9 @@ from models import Dense  # noqa: E402
 from neuronbert import emulator  # noqa: E402
 from neuronbert.emulator import __main__ as command  # noqa: E402
 from neuronbert.emulator import tools  # noqa: E402
+from neuronbert.emulator.unknowns import UNKNOWNS  # noqa: E402
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def infer(times=1):
@@ -111,6 +117,23 @@ def test_the_tools_are_commands_of_the_package(torch_neuron, capsys):
     assert command.main(["neuron-ls"]) == 0
     assert "device 0" in capsys.readouterr().out
     assert command.main(["neuron-top"]) == 2
+
+
+@pytest.mark.parametrize("arguments", [[], ["unknowns"]])
+def test_what_is_unknown_is_listed(arguments, capsys):
+    assert command.main(arguments) == 0
+    listed = capsys.readouterr().out
+    assert all(f"{entry.name}: {entry.question}\n" in listed for entry in UNKNOWNS)
+    assert listed.count("    source: ") == sum(len(entry.sources) for entry in UNKNOWNS)
+
+
+def test_what_is_unknown_is_listed_as_json_without_torch_and_without_an_emulator():
+    code = "import sys, runpy; sys.modules['torch'] = None; sys.argv = ['x', 'unknowns', '--json']; " \
+        "runpy.run_module('neuronbert.emulator', run_name='__main__')"  # fmt: skip
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE)
+    listed = json.loads(done.stdout)
+    assert done.returncode == 0 and [entry["name"] for entry in listed] == [entry.name for entry in UNKNOWNS]
+    assert listed[0]["default"] == "honoured" and set(listed[0]["behaviours"]) == {"honoured", "ignored"}
 
 
 def test_no_tool_is_put_on_path(torch_neuron):

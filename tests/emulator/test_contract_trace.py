@@ -2,13 +2,18 @@
 
 import subprocess
 import warnings
+from types import SimpleNamespace
 
 import pytest
 
 torch = pytest.importorskip("torch")
 
-from contract import contract  # noqa: E402
+from contract import contract, unknown  # noqa: E402
 from models import Dense, TinyBert, largest_difference, neuron_calls, reload, tiny_inputs, unsupported  # noqa: E402
+
+from neuronbert import emulator  # noqa: E402
+from neuronbert.backends.neuron.tracing import report_of  # noqa: E402
+from neuronbert.emulator import tools  # noqa: E402
 
 
 def trace(model=None, inputs=None, **options):
@@ -205,18 +210,34 @@ def test_loading_without_torch_neuron_is_torchs_own_error(torch_neuron, child, t
     assert "This op may not exist or may not be currently supported in TorchScript." in errors
 
 
+def held_cores():
+    return [state.core for state in tools.core_states(emulator.settings()) if state.held]
+
+
 @contract("§1.2", "eager-load")
-def test_the_first_inference_loads_the_model(torch_neuron):
-    from neuronbert import emulator
-    from neuronbert.emulator import tools
-
-    def held():
-        return [state.core for state in tools.core_states(emulator.settings()) if state.held]
-
-    compiled = reload(trace())
-    assert held() == []
+def test_the_first_inference_loads_a_model_that_was_just_traced(torch_neuron):
+    """aws-neuron-sdk#364: tracing needs no device, the first call does."""
+    compiled = trace()
+    assert held_cores() == []
     compiled(*tiny_inputs())
-    assert held() == [0, 1, 2, 3]
+    assert held_cores() == [0, 1, 2, 3]
+
+
+@contract("§1.2", "lazy-load")
+def test_torch_jit_load_loads_a_model_that_was_saved(torch_neuron):
+    """aws-neuron-sdk#718, #625 and #325, kserve#2714: torch.jit.load itself needs the device."""
+    compiled = trace()
+    assert held_cores() == []
+    reload(compiled)
+    assert held_cores() == [0, 1, 2, 3]
+
+
+def test_torch_has_its_own_load_back_afterwards(start_emulator):
+    own = torch.jit.load
+    start_emulator()
+    assert torch.jit.load is not own
+    emulator.stop()
+    assert torch.jit.load is own
 
 
 def test_importing_again_does_not_register_twice(start_emulator):
@@ -308,6 +329,15 @@ def test_a_compiler_killed_for_memory_returns_minus_nine(start_emulator, neuron_
     assert "Compile command returned: -9" in neuron_log.messages
 
 
+@contract("§1.3", "kill-unexplained")
+def test_newer_releases_say_what_killed_the_compiler(start_emulator, neuron_log):
+    """aws-neuron-sdk#431 announces it; #618 has the line for SIG_ABORT."""
+    start_emulator(faults="compile-killed")
+    with pytest.raises(RuntimeError):
+        trace()
+    assert "The neuron-cc (neuron compiler) process was killed (SIG_KILL)." in neuron_log.text
+
+
 # ---------------------------------------------------------------------------- §1.4 dynamic batching
 
 
@@ -374,6 +404,46 @@ def test_the_log_names_the_operators_that_are_not_compiled(torch_neuron, neuron_
                         "aten::embedding, (For more information see") for line in neuron_log.messages)  # fmt: skip
 
 
+@contract("§1.6", "other-address")
+def test_the_log_names_the_page_that_1_13_names(torch_neuron, neuron_log):
+    """gonsoomoon-ml/lab compile.out."""
+    trace()
+    assert (
+        "(For more information see https://awsdocs-neuron.readthedocs-hosted.com/en/latest/release-notes/compiler/"
+        "neuron-cc/neuron-cc-ops/neuron-cc-ops-pytorch.html)" in neuron_log.text
+    )
+
+
+@contract("§1.6", "always-two-decimals")
+def test_percentages_are_rounded_as_python_rounds(torch_neuron, neuron_log):
+    """100.0 % and 97.46 % in gonsoomoon-ml/lab compile.out, 5.66 % in aws-neuron-sdk#371."""
+    trace(Dense(), dense_input())
+    (line,) = [line for line in neuron_log.messages if "(post-compilation)" in line]
+    assert line.endswith("percent compiled = 100.0%")
+
+
+class Noisy(torch.nn.Module):
+    """Another output at each call, as a model with torch.randn has."""
+
+    def forward(self, state):
+        return torch.relu(state) @ torch.rand(8, 2)
+
+
+@contract("§1.6", "trace-unchecked")
+def test_torch_checks_the_trace(torch_neuron):
+    """gonsoomoon-ml/lab compile.out, neuron-cc 1.24: its first warnings are those of torch's _check_trace."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        trace(Noisy(), dense_input())
+    assert any(str(warning.message).startswith("Trace had nondeterministic nodes") for warning in caught)
+
+
+def test_torch_can_be_told_not_to_check(torch_neuron):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", torch.jit.TracerWarning)
+        assert neuron_calls(trace(Noisy(), dense_input(), check_trace=False))
+
+
 @contract("§1.6", "all-supported-unsaid")
 def test_the_log_says_when_all_operators_are_supported(torch_neuron, neuron_log):
     trace(Dense(), dense_input())
@@ -389,7 +459,7 @@ def test_the_log_counts_compiled_operators(torch_neuron, neuron_log):
     (line,) = [line for line in neuron_log.messages if "(post-compilation)" in line]
     before, compiled = (int(part.split(" = ")[1]) for part in line.split(", ")[:2])
     assert 0 < compiled < before
-    assert line.endswith(f"percent compiled = {100 * compiled / before:.2f}%")
+    assert line.endswith(f"percent compiled = {round(100 * compiled / before, 2)}%")
     assert "The neuron partitioner created 1 sub-graphs" in neuron_log.messages
     assert (
         "Neuron successfully compiled 1 sub-graphs, Total fused subgraphs = 1, "
@@ -409,8 +479,26 @@ def test_the_log_shows_the_command_line(torch_neuron, neuron_log):
     trace(compiler_args=["--fast-math", "none"])
     (line,) = [line for line in neuron_log.messages if line.startswith("Compiling with command line: '")]
     for part in ("neuron-cc compile ", "graph_def.pb --framework TENSORFLOW --pipeline compile SaveTemps --output ",
-                 "graph_def.neff --io-config ", " --verbose 35 --fast-math none'"):  # fmt: skip
+                 "graph_def.neff --io-config {", " --verbose 35'"):  # fmt: skip
         assert part in line
+
+
+@contract("§1.6", "arguments-last")
+def test_the_arguments_of_the_caller_come_before_verbose(torch_neuron, neuron_log):
+    """aws-neuron-sdk#618: … --fast-math fp32-cast-matmult --neuroncore-pipeline-cores 4 --verbose 35."""
+    trace(compiler_args=["--fast-math", "fp32-cast-matmult", "--neuroncore-pipeline-cores", "4"])
+    (line,) = [line for line in neuron_log.messages if line.startswith("Compiling with command line: '")]
+    assert line.endswith("} --fast-math fp32-cast-matmult --neuroncore-pipeline-cores 4 --verbose 35'")
+
+
+@contract("§1.3", "command-unquoted")
+def test_a_failed_command_is_logged_as_a_shell_takes_it(start_emulator, neuron_log):
+    """aws-neuron-sdk#618 again: there --io-config is quoted."""
+    start_emulator(faults="compile-failure")
+    with pytest.raises(RuntimeError):
+        trace()
+    (line,) = [line for line in neuron_log.messages if line.startswith("neuron-cc failed with the following command")]
+    assert """ --io-config '{"inputs": {"0:0": [[2, 4, 8], "float32"]""" in line
 
 
 @contract("§1.6", "io-config-empty")
@@ -431,20 +519,53 @@ def test_the_subgraph_receives_the_summed_embeddings_and_the_extended_mask(torch
     assert {spec.dtype for spec in specs} == {torch.float32}
 
 
-@contract("§1.9", "int64-on-device")
-def test_no_64_bit_tensor_enters_the_device(torch_neuron):
-    class Whole(torch.nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.dense = Dense()
+class Cast(torch.nn.Module):
+    """Dense layers behind work on another type."""
 
-        def forward(self, numbers):
-            return self.dense(torch.relu(numbers).to(torch.float32))
+    def __init__(self):
+        super().__init__()
+        self.dense = Dense()
 
-    numbers = torch.ones(3, 8, dtype=torch.long)
-    compiled = torch.neuron.trace(Whole().eval(), numbers)
+    def forward(self, numbers):
+        return self.dense(torch.relu(numbers).to(torch.float32))
+
+
+@contract("§1.9", "float64-on-device")
+def test_no_64_bit_float_enters_the_device(torch_neuron):
+    compiled = torch.neuron.trace(Cast().eval(), torch.ones(3, 8, dtype=torch.double))
     kinds = [node.kind() for node in compiled.inlined_graph.nodes()]
     assert "aten::relu" in kinds and "aten::to" in kinds
+
+
+@contract("§1.6", "int64-kept-off")
+def test_a_64_bit_whole_number_can_be_an_input_of_a_subgraph(torch_neuron, neuron_log):
+    """aws-neuron-sdk#269 and #410 ("3:0": [[512], "int64"]), gonsoomoon-ml/lab compile.out ("1:0": [[1], "int64"])."""
+    model, numbers = Cast(), torch.ones(3, 8, dtype=torch.long)
+    compiled = trace(model, numbers)
+    (line,) = [line for line in neuron_log.messages if line.startswith("Compiling with command line: '")]
+    assert '"0:0": [[3, 8], "int64"]' in line
+    assert (compiled(numbers) - model(numbers)).abs().max() < 0.05
+
+
+# A class that torch brings along, in the place of __torch__.torch.classes.neuron.Model.
+GRAPH_WITH_A_CLASS = """
+graph(%input : Tensor, %model : __torch__.torch.classes.quantized.LinearPackedParamsBase):
+  %inputs : Tensor[] = prim::ListConstruct(%input)
+  %output : Tensor = neuron::forward_v2_1(%inputs, %model)
+  return (%output)
+"""
+
+
+@unknown("model-argument")
+def test_the_model_argument_of_a_subgraph(torch_neuron, expected, shown):
+    """netron#930: it is a __torch__.torch.classes.neuron.Model; what the backend counts does not depend on it."""
+    traced = SimpleNamespace(inlined_graph=torch._C.parse_ir(GRAPH_WITH_A_CLASS))
+    if shown("model-argument") == "tensor":
+        traced = trace(Dense(), dense_input())
+    (call,) = neuron_calls(traced)
+    kinds = {"tensor": "Tensor", "class": "__torch__.torch.classes.quantized.LinearPackedParamsBase"}
+    assert [str(value.type()) for value in call.inputs()] == ["List[Tensor]", kinds[expected]]
+    assert report_of(traced, "").subgraphs == 1 and report_of(traced, "").fallback() == []
 
 
 # ---------------------------------------------------------------------------- §1.7 questions

@@ -240,8 +240,8 @@ class NeuronSession:
         self._groups = groups
         self._inputs: List[str] = list(variant["recipe"]["inputs"])
         self._modules: List[TorchModel] = []
-        # Loading is lazy: the first inference puts a module on the least used cores. Run one after another, the modules
-        # fill the groups in order.
+        # torch.jit.load puts a module onto the least used cores (aws-neuron-sdk issue 718; older releases do so at the
+        # first inference, issue 369). Loaded and run one after another, the modules fill the groups in order.
         for copy in range(groups.count):
             self._modules.append(torch.jit.load(str(path)))
             self._call(copy, self._example())

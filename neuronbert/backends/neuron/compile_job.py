@@ -6,8 +6,6 @@ traces the model (tracing.py beside this file).
 
 import contextlib
 import hashlib
-import importlib
-import importlib.util
 import json
 import logging
 import os
@@ -28,12 +26,11 @@ from neuronbert.backends.base import ExportSource, Recipe
 from neuronbert.backends.child import start_child
 from neuronbert.backends.neuron.failures import explained, known_failure
 from neuronbert.backends.neuron.known_failures import COMPILER_FAILURES, IMPORT_FAILURES
-from neuronbert.backends.neuron.tracing import CompileReport, report_of, trace
+from neuronbert.backends.neuron.tracing import CompileReport, import_tensorflow, report_of, trace
 from neuronbert.backends.tracing import example_inputs
 from neuronbert.checkpoint.families import family_of, head_at, size_of
 from neuronbert.errors import BackendFailed, in_words, quoted
 from neuronbert.hardware.libraries import optional_imports
-from neuronbert.hardware.machine import library_version
 from neuronbert.hardware.own_places import locked, own_folder
 from neuronbert.hardware.untrusted import sha256_of
 
@@ -255,7 +252,7 @@ def main(arguments: Sequence[str]) -> int:
 
 @optional_imports()
 def _compile_job(job: Path) -> None:
-    _import_tensorflow_first()
+    import_tensorflow()
     from neuronbert.checkpoint.reference_model import build_reference_model
 
     load_backend("neuron")  # from here on the emulator, if it was asked for, stands in for torch_neuron
@@ -277,15 +274,6 @@ def _compile_job(job: Path) -> None:
     report = report_of(traced, _tail(job / LOG, LOG_CHARACTERS))
     torch.jit.save(traced, str(job / MODEL))
     (job / REPORT).write_text(json.dumps(list(report)), encoding="utf-8")
-
-
-def _import_tensorflow_first() -> None:
-    """Import TensorFlow, for neuron-cc, before torch: after it their copies of protobuf clash.
-
-    AWS's BERT tutorials begin so, and call it a workaround. The emulator needs none.
-    """
-    if library_version("torch-neuron") and importlib.util.find_spec("tensorflow"):
-        importlib.import_module("tensorflow")
 
 
 def compiler_reasons(log: str, most: int = 20) -> List[str]:

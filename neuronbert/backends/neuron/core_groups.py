@@ -22,27 +22,33 @@ def core_variables(environ: Mapping[str, str]) -> Dict[str, str]:
 def cores_given(variables: Mapping[str, str]) -> Optional[int]:
     """The number of cores that ``variables`` give a process; None where they do not say.
 
-    A list of visible cores overrides a number, which overrides group sizes. UsageError names a wrong variable.
+    A list of visible cores overrides a number, which overrides group sizes: AWS's TensorFlow plugin (placer.cc) lets
+    the number stand where both are set. A number may be a list of groups, as parallel-ncgs.rst has it.
+    UsageError names a wrong variable.
     """
     if variables.get(VISIBLE_CORES):
         visible = parse_visible_cores(variables[VISIBLE_CORES])
         if visible is None:
-            raise _unreadable(VISIBLE_CORES, variables, "0 or 0-3")
+            raise _unreadable(VISIBLE_CORES, variables, "0")
         return len(visible)
     if variables.get(NUM_CORES):
-        if not variables[NUM_CORES].strip().isdecimal():
-            raise _unreadable(NUM_CORES, variables, "4")
-        return int(variables[NUM_CORES]) or None
+        if variables[NUM_CORES].strip() == "0":
+            return None
+        return _sum_of_sizes(NUM_CORES, variables, "4")
     if variables.get(GROUP_SIZES):
-        sizes = parse_group_sizes(variables[GROUP_SIZES])
-        if sizes is None:
-            raise _unreadable(GROUP_SIZES, variables, "1,1,1,1 or 4")
-        return sum(sizes)
+        return _sum_of_sizes(GROUP_SIZES, variables, "1,1,1,1")
     return None
 
 
+def _sum_of_sizes(name: str, variables: Mapping[str, str], example: str) -> int:
+    sizes = parse_group_sizes(variables[name])
+    if sizes is None:
+        raise _unreadable(name, variables, example)
+    return sum(sizes)
+
+
 def _unreadable(name: str, variables: Mapping[str, str], example: str) -> UsageError:
-    return UsageError(f"{name}={variables[name]} means nothing", hint=f"export {name}={example.split(' or ')[0]}")
+    return UsageError(f"{name}={variables[name]} means nothing", hint=f"export {name}={example}")
 
 
 class CoreGroups:

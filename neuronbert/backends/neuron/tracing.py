@@ -4,6 +4,7 @@ The only module that imports torch_neuron, be it the real one or the emulator's.
 """
 
 import importlib
+import importlib.util
 import re
 from collections import Counter
 from pathlib import Path
@@ -14,6 +15,7 @@ from neuronbert.backends.neuron.failures import known_failure
 from neuronbert.backends.neuron.known_failures import IMPORT_FAILURES
 from neuronbert.checkpoint.families import Tensor, TorchModel
 from neuronbert.errors import BackendUnavailable, MissingLibrary
+from neuronbert.hardware.machine import library_version
 from neuronbert.hardware.neuron import neuron_install_command, neuron_install_hint
 
 # What must not run on the CPU: the work that the instance is paid for. Embeddings and the like do belong there.
@@ -40,6 +42,16 @@ def import_torch_neuron() -> Any:
     if not hasattr(module, "trace"):
         raise BackendUnavailable("torch_neuron is installed and has no trace function", hint=neuron_install_command())
     return module
+
+
+def import_tensorflow() -> None:
+    """TensorFlow, where it is installed: to be called before torch is imported in a process that compiles.
+
+    AWS's tutorials begin so, "to workaround a protobuf version conflict issue". neuron-cc[tensorflow] brings it; a
+    process that only answers needs none, and neither does the emulator.
+    """
+    if library_version("torch-neuron") and importlib.util.find_spec("tensorflow"):
+        importlib.import_module("tensorflow")
 
 
 class CompileReport(NamedTuple):
@@ -69,17 +81,19 @@ def trace(model: TorchModel, inputs: Tuple[Tensor, ...], recipe: Recipe, folder:
     ``fallback=False`` would refuse every BERT, whose aten::embedding never compiles: what fell back is read from
     the graph instead (``report_of``).
     """
-    return import_torch_neuron().trace(
-        model.eval(),
-        inputs,
-        compiler_args=list(recipe["compiler_args"]),
-        compiler_workdir=str(folder),
-        compiler_timeout=recipe.get("compiler_timeout_s"),
-    )
+    options: Dict[str, Any] = {"compiler_args": list(recipe["compiler_args"]), "compiler_workdir": str(folder)}
+    timeout_s = recipe.get("compiler_timeout_s")
+    if timeout_s is not None:  # documented as an int; whether None means no limit is not said
+        options["compiler_timeout"] = int(timeout_s)
+    return import_torch_neuron().trace(model.eval(), inputs, **options)
 
 
 def report_of(traced: TorchModel, log: str) -> CompileReport:
-    """The report of a traced module, from its graph and the log of its compilation."""
+    """The report of a traced module, from its graph and the log of its compilation.
+
+    Only the kinds of the graph's nodes are looked at: the model argument of a neuron::forward node is of a class that
+    torch_neuron brings along (netron issue 930).
+    """
     kinds = Counter(node.kind() for node in _nodes(traced.inlined_graph))
     percent = re.findall(r"\(post-compilation\).*percent compiled = ([0-9.]+)%", log)
     return CompileReport(

@@ -127,9 +127,6 @@ def check_neuron_variables(facts: Facts) -> Check:
     visible, number, groups = (variables.get(name) for name in names)
     if not variables:
         return Check("neuron env", OK, "none set: a process takes every core, `neuronbert env` gives it its share")
-    if number and groups:
-        what = f"{listed}: the runtime does not allow these together"
-        return Check("neuron env", FAIL, what, "unset NEURONCORE_GROUP_SIZES")
     seen = parse_visible_cores(visible) if visible else None
     if visible and seen is None:
         what = f"{listed}: NEURON_RT_VISIBLE_CORES is a core or an increasing range without gaps, such as 0 or 0-3"
@@ -142,6 +139,9 @@ def check_neuron_variables(facts: Facts) -> Check:
     if groups and sizes is None:
         what = f"{listed}: group sizes are whole numbers separated by commas"
         return Check("neuron env", FAIL, what, "export NEURONCORE_GROUP_SIZES=1,1,1,1")
+    if sizes and number:
+        what = f"{listed}: AWS's sources disagree on whether the runtime allows these together"
+        return Check("neuron env", WARN, what, "unset NEURONCORE_GROUP_SIZES")
     if sizes and seen and sum(sizes) > len(seen):
         what = f"{listed}: the groups want {sum(sizes)} cores and {len(seen)} are visible"
         return Check("neuron env", FAIL, what, "unset NEURONCORE_GROUP_SIZES")

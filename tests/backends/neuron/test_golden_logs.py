@@ -206,8 +206,8 @@ def test_tensorflow_is_imported_before_torch_where_neuron_cc_is(tmp_path, real):
     """AWS's BERT tutorials: ``import tensorflow  # to workaround a protobuf version conflict issue``."""
     (tmp_path / "tensorflow.py").write_text("import sys; print('torch' in sys.modules)")
     code = (
-        "import sys; sys.path.insert(0, sys.argv[1]); from neuronbert.backends.neuron import compile_job as job; "
-        f"job.library_version = lambda name: '1.13.1' if {real} else None; job._import_tensorflow_first()"
+        "import sys; sys.path.insert(0, sys.argv[1]); from neuronbert.backends.neuron import compile_job, tracing; "
+        f"tracing.library_version = lambda name: '1.13.1' if {real} else None; compile_job.import_tensorflow()"
     )
     command = [sys.executable, "-c", code, str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
