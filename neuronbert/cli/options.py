@@ -132,7 +132,11 @@ neuron_options = together(
         help="neuron: bf16, fp16 or mixed.  [default: fp16 for matmul, the most accurate; bf16 otherwise]",
     ),
     click.option(
-        "--compiler-timeout", type=click.IntRange(min=1), help="neuron: seconds for neuron-cc.  [default: no limit]"
+        "--compiler-timeout",
+        type=click.IntRange(min=0),
+        default=10_800,
+        show_default=True,
+        help="neuron: seconds for neuron-cc, 0 for no limit; 40 minutes have been seen, and hanging for ever.",
     ),
 )
 

@@ -24,6 +24,7 @@ from neuronbert.backends.neuron.target import (
     AUTO_CAST_TYPES,
     DEFAULT_AUTO_CAST,
     DEFAULT_BATCH_SIZE,
+    DEFAULT_COMPILER_TIMEOUT_S,
     DEFAULT_INSTANCE_TYPE,
     DEFAULT_SEQUENCE_LENGTH,
     NeuronTarget,
@@ -66,7 +67,7 @@ def compile_checkpoint(
     neuroncore_pipeline_cores: Union[int, str] = AUTO,
     auto_cast: str = DEFAULT_AUTO_CAST,
     auto_cast_type: Optional[str] = None,
-    compiler_timeout: Optional[int] = None,
+    compiler_timeout: Optional[int] = DEFAULT_COMPILER_TIMEOUT_S,
     threads: Optional[int] = None,
     progress: Progress = lambda line: None,
     on_step: Steps = lambda what, done, total: None,
@@ -81,11 +82,11 @@ def compile_checkpoint(
     raises GateRefused. ``calibration_data`` (the same format) feeds int8 quantisation. ``threads`` are CPU threads, by
     default machine.compute_threads.
 
-    From ``batch_size`` to ``compiler_timeout`` (seconds) the options are those of ``backend="neuron"``, whose compiled
-    models take one shape each: every batch size with every sequence length (tokens) is a bucket, for the layout that
-    ``mode`` and ``neuroncore_pipeline_cores`` give ``instance_type``. ``auto_cast`` and ``auto_cast_type`` say what
-    becomes 16 bits; the default is the most accurate there is (backends/neuron/target.py). The other backends take any
-    shape.
+    From ``batch_size`` to ``compiler_timeout`` (seconds, 0 or None for no limit) the options are those of
+    ``backend="neuron"``, whose compiled models take one shape each: every batch size with every sequence length
+    (tokens) is a bucket, for the layout that ``mode`` and ``neuroncore_pipeline_cores`` give ``instance_type``.
+    ``auto_cast`` and ``auto_cast_type`` say what becomes 16 bits; the default is the most accurate there is
+    (backends/neuron/target.py). The other backends take any shape.
 
     ``progress`` gets a line for each stage, ``on_step`` within one what is counted, how much is done, and of how much.
     Nothing is left at ``output`` after an error.

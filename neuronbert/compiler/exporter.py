@@ -6,6 +6,7 @@ from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import ContextManager, Iterator, List
 
+from neuronbert import emulator
 from neuronbert.backends import load_backend
 from neuronbert.backends.base import ExportResult, Recipe, Session
 from neuronbert.backends.buckets import BucketedSession
@@ -18,6 +19,7 @@ from neuronbert.compiler.candidates import Candidate, Trial, VariantEntry
 from neuronbert.compiler.source import CompileSource, Progress
 from neuronbert.engine.loading import load_variants
 from neuronbert.errors import BackendFailed, BackendUnavailable
+from neuronbert.hardware.machine import memory_bytes
 
 
 class Exporter:
@@ -135,7 +137,8 @@ class Exporter:
         return session
 
     def _export_each_bucket(self, trial: Trial, recipe: Recipe, target: NeuronTarget, plan: NeuronPlan) -> None:
-        for line in plan.sentences():
+        # The emulator's compiler takes little memory.
+        for line in plan.sentences(0 if emulator.state() else memory_bytes()):
             self._progress(line)
         for number, bucket in enumerate(plan.buckets):
             self._source.on_step("shapes compiled", number, len(plan.buckets))

@@ -13,12 +13,22 @@ from neuronbert.hardware.machine import read_text
 
 NEURON_TOOLS = "/opt/aws/neuron/bin"
 NEURON_INDEX = "--extra-index-url https://pip.repos.neuron.amazonaws.com"
-NEURON_INSTALL = f'python -m pip install "torch-neuron==1.13.1.*" "neuron-cc[tensorflow]" "protobuf" {NEURON_INDEX}'
+# What neuron-cc 1.24 needs around it, as AWS locked it (aws-samples/sample-YOLOv8-neuron, neuron_env.yml): TensorFlow
+# is 1.15.5, which uses np.object (gone in numpy 1.24) and generated code that protobuf 4 refuses.
+NEURON_INSTALL = (
+    'python -m pip install "torch-neuron==1.13.1.*" "neuron-cc[tensorflow]" "protobuf==3.20.1" "numpy<=1.22.2" '
+    + NEURON_INDEX
+)
 # The newest that the index has wheels of torch-neuron 1.13.1 for; the oldest that neuronbert runs on is 3.8.
 NEWEST_NEURON_PYTHON = (3, 10)
 # The index's first real releases that serve torch 1.13; torch-neuron and neuron-cc 1.0 elsewhere are placeholders.
 FIRST_REAL_NEURON = ">=1.13"
 DRIVER_INSTALL = "sudo apt-get install -y aws-neuronx-dkms=2.24.*"
+# The package of driver 2.5 and older; runtimes since SDK 2.5.0 fail with 2.4 and older (AWS's nrt-troubleshoot page).
+OLD_DRIVER_REMOVAL = "sudo apt-get remove -y aws-neuron-dkms"
+# The smallest that AWS recommends for compiling is a c5.4xlarge, 32 GiB, of which Linux shows some 31. Where a BERT's
+# compile was killed, its advice was an inf1.6xlarge, 48 GiB (aws-neuron-sdk#439), on which its tutorials compile.
+COMPILE_MEMORY_BYTES = 30 << 30
 # vendor, devices: Inferentia 1 in the PCI table of AWS's driver (aws-neuron-driver, neuron_device.h).
 INF1_PCI_VENDOR = "0x1d0f"
 INF1_PCI_DEVICES = ("0x7064", "0x7065", "0x7066", "0x7067")
@@ -26,13 +36,17 @@ INF1_PCI_DEVICES = ("0x7064", "0x7065", "0x7066", "0x7067")
 _LONGEST_RANGE = 1024
 
 
+def neuron_install_command(python: Tuple[int, ...] = sys.version_info[:2]) -> str:
+    """How to install torch-neuron and neuron-cc; which Python that takes, where ``python`` has no wheels."""
+    if python[:2] <= NEWEST_NEURON_PYTHON:
+        return NEURON_INSTALL
+    here, newest = (".".join(map(str, version)) for version in (python[:2], NEWEST_NEURON_PYTHON))
+    return f"with Python 3.8 to {newest} (torch-neuron has no wheels for {here}): {NEURON_INSTALL}"
+
+
 def neuron_install_hint(python: Tuple[int, ...] = sys.version_info[:2]) -> str:
     """What to do where torch-neuron is missing: how to install it, in which Python, and what stands in for it."""
-    emulator = "or, for the emulator: export NEURONBERT_EMULATE=inf1.xlarge"
-    if python <= NEWEST_NEURON_PYTHON:
-        return f"{NEURON_INSTALL}; {emulator}"
-    here, newest = (".".join(map(str, version)) for version in (python, NEWEST_NEURON_PYTHON))
-    return f"with Python 3.8 to {newest} (torch-neuron has no wheels for {here}): {NEURON_INSTALL}; {emulator}"
+    return f"{neuron_install_command(python)}; or, for the emulator: export NEURONBERT_EMULATE=inf1.xlarge"
 
 
 def device_files() -> Tuple[str, ...]:

@@ -141,7 +141,7 @@ FUNCTIONS = {
 }
 # What only one of the two has: how the command line reads and prints, and what has no meaning beside it.
 ONLY_PYTHON = {"progress", "on_step", "on_point", "facts", "model", "task", "on_skip", "screen"}
-ONLY_COMMAND_LINE = {"as_json", "input_", "question", "context", "once"}
+ONLY_COMMAND_LINE = {"as_json", "input_", "question", "context", "once", "log"}
 WITHOUT_MEANING = {"evaluate": {"top_k", "details"}}
 # What a function hands on by name, or leaves to another.
 HANDED_ON = {
@@ -286,6 +286,26 @@ def test_doctor_says_what_this_machine_can_run(capsys):
     code, out, _ = invoke(capsys, "doctor", "--json")
     assert code == 0
     assert {"name", "found"} <= set(json.loads(out)["checks"][0])
+
+
+def test_doctor_explains_a_log(capsys, monkeypatch, tmp_path):
+    """aws-neuron-sdk#439: the cause stands first, and what follows from it below."""
+    log = tmp_path / "log"
+    log.write_text(
+        "WARNING:Neuron:torch.neuron.trace failed on _NeuronGraph$698; falling back to native python function call\n"
+        "INFO:Neuron:Compile command returned: -9\nINFO:Neuron:Compile command returned: -9\n" + "x" * 300 + "\n"
+    )
+    code, out, _ = invoke(capsys, "doctor", "--log", log)
+    assert code == 0
+    assert out.splitlines()[0] == "neuron-cc was killed, most likely for memory"
+    assert out.splitlines()[1] == "    INFO:Neuron:Compile command returned: -9"
+    assert out.splitlines()[2].startswith("  try: compile on a machine with 32 GiB")
+    assert out.count("try:") == 2
+    code, out, _ = invoke(capsys, "doctor", "--log", log, "--json")
+    assert [one["name"] for one in json.loads(out)["diagnoses"]] == ["compiler-killed", "partly-compiled"]
+    log.write_text("all is well\n")
+    assert invoke(capsys, "doctor", "--log", log)[:2] == (0, "nothing in this log is a known failure\n")
+    assert invoke(capsys, "doctor", "--log", tmp_path / "none")[0] == 2
 
 
 # What is refused: one line with the value, a try: line, nothing written.

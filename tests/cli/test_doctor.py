@@ -59,10 +59,14 @@ INF1 = replace(
     python=(3, 10, 4),
     libraries={
         **HEALTHY.libraries,
+        "numpy": "1.22.2",
         "torch": "1.13.1",
         "torch-neuron": "1.13.1.2.11.13.0",
         "neuron-cc": "1.24.0.0",
+        "tensorflow": "1.15.5.post1",
+        "protobuf": "3.20.1",
     },
+    memory_bytes=48 * GIB,
     neuron_devices=("/dev/neuron0",),
     inferentia_chips=1,
     driver_version="2.24.13.0",
@@ -78,6 +82,10 @@ def libraries(*without, **versions):
 
 def inf1_without(*without):
     return {"libraries": {name: version for name, version in INF1.libraries.items() if name not in without}}
+
+
+def inf1_with(**versions):
+    return {"libraries": {**INF1.libraries, **versions}}
 
 
 def env(**variables):
@@ -210,7 +218,16 @@ CASES = [
         "not installed, though this machine has Inferentia",
         "torch-neuron==1.13.1.*",
     ),
+    (
+        "torch-neuron",
+        {"inferentia_chips": 1},
+        WARN,
+        "not installed, though this machine has Inferentia",
+        "with Python 3.8 to 3.10 (torch-neuron has no wheels for 3.12): python -m pip install",
+    ),
     ("torch-neuron", {}, OK, "not installed (only inf1", None),
+    ("neuron-cc", {}, OK, "not installed", None),
+    ("neuron-cc", {**libraries(neuron_cc="1.24.0.0"), "emulated": "inf1.xlarge"}, OK, "emulated", None),
     (
         "torch-neuron",
         libraries(torch_neuron="1.13.1.2.11.13.0"),
@@ -305,7 +322,27 @@ INF1_CASES = [
         "driver 2.25.1.0 does not drive Inferentia 1",
         "aws-neuronx-dkms=2.24.*",
     ),
+    (
+        "inferentia",
+        {"driver_version": "2.3.26.0"},
+        FAIL,
+        "driver 2.3.26.0 is of the old package aws-neuron-dkms",
+        "apt-get remove -y aws-neuron-dkms; sudo apt-get install -y aws-neuronx-dkms=2.24.*",
+    ),
     ("inferentia", {"driver_version": None}, OK, "1 device, driver version unknown", None),
+    ("neuron-cc", {}, OK, "tensorflow 1.15.5.post1, protobuf 3.20.1, numpy 1.22.2", None),
+    ("neuron-cc", inf1_with(numpy="1.24.4"), FAIL, "numpy 1.24.4 (<1.24 is needed)", '"numpy<=1.22.2"'),
+    ("neuron-cc", inf1_with(protobuf="4.21.0"), FAIL, "protobuf 4.21.0 (<4 is needed)", '"protobuf==3.20.1"'),
+    ("neuron-cc", inf1_with(tensorflow="2.8.0"), FAIL, "tensorflow 2.8.0 (>=1.15,<1.16 is needed)", "neuron-cc[tens"),
+    (
+        "neuron-cc",
+        inf1_without("tensorflow", "protobuf"),
+        FAIL,
+        "tensorflow is not installed (>=1.15,<1.16 is needed), protobuf is not installed",
+        "neuron-cc[tensorflow]",
+    ),
+    ("neuron-cc", {"memory_bytes": 8 * GIB}, WARN, "8.0 GiB of memory are few to compile with", "32 GiB or more"),
+    ("neuron-cc", {"memory_bytes": 0}, OK, "tensorflow 1.15.5.post1", None),
     (
         "inferentia",
         {"unreachable_devices": ("/dev/neuron0",)},

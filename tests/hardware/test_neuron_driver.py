@@ -9,6 +9,7 @@ from neuronbert.hardware.neuron import (
     CoreHolder,
     core_holders,
     count_inferentia_chips,
+    neuron_install_command,
     neuron_install_hint,
     parse_visible_cores,
     run_neuron_ls,
@@ -68,6 +69,9 @@ def test_neuron_ls_is_run_where_there_is_one_and_says_what_it_says(tmp_path: Pat
 
 def test_how_to_install_it_depends_on_the_python():
     assert neuron_install_hint((3, 10)).startswith('python -m pip install "torch-neuron==1.13.1.*"')
+    # The versions that AWS locked together: aws-samples/sample-YOLOv8-neuron, neuron_env.yml.
+    assert '"protobuf==3.20.1" "numpy<=1.22.2"' in neuron_install_command((3, 8))
+    assert neuron_install_command((3, 10, 12)) == neuron_install_command((3, 8, 0))
     hint = neuron_install_hint((3, 11))
     assert hint.startswith("with Python 3.8 to 3.10 (torch-neuron has no wheels for 3.11): python -m pip install")
     assert hint.endswith("export NEURONBERT_EMULATE=inf1.xlarge")

@@ -18,7 +18,8 @@ import numpy as np
 
 from neuronbert.backends.base import Batch, Bucket, ExportResult, ExportSource, Recipe, ThroughputPlan, Variant
 from neuronbert.backends.neuron.core_groups import CoreGroups, core_variables, cores_given
-from neuronbert.backends.neuron.failures import RUNTIME_FAILURES, NumericalError, explained
+from neuronbert.backends.neuron.failures import NumericalError, explained, known_failure, without_interpreter
+from neuronbert.backends.neuron.known_failures import RUNTIME_FAILURES
 from neuronbert.backends.neuron.target import recorded_layout
 from neuronbert.backends.neuron.tracing import import_torch_neuron
 from neuronbert.backends.outputs import Output, Outputs, all_finite, equal, named
@@ -160,10 +161,25 @@ def _load(
     # Set for this load only: a child of this process must not ask for these cores too.
     requested = {} if variables else {NUM_CORES: str(cores)}
     with _explained(f"cannot load {variant['name']} from {folder}"), environment_set(requested):
-        session = NeuronSession(folder / FILE_NAME, variant, outputs, groups)
+        session = _tried_again(lambda: NeuronSession(folder / FILE_NAME, variant, outputs, groups))
     _process = _Process(module, variables, cores)
     session.check_inputs_matter()
     return session
+
+
+def _tried_again(load: Callable[[], "NeuronSession"]) -> "NeuronSession":
+    """What ``load`` gives, at a second try where the first failure is one that comes and goes (known_failures.py)."""
+    try:
+        return load()
+    except RuntimeError as error:
+        failure = known_failure(str(error), RUNTIME_FAILURES)
+        if failure is None or not failure.comes_and_goes:
+            raise
+    # Out of the handler, which keeps what the first try has put on the device.
+    try:
+        return load()
+    except RuntimeError as error:
+        raise RuntimeError(f"{without_interpreter(str(error))}\n(so at both of two tries)") from error
 
 
 def _cores(module: Any, variant: Variant, variables: Dict[str, str], wanted_groups: int) -> int:

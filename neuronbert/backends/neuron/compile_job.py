@@ -9,6 +9,7 @@ import hashlib
 import json
 import logging
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -16,14 +17,15 @@ import sys
 import tempfile
 import traceback
 from pathlib import Path
-from typing import List, Mapping, NamedTuple, Optional, Sequence
+from typing import Dict, List, Mapping, NamedTuple, Optional, Sequence
 
 import numpy as np
 
 from neuronbert.backends import load_backend
 from neuronbert.backends.base import ExportSource, Recipe
 from neuronbert.backends.child import start_child
-from neuronbert.backends.neuron.failures import COMPILER_FAILURES, explained
+from neuronbert.backends.neuron.failures import explained, known_failure
+from neuronbert.backends.neuron.known_failures import COMPILER_FAILURES, IMPORT_FAILURES
 from neuronbert.backends.neuron.tracing import CompileReport, import_tensorflow, report_of, trace
 from neuronbert.backends.tracing import example_inputs
 from neuronbert.checkpoint.families import family_of, head_at, size_of
@@ -38,6 +40,10 @@ CACHE_VERSION = 1
 # Tracing, reading and writing around the compiler's own time.
 AROUND_THE_COMPILER_S = 600
 MODEL, LOG, REPORT = "model.neuron", "compile.log", "report.json"
+# A compile imports TensorFlow too, for neuron-cc.
+FAILURES = IMPORT_FAILURES + COMPILER_FAILURES
+# What of a log is read for reasons, of its end: neuron-cc 1.24 has written 5,928 lines about one model that it refused.
+LOG_CHARACTERS = 1_000_000
 
 
 Weights = Mapping[str, np.ndarray]  # the model's parameters by transformers' names, float32
@@ -68,28 +74,31 @@ def compile_bucket(source: ExportSource, recipe: Recipe, versions: Mapping[str, 
             write_job(job, source, weights, recipe)
             failure = run_job(job, recipe.get("compiler_timeout_s"))
             report = read_report(job)
-            if report is not None and failure is None:
-                failure = "\n".join(report.fallback())
-            if failure:
+            left = [] if report is None or failure is not None else report.fallback()
+            if failure is not None or left:
                 log = cache / "failed" / f"{key[:12]}.log"
                 log.parent.mkdir(exist_ok=True)
                 shutil.copyfile(job / LOG, log)
-                raise refusal(failure, report is not None, recipe, log)
+                raise refusal(failure, recipe, log) if failure is not None else fell_back(left, recipe, log)
             return store(job, cache / key)
 
 
-def refusal(failure: str, compiled: bool, recipe: Recipe, log: Path) -> Exception:
-    """The error for a failed job; ``compiled`` when the compiler ended well and left work on the CPU."""
-    shape = f"batch {recipe['batch_size']} × {recipe['sequence_length']} tokens, {' '.join(recipe['compiler_args'])}"
-    if compiled:
-        return BackendFailed(
-            f"the model for {shape} fell back to the CPU: {failure}",
-            hint=f"the compiler's reason is in {quoted(log)}; "
-            "other --auto-cast, --batch-size or --sequence-length may compile",
-        )
-    return explained(
-        failure, COMPILER_FAILURES, f"cannot compile for {shape}; the log is {log}", otherwise=f"less {quoted(log)}"
-    )
+def refusal(failure: str, recipe: Recipe, log: Path) -> Exception:
+    """The error for a job that failed, in whose words is ``failure``."""
+    doing = f"cannot compile for {_words(recipe)}; the log is {log}"
+    return explained(failure, FAILURES, doing, otherwise=f"less {quoted(log)}")
+
+
+def fell_back(left: Sequence[str], recipe: Recipe, log: Path) -> Exception:
+    """The error for a job that ended well and left work on the CPU: torch-neuron goes on where neuron-cc fails."""
+    doing = f"the model for {_words(recipe)} fell back to the CPU: {'; '.join(left)}; the log is {log}"
+    reasons = "\n".join(compiler_reasons(_tail(log, LOG_CHARACTERS)))
+    otherwise = f"less {quoted(log)}; another --auto-cast, --batch-size or --sequence-length may compile"
+    return explained(reasons, FAILURES, doing, otherwise=otherwise)
+
+
+def _words(recipe: Recipe) -> str:
+    return f"batch {recipe['batch_size']} × {recipe['sequence_length']} tokens, {' '.join(recipe['compiler_args'])}"
 
 
 # ---------------------------------------------------------------------------- the cache
@@ -231,9 +240,11 @@ def main(arguments: Sequence[str]) -> int:
         traceback.print_exc()
         sys.stderr.flush()
         message = in_words(error)
-        own_logs = [_last_lines(path) for path in _compiler_logs(job / "work")]
-        reasons = [*_compiler_reasons(_tail(job / LOG, 100_000)), *own_logs]
-        (job / "error.txt").write_text("\n".join([*reasons, message]), encoding="utf-8")
+        own_logs = _compiler_logs(job / "work")
+        logs = [_tail(path, LOG_CHARACTERS) for path in (job / LOG, *own_logs)]
+        ends = [_last_lines(path) for path in own_logs]
+        failure = "\n".join([*compiler_reasons("\n".join(logs)), *ends, message])
+        (job / "error.txt").write_text(failure, encoding="utf-8")
         return 1
     finally:
         _append_compiler_logs(job / "work")
@@ -260,15 +271,26 @@ def _compile_job(job: Path) -> None:
     with torch.no_grad():
         traced = trace(model, inputs, recipe, job / "work")
     sys.stderr.flush()
-    report = report_of(traced, _tail(job / LOG, 1_000_000))
+    report = report_of(traced, _tail(job / LOG, LOG_CHARACTERS))
     torch.jit.save(traced, str(job / MODEL))
     (job / REPORT).write_text(json.dumps(list(report)), encoding="utf-8")
 
 
-def _compiler_reasons(log: str) -> List[str]:
-    """Lines in which torch-neuron says why a subgraph fell back: they name the cause, which the exception does not."""
-    words = ("failed on", "may not be suitable", "check that neuron-cc is installed", "returned: -", "trace error")
-    return [line.strip() for line in log.splitlines() if any(word in line for word in words)][-10:]
+def compiler_reasons(log: str, most: int = 20) -> List[str]:
+    """The lines of a log in which torch-neuron and neuron-cc say what failed and why: the first of each kind.
+
+    The exception does not say it. A model has many subgraphs, whose lines differ in numbers and temporary names only.
+    """
+    reasons: Dict[str, str] = {}
+    for line in log.splitlines():
+        said = line.lstrip(". ").rstrip()  # neuron-cc prints a dot every 20 s
+        if any(mark in said for mark in _MARKS) or known_failure(said, FAILURES):
+            reasons.setdefault(re.sub(r"\d+|/tmp/\w+", "#", said), said)
+    return list(reasons.values())[:most]
+
+
+# Beside the texts of known failures: the lines with neuron-cc's own reason, and torch-neuron's after a subgraph failed.
+_MARKS = ("[neuron-cc]: Error message:", "[neuron-cc]: Error class:", "ERROR:Neuron:")
 
 
 def _compiler_logs(work: Path) -> List[Path]:

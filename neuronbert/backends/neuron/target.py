@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from typing import List, Mapping, NamedTuple, Optional, Sequence, Tuple, Union
 
 from neuronbert.backends.base import Bucket, Recipe, Variant
-from neuronbert.errors import LARGEST_COUNT, ArtifactError, UsageError, counted, positive, shown_value
+from neuronbert.errors import LARGEST_COUNT, ArtifactError, UsageError, as_whole, counted, positive, shown_value
 from neuronbert.hardware.cores import (
     DATA_PARALLEL,
+    GIB,
     MODES,
     PIPELINE,
     CoreLayout,
@@ -20,12 +21,16 @@ from neuronbert.hardware.cores import (
     layout_for,
     require_device_memory,
 )
+from neuronbert.hardware.neuron import COMPILE_MEMORY_BYTES
 
 DEFAULT_BATCH_SIZE = 1
 DEFAULT_SEQUENCE_LENGTH = 384
 DEFAULT_INSTANCE_TYPE = "inf1.xlarge"
 SHORTEST_SEQUENCE = 16  # a shorter window holds no question and context
 AUTO = "auto"
+# Three hours of neuron-cc. A compile that succeeded has been seen to take 40 minutes (distilbart, aws-neuron-sdk#364);
+# one that never will can go on for ever, its memory growing to 100 GB (aws-neuron-sdk#978, #352).
+DEFAULT_COMPILER_TIMEOUT_S = 10_800
 
 # A NeuronCore has no 32-bit matrix product (aws-neuron-sdk issue 765): what can be chosen is which operators are
 # cast, and to which 16 bits. The default is the most accurate that AWS names there: only matrix products, to fp16,
@@ -56,14 +61,15 @@ class NeuronPlan(NamedTuple):
     buckets: Tuple[Bucket, ...]
     refused_cores: Tuple[int, ...] = ()  # pipeline sizes that the compiler refused
 
-    def sentences(self) -> List[str]:
-        """What a person is told before anything is compiled."""
+    def sentences(self, host_memory_bytes: int = 0) -> List[str]:
+        """What a person is told before anything is compiled, of a small host too; 0 where that says nothing."""
         layout = self.layout
         how = "one model per core" if self.choice is None else self.choice.sentence()
         return [
             f"{layout.mode} on {layout.instance}: {how}; "
             f"{counted(layout.replicas, 'core group')}, {counted(layout.idle_cores, 'core')} idle",
             self.memory.sentence(),
+            *([_small_host(host_memory_bytes)] if 0 < host_memory_bytes < COMPILE_MEMORY_BYTES else []),
         ]
 
 
@@ -72,7 +78,7 @@ class NeuronTarget:
     """The checked options of a compilation for inf1. UsageError for contradictions and for what does not exist.
 
     ``pipeline_cores`` is None for ``auto``: the formula decides in pipeline mode, and 1 in data-parallel mode.
-    ``compiler_timeout_s`` ends neuron-cc; None sets no limit (40 minutes have been seen).
+    ``compiler_timeout_s`` ends neuron-cc; None sets no limit.
     """
 
     batch_sizes: Tuple[int, ...] = (DEFAULT_BATCH_SIZE,)
@@ -82,7 +88,7 @@ class NeuronTarget:
     pipeline_cores: Optional[int] = None
     auto_cast: str = DEFAULT_AUTO_CAST
     auto_cast_type: Optional[str] = None
-    compiler_timeout_s: Optional[int] = None
+    compiler_timeout_s: Optional[int] = DEFAULT_COMPILER_TIMEOUT_S
 
     def __post_init__(self) -> None:
         cores = instance_type(self.instance).cores
@@ -127,9 +133,9 @@ class NeuronTarget:
         neuroncore_pipeline_cores: Union[int, str] = AUTO,
         auto_cast: str = DEFAULT_AUTO_CAST,
         auto_cast_type: Optional[str] = None,
-        compiler_timeout_s: Optional[int] = None,
+        compiler_timeout_s: Optional[int] = DEFAULT_COMPILER_TIMEOUT_S,
     ) -> "NeuronTarget":
-        """From the options as a person gives them: numbers, lists of them, ``"128,384"``, ``"auto"``."""
+        """From the options as a person gives them: numbers, lists, ``"128,384"``, ``"auto"``, 0 for no time limit."""
         cores = None
         if neuroncore_pipeline_cores != AUTO:
             cores = numbers("--neuroncore-pipeline-cores", neuroncore_pipeline_cores)[0]
@@ -141,7 +147,7 @@ class NeuronTarget:
             cores,
             auto_cast,
             auto_cast_type,
-            positive("--compiler-timeout", compiler_timeout_s),
+            None if as_whole(compiler_timeout_s) == 0 else positive("--compiler-timeout", compiler_timeout_s),
         )
 
     @property
@@ -196,6 +202,13 @@ class NeuronTarget:
             "pipeline": plan.choice.sentence() if plan.choice else None,
             "refused_pipeline_cores": list(plan.refused_cores),
         }
+
+
+def _small_host(memory_bytes: int) -> str:
+    return (
+        f"warning: neuron-cc may be killed for want of memory, of which this machine has {memory_bytes / GIB:.1f} GiB\n"
+        "  try: compile on one with 32 GiB or more (c5.4xlarge), and copy the artifact to inf1"
+    )
 
 
 def one_step_smaller(cores: int) -> int:

@@ -11,9 +11,12 @@ from pathlib import Path
 from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Tuple
 
 from neuronbert.backends.base import Recipe
+from neuronbert.backends.neuron.failures import known_failure
+from neuronbert.backends.neuron.known_failures import IMPORT_FAILURES
 from neuronbert.checkpoint.families import Tensor, TorchModel
 from neuronbert.errors import BackendUnavailable, MissingLibrary
-from neuronbert.hardware.neuron import NEURON_INSTALL, neuron_install_hint
+from neuronbert.hardware.machine import library_version
+from neuronbert.hardware.neuron import neuron_install_command, neuron_install_hint
 
 # What must not run on the CPU: the work that the instance is paid for. Embeddings and the like do belong there.
 DEVICE_OPERATORS = frozenset(
@@ -28,11 +31,16 @@ def import_torch_neuron() -> Any:
         module = importlib.import_module("torch_neuron")
     except MissingLibrary:  # what the emulator needs
         raise
-    except ImportError as error:
-        # The placeholder on PyPI raises "WRONG PACKAGE": its text says more than "not installed" would.
-        raise BackendUnavailable(f"torch_neuron cannot be imported: {error}", hint=neuron_install_hint()) from error
+    except (ImportError, AttributeError, TypeError, OSError) as error:
+        # Its text says more than "not installed" would: the placeholder on PyPI raises "WRONG PACKAGE", others what a
+        # library of another release raises.
+        known = known_failure(str(error), IMPORT_FAILURES)
+        if known is None and not isinstance(error, ImportError):
+            raise
+        words, hint = (f": {known.meaning}", known.advice) if known else ("", neuron_install_hint())
+        raise BackendUnavailable(f"torch_neuron cannot be imported: {error}{words}", hint=hint) from error
     if not hasattr(module, "trace"):
-        raise BackendUnavailable("torch_neuron is installed and has no trace function", hint=NEURON_INSTALL)
+        raise BackendUnavailable("torch_neuron is installed and has no trace function", hint=neuron_install_command())
     return module
 
 
@@ -40,9 +48,9 @@ def import_tensorflow() -> None:
     """TensorFlow, where it is installed: to be called before torch is imported in a process that compiles.
 
     AWS's tutorials begin so, "to workaround a protobuf version conflict issue". neuron-cc[tensorflow] brings it; a
-    process that only answers needs none.
+    process that only answers needs none, and neither does the emulator.
     """
-    if importlib.util.find_spec("tensorflow") is not None:
+    if library_version("torch-neuron") and importlib.util.find_spec("tensorflow"):
         importlib.import_module("tensorflow")
 
 

@@ -23,6 +23,7 @@ CHECKS: Dict[str, CheckFunction] = {
     "disk": machine_checks.check_disk,
     "hub": machine_checks.check_hub,
     "torch-neuron": neuron_checks.check_torch_neuron,
+    "neuron-cc": neuron_checks.check_neuron_cc,
     "inferentia": neuron_checks.check_driver,
     "neuron cores": neuron_checks.check_cores,
     "neuron env": neuron_checks.check_neuron_variables,

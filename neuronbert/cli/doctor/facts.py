@@ -24,6 +24,10 @@ COMPILING = {
 }
 
 
+# What compiling for inf1 stands upon (neuron_checks.py has the versions).
+NEURON = ("torch-neuron", "neuron-cc", "tensorflow", "protobuf")
+
+
 def engines() -> Dict[str, str]:
     """The libraries that answer on a CPU, each an extra of the same name, and the versions that the backends need.
 
@@ -90,7 +94,7 @@ def gather() -> Facts:
     facts = Facts(
         python=sys.version_info[:3],
         architecture=platform.machine(),
-        libraries=machine.library_versions([*REQUIRED, *ENGINES, *COMPILING, "torch-neuron", "neuron-cc"]),
+        libraries=machine.library_versions([*REQUIRED, *ENGINES, *COMPILING, *NEURON]),
         environ=dict(os.environ),
         cpu_model=machine.cpu_model(),
         cpu_flags=machine.cpu_flags(),

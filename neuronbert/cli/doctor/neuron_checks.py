@@ -1,54 +1,75 @@
 """The checks of torch-neuron, the Neuron driver, the NeuronCores and their variables: facts in, one line out."""
 
 from neuronbert.cli.doctor.facts import Facts
-from neuronbert.cli.doctor.machine_checks import FAIL, OK, WARN, Check
+from neuronbert.cli.doctor.machine_checks import FAIL, GIB, OK, WARN, Check
 from neuronbert.errors import counted
 from neuronbert.hardware.cores import GROUP_SIZES, NUM_CORES, VISIBLE_CORES
 from neuronbert.hardware.neuron import (
+    COMPILE_MEMORY_BYTES,
     DRIVER_INSTALL,
     FIRST_REAL_NEURON,
-    NEURON_INSTALL,
     NEURON_TOOLS,
+    OLD_DRIVER_REMOVAL,
     core_holders,
+    neuron_install_command,
     parse_group_sizes,
     parse_visible_cores,
 )
 from neuronbert.hardware.requirements import version_meets
 
+# What neuron-cc 1.24 works with: near to what NEURON_INSTALL pins, and the TensorFlow of its extra. Others fail at its
+# import or in the trace (docs/neuron-errors.md).
+AROUND_THE_COMPILER = {"tensorflow": ">=1.15,<1.16", "protobuf": "<4", "numpy": "<1.24"}
+
 
 def check_torch_neuron(facts: Facts) -> Check:
     """torch-neuron and neuron-cc: absent, a placeholder, or real and paired with the right torch."""
     installed = {name: facts.libraries[name] for name in ("torch-neuron", "neuron-cc") if name in facts.libraries}
+    install = neuron_install_command(facts.python)
     fake = [f"{name} {version}" for name, version in installed.items() if not version_meets(version, FIRST_REAL_NEURON)]
     if fake:
         what = f"{' and '.join(fake)}: a placeholder that fails at import, the real package is on AWS's own index"
-        return Check(
-            "torch-neuron", FAIL, what, f"python -m pip uninstall -y torch-neuron neuron-cc && {NEURON_INSTALL}"
-        )
+        return Check("torch-neuron", FAIL, what, f"python -m pip uninstall -y torch-neuron neuron-cc; {install}")
     if "torch-neuron" not in installed:
         if facts.neuron_devices or facts.inferentia_chips:
-            return Check(
-                "torch-neuron", WARN, "not installed, though this machine has Inferentia chips", NEURON_INSTALL
-            )
+            return Check("torch-neuron", WARN, "not installed, though this machine has Inferentia chips", install)
         return Check("torch-neuron", OK, "not installed (only inf1 instances, and compiling for them, need it)")
     listed = ", ".join(f"{name} {version}" for name, version in installed.items())
+    torch = facts.libraries.get("torch")
     if facts.emulated:
-        torch = facts.libraries.get("torch")
         if torch is None:
             return Check("torch-neuron", FAIL, f"{listed} needs torch", 'python -m pip install "torch>=1.13.1"')
         return Check("torch-neuron", OK, f"{listed}, with torch {torch}")
     release = ".".join(installed["torch-neuron"].split(".")[:3])
-    torch = facts.libraries.get("torch")
     if torch is None or not version_meets(torch, f"=={release}"):
         what = f"{listed} needs torch {release}, and torch {torch or 'is not installed'}"
         return Check(
             "torch-neuron", FAIL, what + (" is installed" if torch else ""), f"python -m pip install torch=={release}"
         )
     if "neuron-cc" not in installed:
-        return Check(
-            "torch-neuron", OK, f"{listed}; without neuron-cc it runs models and compiles none", NEURON_INSTALL
-        )
+        return Check("torch-neuron", OK, f"{listed}; without neuron-cc it runs models and compiles none", install)
     return Check("torch-neuron", OK, listed)
+
+
+def check_neuron_cc(facts: Facts) -> Check:
+    """What neuron-cc imports, and whether this host has the memory to compile; running models needs neither."""
+    if facts.emulated or "neuron-cc" not in facts.libraries:
+        return Check("neuron-cc", OK, "not installed" if not facts.emulated else "emulated, it needs nothing more")
+    around = {name: facts.libraries.get(name) for name in AROUND_THE_COMPILER}
+    unfit = [
+        f"{name} {version or 'is not installed'} ({bound} is needed)"
+        for (name, version), bound in zip(around.items(), AROUND_THE_COMPILER.values())
+        if version is None or not version_meets(version, bound)
+    ]
+    if unfit:
+        what = f"it cannot compile with {', '.join(unfit)}"
+        return Check("neuron-cc", FAIL, what, neuron_install_command(facts.python))
+    listed = ", ".join(f"{name} {version}" for name, version in around.items())
+    if 0 < facts.memory_bytes < COMPILE_MEMORY_BYTES:
+        what = f"{listed}; {facts.memory_bytes / GIB:.1f} GiB of memory are few to compile with: it may be killed"
+        mend = "compile on a machine with 32 GiB or more (c5.4xlarge), and copy the artifact here"
+        return Check("neuron-cc", WARN, what, mend)
+    return Check("neuron-cc", OK, listed)
 
 
 def check_driver(facts: Facts) -> Check:
@@ -58,6 +79,9 @@ def check_driver(facts: Facts) -> Check:
     if chips and driver and not version_meets(driver, "<2.25"):
         what = f"driver {driver} does not drive Inferentia 1: 2.24 is the last line that does"
         return Check("inferentia", FAIL, what, DRIVER_INSTALL)
+    if chips and driver and version_meets(driver, "<2.5"):
+        what = f"driver {driver} is of the old package aws-neuron-dkms, and too old for torch-neuron 1.13"
+        return Check("inferentia", FAIL, what, f"{OLD_DRIVER_REMOVAL}; {DRIVER_INSTALL}")
     if chips and not devices:
         what = f"{counted(chips, 'chip')} on the PCI bus and no /dev/neuron0: no driver, or not given to this container"
         return Check("inferentia", FAIL, what, f"{DRIVER_INSTALL}; in a container --device=/dev/neuron0")

@@ -3,6 +3,7 @@
 import sys
 import time
 from contextlib import suppress
+from typing import Optional, TextIO
 
 import click
 
@@ -30,9 +31,21 @@ def top(once: bool, as_json: bool) -> None:
 
 
 @click.command("doctor", short_help="What this machine can run, and the command that mends the rest.")
+@click.option("--log", type=click.File(errors="replace"), help="A log of Neuron's software to explain; - is stdin.")
 @json_option
-def doctor(as_json: bool) -> None:
-    """What this machine can run, what is wrong with it, and the command that mends it."""
+def doctor(log: Optional[TextIO], as_json: bool) -> None:
+    """What this machine can run, what is wrong with it, and the command that mends it.
+
+    With --log, instead, what a log of torch-neuron, neuron-cc, the Neuron runtime or their installation says, by AWS's
+    guides and users' reports (docs/neuron-errors.md): the cause first, what follows from it below.
+    """
+    if log is not None:
+        from neuronbert.cli.doctor import neuron_log
+
+        diagnoses = neuron_log.diagnose(log)
+        document = {"diagnoses": [one._asdict() for one in diagnoses]}
+        show(as_json, document, lambda: neuron_log.render(diagnoses))
+        return
     from neuronbert.cli.doctor.examination import examine, render
 
     examination = examine()

@@ -2,13 +2,9 @@
 
 import pytest
 
-from neuronbert.backends.neuron.failures import (
-    COMPILER_FAILURES,
-    RUNTIME_FAILURES,
-    NumericalError,
-    PipelineRefused,
-    explained,
-)
+from neuronbert.backends.neuron.failures import NumericalError, PipelineRefused, explained
+from neuronbert.backends.neuron.known_failures import COMPILER_FAILURES, RUNTIME_FAILURES
+from neuronbert.engine.engine import Engine
 from neuronbert.errors import BackendFailed, BackendUnavailable
 
 NOT_INITIALIZED = (
@@ -17,6 +13,7 @@ NOT_INITIALIZED = (
 NO_DRIVER = "Unable to determine Neuron Driver version. Please check aws-neuron-dkms package is installed."
 OLD_DRIVER = "This runtime requires Neuron Driver version 2.0 or greater. Please upgrade aws-neuron-dkms package."
 OTHER_DRIVER = "This Neuron Runtime (compatibility id: 5) is not compatible with the installed aws-neuron-dkms package"
+NEW_NAME = OTHER_DRIVER.replace("aws-neuron-dkms", "aws-neuronx-dkms")  # what the package is called since 2022
 TAKEN = "ERROR   NRT:nrt_allocate_neuron_cores  NeuronCore(s) not available - Requested:nc1-nc1 Available:0"
 TOO_MANY = "Requested number of NCs: 8 exceeds the total available number: 4"
 TOO_WIDE = "TDRV:db_vtpb_get_mla_and_tpb  Could not find VNC id 4"
@@ -30,6 +27,7 @@ RUNTIME = [
     (NOT_INITIALIZED, NO_DRIVER, BackendUnavailable, "driver is not installed", "aws-neuronx-dkms=2.24"),
     (NOT_INITIALIZED, OLD_DRIVER, BackendUnavailable, "do not fit each other", "aws-neuronx-dkms=2.24"),
     (NOT_INITIALIZED, OTHER_DRIVER, BackendUnavailable, "do not fit each other", "aws-neuronx-dkms=2.24"),
+    (NOT_INITIALIZED, NEW_NAME, BackendUnavailable, "do not fit each other", "aws-neuronx-dkms=2.24"),
     (LOAD + "2 message=Invalid", TOO_WIDE, BackendUnavailable, "needs more NeuronCores", "--neuroncore-pipeline-cores"),
     (LOAD + "4 message=Allocation Failure", "", BackendFailed, "device memory is full", "buckets"),
     (LOAD + "2 message=Invalid", "", BackendFailed, "refuses the model", "compile the artifact again"),
@@ -49,6 +47,7 @@ COMPILER = [
     ("Please check that neuron-cc is installed and working properly.", BackendUnavailable, "pip install"),
     ("INFO:Neuron:Compile command returned: -9", BackendFailed, "32 GiB"),
     ("the compiling process was ended by signal 9", BackendFailed, "32 GiB"),
+    ("The neuron-cc (neuron compiler) process was killed (SIG_KILL).", BackendFailed, "32 GiB"),
     ("TimeoutExpired: Command neuron-cc timed out after 3 seconds", BackendFailed, "--compiler-timeout"),
     (NOTHING, BackendFailed, "log"),
 ]
@@ -85,3 +84,19 @@ def test_the_frames_of_the_interpreter_are_left_out():
 def test_a_very_long_text_keeps_its_end():
     error = explained("x" * 9000 + "the reason", COMPILER_FAILURES, "cannot compile")
     assert len(error.message) < 5000 and error.message.endswith("the reason")
+
+
+def test_a_load_that_fails_at_random_is_tried_again(start_emulator, data_parallel_artifact):
+    """aws-neuron-sdk#625: loads fail at random with status=4, with memory left; whoever retried got his model."""
+    start_emulator(faults="device-memory:once")
+    with Engine(data_parallel_artifact, streams=1) as engine:
+        assert engine.answer([("who was jim henson?", "jim henson was a nice puppet")])
+    start_emulator(faults="device-memory")
+    with pytest.raises(BackendFailed, match=r"device memory is full(.|\n)*\(so at both of two tries\)"):
+        Engine(data_parallel_artifact, streams=1)
+
+
+def test_a_load_that_fails_for_a_reason_is_not(start_emulator, data_parallel_artifact):
+    start_emulator(faults="invalid-model:once")
+    with pytest.raises(BackendFailed, match="the runtime refuses the model"):
+        Engine(data_parallel_artifact, streams=1)

@@ -83,6 +83,32 @@ def test_the_pipeline_is_explained(instance, parameters, cores, words):
     assert words in plan.sentences()[0]
 
 
+def test_a_copy_of_bert_is_estimated_at_no_less_device_memory_than_neuron_top_showed():
+    """aws-samples/best-practices-for-fastapi-on-inferentia, README: 12 bert-base-uncased-squad2 use 2.1 GB of it."""
+    memory = NeuronTarget.of(sequence_length=128).plan(BERT_BASE).memory
+    assert 1 <= 12 * memory.bytes_per_copy / 2.1e9 < 1.2
+
+
+@pytest.mark.parametrize(("gib", "warned"), [(7.6, True), (15.4, True), (30.9, False), (47, False), (0, False)])
+def test_a_host_too_small_to_compile_on_is_warned_of(gib, warned):
+    """An inf1.xlarge has 8 GiB; a c5.4xlarge, the smallest that AWS recommends, shows some 31 of its 32."""
+    last = NeuronTarget.of().plan(BERT_BASE).sentences(int(gib * 2**30))[-1]
+    assert last.startswith("warning: neuron-cc may be killed for want of memory, of which this machine has") is warned
+    assert not warned or (f"has {gib} GiB" in last and "  try: compile on one with 32 GiB or more" in last)
+
+
+@pytest.mark.parametrize(("asked", "limit_s"), [(60, 60), (0, None), (None, None)])
+def test_the_compiler_has_three_hours_unless_asked_otherwise(asked, limit_s):
+    """40 minutes have been seen (aws-neuron-sdk#364), and a compile that hangs for ever (#978)."""
+    target = NeuronTarget.of()
+    plan = target.plan(BERT_BASE)
+    assert target.recipe(plan, plan.buckets[0])["compiler_timeout_s"] == 3 * 60 * 60
+    assert NeuronTarget.of(compiler_timeout_s=asked).compiler_timeout_s == limit_s
+    for nonsense in (-1, False, 1.5, "0"):
+        with pytest.raises(UsageError, match="--compiler-timeout"):
+            NeuronTarget.of(compiler_timeout_s=nonsense)
+
+
 def test_what_does_not_fit_device_memory_is_refused_with_the_numbers():
     lengths = ",".join(str(length) for length in range(16, 16 + 12))
     with pytest.raises(UsageError, match=r"does not fit device memory: 302,309,376 weights take .* times 12 bucket"):
