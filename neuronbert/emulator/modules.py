@@ -51,7 +51,10 @@ def _fill_experimental(module: ModuleType) -> None:
 
 
 def _fill_neuron_cc(module: ModuleType) -> None:
-    module.__version__ = NEURON_CC_VERSION  # type: ignore[attr-defined]
+    # A compiler that behaves otherwise is another one: what it makes must not be taken for this one's in a cache.
+    settings = current.settings()
+    others = "".join(f".{name}.{behaviour}" for name, behaviour in settings.unknowns) if settings else ""
+    module.__version__ = NEURON_CC_VERSION + others  # type: ignore[attr-defined]
 
 
 FILLERS: Dict[str, Callable[[ModuleType], None]] = {

@@ -136,6 +136,15 @@ def test_what_is_unknown_is_listed_as_json_without_torch_and_without_an_emulator
     assert listed[0]["default"] == "honoured" and set(listed[0]["behaviours"]) == {"honoured", "ignored"}
 
 
+def test_a_reader_that_leaves_early_is_no_error():
+    reading, writing = os.pipe()
+    os.close(reading)
+    command_line = [sys.executable, "-m", "neuronbert.emulator"]
+    done = subprocess.run(command_line, cwd=ROOT, stdout=writing, stderr=subprocess.PIPE)
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
 def test_no_tool_is_put_on_path(torch_neuron):
     import shutil
 

@@ -604,6 +604,11 @@ def test_is_available_on_a_working_device(torch_neuron):
     assert torch_neuron.is_available() is True
 
 
+def test_a_compiler_that_behaves_otherwise_has_another_version(start_emulator):
+    start_emulator(unknowns="int64-inputs=refused")
+    assert __import__("neuron_cc").__version__ == "1.24.0.0+emulated.int64-inputs.refused"
+
+
 def test_old_callers_reach_the_same_functions(torch_neuron):
     import torch_neuron
 

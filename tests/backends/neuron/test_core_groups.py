@@ -17,6 +17,8 @@ from neuronbert.errors import UsageError
         ({"NEURON_RT_VISIBLE_CORES": "4-7"}, 4),
         ({"NEURON_RT_NUM_CORES": "3"}, 3),
         ({"NEURON_RT_NUM_CORES": "0"}, None),
+        ({"NEURON_RT_NUM_CORES": "1,1"}, 2),  # parallel-ncgs.rst
+        ({"NEURON_RT_NUM_CORES": "2", "NEURONCORE_GROUP_SIZES": "1,1,1,1"}, 2),  # aws-neuron-tensorflow, placer.cc
         ({"NEURONCORE_GROUP_SIZES": "1,1,1,1"}, 4),
         ({"NEURONCORE_GROUP_SIZES": "4", "NEURON_RT_VISIBLE_CORES": "0-3"}, 4),
         ({"NEURON_RT_VISIBLE_CORES": "0-1", "NEURON_RT_NUM_CORES": "4"}, 2),

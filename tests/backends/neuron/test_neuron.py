@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
@@ -187,6 +187,25 @@ def test_a_pipeline_that_the_compiler_refuses_is_retried_smaller_only_with_auto(
     assert "auto" in caught.value.hint
 
 
+@pytest.mark.parametrize(
+    ("recipe", "named"),
+    [({"compiler_timeout_s": None}, {}), ({}, {}), ({"compiler_timeout_s": 90.0}, {"compiler_timeout": 90})],
+)
+def test_compiler_timeout_is_an_int_or_left_out(monkeypatch, tmp_path, recipe, named):
+    """api-compilation-python-api.rst: an int."""
+    import torch
+
+    from neuronbert.backends.neuron import tracing
+
+    asked = {}
+    traced = torch.nn.Identity()
+    fake = SimpleNamespace(trace=lambda model, inputs, **options: asked.update(options) or traced)
+    monkeypatch.setattr(tracing, "import_torch_neuron", lambda: fake)
+    assert tracing.trace(torch.nn.Identity(), (), {"compiler_args": ["-O2"], **recipe}, tmp_path) is traced
+    assert asked == {"compiler_args": ["-O2"], "compiler_workdir": str(tmp_path), **named}
+    assert all(isinstance(value, int) for name, value in asked.items() if name == "compiler_timeout")
+
+
 def test_a_fallback_is_told_from_what_belongs_on_the_cpu():
     from neuronbert.backends.neuron.tracing import CompileReport
 
@@ -252,13 +271,44 @@ def test_every_core_that_is_given_gets_every_bucket(
         assert held_cores() == cores
 
 
-def test_a_pipeline_takes_neighbouring_cores(start_emulator, pipeline_artifact, monkeypatch):
+@pytest.mark.parametrize("unknowns", ["group-sizes=honoured", "group-sizes=ignored"])
+def test_a_pipeline_takes_neighbouring_cores(start_emulator, pipeline_artifact, monkeypatch, capfd, unknowns):
     monkeypatch.setenv(VISIBLE, "0-3")
     monkeypatch.setenv("NEURONCORE_GROUP_SIZES", "2,2")
-    start_emulator()
+    start_emulator(unknowns=unknowns)
     with Engine(pipeline_artifact) as engine:
         assert held_cores() == {0: 1, 1: 1, 2: 1, 3: 1}
         assert engine.session.concurrency == 4  # 2 pipelines, 2 requests in each
+        assert engine.answer([PAIR])
+    # kserve#2714: torch-neuron 1.12 warns in every process that has the variable.
+    assert capfd.readouterr().err.count("NEURONCORE_GROUP_SIZES is being deprecated") == 1
+
+
+@pytest.mark.parametrize(
+    ("variables", "unknowns", "cores"),
+    [
+        ({"NEURON_RT_NUM_CORES": "2", "NEURONCORE_GROUP_SIZES": "1,1"}, "num-cores-with-group-sizes=accepted", [0, 1]),
+        ({"NEURON_RT_NUM_CORES": "2", "NEURONCORE_GROUP_SIZES": "1,1"}, "num-cores-with-group-sizes=refused", None),
+        ({"NEURON_RT_NUM_CORES": "1,1"}, "num-cores-list=groups", [0, 1]),
+        ({"NEURON_RT_NUM_CORES": "1,1"}, "num-cores-list=refused", None),
+        ({VISIBLE: "3-4"}, "visible-cores-beyond=invalid", None),
+        ({VISIBLE: "3-4"}, "visible-cores-beyond=not-available", None),
+    ],
+)
+def test_whatever_the_runtime_makes_of_the_variables_is_used_or_explained(
+    start_emulator, data_parallel_artifact, monkeypatch, variables, unknowns, cores
+):
+    """The entries of the emulator's unknowns.py that are about variables, with their sources there."""
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    start_emulator(unknowns=unknowns)
+    if cores is None:
+        with pytest.raises(BackendUnavailable, match="Neuron") as caught:
+            Engine(data_parallel_artifact)
+        assert "neuronbert doctor" in caught.value.hint
+    else:
+        with Engine(data_parallel_artifact):
+            assert sorted(held_cores()) == cores
 
 
 def test_without_variables_it_takes_what_it_needs_and_not_all(start_emulator, pipeline_artifact):
@@ -315,6 +365,38 @@ def test_what_the_runtime_says_is_kept_and_advised(start_emulator, data_parallel
         with Engine(data_parallel_artifact, streams=1) as engine:
             for _ in range(20):
                 engine.answer([PAIR])
+    assert advice in caught.value.hint
+
+
+@pytest.mark.parametrize("lazily", [False, True])
+@pytest.mark.parametrize(
+    ("faults", "words", "advice"),
+    [
+        ("cores-taken", "another process holds NeuronCores", "neuronbert env"),
+        ("device-memory", "device memory is full", "buckets"),
+    ],
+)
+def test_a_load_that_fails_is_advised_where_it_fails(
+    start_emulator, data_parallel_artifact, monkeypatch, faults, words, advice, lazily
+):
+    """torch.jit.load fails (aws-neuron-sdk#718, #625, kserve#2714); in 2021 it was the first inference (#369)."""
+    import torch
+
+    import neuronbert.backends.neuron.backend as neuron
+    from neuronbert.emulator import jit_load
+
+    def never(*_):
+        raise AssertionError("an inference")
+
+    start_emulator(faults=faults)
+    load_backend("neuron").check_available("fp16")  # from here on torch.jit.load is torch_neuron's
+    with monkeypatch.context() as patched:
+        if lazily:
+            patched.setattr(torch.jit, "load", jit_load.read)
+        else:
+            patched.setattr(neuron.NeuronSession, "_call", never)
+        with pytest.raises((BackendFailed, BackendUnavailable), match=words) as caught:
+            Engine(data_parallel_artifact, streams=1)
     assert advice in caught.value.hint
 
 
