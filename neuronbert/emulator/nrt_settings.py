@@ -50,7 +50,7 @@ def read_settings(environ: Mapping[str, str], cores: int, shown: Shown = default
     return NrtSettings(
         visible,
         number,
-        groups or listed,
+        groups or (listed if visible is None else None),
         _timeout(environ.get(EXEC_TIMEOUT, "").strip() or shown("exec-timeout")),
         "syslog" not in environ.get(LOG_LOCATION, "console").lower(),
         environ.get(PROCESS_TAG, ""),

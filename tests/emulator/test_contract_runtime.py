@@ -68,6 +68,7 @@ def test_a_number_of_cores_as_a_list(expected, shown):
     else:
         settings = read_settings({NUMBER: "1,2"}, 4, shown)
         assert (settings.number, settings.groups) == (3, (1, 2))
+        assert read_settings({NUMBER: "1,2", VISIBLE: "0"}, 4, shown)[:3] == (range(1), None, None)
 
 
 @unknown("group-sizes")
