@@ -15,6 +15,7 @@ import numpy as np
 from neuronbert.backends.base import Batch
 from neuronbert.backends.child import python_command
 from neuronbert.engine.engine import Engine
+from neuronbert_tools.acceptance.processes import last_document
 from neuronbert_tools.load import in_threads
 
 WARM_UP_S = 5.0
@@ -35,7 +36,8 @@ def neuron_ls() -> Any:
     tool = shutil.which("neuron-ls") or "/opt/aws/neuron/bin/neuron-ls"
     emulated = python_command("neuronbert.emulator.__main__", "neuron-ls", "-j")
     command = emulated if os.environ.get("NEURONBERT_EMULATE") else [tool, "-j"]
-    return json.loads(subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout.decode())
+    # Its log lines may be on stdout, too.
+    return last_document(subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout.decode(), opening="[")
 
 
 def timed(bucket: Bucket, in_flight: int, seconds: float) -> Dict[str, Any]:
@@ -77,7 +79,7 @@ def ask_until(bucket: Bucket, batch: Batch, in_flight: int, warm: float, end: fl
 
 
 def main(arguments: Sequence[str]) -> None:
-    """The child; one JSON document as the last line of stdout."""
+    """The child; one JSON document on stdout, after whatever libraries print there."""
     mode, artifact, *numbers = arguments
     with Engine(artifact) as engine:
         result: Dict[str, Any] = {"variants": engine.name, "concurrency": engine.session.concurrency}
