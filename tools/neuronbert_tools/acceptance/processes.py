@@ -22,6 +22,7 @@ COMPILE_LIMIT_S = 4 * 3600.0  # for one that compiles: 40 minutes a model have b
 QUESTION = "Who built the first Kermit?"
 CONTEXT = "Jim Henson built the first Kermit in 1955 from his mother's old coat."
 ANSWER = "Jim Henson"
+Found = Dict[str, Any]
 
 
 class Ended(NamedTuple):
@@ -97,30 +98,24 @@ def answered(artifact: Path) -> Any:
     return answer
 
 
-def child(
-    mode: str, artifact: Path, variables: Mapping[str, str], *arguments: object, limit_s: float = LIMIT_S
-) -> Dict[str, Any]:
-    """How a child that loads ``artifact`` with ``variables`` ended, what it wrote, and what it found."""
-    ended = run(module_command("acceptance.child", mode, artifact, *arguments), variables, limit_s)
+def child(module: str, variables: Mapping[str, str], *arguments: object, limit_s: float = LIMIT_S) -> Found:
+    """How a process of ``module`` with ``variables`` ended, what it wrote, and what it found."""
+    ended = run(module_command(module, *arguments), variables, limit_s)
     found = last_document(ended.out) if ended.code == 0 else {}
     # The runtime's words may be on either.
     return {"exit_code": ended.code, "stderr": ended.words, "stdout": ended.out[-LAST_WORDS:], **found}
 
 
-def measure(artifact: Path, variables: Mapping[str, str], in_flight: int, seconds: float) -> Dict[str, Any]:
+def measure(artifact: Path, variables: Mapping[str, str], in_flight: int, seconds: float) -> Found:
     """Throughput and latency on the cores that ``variables`` name; RuntimeError with the child's words."""
-    result = child("measure", artifact, variables, in_flight, seconds, limit_s=LIMIT_S + 2 * seconds)
+    arguments = ("measure", artifact, in_flight, seconds)
+    result = child("acceptance.child", variables, *arguments, limit_s=LIMIT_S + 2 * seconds)
     written = {name: result.pop(name) for name in ("stderr", "stdout")}
     if result["exit_code"]:
         raise RuntimeError("\n".join(filter(None, written.values())))
     return result
 
 
-def held(artifact: Path, variables: Mapping[str, str]) -> Dict[str, Any]:
-    """The cores a process with ``variables`` holds, by neuron-ls."""
-    return child("held", artifact, variables)
-
-
-def spoken(artifact: Path, variables: Mapping[str, str]) -> Dict[str, Any]:
+def spoken(artifact: Path, variables: Mapping[str, str]) -> Found:
     """Whether a load with ``variables`` works, and what is written about it."""
-    return child("load", artifact, variables)
+    return child("acceptance.child", variables, "load", artifact)

@@ -9,7 +9,8 @@ from typing import Any, Callable, Dict, Iterator, List, Mapping, NamedTuple, Opt
 from neuronbert.hardware.cores import INSTANCE_TYPES
 from neuronbert.runner.core_environment import core_environment
 from neuronbert_tools.acceptance.bert_base import write_bert_base
-from neuronbert_tools.acceptance.processes import COMPILE_LIMIT_S, answered, held, measure, spoken, verb
+from neuronbert_tools.acceptance.probes import probes
+from neuronbert_tools.acceptance.processes import COMPILE_LIMIT_S, answered, measure, spoken, verb
 from neuronbert_tools.acceptance.recipes import BERT_BASE, DEMO, FULL_LAYERS, Recipe, demo, published, published_casts
 from neuronbert_tools.console import print_message
 from neuronbert_tools.paths import ROOT
@@ -151,12 +152,10 @@ class Acceptance:
         """What the documentation leaves open (whether, which text, how fast)."""
         if self.step("the demo for the unknowns", partial(self.compiled, demo(1))):
             whole = self.artifact(demo(1))
-            alone = {"NEURONCORE_GROUP_SIZES": "1"}
-            self.step("group sizes alone: which cores are held", partial(held, whole, alone))
-            beyond = {"NEURON_RT_VISIBLE_CORES": f"0-{self.instance.cores}"}
-            self.step("visible cores beyond the last: what is said", partial(spoken, whole, beyond))
+            for probe in probes(self.instance.cores):
+                self.step(f"{probe.unknown}: {probe.question}", partial(probe.ask, whole))
         for cores in self._that_fit(ODD_PIPELINES):
-            self.step(f"a pipeline of {cores} cores", partial(self.odd_pipeline, cores))
+            self.step(f"pipeline-cores-rounded: {cores} cores", partial(self.odd_pipeline, cores))
         self.step("one request at a time through a pipeline", self.single_stream)
         self.step("question answering at 384 tokens", self.long_sequences)
         for cores in self._that_fit(RATED_PIPELINES):
