@@ -121,13 +121,16 @@ class Selection:
 
 
 def keep_unloaded(source: CompileSource, trials: Sequence[Trial]) -> Sequence[Trial]:
-    """The trials, all of them kept, with the figures of variants that were compiled and ran nowhere."""
-    for trial in trials:
+    """The trials that were built, all of them kept, with the figures of variants that ran nowhere."""
+    built = [trial for trial in trials if trial.variants]
+    for trial in built:
         trial.outcome, trial.why = "kept", "compiled where there is no device: it was not loaded"
         for variant in trial.variants:
             tolerance = unmeasured_tolerance(source.selftest, source.outputs)
             variant.update({"agreement": None, "accuracy": None, "selftest_tolerance": tolerance})
-    return trials
+    if not built:
+        raise _nothing_left(trials)
+    return built
 
 
 def _nothing_left(trials: Sequence[Trial]) -> NeuronBertError:

@@ -52,15 +52,18 @@ def _in_range(name: str, array: np.ndarray, count: int) -> None:
         )
 
 
+def _ragged(name: str) -> InputError:
+    return InputError(f"the rows of {name} differ in length", hint="pad them: tokenizer(..., padding=True)")
+
+
 def _matrix(name: str, value: ArrayLike) -> np.ndarray:
-    ragged = InputError(f"the rows of {name} differ in length", hint="pad them: tokenizer(..., padding=True)")
     # numpy before 1.24 makes an array of lists of them, and warns.
     if isinstance(value, (list, tuple)) and len({len(row) for row in value if isinstance(row, (list, tuple))}) > 1:
-        raise ragged
+        raise _ragged(name)
     try:
         array = np.asarray(value.detach().cpu() if hasattr(value, "detach") else value)
     except ValueError:
-        raise ragged from None
+        raise _ragged(name) from None
     if array.ndim != 2 or array.size == 0 or array.dtype.kind not in "iub":
         raise InputError(
             f"{name} must be whole numbers of shape [rows, tokens], not {array.dtype} of shape {array.shape}",
