@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from neuronbert_tools.acceptance import processes
+from neuronbert_tools.acceptance.probes import probes
 from neuronbert_tools.acceptance.recipes import published, published_casts
 from neuronbert_tools.acceptance.steps import Acceptance, Options
 from neuronbert_tools.published_rows import published_rows
@@ -220,3 +221,12 @@ def test_whatever_the_steps_load_can_be_compiled_elsewhere(tmp_path):
     run.unknowns()
     assert set(asked) <= set(run.recipes()) and len(set(asked)) > 20
     assert len({recipe.name for recipe in run.recipes()}) == len(set(run.recipes()))
+
+
+def test_what_the_emulators_table_calls_unknown_is_asked():
+    table = pytest.importorskip("neuronbert.emulator.unknowns")
+    unknown = {entry.name for entry in table.UNKNOWNS}
+    asked = {probe.unknown for probe in probes(4)} | {"pipeline-cores-rounded"}
+    assert asked <= unknown
+    # Nothing that is compiled here takes the seconds after which an inference times out.
+    assert unknown - asked == {"exec-timeout"}
