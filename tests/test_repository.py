@@ -45,6 +45,8 @@ PUBLIC_NAMES = {
     "run_job",
     "benchmark_artifact",
 }
+# The bounds above which the inf1 extra may go no further.
+CEILINGS = {"numpy": ["<="], "protobuf": ["<"]}
 # What a distribution is imported as.
 IMPORT_NAMES = {library.distribution: name for name, library in LIBRARIES.items()}
 
@@ -70,9 +72,9 @@ def extra_requirements() -> Dict[str, List[Requirement]]:
 
 
 def pinned_versions(stack: str) -> Dict[str, Version]:
-    lines = (ROOT / "tools" / f"constraints-{stack}.txt").read_text(encoding="utf-8").splitlines()
-    pins = [line.split("==") for line in lines if line and not line.startswith("#")]
-    return {name.lower().replace("-", "_"): Version(version) for name, version in pins}
+    pins = requirements_of((ROOT / "tools" / f"constraints-{stack}.txt").read_text(encoding="utf-8"))
+    here = [pin for pin in pins if pin.marker is None or pin.marker.evaluate()]
+    return {pin.name.lower().replace("-", "_"): Version(str(pin.specifier)[2:]) for pin in here}
 
 
 def code_blocks(language: str) -> List[str]:
@@ -213,13 +215,27 @@ def test_continuous_integration_runs_the_readmes_commands() -> None:
 
 def test_only_lower_bounds_are_declared() -> None:
     declared = [*base_requirements(), *(one for extra in extra_requirements().values() for one in extra)]
+    inf1 = extra_requirements()["inf1"]
     for requirement in declared:
-        assert [bound.operator for bound in requirement.specifier] == [">="], requirement
+        # What neuron-cc brings is years old, and so is what it runs with.
+        upper = [] if requirement not in inf1 else CEILINGS.get(requirement.name, [])
+        assert sorted(bound.operator for bound in requirement.specifier) == [*upper, ">="], requirement
+
+
+def test_the_inf1_stack_is_what_was_locked_on_an_inf1_instance() -> None:
+    # neuron_env.yml of aws-samples/sample-YOLOv8-neuron, with torch-neuron 1.13.1.2.11.13.0 and neuron-cc 1.24.0.0.
+    locked = {"numpy": "1.22.2", "protobuf": "3.20.1", "tensorflow": "1.15.5.post1", "torch": "1.13.1"}
+    pins = pinned_versions("inf1")
+    assert {name: pins[name] for name in locked} == {name: Version(version) for name, version in locked.items()}
+    (numpy,) = [one for one in extra_requirements()["inf1"] if one.name == "numpy"]
+    # "Supported Numpy Versions" in release-notes/index.rst of aws-neuron-sdk v2.20.2; 1.24 has no np.object.
+    allowed = ("1.21.5", "1.21.6", "1.22.2", "1.22.3", "1.24.4")
+    assert [version for version in allowed if numpy.specifier.contains(version)] == ["1.21.6", "1.22.2"]
 
 
 @pytest.mark.parametrize("extra", sorted(extra_requirements()))
 def test_the_tested_versions_satisfy_the_bounds(extra: str) -> None:
-    pins = pinned_versions("inf1" if extra == "inf1" else "current")
+    pins = pinned_versions("inf1" if extra in ("inf1", "dev-inf1") else "current")
     for requirement in [*base_requirements(), *extra_requirements()[extra]]:
         pin = pins[requirement.name.lower().replace("-", "_")]
         assert requirement.specifier.contains(pin), f"{requirement} against {pin}"

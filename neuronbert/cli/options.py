@@ -125,11 +125,17 @@ neuron_options = together(
         "--auto-cast",
         default="matmul",
         show_default=True,
-        help="neuron: what becomes 16 bits: none (of the rest; matrix products always do, as bf16), matmul, all.",
+        help="neuron: what becomes 16 bits: none (of the rest; matrix products always do, as bf16), matmul, all, "
+        "compiler (what neuron-cc does unasked).",
     ),
     click.option(
         "--auto-cast-type",
         help="neuron: bf16, fp16 or mixed.  [default: fp16 for matmul, the most accurate; bf16 otherwise]",
+    ),
+    click.option(
+        "--no-device",
+        is_flag=True,
+        help="neuron: compile on a machine that has no chip; nothing is loaded, so there is no gate.",
     ),
     click.option(
         "--compiler-timeout",

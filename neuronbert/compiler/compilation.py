@@ -33,9 +33,9 @@ from neuronbert.backends.neuron.target import (
 from neuronbert.checkpoint.loading import Checkpoint, Source, needed_libraries
 from neuronbert.compiler.candidates import Candidate, Names, Trial, choose_candidates, names, refuse_unavailable
 from neuronbert.compiler.exporter import Exporter
-from neuronbert.compiler.selection import Selection
+from neuronbert.compiler.selection import Selection, keep_unloaded
 from neuronbert.compiler.source import CompileSource, Progress
-from neuronbert.errors import positive, refuse_no_path
+from neuronbert.errors import UsageError, positive, refuse_no_path
 from neuronbert.hardware.cores import DATA_PARALLEL
 from neuronbert.hardware.libraries import require_libraries
 from neuronbert.hardware.machine import compute_threads, environment
@@ -56,6 +56,7 @@ def compile_checkpoint(
     calibration_data: Optional[PathLike] = None,
     gate_data: Optional[PathLike] = None,
     skip_gate: bool = False,
+    no_device: bool = False,
     revision: Optional[str] = None,
     token: Optional[str] = None,
     local_files_only: bool = False,
@@ -86,7 +87,8 @@ def compile_checkpoint(
     ``backend="neuron"``, whose compiled models take one shape each: every batch size with every sequence length
     (tokens) is a bucket, for the layout that ``mode`` and ``neuroncore_pipeline_cores`` give ``instance_type``.
     ``auto_cast`` and ``auto_cast_type`` say what becomes 16 bits; the default is the most accurate there is
-    (backends/neuron/target.py). The other backends take any shape.
+    (backends/neuron/target.py). The other backends take any shape. With ``no_device`` neuron-cc compiles on a machine
+    without Inferentia: nothing is loaded, so there is no gate, and the first load on an inf1 instance is the first test.
 
     ``progress`` gets a line for each stage, ``on_step`` within one what is counted, how much is done, and of how much.
     Nothing is left at ``output`` after an error.
@@ -103,8 +105,19 @@ def compile_checkpoint(
         batch_size, sequence_length, instance_type, mode, cores, auto_cast, cast_type, compiler_timeout
     )
     candidates = choose_candidates(backend, precision, target.precision)
+    if no_device:
+        refuse_loading_backends(candidates)
     compilation = Compilation(
-        candidates, target, limits, skip_gate, gate_data, calibration_data, threads, progress, on_step
+        candidates,
+        target,
+        limits,
+        skip_gate or no_device,
+        no_device,
+        gate_data,
+        calibration_data,
+        threads,
+        progress,
+        on_step,
     )
     require_libraries(*needed_libraries(checkpoint))
     refuse_unavailable(candidates)
@@ -124,6 +137,7 @@ class Compilation:
     target: NeuronTarget
     limits: GateLimits
     skip_gate: bool
+    no_device: bool
     gate_data: Optional[PathLike]
     calibration_data: Optional[PathLike]
     threads: int
@@ -155,11 +169,25 @@ class Compilation:
                 progress=self.progress,
                 on_step=self.on_step,
             )
-            with source, Exporter(source, folder, threads=self.threads, progress=self.progress) as exporter:
+            load = not self.no_device
+            with source, Exporter(source, folder, threads=self.threads, progress=self.progress, load=load) as exporter:
                 trials = [exporter.build(candidate) for candidate in self.candidates]
-                kept = Selection(source, exporter, self.limits, self.progress).choose(trials)
+                if self.no_device:
+                    kept = keep_unloaded(source, trials)
+                else:
+                    kept = Selection(source, exporter, self.limits, self.progress).choose(trials)
             save_selftest(folder / SELFTEST_NAME, source.selftest)
             write_manifest(folder, new_manifest(checkpoint, kept, trials, gate))
+
+
+def refuse_loading_backends(candidates: Sequence[Candidate]) -> None:
+    """UsageError for a candidate whose export needs what it runs on: only neuron-cc compiles for another machine."""
+    others = [candidate.backend for candidate in candidates if not load_backend(candidate.backend).STATIC_SHAPES]
+    if others:
+        raise UsageError(
+            f"--no-device is for what is compiled for Inferentia, not for {', '.join(dict.fromkeys(others))}",
+            hint="--backend neuron, or leave out --no-device",
+        )
 
 
 def _cast_type_of(precisions: Sequence[str]) -> Optional[str]:

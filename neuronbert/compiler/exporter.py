@@ -4,7 +4,7 @@ import shutil
 import time
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
-from typing import ContextManager, Iterator, List
+from typing import ContextManager, Iterator, List, Optional
 
 from neuronbert import emulator
 from neuronbert.backends import load_backend
@@ -23,13 +23,17 @@ from neuronbert.hardware.machine import memory_bytes
 
 
 class Exporter:
-    """Fills the folder of an artifact with variants. As a context manager it closes every session still open."""
+    """Fills the folder of an artifact with variants. As a context manager it closes every session still open.
 
-    def __init__(self, source: CompileSource, folder: Path, *, threads: int, progress: Progress):
+    Without ``load`` variants are built only: the machine has no device for them.
+    """
+
+    def __init__(self, source: CompileSource, folder: Path, *, threads: int, progress: Progress, load: bool = True):
         self._source = source
         self._folder = folder
         self._threads = threads
         self._progress = progress
+        self._load = load
         self._trials: List[Trial] = []
 
     def __enter__(self) -> "Exporter":
@@ -59,7 +63,7 @@ class Exporter:
             trial.variants, trial.agreements, trial.windows_per_s = [], [], []
 
     def build(self, candidate: Candidate) -> Trial:
-        """Export a candidate with the first of its backend's recipes that works, and load it."""
+        """Export a candidate with the first of its backend's recipes that works, and load it where that is wanted."""
         trial = Trial(candidate)
         self._trials.append(trial)
         with self.guarded(trial):
@@ -97,7 +101,7 @@ class Exporter:
             trial.session, trial.plan = load_variants(
                 trial.folders, trial.variants, outputs, threads=self._threads, streams=None
             )
-        if trial.session.precision != trial.candidate.precision:
+        if trial.session is not None and trial.session.precision != trial.candidate.precision:
             raise BackendFailed(
                 f"{trial.candidate.backend} runs {trial.candidate.name} in {trial.session.precision}",
                 hint="neuronbert doctor, or another --precision",
@@ -114,7 +118,7 @@ class Exporter:
             result = backend.export(self._source, trial.candidate.precision, recipe, folder)
         trial.variants.append(variant_entry(trial.candidate, name, result, time.perf_counter() - started))
 
-    def _export_buckets(self, trial: Trial, recipe: Recipe) -> BucketedSession:
+    def _export_buckets(self, trial: Trial, recipe: Recipe) -> Optional[BucketedSession]:
         """Every bucket of the target, with the first number of pipeline cores that the compiler accepts for all."""
         target = self._source.target
         assert target is not None
@@ -132,6 +136,8 @@ class Exporter:
                 self._progress(f"{error.message}\ntrying {one_step_smaller(cores)} pipeline cores instead")
                 self.discard(trial)
                 trial.variants = []
+        if not self._load:
+            return None
         session = load_isolated(trial.folders, trial.variants, self._source.outputs, threads=self._threads)
         trial.plan = session.plan()
         return session
@@ -144,7 +150,8 @@ class Exporter:
             self._source.on_step("shapes compiled", number, len(plan.buckets))
             bucket_recipe = {**recipe, **target.recipe(plan, bucket)}
             name = f"{trial.candidate.backend}-{bucket.name}"
-            self._export_variant(trial, name, bucket_recipe, " ".join(bucket_recipe["compiler_args"]))
+            words = " ".join(bucket_recipe["compiler_args"]) or "neuron-cc's defaults"
+            self._export_variant(trial, name, bucket_recipe, words)
         self._source.on_step("shapes compiled", len(plan.buckets), len(plan.buckets))
 
     def alone(self, trial: Trial) -> ContextManager[Session]:

@@ -12,7 +12,7 @@ from neuronbert.compiler.candidates import Trial, VariantEntry
 from neuronbert.compiler.exporter import Exporter
 from neuronbert.compiler.gate import nan_refusals
 from neuronbert.compiler.second_look import second_look
-from neuronbert.compiler.self_test import selftest_batch, selftest_tolerance
+from neuronbert.compiler.self_test import selftest_batch, selftest_tolerance, unmeasured_tolerance
 from neuronbert.compiler.source import CompileSource, Progress
 from neuronbert.compiler.timing import time_trials
 from neuronbert.errors import BackendUnavailable, GateRefused, NeuronBertError
@@ -118,6 +118,19 @@ class Selection:
         if trial.candidate.explicit:
             raise GateRefused(f"the gate refuses {trial.candidate.name}: {trial.why}", hint=GATE_HINT)
         return False
+
+
+def keep_unloaded(source: CompileSource, trials: Sequence[Trial]) -> Sequence[Trial]:
+    """The trials that were built, all of them kept, with the figures of variants that ran nowhere."""
+    built = [trial for trial in trials if trial.variants]
+    for trial in built:
+        trial.outcome, trial.why = "kept", "compiled where there is no device: it was not loaded"
+        for variant in trial.variants:
+            tolerance = unmeasured_tolerance(source.selftest, source.outputs)
+            variant.update({"agreement": None, "accuracy": None, "selftest_tolerance": tolerance})
+    if not built:
+        raise _nothing_left(trials)
+    return built
 
 
 def _nothing_left(trials: Sequence[Trial]) -> NeuronBertError:

@@ -43,9 +43,22 @@ def selftest_tolerance(arrays: Mapping[str, np.ndarray], session: Session, outpu
     """
     batch = selftest_batch(arrays)
     expected = {output.name: arrays[output.name] for output in outputs}
-    real = batch.attention_mask.astype(bool)
-    spread = min(
-        float(np.ptp(expected[output.name][real] if output.per == PER_TOKEN else expected[output.name]))
+    measured = max_difference(session.run(batch), expected, outputs, batch.attention_mask)
+    return 2 * measured + _spread(arrays, outputs) / 20
+
+
+def unmeasured_tolerance(arrays: Mapping[str, np.ndarray], outputs: Sequence[Output]) -> float:
+    """The same of a variant that ran nowhere yet: a fifth of the outputs' range.
+
+    Constant outputs are off by half the range or more, a 16-bit model by a few hundredths of it.
+    """
+    return _spread(arrays, outputs) / 5
+
+
+def _spread(arrays: Mapping[str, np.ndarray], outputs: Sequence[Output]) -> float:
+    """The range of the FP32 outputs, the smallest of them, without padding."""
+    real = selftest_batch(arrays).attention_mask.astype(bool)
+    return min(
+        float(np.ptp(arrays[output.name][real] if output.per == PER_TOKEN else arrays[output.name]))
         for output in outputs
     )
-    return 2 * max_difference(session.run(batch), expected, outputs, batch.attention_mask) + spread / 20

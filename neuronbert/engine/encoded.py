@@ -52,18 +52,24 @@ def _in_range(name: str, array: np.ndarray, count: int) -> None:
         )
 
 
+def _ragged(name: str) -> InputError:
+    return InputError(f"the rows of {name} differ in length", hint="pad them: tokenizer(..., padding=True)")
+
+
 def _matrix(name: str, value: ArrayLike) -> np.ndarray:
+    # numpy before 1.24 makes an array of lists of them, and warns.
+    if isinstance(value, (list, tuple)) and len({len(row) for row in value if isinstance(row, (list, tuple))}) > 1:
+        raise _ragged(name)
     try:
         array = np.asarray(value.detach().cpu() if hasattr(value, "detach") else value)
     except ValueError:
-        raise InputError(
-            f"the rows of {name} differ in length", hint="pad them: tokenizer(..., padding=True)"
-        ) from None
+        raise _ragged(name) from None
     if array.ndim != 2 or array.size == 0 or array.dtype.kind not in "iub":
         raise InputError(
             f"{name} must be whole numbers of shape [rows, tokens], not {array.dtype} of shape {array.shape}",
             hint="tokenizer(..., return_tensors='np'), or add the batch dimension: ids[None, :]",
         )
-    if array.dtype.kind == "u" and array.max() > LARGEST_ID:
+    # As whole numbers of Python's: numpy before 2 would compare the two as floats, which round.
+    if array.dtype.kind == "u" and int(array.max()) > LARGEST_ID:
         raise InputError(f"{name} holds {array.max()}, more than any model has", hint="the checkpoint's tokenizer")
     return np.array(array, dtype=np.int64, order="C")

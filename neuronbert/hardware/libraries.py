@@ -87,7 +87,7 @@ def explained(
     top = _top(error)
     if isinstance(error, MissingLibrary) or top not in _ALL:
         return None
-    if importlib.util.find_spec(top) is None:
+    if not _is_there(top):
         return _missing([top], extra, otherwise)
     # It lacks what is asked for, as an old release does, or something that it is built upon.
     name = _ALL[top].distribution
@@ -99,7 +99,7 @@ def explained(
 
 def require_libraries(*names: str) -> None:
     """MissingLibrary, for all of them at once, unless the modules ``names`` could be imported; imports none."""
-    absent = [name for name in names if importlib.util.find_spec(name) is None]
+    absent = [name for name in names if not _is_there(name)]
     if absent:
         raise _missing(absent)
 
@@ -124,6 +124,13 @@ def extras_with(distributions: Iterable[str]) -> Iterator[str]:
     """The extras, each once, that have the distributions."""
     extras = {library.distribution: library.extra for library in LIBRARIES.values()}
     return iter(dict.fromkeys(extras[name] for name in distributions if name in extras))
+
+
+def _is_there(name: str) -> bool:
+    """Whether the module ``name`` could be imported, or has been."""
+    if name in sys.modules:  # transformers 4.6 has no __spec__ once it is imported, and find_spec raises ValueError
+        return sys.modules[name] is not None
+    return importlib.util.find_spec(name) is not None
 
 
 def _top(error: ImportError) -> str:

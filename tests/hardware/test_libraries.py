@@ -4,6 +4,7 @@ import configparser
 import pickle
 import shlex
 import sys
+import types
 from pathlib import Path
 from typing import Iterator
 
@@ -28,7 +29,7 @@ from neuronbert.hardware.libraries import (
 def plain_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     """No clone, no inf1, no emulator; the Python is the one on the path."""
     monkeypatch.setattr(libraries, "DEMO_IN_CLONE", Path("nowhere"))
-    monkeypatch.setattr(libraries, "library_version", {"rich": "1.0"}.get)
+    monkeypatch.setattr(libraries, "library_version", {"safetensors": "1.0"}.get)
     monkeypatch.setattr(libraries, "_python", lambda: "python")
     monkeypatch.delenv("NEURONBERT_EMULATE", raising=False)
 
@@ -59,6 +60,14 @@ def test_all_that_is_missing_is_one_command(monkeypatch: pytest.MonkeyPatch) -> 
     assert caught.value.hint is not None and '"neuronbert[compile,demo]"' in caught.value.hint
 
 
+def test_a_module_without_a_spec_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    # What transformers 4.6.0, which every tutorial of AWS's pins, leaves in sys.modules.
+    bare = types.ModuleType("transformers")
+    monkeypatch.setitem(sys.modules, "transformers", bare)
+    assert bare.__spec__ is None
+    require_libraries("transformers")
+
+
 def test_of_several_extras_the_one_that_the_caller_needs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torch", None)
 
@@ -75,16 +84,16 @@ def test_of_several_extras_the_one_that_the_caller_needs(monkeypatch: pytest.Mon
 @pytest.mark.parametrize(
     "error",
     [
-        ModuleNotFoundError("No module named 'rich.live'", name="rich.live"),
-        ImportError("cannot import name 'Live' from 'rich'", name="rich"),
-        ImportError("librich.so: cannot open shared object file", name="rich._native"),
+        ModuleNotFoundError("No module named 'safetensors.torch'", name="safetensors.torch"),
+        ImportError("cannot import name 'safe_open' from 'safetensors'", name="safetensors"),
+        ImportError("libsafetensors.so: cannot open shared object file", name="safetensors._safetensors_rust"),
     ],
 )
 def test_a_library_that_is_there_and_broken_is_not_called_missing(error: ImportError) -> None:
     broken = explained(error)
     assert broken is not None
-    assert broken.message == f"rich 1.0 is installed and cannot be used: {error}"
-    assert broken.hint == 'python -m pip install --upgrade --force-reinstall "rich"'
+    assert broken.message == f"safetensors 1.0 is installed and cannot be used: {error}"
+    assert broken.hint == 'python -m pip install --upgrade --force-reinstall "safetensors"'
 
 
 @pytest.mark.parametrize(

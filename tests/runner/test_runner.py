@@ -3,7 +3,6 @@
 import asyncio
 import sys
 import threading
-import time
 from concurrent.futures import CancelledError, Future, InvalidStateError, ThreadPoolExecutor, wait
 
 import numpy as np
@@ -133,23 +132,28 @@ def test_asyncio(runner, texts, expected):
 
 
 def test_cancelling_a_task_while_it_is_tokenised_cancels_the_request(runner, texts, monkeypatch):
-    asked = []
+    request = Future()
+    begun, cancelled = threading.Event(), threading.Event()
 
     def slowly(*_):
-        time.sleep(0.3)
-        asked.append(Future())
-        return asked[0]
+        begun.set()
+        assert cancelled.wait(60)
+        return request
 
     async def ask():
         task = asyncio.ensure_future(runner.answer(*texts[0]))
-        await asyncio.sleep(0.1)
+        while not begun.is_set():
+            await asyncio.sleep(0.01)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
+        cancelled.set()
+        # Here, as asyncio.run of Python 3.8 ends without its threads.
+        while not request.cancelled():
+            await asyncio.sleep(0.01)
 
     monkeypatch.setattr(runner, "_submit", slowly)
-    asyncio.run(ask())
-    assert asked[0].cancelled()
+    asyncio.run(asyncio.wait_for(ask(), 60))
 
 
 def test_the_clock_of_an_answer_starts_before_a_thread_is_free(echo_artifact, texts):

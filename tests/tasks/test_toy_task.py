@@ -100,7 +100,8 @@ def lines_of(texts: List[str], **keywords: Any) -> bytes:
 @pytest.mark.parametrize("name", [QUESTION_ANSWERING, toy_task.NAME])
 def test_a_task_has_all_that_the_protocol_names(name: str) -> None:
     def missing(protocol: Any, thing: Any) -> List[str]:
-        members = {*vars(protocol), *protocol.__annotations__}
+        # On Python 3.8 a class without annotations has no such attribute.
+        members = {*vars(protocol), *getattr(protocol, "__annotations__", ())}
         return sorted(member for member in members if not member.startswith("_") and not hasattr(thing, member))
 
     task = load_task(name)

@@ -8,6 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from neuronbert_tools.acceptance import processes
+from neuronbert_tools.acceptance.probes import probes
+from neuronbert_tools.acceptance.recipes import published, published_casts
+from neuronbert_tools.acceptance.steps import Acceptance, Options
+from neuronbert_tools.published_rows import published_rows
+
 SCRIPT = Path(__file__).parents[2] / "tools" / "inf1_acceptance"
 
 
@@ -36,6 +42,10 @@ def test_another_machine_and_an_unknown_step_are_usage_errors(tmp_path):
     assert done.returncode == 2 and "no inf1 instance" in done.stderr and report is None
     done, report = accept(tmp_path, "--only", "everything", NEURONBERT_EMULATE="inf1.xlarge")
     assert done.returncode == 2 and "--only takes doctor, demo, rows, unknowns" in done.stderr
+    done, report = accept(tmp_path, "--casts", "fp32", NEURONBERT_EMULATE="inf1.xlarge")
+    assert done.returncode == 2 and "--casts takes compiler, all, ours" in done.stderr
+    done, report = accept(tmp_path, "--artifacts", "nowhere", NEURONBERT_EMULATE="inf1.xlarge")
+    assert done.returncode == 2 and "--artifacts nowhere: there is no such folder" in done.stderr
 
 
 @pytest.mark.slow
@@ -67,3 +77,156 @@ def test_the_random_bert_base_is_a_checkpoint_without_a_pickle(tmp_path):
     from neuronbert.tasks.checkpoints import load_checkpoint
 
     assert load_checkpoint(folder).config["num_hidden_layers"] == 1
+
+
+# ---- like with like
+
+
+def test_each_published_row_is_compared_with_what_was_compiled_as_it_was():
+    # src/benchmark/pytorch of aws-neuron-sdk v2.20.2 compiles with neuronperf, whose default is --fast-math all; the
+    # tutorials and the blog post give no --fast-math.
+    rows = published_rows()
+    assert {published_casts(row) for row in rows if "blog" in row["source"]} == {"compiler"}
+    sdk = {row["mode"]: published_casts(row) for row in rows if "aws-neuron-sdk" in row["source"]}
+    assert sdk == {"data-parallel": "all", "pipeline": "compiler"}
+    arguments = {casts: published(rows[0], casts, 12).arguments("inf1.xlarge") for casts in ("compiler", "all", "ours")}
+    assert arguments["compiler"][-2:] == ["--auto-cast", "compiler"]
+    assert arguments["all"][-2:] == ["--auto-cast", "all"]
+    assert "--auto-cast" not in arguments["ours"]
+
+
+def test_six_layer_models_are_measured_with_six_layers():
+    row = {**published_rows()[0], "model": "distilbert-base-uncased"}
+    assert [published(row, "all", layers).layers for layers in (12, 1)] == [6, 1]
+    assert published(published_rows()[0], "all", 12).layers == 12
+
+
+@pytest.mark.slow
+def test_a_larger_machine_compiles_and_the_instance_only_measures(tmp_path):
+    chosen = ("--only", "rows", "--rows", "10", "--layers", "1", "--seconds", "0.5")
+    folder = tmp_path / "compiled"
+    # A machine without a chip: whatever loads fails there.
+    elsewhere = {"NEURONBERT_EMULATE": "inf1.xlarge", "NEURONBERT_EMULATE_FAULTS": "no-driver"}
+    done, report = accept(tmp_path, *chosen, "--compile-only", str(folder), **elsewhere)
+    assert done.returncode == 0, done.stderr
+    names = [f"bert-base-1-layers-p1-b1-s128-{casts}" for casts in ("compiler", "all", "ours")]
+    assert [step["name"] for step in report["steps"]] == [f"compile {name}" for name in names]
+    assert sorted(path.name for path in folder.iterdir()) == sorted(names)
+    assert report["steps"][0]["result"]["variants"][0]["compiler_args"] == []
+    assert report["steps"][1]["result"]["variants"][0]["compiler_args"] == ["--fast-math", "all"]
+    # And one whose compiler does not work.
+    here = {"NEURONBERT_EMULATE": "inf1.xlarge", "NEURONBERT_EMULATE_FAULTS": "compiler-missing"}
+    done, report = accept(
+        tmp_path, *chosen, "--artifacts", str(folder), NEURONBERT_CACHE=str(tmp_path / "none"), **here
+    )
+    assert done.returncode == 0, done.stderr
+    assert [step["result"]["casts"] for step in report["steps"]] == ["compiler", "all", "ours"]
+    assert [step["result"]["inferences"] > 0 for step in report["steps"]] == [True] * 3
+    (row,) = report["like_with_like"]
+    assert row["casts"] == "all" and row["published"]["throughput_per_s"] == "125.7" and row["ratio"] > 0
+
+
+# ---- what else is on stdout, and what does not end
+
+DOCUMENT = {"answer": "Jim Henson", "nested": {"a": [1, {}]}}
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("", ""),
+        (
+            "2021-Aug-27 23:22:12.0323 28078:28078 ERROR   NRT:nrt_init   Unable to determine Neuron Driver version.\n",
+            "\n",
+        ),
+        ("........", ""),  # neuron-cc ends no line with its dots
+        (
+            'INFO:Neuron:Compiling with command line: --io-config {"inputs": {"0:0": [[1, 128, 768], "float32"]}}\n{',
+            "\n...\n",
+        ),
+        ("[W runtime.cpp:167] {unclosed\n", "\nCompiler status PASS\n"),
+    ],
+)
+@pytest.mark.parametrize("indent", [None, 2])
+def test_a_result_is_found_among_what_the_libraries_print(before, after, indent):
+    assert processes.last_document(before + json.dumps(DOCUMENT, indent=indent) + after) == DOCUMENT
+    devices = [{"neuron_device": 0, "neuroncore_ids": [0, 1]}]
+    assert processes.last_document(before + json.dumps(devices, indent=indent) + after, opening="[") == devices
+
+
+def test_no_result_is_an_error_with_what_was_printed():
+    with pytest.raises(ValueError, match="no JSON document in: Compiler status PASS"):
+        processes.last_document("Compiler status PASS")
+
+
+def noisy(code):
+    """The command of a process whose stdout holds what a log line, a compiler and no encoding leave there, and more."""
+    noise = "import os, sys, time; os.write(1, b'INFO {\\xff}\\n........'); os.write(2, b'words\\xff');"
+    return [sys.executable, "-c", noise + code]
+
+
+def test_a_noisy_child_is_understood(monkeypatch):
+    command = noisy('print(\'{"sequences_per_s": 1.5}\'); print("bye")')
+    monkeypatch.setattr(processes, "module_command", lambda *_: command)
+    result = processes.child("acceptance.child", {}, "measure", "artifact")
+    assert result["sequences_per_s"] == 1.5 and result["exit_code"] == 0
+    # The runtime's words may be on either.
+    assert result["stderr"].startswith("words") and result["stdout"].endswith("bye\n")
+    assert processes.measure(Path("artifact"), {}, 1, 0.1) == {"exit_code": 0, "sequences_per_s": 1.5}
+
+
+def test_a_child_that_fails_says_so_with_both_its_streams(monkeypatch):
+    monkeypatch.setattr(processes, "module_command", lambda *_: noisy("sys.exit(3)"))
+    with pytest.raises(RuntimeError, match=r"(?s)words.*INFO"):
+        processes.measure(Path("artifact"), {}, 1, 0.1)
+
+
+def test_a_process_that_hangs_is_ended_with_what_it_started():
+    # aws-neuron-sdk#978: a compile that never ended.
+    child = "import subprocess; p = subprocess.Popen(['sleep', '600']); print(p.pid, flush=True); p.wait()"
+    ended = processes.run([sys.executable, "-c", child], limit_s=5)
+    assert ended.code == -9 and ended.words.endswith("killed after 5 s")
+    state = Path(f"/proc/{ended.out.strip()}/stat")
+    assert not state.exists() or state.read_text().split()[2] == "Z"
+
+
+def test_a_step_that_fails_is_recorded_and_the_report_is_there_after_each(tmp_path):
+    saved = []
+    options = Options("out.json", "inf1.xlarge", ["doctor"], 1.0, 1, ["ours"], [], [], None)
+    acceptance = Acceptance(options, tmp_path, lambda steps: saved.append(len(steps)))
+    assert acceptance.step("fails", lambda: 1 / 0) is None
+    assert acceptance.step("works", lambda: 2) == 2
+    assert saved == [1, 2]
+    failed, worked = acceptance.steps
+    assert (failed["ok"], failed["error"]) == (False, "ZeroDivisionError: division by zero")
+    assert (worked["ok"], worked["result"]) == (True, 2)
+
+
+def test_whatever_the_steps_load_can_be_compiled_elsewhere(tmp_path):
+    options = Options("out.json", "inf1.6xlarge", ["demo", "rows", "unknowns"], 1.0, 1, ["all", "ours"], [], [], None)
+    asked = []
+
+    class Recording(Acceptance):
+        def artifact(self, recipe):
+            asked.append(recipe)
+            raise RuntimeError("not here")
+
+        def compiled(self, recipe):
+            asked.append(recipe)
+            return {}
+
+    run = Recording(options, tmp_path, lambda steps: None)
+    run.demo()
+    run.rows()
+    run.unknowns()
+    assert set(asked) <= set(run.recipes()) and len(set(asked)) > 20
+    assert len({recipe.name for recipe in run.recipes()}) == len(set(run.recipes()))
+
+
+def test_what_the_emulators_table_calls_unknown_is_asked():
+    table = pytest.importorskip("neuronbert.emulator.unknowns")
+    unknown = {entry.name for entry in table.UNKNOWNS}
+    asked = {probe.unknown for probe in probes(4)} | {"pipeline-cores-rounded"}
+    assert asked <= unknown
+    # Nothing that is compiled here takes the seconds after which an inference times out.
+    assert unknown - asked == {"exec-timeout"}

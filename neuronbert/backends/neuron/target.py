@@ -37,17 +37,18 @@ DEFAULT_COMPILER_TIMEOUT_S = 10_800
 # whose 11 significant bits beat bf16's 8, and no relayout through the matrix engine, which would cast what it moves.
 # fp16 ends at 65504; where a model's activations go beyond, NaN and Inf are caught, and bf16 is what helps.
 DEFAULT_AUTO_CAST = "matmul"
-AUTO_CASTS = ("none", "matmul", "all")
+AUTO_CASTS = ("none", "matmul", "all", "compiler")
 AUTO_CAST_TYPES = ("bf16", "fp16", "mixed")
 FAST_MATH: Mapping[Tuple[str, str], Tuple[str, ...]] = {
     ("none", "bf16"): ("none",),  # means fp32-cast-matmult-bf16 no-fast-relayout
     ("matmul", "fp16"): ("fp32-cast-matmult-fp16", "no-fast-relayout"),
     ("matmul", "bf16"): ("fp32-cast-matmult-bf16", "no-fast-relayout"),
     ("matmul", "mixed"): ("fp32-cast-matmult", "no-fast-relayout"),
-    ("all", "bf16"): ("all",),  # means fp32-cast-all fast-relayout, the compiler's own default
+    ("all", "bf16"): ("all",),  # means fp32-cast-all fast-relayout, by the documentation the compiler's own default
     ("all", "fp16"): ("fp32-cast-all-fp16",),
+    ("compiler", "bf16"): (),  # the option left out, as in AWS's tutorials and in most of its published figures
 }
-DEFAULT_TYPES = {"none": "bf16", "matmul": "fp16", "all": "bf16"}
+DEFAULT_TYPES = {"none": "bf16", "matmul": "fp16", "all": "bf16", "compiler": "bf16"}
 
 Numbers = Union[int, str, Sequence[Union[int, str]]]
 
@@ -166,7 +167,8 @@ class NeuronTarget:
     def compiler_args(self, pipeline_cores: int) -> List[str]:
         """neuron-cc's arguments, each an element of its own, as its command line takes them."""
         pipeline = [] if pipeline_cores == 1 else ["--neuroncore-pipeline-cores", str(pipeline_cores)]
-        return [*pipeline, "--fast-math", *FAST_MATH[self.auto_cast, self.cast_type]]
+        casts = FAST_MATH[self.auto_cast, self.cast_type]
+        return [*pipeline, *(["--fast-math", *casts] if casts else [])]
 
     def plan(self, encoder_parameters: int, refused_cores: Sequence[int] = ()) -> NeuronPlan:
         """The layout and buckets for a model; ``refused_cores`` are pipeline sizes the compiler has refused already.

@@ -31,6 +31,7 @@ class Stop(Exception):
         (("--auto-cast", "all", "--auto-cast-type", "fp16"), {"auto_cast": "all", "auto_cast_type": "fp16"}),
         (("--instance-type", "inf1.6xlarge"), {"instance_type": "inf1.6xlarge"}),
         (("--compiler-timeout", "60"), {"compiler_timeout": 60}),
+        (("--no-device",), {"no_device": True}),
     ],
 )
 def test_options_arrive_as_they_were_given(monkeypatch, arguments, expected):
@@ -59,6 +60,7 @@ def test_the_command_line_and_python_have_the_same_defaults(monkeypatch):
         "auto_cast",
         "auto_cast_type",
         "compiler_timeout",
+        "no_device",
     ):
         assert seen[name] == defaults[name], name
     for name in ("batch_size", "sequence_length"):
@@ -72,6 +74,10 @@ def test_the_command_line_and_python_have_the_same_defaults(monkeypatch):
         (("--mode", "pipeline", "--neuroncore-pipeline-cores", "8"), "a pipeline of 8 cores does not fit 4 cores"),
         (("--precision", "fp32"), "no backend of neuron offers fp32"),
         (("--batch-size", "0"), "--batch-size must be a whole number of at least 1"),
+        (
+            ("--no-device", "--backend", "openvino"),
+            "--no-device is for what is compiled for Inferentia, not for openvino",
+        ),
     ],
 )
 def test_contradictions_exit_with_2_and_leave_nothing(capsys, tmp_path, arguments, words):
@@ -148,3 +154,28 @@ def test_a_twin_that_does_not_exist_is_a_usage_error(capsys, monkeypatch, data_p
     monkeypatch.setenv("NEURONBERT_EMULATE", "inf9.huge")
     code, _, err = invoke(capsys, "answer", data_parallel_artifact.folder, *PAIR)
     assert code == 2 and "there is no instance type 'inf9.huge'" in err
+
+
+def test_without_a_device_it_is_compiled_and_the_first_load_is_the_first_test(
+    capsys, tmp_path, start_emulator, tiny_checkpoint, neuron_cache
+):
+    # sdk archive/torch-neuron: a model can be compiled on any EC2 instance (c5.4xlarge) and then copied to an inf1.
+    start_emulator(faults="no-driver")
+    output = tmp_path / "out"
+    shape = ("--backend", "neuron", "--batch-size", "2", "--sequence-length", "64")
+    code, out, err = invoke(capsys, "compile", tiny_checkpoint, output, *shape, "--skip-gate")
+    assert (code, out) == (1, "") and not output.exists()
+    code, out, err = invoke(capsys, "compile", tiny_checkpoint, output, *shape, "--no-device", "--json")
+    assert code == 0, err
+    manifest = json.loads(out)["manifest"]
+    (variant,) = manifest["variants"]
+    assert manifest["gate"]["skipped"] is True and variant["agreement"] is None
+    assert manifest["selection"][0]["why"] == "compiled where there is no device: it was not loaded"
+    code, _, err = invoke(capsys, "answer", output, *PAIR)
+    assert code == 1
+    start_emulator(faults="dead-runtime")
+    code, _, err = invoke(capsys, "answer", output, *PAIR)
+    assert code == 1 and "the runtime is not running and its numbers mean nothing" in " ".join(err.split())
+    start_emulator()
+    code, out, err = invoke(capsys, "answer", output, "--json", *PAIR)
+    assert code == 0 and set(json.loads(out)) == {"score", "start", "end", "answer"}, err

@@ -19,6 +19,8 @@ BERT_BASE = 85_054_464
         ({"auto_cast_type": "mixed"}, ["--fast-math", "fp32-cast-matmult", "no-fast-relayout"], "bf16"),
         ({"auto_cast": "all"}, ["--fast-math", "all"], "bf16"),
         ({"auto_cast": "all", "auto_cast_type": "fp16"}, ["--fast-math", "fp32-cast-all-fp16"], "fp16"),
+        # The BERT tutorials of aws-neuron-sdk v2.20 leave the option out (src/examples/pytorch).
+        ({"auto_cast": "compiler"}, [], "bf16"),
     ],
 )
 def test_casts_become_separate_arguments(options, arguments, precision):
@@ -35,7 +37,7 @@ def test_the_twin_takes_every_cast():
     for cast, dtype in FAST_MATH:
         parsed = neuron_cc.parse_arguments(NeuronTarget.of(auto_cast=cast, auto_cast_type=dtype).compiler_args(4))
         assert parsed.pipeline_cores == 4
-        assert parsed.policy.everything == parsed.policy.fast_relayout == (cast == "all")
+        assert parsed.policy.everything == parsed.policy.fast_relayout == (cast in ("all", "compiler"))
         assert parsed.policy.dtype == ("fp16" if dtype == "fp16" else "bf16")
 
 
@@ -54,6 +56,7 @@ def test_the_twin_takes_every_cast():
         ({"auto_cast_type": "int8"}, "no --auto-cast-type 'int8'"),
         ({"auto_cast": "none", "auto_cast_type": "fp16"}, "no --auto-cast none with --auto-cast-type fp16"),
         ({"auto_cast": "all", "auto_cast_type": "mixed"}, "no --auto-cast all with --auto-cast-type mixed"),
+        ({"auto_cast": "compiler", "auto_cast_type": "fp16"}, "no --auto-cast compiler with --auto-cast-type fp16"),
     ],
 )
 def test_contradictions_are_usage_errors(options, words):

@@ -1,19 +1,15 @@
 """Inside a child: loads an artifact on the cores that its variables name, and says what it is asked for.
 
-Its arguments: load|held|measure ARTIFACT [IN_FLIGHT SECONDS]
+Its arguments: load|measure ARTIFACT [IN_FLIGHT SECONDS]
 """
 
 import json
-import os
-import shutil
-import subprocess
 import time
 from typing import Any, Dict, List, Protocol, Sequence, Tuple, cast
 
 import numpy as np
 
 from neuronbert.backends.base import Batch
-from neuronbert.backends.child import python_command
 from neuronbert.engine.engine import Engine
 from neuronbert_tools.load import in_threads
 
@@ -28,14 +24,6 @@ class Bucket(Protocol):
     def shape(self) -> Sequence[int]: ...
 
     def run(self, batch: Batch) -> object: ...
-
-
-def neuron_ls() -> Any:
-    """``neuron-ls -j``; the emulator's where that is what runs."""
-    tool = shutil.which("neuron-ls") or "/opt/aws/neuron/bin/neuron-ls"
-    emulated = python_command("neuronbert.emulator.__main__", "neuron-ls", "-j")
-    command = emulated if os.environ.get("NEURONBERT_EMULATE") else [tool, "-j"]
-    return json.loads(subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout.decode())
 
 
 def timed(bucket: Bucket, in_flight: int, seconds: float) -> Dict[str, Any]:
@@ -77,15 +65,13 @@ def ask_until(bucket: Bucket, batch: Batch, in_flight: int, warm: float, end: fl
 
 
 def main(arguments: Sequence[str]) -> None:
-    """The child; one JSON document as the last line of stdout."""
+    """The child; one JSON document on stdout, after whatever libraries print there."""
     mode, artifact, *numbers = arguments
     with Engine(artifact) as engine:
         result: Dict[str, Any] = {"variants": engine.name, "concurrency": engine.session.concurrency}
-        if mode == "held":
-            result["neuron_ls"] = neuron_ls()
         if mode == "measure":
             in_flight, seconds = numbers
             # An artifact for Neuron is loaded as one session for each shape.
             buckets: Sequence[Bucket] = cast(Any, engine.session).sessions
             result.update(timed(buckets[0], int(in_flight), float(seconds)))
-    print(json.dumps(result))
+    print("\n" + json.dumps(result))

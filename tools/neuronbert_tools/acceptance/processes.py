@@ -1,19 +1,28 @@
-"""Starts what a step needs: the verbs of neuronbert, and children that hold cores until they end (child.py)."""
+"""Starts what a step needs: the verbs of neuronbert, and children that hold cores until they end (child.py).
 
+What a child found is the last JSON document on its stdout: Neuron's runtime and compiler print there, too.
+"""
+
+import contextlib
 import json
 import os
+import signal
 import subprocess
+import tempfile
 from pathlib import Path
-from typing import Any, Dict, Mapping, NamedTuple, Optional, Sequence
+from typing import IO, Any, Dict, Mapping, NamedTuple, Optional, Sequence
 
 from neuronbert.backends.child import python_environment
 from neuronbert_tools.processes import module_command, verb_command
 
 CORE_VARIABLES = ("NEURON_RT_VISIBLE_CORES", "NEURON_RT_NUM_CORES", "NEURONCORE_GROUP_SIZES")
-LAST_WORDS = 4000  # characters of stderr that are kept
+LAST_WORDS = 4000  # characters that are kept of what a process wrote
+LIMIT_S = 1800.0  # for a process that loads and runs
+COMPILE_LIMIT_S = 4 * 3600.0  # for one that compiles: 40 minutes a model have been seen (aws-neuron-sdk#364)
 QUESTION = "Who built the first Kermit?"
 CONTEXT = "Jim Henson built the first Kermit in 1955 from his mother's old coat."
 ANSWER = "Jim Henson"
+Found = Dict[str, Any]
 
 
 class Ended(NamedTuple):
@@ -24,58 +33,89 @@ class Ended(NamedTuple):
     words: str  # the last of stderr
 
 
-def run(command: Sequence[str], variables: Optional[Mapping[str, str]] = None) -> Ended:
-    """Run a command with the core variables given and no others."""
+def run(command: Sequence[str], variables: Optional[Mapping[str, str]] = None, limit_s: float = LIMIT_S) -> Ended:
+    """Run a command with the core variables given and no others; after ``limit_s`` all that it started is killed."""
     inherited = {name: value for name, value in os.environ.items() if name not in CORE_VARIABLES}
-    done = subprocess.run(
-        command,
-        env=python_environment({**inherited, **(variables or {})}),
-        capture_output=True,
-        stdin=subprocess.DEVNULL,
-        text=True,
-    )
-    return Ended(done.returncode, done.stdout, done.stderr[-LAST_WORDS:])
+    # Files, not pipes: a compiler that outlives its parent would keep a pipe open.
+    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as words:
+        process = subprocess.Popen(
+            command,
+            env=python_environment({**inherited, **(variables or {})}),
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=words,
+            start_new_session=True,
+        )
+        late = ""
+        try:
+            process.wait(limit_s)
+        except subprocess.TimeoutExpired:
+            late = f"\nkilled after {limit_s:.0f} s"
+        finally:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+        return Ended(process.returncode, text_of(out), text_of(words)[-LAST_WORDS:] + late)
 
 
-def verb(name: str, *arguments: object) -> Any:
+def text_of(file: IO[bytes]) -> str:
+    """All that was written to the file, whatever the bytes."""
+    file.seek(0)
+    return file.read().decode("utf-8", errors="replace")
+
+
+def last_document(text: str, opening: str = "{") -> Any:
+    """The last JSON document in ``text`` that begins with ``opening``, whatever is printed around it, on its line too.
+
+    ValueError with the end of the text where there is none.
+    """
+    decoder = json.JSONDecoder()
+    found, position = None, text.find(opening)
+    while position >= 0:
+        try:
+            found, end = decoder.raw_decode(text, position)
+        except ValueError:
+            end = position + 1
+        position = text.find(opening, end)
+    if found is None:
+        raise ValueError(f"no JSON document in: {text[-LAST_WORDS:]}")
+    return found
+
+
+def verb(name: str, *arguments: object, limit_s: float = LIMIT_S) -> Any:
     """What a verb of neuronbert prints under --json; RuntimeError with its words when it fails."""
-    ended = run(verb_command(name, *arguments, "--json"))
+    ended = run(verb_command(name, *arguments, "--json"), limit_s=limit_s)
     if ended.code:
         raise RuntimeError(f"neuronbert {name} ended with {ended.code}: {ended.words}")
-    return json.loads(ended.out)
+    return last_document(ended.out)
 
 
 def answered(artifact: Path) -> Any:
     """The artifact's answer to QUESTION; RuntimeError when that is not ANSWER."""
-    ended = run(verb_command("answer", artifact, "--json", "--question", QUESTION, "--context", CONTEXT))
-    if ended.code:
-        raise RuntimeError(ended.words)
-    answer = json.loads(ended.out)
+    answer = verb("answer", artifact, "--question", QUESTION, "--context", CONTEXT)
     if answer["answer"] != ANSWER:
         raise RuntimeError(f"the answer is {answer}, not {ANSWER!r}")
     return answer
 
 
-def child(mode: str, artifact: Path, variables: Mapping[str, str], *arguments: object) -> Dict[str, Any]:
-    """How a child that loads ``artifact`` with ``variables`` ended, and what it found."""
-    ended = run(module_command("acceptance.child", mode, artifact, *arguments), variables)
-    result = json.loads(ended.out.splitlines()[-1]) if ended.code == 0 else {}
-    return {"exit_code": ended.code, "stderr": ended.words, **result}
+def child(module: str, variables: Mapping[str, str], *arguments: object, limit_s: float = LIMIT_S) -> Found:
+    """How a process of ``module`` with ``variables`` ended, what it wrote, and what it found."""
+    ended = run(module_command(module, *arguments), variables, limit_s)
+    found = last_document(ended.out) if ended.code == 0 else {}
+    # The runtime's words may be on either.
+    return {"exit_code": ended.code, "stderr": ended.words, "stdout": ended.out[-LAST_WORDS:], **found}
 
 
-def measure(artifact: Path, variables: Mapping[str, str], in_flight: int, seconds: float) -> Dict[str, Any]:
+def measure(artifact: Path, variables: Mapping[str, str], in_flight: int, seconds: float) -> Found:
     """Throughput and latency on the cores that ``variables`` name; RuntimeError with the child's words."""
-    result = child("measure", artifact, variables, in_flight, seconds)
+    arguments = ("measure", artifact, in_flight, seconds)
+    result = child("acceptance.child", variables, *arguments, limit_s=LIMIT_S + 2 * seconds)
+    written = {name: result.pop(name) for name in ("stderr", "stdout")}
     if result["exit_code"]:
-        raise RuntimeError(result["stderr"])
+        raise RuntimeError("\n".join(filter(None, written.values())))
     return result
 
 
-def held(artifact: Path, variables: Mapping[str, str]) -> Dict[str, Any]:
-    """The cores a process with ``variables`` holds, by neuron-ls."""
-    return child("held", artifact, variables)
-
-
-def spoken(artifact: Path, variables: Mapping[str, str]) -> Dict[str, Any]:
-    """Whether a load with ``variables`` works, and what is written to stderr."""
-    return child("load", artifact, variables)
+def spoken(artifact: Path, variables: Mapping[str, str]) -> Found:
+    """Whether a load with ``variables`` works, and what is written about it."""
+    return child("acceptance.child", variables, "load", artifact)

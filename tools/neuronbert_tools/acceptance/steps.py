@@ -1,20 +1,27 @@
 """The steps of an acceptance run, in order, each recorded whether it works or fails."""
 
+import resource
 import time
 from functools import partial
 from pathlib import Path
-from typing import Any, Callable, Dict, List, NamedTuple, Optional, TypeVar
+from typing import Any, Callable, Dict, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple, TypeVar
 
 from neuronbert.hardware.cores import INSTANCE_TYPES
 from neuronbert.runner.core_environment import core_environment
 from neuronbert_tools.acceptance.bert_base import write_bert_base
-from neuronbert_tools.acceptance.processes import answered, held, measure, spoken, verb
+from neuronbert_tools.acceptance.probes import probes
+from neuronbert_tools.acceptance.processes import COMPILE_LIMIT_S, answered, measure, spoken, verb
+from neuronbert_tools.acceptance.recipes import BERT_BASE, DEMO, FULL_LAYERS, Recipe, demo, published, published_casts
 from neuronbert_tools.console import print_message
+from neuronbert_tools.paths import ROOT
 from neuronbert_tools.published_rows import Row, published_rows
 
-FULL_LAYERS = 12
-MODES = ("data-parallel", "pipeline")
+SQUAD = ROOT / "examples" / "squad.json"
+MODES: Mapping[str, object] = {"data-parallel": 1, "pipeline": "auto"}  # → pipeline cores
+ODD_PIPELINES = (2, 3, 5, 6)
+RATED_PIPELINES = (4, 8, 12, 16)  # where weights begin to stay on chip
 Result = TypeVar("Result")
+Record = Dict[str, Any]
 
 
 class Options(NamedTuple):
@@ -24,23 +31,32 @@ class Options(NamedTuple):
     instance_type: str
     only: List[str]
     seconds: float  # of each measurement
-    layers: int  # of BERT-base
+    layers: int  # of BERT-base, at most
+    casts: List[str]
+    rows: List[int]  # of the published table, from 1; all of them where there is none
+    artifacts: List[Path]  # where artifacts lie that were compiled before
+    compile_only: Optional[Path]
 
 
 class Acceptance:
-    """One run: where things are written, and what has been found so far."""
+    """One run, and what it has found so far; ``save`` is called after every step.
 
-    def __init__(self, options: Options, folder: Path):
+    Artifacts are compiled into the folder of --compile-only, or into ``scratch``, where checkpoints are made.
+    """
+
+    def __init__(self, options: Options, scratch: Path, save: Callable[[Sequence[Record]], None]):
         self.options = options
-        self.folder = folder
+        self.scratch = scratch
+        self.folder = options.compile_only or scratch
         self.instance = INSTANCE_TYPES[options.instance_type]
-        self.steps: List[Dict[str, Any]] = []
+        self.steps: List[Record] = []
+        self._save = save
 
     def step(self, name: str, work: Callable[[], Result]) -> Optional[Result]:
         """Run ``work`` and record what it returns or how it failed; None if it failed."""
         print_message(f"{name} …")
         started = time.perf_counter()
-        record: Dict[str, Any] = {"name": name}
+        record: Record = {"name": name}
         result: Optional[Result] = None
         try:
             result = work()
@@ -49,108 +65,152 @@ class Acceptance:
             record.update(ok=False, error=f"{type(error).__name__}: {error}")
             print_message(f"  failed: {error}")
         record["seconds"] = round(time.perf_counter() - started, 2)
+        # Linux has it in KiB, of the largest process that has ended.
+        record["largest_process_mb_so_far"] = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss // 1000
         self.steps.append(record)
+        self._save(self.steps)
         return result
+
+    # ---- artifacts
+
+    def artifact(self, recipe: Recipe) -> Path:
+        """The recipe's artifact: one that was compiled before, here or elsewhere, or else compiled now."""
+        for folder in (*self.options.artifacts, self.folder):
+            if (folder / recipe.name).exists():
+                return folder / recipe.name
+        self.compile(recipe)
+        return self.folder / recipe.name
+
+    def compiled(self, recipe: Recipe) -> Record:
+        """Where the recipe's artifact is, and what is worth keeping of its manifest."""
+        artifact = self.artifact(recipe)
+        # inspect verifies every checksum.
+        return {"artifact": str(artifact), **summary({"manifest": verb("inspect", artifact)})}
+
+    def compile(self, recipe: Recipe) -> Record:
+        """Compile the recipe's artifact into this run's folder; what is worth keeping of its manifest."""
+        more = ["--no-device"] if self.options.compile_only else [] if self._gated(recipe) else ["--skip-gate"]
+        arguments = [*recipe.arguments(self.instance.name), *more]
+        output = self.folder / recipe.name
+        return summary(verb("compile", self.checkpoint(recipe), output, *arguments, limit_s=COMPILE_LIMIT_S))
+
+    def _gated(self, recipe: Recipe) -> bool:
+        """Whether the gate is asked: about the demo, whose weights mean something, unless this is a quick look."""
+        return recipe.checkpoint == DEMO and self.options.layers == FULL_LAYERS
+
+    def checkpoint(self, recipe: Recipe) -> object:
+        """What the recipe compiles; a BERT-base is made when it is first asked for."""
+        if recipe.checkpoint == DEMO:
+            return DEMO
+        folder = self.scratch / f"{BERT_BASE}-{recipe.layers}-layers"
+        if not folder.exists():
+            write_bert_base(folder, recipe.layers)
+        return folder
+
+    # ---- steps
 
     def doctor(self) -> None:
         """What the machine says of itself."""
         self.step("doctor", partial(verb, "doctor"))
 
     def demo(self) -> None:
-        """The demo compiled in both modes, through the gate, and its answers."""
-        for mode in MODES:
-            output = self.folder / f"demo-{mode}"
-            if self.step(f"compile the demo, {mode}", partial(self.compile_demo, output, mode)):
-                self.step(f"answer, {mode}", partial(answered, output))
+        """The demo in both modes: compiled through the gate if it was not compiled elsewhere; its answers."""
+        for mode, cores in MODES.items():
+            recipe = demo(cores)
+            if self.step(f"compile the demo, {mode}", partial(self.compiled, recipe)):
+                artifact = self.artifact(recipe)
+                self.step(f"answer, {mode}", partial(answered, artifact))
+                self.step(f"accuracy, {mode}", partial(verb, "evaluate", artifact, SQUAD, "--against", DEMO))
 
     def rows(self) -> None:
         """The published rows that fit this instance, as they were measured: one process, so many requests in flight."""
-        checkpoint = self.make_bert_base()
-        if checkpoint is None:
-            return
+        for number, row in self.fitting_rows():
+            for casts in self.options.casts:
+                self.step(f"row {number}, {casts}", partial(self.measure_row, row, casts))
+
+    def fitting_rows(self) -> Iterator[Tuple[int, Row]]:
+        """The published rows that were asked for and that have no more cores than this instance; their numbers."""
         for number, row in enumerate(published_rows(), start=1):
-            if int(row["models"]) * int(row["pipeline_cores"]) <= self.instance.cores:
-                self.step(f"row {number}", partial(self.measure_row, checkpoint, row))
+            chosen = not self.options.rows or number in self.options.rows
+            if chosen and int(row["models"]) * int(row["pipeline_cores"]) <= self.instance.cores:
+                yield number, row
 
-    def unknowns(self) -> None:
-        """What the documentation leaves open (whether, which text, how fast)."""
-        demo = self.folder / "demo-data-parallel"
-        if not demo.exists():
-            self.step("compile the demo for the unknowns", partial(self.compile_demo, demo, "data-parallel"))
-        self.step("group sizes alone: which cores are held", partial(held, demo, {"NEURONCORE_GROUP_SIZES": "1"}))
-        beyond = {"NEURON_RT_VISIBLE_CORES": f"0-{self.instance.cores}"}
-        self.step("visible cores beyond the last: what is said", partial(spoken, demo, beyond))
-        for cores in self._that_fit(2, 3, 5, 6):
-            self.step(f"a pipeline of {cores} cores", partial(self.odd_pipeline, cores))
-        checkpoint = self.folder / "bert-base"
-        if not checkpoint.exists():
-            self.make_bert_base()
-        self.step("one request at a time through a pipeline", partial(self.single_stream, checkpoint))
-        self.step("question answering at 384 tokens", partial(self.long_sequences, checkpoint))
-        for cores in self._that_fit(4, 8, 12, 16):  # where weights begin to stay on chip
-            self.step(f"rate of a pipeline of {cores} cores", partial(self.pipeline_rate, checkpoint, cores))
-
-    def _that_fit(self, *counts: int) -> List[int]:
-        return [cores for cores in counts if cores <= self.instance.cores]
-
-    def make_bert_base(self) -> Optional[str]:
-        """The folder of a new BERT-base checkpoint, as a step; None if that failed."""
-        return self.step("make BERT-base", lambda: str(write_bert_base(self.folder / "bert-base", self.options.layers)))
-
-    def compile_demo(self, output: Path, mode: str) -> Dict[str, Any]:
-        """The demo for one row of 128 and of 384 tokens; the gate is skipped in a quick look."""
-        skip = ["--skip-gate"] if self.options.layers < FULL_LAYERS else []
-        return summary(self.compile("demo", output, mode, "--batch-size", 1, "--sequence-length", "128,384", *skip))
-
-    def compile(self, checkpoint: object, output: Path, mode: str, *more: object) -> Any:
-        """What neuronbert compile says."""
-        instance = ["--backend", "neuron", "--instance-type", self.instance.name, "--mode", mode]
-        return verb("compile", checkpoint, output, *instance, *more)
-
-    def bert_base(self, checkpoint: object, cores: int, batch_size: int, sequence_length: int) -> Path:
-        """The folder of BERT-base compiled so; compiled when it is asked for first."""
-        output = self.folder / f"bert-base-p{cores}-b{batch_size}-s{sequence_length}"
-        if not output.exists():
-            mode = "data-parallel" if cores == 1 else "pipeline"
-            pipeline = [] if cores == 1 else ["--neuroncore-pipeline-cores", cores]
-            shape = ["--batch-size", batch_size, "--sequence-length", sequence_length]
-            self.compile(checkpoint, output, mode, "--skip-gate", *shape, *pipeline)
-        return output
-
-    def measure_row(self, checkpoint: object, row: Row) -> Dict[str, Any]:
-        """A published row beside the same configuration measured here."""
+    def measure_row(self, row: Row, casts: str) -> Record:
+        """A published row beside the same configuration measured here, compiled with ``casts``."""
+        artifact = self.artifact(published(row, casts, self.options.layers))
         cores, models = int(row["pipeline_cores"]), int(row["models"])
-        output = self.bert_base(checkpoint, cores, int(row["batch_size"]), int(row["sequence_length"]))
         in_flight = int(row["client_threads"] or models * {1: 1, 4: 4, 16: 12}[cores])
         variables = {"NEURON_RT_VISIBLE_CORES": "0" if models * cores == 1 else f"0-{models * cores - 1}"}
         variables["NEURONCORE_GROUP_SIZES"] = ",".join([str(cores)] * models)
-        measured = measure(output, variables, in_flight, self.options.seconds)
-        published = float(row["throughput_per_s"])
-        return {"published": row, "in_flight": in_flight, **measured, "ratio": measured["sequences_per_s"] / published}
+        measured = measure(artifact, variables, in_flight, self.options.seconds)
+        ratio = measured["sequences_per_s"] / float(row["throughput_per_s"])
+        like = casts == published_casts(row)
+        how = {"casts": casts, "like_the_published": like, "in_flight": in_flight}
+        return {"published": row, **how, **measured, "ratio": ratio}
 
-    def odd_pipeline(self, cores: int) -> Dict[str, Any]:
+    def unknowns(self) -> None:
+        """What the documentation leaves open (whether, which text, how fast)."""
+        if self.step("the demo for the unknowns", partial(self.compiled, demo(1))):
+            whole = self.artifact(demo(1))
+            for probe in probes(self.instance.cores):
+                self.step(f"{probe.unknown}: {probe.question}", partial(probe.ask, whole))
+        for cores in self._that_fit(ODD_PIPELINES):
+            self.step(f"pipeline-cores-rounded: {cores} cores", partial(self.odd_pipeline, cores))
+        self.step("one request at a time through a pipeline", self.single_stream)
+        self.step("question answering at 384 tokens", self.long_sequences)
+        for cores in self._that_fit(RATED_PIPELINES):
+            self.step(f"rate of a pipeline of {cores} cores", partial(self.pipeline_rate, cores))
+
+    def _that_fit(self, counts: Sequence[int]) -> List[int]:
+        return [cores for cores in counts if cores <= self.instance.cores]
+
+    def odd_pipeline(self, cores: int) -> Record:
         """Whether the demo compiles for ``cores`` cores, and loads on as many."""
-        output = self.folder / f"demo-p{cores}"
-        more = ["--neuroncore-pipeline-cores", cores, "--sequence-length", 128, "--skip-gate"]
-        compiled = summary(self.compile("demo", output, "pipeline", *more))
+        artifact = self.artifact(demo(cores, 128))
         # If the compiler rounds, as many cores as were asked for are too few or too many.
-        compiled["loads_on_as_many_cores"] = spoken(output, core_environment(output, worker=0).variables)
-        return compiled
+        variables = core_environment(artifact, worker=0).variables
+        return {**self.compiled(demo(cores, 128)), "loads_on_as_many_cores": spoken(artifact, variables)}
 
-    def single_stream(self, checkpoint: object) -> Dict[str, Any]:
+    def _bert_base(self, cores: int, tokens: int = 128) -> Recipe:
+        return Recipe(BERT_BASE, self.options.layers, cores, 1, (tokens,))
+
+    def single_stream(self) -> Record:
         """The latency of a pipeline that has one request at a time."""
-        output = self.bert_base(checkpoint, min(16, self.instance.cores), 1, 128)
-        return measure(output, core_environment(output, worker=0).variables, 1, self.options.seconds)
+        artifact = self.artifact(self._bert_base(min(16, self.instance.cores)))
+        return measure(artifact, core_environment(artifact, worker=0).variables, 1, self.options.seconds)
 
-    def long_sequences(self, checkpoint: object) -> Dict[str, Any]:
+    def long_sequences(self) -> Record:
         """384 tokens on all cores, two requests in flight for each."""
-        output = self.bert_base(checkpoint, 1, 1, 384)
-        return measure(output, core_environment(output).variables, 2 * self.instance.cores, self.options.seconds)
+        artifact = self.artifact(self._bert_base(1, 384))
+        return measure(artifact, core_environment(artifact).variables, 2 * self.instance.cores, self.options.seconds)
 
-    def pipeline_rate(self, checkpoint: object, cores: int) -> Dict[str, Any]:
+    def pipeline_rate(self, cores: int) -> Record:
         """A pipeline with as many requests in flight as it has cores."""
-        output = self.bert_base(checkpoint, cores, 1, 128)
-        return measure(output, core_environment(output, worker=0).variables, cores, self.options.seconds)
+        artifact = self.artifact(self._bert_base(cores))
+        return measure(artifact, core_environment(artifact, worker=0).variables, cores, self.options.seconds)
+
+    # ---- for another machine
+
+    def compile_all(self) -> None:
+        """Every artifact that the chosen steps load, compiled into this run's folder where it is not there yet."""
+        for recipe in dict.fromkeys(self.recipes()):
+            if not (self.folder / recipe.name).exists():
+                self.step(f"compile {recipe.name}", partial(self.compile, recipe))
+
+    def recipes(self) -> Iterator[Recipe]:
+        """What the chosen steps load."""
+        if {"demo", "unknowns"} & set(self.options.only):
+            yield demo(1)
+        if "demo" in self.options.only:
+            yield from map(demo, MODES.values())
+        if "rows" in self.options.only:
+            for _, row in self.fitting_rows():
+                yield from (published(row, casts, self.options.layers) for casts in self.options.casts)
+        if "unknowns" in self.options.only:
+            yield from (demo(cores, 128) for cores in self._that_fit(ODD_PIPELINES))
+            pipelines = {min(16, self.instance.cores), *self._that_fit(RATED_PIPELINES)}
+            yield from map(self._bert_base, sorted(pipelines))
+            yield self._bert_base(1, 384)
 
 
 STEPS: Dict[str, Callable[[Acceptance], None]] = {
@@ -161,7 +221,7 @@ STEPS: Dict[str, Callable[[Acceptance], None]] = {
 }
 
 
-def summary(compiled: Any) -> Dict[str, Any]:
+def summary(compiled: Any) -> Record:
     """What is worth keeping of a manifest."""
     keys = ("name", "compile_s", "compiler_args", "percent_compiled", "agreement", "accuracy", "versions", "recipe")
     return {"variants": [{key: variant[key] for key in keys} for variant in compiled["manifest"]["variants"]]}
