@@ -38,6 +38,7 @@ class MeasureOptions(NamedTuple):
     distribution: str  # of the open loop's requests
     period: Period
     loadgen_folder: Optional[Path]  # for its logs; None: LoadGen does not measure
+    busy_wait: bool
 
 
 class _Texts:
@@ -88,6 +89,7 @@ def measure(
         threads=setting.threads,
         batch_size=setting.batch_size,
         instance_type=inf1_instance_type if setting.pipeline_cores else None,
+        busy_wait=options.busy_wait,
         max_queue=OPEN_QUEUE if setting.load.kind == OPEN else CLOSED_QUEUE,
     ) as runner:
         cold_start_s = time.perf_counter() - began

@@ -67,6 +67,7 @@ def benchmark_artifact(
     report: Optional[Union[str, Path]] = None,
     compare: Optional[Union[str, Path]] = None,
     latency_p95_ms: Optional[float] = None,
+    busy_wait: bool = False,
     instance_type: Optional[str] = None,
     prices: Optional[Union[str, Path]] = None,
     loadgen: bool = False,
@@ -90,7 +91,7 @@ def benchmark_artifact(
     from what lies beside it. ``compare``: an earlier JSON report; GateRefused when a point is slower beyond the noise
     of both. ``latency_p95_ms``: what a service must keep; the report then has the cost there beside that at saturation.
     ``instance_type`` is what a price is looked up for, and for inf1 whose cores are used.
-    ``trusted_key``: as for Engine.
+    ``busy_wait``: as for Runner. ``trusted_key``: as for Engine.
     ``progress`` is called with lines for a person, ``on_point`` before each point with how many are done, of how
     many.
 
@@ -101,7 +102,7 @@ def benchmark_artifact(
         sequence_length=sequence_length, neuroncore_pipeline_cores=neuroncore_pipeline_cores, variant=variant,
         precision=precision, scenario=scenario, request_rate=request_rate, request_distribution=request_distribution,
         input_data=input_data, longest_s=longest_s, report=report, compare=compare, latency_p95_ms=latency_p95_ms,
-        instance_type=instance_type, prices=prices, loadgen=loadgen,
+        busy_wait=busy_wait, instance_type=instance_type, prices=prices, loadgen=loadgen,
     )  # fmt: skip
     return _sweep(artifact_of(artifact, trusted_key), _command(artifact, options), options, progress, on_point)
 
@@ -168,6 +169,7 @@ def _what_must_not_change(plan: SweepPlan, options: SweepOptions, facts: SweepFa
         "asked": facts.asked,
         "longest_s": options.longest_s,
         "loadgen": options.loadgen,
+        "busy_wait": options.busy_wait,
         "prices": {name: price and price._asdict() for name, price in prices.items()},
         "environment": facts.environment,
         "threads": os.environ.get("OMP_NUM_THREADS"),
@@ -214,7 +216,7 @@ def _measure_points(
     for line in announcement(pending, compile_s, options.longest_s, loadgen=options.loadgen):
         progress(line)
     loadgen_folder = _loadgen_folder(options.report) if options.loadgen else None
-    shared = MeasureOptions(plan.inputs, options.request_distribution, period, loadgen_folder)
+    shared = MeasureOptions(plan.inputs, options.request_distribution, period, loadgen_folder, options.busy_wait)
     failed: Counter[str] = Counter()
     for number, setting in enumerate(plan.settings, start=1):
         if setting in saved.points:

@@ -50,6 +50,7 @@ class SweepOptions:
     report: Optional[Union[str, Path]]
     compare: Optional[Union[str, Path]]
     latency_p95_ms: Optional[float]
+    busy_wait: bool
     instance_type: Optional[str]
     prices: Optional[Union[str, Path]]
     loadgen: bool

@@ -42,6 +42,12 @@ trusted_key_option = click.option(
     help="A .pub file of ssh-keygen: one of its keys must have signed ARTIFACT; repeatable.  "
     "[env: NEURONBERT_TRUSTED_KEY]",
 )
+busy_wait_option = click.option(
+    "--busy-wait",
+    is_flag=True,
+    help="Idle processors poll instead of sleeping meanwhile: answers come sooner where few are asked for at once.  "
+    "For root on Linux.",
+)
 variant_option = click.option(
     "--variant", help="A variant, or a backend, by name.  [default: the fastest this machine can run]"
 )

@@ -11,6 +11,7 @@ from typing import List, Optional
 
 from neuronbert.backends.base import ThroughputPlan
 from neuronbert.errors import BackendFailed, NeuronBertError, RunnerClosed, in_words
+from neuronbert.runner.awake import AwakeProcessors
 from neuronbert.runner.batching import Batcher, resized_plan
 from neuronbert.runner.counters import Statistics
 from neuronbert.runner.decoding import Decoder
@@ -32,6 +33,7 @@ class Dispatcher:
     """Runs until it is told to stop and every worker is gone."""
 
     def __init__(self, settings: Settings, statistics: Statistics, report: Report):
+        self._awake = AwakeProcessors() if settings.busy_wait else None  # first: it may raise
         self.inbox = Inbox()
         self.plan: Optional[ThroughputPlan] = None  # of the first worker that was ready
         self.has_ended = False
@@ -191,6 +193,8 @@ class Dispatcher:
         self._decoder.end()
         self._selector.close()
         self.inbox.close()
+        if self._awake is not None:
+            self._awake.close()
         self.has_ended = True
         self.sweep()
         self._report("drained", left=left)

@@ -1,5 +1,8 @@
 """Carries ``messages`` between the runner and its workers: length-prefixed pickles over a socket pair.
 
+A batch and its results go as plain numbers and bytes: arrays and classes take ten times as long to pickle, in which
+a core waits for its next batch.
+
 Unpickling is safe here: both ends are this package in processes of one user, and a worker inherits its socket from
 the runner that starts it, so nothing else can write to it.
 """
@@ -8,18 +11,58 @@ import pickle
 import socket
 import struct
 from collections import deque
-from typing import Any, Deque, Iterator, Optional, Union
+from typing import Any, BinaryIO, Deque, Iterator, Optional, Tuple, Union
 
-from neuronbert.runner.messages import FromWorker, ToWorker
+import numpy as np
+
+from neuronbert.backends.base import Batch
+from neuronbert.runner.messages import BatchDone, BatchOrder, FromWorker, ToWorker
 
 _LENGTH = struct.Struct("<Q")
 _READ_BYTES = 1 << 18
 
+_PlainArray = Tuple[str, Tuple[int, ...], bytearray]
+
 
 def packed(message: Union[ToWorker, FromWorker]) -> bytes:
     """``message`` with its length in front."""
-    body = pickle.dumps(message, protocol=pickle.HIGHEST_PROTOCOL)
+    body = pickle.dumps(_plain(message), protocol=pickle.HIGHEST_PROTOCOL)
     return _LENGTH.pack(len(body)) + body
+
+
+def _unpacked(body: bytes) -> Any:
+    return _message(pickle.loads(body))
+
+
+def _plain(message: Union[ToWorker, FromWorker]) -> Any:
+    if isinstance(message, BatchOrder):
+        return message.number, [_plain_array(array) for array in message.batch]
+    if isinstance(message, BatchDone):
+        outputs = {name: _plain_array(array) for name, array in message.outputs.items()}
+        return message.number, outputs, message.device_s
+    return message
+
+
+def _message(plain: Any) -> Any:
+    if type(plain) is not tuple:  # the other messages are classes of their own
+        return plain
+    if len(plain) == 2:
+        number, arrays = plain
+        return BatchOrder(number, Batch(*map(_array, arrays)))
+    number, outputs, device_s = plain
+    return BatchDone(number, {name: _array(array) for name, array in outputs.items()}, device_s)
+
+
+def _plain_array(array: np.ndarray) -> _PlainArray:
+    if array.dtype.hasobject:  # its bytes are addresses in this process
+        raise TypeError(f"an array of {array.dtype} cannot be sent to another process")
+    return array.dtype.str, array.shape, bytearray(array)
+
+
+def _array(plain: _PlainArray) -> np.ndarray:
+    """Writable, as a bytearray is: torch warns of one that is not."""
+    dtype, shape, data = plain
+    return np.ndarray(shape, dtype, data)
 
 
 class Channel:
@@ -75,24 +118,26 @@ class Channel:
                 return
             body = bytes(self._received[_LENGTH.size : end])
             del self._received[:end]
-            yield pickle.loads(body)
+            yield _unpacked(body)
 
     def close(self) -> None:
         """Close the socket: the worker reads the end of its input and leaves."""
         self.sock.close()
 
 
-def receive_blocking(sock: socket.socket) -> Any:
+def reader_of(sock: socket.socket) -> BinaryIO:
+    """What ``receive_blocking`` reads from: it takes length and message from the socket in one call."""
+    return open(sock.fileno(), "rb", _READ_BYTES, closefd=False)
+
+
+def receive_blocking(reader: BinaryIO) -> Any:
     """The next message; EOFError when the other end is closed."""
-    (length,) = _LENGTH.unpack(_exactly(sock, _LENGTH.size))
-    return pickle.loads(_exactly(sock, length))
+    (length,) = _LENGTH.unpack(_exactly(reader, _LENGTH.size))
+    return _unpacked(_exactly(reader, length))
 
 
-def _exactly(sock: socket.socket, count: int) -> bytes:
-    data = bytearray()
-    while len(data) < count:
-        part = sock.recv(count - len(data))
-        if not part:
-            raise EOFError
-        data += part
-    return bytes(data)
+def _exactly(reader: BinaryIO, count: int) -> bytes:
+    data = reader.read(count)
+    if len(data) < count:
+        raise EOFError
+    return data

@@ -70,6 +70,7 @@ def run_job(
     workers: Optional[int] = None,
     variant: Optional[str] = None,
     threads: Optional[int] = None,
+    busy_wait: bool = False,
     trusted_key: TrustedKey = None,
     on_error: str = "fail",
     progress: Progress = lambda done, total: None,
@@ -80,8 +81,8 @@ def run_job(
 
     While it runs, ``output``.partial grows, and ``output``.partial.json records how far it is: the same call goes on
     after a kill, and the output is what one undisturbed run writes. The input may have grown until then. Input that is
-    no plain file cannot be read again, so such a job begins anew. workers, variant, threads, trusted_key: as for
-    Runner. ``options`` are those of the task (windows and answers), which a line may set for itself. A broken line
+    no plain file cannot be read again, so such a job begins anew. workers, variant, threads, busy_wait, trusted_key: as
+    for Runner. ``options`` are those of the task (windows and answers), which a line may set for itself. A broken line
     fails the job; with ``on_error="skip"`` the output has its error in place of a result, and it is passed to
     ``on_skip``. ``progress`` is called when the workers are loaded, and then after each batch. ``neuronbert top`` shows
     the job, in the same numbers.
@@ -100,7 +101,13 @@ def run_job(
         encode_options, decode_options = options_of(option_kinds(task), options)
         counts = JobProgress(growing.output, source.total, progress)
         with Runner(
-            loaded, workers=workers, variant=variant, threads=threads, publish=True, work=counts.work
+            loaded,
+            workers=workers,
+            variant=variant,
+            threads=threads,
+            busy_wait=busy_wait,
+            publish=True,
+            work=counts.work,
         ) as runner:
             record = growing.begin(_description(runner, source, encode_options, decode_options), source.resumable)
             source.skip(record, growing.output)

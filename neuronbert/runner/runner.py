@@ -50,7 +50,11 @@ class Runner:
         fewer wait, so that a long one has the chance of a short one: as many rows as it has may be too many then.
     max_windows_per_request: a longer context is refused, so that one document cannot hold everybody up.
     max_wait_ms: the longest that a row waits for others to share its batch while every worker is busy.
-    hang_timeout_s: a worker that is at one batch for so long is killed; must be longer than the slowest batch takes.
+    busy_wait: idle processors of this machine poll instead of sleeping while the runner is open, so that a core with
+        one request in flight gets its next sooner. For root on Linux; UsageError elsewhere. It costs power, and where
+        processors share a core, speed.
+    hang_timeout_s: a worker that is at one batch for so long is killed: at least a second more than the slowest batch
+        takes, for the runner itself may be held up for 0.6 s before it makes allowance for that.
     start_timeout_s: for loading and self-test of a worker. drain_timeout_s: how long ``close`` and SIGTERM let
         accepted requests finish.
     on_event: called with each event (a dictionary) in the runner's thread; they are also logged to "neuronbert.runner".
@@ -84,6 +88,7 @@ class Runner:
         max_queue: int = 1024,
         max_windows_per_request: int = 256,
         max_wait_ms: float = 5.0,
+        busy_wait: bool = False,
         hang_timeout_s: float = 60.0,
         start_timeout_s: float = 600.0,
         drain_timeout_s: float = 30.0,
@@ -104,6 +109,7 @@ class Runner:
             drain_timeout_s=drain_timeout_s,
         )
         publish, drain_on_sigterm = yes_or_no("publish", publish), yes_or_no("drain_on_sigterm", drain_on_sigterm)
+        busy_wait = yes_or_no("busy_wait", busy_wait)
         refuse_uncallable("work", work, hint="a function that gives the dictionary that top shows")
         self.artifact = artifact_of(artifact, trusted_key)
         placement = place_workers(
@@ -123,7 +129,9 @@ class Runner:
         self.task, self.tokenizer = self._requests.task, self._requests.tokenizer
         self.drain_timeout_s = limits.drain_timeout_s
         self._statistics = Statistics(limits.max_queue)
-        settings = settings_of(self.artifact, variant, placement, limits, self.tokenizer.pad_id, self.task.OUTPUTS)
+        settings = settings_of(
+            self.artifact, variant, placement, limits, self.tokenizer.pad_id, self.task.OUTPUTS, busy_wait
+        )
         self._start(settings)
         self._sigterm = SigtermHandler(self._admission.close, self.close) if drain_on_sigterm else None
         self._publisher = Publisher(self._facts(), self.stats, work) if publish else None

@@ -57,6 +57,7 @@ class Settings:
     start_timeout_s: float
     pad_id: int
     outputs: Sequence[Output]  # of the model, in order
+    busy_wait: bool = False  # idle processors stay awake
     digest: str = ""  # of the artifact's manifest
     signed_by: Optional[PublicKey] = None  # the trusted key of the artifact's signature
 
@@ -74,6 +75,7 @@ def settings_of(
     limits: Limits,
     pad_id: int,
     outputs: Sequence[Output],
+    busy_wait: bool,
 ) -> Settings:
     """The settings of a runner with these options."""
     return Settings(
@@ -88,6 +90,7 @@ def settings_of(
         start_timeout_s=limits.start_timeout_s,
         pad_id=pad_id,
         outputs=outputs,
+        busy_wait=busy_wait,
         digest=artifact.manifest["digest"],
         signed_by=artifact.signed_by,
     )

@@ -13,13 +13,13 @@ import sys
 import threading
 import time
 import traceback
-from typing import Callable, List, NoReturn, Optional, Sequence, Union
+from typing import Any, Callable, List, NoReturn, Optional, Sequence, Union
 
 from neuronbert.artifact.manifest import load_same_artifact
 from neuronbert.backends.base import Session
 from neuronbert.backends.outputs import Output, refuse_misshapen
 from neuronbert.errors import BackendFailed, NeuronBertError, counted, in_words
-from neuronbert.runner.frames import packed, receive_blocking
+from neuronbert.runner.frames import packed, reader_of, receive_blocking
 from neuronbert.runner.messages import (
     BatchDone,
     BatchFailed,
@@ -41,7 +41,8 @@ def main(arguments: List[str]) -> None:
     die_with_parent(int(arguments[1]))
     sock = socket.socket(fileno=int(arguments[0]))
     try:
-        Worker(sock).serve(receive_blocking(sock))
+        worker = Worker(sock)
+        worker.serve(worker.receive())
     except (EOFError, ConnectionError):  # the runner is gone before it said what to load
         os._exit(0)
     sys.stderr.flush()
@@ -66,10 +67,15 @@ class Worker:
 
     def __init__(self, sock: socket.socket):
         self._sock = sock
+        self._reader = reader_of(sock)
         self._sending = threading.Lock()
         self._receiving = threading.Lock()
         self._session: Optional[Session] = None
         self._outputs: Sequence[Output] = ()
+
+    def receive(self) -> Any:
+        """The runner's next message; EOFError when it has closed the socket."""
+        return receive_blocking(self._reader)
 
     def serve(self, order: LoadOrder) -> None:
         """Load, report, and run batches until the socket ends, and with it the process; returns if it cannot load."""
@@ -104,7 +110,7 @@ class Worker:
         """Run batch after batch. Each thread reads its own from the socket: handed over, a batch would start later."""
         while True:
             with self._receiving:
-                order: BatchOrder = receive_blocking(self._sock)
+                order: BatchOrder = self.receive()
             self._send(self._run(order))
 
     def _run_or_end(self) -> NoReturn:

@@ -5,8 +5,16 @@ import numpy as np
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
 
-from neuronbert.runner.frames import Channel, packed, receive_blocking
+from neuronbert.backends.base import Batch
+from neuronbert.runner.frames import Channel, packed, reader_of, receive_blocking
+from neuronbert.runner.messages import BatchDone, BatchOrder
+
+# Rows and tokens, rows, entries of a token: what a batch and its outputs have, and what there is none of.
+shapes = arrays.array_shapes(min_dims=1, max_dims=3, min_side=0, max_side=5)
+tokens = shapes.flatmap(lambda shape: arrays.arrays(np.int64, shape))
+outputs = arrays.arrays(st.sampled_from([np.float32, np.float64, np.float16]), shapes)
 
 
 def received(channel, count):
@@ -44,7 +52,7 @@ def test_a_peer_that_does_not_read_stops_nobody():
     channel.send(large)
     assert channel.has_unsent
     found = []
-    reader = threading.Thread(target=lambda: found.append(receive_blocking(its)))
+    reader = threading.Thread(target=lambda: found.append(receive_blocking(reader_of(its))))
     reader.start()
     while channel.has_unsent:
         channel.flush()
@@ -78,5 +86,48 @@ def test_the_end_of_a_blocking_socket():
     mine, its = socket.socketpair()
     mine.close()
     with pytest.raises(EOFError):
-        receive_blocking(its)
+        receive_blocking(reader_of(its))
     its.close()
+
+
+def sent(message):
+    """``message`` as the other end reads it."""
+    mine, its = socket.socketpair()
+    with mine, its:
+        mine.sendall(packed(message))
+        return receive_blocking(reader_of(its))
+
+
+def assert_same(found, expected):
+    assert found.dtype == expected.dtype and found.shape == expected.shape
+    assert found.tobytes() == expected.tobytes()
+    assert found.flags.writeable  # torch.from_numpy warns of one that is not
+
+
+@given(st.integers(0, 1 << 62), st.tuples(tokens, tokens, tokens))
+def test_a_batch_arrives_as_it_was(number, batch):
+    found = sent(BatchOrder(number, Batch(*batch)))
+    assert isinstance(found, BatchOrder) and isinstance(found.batch, Batch)
+    assert found.number == number
+    for array, expected in zip(found.batch, batch):
+        assert_same(array, expected)
+
+
+@given(st.integers(0, 1 << 62), st.dictionaries(st.text(max_size=8), outputs, max_size=3), st.floats(0, 1e6))
+def test_so_do_its_results(number, named, device_s):
+    found = sent(BatchDone(number, named, device_s))
+    assert isinstance(found, BatchDone)
+    assert (found.number, found.device_s, list(found.outputs)) == (number, device_s, list(named))
+    for name, expected in named.items():
+        assert_same(found.outputs[name], expected)
+
+
+@pytest.mark.parametrize("view", [np.s_[::2], np.s_[:, ::-1], np.s_[:, 1:3]])
+def test_part_of_an_array_arrives_as_that_part(view):
+    part = np.arange(24, dtype=np.float32).reshape(4, 6)[view]
+    assert_same(sent(BatchDone(1, {"logits": part, "turned": part.T}, 0.0)).outputs["turned"], part.T.copy())
+
+
+def test_objects_are_refused_where_they_are_not_read_as_addresses():
+    with pytest.raises(TypeError, match="an array of object cannot be sent to another process"):
+        packed(BatchDone(1, {"logits": np.array(["text"], dtype=object)}, 0.0))

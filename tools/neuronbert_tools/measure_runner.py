@@ -4,6 +4,7 @@
     tools/measure_runner overload             # 4 x capacity: who is refused, how fast, and what the others get
     tools/measure_runner twin                 # the published rows on the timed emulator (EMULATED), tokens and text
     tools/measure_runner twin --rows 1,5      # only some of them
+    tools/measure_runner turnaround           # from an answer to the next request, beside two bare processes
 
 Every figure is a ratio to something measured in the same run, or says what it was measured on. One JSON document goes
 to stdout, the table to stderr.
@@ -20,15 +21,16 @@ from neuronbert_tools.console import new_parser, print_document, whole_numbers
 from neuronbert_tools.measurements.echo import measure_echo
 from neuronbert_tools.measurements.overload import measure_overload
 from neuronbert_tools.measurements.published import measure_published
+from neuronbert_tools.measurements.turnaround import measure_turnaround
 from neuronbert_tools.paths import cache_folder
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
     """The command line."""
     parser = new_parser(__doc__)
-    parser.add_argument("what", choices=("echo", "overload", "twin"))
+    parser.add_argument("what", choices=("echo", "overload", "twin", "turnaround"))
     parser.add_argument("--workers", type=int, default=2, help="echo and overload (default: 2)")
-    parser.add_argument("--requests", type=int, default=10_000, help="echo: of a round (default: 10000)")
+    parser.add_argument("--requests", type=int, help="echo: of a round (default: 10000); turnaround (default: 300)")
     parser.add_argument("--rounds", type=int, default=5, help="echo (default: 5)")
     parser.add_argument("--seconds", type=float, default=10.0, help="overload and twin (default: 10)")
     parser.add_argument("--deadline-s", type=float, default=0.5, help="overload: of each request (default: 0.5)")
@@ -40,9 +42,12 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
 def measure(options: argparse.Namespace, folder: Path) -> Dict[str, Any]:
     """What was asked for, in a temporary folder."""
     if options.what == "echo":
-        return measure_echo(folder, workers=options.workers, requests=options.requests, rounds=options.rounds)
+        requests = options.requests or 10_000
+        return measure_echo(folder, workers=options.workers, requests=requests, rounds=options.rounds)
     if options.what == "overload":
         return measure_overload(folder, workers=options.workers, seconds=options.seconds, deadline_s=options.deadline_s)
+    if options.what == "turnaround":
+        return measure_turnaround(folder, requests=options.requests or 300)
     return measure_published(folder, rows=options.rows, seconds=options.seconds, work=options.work)
 
 

@@ -7,7 +7,7 @@ from typing import Any, BinaryIO, Dict, List, Optional
 
 import click
 
-from neuronbert.cli.options import line_options
+from neuronbert.cli.options import busy_wait_option, line_options
 from neuronbert.cli.output import put, show, to_json
 from neuronbert.cli.progress import Progress, note
 from neuronbert.errors import NeuronBertError, UsageError
@@ -77,6 +77,7 @@ def _answer_file(artifact: str, input_: str, on_error: str, as_json: bool, **opt
 @click.option(
     "--workers", type=click.IntRange(min=1), help="Processes.  [default: one a core group; on CPUs one that has all]"
 )
+@busy_wait_option
 @line_options
 def run_(artifact: str, input: str, output: str, as_json: bool, **options: Any) -> None:
     """Answer a file of questions of any size with ARTIFACT, through the multi-worker runner.

@@ -6,6 +6,7 @@ import click
 
 from neuronbert.cli.options import (
     answer_options,
+    busy_wait_option,
     checkpoint_argument,
     complete_checkpoint,
     hub_options,
@@ -106,6 +107,7 @@ def evaluate(artifact: str, data: str, as_json: bool, **options: Any) -> None:
     type=float,
     help="What p95 must stay within: the best point is then the one with the most throughput that does.",
 )
+@busy_wait_option
 @click.option("--instance-type", help="Whose price counts, and of inf1 whose cores: c5.xlarge.  [default: as compiled]")
 @click.option("--loadgen", is_flag=True, help="Measure each point again with MLPerf LoadGen, and keep its logs.")
 @click.option("--prices", type=click.Path(), help="JSON price file that goes before the shipped price book.")
