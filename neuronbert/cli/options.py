@@ -116,6 +116,11 @@ neuron_options = together(
     ),
     instance_option,
     click.option(
+        "--no-device",
+        is_flag=True,
+        help="neuron: compile on a machine that has no chip; nothing is loaded, so there is no gate.",
+    ),
+    click.option(
         "--mode",
         default="data-parallel",
         show_default=True,
@@ -137,11 +142,6 @@ neuron_options = together(
     click.option(
         "--auto-cast-type",
         help="neuron: bf16, fp16 or mixed.  [default: fp16 for matmul, the most accurate; bf16 otherwise]",
-    ),
-    click.option(
-        "--no-device",
-        is_flag=True,
-        help="neuron: compile on a machine that has no chip; nothing is loaded, so there is no gate.",
     ),
     click.option(
         "--compiler-timeout",

@@ -87,11 +87,13 @@ def compile_checkpoint(
     ``backend="neuron"``, whose compiled models take one shape each: every batch size with every sequence length
     (tokens) is a bucket, for the layout that ``mode`` and ``neuroncore_pipeline_cores`` give ``instance_type``.
     ``auto_cast`` and ``auto_cast_type`` say what becomes 16 bits; the default is the most accurate there is
-    (backends/neuron/target.py). The other backends take any shape. With ``no_device`` neuron-cc compiles on a machine
-    without Inferentia: nothing is loaded, so there is no gate; the first load on an inf1 instance is the first test.
+    (backends/neuron/target.py). The other backends take any shape.
 
     ``progress`` gets a line for each stage, ``on_step`` within one what is counted, how much is done, and of how much.
     Nothing is left at ``output`` after an error.
+
+    With ``no_device`` neuron-cc compiles on a machine without Inferentia: nothing is loaded, so there is no gate, and
+    the first load on an inf1 instance is the first test.
     """
     refuse_no_path("output", output)
     given = None if isinstance(checkpoint, (tuple, list)) else checkpoint

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -99,6 +100,9 @@ def test_six_layer_models_are_measured_with_six_layers():
     row = {**published_rows()[0], "model": "distilbert-base-uncased"}
     assert [published(row, "all", layers).layers for layers in (12, 1)] == [6, 1]
     assert published(published_rows()[0], "all", 12).layers == 12
+    # A quick look at 16 cores has work for each of them, or the compiler refuses (aws-neuron-sdk#618).
+    wide = {**published_rows()[0], "pipeline_cores": "16"}
+    assert [published(wide, "all", layers).layers for layers in (12, 1)] == [12, 3]
 
 
 @pytest.mark.slow
@@ -181,13 +185,24 @@ def test_a_child_that_fails_says_so_with_both_its_streams(monkeypatch):
         processes.measure(Path("artifact"), {}, 1, 0.1)
 
 
+def running(state):
+    """Whether the process of a /proc/PID/stat is there, and no zombie that nobody waits for."""
+    try:
+        return state.read_text().split()[2] != "Z"
+    except FileNotFoundError:
+        return False
+
+
 def test_a_process_that_hangs_is_ended_with_what_it_started():
     # aws-neuron-sdk#978: a compile that never ended.
     child = "import subprocess; p = subprocess.Popen(['sleep', '600']); print(p.pid, flush=True); p.wait()"
     ended = processes.run([sys.executable, "-c", child], limit_s=5)
     assert ended.code == -9 and ended.words.endswith("killed after 5 s")
     state = Path(f"/proc/{ended.out.strip()}/stat")
-    assert not state.exists() or state.read_text().split()[2] == "Z"
+    limit = time.monotonic() + 60  # a killed process is gone when the kernel comes to it
+    while time.monotonic() < limit and running(state):
+        time.sleep(0.05)
+    assert not running(state)
 
 
 def test_a_step_that_fails_is_recorded_and_the_report_is_there_after_each(tmp_path):

@@ -15,6 +15,7 @@ CASTS: Mapping[str, Sequence[str]] = {
 }
 FULL_LAYERS = 12
 SMALL_LAYERS = 6  # DistilBERT and DistilRoBERTa
+PRODUCTS_PER_LAYER = 6  # with weights: query, key, value, the attention's output, and two of the feed-forward part
 
 
 class Recipe(NamedTuple):
@@ -50,11 +51,17 @@ def demo(cores: object, *sequence_lengths: int) -> Recipe:
     return Recipe(DEMO, 0, cores, 1, sequence_lengths or (128, 384))
 
 
+def bert_base(layers: int, cores: int, batch_size: int, tokens: int, casts: str = OURS) -> Recipe:
+    """BERT-base with ``layers``, or the few more without which a pipeline has nothing to do for some of its cores."""
+    least = -(-cores // PRODUCTS_PER_LAYER)
+    return Recipe(BERT_BASE, max(layers, least), cores, batch_size, (tokens,), casts)
+
+
 def published(row: Mapping[str, Any], casts: str, layers: int) -> Recipe:
     """The configuration of a published row, with at most ``layers``: what is quick to look at has fewer."""
     own = SMALL_LAYERS if row["model"].startswith("distil") else FULL_LAYERS
     cores, batch_size, tokens = (int(row[name]) for name in ("pipeline_cores", "batch_size", "sequence_length"))
-    return Recipe(BERT_BASE, min(own, layers), cores, batch_size, (tokens,), casts)
+    return bert_base(min(own, layers), cores, batch_size, tokens, casts)
 
 
 def published_casts(row: Mapping[str, Any]) -> str:

@@ -11,7 +11,16 @@ from neuronbert.runner.core_environment import core_environment
 from neuronbert_tools.acceptance.bert_base import write_bert_base
 from neuronbert_tools.acceptance.probes import probes
 from neuronbert_tools.acceptance.processes import COMPILE_LIMIT_S, answered, measure, spoken, verb
-from neuronbert_tools.acceptance.recipes import BERT_BASE, DEMO, FULL_LAYERS, Recipe, demo, published, published_casts
+from neuronbert_tools.acceptance.recipes import (
+    BERT_BASE,
+    DEMO,
+    FULL_LAYERS,
+    Recipe,
+    bert_base,
+    demo,
+    published,
+    published_casts,
+)
 from neuronbert_tools.console import print_message
 from neuronbert_tools.paths import ROOT
 from neuronbert_tools.published_rows import Row, published_rows
@@ -172,7 +181,7 @@ class Acceptance:
         return {**self.compiled(demo(cores, 128)), "loads_on_as_many_cores": spoken(artifact, variables)}
 
     def _bert_base(self, cores: int, tokens: int = 128) -> Recipe:
-        return Recipe(BERT_BASE, self.options.layers, cores, 1, (tokens,))
+        return bert_base(self.options.layers, cores, 1, tokens)
 
     def single_stream(self) -> Record:
         """The latency of a pipeline that has one request at a time."""
