@@ -18,7 +18,7 @@ NO_LATENCY = struct.pack("=i", 0)
 
 
 class AwakeProcessors:
-    """From now until ``close``, or the end of this process, the machine's idle processors poll."""
+    """From now until ``close`` the machine's idle processors poll; a process forked meanwhile keeps them at it too."""
 
     def __init__(self) -> None:
         try:

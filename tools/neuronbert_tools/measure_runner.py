@@ -4,6 +4,7 @@
     tools/measure_runner overload             # 4 x capacity: who is refused, how fast, and what the others get
     tools/measure_runner twin                 # the published rows on the timed emulator (EMULATED), tokens and text
     tools/measure_runner twin --rows 1,5      # only some of them
+    tools/measure_runner twin --busy-wait     # with idle processors that do not sleep
     tools/measure_runner turnaround           # from an answer to the next request, beside two bare processes
 
 Every figure is a ratio to something measured in the same run, or says what it was measured on. One JSON document goes
@@ -13,10 +14,12 @@ to stdout, the table to stderr.
 import argparse
 import os
 import tempfile
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Dict, Sequence
 
 from neuronbert.hardware.machine import environment
+from neuronbert.runner.awake import AwakeProcessors
 from neuronbert_tools.console import new_parser, print_document, whole_numbers
 from neuronbert_tools.measurements.echo import measure_echo
 from neuronbert_tools.measurements.overload import measure_overload
@@ -35,6 +38,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=10.0, help="overload and twin (default: 10)")
     parser.add_argument("--deadline-s", type=float, default=0.5, help="overload: of each request (default: 0.5)")
     parser.add_argument("--rows", type=whole_numbers, help="twin: 1 to 8")
+    parser.add_argument("--busy-wait", action="store_true", help="as of Runner; turnaround measures both")
     parser.add_argument("--work", type=Path, default=cache_folder("measure_runner"), help="twin: kept artifacts")
     return parser.parse_args(arguments)
 
@@ -54,7 +58,10 @@ def measure(options: argparse.Namespace, folder: Path) -> Dict[str, Any]:
 def main(arguments: Sequence[str]) -> int:
     """The command; its exit code."""
     options = parse(arguments)
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
+        if options.busy_wait:  # of the whole machine: of what has no runner too
+            stack.callback(AwakeProcessors().close)
         figures = measure(options, Path(folder))
-    print_document({"measured": options.what, "machine": environment(), "load": os.getloadavg(), **figures})
+    facts = {"measured": options.what, "busy_wait": options.busy_wait, "machine": environment()}
+    print_document({**facts, "load": os.getloadavg(), **figures})
     return 0

@@ -1,7 +1,7 @@
 """How long a device waits for its host from an answer to the next request: with the runner, and with a bare process.
 
 The bare process sends and takes as many bytes over a socket pair as the runner does, and nothing else: what it needs is
-the kernel's. One request at a time in both; EMULATED are neither: the device is a worker that sleeps.
+the kernel's. One request at a time in both, and in place of a device something that sleeps.
 
 The child that stands for the device of the bare process: SOCKET REQUEST_BYTES ANSWER_BYTES BATCH_S
 """
