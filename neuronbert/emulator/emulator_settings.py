@@ -7,7 +7,7 @@ from typing import Dict, Mapping, Optional, Tuple
 from neuronbert.emulator.faults import Fault, parse_faults
 from neuronbert.errors import UsageError
 from neuronbert.hardware.cores import instance_type
-from neuronbert.hardware.device_model import LATEST_RELEASE, RELEASES
+from neuronbert.hardware.device_model import LATEST_RELEASE, known_release
 from neuronbert.hardware.own_places import own_temporary_folder
 
 INSTANCE = "NEURONBERT_EMULATE"
@@ -32,10 +32,8 @@ class EmulatorSettings:
 
     def __post_init__(self) -> None:
         instance_type(self.instance)
-        if self.release is not None and self.release not in RELEASES:
-            raise UsageError(
-                f"there is no timing for SDK release {self.release!r}", hint=f"{TIMED}={' or '.join(RELEASES)}"
-            )
+        if self.release is not None:
+            known_release(self.release)
         if self.timed and self.recorded is None:
             raise UsageError(
                 "timed mode answers with recorded logits, and was given none",
