@@ -26,6 +26,12 @@ class HostWaits(NamedTuple):
         """Of all calls."""
         return self.contention_s + self.link_share * self.link_s
 
+    @property
+    def high_s(self) -> float:
+        """95 of 100 calls wait no longer: each kind of wait at its own worst."""
+        link_s = self.link_s * math.log(self.link_share / 0.05) if self.link_share > 0.05 else 0.0
+        return self.contention_s * math.log(1 / 0.05) + link_s
+
     def draw_s(self, source: random.Random) -> float:
         """One call's wait."""
         wait_s = source.expovariate(1 / self.contention_s) if self.contention_s else 0.0

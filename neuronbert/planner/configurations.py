@@ -74,8 +74,9 @@ class Configuration:
 
     @property
     def slow_service_ms(self) -> float:
-        """95 of 100 batches are done within this, without waiting."""
-        return self.service_ms * self.spread
+        """95 of 100 batches are done within this, without waiting for another batch."""
+        host_ms = self.service.host_waits.high_s * 1e3 if self.service else 0.0
+        return self.service_ms * self.spread + host_ms
 
     @property
     def p50_ms(self) -> float:

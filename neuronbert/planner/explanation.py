@@ -179,8 +179,8 @@ def _casts(shape: ModelShape, target: Target, ranked: Sequence[Configuration]) -
     return [
         "Predictions are for --auto-cast all (everything in bf16, neuron-cc's own default), as all published figures "
         "are. What compile's default costs (--auto-cast matmul, more exact) has not been published; by the bytes of "
-        f"activations in 32 bits alone, {best.name} would take {exact:.3g} sequences/s instead of "
-        f"{best.capacity_per_s:.3g}."
+        f"activations in 32 bits, {best.name} may take as few as {_whole(exact)} sequences/s instead of "
+        f"{_whole(best.capacity_per_s)}."
     ]
 
 

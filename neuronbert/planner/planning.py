@@ -238,7 +238,7 @@ def _count_instances(candidate: Configuration, target: Target) -> Configuration:
     def meets(count: int) -> bool:
         return target.latency_p95_ms is None or _at_load(candidate, count, load / count).p95_ms <= target.latency_p95_ms
 
-    fewest = max(1, math.ceil(load / ((1 - target.headroom) * candidate.capacity_per_s) - 1e-9))
+    fewest = _fewest(candidate, target)
     too_few, enough = fewest - 1, fewest
     while not meets(enough) and enough < MOST_IDLE * fewest:
         too_few, enough = enough, enough + max(1, enough // 4)
@@ -246,6 +246,20 @@ def _count_instances(candidate: Configuration, target: Target) -> Configuration:
         middle = (too_few + enough) // 2
         too_few, enough = (too_few, middle) if meets(middle) else (middle, enough)
     return _at_load(candidate, enough, load / enough)
+
+
+def _fewest(candidate: Configuration, target: Target) -> int:
+    """Instances that the load and the headroom need, whatever the latency."""
+    load = target.throughput_per_s or 0.0
+    return max(1, math.ceil(load / ((1 - target.headroom) * candidate.capacity_per_s) - 1e-9))
+
+
+def _emptiest(candidate: Configuration, target: Target) -> Configuration:
+    """With as little to do as any that is tried."""
+    if target.throughput_per_s is None:
+        return _at_load(candidate, 1, (1 - target.headroom) * candidate.capacity_per_s / LOAD_STEPS)
+    instances = MOST_IDLE * _fewest(candidate, target)
+    return _at_load(candidate, instances, target.throughput_per_s / instances)
 
 
 def _rank(objective: str, configuration: Configuration) -> Tuple[float, ...]:
@@ -285,7 +299,7 @@ def _impossible(target: Target, rejected: Sequence[Configuration]) -> NoConfigur
         reasons = "; ".join(first)
         return NoConfiguration(f"no configuration is possible: {reasons}", hint="another --instance-type")
     nearest = min(able, key=lambda configuration: configuration.slow_service_ms)
-    reachable_ms = math.ceil(nearest.slow_service_ms * 100) / 100
+    reachable_ms = math.ceil(max(nearest.slow_service_ms, _emptiest(nearest, target).p95_ms) * 100) / 100
     return NoConfiguration(
         f"no configuration answers 95 of 100 requests within {target.latency_p95_ms:g} ms; the nearest is "
         f"{nearest.name}: {reachable_ms:g} ms when hardly a request has to wait for another",

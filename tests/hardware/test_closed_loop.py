@@ -45,4 +45,5 @@ def test_a_draw_has_the_mean_it_says():
     source = random.Random(1)
     drawn = [waits.draw_s(source) for _ in range(20_000)]
     assert waits.mean_s == pytest.approx(0.003) == pytest.approx(sum(drawn) / len(drawn), rel=0.05)
-    assert HostWaits().draw_s(source) == 0
+    assert HostWaits().draw_s(source) == 0 == HostWaits().high_s
+    assert 0.95 <= sum(wait_s <= waits.high_s for wait_s in drawn) / len(drawn) <= 0.985
