@@ -335,7 +335,7 @@ def predict(
     if models < 1 or in_flight < 1:
         raise UsageError(f"models and in_flight must be at least 1, not {models} and {in_flight}")
     device = calibrated() if constants is None else constants
-    stages = _shared_stages(work, in_flight, device)
+    stages = shared_stage_seconds(work, in_flight, device)
     rate = models * min(1 / stages[0], in_flight / (device.host_call_s + sum(stages)))
     waits = host_waits(
         work, rate, instance=instance, models=models, in_flight=in_flight, processes=processes, constants=device
@@ -347,12 +347,13 @@ def predict(
     )
 
 
-def _shared_stages(work: Work, in_flight: int, device: DeviceConstants) -> Tuple[float, ...]:
-    """The stages' seconds when the chip's other cores are busy as often as this one is.
+def shared_stage_seconds(work: Work, in_flight: int, constants: Optional[DeviceConstants] = None) -> Tuple[float, ...]:
+    """``stage_seconds`` with ``in_flight`` callers a core, when the chip's other cores are busy as often as this one.
 
     The more a core waits for its callers, the more of the chip's memory is left to the others, and the sooner they
     are done: halfway steps settle where both agree. The stages of a pipeline are all at work as long as it is.
     """
+    device = calibrated() if constants is None else constants
     others, busy = work.active_cores_per_chip - 1, 1.0
     stages = stage_seconds(work, device)
     for _ in range(12 if others and work.pipeline_cores == 1 else 0):

@@ -88,10 +88,10 @@ def plan(
     judged with one instance as full as ``headroom`` and the latency allow. ``objective``: "cost" is dollars for a
     million at that load, "latency" is what one request takes by itself (more instances shorten any queue, so the queue
     only has to meet the target), "throughput" is what one instance can take. ``sdk_release`` of the Neuron SDK is what
-    the predictions are for (1.13 to 2.20: the same device became faster). ``in_flight`` batches are
-    at most with a core group: by default as many as the runner gives it. ``measured`` is a report of ``neuronbert
-    benchmark``. ``prices`` is a file as in ``neuronbert.hardware.prices``. ``trusted_key`` is for an
-    artifact, as for Engine. ``progress`` is called with how many configurations are judged, of how many.
+    the predictions are for (1.13 to 2.20: the same device became faster). A core group holds at most ``in_flight``
+    batches: by default as many as the runner gives it. ``measured`` is a report of ``neuronbert benchmark``. ``prices``
+    is a file as in ``neuronbert.hardware.prices``. ``trusted_key`` is for an artifact, as for Engine. ``progress`` is
+    called with how many configurations are judged, of how many.
 
     Raises NoConfiguration, with the nearest that can be had, when nothing meets ``latency_p95_ms``; UsageError for
     options out of range and unknown instance types; InputError for a price file or report that cannot be used.
