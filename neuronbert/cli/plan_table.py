@@ -5,7 +5,7 @@ from typing import Iterator, List, Sequence
 
 from neuronbert.cli.tables import table
 from neuronbert.planner.configurations import Configuration
-from neuronbert.planner.explanation import explanation, first_where, footnotes, ruled_out
+from neuronbert.planner.explanation import explanation, first_where, footnotes, ruled_out, spread
 from neuronbert.planner.planning import Plan
 
 WIDTH = 110  # characters
@@ -35,7 +35,19 @@ def ranking(ranked: Sequence[Configuration]) -> str:
     formula = first_where(ranked, lambda configuration: configuration.formula)
     if formula is not None and formula not in shown:
         shown.append(formula)
-    header = ("", "configuration", "instances", "used", "batch ms", "p50 ms", "p95 ms", "USD/h", "USD/1M", "")
+    header = (
+        "",
+        "configuration",
+        "instances",
+        "used",
+        "takes/s",
+        "batch ms",
+        "p50 ms",
+        "p95 ms",
+        "USD/h",
+        "USD/1M",
+        "",
+    )
     return table([_row(ranked.index(configuration) + 1, configuration) for configuration in shown], header)
 
 
@@ -47,10 +59,15 @@ def _row(rank: int, configuration: Configuration) -> List[str]:
         configuration.name,
         str(configuration.instances),
         f"{configuration.latency.utilisation:.0%}",
+        _range(*configuration.capacity_range_per_s),
         f"{configuration.service_ms:.3g}",
         f"{configuration.p50_ms:.3g}",
-        f"{configuration.p95_ms:.3g}",
+        _range(*configuration.p95_range_ms),
         "?" if configuration.usd_per_hour is None else f"{configuration.usd_per_hour:.4g}",
         "?" if configuration.usd_per_million is None else f"{configuration.usd_per_million:.3g}",
         ", ".join(notes),
     ]
+
+
+def _range(low: float, high: float) -> str:
+    return spread(low, high) if low < high else f"{low:.3g}"

@@ -1,15 +1,29 @@
 """The modelled time of timed mode: when each core is free again, and sleeping until exactly then."""
 
+import contextlib
 import ctypes
+import random
 import threading
 import time
-from typing import Dict, NamedTuple, Sequence, Tuple
+from typing import Dict, Iterator, List, NamedTuple, Sequence, Tuple
 
 from neuronbert.emulator.neff import Neff
-from neuronbert.hardware.device_model import Work, entry_seconds, stage_seconds
+from neuronbert.hardware.closed_loop import HostWaits
+from neuronbert.hardware.device_model import Work, entry_seconds, host_call_seconds, host_waits, stage_seconds
 
 PR_SET_TIMERSLACK = 29  # linux/prctl.h
 LATE_S = 80e-6  # how late a virtual machine's idle core wakes up
+BUSY_STEPS = 16  # how finely a share of time is told apart, so that few plans are worked out
+REMEMBERED = 0.9  # of what was known of a core's idle time, after one batch more
+
+
+class Neighbours(NamedTuple):
+    """Who else is on the machine, as the other processes' reservations tell."""
+
+    instance: str
+    active_cores_per_chip: int  # cores of this one's chip that have a model on them, itself included
+    models: int  # core groups of the instance that have a model, this one included
+    processes: int  # that hold them
 
 
 class BatchPlan(NamedTuple):
@@ -17,59 +31,105 @@ class BatchPlan(NamedTuple):
 
     neff: Neff  # kept alive, so that its id stays its own
     stages_s: Tuple[float, ...]
-    entry_s: float  # the share of the first stage that the host's call takes
+    entry_s: float  # the share of the first stage that handing over the batch takes
+    host_s: float  # what the host does in a call before that
+    waits: HostWaits  # what comes on top at random
 
 
 class CoreClock:
     """When each core of the process is free again, in modelled time.
 
     A batch's way through its stages is worked out when it arrives; its caller then sleeps until the end. So
-    sixteen stages cost one sleep, and a late wake-up never delays another batch.
+    sixteen stages cost one sleep, and a late wake-up never delays another batch. Waits for the host are drawn from
+    ``seed``: the same calls in the same order wait the same.
     """
 
-    def __init__(self, cores: int):
+    def __init__(self, cores: int, seed: int = 0):
         self._free_at = [0.0] * cores
+        self._busy: List[float] = [1.0] * cores  # the share of time lately
         self._lock = threading.Lock()
         self._thread = threading.local()
-        self._plans: Dict[Tuple[int, int], BatchPlan] = {}  # by the neff's id and the active cores
+        self._random = random.Random(seed)
+        self._plans: Dict[Tuple[int, Neighbours, int, int], BatchPlan] = {}
+        self._callers: Dict[int, int] = {}  # core → calls that are in it
 
     def occupy(
-        self, cores: range, neff: Neff, active_cores_per_chip: int, release: str, called_at: float
+        self, cores: range, neff: Neff, neighbours: Neighbours, release: str, called_at: float
     ) -> Tuple[float, ...]:
         """Takes the cores one after the other and returns when the last stage is done: each stage's seconds.
 
         ``called_at`` is when the call came (time.perf_counter): what the emulator did since then took no device time.
         """
-        plan = self._plan(neff, active_cores_per_chip, release)
-        end = self._schedule(cores, plan.stages_s, self._arrival(called_at, plan.entry_s))
-        sleep_until(end)
-        self._thread.done_at = end
+        with self._calling(cores[0]):
+            plan, arrival, wait_s = self._arrive(cores[0], neff, neighbours, release, called_at)
+            if wait_s > plan.stages_s[0] / 4:
+                sleep_until(arrival)  # a call that waits long for the host is overtaken by others
+            end = self._schedule(cores, plan.stages_s, arrival)
+            sleep_until(end)
+            self._thread.done_at = end
         return plan.stages_s
 
-    def _plan(self, neff: Neff, active: int, release: str) -> BatchPlan:
-        key = (id(neff), active)
-        if key not in self._plans:
-            work = neff_work(neff, active, release)
-            self._plans[key] = BatchPlan(neff, stage_seconds(work), entry_seconds(work))
-        return self._plans[key]
+    @contextlib.contextmanager
+    def _calling(self, core: int) -> Iterator[None]:
+        with self._lock:
+            self._callers[core] = self._callers.get(core, 0) + 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._callers[core] -= 1
 
-    def _arrival(self, called_at: float, host_call_s: float) -> float:
-        """When the batch came; a thread's own time between two calls is part of the modelled host call, not added."""
-        return max(getattr(self._thread, "done_at", called_at), called_at - host_call_s)
+    def _arrive(
+        self, core: int, neff: Neff, neighbours: Neighbours, release: str, called_at: float
+    ) -> Tuple[BatchPlan, float, float]:
+        """How long the batch takes, when the host is done with it, and how long of that it waited for the host.
+
+        A thread's own time between two calls is part of handing the batch over, not added.
+        """
+        with self._lock:
+            plan = self._plan(core, neff, neighbours, release)
+            wait_s = plan.waits.draw_s(self._random)
+        came = max(getattr(self._thread, "done_at", called_at), called_at - plan.entry_s)
+        return plan, came + plan.host_s + wait_s, wait_s
+
+    def _plan(self, core: int, neff: Neff, neighbours: Neighbours, release: str) -> BatchPlan:
+        """Cores of a chip share its memory as often as they are busy; the others are taken to be as busy as this."""
+        busy, callers = round(self._busy[core] * BUSY_STEPS), self._callers[core]
+        key = (id(neff), neighbours, busy, callers)
+        if key not in self._plans:
+            share = busy / BUSY_STEPS if neff.pipeline_cores == 1 else 1.0  # a pipeline's stages work at once
+            work = neff_work(neff, 1 + (neighbours.active_cores_per_chip - 1) * share, release)
+            stages_s = stage_seconds(work)
+            waits = host_waits(
+                work,
+                neighbours.models * share / stages_s[0],
+                instance=neighbours.instance,
+                models=neighbours.models,
+                in_flight=callers,
+                processes=neighbours.processes,
+            )
+            self._plans[key] = BatchPlan(neff, stages_s, entry_seconds(work), host_call_seconds(), waits)
+        return self._plans[key]
 
     def _schedule(self, cores: range, stages: Sequence[float], arrival: float) -> float:
         moment = arrival
         with self._lock:
+            self._note_idle(cores[0], stages[0], arrival)
             for core, seconds in zip(cores, stages):
                 moment = max(moment, self._free_at[core]) + seconds
                 self._free_at[core] = moment
         return moment
 
+    def _note_idle(self, core: int, busy_s: float, arrival: float) -> None:
+        idle_s = max(0.0, arrival - self._free_at[core]) if self._free_at[core] else 0.0
+        self._busy[core] = REMEMBERED * self._busy[core] + (1 - REMEMBERED) * busy_s / (busy_s + idle_s)
 
-def neff_work(neff: Neff, active_cores_per_chip: int, release: str) -> Work:
+
+def neff_work(neff: Neff, active_cores_per_chip: float, release: str) -> Work:
     """One batch of a compiled subgraph, as the device model wants it."""
     hidden = next((spec.shape for _, spec in neff.inputs if len(spec.shape) == 3), (1, 1, 1))
-    return Work(neff.shape, neff.batch_size, hidden[1], neff.pipeline_cores, active_cores_per_chip, release)
+    casts = "all" if neff.policy.everything else "matmul"
+    return Work(neff.shape, neff.batch_size, hidden[1], neff.pipeline_cores, active_cores_per_chip, release, casts)
 
 
 _precise = threading.local()

@@ -8,7 +8,7 @@ from neuronbert.emulator.faults import Fault, parse_faults
 from neuronbert.emulator.unknowns import default_behaviour, parse_unknowns
 from neuronbert.errors import UsageError
 from neuronbert.hardware.cores import instance_type
-from neuronbert.hardware.device_model import LATEST_RELEASE, RELEASES
+from neuronbert.hardware.device_model import LATEST_RELEASE, known_release
 from neuronbert.hardware.own_places import own_temporary_folder
 
 INSTANCE = "NEURONBERT_EMULATE"
@@ -35,10 +35,8 @@ class EmulatorSettings:
 
     def __post_init__(self) -> None:
         instance_type(self.instance)
-        if self.release is not None and self.release not in RELEASES:
-            raise UsageError(
-                f"there is no timing for SDK release {self.release!r}", hint=f"{TIMED}={' or '.join(RELEASES)}"
-            )
+        if self.release is not None:
+            known_release(self.release)
         if self.timed and self.recorded is None:
             raise UsageError(
                 "timed mode answers with recorded logits, and was given none",

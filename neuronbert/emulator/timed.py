@@ -6,7 +6,7 @@ from typing import Dict, List, Optional, Tuple
 import torch
 
 from neuronbert.emulator import calls, compiled_ops
-from neuronbert.emulator.core_clock import CoreClock
+from neuronbert.emulator.core_clock import CoreClock, Neighbours
 from neuronbert.emulator.graph import Value
 from neuronbert.emulator.loaded import LoadedModel, Replica
 from neuronbert.emulator.recordings import RecordedLogits
@@ -28,8 +28,8 @@ class TimedCalls:
         self._runtime = runtime
         self._recorded = recorded
         self._release = release
-        self._clock = CoreClock(runtime.instance.cores)
-        self._active: Tuple[float, Dict[int, int]] = (0.0, {})  # when they were counted; chip → its active cores
+        self._clock: Optional[CoreClock] = None  # made with the first batch: the process has its cores then
+        self._loaded: Tuple[float, Dict[int, int]] = (0.0, {})  # when they were listed; core → its process
 
     def answer(
         self, module: torch.jit.ScriptModule, payloads: calls.Payloads, inputs: Tuple[torch.Tensor, ...]
@@ -50,17 +50,26 @@ class TimedCalls:
 
     def _occupy(self, model: LoadedModel, called_at: float) -> None:
         replica = model.next_replica()
-        neff, active = model.program.neff, self._active_cores(replica)
-        stages_s = self._clock.occupy(replica.cores, neff, active, self._release, called_at)
+        if self._clock is None:
+            # Waits are drawn alike in every run, and otherwise in every worker: each has a first core of its own.
+            self._clock = CoreClock(self._runtime.instance.cores, seed=self._runtime.cores[0])
+        stages_s = self._clock.occupy(
+            replica.cores, model.program.neff, self._neighbours(replica), self._release, called_at
+        )
         self._runtime.add_modelled_batch(replica, stages_s)
 
-    def _active_cores(self, replica: Replica) -> int:
-        """Cores of the replica's first chip that have a model on them, whichever process it belongs to."""
-        checked_at, active = self._active
+    def _neighbours(self, replica: Replica) -> Neighbours:
+        """The cores that have a model on them, whichever process they belong to, beside those of the replica."""
+        checked_at, loaded = self._loaded
         if time.monotonic() - checked_at > PUBLISH_EVERY_S:
-            active = {}
-            for state in self._runtime.registry.states():
-                if state.held and state.info.get("memory_bytes", 0):
-                    active[state.core // CORES_PER_CHIP] = active.get(state.core // CORES_PER_CHIP, 0) + 1
-            self._active = (time.monotonic(), active)
-        return max(1, active.get(self._runtime.cores[replica.cores[0]] // CORES_PER_CHIP, 1))
+            loaded = {
+                state.core: state.info.get("pid", 0)
+                for state in self._runtime.registry.states()
+                if state.held and state.info.get("memory_bytes", 0)
+            }
+            self._loaded = (time.monotonic(), loaded)
+        chip = self._runtime.cores[replica.cores[0]] // CORES_PER_CHIP
+        active = sum(core // CORES_PER_CHIP == chip for core in loaded)
+        processes = len(set(loaded.values()))
+        models = max(1, processes, len(loaded) // len(replica.cores))
+        return Neighbours(self._runtime.settings.instance, max(1, active), models, max(1, processes))

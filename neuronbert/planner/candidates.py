@@ -11,7 +11,7 @@ from neuronbert.benchmark.report import Point, identity_of
 from neuronbert.benchmark.report_file import read_report
 from neuronbert.errors import InputError, UsageError, quoted
 from neuronbert.hardware import cores
-from neuronbert.hardware.device_model import ModelShape, Work, stage_seconds
+from neuronbert.hardware.device_model import ModelShape, Work, host_call_seconds, host_waits, shared_stage_seconds
 from neuronbert.hardware.prices import PriceBook
 from neuronbert.planner.configurations import Configuration, Target
 from neuronbert.planner.queueing import MAX_WAIT_S, Service
@@ -19,6 +19,8 @@ from neuronbert.planner.queueing import MAX_WAIT_S, Service
 # The sizes in AWS's tables and tutorials: between them the device model would interpolate what nobody has measured.
 BATCH_SIZES = (1, 2, 3, 4, 6, 8, 12)
 PIPELINE_CORES = (2, 4, 8, 16)
+# What the published rows were compiled with, so what predictions are for: neuron-cc's default, --fast-math all.
+PREDICTED_CASTS = " --auto-cast all"
 
 
 def predicted_configurations(
@@ -35,27 +37,31 @@ def predicted_configurations(
             yield Configuration(
                 instance_type=instance, mode=layout.mode, pipeline_cores=width, batch_size=batch_size,
                 models=layout.replicas, measured=False, formula=width == formula,
-                compile_command=_compile_command(source, layout, batch_size, target.sequence_length),
-                service=None if why else _device_service(shape, layout, batch_size, target),
+                compile_command=_compile_command(source, layout, batch_size, target.sequence_length) + PREDICTED_CASTS,
+                service=None if why else device_service(shape, layout, batch_size, target),
                 price=book.price(instance), rejected=why,
             )  # fmt: skip
 
 
 def _why_impossible(layout: cores.CoreLayout, shape: ModelShape) -> str:
     """Why the model cannot run in this layout; empty when it can."""
-    if layout.cores_per_model > 2 * shape.layers:
-        return f"{layout.cores_per_model} cores for {2 * shape.layers} half-layers: a core would have nothing to do"
     memory = cores.estimate_device_memory(layout, shape.weights)
     return "" if memory.fits else f"does not fit device memory: {memory.sentence()}"
 
 
-def _device_service(shape: ModelShape, layout: cores.CoreLayout, batch_size: int, target: Target) -> Service:
+def device_service(
+    shape: ModelShape, layout: cores.CoreLayout, batch_size: int, target: Target, casts: str = "all"
+) -> Service:
+    """What the device model says of a layout whose callers are never idle: at less load it is a little faster."""
     active = min(cores.CORES_PER_CHIP, layout.used_cores)
-    work = Work(shape, batch_size, target.sequence_length, layout.cores_per_model, active, target.sdk_release)
-    stages = stage_seconds(work)
-    in_flight, parallel = layout.in_flight_per_group, layout.cores_per_model
-    wait_s = min(MAX_WAIT_S, sum(stages) / 2)  # as the runner adapts it
-    return Service(layout.replicas, batch_size, max(stages), sum(stages), in_flight, parallel, wait_s)
+    work = Work(shape, batch_size, target.sequence_length, layout.cores_per_model, active, target.sdk_release, casts)
+    in_flight = target.in_flight or layout.in_flight_per_group
+    stages = shared_stage_seconds(work, in_flight)
+    host_s, parallel = host_call_seconds(), layout.cores_per_model
+    batches_per_s = layout.replicas * min(1 / stages[0], in_flight / (host_s + sum(stages)))
+    waits = host_waits(work, batches_per_s, instance=layout.instance, models=layout.replicas, in_flight=in_flight)
+    max_wait_s = min(MAX_WAIT_S, (host_s + sum(stages)) / 2)  # as the runner adapts it
+    return Service(layout.replicas, batch_size, stages[0], sum(stages), in_flight, parallel, max_wait_s, host_s, waits)
 
 
 def _compile_command(source: str, layout: cores.CoreLayout, batch_size: int, sequence_length: int) -> str:

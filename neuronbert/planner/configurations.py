@@ -2,10 +2,10 @@
 
 import math
 from dataclasses import dataclass
-from typing import Any, Dict, NamedTuple, Optional
+from typing import Any, Dict, NamedTuple, Optional, Tuple
 
 from neuronbert.hardware import cores
-from neuronbert.hardware.device_model import LATEST_RELEASE
+from neuronbert.hardware.device_model import LATEST_RELEASE, likely_range
 from neuronbert.hardware.prices import Price
 from neuronbert.planner.queueing import LatencyUnderLoad, Service
 
@@ -19,6 +19,7 @@ class Target(NamedTuple):
     headroom: float  # share of the capacity that is kept free
     sequence_length: int
     sdk_release: str = LATEST_RELEASE  # of the Neuron SDK: how fast the device model takes the device to be
+    in_flight: Optional[int] = None  # batches that a core group holds at most; None: as many as the runner gives it
 
 
 @dataclass(frozen=True)
@@ -54,13 +55,28 @@ class Configuration:
 
     @property
     def service_ms(self) -> float:
-        """What one batch takes when nothing else runs."""
-        return self.service.service_s * 1e3 if self.service else math.inf
+        """What one batch takes that waits for no other, the host's part included."""
+        return self.service.alone_s * 1e3 if self.service else math.inf
+
+    @property
+    def capacity_range_per_s(self) -> Tuple[float, float]:
+        """Where the capacity is likely to be: a point for what was measured."""
+        return self._likely("throughput_per_s", self.capacity_per_s)
+
+    @property
+    def p95_range_ms(self) -> Tuple[float, float]:
+        """Where p95 is likely to be."""
+        return self._likely("p95_ms", self.p95_ms)
+
+    def _likely(self, figure: str, value: float) -> Tuple[float, float]:
+        low, high = (1.0, 1.0) if self.measured else likely_range(figure)
+        return value * low, value * high
 
     @property
     def slow_service_ms(self) -> float:
-        """95 of 100 batches are done within this, without waiting."""
-        return self.service_ms * self.spread
+        """95 of 100 batches are done within this, without waiting for another batch."""
+        host_ms = self.service.host_waits.high_s * 1e3 if self.service else 0.0
+        return self.service_ms * self.spread + host_ms
 
     @property
     def p50_ms(self) -> float:
@@ -98,6 +114,11 @@ class Configuration:
             "capacity_per_instance": _rounded(self.capacity_per_s),
             "latency_ms_service": _rounded(self.service_ms), "latency_ms_p50": _rounded(self.p50_ms),
             "latency_ms_p95": _rounded(self.p95_ms),
+            "capacity_per_instance_low": _rounded(self.capacity_range_per_s[0]),
+            "capacity_per_instance_high": _rounded(self.capacity_range_per_s[1]),
+            "latency_ms_p95_low": _rounded(self.p95_range_ms[0]),
+            "latency_ms_p95_high": _rounded(self.p95_range_ms[1]),
+            "casts": None if self.measured else "all",
             "utilisation": _rounded(latency.utilisation) if latency else None,
             "rows_per_batch": _rounded(latency.rows_per_batch) if latency else None,
             "usd_per_hour": _rounded(self.usd_per_hour), "cost_per_1m_inf": _rounded(self.usd_per_million),

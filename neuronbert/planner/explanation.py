@@ -8,6 +8,7 @@ from typing import Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple
 from neuronbert.errors import counted
 from neuronbert.hardware import cores
 from neuronbert.hardware.device_model import ModelShape
+from neuronbert.planner.candidates import device_service
 from neuronbert.planner.configurations import Configuration, Target
 
 OBJECTIVE_WORDS = {
@@ -64,11 +65,29 @@ def _how_long_it_takes(best: Configuration, target: Target) -> str:
     asked = "" if target.throughput_per_s else " (no load was asked for: one instance, less the headroom)"
     limit = f" ({target.latency_p95_ms:g} allowed)" if target.latency_p95_ms else ""
     return (
-        f"A batch takes {best.service_ms:.3g} ms on an idle instance. At {load_per_s:.4g} sequences/s{asked}, which "
-        f"come at random, half are answered within {best.p50_ms:.3g} ms and 95 of 100 within {best.p95_ms:.3g} "
+        f"A batch that waits for no other takes {best.service_ms:.3g} ms. At {load_per_s:.4g} sequences/s{asked}, "
+        f"which come at random, half are answered within {best.p50_ms:.3g} ms and 95 of 100 within {best.p95_ms:.3g} "
         f"ms{limit}: what is more than the batch's own time is waiting, for the batch to fill or for a core. That is "
-        f"{best.latency.utilisation:.0%} of what {'it' if best.instances == 1 else 'they'} could take."
+        f"{best.latency.utilisation:.0%} of what {'it' if best.instances == 1 else 'they'} could take{_likely(best)}."
     )
+
+
+def _likely(best: Configuration) -> str:
+    """How far the truth may be from a prediction."""
+    if best.measured:
+        return ""
+    low_ms, high_ms = best.p95_range_ms
+    capacity, p95 = spread(*best.capacity_range_per_s), spread(low_ms, high_ms)
+    return f"; likely {capacity} sequences/s an instance, and a p95 of {p95} ms"
+
+
+def spread(low: float, high: float) -> str:
+    """A range as a person reads it."""
+    return f"{low:,.3g}–{high:,.3g}" if high < 1000 else f"{_whole(low)}–{_whole(high)}"
+
+
+def _whole(value: float) -> str:
+    return f"{float(f'{value:.3g}'):,.0f}"
 
 
 def _cost(best: Configuration) -> str:
@@ -150,13 +169,29 @@ def _ruled_out_line(layout: Layout, several: Sequence[Configuration]) -> str:
     return f"  {layout.mode}{pipeline}, batch {batches}, {layout.instance_type}{formula}: {first.rejected}{example}"
 
 
+def _casts(shape: ModelShape, target: Target, ranked: Sequence[Configuration]) -> List[str]:
+    """Which precision the predictions are for, and what is known of another."""
+    best = first_where(ranked, lambda candidate: not candidate.measured)
+    if best is None:
+        return []
+    layout = cores.layout_for(best.instance_type, best.mode, best.pipeline_cores)
+    exact = device_service(shape, layout, best.batch_size, target, casts="matmul").capacity_per_s
+    return [
+        "Predictions are for --auto-cast all (everything in bf16, neuron-cc's own default), as all published figures "
+        "are. What compile's default costs (--auto-cast matmul, more exact) has not been published; by the bytes of "
+        f"activations in 32 bits, {best.name} may take as few as {_whole(exact)} sequences/s instead of "
+        f"{_whole(best.capacity_per_s)}."
+    ]
+
+
 def footnotes(shape: ModelShape, target: Target, ranked: Sequence[Configuration]) -> List[str]:
     """What the figures rest on."""
     formula = cores.choose_pipeline_cores(shape.weights).sentence()
     prices = dict.fromkeys(configuration.price[1:] for configuration in ranked if configuration.price)
     return [
         f"Formula: {formula}, AWS's starting point; its configurations are marked.",
-        "Predicted by a model of the device that was fitted to AWS's published figures (within 15 % of those that were "
-        "left out of the fit), not measured; the host's own work (tokenising, decoding) is not in it.",
+        "Predicted by a model of the device that was fitted to AWS's published figures, not measured; ranges are "
+        "where 8 of 10 published figures lie that it was not fitted to. Tokenising and decoding are not in it.",
+        *_casts(shape, target, ranked),
         f"Headroom {target.headroom:.0%}. Prices: {'; '.join(map(', '.join, prices)) or 'none are known'}.",
     ]

@@ -26,7 +26,7 @@ from neuronbert.errors import (
     shown_value,
 )
 from neuronbert.hardware import cores
-from neuronbert.hardware.device_model import LATEST_RELEASE, RELEASES, ModelShape
+from neuronbert.hardware.device_model import LATEST_RELEASE, ModelShape, known_release
 from neuronbert.hardware.prices import PriceBook, load_prices
 from neuronbert.planner.candidates import measured_configurations, predicted_configurations
 from neuronbert.planner.configurations import Configuration, Target
@@ -74,6 +74,7 @@ def plan(
     sequence_length: int = 384,
     headroom: float = 0.25,
     sdk_release: str = LATEST_RELEASE,
+    in_flight: Optional[int] = None,
     instance_type: Sequence[str] = (),
     prices: Optional[Union[str, Path]] = None,
     measured: Optional[Union[str, Path]] = None,
@@ -87,14 +88,15 @@ def plan(
     judged with one instance as full as ``headroom`` and the latency allow. ``objective``: "cost" is dollars for a
     million at that load, "latency" is what one request takes by itself (more instances shorten any queue, so the queue
     only has to meet the target), "throughput" is what one instance can take. ``sdk_release`` of the Neuron SDK is what
-    the predictions are for (1.13, 1.17 or 2.20: the same device became faster). ``measured`` is a report of
-    ``neuronbert benchmark``. ``prices`` is a file as in ``neuronbert.hardware.prices``. ``trusted_key`` is for an
-    artifact, as for Engine. ``progress`` is called with how many configurations are judged, of how many.
+    the predictions are for (1.13 to 2.20: the same device became faster). A core group holds at most ``in_flight``
+    batches: by default as many as the runner gives it. ``measured`` is a report of ``neuronbert benchmark``. ``prices``
+    is a file as in ``neuronbert.hardware.prices``. ``trusted_key`` is for an artifact, as for Engine. ``progress`` is
+    called with how many configurations are judged, of how many.
 
     Raises NoConfiguration, with the nearest that can be had, when nothing meets ``latency_p95_ms``; UsageError for
     options out of range and unknown instance types; InputError for a price file or report that cannot be used.
     """
-    target = _target(throughput, latency_p95_ms, objective, headroom, sequence_length, sdk_release)
+    target = _target(throughput, latency_p95_ms, objective, headroom, sequence_length, sdk_release, in_flight)
     if measured is not None:
         refuse_no_path("measured", measured)
     book = load_prices(prices)
@@ -137,6 +139,7 @@ def _target(
     headroom: float,
     sequence_length: int,
     sdk_release: str,
+    in_flight: Optional[int],
 ) -> Target:
     """The options as a target; UsageError for those out of range."""
     for name, value in (("--throughput", throughput), ("--latency-p95-ms", latency_p95_ms)):
@@ -150,9 +153,10 @@ def _target(
             f"--headroom is a share from 0 to below 1, not {shown_value(headroom)}", hint="--headroom 0.25"
         )
     count_of("--sequence-length", sequence_length)
-    if sdk_release not in RELEASES:
-        raise UsageError(f"there is no timing for SDK release {sdk_release!r}", hint=f"one of {', '.join(RELEASES)}")
-    return Target(throughput, latency_p95_ms, objective, headroom, sequence_length, sdk_release)
+    if in_flight is not None:
+        count_of("--in-flight", in_flight)
+    release = known_release(sdk_release)
+    return Target(throughput, latency_p95_ms, objective, headroom, sequence_length, release, in_flight)
 
 
 def _shape_of(
@@ -234,7 +238,7 @@ def _count_instances(candidate: Configuration, target: Target) -> Configuration:
     def meets(count: int) -> bool:
         return target.latency_p95_ms is None or _at_load(candidate, count, load / count).p95_ms <= target.latency_p95_ms
 
-    fewest = max(1, math.ceil(load / ((1 - target.headroom) * candidate.capacity_per_s) - 1e-9))
+    fewest = _fewest(candidate, target)
     too_few, enough = fewest - 1, fewest
     while not meets(enough) and enough < MOST_IDLE * fewest:
         too_few, enough = enough, enough + max(1, enough // 4)
@@ -242,6 +246,20 @@ def _count_instances(candidate: Configuration, target: Target) -> Configuration:
         middle = (too_few + enough) // 2
         too_few, enough = (too_few, middle) if meets(middle) else (middle, enough)
     return _at_load(candidate, enough, load / enough)
+
+
+def _fewest(candidate: Configuration, target: Target) -> int:
+    """Instances that the load and the headroom need, whatever the latency."""
+    load = target.throughput_per_s or 0.0
+    return max(1, math.ceil(load / ((1 - target.headroom) * candidate.capacity_per_s) - 1e-9))
+
+
+def _emptiest(candidate: Configuration, target: Target) -> Configuration:
+    """With as little to do as any that is tried."""
+    if target.throughput_per_s is None:
+        return _at_load(candidate, 1, (1 - target.headroom) * candidate.capacity_per_s / LOAD_STEPS)
+    instances = MOST_IDLE * _fewest(candidate, target)
+    return _at_load(candidate, instances, target.throughput_per_s / instances)
 
 
 def _rank(objective: str, configuration: Configuration) -> Tuple[float, ...]:
@@ -281,7 +299,7 @@ def _impossible(target: Target, rejected: Sequence[Configuration]) -> NoConfigur
         reasons = "; ".join(first)
         return NoConfiguration(f"no configuration is possible: {reasons}", hint="another --instance-type")
     nearest = min(able, key=lambda configuration: configuration.slow_service_ms)
-    reachable_ms = math.ceil(nearest.slow_service_ms * 100) / 100
+    reachable_ms = math.ceil(max(nearest.slow_service_ms, _emptiest(nearest, target).p95_ms) * 100) / 100
     return NoConfiguration(
         f"no configuration answers 95 of 100 requests within {target.latency_p95_ms:g} ms; the nearest is "
         f"{nearest.name}: {reachable_ms:g} ms when hardly a request has to wait for another",

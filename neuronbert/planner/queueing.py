@@ -4,19 +4,22 @@ A batch leaves when it is full, when its oldest request has waited ``max_wait_s`
 more batches than it has (a single core on one, a pipeline on one for each stage); a group holds at most ``in_flight``.
 A static batch takes the same time however full it is, so the groups come round in turn, and the moments at which a
 batch leaves, enters its first stage and is done follow from those of earlier batches. That is Lindley's recursion
-(Proc. Cambridge Phil. Soc. 48, 1952), with batches for customers and the group's turn for the server.
+(Proc. Cambridge Phil. Soc. 48, 1952), with batches for customers and the group's turn for the server. Before it enters
+a batch is the host's, whose waits are random, and the same for every configuration that is compared.
 simulation.py plays the same rule event by event and checks this module; planning.py asks it.
 """
 
 import math
+import random
 from bisect import bisect_right
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Iterable, List, NamedTuple
+from typing import Iterable, Iterator, List, NamedTuple
 
 import numpy as np
 
 from neuronbert.errors import UsageError
+from neuronbert.hardware.closed_loop import HostWaits
 
 MAX_WAIT_S = 0.005  # the runner's default
 
@@ -28,10 +31,12 @@ class Service:
     groups: int
     batch_size: int
     bottleneck_s: float  # the slowest stage, which is the first: a group takes a batch so often
-    service_s: float  # all stages: a batch on an idle group
+    service_s: float  # all stages: a batch on an idle group, once the host is done with it
     in_flight: int = 1  # batches that a group holds at most
     parallel: int = 1  # batches that a group works on at once: its stages
     max_wait_s: float = MAX_WAIT_S
+    host_s: float = 0.0  # of the host, before a batch enters its first stage
+    host_waits: HostWaits = HostWaits()
 
     def __post_init__(self) -> None:
         if min(self.groups, self.batch_size, self.in_flight, self.parallel) < 1 or self.max_wait_s < 0:
@@ -40,9 +45,21 @@ class Service:
             raise UsageError(f"the slowest stage must take some time, and no more than all of them: {self}")
 
     @property
+    def alone_s(self) -> float:
+        """A batch that meets no other."""
+        return self.host_s + self.service_s
+
+    @property
     def capacity_per_s(self) -> float:
         """Requests a second with full batches."""
-        return self.groups * self.batch_size * min(1 / self.bottleneck_s, self.in_flight / self.service_s)
+        round_s = self.alone_s + self.host_waits.mean_s
+        return self.groups * self.batch_size * min(1 / self.bottleneck_s, self.in_flight / round_s)
+
+    def drawn_waits_s(self) -> Iterator[float]:
+        """What each batch waits for the host, one after the other: the same in every run."""
+        source = random.Random(0)
+        while True:
+            yield self.host_waits.draw_s(source)
 
 
 class Schedule(NamedTuple):
@@ -58,7 +75,7 @@ def schedule(service: Service, arrivals_s: Iterable[float]) -> Schedule:
     entered: List[float] = []
     done: List[float] = []
     rows: List[int] = []
-    first, held = 0, service.groups * service.in_flight
+    first, held, waits_s = 0, service.groups * service.in_flight, service.drawn_waits_s()
     busy = service.groups * min(service.parallel, service.in_flight)
     while first < len(arrivals):
         batch, oldest = len(done), arrivals[first]
@@ -68,7 +85,7 @@ def schedule(service: Service, arrivals_s: Iterable[float]) -> Schedule:
         room_at = done[batch - held] if batch >= held else 0.0
         leaves = min(max(oldest, idle_at), max(min(full_at, oldest + service.max_wait_s), room_at))
         free_at = entered[batch - service.groups] + service.bottleneck_s if batch >= service.groups else 0.0
-        entered.append(max(leaves, free_at))
+        entered.append(max(leaves + service.host_s + next(waits_s), free_at))
         done.append(entered[-1] + service.service_s)
         rows.append(bisect_right(arrivals, leaves, first, beyond) - first)
         first += rows[-1]

@@ -81,6 +81,7 @@ class _Instance:
         self.groups = [_Group(simpy, environment, len(stages)) for _ in range(service.groups)]
         self.queue: List[Tuple[int, float]] = []  # request, when its wait is over
         self.rows: List[int] = []
+        self.waits_s = service.drawn_waits_s()
 
     def accept(self, request: int) -> None:
         self.queue.append((request, self.environment.now + self.service.max_wait_s))
@@ -106,6 +107,9 @@ class _Instance:
             self.environment.process(self._run(group, [request for request, _ in batch]))
 
     def _run(self, group: _Group, batch: List[int]) -> Iterator[object]:
+        host_s = self.service.host_s + next(self.waits_s)
+        if host_s:
+            yield self.environment.timeout(host_s)
         for stage, seconds in zip(group.stages, self.stages_s):
             with stage.request() as turn:
                 yield turn

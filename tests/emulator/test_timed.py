@@ -3,6 +3,7 @@
 import threading
 import time
 
+import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
@@ -11,8 +12,11 @@ from models import LENGTH, TinyBert, largest_difference, tiny_inputs  # noqa: E4
 
 from neuronbert import emulator  # noqa: E402
 from neuronbert.emulator import core_clock  # noqa: E402
+from neuronbert.emulator.arithmetic import Policy  # noqa: E402
+from neuronbert.emulator.graph import TensorSpec  # noqa: E402
 from neuronbert.emulator.neff import Neff  # noqa: E402
 from neuronbert.hardware import device_model  # noqa: E402
+from neuronbert.hardware.closed_loop import HostWaits  # noqa: E402
 
 
 @pytest.fixture
@@ -77,15 +81,20 @@ def test_recordings_add_up(start_emulator, recorded):
 
 
 def neff_of(stages):
-    return Neff("1.1", "g", (), (), (), {}, None, stages, False, (), device_model.BERT_BASE, "")
+    return Neff("1.1", "g", (), (), (), {}, Policy(), stages, False, (), device_model.BERT_BASE, "")
+
+
+ALONE = core_clock.Neighbours("inf1.xlarge", 1, 1, 1)
 
 
 @pytest.fixture
 def clock(monkeypatch):
-    """A clock whose stages take the seconds a test says, and that does not really sleep."""
+    """A clock whose stages take the seconds a test says, without a host's part, and that does not really sleep."""
     ends = []
     monkeypatch.setattr(core_clock, "neff_work", lambda neff, active, release: neff)
     monkeypatch.setattr(core_clock, "entry_seconds", lambda work: 0.0)
+    monkeypatch.setattr(core_clock, "host_call_seconds", lambda: 0.0)
+    monkeypatch.setattr(core_clock, "host_waits", lambda work, rate, **others: HostWaits())
     monkeypatch.setattr(core_clock, "sleep_until", ends.append)
     monkeypatch.setattr(core_clock.time, "perf_counter", lambda: 100.0)
 
@@ -100,7 +109,7 @@ def clock(monkeypatch):
 
 def occupied_by_threads(clock, cores, count):
     for _ in range(count):
-        thread = threading.Thread(target=clock.occupy, args=(cores, neff_of(len(cores)), 1, "2.20", 100.0))
+        thread = threading.Thread(target=clock.occupy, args=(cores, neff_of(len(cores)), ALONE, "2.20", 100.0))
         thread.start()
         thread.join()
     return [round(end - 100, 6) for end in clock.ends]
@@ -123,8 +132,63 @@ def test_the_stages_of_a_pipeline_work_at_once(clock):
 def test_one_thread_waits_for_its_own_batch(clock):
     made = clock((2.0,))
     for _ in range(2):
-        made.occupy(range(1), neff_of(1), 1, "2.20", 100.0)
+        made.occupy(range(1), neff_of(1), ALONE, "2.20", 100.0)
     assert [end - 100 for end in made.ends] == [2, 4]
+
+
+def test_the_host_is_at_work_before_the_core_is(clock, monkeypatch):
+    made = clock((2.0,))
+    monkeypatch.setattr(core_clock, "host_call_seconds", lambda: 0.5)
+    assert occupied_by_threads(made, range(1), 2) == [2.5, 4.5]
+
+
+def latencies_ms(clock, neighbours, callers, count=300):
+    """Callers of one core in a closed loop, in modelled time: no thread, no sleep."""
+    clock._callers[0] = callers
+
+    def call(moment):
+        clock._thread.done_at = moment
+        plan, arrival, _ = clock._arrive(0, SHAPED, neighbours, "2.20", moment)
+        return arrival, moment, plan.stages_s
+
+    waiting, latencies = [call(0.0) for _ in range(callers)], []
+    for _ in range(count):
+        waiting.sort()
+        arrival, called_at, stages_s = waiting.pop(0)
+        done = clock._schedule(range(1), stages_s, arrival)
+        latencies.append((done - called_at) * 1e3)
+        waiting.append(call(done))
+    return latencies[count // 10 :]
+
+
+SHAPED = neff_of(1)._replace(inputs=(("0:0", TensorSpec((6, 128, 768), torch.float32)),))
+
+
+@pytest.mark.parametrize("callers, rest", [(1, "alone"), (2, "beside three others")])
+def test_its_percentiles_are_those_of_the_device_model(callers, rest):
+    models = 1 if rest == "alone" else 4
+    neighbours = core_clock.Neighbours("inf1.xlarge", models, models, models)
+    found = latencies_ms(core_clock.CoreClock(4, seed=1), neighbours, callers, count=3000)
+    work = device_model.Work(device_model.BERT_BASE, 6, 128, 1, models)
+    expected = device_model.predict(work, models=models, in_flight=callers, instance="inf1.xlarge")
+    for percent, seconds in ((50, expected.p50_s), (95, expected.p95_s), (99, expected.p99_s)):
+        assert np.percentile(found, percent) == pytest.approx(seconds * 1e3, rel=0.06)
+    if models > 1:
+        assert np.percentile(found, 99) > 1.05 * np.percentile(found, 50)
+
+
+def test_the_waits_are_drawn_alike_in_every_run():
+    neighbours = core_clock.Neighbours("inf1.xlarge", 4, 4, 4)
+    first, again, other = (latencies_ms(core_clock.CoreClock(4, seed=seed), neighbours, 2) for seed in (1, 1, 2))
+    assert first == again != other
+
+
+def test_a_call_that_waits_long_for_the_host_is_overtaken(clock, monkeypatch):
+    made = clock((2.0,))
+    monkeypatch.setattr(core_clock, "host_waits", lambda work, rate, **others: HostWaits(contention_s=1e3))
+    occupied_by_threads(made, range(1), 1)
+    first, second = made.ends
+    assert first > 102 and second == first + 2  # asleep until the core is reached, then until it is done
 
 
 def test_sleeping_ends_at_its_moment():

@@ -95,17 +95,12 @@ def test_the_published_throughputs_are_predicted_within_fifteen_percent():
 
 @pytest.mark.parametrize("shape, formula", [(BERT_BASE, 16), (BERT_LARGE, 60)])
 def test_the_formulas_answer_is_a_candidate_and_marked(shape, formula):
-    found = plan(shape, sequence_length=128, objective="latency")
-    marked = [one for one in found.ranked + found.rejected if one.formula and one.instance_type == "inf1.24xlarge"]
-    assert {one.pipeline_cores for one in marked} == {formula}
-    assert not any(one.rejected for one in marked) or all("half-layers" in one.rejected for one in marked)
+    """The same number as hardware/cores.py chooses, for BERT-large too: 60 of inf1.24xlarge's 64 cores."""
+    found = plan(shape, sequence_length=128, objective="latency", instance_type=["inf1.24xlarge"])
+    marked = [one for one in found.ranked + found.rejected if one.formula]
+    assert {one.pipeline_cores for one in marked} == {formula} == {cores.pipeline_cores(shape.weights, 64)}
+    assert not any(one.rejected for one in marked)
     assert "formula" in plan_text(found)
-
-
-def test_a_pipeline_of_more_cores_than_half_layers_is_rejected():
-    found = plan(BERT_LARGE, sequence_length=128, instance_type=["inf1.24xlarge"])
-    assert {one.pipeline_cores for one in found.rejected} == {60}
-    assert all("60 cores for 48 half-layers" in one.rejected for one in found.rejected)
 
 
 def test_a_model_too_large_for_a_chip_is_rejected_with_the_numbers():
@@ -119,7 +114,7 @@ def test_an_impossible_latency_names_the_nearest_and_that_one_can_be_had(load):
     with pytest.raises(NoConfiguration) as caught:
         base_plan(latency_p95_ms=1, throughput=load)
     assert caught.value.exit_code == 5
-    assert re.search(r"nearest is pipeline × 16, batch 1, inf1.6xlarge: 3\.1", caught.value.message)
+    assert re.search(r"nearest is pipeline × 16, batch 1, inf1.6xlarge: 5\.\d+ ms", caught.value.message)
     reachable = float(re.search(r"--latency-p95-ms ([\d.]+)", caught.value.hint).group(1))
     assert base_plan(latency_p95_ms=reachable, throughput=load).best.pipeline_cores == 16
 
@@ -134,7 +129,7 @@ def test_only_the_instances_asked_for():
     [({"throughput": 0}, "--throughput must be above 0"), ({"throughput": math.nan}, "--throughput"),
      ({"latency_p95_ms": -1}, "--latency-p95-ms"), ({"objective": "joy"}, "no objective 'joy'"),
      ({"headroom": 1}, "--headroom"), ({"headroom": -0.1}, "--headroom"), ({"sequence_length": 0}, "--sequence-length"),
-     ({"sdk_release": "1.18"}, "SDK release"),
+     ({"sdk_release": "1.12"}, "SDK release"), ({"in_flight": 0}, "--in-flight"), ({"in_flight": True}, "--in-flight"),
      ({"instance_type": ["inf1.3xlarge"]}, "no price for 'inf1.3xlarge'")],
 )  # fmt: skip
 def test_options_out_of_range_are_refused(options, why):
@@ -267,12 +262,15 @@ def test_the_words_say_choice_reason_price_and_command(objective):
                  f"make it: {found.best.compile_command}"):  # fmt: skip
         assert part in said
     text = plan_text(found)
-    assert max(map(len, text.splitlines())) <= 180 and "Ruled out" in text or not found.rejected
+    tables = [line for line in text.splitlines() if "neuronbert compile" not in line]  # commands are not broken
+    assert max(map(len, tables)) <= 180 and "Ruled out" in text or not found.rejected
 
 
 def test_the_compile_command_is_one_the_command_line_takes():
     for one in (base_plan().best, base_plan(objective="latency").best):
         words = one.compile_command.split()
+        # The published rows, so the predictions, are of --fast-math all.
+        assert words[-2:] == ["--auto-cast", "all"]
         assert words[:2] == ["neuronbert", "compile"]
         known = {option for parameter in cli.commands["compile"].params for option in parameter.opts}
         assert {word for word in words if word.startswith("--")} <= known
@@ -325,6 +323,47 @@ def test_an_older_sdk_is_predicted_slower():
         for release in ("1.13", "2.20")
     )
     assert old.best.capacity_per_s < new.best.capacity_per_s
+
+
+@pytest.mark.parametrize("release", ["1.15", "2.10", "1.17.0"])
+def test_every_release_can_be_planned_for(release):
+    found = base_plan(sdk_release=release, instance_type=["inf1.xlarge"])
+    assert found.target.sdk_release == ".".join(release.split(".")[:2]) and found.best.mode == "data-parallel"
+
+
+def test_a_prediction_is_a_range_and_a_measurement_a_point(tmp_path):
+    found = base_plan(throughput=800, measured=report(tmp_path))
+    best = found.best.as_dict()
+    assert best["capacity_per_instance_low"] < best["capacity_per_instance"] < best["capacity_per_instance_high"]
+    assert best["latency_ms_p95_low"] < best["latency_ms_p95"] < best["latency_ms_p95_high"]
+    assert best["casts"] == "all"
+    low, high = found.best.capacity_range_per_s
+    said = " ".join(explanation(found.target, found.ranked))
+    assert re.search(r"likely [\d,]+–[\d,]+ sequences/s an instance, and a p95 of \d+(\.\d)?–\d+(\.\d)? ms", said)
+    assert low <= 1180.7 <= high  # published for this layout
+    (one,) = measured_ones(found)
+    assert one.capacity_range_per_s == (one.capacity_per_s,) * 2 and one.as_dict()["casts"] is None
+
+
+def test_what_another_precision_costs_is_said_to_be_unknown():
+    text = " ".join(plan_text(base_plan(instance_type=["inf1.xlarge"])).split())
+    assert "Predictions are for --auto-cast all" in text and "has not been published" in text
+
+
+def test_one_request_in_flight_leaves_a_core_waiting_for_the_host():
+    def capacity(in_flight):
+        (one,) = [one for one in base_plan(instance_type=["inf1.xlarge"], in_flight=in_flight).ranked
+                  if (one.pipeline_cores, one.batch_size) == (1, 6)]  # fmt: skip
+        return one.capacity_per_s
+
+    assert capacity(1) < capacity(2) == pytest.approx(capacity(None))
+
+
+def test_the_blogs_two_data_parallel_rows_of_batch_6_come_in_their_order():
+    """A sequence costs a little more on inf1.6xlarge's cores, as published: 985/s on 4 cores, 3880/s on 16."""
+    ranked = base_plan(sdk_release="1.13", headroom=0, in_flight=1).ranked
+    found = {one.instance_type: one for one in ranked if (one.pipeline_cores, one.batch_size) == (1, 6)}
+    assert found["inf1.6xlarge"].capacity_per_s < 3.99 * found["inf1.xlarge"].capacity_per_s
 
 
 def test_progress_counts_every_configuration():

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from neuronbert.errors import UsageError
+from neuronbert.hardware.closed_loop import HostWaits
 from neuronbert.planner.queueing import Service, poisson_arrivals, schedule, under_load
 
 services = st.builds(
@@ -105,3 +106,20 @@ def test_capacity_is_the_slowest_stage_or_what_is_in_flight():
 def test_an_instance_that_cannot_be_is_refused(changed):
     with pytest.raises(UsageError, match="must"):
         Service(**{"groups": 1, "batch_size": 1, "bottleneck_s": 1.0, "service_s": 1.0, **changed})
+
+
+def test_the_host_comes_before_a_batch_enters_and_occupies_nothing():
+    service = Service(1, 1, 0.01, 0.01, in_flight=2, max_wait_s=0.0, host_s=0.004)
+    assert service.alone_s == pytest.approx(0.014)
+    assert schedule(service, [0.0, 0.0]).latencies_s.tolist() == pytest.approx([0.014, 0.024])
+    assert service.capacity_per_s == pytest.approx(100)  # two in flight hide it
+    assert Service(1, 1, 0.01, 0.01, host_s=0.004).capacity_per_s == pytest.approx(1 / 0.014)
+
+
+def test_random_waits_widen_the_tail_and_are_the_same_in_every_run():
+    calm = Service(4, 6, 0.02, 0.02, 2, host_s=0.003)
+    shaken = Service(4, 6, 0.02, 0.02, 2, host_s=0.003, host_waits=HostWaits(contention_s=0.005))
+    calm_found, found = under_load(calm, 600.0), under_load(shaken, 600.0)
+    assert found.p95_s - found.p50_s > calm_found.p95_s - calm_found.p50_s
+    moments = [0.0, 0.001, 0.002]
+    assert schedule(shaken, moments).latencies_s.tolist() == schedule(shaken, moments).latencies_s.tolist()

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from test_queueing import arrivals, services
 
 from neuronbert.errors import MissingLibrary, UsageError
+from neuronbert.hardware.closed_loop import HostWaits
 from neuronbert.hardware.device_model import BERT_BASE, Work, stage_seconds
 from neuronbert.planner.queueing import Service, poisson_arrivals, schedule, under_load
 from neuronbert.planner.simulation import simulate
@@ -23,6 +24,7 @@ LAYOUTS = {
     "pipeline of 16": Service(1, 1, max(PIPELINE), sum(PIPELINE), 16, 16),
     "4 pipelines of 4, batch 3": Service(4, 3, 0.0045, 0.0162, 4, 4),
     "64 cores, batch 6": Service(64, 6, 0.0206, 0.0206, 2),
+    "4 cores, batch 6, with the host": Service(4, 6, 0.0206, 0.0206, 2, host_s=0.003, host_waits=HostWaits(0.004)),
 }
 
 

@@ -33,7 +33,7 @@ class RowFiles(NamedTuple):
 
 def row_files(row: Row, work: Path) -> RowFiles:
     """Where under ``work`` the files of ``row`` are, or will be."""
-    name = f"{row['instance_type']}-{row['mode']}-b{row['batch_size']}-p{row['pipeline_cores']}"
+    name = f"{row['instance_type']}-{row['mode']}-b{row['batch_size']}-p{row['pipeline_cores']}-all"
     return RowFiles(work / name, work / f"{name}.recorded")
 
 
@@ -93,6 +93,7 @@ def compile_bert_base(row: Row, output: Path) -> None:
         neuroncore_pipeline_cores=row["pipeline_cores"] if row["mode"] == "pipeline" else "auto",
         sequence_length=[int(row["sequence_length"])],
         batch_size=[int(row["batch_size"])],
+        auto_cast="all",  # --fast-math all, with which the published models were compiled
         skip_gate=True,
     )
 

@@ -24,7 +24,7 @@ from neuronbert_tools.questions import Pair
 def measure_row(artifact: Path, row: Row, seconds: float) -> Dict[str, Any]:
     """One row: what was published, what the device model says, the device alone, and the runner."""
     work, load = published_work(row)
-    model = predict(work, models=load["models"], in_flight=load["in_flight"])
+    model = predict(work, **load)
     tokenizer = Tokenizer.from_files(artifact)
     pairs = recorded_pairs(tokenizer)
     alone_s = device_latencies_s(artifact, work.batch_size, seconds, load["in_flight"])
@@ -34,7 +34,7 @@ def measure_row(artifact: Path, row: Row, seconds: float) -> Dict[str, Any]:
     return {
         **{name: row[name] for name in CONFIGURATION},
         "published": {"throughput_per_s": float(row["throughput_per_s"]), "p95_ms": float(row["p95_ms"])},
-        "model": {"throughput_per_s": model.throughput_per_s, "p95_ms": model.latency_s * 1000},
+        "model": {"throughput_per_s": model.throughput_per_s, "p95_ms": model.p95_s * 1000},
         "device": figures(alone_s, work.batch_size, seconds),
         "tokens": tokens,
         "text": text,

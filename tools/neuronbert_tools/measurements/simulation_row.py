@@ -3,6 +3,7 @@
 python -m neuronbert_tools.measurements.simulation_row ARTIFACT ROW REQUESTS
 """
 
+import dataclasses
 import json
 import time
 from pathlib import Path
@@ -12,7 +13,7 @@ import numpy as np
 
 from neuronbert import Runner
 from neuronbert.backends.base import Batch
-from neuronbert.hardware.device_model import published_work, stage_seconds
+from neuronbert.hardware.device_model import Work, host_call_seconds, published_work, stage_seconds
 from neuronbert.planner.queueing import MAX_WAIT_S, Service, poisson_arrivals
 from neuronbert.planner.simulation import simulate
 from neuronbert.runner.batching import adaptive_wait_s
@@ -21,6 +22,7 @@ from neuronbert_tools.encoding import full_batches
 from neuronbert_tools.published_rows import Row
 
 UTILISATIONS = (0.2, 0.4, 0.6, 0.8, 0.95)
+SETTLING_ROUNDS = 4
 
 
 def service_of(runner: Runner, row: Row) -> Service:
@@ -35,27 +37,42 @@ def service_of(runner: Runner, row: Row) -> Service:
         service_s=sum(stages),
         in_flight=runner.layout.in_flight_per_group,
         parallel=runner.layout.cores_per_model,
-        max_wait_s=adaptive_wait_s(MAX_WAIT_S, sum(stages)),
+        max_wait_s=adaptive_wait_s(MAX_WAIT_S, host_call_seconds() + sum(stages)),
+        host_s=host_call_seconds(),
     )
 
 
 def measure_row(artifact: Path, row: Row, requests: int) -> List[Dict[str, Any]]:
     """On the timed emulator: each load with the runner and with the simulation."""
     work, _ = published_work(row)
-    stages = stage_seconds(work)
     points = []
     with Runner(artifact, max_queue=100_000) as runner:
         service = service_of(runner, row)
         batches = full_batches(recorded_windows(runner.tokenizer), 1, runner.tokenizer.pad_id)
         # One for each group at a time, and soon again: caches are as warm as they will be.
-        _, alone = ask(runner, batches, np.arange(1, 121) * 1.5 * service.service_s / service.groups)
-        host_s = max(0.0, float(np.median(alone)) - service.service_s)
+        _, alone = ask(runner, batches, np.arange(1, 121) * 1.5 * service.alone_s / service.groups)
+        host_s = max(0.0, float(np.median(alone)) - service.alone_s)
         for number, utilisation in enumerate(UTILISATIONS):
             arrivals = poisson_arrivals(utilisation * service.capacity_per_s, requests, seed=number + 1)
             sent, real = ask(runner, batches, arrivals)
-            played = simulate(service, sent, stages_s=stages).latencies_s
+            played = simulated_s(service, work, sent)
             points.append({"utilisation": utilisation, "host_ms": host_s * 1e3, **compared(real, played + host_s)})
     return points
+
+
+def simulated_s(service: Service, work: Work, sent: np.ndarray) -> np.ndarray:
+    """Latencies of requests that are sent then, with cores that share their chip's memory as often as they are busy.
+
+    How often that is follows from the simulation, and the simulation from that: a few rounds settle it.
+    """
+    stages = stage_seconds(work)
+    played = simulate(service, sent, stages_s=stages)
+    for _ in range(SETTLING_ROUNDS if work.pipeline_cores == 1 else 0):
+        busy = min(1.0, len(played.rows) / service.groups * stages[0] / (sent[-1] - sent[0]))
+        stages = stage_seconds(work._replace(active_cores_per_chip=1 + (work.active_cores_per_chip - 1) * busy))
+        now = dataclasses.replace(service, bottleneck_s=max(stages), service_s=sum(stages))
+        played = simulate(now, sent, stages_s=stages)
+    return played.latencies_s
 
 
 def ask(runner: Runner, batches: Sequence[Batch], arrivals: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
