@@ -5,7 +5,8 @@ more batches than it has (a single core on one, a pipeline on one for each stage
 A static batch takes the same time however full it is, so the groups come round in turn, and the moments at which a
 batch leaves, enters its first stage and is done follow from those of earlier batches. That is Lindley's recursion
 (Proc. Cambridge Phil. Soc. 48, 1952), with batches for customers and the group's turn for the server. Before it enters
-a batch is the host's, whose waits are random, and the same for every configuration that is compared.
+a batch is the host's, whose waits are random, and the same for every configuration that is compared; groups then do
+not quite come round in turn, and near saturation the recursion waits a little longer than simulation.py.
 simulation.py plays the same rule event by event and checks this module; planning.py asks it.
 """
 
