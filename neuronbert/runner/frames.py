@@ -1,7 +1,7 @@
 """Carries ``messages`` between the runner and its workers: length-prefixed pickles over a socket pair.
 
-A batch and its results go as plain numbers and bytes: arrays and classes take ten times as long to pickle, in which
-a core waits for its next batch.
+A batch and its results go as plain numbers and bytes: arrays and classes take longer to pickle and to read, in which a
+core waits for its next batch (docs/measurements.md, "The runner").
 
 Unpickling is safe here: both ends are this package in processes of one user, and a worker inherits its socket from
 the runner that starts it, so nothing else can write to it.
@@ -21,11 +21,13 @@ from neuronbert.runner.messages import BatchDone, BatchOrder, FromWorker, ToWork
 _LENGTH = struct.Struct("<Q")
 _READ_BYTES = 1 << 18
 
-_PlainArray = Tuple[str, Tuple[int, ...], bytearray]
+_NUMBERS = "biufc"  # kinds of a dtype whose bytes, with dtype and shape, are all that there is of an array
+
+_PlainArray = Tuple[str, Tuple[int, ...], pickle.PickleBuffer]
 
 
 def packed(message: Union[ToWorker, FromWorker]) -> bytes:
-    """``message`` with its length in front."""
+    """``message`` with its length in front; TypeError for an array of anything but numbers."""
     body = pickle.dumps(_plain(message), protocol=pickle.HIGHEST_PROTOCOL)
     return _LENGTH.pack(len(body)) + body
 
@@ -54,13 +56,16 @@ def _message(plain: Any) -> Any:
 
 
 def _plain_array(array: np.ndarray) -> _PlainArray:
-    if array.dtype.hasobject:  # its bytes are addresses in this process
-        raise TypeError(f"an array of {array.dtype} cannot be sent to another process")
-    return array.dtype.str, array.shape, bytearray(array)
+    """What of ``array`` is sent. Its bytes arrive writable if they are here: torch warns of an array that is not."""
+    if array.dtype.kind not in _NUMBERS or isinstance(array, np.ma.MaskedArray):
+        raise TypeError(
+            f"{type(array).__name__} of {array.dtype}: nothing but arrays of numbers can be sent to another process"
+        )
+    in_order = array if array.flags.carray else array.copy()
+    return array.dtype.str, array.shape, pickle.PickleBuffer(in_order)
 
 
-def _array(plain: _PlainArray) -> np.ndarray:
-    """Writable, as a bytearray is: torch warns of one that is not."""
+def _array(plain: Tuple[str, Tuple[int, ...], bytearray]) -> np.ndarray:
     dtype, shape, data = plain
     return np.ndarray(shape, dtype, data)
 

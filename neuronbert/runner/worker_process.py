@@ -111,7 +111,7 @@ class Worker:
         while True:
             with self._receiving:
                 order: BatchOrder = self.receive()
-            self._send(self._run(order))
+            self._send_packed(self._answer(order))
 
     def _run_or_end(self) -> NoReturn:
         """Ends the process when this thread cannot go on: the batch that it holds would never come back."""
@@ -124,6 +124,13 @@ class Worker:
             sys.stderr.flush()
             os._exit(1)
 
+    def _answer(self, order: BatchOrder) -> bytes:
+        answer = self._run(order)
+        try:
+            return packed(answer)
+        except TypeError as error:  # outputs that are no numbers: this batch's failure, not the worker's
+            return packed(BatchFailed(order.number, _sendable(error)))
+
     def _run(self, order: BatchOrder) -> Union[BatchDone, BatchFailed]:
         assert self._session is not None
         started = time.perf_counter()
@@ -135,7 +142,9 @@ class Worker:
         return BatchDone(order.number, outputs, time.perf_counter() - started)
 
     def _send(self, message: FromWorker) -> None:
-        data = packed(message)
+        self._send_packed(packed(message))
+
+    def _send_packed(self, data: bytes) -> None:
         with self._sending:
             try:
                 self._sock.sendall(data)

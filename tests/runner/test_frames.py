@@ -11,10 +11,11 @@ from neuronbert.backends.base import Batch
 from neuronbert.runner.frames import Channel, packed, reader_of, receive_blocking
 from neuronbert.runner.messages import BatchDone, BatchOrder
 
-# Rows and tokens, rows, entries of a token: what a batch and its outputs have, and what there is none of.
-shapes = arrays.array_shapes(min_dims=1, max_dims=3, min_side=0, max_side=5)
+# Rows and tokens, rows, entries of a token: what a batch and its outputs have, and what there is none or but one of.
+shapes = arrays.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=5)
 tokens = shapes.flatmap(lambda shape: arrays.arrays(np.int64, shape))
-outputs = arrays.arrays(st.sampled_from([np.float32, np.float64, np.float16]), shapes)
+NUMBERS = [np.float32, np.float64, np.float16, np.int64, np.uint8, np.bool_, np.complex64, ">f4"]
+outputs = arrays.arrays(st.sampled_from(NUMBERS), shapes)
 
 
 def received(channel, count):
@@ -128,6 +129,23 @@ def test_part_of_an_array_arrives_as_that_part(view):
     assert_same(sent(BatchDone(1, {"logits": part, "turned": part.T}, 0.0)).outputs["turned"], part.T.copy())
 
 
-def test_objects_are_refused_where_they_are_not_read_as_addresses():
-    with pytest.raises(TypeError, match="an array of object cannot be sent to another process"):
-        packed(BatchDone(1, {"logits": np.array(["text"], dtype=object)}, 0.0))
+def test_what_may_not_be_written_here_may_be_there():
+    logits = np.broadcast_to(np.float32(1.5), (2, 3))
+    assert not logits.flags.writeable
+    assert_same(sent(BatchDone(1, {"logits": logits}, 0.0)).outputs["logits"], logits)
+
+
+@pytest.mark.parametrize(
+    ("array", "said"),
+    [
+        (np.array(["text"], dtype=object), "ndarray of object"),
+        (np.zeros(2, [("start", np.float32), ("end", np.int64)]), r"ndarray of \[\('start'"),
+        (np.ma.masked_array(np.zeros(2, np.float32), [True, False]), "MaskedArray of float32"),
+        (np.zeros(2, "datetime64[s]"), r"ndarray of datetime64\[s\]"),
+        (np.array(["text"]), "ndarray of <U4"),
+    ],
+)
+def test_what_is_more_or_less_than_numbers_is_refused(array, said):
+    """Objects would arrive as addresses, records without their fields, and masked entries as if they were none."""
+    with pytest.raises(TypeError, match=f"^{said}.*: nothing but arrays of numbers can be sent to another process$"):
+        packed(BatchDone(1, {"logits": array}, 0.0))

@@ -7,6 +7,7 @@ from neuronbert.backends.base import Batch, ThroughputPlan
 from neuronbert.engine.batches import infer_rows
 from neuronbert.errors import BackendFailed
 from neuronbert.runner import worker_process
+from neuronbert.runner.frames import packed, reader_of, receive_blocking
 from neuronbert.runner.messages import BatchFailed, BatchOrder, LoadFailed, WorkerReady
 from neuronbert.runner.requests import Row
 from neuronbert.runner.worker_process import Worker
@@ -72,6 +73,22 @@ def test_outputs_of_other_shapes_are_this_batch_s_failure(worker, outputs, said)
     assert isinstance(answer, BatchFailed)
     with pytest.raises(BackendFailed, match=f"the model gave {said} for a batch of 1 × 4 tokens"):
         raise answer.error
+
+
+def test_so_are_outputs_that_are_no_numbers():
+    """They ended the worker, and then the next one."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        worker = Worker(theirs)
+        logits = np.array([["one", "two", "three", "four"]], dtype=object)
+        worker._session, worker._outputs = OddSession({"start_logits": logits, "end_logits": logits}), OUTPUTS
+        ours.sendall(packed(ORDER))
+        ours.shutdown(socket.SHUT_WR)
+        with pytest.raises(EOFError):
+            worker._run_received()
+        answer = receive_blocking(reader_of(ours))
+    assert isinstance(answer, BatchFailed) and answer.number == 7
+    assert "ndarray of object: nothing but arrays of numbers" in answer.error.message
 
 
 @pytest.mark.parametrize(("outputs", "said"), ODD_OUTPUTS)
