@@ -5,9 +5,10 @@ sleeps takes its time, in a virtual machine most of all. The kernel polls instea
 would keep its interpreter, or in a worker the processor, from those that it waits for.
 """
 
-import os
 import struct
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Iterator
 
 from neuronbert.errors import UsageError, in_words
 
@@ -16,20 +17,46 @@ from neuronbert.errors import UsageError, in_words
 LATENCY_FILE = Path("/dev/cpu_dma_latency")
 NO_LATENCY = struct.pack("=i", 0)
 
+# The kernel heeds that where it chooses among idle states (Linux, Documentation/admin-guide/pm/cpuidle.rst), and polls
+# if the first of them is POLL. Without a driver, as in many virtual machines, a processor halts whatever is asked for.
+PROCESSORS = Path("/sys/devices/system/cpu")
 
-class AwakeProcessors:
-    """From now until ``close`` the machine's idle processors poll; a process forked meanwhile keeps them at it too."""
 
-    def __init__(self) -> None:
+@contextmanager
+def awake_processors() -> Iterator[None]:
+    """In the block the machine's idle processors poll; a process forked there keeps them at it too.
+
+    UsageError where they cannot, or this user may not have it so. Afterwards they may sleep, unless others ask them
+    not to.
+    """
+    _refuse_what_sleeps()
+    with ExitStack() as opened:
         try:
-            self._descriptor = os.open(LATENCY_FILE, os.O_WRONLY)
+            # Not "w", which would make an ordinary file of that name where the kernel's is missing.
+            file = opened.enter_context(open(LATENCY_FILE, "r+b", buffering=0))
+            file.write(NO_LATENCY)
         except OSError as error:
             raise UsageError(
                 f"busy_wait: {in_words(error)}",
                 hint="as root, in a container with --device /dev/cpu_dma_latency too; or without busy_wait",
             ) from None
-        os.write(self._descriptor, NO_LATENCY)
+        yield
 
-    def close(self) -> None:
-        """They may sleep again, unless others ask them not to."""
-        os.close(self._descriptor)
+
+def _refuse_what_sleeps() -> None:
+    """UsageError unless some processor of this machine polls when it may not sleep."""
+    first_states = PROCESSORS.glob("cpu[0-9]*/cpuidle/state0/name")
+    if not any(_text(name) == "POLL" for name in first_states):
+        raise UsageError(
+            "busy_wait: no processor of this machine can poll when it is idle "
+            f"(cpuidle driver: {_text(PROCESSORS / 'cpuidle' / 'current_driver')})",
+            hint="without busy_wait; or on Linux 5.4 and later, in a virtual machine of KVM's and as root: modprobe "
+            "cpuidle_haltpoll force=1",
+        )
+
+
+def _text(file: Path) -> str:
+    try:
+        return file.read_text(encoding="ascii").strip()
+    except OSError:
+        return "none"

@@ -7,11 +7,12 @@ is locked; other threads only put messages into the inbox and read the counters.
 import math
 import selectors
 import threading
+from contextlib import ExitStack, closing
 from typing import List, Optional
 
 from neuronbert.backends.base import ThroughputPlan
 from neuronbert.errors import BackendFailed, NeuronBertError, RunnerClosed, in_words
-from neuronbert.runner.awake import AwakeProcessors
+from neuronbert.runner.awake import awake_processors
 from neuronbert.runner.batching import Batcher, resized_plan
 from neuronbert.runner.counters import Statistics
 from neuronbert.runner.decoding import Decoder
@@ -33,14 +34,17 @@ class Dispatcher:
     """Runs until it is told to stop and every worker is gone."""
 
     def __init__(self, settings: Settings, statistics: Statistics, report: Report):
-        self._awake = AwakeProcessors() if settings.busy_wait else None  # first: it may raise
-        self.inbox = Inbox()
+        with ExitStack() as files:  # closed at once if one of them cannot be had
+            if settings.busy_wait:
+                files.enter_context(awake_processors())
+            self.inbox = files.enter_context(closing(Inbox()))
+            self._selector = files.enter_context(selectors.DefaultSelector())
+            self._selector.register(self.inbox.wake_descriptor, selectors.EVENT_READ, None)
+            self._files = files.pop_all()
         self.plan: Optional[ThroughputPlan] = None  # of the first worker that was ready
         self.has_ended = False
         self._settings = settings
         self._report = report
-        self._selector = selectors.DefaultSelector()
-        self._selector.register(self.inbox.wake_descriptor, selectors.EVENT_READ, None)
         self._decoder = Decoder(self.inbox.put)
         self._requests = OpenRequests(statistics, report, self._decoder)
         self._pool = WorkerPool(settings, self._selector, self._requests, statistics, report)
@@ -52,12 +56,26 @@ class Dispatcher:
     # ---------------------------------------------------------------------- called from other threads
 
     def start(self) -> None:
-        """Start the thread, and in it the workers."""
-        self.thread.start()
+        """Start the thread, and in it the workers; BackendFailed if this machine has no thread left."""
+        try:
+            self.thread.start()
+        except RuntimeError as error:
+            raise BackendFailed(
+                f"the runner's thread cannot be started: {error}",
+                hint="more processes for this user (ulimit -u) or container",
+            ) from None
 
     def wait_until_started(self) -> None:
         """Until every worker is ready, or ``broken`` says why not."""
         self._pool.started.wait()
+
+    def abandon(self) -> None:
+        """End at once, also if ``start`` was not reached or failed: then nobody else would."""
+        if self.thread.ident is None:
+            self._end()
+            return
+        self.stop(0)
+        self.join()
 
     def stop(self, drain_s: float) -> None:
         """Finish what was accepted, for ``drain_s`` at most, then end."""
@@ -188,17 +206,17 @@ class Dispatcher:
         return not self._requests and not self.inbox or now_s() >= self._drain_until
 
     def _end(self) -> None:
-        left = self._requests.fail_all(self.broken or _closed())
-        self._pool.end_all()
-        self._decoder.end()
-        self._selector.close()
-        self.inbox.close()
-        if self._awake is not None:
-            self._awake.close()
-        self.has_ended = True
-        self.sweep()
-        self._report("drained", left=left)
-        self._pool.started.set()
+        left = len(self._requests)
+        try:
+            with self._files:
+                self._requests.fail_all(self.broken or _closed())
+                self._pool.end_all()
+                self._decoder.end()
+        finally:
+            self.has_ended = True
+            self.sweep()
+            self._report("drained", left=left)
+            self._pool.started.set()
 
 
 def _closed() -> NeuronBertError:

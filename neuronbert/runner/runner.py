@@ -140,12 +140,11 @@ class Runner:
         """Start the runner's thread and wait for its workers; raises what keeps one from starting."""
         self._dispatcher = Dispatcher(settings, self._statistics, self.events.happened)
         self._admission = Admission(self._dispatcher, self._statistics, self.max_windows_per_request)
-        self._dispatcher.start()
         try:
+            self._dispatcher.start()
             self._dispatcher.wait_until_started()
-        except BaseException:  # Ctrl-C while the workers load
-            self._dispatcher.stop(0)
-            self._dispatcher.join()
+        except BaseException:  # no thread to be had, or Ctrl-C while the workers load
+            self._dispatcher.abandon()
             raise
         if self._dispatcher.broken is not None:
             self._dispatcher.join()

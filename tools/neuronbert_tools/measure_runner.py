@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Dict, Sequence
 
 from neuronbert.hardware.machine import environment
-from neuronbert.runner.awake import AwakeProcessors
+from neuronbert.runner.awake import awake_processors
 from neuronbert_tools.console import new_parser, print_document, whole_numbers
 from neuronbert_tools.measurements.echo import measure_echo
 from neuronbert_tools.measurements.overload import measure_overload
@@ -60,7 +60,7 @@ def main(arguments: Sequence[str]) -> int:
     options = parse(arguments)
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         if options.busy_wait:  # of the whole machine: of what has no runner too
-            stack.callback(AwakeProcessors().close)
+            stack.enter_context(awake_processors())
         figures = measure(options, Path(folder))
     facts = {"measured": options.what, "busy_wait": options.busy_wait, "machine": environment()}
     print_document({**facts, "load": os.getloadavg(), **figures})

@@ -24,7 +24,7 @@ from neuronbert.artifact.manifest import Artifact
 from neuronbert.backends.base import Batch
 from neuronbert.backends.child import python_environment
 from neuronbert.errors import UsageError
-from neuronbert.runner.awake import AwakeProcessors
+from neuronbert.runner.awake import awake_processors
 from neuronbert.runner.frames import packed
 from neuronbert.runner.messages import BatchDone, BatchOrder
 from neuronbert_tools.artifacts import echo_artifact
@@ -48,7 +48,7 @@ def measure_turnaround(folder: Path, *, requests: int) -> Dict[str, Any]:
         with ExitStack() as stack:
             try:
                 if busy_wait:
-                    stack.callback(AwakeProcessors().close)
+                    stack.enter_context(awake_processors())
             except UsageError as error:
                 print_message(f"not measured: {error}")
                 break
