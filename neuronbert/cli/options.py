@@ -46,7 +46,7 @@ busy_wait_option = click.option(
     "--busy-wait",
     is_flag=True,
     help="Idle processors poll instead of sleeping meanwhile: answers come sooner where few are asked for at once.  "
-    "For root on Linux.",
+    "For root on Linux, where the kernel has an idle state that polls.",
 )
 variant_option = click.option(
     "--variant", help="A variant, or a backend, by name.  [default: the fastest this machine can run]"

@@ -7,6 +7,7 @@ Unpickling is safe here: both ends are this package in processes of one user, an
 the runner that starts it, so nothing else can write to it.
 """
 
+import io
 import pickle
 import socket
 import struct
@@ -26,13 +27,17 @@ _NUMBERS = "biufc"  # kinds of a dtype whose bytes, with dtype and shape, are al
 _PlainArray = Tuple[str, Tuple[int, ...], pickle.PickleBuffer]
 
 
-def packed(message: Union[ToWorker, FromWorker]) -> bytes:
+def packed(message: Union[ToWorker, FromWorker]) -> memoryview:
     """``message`` with its length in front; TypeError for an array of anything but numbers."""
-    body = pickle.dumps(_plain(message), protocol=pickle.HIGHEST_PROTOCOL)
-    return _LENGTH.pack(len(body)) + body
+    frame = io.BytesIO()
+    frame.write(bytes(_LENGTH.size))  # put in front of it afterwards, the length would cost a copy of the rest
+    pickle.dump(_plain(message), frame, protocol=pickle.HIGHEST_PROTOCOL)
+    data = frame.getbuffer()
+    _LENGTH.pack_into(data, 0, len(data) - _LENGTH.size)
+    return data
 
 
-def _unpacked(body: bytes) -> Any:
+def _unpacked(body: Union[bytes, bytearray]) -> Any:
     return _message(pickle.loads(body))
 
 
@@ -62,7 +67,7 @@ def _plain_array(array: np.ndarray) -> _PlainArray:
             f"{type(array).__name__} of {array.dtype}: nothing but arrays of numbers can be sent to another process"
         )
     in_order = array if array.flags.carray else array.copy()
-    return array.dtype.str, array.shape, pickle.PickleBuffer(in_order)
+    return array.dtype.str, array.shape, pickle.PickleBuffer(in_order.data)
 
 
 def _array(plain: Tuple[str, Tuple[int, ...], bytearray]) -> np.ndarray:
@@ -86,7 +91,7 @@ class Channel:
 
     def send(self, message: ToWorker) -> None:
         """Hand over ``message``, now or at the next ``flush``."""
-        self._unsent.append(memoryview(packed(message)))
+        self._unsent.append(packed(message))
         self.flush()
 
     def flush(self) -> None:
@@ -121,7 +126,7 @@ class Channel:
             end = _LENGTH.size + length
             if len(self._received) < end:
                 return
-            body = bytes(self._received[_LENGTH.size : end])
+            body = self._received[_LENGTH.size : end]
             del self._received[:end]
             yield _unpacked(body)
 

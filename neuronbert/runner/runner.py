@@ -51,8 +51,9 @@ class Runner:
     max_windows_per_request: a longer context is refused, so that one document cannot hold everybody up.
     max_wait_ms: the longest that a row waits for others to share its batch while every worker is busy.
     busy_wait: idle processors of this machine poll instead of sleeping while the runner is open, so that a core with
-        one request in flight gets its next sooner. For root on Linux; UsageError elsewhere. It costs power, and where
-        processors share a core, speed.
+        one request in flight gets its next sooner. For root on Linux, where a driver of cpuidle has the state POLL
+        (many virtual machines have none); UsageError elsewhere. It costs power, and where processors share a core,
+        speed.
     hang_timeout_s: a worker that is at one batch for so long is killed: at least a second more than the slowest batch
         takes, for the runner itself may be held up for 0.6 s before it makes allowance for that.
     start_timeout_s: for loading and self-test of a worker. drain_timeout_s: how long ``close`` and SIGTERM let

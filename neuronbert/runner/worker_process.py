@@ -124,7 +124,7 @@ class Worker:
             sys.stderr.flush()
             os._exit(1)
 
-    def _answer(self, order: BatchOrder) -> bytes:
+    def _answer(self, order: BatchOrder) -> memoryview:
         answer = self._run(order)
         try:
             return packed(answer)
@@ -144,7 +144,7 @@ class Worker:
     def _send(self, message: FromWorker) -> None:
         self._send_packed(packed(message))
 
-    def _send_packed(self, data: bytes) -> None:
+    def _send_packed(self, data: memoryview) -> None:
         with self._sending:
             try:
                 self._sock.sendall(data)

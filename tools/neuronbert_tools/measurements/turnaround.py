@@ -120,7 +120,7 @@ def bare_s(requests: int, batch_s: float) -> List[float]:
     return turnarounds_s
 
 
-def _asked_s(sock: socket.socket, read: Any, request: bytes, answer_bytes: int) -> float:
+def _asked_s(sock: socket.socket, read: Any, request: memoryview, answer_bytes: int) -> float:
     began = time.perf_counter()
     sock.sendall(request)
     (device_s,) = DEVICE_S.unpack_from(read(answer_bytes))
