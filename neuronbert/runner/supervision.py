@@ -32,6 +32,9 @@ MAX_FAILED_STARTS = 3  # of a worker's own doing
 FIRST_BACKOFF_S = 0.1
 LONGEST_BACKOFF_S = 30.0
 
+# Killed, and not gone yet: subprocess warns of a process that is forgotten before (ResourceWarning), whoever then runs.
+_held_by_kernel: List["subprocess.Popen[bytes]"] = []
+
 
 class Death(NamedTuple):
     """How a worker's process ended, in words and the likely reason, and who may have ended it."""
@@ -121,6 +124,7 @@ class WorkerHandle:
 
     def start(self, order: LoadOrder, now: float) -> None:
         """Start its process, with its environment set before Python starts. OSError if that cannot be."""
+        _reap()
         own_end, worker_end = socket.socketpair()
         with worker_end, _blocked(FAULTS):
             self.process = start_child(
@@ -188,6 +192,8 @@ class WorkerHandle:
                 break
             except subprocess.TimeoutExpired:
                 self.process.kill()
+        else:
+            _held_by_kernel.append(self.process)
         if self.channel is not None:
             self.channel.close()
             self.channel = None
@@ -248,6 +254,11 @@ class WorkerHandle:
     def silent_s(self, now: float) -> float:
         """Seconds that it has been at the batch that it is longest at."""
         return max((now - batch.began for batch in self._running() if batch.began is not None), default=0.0)
+
+
+def _reap() -> None:
+    """Forget those that are gone by now."""
+    _held_by_kernel[:] = [process for process in _held_by_kernel if process.poll() is None]
 
 
 @contextmanager

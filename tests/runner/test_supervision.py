@@ -148,6 +148,10 @@ class HeldByTheKernel:
 
     def __init__(self):
         self.kills = 0
+        self.code = None
+
+    def poll(self):
+        return self.code
 
     def wait(self, timeout):
         raise subprocess.TimeoutExpired("worker", timeout)
@@ -161,3 +165,9 @@ def test_a_process_that_no_kill_ends_does_not_stop_the_runner():
     assert worker.end() is None
     assert worker.process.kills
     assert death_by(None, 0).doer is Doer.ANYBODY
+    # Forgotten before it is gone, it is a ResourceWarning wherever Python's collector runs next (Popen.__del__).
+    supervision._reap()
+    assert worker.process in supervision._held_by_kernel
+    worker.process.code = -signal.SIGKILL
+    supervision._reap()
+    assert worker.process not in supervision._held_by_kernel
