@@ -149,18 +149,35 @@ DOCUMENT = {"answer": "Jim Henson", "nested": {"a": [1, {}]}}
             "\n...\n",
         ),
         ("[W runtime.cpp:167] {unclosed\n", "\nCompiler status PASS\n"),
+        ("", '\nINFO: closing {"device": 0}\n'),
+        ('INFO: opening [{"device": 0}]\n', '\nINFO: closing [{"device": 0}]\n[]\n[0]'),
     ],
 )
 @pytest.mark.parametrize("indent", [None, 2])
 def test_a_result_is_found_among_what_the_libraries_print(before, after, indent):
-    assert processes.last_document(before + json.dumps(DOCUMENT, indent=indent) + after) == DOCUMENT
+    assert processes.document_with("answer", before + json.dumps(DOCUMENT, indent=indent) + after) == DOCUMENT
     devices = [{"neuron_device": 0, "neuroncore_ids": [0, 1]}]
-    assert processes.last_document(before + json.dumps(devices, indent=indent) + after, opening="[") == devices
+    text = before + json.dumps(devices, indent=indent) + after
+    assert processes.document_with("neuron_device", text, opening="[") == devices
 
 
 def test_no_result_is_an_error_with_what_was_printed():
-    with pytest.raises(ValueError, match="no JSON document in: Compiler status PASS"):
-        processes.last_document("Compiler status PASS")
+    with pytest.raises(ValueError, match="no JSON document with 'answer' in: .*Compiler status PASS"):
+        processes.document_with("answer", '{"device": 0} Compiler status PASS')
+
+
+def test_every_verb_that_is_asked_prints_the_key_by_which_its_result_is_known(echo_artifact):
+    artifact = echo_artifact.folder
+    asked = {
+        "doctor": (),
+        "inspect": (artifact,),
+        "evaluate": (artifact, SCRIPT.parents[1] / "examples" / "squad.json"),
+        "answer": (artifact, "--question", "Who?", "--context", "It was me."),
+    }
+    for name, arguments in asked.items():
+        assert processes.KEYS[name] in processes.verb(name, *arguments)
+    # What takes longer is read by the slow tests.
+    assert processes.KEYS.keys() - asked.keys() == {"compile"}
 
 
 def noisy(code):
@@ -170,12 +187,15 @@ def noisy(code):
 
 
 def test_a_noisy_child_is_understood(monkeypatch):
-    command = noisy('print(\'{"sequences_per_s": 1.5}\'); print("bye")')
+    module = "from neuronbert_tools.acceptance.processes import print_found"
+    closing = """print('INFO: closing {"device": 0}')"""
+    paths = f"sys.path[:0] = {[str(SCRIPT.parents[1]), str(SCRIPT.parent)]}"
+    command = noisy(f"{paths}; {module}; print_found({{'sequences_per_s': 1.5}}); {closing}")
     monkeypatch.setattr(processes, "module_command", lambda *_: command)
     result = processes.child("acceptance.child", {}, "measure", "artifact")
     assert result["sequences_per_s"] == 1.5 and result["exit_code"] == 0
     # The runtime's words may be on either.
-    assert result["stderr"].startswith("words") and result["stdout"].endswith("bye\n")
+    assert result["stderr"].startswith("words") and result["stdout"].endswith('{"device": 0}\n')
     assert processes.measure(Path("artifact"), {}, 1, 0.1) == {"exit_code": 0, "sequences_per_s": 1.5}
 
 
