@@ -88,9 +88,9 @@ def test_odd_numbers_are_usage_errors(emulated, capsys, arguments):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("--rows", "99"), "rows 99 are there and fit inf1.xlarge\n  try: --rows with some of 1,2,5,"),
-        (("--rows", "0,1"), "rows 0,1 are there"),
-        (("--rows", "4", "--only", "rows"), "rows 4 are there and fit inf1.xlarge"),  # 16 cores
+        (("--rows", "99"), "inf1.xlarge can run no published row 99\n  try: --rows with some of 1,2,5,"),
+        (("--rows", "0,1"), "no published row 0\n"),
+        (("--rows", "4", "--only", "rows"), "inf1.xlarge can run no published row 4"),  # 16 cores
         (("--compile-only", "compiled", "--only", "doctor"), "--only doctor loads no artifact"),
     ],
 )

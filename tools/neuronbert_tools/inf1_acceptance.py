@@ -82,9 +82,8 @@ def instance_of(parser: argparse.ArgumentParser, chosen: argparse.Namespace) -> 
             parser.error(f"--instance-type {named}, and this is {here}: only --compile-only is for another machine")
         named = named or here
     if named not in INSTANCE_TYPES:
-        parser.error(
-            f"this is no inf1 instance ({named}): --compile-only FOLDER --instance-type inf1.xlarge compiles for one"
-        )
+        said = named or "EC2 does not say what it is"
+        parser.error(f"this is no inf1 instance ({said}): --compile-only FOLDER --instance-type TYPE compiles for one")
     return named
 
 

@@ -80,9 +80,10 @@ class Acceptance:
     def check(self) -> None:
         """UsageError for a run that would measure nothing of what was asked for, or something else."""
         fitting = self.rows_that_fit()
-        if set(self.options.rows) - set(fitting):
+        others = [number for number in self.options.rows if number not in fitting]
+        if others:
             raise UsageError(
-                f"not all of the published rows {_listed(self.options.rows)} are there and fit {self.instance.name}",
+                f"{self.instance.name} can run no published row {_listed(others)}",
                 hint=f"--rows with some of {_listed(fitting)}",
             )
         recipes = dict.fromkeys(self.recipes())
