@@ -14,7 +14,7 @@ from neuronbert_tools.acceptance.processes import Found, child
 # Questions of the table that no run asks: why not.
 NOT_ASKED = {
     "exec-timeout": "needs an inference of more than 2 s. One of a BERT-base with 384 tokens takes hundredths of a "
-    "second, a trace unrolls loops, and a graph a hundred times as large is not for neuron-cc"
+    "second, and a trace unrolls loops: neuron-cc would have to compile a graph a hundred times as large"
 }
 
 

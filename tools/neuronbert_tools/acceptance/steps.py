@@ -4,20 +4,7 @@ import resource
 import time
 from functools import partial
 from pathlib import Path
-from typing import (
-    Any,
-    Callable,
-    Dict,
-    Iterable,
-    Iterator,
-    List,
-    Mapping,
-    NamedTuple,
-    Optional,
-    Sequence,
-    Tuple,
-    TypeVar,
-)
+from typing import Any, Callable, Dict, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple, TypeVar
 
 from neuronbert.artifact.manifest import read_manifest
 from neuronbert.backends.neuron.target import recorded_layout
@@ -84,7 +71,7 @@ class Acceptance:
         if others:
             raise UsageError(
                 f"{self.instance.name} can run no published row {_listed(others)}",
-                hint=f"--rows with some of {_listed(fitting)}",
+                hint=f"--rows with some of {_listed([*fitting])}",
             )
         recipes = dict.fromkeys(self.recipes())
         if self.options.compile_only and not recipes:
@@ -284,7 +271,7 @@ STEPS: Dict[str, Callable[[Acceptance], None]] = {
 }
 
 
-def _listed(numbers: Iterable[int]) -> str:
+def _listed(numbers: Sequence[int]) -> str:
     return ",".join(map(str, numbers))
 
 
