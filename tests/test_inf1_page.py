@@ -30,9 +30,38 @@ def test_the_page_pins_what_the_package_says() -> None:
     assert NEURON_INDEX in PAGE and "-c tools/constraints-inf1.txt" in PAGE
     tags = re.findall(r"^```(\w*)$", PAGE, flags=re.MULTILINE)[::2]
     # What only a real machine runs is sh: a line of neuronbert there would run nowhere.
-    assert set(tags) == {"sh", "console", "text", "ini"}
+    assert set(tags) == {"sh", "console", "text", "ini", "dockerfile"}
     for block in re.findall(r"^```sh\n(.*?)^```", PAGE, flags=re.MULTILINE | re.DOTALL):
         assert not re.search(r"^neuronbert ", block, flags=re.MULTILINE)
+
+
+def typed(heading: str) -> List[str]:
+    """The lines of the blocks under a heading that go to a shell or into a Dockerfile, each joined where it goes on."""
+    section = re.findall(rf"^##+ {re.escape(heading)}\n(.*?)(?=^##|\Z)", PAGE, flags=re.MULTILINE | re.DOTALL)[0]
+    blocks = re.findall(r"^```(?:sh|dockerfile)\n(.*?)^```", section, flags=re.MULTILINE | re.DOTALL)
+    return [" ".join(line.split()) for block in blocks for line in block.replace("\\\n", " ").splitlines()]
+
+
+def test_the_third_step_needs_nothing_of_the_second() -> None:
+    # The machine that only compiles has no driver, and began as empty as the instance.
+    lines = typed("3. Python and neuronbert")
+    apt = lines.index("sudo apt-get install -y git g++ python3.8-venv")
+    assert "sudo apt-get update" in lines[:apt]
+    yum = lines.index("sudo yum install -y git gcc-c++")
+    assert "sudo amazon-linux-extras install -y python3.8" in lines
+    assert max(apt, yum) < lines.index("git clone REPOSITORY neuronbert && cd neuronbert")
+    installing = [line for line in typed("2. Driver and tools") if " install " in line]
+    assert installing and not [line for line in installing if re.search(r"\b(git|g\+\+|gcc|python)", line)]
+
+
+def test_the_dockerfile_is_the_third_step() -> None:
+    dockerfile, step = typed("In a container"), typed("3. Python and neuronbert")
+    assert dockerfile[0] == "FROM ubuntu:20.04" and not [line for line in dockerfile if "sudo" in line]
+    (packages,) = [line for line in dockerfile if "apt-get install" in line]
+    assert "apt-get update && " in packages and packages.endswith(" git g++ python3.8-venv")
+    pip = [line for line in step if line.startswith("python -m pip install -e ")]
+    assert len(pip) == 1 and f"RUN {pip[0]}" in dockerfile
+    assert [line for line in dockerfile if "git clone REPOSITORY" in line and "python3.8 -m venv" in line]
 
 
 def test_the_page_is_found() -> None:

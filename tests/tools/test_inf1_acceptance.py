@@ -9,10 +9,14 @@ from pathlib import Path
 
 import pytest
 
+from neuronbert.artifact.manifest import read_manifest, write_manifest
+from neuronbert.emulator.unknowns import UNKNOWNS
+from neuronbert.errors import OutputError, UsageError
 from neuronbert_tools.acceptance import processes
-from neuronbert_tools.acceptance.probes import probes
-from neuronbert_tools.acceptance.recipes import published, published_casts
+from neuronbert_tools.acceptance.probes import NOT_ASKED, probes
+from neuronbert_tools.acceptance.recipes import demo, published, published_casts
 from neuronbert_tools.acceptance.steps import Acceptance, Options
+from neuronbert_tools.inf1_acceptance import main, parse
 from neuronbert_tools.published_rows import published_rows
 
 SCRIPT = Path(__file__).parents[2] / "tools" / "inf1_acceptance"
@@ -47,6 +51,66 @@ def test_another_machine_and_an_unknown_step_are_usage_errors(tmp_path):
     assert done.returncode == 2 and "--casts takes compiler, all, ours" in done.stderr
     done, report = accept(tmp_path, "--artifacts", "nowhere", NEURONBERT_EMULATE="inf1.xlarge")
     assert done.returncode == 2 and "--artifacts nowhere: there is no such folder" in done.stderr
+
+
+@pytest.fixture
+def emulated(monkeypatch, tmp_path):
+    """An emulated inf1.xlarge, and the folder that one is in."""
+    monkeypatch.setenv("NEURONBERT_EMULATE", "inf1.xlarge")
+    monkeypatch.setenv("NEURONBERT_EMULATE_DIR", str(tmp_path / "emulator"))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_the_report_is_of_the_instance_that_runs(emulated, capsys):
+    with pytest.raises(SystemExit) as ended:
+        parse(["--instance-type", "inf1.24xlarge"])
+    assert ended.value.code == 2
+    expected = "--instance-type inf1.24xlarge, and this is inf1.xlarge: only --compile-only is for another machine"
+    assert expected in capsys.readouterr().err
+    assert parse(["--instance-type", "inf1.xlarge"]).instance_type == parse([]).instance_type == "inf1.xlarge"
+    elsewhere = ["--instance-type", "inf1.24xlarge", "--compile-only", "compiled"]
+    assert parse(elsewhere).instance_type == "inf1.24xlarge"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("--seconds", text) for text in ("0", "-1", "nan", "inf", "1e9", "soon")]
+    + [("--layers", text) for text in ("0", "-3", "13", "all")]
+    + [("--rows", text) for text in ("", "first", "1,,2")],
+)
+def test_odd_numbers_are_usage_errors(emulated, capsys, arguments):
+    with pytest.raises(SystemExit) as ended:
+        parse(["=".join(arguments)])
+    assert ended.value.code == 2 and f"argument {arguments[0]}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--rows", "99"), "inf1.xlarge can run no published row 99\n  try: --rows with some of 1,2,5,"),
+        (("--rows", "0,1"), "no published row 0\n"),
+        (("--rows", "4", "--only", "rows"), "inf1.xlarge can run no published row 4"),  # 16 cores
+        (("--compile-only", "compiled", "--only", "doctor"), "--only doctor loads no artifact"),
+    ],
+)
+def test_a_run_that_would_do_nothing_of_what_was_asked_is_refused(emulated, arguments, words):
+    with pytest.raises(UsageError, match=words):
+        main(arguments)
+    assert [path.name for path in emulated.iterdir()] == []
+
+
+def test_places_that_cannot_be_written_are_refused_before_anything_runs(emulated, monkeypatch):
+    monkeypatch.setattr(Acceptance, "step", lambda *_: pytest.fail("a step ran"))
+    (emulated / "file").write_text("")
+    with pytest.raises(OutputError, match="cannot write .*report.json: No such file or directory"):
+        main(["--output", str(emulated / "nowhere" / "report.json")])
+    with pytest.raises(OutputError, match="cannot write .*: Is a directory"):
+        main(["--output", str(emulated)])
+    for folder in (emulated / "file", emulated / "file" / "below"):
+        with pytest.raises(OutputError, match="a part of the path is a file"):
+            main(["--compile-only", str(folder)])
+    assert [path.name for path in emulated.iterdir()] == ["file"]
 
 
 @pytest.mark.slow
@@ -149,18 +213,35 @@ DOCUMENT = {"answer": "Jim Henson", "nested": {"a": [1, {}]}}
             "\n...\n",
         ),
         ("[W runtime.cpp:167] {unclosed\n", "\nCompiler status PASS\n"),
+        ("", '\nINFO: closing {"device": 0}\n'),
+        ('INFO: opening [{"device": 0}]\n', '\nINFO: closing [{"device": 0}]\n[]\n[0]'),
     ],
 )
 @pytest.mark.parametrize("indent", [None, 2])
 def test_a_result_is_found_among_what_the_libraries_print(before, after, indent):
-    assert processes.last_document(before + json.dumps(DOCUMENT, indent=indent) + after) == DOCUMENT
+    assert processes.document_with("answer", before + json.dumps(DOCUMENT, indent=indent) + after) == DOCUMENT
     devices = [{"neuron_device": 0, "neuroncore_ids": [0, 1]}]
-    assert processes.last_document(before + json.dumps(devices, indent=indent) + after, opening="[") == devices
+    text = before + json.dumps(devices, indent=indent) + after
+    assert processes.document_with("neuron_device", text, opening="[") == devices
 
 
 def test_no_result_is_an_error_with_what_was_printed():
-    with pytest.raises(ValueError, match="no JSON document in: Compiler status PASS"):
-        processes.last_document("Compiler status PASS")
+    with pytest.raises(ValueError, match="no JSON document with 'answer' in: .*Compiler status PASS"):
+        processes.document_with("answer", '{"device": 0} Compiler status PASS')
+
+
+def test_every_verb_that_is_asked_prints_the_key_by_which_its_result_is_known(echo_artifact):
+    artifact = echo_artifact.folder
+    asked = {
+        "doctor": (),
+        "inspect": (artifact,),
+        "evaluate": (artifact, SCRIPT.parents[1] / "examples" / "squad.json"),
+        "answer": (artifact, "--question", "Who?", "--context", "It was me."),
+    }
+    for name, arguments in asked.items():
+        assert processes.KEYS[name] in processes.verb(name, *arguments)
+    # What takes longer is read by the slow tests.
+    assert processes.KEYS.keys() - asked.keys() == {"compile"}
 
 
 def noisy(code):
@@ -170,12 +251,15 @@ def noisy(code):
 
 
 def test_a_noisy_child_is_understood(monkeypatch):
-    command = noisy('print(\'{"sequences_per_s": 1.5}\'); print("bye")')
+    module = "from neuronbert_tools.acceptance.processes import print_found"
+    closing = """print('INFO: closing {"device": 0}')"""
+    paths = f"sys.path[:0] = {[str(SCRIPT.parents[1]), str(SCRIPT.parent)]}"
+    command = noisy(f"{paths}; {module}; print_found({{'sequences_per_s': 1.5}}); {closing}")
     monkeypatch.setattr(processes, "module_command", lambda *_: command)
     result = processes.child("acceptance.child", {}, "measure", "artifact")
     assert result["sequences_per_s"] == 1.5 and result["exit_code"] == 0
     # The runtime's words may be on either.
-    assert result["stderr"].startswith("words") and result["stdout"].endswith("bye\n")
+    assert result["stderr"].startswith("words") and result["stdout"].endswith('{"device": 0}\n')
     assert processes.measure(Path("artifact"), {}, 1, 0.1) == {"exit_code": 0, "sequences_per_s": 1.5}
 
 
@@ -238,10 +322,46 @@ def test_whatever_the_steps_load_can_be_compiled_elsewhere(tmp_path):
     assert len({recipe.name for recipe in run.recipes()}) == len(set(run.recipes()))
 
 
-def test_what_the_emulators_table_calls_unknown_is_asked():
-    table = pytest.importorskip("neuronbert.emulator.unknowns")
-    unknown = {entry.name for entry in table.UNKNOWNS}
-    asked = {probe.unknown for probe in probes(4)} | {"pipeline-cores-rounded"}
-    assert asked <= unknown
-    # Nothing that is compiled here takes the seconds after which an inference times out.
-    assert unknown - asked == {"exec-timeout"}
+def compiled_for(folder, recipe, instance):
+    """The echo artifact in ``folder`` made to look as if ``recipe`` had been compiled for ``instance``."""
+    manifest = read_manifest(folder)
+    recorded = {"inputs": [], "instance_type": instance, "mode": "data-parallel", "pipeline": None}
+    recorded.update(refused_pipeline_cores=[], auto_cast="matmult", auto_cast_type=None, compiler_timeout_s=None)
+    shape = {"batch_size": 1, "sequence_length": 128, "pipeline_cores": 1}
+    variants = [{**manifest["variants"][0], **shape, "recipe": recorded, "compile_s": 1.0}]
+    kept = {key: value for key, value in manifest.items() if key != "digest"}
+    write_manifest(folder, {**kept, "variants": variants})
+    folder.rename(folder.with_name(recipe.name))
+
+
+@pytest.mark.parametrize("option", ["--artifacts", "--compile-only"])
+def test_artifacts_of_an_instance_with_other_cores_are_refused_and_not_loaded(emulated, echo_copy, option, monkeypatch):
+    monkeypatch.setattr(Acceptance, "step", lambda *_: None)
+    arguments = ["--only", "demo", option, str(emulated)]
+    compiled_for(echo_copy, demo(1), "inf1.24xlarge")
+    with pytest.raises(UsageError, match="was compiled for inf1.24xlarge, not for inf1.xlarge") as refused:
+        main(arguments)
+    assert refused.value.hint.endswith("--compile-only FOLDER --instance-type inf1.xlarge")
+    # Another size with as many cores has the same layout: nobody compiles for hours again.
+    compiled_for((emulated / demo(1).name).rename(echo_copy), demo(1), "inf1.2xlarge")
+    assert main(arguments) == 0
+
+
+def test_what_the_emulators_table_calls_unknown_is_asked_or_has_a_reason(tmp_path):
+    options = Options("out.json", "inf1.xlarge", ["unknowns"], 1.0, 1, ["ours"], [], [], None)
+    steps = []
+
+    class Recording(Acceptance):
+        def step(self, name, work):
+            steps.append(name)
+            return name
+
+        def artifact(self, recipe):
+            return tmp_path
+
+    Recording(options, tmp_path, lambda steps: None).unknowns()
+    unknown = {entry.name for entry in UNKNOWNS}
+    assert {probe.unknown for probe in probes(4)} <= unknown
+    asked = {name.partition(":")[0] for name in steps} & unknown
+    assert asked | set(NOT_ASKED) == unknown and not asked & set(NOT_ASKED)
+    assert all(NOT_ASKED.values())

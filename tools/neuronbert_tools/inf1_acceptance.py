@@ -1,12 +1,17 @@
 """What only a real inf1 instance can tell, in one command and one JSON report to send back.
 
-    tools/inf1_acceptance                             everything; hours, most of them neuron-cc's; inf1-report.json
-    tools/inf1_acceptance --only doctor,demo          some of it: the first half hour
+    tools/inf1_acceptance                             everything; hours, most of them neuron-cc's
+    tools/inf1_acceptance --only doctor,demo          some of it, to begin with
     tools/inf1_acceptance --seconds 2 --layers 1      a quick look, also emulated (NEURONBERT_EMULATE=inf1.xlarge)
 
-In order: doctor; the demo compiled in both modes, through the gate, its answers and accuracy; the published rows that
-this instance can run, BERT-base with random weights (speed depends on shapes alone), each compiled with neuron-cc's own
-casts, with --fast-math all and with ours, since AWS compiled in the first two; then what the documentation leaves open.
+Its parts, in order:
+
+    doctor      what the machine says of itself
+    demo        the demo compiled in both modes, through the gate; its answers and accuracy
+    rows        the published rows that fit this instance: BERT-base with random weights (speed depends on shapes
+                alone), compiled with neuron-cc's own casts and with --fast-math all, as AWS did, and with ours
+    unknowns    what the documentation leaves open
+
 A step that fails is recorded with its words, and the next one runs; the report is written after each. Every measurement
 is a process of its own, because a process keeps its cores until it ends. Needs neuronbert[inf1].
 
@@ -17,6 +22,7 @@ without one, and the folder is copied:
     tools/inf1_acceptance --artifacts compiled
 """
 
+import argparse
 import json
 import os
 import platform
@@ -26,11 +32,14 @@ from pathlib import Path
 from typing import Any, Dict, List, Optional, Sequence
 from urllib.request import Request, urlopen
 
+from neuronbert.artifact.files import output_errors, replace_file
 from neuronbert.hardware.cores import INSTANCE_TYPES, layout_for
+from neuronbert_tools.acceptance.probes import NOT_ASKED
 from neuronbert_tools.acceptance.recipes import CASTS, FULL_LAYERS
 from neuronbert_tools.acceptance.steps import STEPS, Acceptance, Options
 from neuronbert_tools.console import new_parser, print_message, whole_numbers
 
+LONGEST_S = 3600.0
 METADATA_URL = "http://169.254.169.254/latest/"
 
 
@@ -53,40 +62,97 @@ def fetch(request: Request) -> str:
     return body.decode()
 
 
+def seconds(text: str) -> float:
+    """The type of --seconds."""
+    value = float(text)
+    if not 0 < value <= LONGEST_S:
+        raise argparse.ArgumentTypeError(f"{text} is not above 0 and at most {LONGEST_S:.0f}")
+    return value
+
+
+def instance_of(parser: argparse.ArgumentParser, chosen: argparse.Namespace) -> str:
+    """The instance type that the run is about: the machine's own, or one that it only compiles for.
+
+    Ends the process with 2 where that is no inf1 instance, or another one than the options say.
+    """
+    named: Optional[str] = chosen.instance_type
+    if not (named and chosen.compile_only):
+        here = instance_here()
+        if named and here not in (None, named):
+            parser.error(f"--instance-type {named}, and this is {here}: only --compile-only is for another machine")
+        named = named or here
+    if named not in INSTANCE_TYPES:
+        said = named or "EC2 does not say what it is"
+        parser.error(f"this is no inf1 instance ({said}): --compile-only FOLDER --instance-type TYPE compiles for one")
+    return named
+
+
 def parse(arguments: Sequence[str]) -> Options:
     """The command line; ends the process with 2 where an option or this machine is not what it has to be."""
     parser = new_parser(__doc__)
-    parser.add_argument("--output", default="inf1-report.json", help="the report [default: inf1-report.json]")
-    parser.add_argument("--instance-type", help=f"one of {', '.join(INSTANCE_TYPES)} [default: what EC2 says]")
-    parser.add_argument("--only", default=",".join(STEPS), help=f"comma-separated: {', '.join(STEPS)} [default: all]")
-    parser.add_argument("--seconds", type=float, default=30.0, help="of each measurement [default: 30]")
     parser.add_argument(
-        "--layers", type=int, default=FULL_LAYERS, help="of BERT-base; fewer for a quick look [default: 12]"
+        "--output", metavar="FILE", default="inf1-report.json", help="the report [default: inf1-report.json]"
+    )
+    parser.add_argument(
+        "--only",
+        metavar="PARTS",
+        default=",".join(STEPS),
+        help=f"{', '.join(STEPS)}; with commas between them [default: all four]",
+    )
+    parser.add_argument(
+        "--seconds", type=seconds, metavar="S", default=30.0, help="how long each measurement takes [default: 30]"
+    )
+    parser.add_argument(
+        "--layers",
+        type=int,
+        choices=range(1, FULL_LAYERS + 1),
+        metavar="N",
+        default=FULL_LAYERS,
+        help=f"how many of BERT-base's layers, fewer for a quick look [default: {FULL_LAYERS}]",
+    )
+    parser.add_argument(
+        "--rows",
+        type=whole_numbers,
+        metavar="NUMBERS",
+        default=[],
+        help="rows of published_performance.csv, from 1 on: 1,5 [default: all that fit]",
     )
     parser.add_argument(
         "--casts",
+        metavar="WAYS",
         default=",".join(CASTS),
-        help=f"of the published rows, comma-separated: {', '.join(CASTS)} [default: all]",
-    )
-    parser.add_argument("--rows", type=whole_numbers, default=[], help="published rows by number: 1,5 [default: all]")
-    parser.add_argument(
-        "--artifacts", type=Path, action="append", default=[], help="a folder of --compile-only; repeatable"
+        help=f"how the rows are compiled: {', '.join(CASTS)} [default: all three ways]",
     )
     parser.add_argument(
-        "--compile-only", type=Path, metavar="FOLDER", help="compile what is missing in FOLDER, and measure nothing"
+        "--compile-only",
+        type=Path,
+        metavar="FOLDER",
+        help="compile what is missing in FOLDER of what the parts load; measure nothing",
+    )
+    parser.add_argument(
+        "--instance-type",
+        metavar="TYPE",
+        help=f"what --compile-only compiles for: {', '.join(INSTANCE_TYPES)}; needed elsewhere only where EC2 does not "
+        "tell [default: what EC2 says]",
+    )
+    parser.add_argument(
+        "--artifacts",
+        type=Path,
+        metavar="FOLDER",
+        action="append",
+        default=[],
+        help="take artifacts from a folder of --compile-only; repeatable",
     )
     chosen = parser.parse_args(arguments)
     for name, offered in (("only", STEPS), ("casts", CASTS)):
         values = [value.strip() for value in getattr(chosen, name).split(",")]
         if set(values) - set(offered):
             parser.error(f"--{name} takes {', '.join(offered)}")
-        setattr(chosen, name, values)
+        setattr(chosen, name, list(dict.fromkeys(values)))
     missing = [str(folder) for folder in chosen.artifacts if not folder.is_dir()]
     if missing:
         parser.error(f"--artifacts {', '.join(missing)}: there is no such folder")
-    chosen.instance_type = chosen.instance_type or instance_here()
-    if chosen.instance_type not in INSTANCE_TYPES:
-        parser.error(f"this is no inf1 instance ({chosen.instance_type}); --instance-type names one")
+    chosen.instance_type = instance_of(parser, chosen)
     return Options(**vars(chosen))
 
 
@@ -101,6 +167,7 @@ def make_report(options: Options, steps: Sequence[Dict[str, Any]]) -> Dict[str, 
         "options": options._asdict(),
         "failed": [step["name"] for step in steps if not step["ok"]],
         "like_with_like": like_with_like(steps),
+        "not_asked": NOT_ASKED,
         "steps": steps,
     }
 
@@ -121,19 +188,21 @@ def main(arguments: Sequence[str]) -> int:
 
     def save(steps: Sequence[Dict[str, Any]]) -> None:
         # After every step: an instance may be taken away.
-        unfinished = output.with_name(output.name + ".unfinished")
-        unfinished.write_text(json.dumps(make_report(options, steps), indent=1, default=str) + "\n", encoding="utf-8")
-        os.replace(unfinished, output)
+        with output_errors(output):
+            replace_file(output, json.dumps(make_report(options, steps), indent=1, default=str) + "\n")
 
     with tempfile.TemporaryDirectory(prefix="inf1-acceptance-") as scratch:
         acceptance = Acceptance(options, Path(scratch), save)
+        acceptance.check()
         if options.compile_only:
-            options.compile_only.mkdir(parents=True, exist_ok=True)
+            with output_errors(options.compile_only):
+                options.compile_only.mkdir(parents=True, exist_ok=True)
+        save([])  # a report that cannot be written is no news for the end of the first hour
+        if options.compile_only:
             acceptance.compile_all()
         else:
             for name in options.only:
                 STEPS[name](acceptance)
-        save(acceptance.steps)
     return told(options, acceptance.steps)
 
 
@@ -141,7 +210,8 @@ def told(options: Options, steps: Sequence[Dict[str, Any]]) -> int:
     """Say where the report is and what comes next; the exit code."""
     failed = [step["name"] for step in steps if not step["ok"]]
     if options.compile_only:
-        next_step = f"copy {options.compile_only} to the inf1 instance, then: tools/inf1_acceptance --artifacts FOLDER"
+        instance = f"the {options.instance_type} instance"
+        next_step = f"copy {options.compile_only} to {instance}, then: tools/inf1_acceptance --artifacts FOLDER"
     else:
         next_step = "please send this file back"
     print_message(f"{options.output}: {len(steps)} steps, {len(failed)} failed; {next_step}")

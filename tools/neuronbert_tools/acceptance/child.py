@@ -3,7 +3,6 @@
 Its arguments: load|measure ARTIFACT [IN_FLIGHT SECONDS]
 """
 
-import json
 import time
 from typing import Any, Dict, List, Protocol, Sequence, Tuple, cast
 
@@ -11,6 +10,7 @@ import numpy as np
 
 from neuronbert.backends.base import Batch
 from neuronbert.engine.engine import Engine
+from neuronbert_tools.acceptance.processes import print_found
 from neuronbert_tools.load import in_threads
 
 WARM_UP_S = 5.0
@@ -65,7 +65,7 @@ def ask_until(bucket: Bucket, batch: Batch, in_flight: int, warm: float, end: fl
 
 
 def main(arguments: Sequence[str]) -> None:
-    """The child; one JSON document on stdout, after whatever libraries print there."""
+    """The child; what it found on stdout, among whatever libraries print there."""
     mode, artifact, *numbers = arguments
     with Engine(artifact) as engine:
         result: Dict[str, Any] = {"variants": engine.name, "concurrency": engine.session.concurrency}
@@ -74,4 +74,4 @@ def main(arguments: Sequence[str]) -> None:
             # An artifact for Neuron is loaded as one session for each shape.
             buckets: Sequence[Bucket] = cast(Any, engine.session).sessions
             result.update(timed(buckets[0], int(in_flight), float(seconds)))
-    print("\n" + json.dumps(result))
+    print_found(result)

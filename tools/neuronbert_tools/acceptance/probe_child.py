@@ -16,7 +16,7 @@ from neuronbert.backends.neuron.backend import FILE_NAME, WARM_UP_VOCABULARY
 from neuronbert.backends.neuron.tracing import import_torch_neuron
 from neuronbert.backends.tracing import example_inputs
 from neuronbert.hardware.neuron import NEURON_TOOLS
-from neuronbert_tools.acceptance.processes import last_document
+from neuronbert_tools.acceptance.processes import document_with, print_found
 
 GRAPH_CHARACTERS = 4000
 
@@ -31,7 +31,7 @@ def tool_command(name: str, *arguments: str) -> List[str]:
 def neuron_ls() -> Any:
     """``neuron-ls -j``, whose log lines may be on stdout, too."""
     done = subprocess.run(tool_command("neuron-ls", "-j"), stdout=subprocess.PIPE, check=True)
-    return last_document(done.stdout.decode(), opening="[")
+    return document_with("neuron_device", done.stdout.decode(), opening="[")
 
 
 def neuron_monitor() -> Any:
@@ -79,8 +79,8 @@ def trace(how: str) -> Dict[str, Any]:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """The child; one JSON document on stdout, after whatever libraries print there."""
+    """The child; what it found on stdout, among whatever libraries print there."""
     mode, argument = arguments
     load_backend("neuron")  # from here on the emulator, if it was asked for, stands in for torch_neuron
     import_torch_neuron()  # without it torch.jit.load knows no neuron:: operator
-    print("\n" + json.dumps({"load": load, "trace": trace}[mode](argument)))
+    print_found({"load": load, "trace": trace}[mode](argument))

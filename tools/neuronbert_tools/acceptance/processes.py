@@ -1,6 +1,7 @@
 """Starts what a step needs: the verbs of neuronbert, and children that hold cores until they end (child.py).
 
-What a child found is the last JSON document on its stdout: Neuron's runtime and compiler print there, too.
+What one found is a JSON document on its stdout, known by its key: Neuron's runtime and compiler print there, too,
+before it and after it, and their lines may hold documents of their own.
 """
 
 import contextlib
@@ -23,6 +24,9 @@ QUESTION = "Who built the first Kermit?"
 CONTEXT = "Jim Henson built the first Kermit in 1955 from his mother's old coat."
 ANSWER = "Jim Henson"
 Found = Dict[str, Any]
+# What every result of a verb has, and nothing else that is printed beside it.
+KEYS = {"answer": "answer", "compile": "manifest", "doctor": "checks", "evaluate": "metrics", "inspect": "variants"}
+FOUND = "neuronbert_found"  # a child's only key
 
 
 class Ended(NamedTuple):
@@ -64,22 +68,30 @@ def text_of(file: IO[bytes]) -> str:
     return file.read().decode("utf-8", errors="replace")
 
 
-def last_document(text: str, opening: str = "{") -> Any:
-    """The last JSON document in ``text`` that begins with ``opening``, whatever is printed around it, on its line too.
+def document_with(key: str, text: str, opening: str = "{") -> Any:
+    """The last JSON object in ``text`` that has ``key``, whatever is printed around it, on its line too.
 
-    ValueError with the end of the text where there is none.
+    With ``opening="["`` the last list whose first object has it. ValueError with the end of the text for none.
     """
     decoder = json.JSONDecoder()
     found, position = None, text.find(opening)
     while position >= 0:
         try:
-            found, end = decoder.raw_decode(text, position)
+            document, end = decoder.raw_decode(text, position)
         except ValueError:
-            end = position + 1
+            document, end = None, position + 1
+        first = document[0] if isinstance(document, list) and document else document
+        if isinstance(first, dict) and key in first:
+            found = document
         position = text.find(opening, end)
     if found is None:
-        raise ValueError(f"no JSON document in: {text[-LAST_WORDS:]}")
+        raise ValueError(f"no JSON document with {key!r} in: {text[-LAST_WORDS:]}")
     return found
+
+
+def print_found(found: Found) -> None:
+    """Inside a child: what it found, for ``child``."""
+    print("\n" + json.dumps({FOUND: found}), flush=True)
 
 
 def verb(name: str, *arguments: object, limit_s: float = LIMIT_S) -> Any:
@@ -87,7 +99,7 @@ def verb(name: str, *arguments: object, limit_s: float = LIMIT_S) -> Any:
     ended = run(verb_command(name, *arguments, "--json"), limit_s=limit_s)
     if ended.code:
         raise RuntimeError(f"neuronbert {name} ended with {ended.code}: {ended.words}")
-    return last_document(ended.out)
+    return document_with(KEYS[name], ended.out)
 
 
 def answered(artifact: Path) -> Any:
@@ -101,7 +113,7 @@ def answered(artifact: Path) -> Any:
 def child(module: str, variables: Mapping[str, str], *arguments: object, limit_s: float = LIMIT_S) -> Found:
     """How a process of ``module`` with ``variables`` ended, what it wrote, and what it found."""
     ended = run(module_command(module, *arguments), variables, limit_s)
-    found = last_document(ended.out) if ended.code == 0 else {}
+    found = document_with(FOUND, ended.out)[FOUND] if ended.code == 0 else {}
     # The runtime's words may be on either.
     return {"exit_code": ended.code, "stderr": ended.words, "stdout": ended.out[-LAST_WORDS:], **found}
 

@@ -6,7 +6,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple, TypeVar
 
-from neuronbert.hardware.cores import INSTANCE_TYPES
+from neuronbert.artifact.manifest import read_manifest
+from neuronbert.backends.neuron.target import recorded_layout
+from neuronbert.errors import UsageError
+from neuronbert.hardware.cores import INSTANCE_TYPES, instance_type
 from neuronbert.runner.core_environment import core_environment
 from neuronbert_tools.acceptance.bert_base import write_bert_base
 from neuronbert_tools.acceptance.probes import probes
@@ -61,6 +64,33 @@ class Acceptance:
         self.steps: List[Record] = []
         self._save = save
 
+    def check(self) -> None:
+        """UsageError for a run that would measure nothing of what was asked for, or something else."""
+        fitting = self.rows_that_fit()
+        others = [number for number in self.options.rows if number not in fitting]
+        if others:
+            raise UsageError(
+                f"{self.instance.name} can run no published row {_listed(others)}",
+                hint=f"--rows with some of {_listed([*fitting])}",
+            )
+        recipes = dict.fromkeys(self.recipes())
+        if self.options.compile_only and not recipes:
+            raise UsageError(
+                f"--only {','.join(self.options.only)} loads no artifact, so there is nothing to compile",
+                hint="--only with another step",
+            )
+        for found in filter(None, map(self.found, recipes)):
+            self._refuse_other_cores(found)
+
+    def _refuse_other_cores(self, artifact: Path) -> None:
+        """UsageError for an artifact that was laid out for an instance with more or fewer cores than this run's."""
+        made_for = recorded_layout(read_manifest(artifact)["variants"][0]).instance
+        if instance_type(made_for).cores != self.instance.cores:
+            raise UsageError(
+                f"{artifact} was compiled for {made_for}, not for {self.instance.name}",
+                hint=f"compile into another folder: --compile-only FOLDER --instance-type {self.instance.name}",
+            )
+
     def step(self, name: str, work: Callable[[], Result]) -> Optional[Result]:
         """Run ``work`` and record what it returns or how it failed; None if it failed."""
         print_message(f"{name} …")
@@ -83,12 +113,16 @@ class Acceptance:
     # ---- artifacts
 
     def artifact(self, recipe: Recipe) -> Path:
-        """The recipe's artifact: one that was compiled before, here or elsewhere, or else compiled now."""
-        for folder in (*self.options.artifacts, self.folder):
-            if (folder / recipe.name).exists():
-                return folder / recipe.name
-        self.compile(recipe)
-        return self.folder / recipe.name
+        """The recipe's artifact: one that was compiled before, or else compiled now."""
+        found = self.found(recipe)
+        if found is None:
+            self.compile(recipe)
+        return found or self.folder / recipe.name
+
+    def found(self, recipe: Recipe) -> Optional[Path]:
+        """The recipe's artifact where it was compiled before, here or elsewhere."""
+        places = (folder / recipe.name for folder in (*self.options.artifacts, self.folder))
+        return next((place for place in places if place.exists()), None)
 
     def compiled(self, recipe: Recipe) -> Record:
         """Where the recipe's artifact is, and what is worth keeping of its manifest."""
@@ -133,16 +167,19 @@ class Acceptance:
 
     def rows(self) -> None:
         """The published rows that fit this instance, as they were measured: one process, so many requests in flight."""
-        for number, row in self.fitting_rows():
+        for number, row in self.chosen_rows():
             for casts in self.options.casts:
                 self.step(f"row {number}, {casts}", partial(self.measure_row, row, casts))
 
-    def fitting_rows(self) -> Iterator[Tuple[int, Row]]:
-        """The published rows that were asked for and that have no more cores than this instance; their numbers."""
-        for number, row in enumerate(published_rows(), start=1):
-            chosen = not self.options.rows or number in self.options.rows
-            if chosen and int(row["models"]) * int(row["pipeline_cores"]) <= self.instance.cores:
-                yield number, row
+    def chosen_rows(self) -> Iterator[Tuple[int, Row]]:
+        """The published rows that were asked for, or else all that fit this instance, with their numbers."""
+        fitting = self.rows_that_fit()
+        return ((number, fitting[number]) for number in fitting if not self.options.rows or number in self.options.rows)
+
+    def rows_that_fit(self) -> Dict[int, Row]:
+        """The published rows that have no more cores than this instance, by their numbers."""
+        rows = enumerate(published_rows(), start=1)
+        return {n: row for n, row in rows if int(row["models"]) * int(row["pipeline_cores"]) <= self.instance.cores}
 
     def measure_row(self, row: Row, casts: str) -> Record:
         """A published row beside the same configuration measured here, compiled with ``casts``."""
@@ -177,8 +214,12 @@ class Acceptance:
         """Whether the demo compiles for ``cores`` cores, and loads on as many."""
         artifact = self.artifact(demo(cores, 128))
         # If the compiler rounds, as many cores as were asked for are too few or too many.
-        variables = core_environment(artifact, worker=0).variables
+        variables = self._variables(artifact, worker=0)
         return {**self.compiled(demo(cores, 128)), "loads_on_as_many_cores": spoken(artifact, variables)}
+
+    def _variables(self, artifact: Path, worker: Optional[int] = None) -> Mapping[str, str]:
+        """The core variables of one worker, or of a process that has the whole instance."""
+        return core_environment(artifact, instance_type=self.instance.name, worker=worker).variables
 
     def _bert_base(self, cores: int, tokens: int = 128) -> Recipe:
         return bert_base(self.options.layers, cores, 1, tokens)
@@ -186,17 +227,17 @@ class Acceptance:
     def single_stream(self) -> Record:
         """The latency of a pipeline that has one request at a time."""
         artifact = self.artifact(self._bert_base(min(16, self.instance.cores)))
-        return measure(artifact, core_environment(artifact, worker=0).variables, 1, self.options.seconds)
+        return measure(artifact, self._variables(artifact, worker=0), 1, self.options.seconds)
 
     def long_sequences(self) -> Record:
         """384 tokens on all cores, two requests in flight for each."""
         artifact = self.artifact(self._bert_base(1, 384))
-        return measure(artifact, core_environment(artifact).variables, 2 * self.instance.cores, self.options.seconds)
+        return measure(artifact, self._variables(artifact), 2 * self.instance.cores, self.options.seconds)
 
     def pipeline_rate(self, cores: int) -> Record:
         """A pipeline with as many requests in flight as it has cores."""
         artifact = self.artifact(self._bert_base(cores))
-        return measure(artifact, core_environment(artifact, worker=0).variables, cores, self.options.seconds)
+        return measure(artifact, self._variables(artifact, worker=0), cores, self.options.seconds)
 
     # ---- for another machine
 
@@ -213,7 +254,7 @@ class Acceptance:
         if "demo" in self.options.only:
             yield from map(demo, MODES.values())
         if "rows" in self.options.only:
-            for _, row in self.fitting_rows():
+            for _, row in self.chosen_rows():
                 yield from (published(row, casts, self.options.layers) for casts in self.options.casts)
         if "unknowns" in self.options.only:
             yield from (demo(cores, 128) for cores in self._that_fit(ODD_PIPELINES))
@@ -228,6 +269,10 @@ STEPS: Dict[str, Callable[[Acceptance], None]] = {
     "rows": Acceptance.rows,
     "unknowns": Acceptance.unknowns,
 }
+
+
+def _listed(numbers: Sequence[int]) -> str:
+    return ",".join(map(str, numbers))
 
 
 def summary(compiled: Any) -> Record:
