@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from neuronbert.backends import backend_module
 from neuronbert.backends.neuron.core_groups import CORE_VARIABLES
-from neuronbert.cli.doctor import hub
+from neuronbert.cli.doctor import hub, neuron_log
 from neuronbert.cli.doctor.examination import CHECKS, examine, render
 from neuronbert.cli.doctor.facts import COMPILING, ENGINES, REQUIRED, Facts, gather, hub_cache, with_emulation
 from neuronbert.cli.doctor.machine_checks import FAIL, GIB, OK, THREAD_VARIABLES, WARN, Check
@@ -586,3 +586,42 @@ def test_what_is_sent_along_holds_no_variable():
     document = examine(replace(HEALTHY, environ={"HF_TOKEN": "hf_secret"})).as_dict()
     assert {"checks", "python", "libraries", "cpu_flags", "hub_unreachable"} <= set(document)
     assert "hf_secret" not in json.dumps(document) and "environ" not in document
+
+
+# ---- a log
+
+
+TAKEN = "ERROR   NRT:nrt_allocate_neuron_cores  NeuronCore(s) not available - Requested:nc1-nc1 Available:0"
+
+
+@pytest.mark.parametrize("before", [0, 60_000, neuron_log.BLOCK_CHARACTERS - 50, 250_000])
+def test_a_text_far_in_a_line_without_end_is_found_and_shown(before):
+    (found,) = neuron_log.diagnose(["x" * before + TAKEN + "y" * 3 * neuron_log.BLOCK_CHARACTERS])
+    assert found.name == "cores-taken" and "NeuronCore(s) not available" in found.line
+    assert len(found.line) <= neuron_log.SHOWN_CHARACTERS + len("……")
+
+
+def test_a_text_is_found_wherever_in_a_long_log_and_the_first_line_of_it_is_shown():
+    ordinary = ["2023-Jan-09 INFO:Neuron:compiling\n"] * 10_000
+    lines = [*ordinary, f"first {TAKEN}\n", *ordinary, f"second {TAKEN}\n", "Could not open the nd3\n", *ordinary]
+    assert [one.name for one in neuron_log.diagnose(lines)] == ["cores-taken", "devices-with-gaps"]
+    assert neuron_log.diagnose(lines)[0].line == f"first {TAKEN}"
+    assert neuron_log.diagnose(ordinary) == neuron_log.diagnose([]) == []
+
+
+def test_a_line_that_two_failures_have_is_the_more_specific_ones():
+    """aws-neuron-sdk#369: a full list of transfers also ends in "status=4"."""
+    line = "No more pages for ring type: 1; Could not load the model status=4 message=Allocation Failure"
+    assert [one.name for one in neuron_log.diagnose([line])] == ["transfer-lists-full"]
+
+
+def test_the_cause_comes_before_what_follows_from_it():
+    """aws-neuron-sdk#434 and #89: the cause is not the line that says most."""
+    lines = [
+        "TDRV:exec_consume_infer_status_notifications Missing infer_status notification: (0:0)",
+        "action=INFER_ERROR_SUBTYPE_MODEL; error_id=8; error string:Event double set",
+        "nrtd[1]: [TDRV:tdrv_destroy] TDRV not initialized",
+        "nrtd[1]: [TDRV:tdrv_init_mla_phase1] Could not open the device index:0",
+    ]
+    expected = ["no-device", "device-error", "timeout", "runtime-does-not-start"]
+    assert [one.name for one in neuron_log.diagnose(lines)] == expected
