@@ -11,7 +11,7 @@ from typing import List
 
 import pytest
 
-from neuronbert.hardware.neuron import DRIVER_INSTALL, NEURON_INDEX
+from neuronbert.hardware.neuron import DRIVER_RELEASE, NEURON_INDEX, TOOLS_RELEASE
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = (ROOT / "docs" / "inf1.md").read_text(encoding="utf-8")
@@ -25,8 +25,8 @@ def commands() -> List[str]:
 
 
 def test_the_page_pins_what_the_package_says() -> None:
-    driver = re.findall(r"aws-neuronx-dkms=(\S+)$", DRIVER_INSTALL)[0]
-    assert f"'aws-neuronx-dkms={driver}'" in PAGE and f"'aws-neuronx-dkms-{driver}'" in PAGE
+    for package, release in (("aws-neuronx-dkms", DRIVER_RELEASE), ("aws-neuronx-tools", TOOLS_RELEASE)):
+        assert f"'{package}={release}'" in PAGE and f"'{package}-{release}'" in PAGE
     assert NEURON_INDEX in PAGE and "-c tools/constraints-inf1.txt" in PAGE
     tags = re.findall(r"^```(\w*)$", PAGE, flags=re.MULTILINE)[::2]
     # What only a real machine runs is sh: a line of neuronbert there would run nowhere.

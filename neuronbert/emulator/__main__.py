@@ -15,30 +15,40 @@ if TYPE_CHECKING:
 
 USAGE = f"""\
 usage: python -m neuronbert.emulator [unknowns] [--json]
-       {INSTANCE}=inf1.xlarge python -m neuronbert.emulator neuron-ls [-j] | neuron-monitor"""
+       {INSTANCE}=inf1.xlarge python -m neuronbert.emulator neuron-ls [-j | --json-output] | neuron-monitor"""
+# Each tool with the switches that it takes here.
+TOOLS = {"neuron-ls": ("-j", "--json-output"), "neuron-monitor": ()}
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Prints what is unknown, or a tool's output; 2 when asked for something else."""
+    """Prints what is unknown, or a tool's output; 2 when asked for something else, the error's code where it fails."""
     if not set(arguments) - {"unknowns", "--json"}:
         return print_unknowns("--json" in arguments)
-    settings = settings_from(os.environ)
-    if settings is None or arguments[0] not in ("neuron-ls", "neuron-monitor"):
-        print(USAGE, file=sys.stderr)
-        return 2
+    if {"-h", "--help"} & set(arguments):
+        print(USAGE)
+        return 0
     try:
-        with optional_imports("emulator"):
-            from neuronbert.emulator import tools
+        settings = settings_from(os.environ)
+        if settings is None or arguments[0] not in TOOLS or set(arguments[1:]) - set(TOOLS[arguments[0]]):
+            print(USAGE, file=sys.stderr)
+            return 2
+        print_tool(settings, arguments[0], in_json=len(arguments) > 1)
     except NeuronBertError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
-    if arguments[0] == "neuron-monitor":
+    return 0
+
+
+def print_tool(settings: EmulatorSettings, name: str, in_json: bool) -> None:
+    """What the tool ``name`` prints; neuron-monitor prints JSON only. MissingLibrary where it needs one."""
+    with optional_imports("emulator"):
+        from neuronbert.emulator import tools
+    if name == "neuron-monitor":
         print(json.dumps(tools.neuron_monitor(settings)))
-    elif "-j" in arguments or "--json-output" in arguments:
+    elif in_json:
         print(json.dumps(tools.neuron_ls(settings), indent=1))
     else:
         print_table(settings, tools.neuron_ls(settings))
-    return 0
 
 
 def print_unknowns(in_json: bool) -> int:

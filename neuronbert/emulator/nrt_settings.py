@@ -34,9 +34,10 @@ def read_settings(environ: Mapping[str, str], cores: int, shown: Shown = default
     ``shown`` decides what no source settles (unknowns.py).
     """
     visible = _visible(environ.get(VISIBLE_CORES, "").strip(), cores, shown)
-    asked, listed = _number(environ.get(NUM_CORES, "").strip(), shown)
+    named = environ.get(NUM_CORES, "").strip()
+    asked, listed = _number(named, shown)
     groups = _groups(GROUP_SIZES, environ.get(GROUP_SIZES, "").strip())
-    if groups and asked and visible is None and shown("num-cores-with-group-sizes") == "refused":
+    if groups and named and visible is None and shown("num-cores-with-group-sizes") == "refused":
         raise SettingsRefused(f"{GROUP_SIZES} must be unset when {NUM_CORES} is set")
     groups = groups if shown("group-sizes") == "honoured" else None
     given = len(visible) if visible is not None else asked
@@ -45,8 +46,10 @@ def read_settings(environ: Mapping[str, str], cores: int, shown: Shown = default
             f"{GROUP_SIZES}={environ[GROUP_SIZES]} requires {sum(groups)} NeuronCores, but there are only {given} "
             "cores available"
         )
-    # Visible cores win over a number; with neither, group sizes reserve what they add up to, as they used to.
-    number = None if visible is not None else (asked or (sum(groups) if groups else None))
+    # Visible cores win over a number, be it 0 for all; with neither, group sizes reserve what they add up to, as they
+    # used to (placer.cc sets the number to their sum where it is not set).
+    summed = sum(groups) if groups and not named else None
+    number = None if visible is not None else (asked or summed)
     return NrtSettings(
         visible,
         number,

@@ -2,11 +2,12 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from glob import glob
 from pathlib import Path
-from typing import List, NamedTuple, Optional, Tuple
+from typing import Dict, List, NamedTuple, Optional, Tuple
 
 from neuronbert.errors import in_words
 from neuronbert.hardware.machine import read_text
@@ -14,18 +15,19 @@ from neuronbert.hardware.machine import read_text
 NEURON_TOOLS = "/opt/aws/neuron/bin"
 NEURON_INDEX = "--extra-index-url https://pip.repos.neuron.amazonaws.com"
 # What neuron-cc 1.24 needs around it, as AWS locked it (aws-samples/sample-YOLOv8-neuron, neuron_env.yml): TensorFlow
-# is 1.15.5, which uses np.object (gone in numpy 1.24) and generated code that protobuf 4 refuses.
+# is 1.15.5, which uses np.object (gone in numpy 1.24) and generated code that protobuf 4 refuses. Each has a bound that
+# what may be there already does not meet: pip leaves PyPI's placeholder neuron-cc 1.0 and a numpy 1.21 where they are.
 NEURON_INSTALL = (
-    'python -m pip install "torch-neuron==1.13.1.*" "neuron-cc[tensorflow]" "protobuf==3.20.1" "numpy<=1.22.2" '
+    'python -m pip install "torch-neuron==1.13.1.*" "neuron-cc[tensorflow]>=1.13" "protobuf==3.20.1" "numpy==1.22.2" '
     + NEURON_INDEX
 )
 # The newest that the index has wheels of torch-neuron 1.13.1 for; the oldest that neuronbert runs on is 3.8.
 NEWEST_NEURON_PYTHON = (3, 10)
 # The index's first real releases that serve torch 1.13; torch-neuron and neuron-cc 1.0 elsewhere are placeholders.
 FIRST_REAL_NEURON = ">=1.13"
-DRIVER_INSTALL = "sudo apt-get install -y aws-neuronx-dkms=2.24.*"
-# The package of driver 2.5 and older; runtimes since SDK 2.5.0 fail with 2.4 and older (AWS's nrt-troubleshoot page).
-OLD_DRIVER_REMOVAL = "sudo apt-get remove -y aws-neuron-dkms"
+# The last that drives Inferentia 1; and the last tools that run on a glibc older than 2.34 (aws/amazon-ecs-ami#539).
+DRIVER_RELEASE = "2.24.*"
+TOOLS_RELEASE = "2.25.*"
 # The smallest that AWS recommends for compiling is a c5.4xlarge, 32 GiB, of which Linux shows some 31. Where a BERT's
 # compile was killed, its advice was an inf1.6xlarge, 48 GiB (aws-neuron-sdk#439), on which its tutorials compile.
 COMPILE_MEMORY_BYTES = 30 << 30
@@ -34,6 +36,52 @@ INF1_PCI_VENDOR = "0x1d0f"
 INF1_PCI_DEVICES = ("0x7064", "0x7065", "0x7066", "0x7067")
 # More cores than any instance has: a longer range is a typing error, not a list to build.
 _LONGEST_RANGE = 1024
+
+
+class PackageCommands(NamedTuple):
+    """What a system's package manager is told, for the advice of errors; the names are placeholders there.
+
+    Installing works too where a newer release is installed and held: apt and yum refuse to downgrade it otherwise
+    (AWS's setup helper, neuronsetuphelper.py: ``--allow-downgrades``, and for yum remove it before).
+    """
+
+    install_driver: str
+    install_tools: str
+    install_headers: str  # of the kernel, for building the driver
+    remove_old_driver: str  # that of 2.5 and older, with which runtimes since SDK 2.5.0 fail (AWS's nrt-troubleshoot)
+    remove_runtime: str  # torch-neuron brings its own
+
+
+def _apt_install(package: str, release: str) -> str:
+    return f"sudo apt-get install -y --allow-downgrades --allow-change-held-packages {package}={release}"
+
+
+def _yum_install(package: str, release: str) -> str:
+    released = f"sudo yum versionlock delete {package}; sudo yum remove -y {package}"
+    return f"{released}; sudo yum install -y {package}-{release}"
+
+
+PACKAGE_COMMANDS: Dict[str, PackageCommands] = {
+    "apt": PackageCommands(
+        _apt_install("aws-neuronx-dkms", DRIVER_RELEASE),
+        _apt_install("aws-neuronx-tools", TOOLS_RELEASE),
+        "sudo apt-get install -y linux-headers-$(uname -r)",
+        "sudo apt-get remove -y aws-neuron-dkms",
+        "sudo apt-get remove -y aws-neuronx-runtime-lib aws-neuronx-collectives",
+    ),
+    "yum": PackageCommands(
+        _yum_install("aws-neuronx-dkms", DRIVER_RELEASE),
+        _yum_install("aws-neuronx-tools", TOOLS_RELEASE),
+        "sudo yum install -y kernel-devel-$(uname -r) kernel-headers-$(uname -r)",
+        "sudo yum remove -y aws-neuron-dkms",
+        "sudo yum remove -y aws-neuronx-runtime-lib aws-neuronx-collectives",
+    ),
+}
+
+
+def package_manager() -> str:
+    """The one of PACKAGE_COMMANDS that this system has: yum on Amazon Linux, and apt where there is neither."""
+    return "yum" if shutil.which("yum") and not shutil.which("apt-get") else "apt"
 
 
 def neuron_install_command(python: Tuple[int, ...] = sys.version_info[:2]) -> str:

@@ -16,7 +16,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from neuronbert.backends import backend_module
-from neuronbert.cli.doctor import hub
+from neuronbert.backends.neuron.core_groups import CORE_VARIABLES
+from neuronbert.cli.doctor import hub, neuron_log
 from neuronbert.cli.doctor.examination import CHECKS, examine, render
 from neuronbert.cli.doctor.facts import COMPILING, ENGINES, REQUIRED, Facts, gather, hub_cache, with_emulation
 from neuronbert.cli.doctor.machine_checks import FAIL, GIB, OK, THREAD_VARIABLES, WARN, Check
@@ -261,7 +262,7 @@ CASES = [
         "neuron env",
         env(NEURON_RT_VISIBLE_CORES="0,2"),
         FAIL,
-        "increasing range without gaps",
+        "NEURON_RT_VISIBLE_CORES=0,2 means nothing: it is a core, or an increasing range without gaps",
         "export NEURON_RT_VISIBLE_CORES",
     ),
     (
@@ -282,14 +283,50 @@ CASES = [
         "neuron env",
         env(NEURONCORE_GROUP_SIZES="4x1"),
         FAIL,
-        "whole numbers separated by commas",
+        "NEURONCORE_GROUP_SIZES=4x1 means nothing: it is the sizes of groups, separated by commas",
         "NEURONCORE_GROUP_SIZES=1,1,1,1",
     ),
     (
         "neuron env",
         env(NEURONCORE_GROUP_SIZES="4,4", NEURON_RT_VISIBLE_CORES="0-3"),
         FAIL,
-        "want 8 cores and 4 are visible",
+        "want 8 cores and there are 4",
+        "unset NEURONCORE_GROUP_SIZES",
+    ),
+    (
+        "neuron env",  # placer.cc: "requires … NeuronCores, but there are only … cores available"
+        env(NEURON_RT_NUM_CORES="2", NEURONCORE_GROUP_SIZES="1,1,1,1"),
+        FAIL,
+        "want 4 cores and there are 2",
+        "unset NEURONCORE_GROUP_SIZES",
+    ),
+    (
+        "neuron env",
+        env(NEURON_RT_VISIBLE_CORES="0-1", NEURON_RT_NUM_CORES="4", NEURONCORE_GROUP_SIZES="1,1,1,1"),
+        FAIL,
+        "want 4 cores and there are 2",
+        "unset NEURONCORE_GROUP_SIZES",
+    ),
+    (
+        "neuron env",
+        env(NEURON_RT_NUM_CORES="abc"),
+        FAIL,
+        "NEURON_RT_NUM_CORES=abc means nothing: it is a number of cores",
+        "export NEURON_RT_NUM_CORES=4",
+    ),
+    (
+        "neuron env",  # parallel-ncgs.rst and nrt-configurable-parameters.rst
+        env(NEURON_RT_NUM_CORES="1,1"),
+        WARN,
+        "disagree on whether the runtime takes a list",
+        "export NEURON_RT_NUM_CORES=2",
+    ),
+    ("neuron env", env(NEURON_RT_NUM_CORES="0"), OK, "NEURON_RT_NUM_CORES=0", None),
+    (
+        "neuron env",  # 0 is all: whether the groups fit, the instance says
+        env(NEURON_RT_NUM_CORES="0", NEURONCORE_GROUP_SIZES="1,1"),
+        WARN,
+        "disagree on whether the runtime allows these together",
         "unset NEURONCORE_GROUP_SIZES",
     ),
     (
@@ -320,18 +357,27 @@ INF1_CASES = [
         {"driver_version": "2.25.1.0"},
         FAIL,
         "driver 2.25.1.0 does not drive Inferentia 1",
-        "aws-neuronx-dkms=2.24.*",
+        # What apt demands of a downgrade, and of a package that docs/inf1.md has held.
+        "apt-get install -y --allow-downgrades --allow-change-held-packages aws-neuronx-dkms=2.24.*; sudo rmmod neuron",
+    ),
+    (
+        "inferentia",
+        {"driver_version": "2.25.1.0", "package_manager": "yum"},
+        FAIL,
+        "driver 2.25.1.0 does not drive Inferentia 1",
+        "yum remove -y aws-neuronx-dkms; sudo yum install -y aws-neuronx-dkms-2.24.*; sudo rmmod neuron",
     ),
     (
         "inferentia",
         {"driver_version": "2.3.26.0"},
         FAIL,
         "driver 2.3.26.0 is of the old package aws-neuron-dkms",
-        "apt-get remove -y aws-neuron-dkms; sudo apt-get install -y aws-neuronx-dkms=2.24.*",
+        "apt-get remove -y aws-neuron-dkms; sudo apt-get install -y --allow-downgrades",
     ),
     ("inferentia", {"driver_version": None}, OK, "1 device, driver version unknown", None),
     ("neuron-cc", {}, OK, "tensorflow 1.15.5.post1, protobuf 3.20.1, numpy 1.22.2", None),
-    ("neuron-cc", inf1_with(numpy="1.24.4"), FAIL, "numpy 1.24.4 (<1.24 is needed)", '"numpy<=1.22.2"'),
+    ("neuron-cc", inf1_with(numpy="1.24.4"), FAIL, "numpy 1.24.4 (>=1.22.2,<1.24 is needed)", '"numpy==1.22.2"'),
+    ("neuron-cc", inf1_with(numpy="1.21.6"), FAIL, "numpy 1.21.6 (>=1.22.2,<1.24 is needed)", '"numpy==1.22.2"'),
     ("neuron-cc", inf1_with(protobuf="4.21.0"), FAIL, "protobuf 4.21.0 (<4 is needed)", '"protobuf==3.20.1"'),
     ("neuron-cc", inf1_with(tensorflow="2.8.0"), FAIL, "tensorflow 2.8.0 (>=1.15,<1.16 is needed)", "neuron-cc[tens"),
     (
@@ -341,7 +387,7 @@ INF1_CASES = [
         "tensorflow is not installed (>=1.15,<1.16 is needed), protobuf is not installed",
         "neuron-cc[tensorflow]",
     ),
-    ("neuron-cc", {"memory_bytes": 8 * GIB}, WARN, "8.0 GiB of memory are few to compile with", "32 GiB or more"),
+    ("neuron-cc", {"memory_bytes": 8 * GIB}, WARN, "8.0 GiB of memory are few to compile with", "--no-device"),
     ("neuron-cc", {"memory_bytes": 0}, OK, "tensorflow 1.15.5.post1", None),
     (
         "inferentia",
@@ -358,7 +404,7 @@ INF1_CASES = [
         "unset NEURONBERT_EMULATE",
     ),
     ("neuron cores", {}, OK, "all free", None),
-    ("neuron cores", {"neuron_ls": None}, WARN, "there is no /opt/aws/neuron/bin/neuron-ls", "aws-neuronx-tools=2.*"),
+    ("neuron cores", {"neuron_ls": None}, WARN, "there is no /opt/aws/neuron/bin/neuron-ls", "neuronx-tools=2.25.*"),
     ("neuron cores", {"neuron_ls": "error: no devices"}, WARN, "neuron-ls says 'error: no devices'", None),
     (
         "neuron cores",
@@ -421,11 +467,7 @@ def test_without_a_working_directory_all_else_is_looked_at(monkeypatch):
 
 
 @UNTIMED
-@given(
-    st.dictionaries(
-        st.sampled_from([*THREAD_VARIABLES, "NEURON_RT_VISIBLE_CORES", "NEURONCORE_GROUP_SIZES"]), st.text()
-    )
-)
+@given(st.dictionaries(st.sampled_from([*THREAD_VARIABLES, *CORE_VARIABLES]), st.text()))
 def test_no_value_of_a_variable_breaks_a_check(environ):
     assert not [
         item for item in examine(replace(HEALTHY, environ=environ)).checks if "could not be examined" in item.found
@@ -544,3 +586,42 @@ def test_what_is_sent_along_holds_no_variable():
     document = examine(replace(HEALTHY, environ={"HF_TOKEN": "hf_secret"})).as_dict()
     assert {"checks", "python", "libraries", "cpu_flags", "hub_unreachable"} <= set(document)
     assert "hf_secret" not in json.dumps(document) and "environ" not in document
+
+
+# ---- a log
+
+
+TAKEN = "ERROR   NRT:nrt_allocate_neuron_cores  NeuronCore(s) not available - Requested:nc1-nc1 Available:0"
+
+
+@pytest.mark.parametrize("before", [0, 60_000, neuron_log.BLOCK_CHARACTERS - 50, 250_000])
+def test_a_text_far_in_a_line_without_end_is_found_and_shown(before):
+    (found,) = neuron_log.diagnose(["x" * before + TAKEN + "y" * 3 * neuron_log.BLOCK_CHARACTERS])
+    assert found.name == "cores-taken" and "NeuronCore(s) not available" in found.line
+    assert len(found.line) <= neuron_log.SHOWN_CHARACTERS + len("……")
+
+
+def test_a_text_is_found_wherever_in_a_long_log_and_the_first_line_of_it_is_shown():
+    ordinary = ["2023-Jan-09 INFO:Neuron:compiling\n"] * 10_000
+    lines = [*ordinary, f"first {TAKEN}\n", *ordinary, f"second {TAKEN}\n", "Could not open the nd3\n", *ordinary]
+    assert [one.name for one in neuron_log.diagnose(lines)] == ["cores-taken", "devices-with-gaps"]
+    assert neuron_log.diagnose(lines)[0].line == f"first {TAKEN}"
+    assert neuron_log.diagnose(ordinary) == neuron_log.diagnose([]) == []
+
+
+def test_a_line_that_two_failures_have_is_the_more_specific_ones():
+    """aws-neuron-sdk#369: a full list of transfers also ends in "status=4"."""
+    line = "No more pages for ring type: 1; Could not load the model status=4 message=Allocation Failure"
+    assert [one.name for one in neuron_log.diagnose([line])] == ["transfer-lists-full"]
+
+
+def test_the_cause_comes_before_what_follows_from_it():
+    """aws-neuron-sdk#434 and #89: the cause is not the line that says most."""
+    lines = [
+        "TDRV:exec_consume_infer_status_notifications Missing infer_status notification: (0:0)",
+        "action=INFER_ERROR_SUBTYPE_MODEL; error_id=8; error string:Event double set",
+        "nrtd[1]: [TDRV:tdrv_destroy] TDRV not initialized",
+        "nrtd[1]: [TDRV:tdrv_init_mla_phase1] Could not open the device index:0",
+    ]
+    expected = ["no-device", "device-error", "timeout", "runtime-does-not-start"]
+    assert [one.name for one in neuron_log.diagnose(lines)] == expected

@@ -39,7 +39,7 @@ def test_fast_math_values_are_separate_arguments():
     assert "--fast-math" in refused("--fast-math fp32-cast-matmult")
 
 
-@unknown("joined-fast-math")
+@unknown("joined-fast-math", told_by=[CompilerFailed])
 def test_fast_math_values_in_one_argument(expected, shown):
     """neuronperf's compile_constants.py passes them so; the command line reference has them apart."""
     arguments = ["--fast-math", "fp32-cast-matmult no-fast-relayout", "-O2"]
@@ -50,7 +50,7 @@ def test_fast_math_values_in_one_argument(expected, shown):
         assert parse_arguments(arguments, shown) == options("--fast-math", "fp32-cast-matmult", "no-fast-relayout")
 
 
-@unknown("string-compiler-args")
+@unknown("string-compiler-args", told_by=[TypeError])
 def test_compiler_args_as_a_string(start_emulator, neuron_log, expected, shown):
     """aws-neuron-sdk#395 compiles with compiler_args="-O2"; the API reference has a list."""
     start_emulator(unknowns=shown.setting)
@@ -73,7 +73,7 @@ def test_how_many_cores_a_pipeline_gets(start_emulator, expected, shown):
     assert reload(compiled)(torch.rand(2, 8)).shape == (2, 8)
 
 
-@unknown("int64-inputs")
+@unknown("int64-inputs", told_by=[RuntimeError])
 def test_a_subgraph_with_an_int64_input(start_emulator, expected, shown):
     """neuron-cc's release notes: no INT64 I/O; aws-neuron-sdk#269 and #410: --io-config has them."""
 

@@ -48,7 +48,7 @@ def test_variables_that_make_no_sense_are_named(name, text):
         read_settings({name: text}, 4)
 
 
-@unknown("num-cores-with-group-sizes")
+@unknown("num-cores-with-group-sizes", told_by=[SettingsRefused])
 def test_group_sizes_with_a_number_of_cores(expected, shown):
     """introducing-libnrt.rst forbids it; aws-neuron-tensorflow's placer.cc lets the number stand and goes on."""
     if expected == "refused":
@@ -59,7 +59,7 @@ def test_group_sizes_with_a_number_of_cores(expected, shown):
         assert (settings.number, settings.groups) == (4, (2, 1))
 
 
-@unknown("num-cores-list")
+@unknown("num-cores-list", told_by=[SettingsRefused])
 def test_a_number_of_cores_as_a_list(expected, shown):
     """parallel-ncgs.rst and triton-inference-server/python_backend#182: a list; the configuration guide: a number."""
     if expected == "refused":
@@ -98,6 +98,13 @@ def test_group_sizes_stay_within_the_cores_that_are_given(given):
 @contract("§2.2", "groups-take-all")
 def test_group_sizes_alone_reserve_what_they_add_up_to():
     assert read_settings({GROUPS: "1,2"}, 16).number == 3
+
+
+@contract("§2.2", "zero-is-unset")
+def test_group_sizes_reserve_nothing_beside_a_number_that_is_zero():
+    """placer.cc sets the number to their sum only where it is not set; 0 is all."""
+    settings = read_settings({NUMBER: "0", GROUPS: "1,1"}, 16)
+    assert (settings.number, settings.groups) == (None, (1, 1))
 
 
 def test_unset_or_zero_means_all():

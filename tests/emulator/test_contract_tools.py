@@ -116,7 +116,37 @@ def test_the_tools_are_commands_of_the_package(torch_neuron, capsys):
     assert json.loads(capsys.readouterr().out)["neuron_runtime_data"] == []
     assert command.main(["neuron-ls"]) == 0
     assert "device 0" in capsys.readouterr().out
-    assert command.main(["neuron-top"]) == 2
+    assert command.main(["neuron-ls", "--json-output"]) == 0
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["neuron-top"], ["neuron-ls", "bogus"], ["neuron-ls", "--json"], ["neuron-monitor", "-j"], ["unknowns", "x"]],
+)
+def test_what_the_tools_do_not_take_is_refused(torch_neuron, capsys, arguments):
+    assert command.main(arguments) == 2
+    assert capsys.readouterr() == ("", command.USAGE + "\n")
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["-h"], ["neuron-ls", "--help"]])
+def test_help_is_a_result(capsys, arguments):
+    assert command.main(arguments) == 0
+    assert capsys.readouterr() == (command.USAGE + "\n", "")
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "words"),
+    [
+        ("NEURONBERT_EMULATE", "inf9", "there is no instance type 'inf9'"),
+        ("NEURONBERT_EMULATE_UNKNOWNS", "x=y", "nothing is unknown about 'x'"),
+    ],
+)
+def test_a_wrong_variable_is_an_error_of_ours(torch_neuron, monkeypatch, capsys, variable, value, words):
+    monkeypatch.setenv("NEURONBERT_EMULATE", "inf1.xlarge")
+    monkeypatch.setenv(variable, value)
+    assert command.main(["neuron-ls"]) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and err.startswith(f"error: {words}") and "try: " in err
 
 
 @pytest.mark.parametrize("arguments", [[], ["unknowns"]])

@@ -8,7 +8,8 @@ import re
 from typing import Dict, Iterator, List, Sequence, Tuple
 
 from neuronbert.backends.neuron import known_failures
-from neuronbert.backends.neuron.failures import Failure
+from neuronbert.backends.neuron.failures import Failure, worded
+from neuronbert.hardware.neuron import PACKAGE_COMMANDS
 from neuronbert_tools.console import new_parser
 from neuronbert_tools.paths import ROOT
 
@@ -28,8 +29,8 @@ neuronbert itself runs into, it explains in the same words.
 
 `tools/make_neuron_errors` writes this page. The texts are quoted from AWS's guides and users' reports, with their
 sources (`tests/data/neuron-logs`); none was provoked here, where there is no Inferentia. What to do is what the answers
-there and AWS's guides say, and has not been tried on a device either. On Amazon Linux a package is installed with
-`sudo yum install -y aws-neuronx-dkms-2.24.*` and removed with `sudo yum remove`, where `apt-get` stands here.
+there and AWS's guides say, and has not been tried on a device either. Where it takes the system's packages, the first
+line is for Ubuntu and the second for Amazon Linux; `neuronbert doctor` and errors say the one of their machine.
 """
 
 
@@ -44,7 +45,7 @@ def _contents() -> Iterator[str]:
     for title, failures in SECTIONS:
         yield f"| **{title}** | |"
         for failure in failures:
-            yield f"| [{failure.meaning}](#{failure.name}) | {len(reports.get(failure.name, []))} |"
+            yield f"| [{_meaning(failure)}](#{failure.name}) | {len(reports.get(failure.name, []))} |"
     yield ""
 
 
@@ -53,11 +54,21 @@ def _sections() -> Iterator[str]:
     for title, failures in SECTIONS:
         yield f"## {title}\n"
         for failure in failures:
-            yield f"### {failure.name}\n\nIt means: {failure.meaning}.\n\n```text\ntry: {failure.advice}\n```\n"
+            advice = "\n".join(f"try: {each}" for each in advice_everywhere(failure))
+            yield f"### {failure.name}\n\nIt means: {_meaning(failure)}.\n\n```text\n{advice}\n```\n"
             if failure.name not in reports:
                 yield f"No report of it is quoted; it is known by `{failure.pattern}`.\n"
             for report in reports.get(failure.name, []):
                 yield f"{_link(report['source'])}:\n\n```text\n{report['text'].strip()}\n```\n"
+
+
+def advice_everywhere(failure: Failure) -> List[str]:
+    """What to do about it, by each package manager whose commands it takes; the same for all is there once."""
+    return list(dict.fromkeys(worded(failure, manager).advice for manager in PACKAGE_COMMANDS))
+
+
+def _meaning(failure: Failure) -> str:
+    return worded(failure, next(iter(PACKAGE_COMMANDS))).meaning
 
 
 def _reports() -> Dict[str, List[Dict[str, str]]]:

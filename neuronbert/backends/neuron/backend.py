@@ -23,6 +23,7 @@ from neuronbert.backends.neuron.known_failures import RUNTIME_FAILURES
 from neuronbert.backends.neuron.target import recorded_layout
 from neuronbert.backends.neuron.tracing import import_torch_neuron
 from neuronbert.backends.outputs import Output, Outputs, all_finite, equal, named
+from neuronbert.backends.quiet import stdout_to_stderr
 from neuronbert.backends.tracing import example_inputs
 from neuronbert.checkpoint.families import TorchModel
 from neuronbert.errors import BackendFailed, BackendUnavailable, counted
@@ -302,10 +303,14 @@ class NeuronSession:
 
 @contextmanager
 def _explained(doing: str) -> Iterator[None]:
-    """Turn what fails inside the block into our error, with what the runtime wrote to stderr meanwhile."""
+    """Turn what fails inside the block into our error, with what the runtime wrote to stderr or stdout meanwhile.
+
+    AWS's nrt-troubleshoot page has its lines on stdout, which is for a command's result.
+    """
     with _captured_stderr() as written:
         try:
-            yield
+            with stdout_to_stderr():
+                yield
         except (RuntimeError, ValueError, IndexError) as error:
             if isinstance(error, (BackendFailed, BackendUnavailable)):
                 raise

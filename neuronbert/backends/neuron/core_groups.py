@@ -29,26 +29,26 @@ def cores_given(variables: Mapping[str, str]) -> Optional[int]:
     if variables.get(VISIBLE_CORES):
         visible = parse_visible_cores(variables[VISIBLE_CORES])
         if visible is None:
-            raise _unreadable(VISIBLE_CORES, variables, "0")
+            raise _unreadable(VISIBLE_CORES, variables, "0-3", "a core, or an increasing range without gaps")
         return len(visible)
     if variables.get(NUM_CORES):
         if variables[NUM_CORES].strip() == "0":
             return None
-        return _sum_of_sizes(NUM_CORES, variables, "4")
+        return _sum_of_sizes(NUM_CORES, variables, "4", "a number of cores")
     if variables.get(GROUP_SIZES):
-        return _sum_of_sizes(GROUP_SIZES, variables, "1,1,1,1")
+        return _sum_of_sizes(GROUP_SIZES, variables, "1,1,1,1", "the sizes of groups, separated by commas")
     return None
 
 
-def _sum_of_sizes(name: str, variables: Mapping[str, str], example: str) -> int:
+def _sum_of_sizes(name: str, variables: Mapping[str, str], example: str, what: str) -> int:
     sizes = parse_group_sizes(variables[name])
     if sizes is None:
-        raise _unreadable(name, variables, example)
+        raise _unreadable(name, variables, example, what)
     return sum(sizes)
 
 
-def _unreadable(name: str, variables: Mapping[str, str], example: str) -> UsageError:
-    return UsageError(f"{name}={variables[name]} means nothing", hint=f"export {name}={example}")
+def _unreadable(name: str, variables: Mapping[str, str], example: str, what: str) -> UsageError:
+    return UsageError(f"{name}={variables[name]} means nothing: it is {what}", hint=f"export {name}={example}")
 
 
 class CoreGroups:

@@ -1,12 +1,14 @@
-"""Turns what torch-neuron, neuron-cc and the Neuron runtime say when they fail into our errors with advice. Pure.
+"""Turns what torch-neuron, neuron-cc and the Neuron runtime say when they fail into our errors with advice.
 
 What they are known to say is in known_failures.py, beside this file.
 """
 
 import re
-from typing import NamedTuple, Optional, Sequence, Type
+from types import MappingProxyType
+from typing import Iterator, Mapping, Match, NamedTuple, Optional, Sequence, Type
 
 from neuronbert.errors import BackendFailed, NeuronBertError
+from neuronbert.hardware.neuron import PACKAGE_COMMANDS, package_manager
 
 
 class NumericalError(BackendFailed):
@@ -18,7 +20,11 @@ class PipelineRefused(BackendFailed):
 
 
 class Failure(NamedTuple):
-    """A known failure: the pattern of its text, our error class for it, what it means, and what to do about it."""
+    """A known failure: the pattern of its text, our error class for it, what it means, and what to do about it.
+
+    In ``meaning`` and ``advice``, ``{install_driver}`` and its like stand for commands of the system's package manager
+    (hardware/neuron.py), and ``{NAME}`` for what the pattern's group NAME has found, or for its entry in ``unsaid``.
+    """
 
     name: str  # of its section in docs/neuron-errors.md
     pattern: str
@@ -26,11 +32,31 @@ class Failure(NamedTuple):
     meaning: str
     advice: str
     comes_and_goes: bool = False  # has been cured by doing the same once more
+    unsaid: Mapping[str, str] = MappingProxyType({})  # instead of what a group of the pattern has not found
 
 
 def known_failure(text: str, failures: Sequence[Failure]) -> Optional[Failure]:
-    """The first of ``failures`` whose pattern ``text`` has: in their tables the specific ones come first."""
-    return next((failure for failure in failures if re.search(failure.pattern, text)), None)
+    """The first of ``failures`` whose pattern ``text`` has, in this text's and system's words.
+
+    In their tables the specific ones come first. In a pattern ``^`` is the beginning of any line.
+    """
+    for failure in failures:
+        match = next(matches(failure, text), None)
+        if match:
+            return worded(failure, package_manager(), match.groupdict())
+    return None
+
+
+def worded(failure: Failure, manager: str, said: Mapping[str, Optional[str]] = MappingProxyType({})) -> Failure:
+    """``failure`` with its placeholders filled: by the commands of a package manager, and by what the text has said."""
+    found = {name: value for name, value in said.items() if value is not None}
+    values = {**PACKAGE_COMMANDS[manager]._asdict(), **failure.unsaid, **found}
+    return failure._replace(meaning=failure.meaning.format(**values), advice=failure.advice.format(**values))
+
+
+def matches(failure: Failure, text: str) -> Iterator[Match[str]]:
+    """Where ``text`` has the pattern of ``failure``."""
+    return re.finditer(failure.pattern, text, re.MULTILINE)
 
 
 def explained(

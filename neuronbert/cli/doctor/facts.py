@@ -76,6 +76,7 @@ class Facts:
     inferentia_chips: int = 0  # on the PCI bus, with a driver or without
     driver_version: Optional[str] = None
     neuron_ls: Optional[str] = None  # what `neuron-ls -j` printed; None where there is no such tool
+    package_manager: str = "apt"  # the system's, one of hardware.neuron.PACKAGE_COMMANDS
     emulated: Optional[str] = None  # the instance type that is emulated in this environment
     emulation_error: Optional[str] = None  # why it cannot be
     emulation_mend: Optional[str] = None  # what to do about that
@@ -115,6 +116,7 @@ def gather() -> Facts:
         inferentia_chips=neuron.count_inferentia_chips(),
         driver_version=neuron.driver_version(),
         neuron_ls=neuron.run_neuron_ls() if devices else None,
+        package_manager=neuron.package_manager(),
     )
     return with_emulation(facts)
 

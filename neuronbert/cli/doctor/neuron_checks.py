@@ -1,25 +1,23 @@
 """The checks of torch-neuron, the Neuron driver, the NeuronCores and their variables: facts in, one line out."""
 
+from neuronbert.backends.neuron.core_groups import CORE_VARIABLES, core_variables, cores_given
 from neuronbert.cli.doctor.facts import Facts
 from neuronbert.cli.doctor.machine_checks import FAIL, GIB, OK, WARN, Check
-from neuronbert.errors import counted
+from neuronbert.errors import UsageError, counted
 from neuronbert.hardware.cores import GROUP_SIZES, NUM_CORES, VISIBLE_CORES
 from neuronbert.hardware.neuron import (
     COMPILE_MEMORY_BYTES,
-    DRIVER_INSTALL,
     FIRST_REAL_NEURON,
     NEURON_TOOLS,
-    OLD_DRIVER_REMOVAL,
+    PACKAGE_COMMANDS,
     core_holders,
     neuron_install_command,
-    parse_group_sizes,
-    parse_visible_cores,
 )
 from neuronbert.hardware.requirements import version_meets
 
 # What neuron-cc 1.24 works with: near to what NEURON_INSTALL pins, and the TensorFlow of its extra. Others fail at its
-# import or in the trace (docs/neuron-errors.md).
-AROUND_THE_COMPILER = {"tensorflow": ">=1.15,<1.16", "protobuf": "<4", "numpy": "<1.24"}
+# import or in the trace (docs/neuron-errors.md). numpy's lowest is that of AWS's nrt-troubleshoot page.
+AROUND_THE_COMPILER = {"tensorflow": ">=1.15,<1.16", "protobuf": "<4", "numpy": ">=1.22.2,<1.24"}
 
 
 def check_torch_neuron(facts: Facts) -> Check:
@@ -67,7 +65,7 @@ def check_neuron_cc(facts: Facts) -> Check:
     listed = ", ".join(f"{name} {version}" for name, version in around.items())
     if 0 < facts.memory_bytes < COMPILE_MEMORY_BYTES:
         what = f"{listed}; {facts.memory_bytes / GIB:.1f} GiB of memory are few to compile with: it may be killed"
-        mend = "compile on a machine with 32 GiB or more (c5.4xlarge), and copy the artifact here"
+        mend = "compile on a machine with 32 GiB or more (c5.4xlarge, with --no-device), and copy the artifact here"
         return Check("neuron-cc", WARN, what, mend)
     return Check("neuron-cc", OK, listed)
 
@@ -76,15 +74,16 @@ def check_driver(facts: Facts) -> Check:
     """The chips, and whether this process can reach them."""
     chips, devices, driver = facts.inferentia_chips, facts.neuron_devices, facts.driver_version
     emulated = facts.environ.get("NEURONBERT_EMULATE")
+    commands = PACKAGE_COMMANDS[facts.package_manager]
     if chips and driver and not version_meets(driver, "<2.25"):
         what = f"driver {driver} does not drive Inferentia 1: 2.24 is the last line that does"
-        return Check("inferentia", FAIL, what, DRIVER_INSTALL)
+        return Check("inferentia", FAIL, what, f"{commands.install_driver}; sudo rmmod neuron && sudo modprobe neuron")
     if chips and driver and version_meets(driver, "<2.5"):
         what = f"driver {driver} is of the old package aws-neuron-dkms, and too old for torch-neuron 1.13"
-        return Check("inferentia", FAIL, what, f"{OLD_DRIVER_REMOVAL}; {DRIVER_INSTALL}")
+        return Check("inferentia", FAIL, what, f"{commands.remove_old_driver}; {commands.install_driver}")
     if chips and not devices:
         what = f"{counted(chips, 'chip')} on the PCI bus and no /dev/neuron0: no driver, or not given to this container"
-        return Check("inferentia", FAIL, what, f"{DRIVER_INSTALL}; in a container --device=/dev/neuron0")
+        return Check("inferentia", FAIL, what, f"{commands.install_driver}; in a container --device=/dev/neuron0")
     if facts.emulation_error:
         what = f"NEURONBERT_EMULATE={emulated} cannot be emulated: {facts.emulation_error.splitlines()[0]}"
         return Check("inferentia", FAIL, what, facts.emulation_mend or "unset NEURONBERT_EMULATE")
@@ -106,7 +105,7 @@ def check_cores(facts: Facts) -> Check:
     if not facts.neuron_devices and not facts.emulated:
         return Check("neuron cores", OK, "none")
     if facts.neuron_ls is None:
-        mend = "sudo apt-get install -y aws-neuronx-tools=2.*"
+        mend = PACKAGE_COMMANDS[facts.package_manager].install_tools
         return Check("neuron cores", WARN, f"unknown: there is no {NEURON_TOOLS}/neuron-ls", mend)
     holders = core_holders(facts.neuron_ls)
     if holders is None:
@@ -121,33 +120,30 @@ def check_cores(facts: Facts) -> Check:
 
 def check_neuron_variables(facts: Facts) -> Check:
     """The variables that say which NeuronCores a process takes, against each other."""
-    names = (VISIBLE_CORES, NUM_CORES, GROUP_SIZES)
-    variables = {name: facts.environ[name] for name in names if facts.environ.get(name)}
+    variables = core_variables(facts.environ)
     listed = ", ".join(f"{name}={value}" for name, value in variables.items())
-    visible, number, groups = (variables.get(name) for name in names)
     if not variables:
         return Check("neuron env", OK, "none set: a process takes every core, `neuronbert env` gives it its share")
-    seen = parse_visible_cores(visible) if visible else None
-    if visible and seen is None:
-        what = f"{listed}: NEURON_RT_VISIBLE_CORES is a core or an increasing range without gaps, such as 0 or 0-3"
-        return Check("neuron env", FAIL, what, "export NEURON_RT_VISIBLE_CORES=0-3")
-    if visible and number:
-        return Check(
-            "neuron env", WARN, f"{listed}: NEURON_RT_NUM_CORES has no effect beside it", "unset NEURON_RT_NUM_CORES"
-        )
-    sizes = parse_group_sizes(groups) if groups else None
-    if groups and sizes is None:
-        what = f"{listed}: group sizes are whole numbers separated by commas"
-        return Check("neuron env", FAIL, what, "export NEURONCORE_GROUP_SIZES=1,1,1,1")
-    if sizes and number:
+    try:
+        cores = {name: cores_given({name: value}) for name, value in variables.items()}
+    except UsageError as error:
+        return Check("neuron env", FAIL, error.message, error.hint)
+    visible, number, grouped = (cores.get(name) for name in CORE_VARIABLES)
+    given = visible or number
+    if grouped and given and grouped > given:
+        what = f"{listed}: the groups want {counted(grouped, 'core')} and there are {given}"
+        return Check("neuron env", FAIL, what, f"unset {GROUP_SIZES}")
+    if visible and NUM_CORES in variables:
+        return Check("neuron env", WARN, f"{listed}: {NUM_CORES} has no effect beside it", f"unset {NUM_CORES}")
+    if grouped and NUM_CORES in variables:
         what = f"{listed}: AWS's sources disagree on whether the runtime allows these together"
-        return Check("neuron env", WARN, what, "unset NEURONCORE_GROUP_SIZES")
-    if sizes and seen and sum(sizes) > len(seen):
-        what = f"{listed}: the groups want {sum(sizes)} cores and {len(seen)} are visible"
-        return Check("neuron env", FAIL, what, "unset NEURONCORE_GROUP_SIZES")
-    if sizes and not seen:
-        what = f"{listed}: runtimes since SDK 1.16 go by NEURON_RT_VISIBLE_CORES"
-        return Check("neuron env", WARN, what, f"export NEURON_RT_VISIBLE_CORES={_core_range(sum(sizes))}")
+        return Check("neuron env", WARN, what, f"unset {GROUP_SIZES}")
+    if number and "," in variables[NUM_CORES]:
+        what = f"{listed}: AWS's sources disagree on whether the runtime takes a list"
+        return Check("neuron env", WARN, what, f"export {NUM_CORES}={number}")
+    if grouped and not visible:
+        what = f"{listed}: runtimes since SDK 1.16 go by {VISIBLE_CORES}"
+        return Check("neuron env", WARN, what, f"export {VISIBLE_CORES}={_core_range(grouped)}")
     return Check("neuron env", OK, listed)
 
 

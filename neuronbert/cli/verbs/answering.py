@@ -2,7 +2,7 @@
 
 import os
 import stat
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from typing import Any, BinaryIO, Dict, List, Optional
 
 import click
@@ -40,19 +40,24 @@ def answer(
 
 
 def _answer_one(artifact: str, question: str, context: str, as_json: bool, **options: Any) -> None:
+    from neuronbert.backends.quiet import stdout_to_stderr
     from neuronbert.engine.answering import answer_input
 
-    answered = answer_input(artifact, question, context, **options)
+    with stdout_to_stderr():  # native libraries print what they like to stdout, which is the result's
+        answered = answer_input(artifact, question, context, **options)
     show(as_json, answered.document, lambda: answered.text)
 
 
 def _answer_file(artifact: str, input_: str, on_error: str, as_json: bool, **options: Any) -> None:
+    from neuronbert.backends.quiet import stdout_to_stderr
     from neuronbert.engine.answering import answer_file
     from neuronbert.tasks.lines import open_lines
 
     results: List[Dict[str, Any]] = []
     on_result = results.append if as_json else lambda result: put(to_json(result))
-    with open_lines(input_, hint="--input FILE.jsonl, or - for stdin") as file, Progress("loading") as shown:
+    file_lines = open_lines(input_, hint="--input FILE.jsonl, or - for stdin")
+    # Without --json each result goes to stdout as it comes: there, what loading prints is all that can be kept away.
+    with stdout_to_stderr() if as_json else nullcontext(), file_lines as file, Progress("loading") as shown:
         reading, answering = shown.then("reading", "lines"), shown.then("answering", "lines")
 
         def progress(done: int, total: Optional[int]) -> None:

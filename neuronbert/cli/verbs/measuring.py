@@ -42,10 +42,11 @@ from neuronbert.cli.progress import Progress, note
 @typed_task_options
 def evaluate(artifact: str, data: str, as_json: bool, **options: Any) -> None:
     """Exact match and F1 of ARTIFACT on DATA (SQuAD v1.1 or v2.0), as the official scripts count them."""
+    from neuronbert.backends.quiet import stdout_to_stderr
     from neuronbert.benchmark.evaluation import evaluate_artifact
     from neuronbert.cli.tables import evaluation_text
 
-    with Progress("loading") as shown:
+    with stdout_to_stderr(), Progress("loading") as shown:
         report = evaluate_artifact(artifact, data, progress=shown.then("answering", "questions"), **options)
     show(as_json, report.as_dict(), lambda: evaluation_text(report.tables()))
 

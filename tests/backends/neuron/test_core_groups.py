@@ -17,6 +17,7 @@ from neuronbert.errors import UsageError
         ({"NEURON_RT_VISIBLE_CORES": "4-7"}, 4),
         ({"NEURON_RT_NUM_CORES": "3"}, 3),
         ({"NEURON_RT_NUM_CORES": "0"}, None),
+        ({"NEURON_RT_NUM_CORES": "0", "NEURONCORE_GROUP_SIZES": "1,1"}, None),  # all, by placer.cc
         ({"NEURON_RT_NUM_CORES": "1,1"}, 2),  # parallel-ncgs.rst
         ({"NEURON_RT_NUM_CORES": "2", "NEURONCORE_GROUP_SIZES": "1,1,1,1"}, 2),  # aws-neuron-tensorflow, placer.cc
         ({"NEURONCORE_GROUP_SIZES": "1,1,1,1"}, 4),

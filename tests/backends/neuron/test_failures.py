@@ -2,8 +2,9 @@
 
 import pytest
 
+from neuronbert.backends.neuron import failures
 from neuronbert.backends.neuron.failures import NumericalError, PipelineRefused, explained
-from neuronbert.backends.neuron.known_failures import COMPILER_FAILURES, RUNTIME_FAILURES
+from neuronbert.backends.neuron.known_failures import COMPILER_FAILURES, IMPORT_FAILURES, RUNTIME_FAILURES
 from neuronbert.engine.engine import Engine
 from neuronbert.errors import BackendFailed, BackendUnavailable
 
@@ -17,6 +18,7 @@ NEW_NAME = OTHER_DRIVER.replace("aws-neuron-dkms", "aws-neuronx-dkms")  # what t
 TAKEN = "ERROR   NRT:nrt_allocate_neuron_cores  NeuronCore(s) not available - Requested:nc1-nc1 Available:0"
 TOO_MANY = "Requested number of NCs: 8 exceeds the total available number: 4"
 TOO_WIDE = "TDRV:db_vtpb_get_mla_and_tpb  Could not find VNC id 4"
+TOO_LARGE = "NEURONCORE_GROUP_SIZES=1,1,1,1 requires 4 NeuronCores, but there are only 2 cores available"  # placer.cc
 NEWER = "NEFF version mismatch supported: 1.1 received: 2.0"
 LOAD, EXECUTE = "Could not load the model status=", "Failed to execute the model status="
 
@@ -24,10 +26,11 @@ LOAD, EXECUTE = "Could not load the model status=", "Failed to execute the model
 RUNTIME = [
     (NOT_INITIALIZED, TAKEN, BackendUnavailable, "another process holds NeuronCores", "neuronbert env"),
     (TOO_MANY, "", BackendUnavailable, "another process", "doctor"),
-    (NOT_INITIALIZED, NO_DRIVER, BackendUnavailable, "driver is not installed", "aws-neuronx-dkms=2.24"),
-    (NOT_INITIALIZED, OLD_DRIVER, BackendUnavailable, "do not fit each other", "aws-neuronx-dkms=2.24"),
-    (NOT_INITIALIZED, OTHER_DRIVER, BackendUnavailable, "do not fit each other", "aws-neuronx-dkms=2.24"),
-    (NOT_INITIALIZED, NEW_NAME, BackendUnavailable, "do not fit each other", "aws-neuronx-dkms=2.24"),
+    (NOT_INITIALIZED, TOO_LARGE, BackendUnavailable, "NEURONCORE_GROUP_SIZES asks for more", "neuronbert env"),
+    (NOT_INITIALIZED, NO_DRIVER, BackendUnavailable, "driver is not installed", "aws-neuronx-dkms"),
+    (NOT_INITIALIZED, OLD_DRIVER, BackendUnavailable, "do not fit each other", "aws-neuronx-dkms"),
+    (NOT_INITIALIZED, OTHER_DRIVER, BackendUnavailable, "do not fit each other", "aws-neuronx-dkms"),
+    (NOT_INITIALIZED, NEW_NAME, BackendUnavailable, "do not fit each other", "aws-neuronx-dkms"),
     (LOAD + "2 message=Invalid", TOO_WIDE, BackendUnavailable, "needs more NeuronCores", "--neuroncore-pipeline-cores"),
     (LOAD + "4 message=Allocation Failure", "", BackendFailed, "device memory is full", "buckets"),
     (LOAD + "2 message=Invalid", "", BackendFailed, "refuses the model", "compile the artifact again"),
@@ -49,6 +52,8 @@ COMPILER = [
     ("the compiling process was ended by signal 9", BackendFailed, "32 GiB"),
     ("The neuron-cc (neuron compiler) process was killed (SIG_KILL).", BackendFailed, "32 GiB"),
     ("TimeoutExpired: Command neuron-cc timed out after 3 seconds", BackendFailed, "--compiler-timeout"),
+    ("the compiling process timed out after 4200 seconds", BackendFailed, "--compiler-timeout"),
+    ("MemoryError: Unable to allocate 3.05 GiB", BackendFailed, "a c5.4xlarge or larger, with --no-device"),
     (NOTHING, BackendFailed, "log"),
 ]
 
@@ -66,6 +71,23 @@ def test_what_the_compiler_says(text, kind, advice):
     error = explained(text, COMPILER_FAILURES, "cannot compile")
     assert type(error) is kind
     assert text in error.message and advice in error.hint
+
+
+def test_what_the_text_says_is_in_the_words():
+    """torch-neuron: ``Expected torch=={version}``, of the release that is installed (aws-neuron-sdk#686)."""
+    text = "Invalid dependency version torch==1.13.1. Expected torch==1.12.1"
+    assert explained(text, IMPORT_FAILURES, "cannot go on").hint == 'python -m pip install "torch==1.12.1"'
+    unsaid = explained("Invalid dependency version torch==2.0.1", IMPORT_FAILURES, "cannot go on")
+    assert unsaid.hint == 'python -m pip install "torch==1.13.1"'
+    slow = explained("Command 'neuron-cc compile x' timed out after 3600 seconds", COMPILER_FAILURES, "cannot compile")
+    assert slow.message.splitlines()[0] == "cannot compile: neuron-cc took longer than the 3600 s it was given"
+
+
+@pytest.mark.parametrize(("manager", "command"), [("apt", "apt-get install"), ("yum", "yum install")])
+def test_the_advice_is_for_the_package_manager_of_this_system(monkeypatch, manager, command):
+    monkeypatch.setattr(failures, "package_manager", lambda: manager)
+    hint = explained(NO_DRIVER, RUNTIME_FAILURES, "cannot load it").hint
+    assert command in hint and hint.endswith("; in a container --device=/dev/neuron0") and "{" not in hint
 
 
 def test_the_frames_of_the_interpreter_are_left_out():

@@ -69,6 +69,39 @@ def test_what_is_no_failure_is_taken_for_none(report):
     assert known_failure(report["text"], known_failures.ALL_FAILURES) is None
 
 
+# Of software whose format is public and of which no report with these values was sought: (source, text).
+LIKE_NEURONS = [
+    ("systemd", "systemd[1]: qa.service: Main process exited, code=exited, status=4/NOPERMISSION"),
+    ("systemd", "systemd[1]: qa.service: Main process exited, code=exited, status=5/NOTINSTALLED"),
+    ("systemd", "systemd[1]: qa.service: Main process exited, code=exited, status=10/n/a"),
+    ("systemd", "systemd[1]: qa.service: Main process exited, code=killed, status=9/KILL"),
+    ("systemd", "systemd[1]: qa.service: Killing process 1 (python) with signal SIGKILL."),
+    ("systemd", "systemd[1]: qa.service: start operation timed out. Terminating."),
+    ("subprocess", "subprocess.TimeoutExpired: Command '['ssh', 'host']' timed out after 30 seconds"),
+    ("an application", "ERROR login: message=Invalid password"),
+    ("pip", "ERROR: Could not find a version that satisfies the requirement requets (from versions: none)"),
+    ("pip", "ERROR: No matching distribution found for requets"),
+    ("pytorch", "The size of tensor a (512) must match the size of tensor b (514) at non-singleton dimension 1"),
+    ("ld.so", "ImportError: /usr/lib/libfoo.so.1: undefined symbol: bar_init"),
+    ("numpy", "TypeError: data type not understood"),
+    ("linux mm/oom_kill.c", "kernel: Out of memory: Killed process 4182 (order-worker) total-vm:812044kB"),
+    ("linux mm/page_alloc.c", "kernel: python: page allocation failure: order:4, mode:0x40cc0(GFP_KERNEL)"),
+    ("our emulator", '        raise subprocess.TimeoutExpired(" ".join(command), options.compiler_timeout) from None'),
+]
+
+
+@pytest.mark.parametrize(("source", "text"), LIKE_NEURONS)
+def test_what_other_software_says_is_not_taken_for_neurons(source, text):
+    assert known_failure(text, known_failures.ALL_FAILURES) is None
+
+
+@pytest.mark.parametrize("reason", ["Out of memory", "Memory cgroup out of memory"])
+def test_a_compiler_that_the_kernel_killed_is_known_from_its_log(reason):
+    """torvalds/linux, mm/oom_kill.c: ``%s: Killed process %d (%s) total-vm:…``, with one of these two reasons."""
+    text = f"[18492.104] {reason}: Killed process 123 (neuron-cc) total-vm:8123400kB, anon-rss:7981200kB"
+    assert known_failure(text, known_failures.ALL_FAILURES).name == "compiler-killed"
+
+
 def test_every_failure_has_a_name_of_its_own():
     names = [failure.name for failure in known_failures.ALL_FAILURES]
     assert len(set(names)) == len(names) and all(re.fullmatch(r"[a-z-]+", name) for name in names)

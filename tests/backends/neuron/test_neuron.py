@@ -15,6 +15,8 @@ from tiny_source import TinySource, difference, random_batch
 from neuronbert.artifact.manifest import Artifact
 from neuronbert.backends import load_backend
 from neuronbert.backends.base import Batch
+from neuronbert.backends.neuron import backend
+from neuronbert.cli.main import run
 from neuronbert.engine.engine import Engine
 from neuronbert.errors import BackendFailed, BackendUnavailable, InputError, UsageError
 from neuronbert.tasks.question_answering.task import OUTPUTS
@@ -147,7 +149,7 @@ def test_two_processes_that_want_the_same_compile_it_once(start_emulator, neuron
         ("compile-failure", {}, "neuron-cc failed inside itself(.|\n)*Internal Compiler Error", "log"),
         ("compile-killed", {}, "returned: -9", "32 GiB"),
         ("compiler-missing", {}, "check that neuron-cc is installed", "pip.repos.neuron.amazonaws.com"),
-        ("compile-hang", {"compiler_timeout": 1}, "TimeoutExpired", "--compiler-timeout"),
+        ("compile-hang", {"compiler_timeout": 1}, "took longer than the 1 s it was given", "--compiler-timeout"),
         ("fallback", {}, "aten::linear.* would run on the CPU", "--auto-cast"),
     ],
 )
@@ -545,3 +547,49 @@ def test_unknown_options_are_usage_errors_before_any_work(start_emulator, tmp_pa
     with pytest.raises(UsageError, match="513 is more than the model's 512 positions"):
         compile_checkpoint("demo", tmp_path / "out", backend="neuron", sequence_length=513, skip_gate=True)
     assert not (tmp_path / "out").exists()
+
+
+# ---- stdout
+
+
+def printing(function, text):
+    """``function``, which writes a line to the descriptor of stdout first, as native code does."""
+
+    def prints(*arguments, **named):
+        os.write(1, text)
+        return function(*arguments, **named)
+
+    return prints
+
+
+def test_what_the_runtime_prints_on_stdout_is_kept_out_of_a_commands_result(
+    start_emulator, data_parallel_artifact, monkeypatch, capfd
+):
+    """nrt-troubleshoot.rst: "You will see the following error message in runtime logs from stdout console"."""
+    import torch
+
+    start_emulator()
+    monkeypatch.setattr(torch.jit, "load", printing(torch.jit.load, b"NRT loads\n"))
+    monkeypatch.setattr(backend.NeuronSession, "run", printing(backend.NeuronSession.run, b"NRT runs\n"))
+    question, context = PAIR
+    folder = str(data_parallel_artifact.folder)
+    assert run(["answer", folder, "--question", question, "--context", context, "--json"]) == 0
+    out, err = capfd.readouterr()
+    assert "answer" in json.loads(out)
+    assert "NRT loads" in err and "NRT runs" in err
+
+
+def test_loading_leaves_stdout_alone_and_goes_by_what_the_runtime_says_there(
+    start_emulator, data_parallel_artifact, monkeypatch, capfd
+):
+    import torch
+
+    start_emulator(faults="invalid-model:once")
+    line = b"ERROR  TDRV:db_vtpb_get_mla_and_tpb  Could not find VNC id 4\n"
+    monkeypatch.setattr(torch.jit, "load", printing(torch.jit.load, line))
+    with pytest.raises(BackendUnavailable, match="needs more NeuronCores than this process sees"):
+        Engine(data_parallel_artifact, streams=1)
+    with Engine(data_parallel_artifact, streams=1):
+        print("mine")
+    out, err = capfd.readouterr()
+    assert out == "mine\n" and "Could not find VNC id 4" in err
