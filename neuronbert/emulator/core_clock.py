@@ -99,16 +99,17 @@ class CoreClock:
         if key not in self._plans:
             share = busy / BUSY_STEPS if neff.pipeline_cores == 1 else 1.0  # a pipeline's stages work at once
             work = neff_work(neff, 1 + (neighbours.active_cores_per_chip - 1) * share, release)
-            stages_s = stage_seconds(work)
+            stages_s, host_s = stage_seconds(work), host_call_seconds()
             waits = host_waits(
                 work,
-                neighbours.models * share / stages_s[0],
+                neighbours.models * busy / BUSY_STEPS / stages_s[0],
                 instance=neighbours.instance,
+                round_s=host_s + sum(stages_s),
                 models=neighbours.models,
                 in_flight=callers,
                 processes=neighbours.processes,
             )
-            self._plans[key] = BatchPlan(neff, stages_s, entry_seconds(work), host_call_seconds(), waits)
+            self._plans[key] = BatchPlan(neff, stages_s, entry_seconds(work), host_s, waits)
         return self._plans[key]
 
     def _schedule(self, cores: range, stages: Sequence[float], arrival: float) -> float:

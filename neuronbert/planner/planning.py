@@ -30,7 +30,7 @@ from neuronbert.hardware.device_model import LATEST_RELEASE, ModelShape, known_r
 from neuronbert.hardware.prices import PriceBook, load_prices
 from neuronbert.planner.candidates import measured_configurations, predicted_configurations
 from neuronbert.planner.configurations import Configuration, Target
-from neuronbert.planner.explanation import explanation
+from neuronbert.planner.explanation import explanation, figure
 from neuronbert.planner.queueing import under_load
 
 OBJECTIVES = ("cost", "latency", "throughput")
@@ -205,19 +205,19 @@ def judge(candidate: Configuration, target: Target) -> Configuration:
             candidate, rejected=f"no price for {candidate.instance_type}: --prices FILE with its dollars an hour"
         )
     if limit is not None and candidate.slow_service_ms > limit:
-        why = f"a batch takes {candidate.slow_service_ms:.3g} ms by itself, and {limit:g} are allowed"
+        why = f"a batch takes {figure(candidate.slow_service_ms)} ms by itself, and {limit:g} are allowed"
         return replace(candidate, rejected=why)
     loaded = _fill_one(candidate, target) if target.throughput_per_s is None else _count_instances(candidate, target)
     if limit is not None and loaded.p95_ms > limit:
         assert loaded.latency is not None
-        why = f"p95 is {loaded.p95_ms:.3g} ms even with {loaded.latency.utilisation:.0%} of it used, "
+        why = f"p95 is {figure(loaded.p95_ms)} ms even with {loaded.latency.utilisation:.0%} of it used, "
         return replace(loaded, rejected=why + f"and {limit:g} ms are allowed")
     return loaded
 
 
 def _at_load(candidate: Configuration, instances: int, load_per_s: float) -> Configuration:
     assert candidate.service is not None
-    latency = under_load(candidate.service, load_per_s)
+    latency = under_load(candidate.service, load_per_s, candidate.service_at)
     return replace(candidate, instances=instances, load_per_instance=load_per_s, latency=latency)
 
 
