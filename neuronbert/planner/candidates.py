@@ -80,9 +80,8 @@ class DeviceService:
 
     def __call__(self, busy: float) -> Service:
         """With groups that are busy for that share of the time, 0 to 1."""
-        # The stages of a pipeline are all at work as long as it is.
-        share = busy if self.work.pipeline_cores == 1 else 1.0
-        active = 1 + (self.work.active_cores_per_chip - 1) * share
+        # Of a pipeline too: a batch that meets no other is in one stage at a time.
+        active = 1 + (self.work.active_cores_per_chip - 1) * busy
         stages = stage_seconds(self.work._replace(active_cores_per_chip=active))
         return self._service(stages, busy / stages[0])
 

@@ -279,7 +279,8 @@ def _rank(objective: str, configuration: Configuration) -> Tuple[float, ...]:
         # Among equal costs, the one with the most room for a growing load.
         return (_rounded(million, 3), _rounded(saturated, 2), configuration.p95_ms)
     if objective == "latency":
-        return (_rounded(configuration.slow_service_ms, 2), hourly, configuration.p95_ms)
+        # Among equals the formula's cores: its parts are small enough to stay on chip at any load.
+        return (_rounded(configuration.slow_service_ms, 2), hourly, not configuration.formula, configuration.p95_ms)
     return (-_rounded(configuration.capacity_per_s, 2), hourly, configuration.p95_ms)
 
 
@@ -298,7 +299,7 @@ def _impossible(target: Target, rejected: Sequence[Configuration]) -> NoConfigur
         first = dict.fromkeys(f"{configuration.name}: {configuration.rejected}" for configuration in rejected[:3])
         reasons = "; ".join(first)
         return NoConfiguration(f"no configuration is possible: {reasons}", hint="another --instance-type")
-    nearest = min(able, key=lambda configuration: configuration.slow_service_ms)
+    nearest = min(able, key=lambda one: (_rounded(one.slow_service_ms, 2), not one.formula))
     reachable_ms = math.ceil(max(nearest.slow_service_ms, _emptiest(nearest, target).p95_ms) * 100) / 100
     return NoConfiguration(
         f"no configuration answers 95 of 100 requests within {target.latency_p95_ms:g} ms; the nearest is "
