@@ -5,7 +5,7 @@ from typing import Iterator, List, Sequence
 
 from neuronbert.cli.tables import table
 from neuronbert.planner.configurations import Configuration
-from neuronbert.planner.explanation import explanation, first_where, footnotes, ruled_out, spread
+from neuronbert.planner.explanation import explanation, figure, first_where, footnotes, ruled_out, spread
 from neuronbert.planner.planning import Plan
 
 WIDTH = 110  # characters
@@ -53,21 +53,25 @@ def ranking(ranked: Sequence[Configuration]) -> str:
 
 def _row(rank: int, configuration: Configuration) -> List[str]:
     assert configuration.latency is not None
-    notes = [word for word, true in (("formula", configuration.formula), ("measured", configuration.measured)) if true]
+    notes = {
+        "formula": configuration.formula,
+        "measured": configuration.measured,
+        "extrapolated": configuration.extrapolated,
+    }
     return [
         str(rank),
         configuration.name,
         str(configuration.instances),
         f"{configuration.latency.utilisation:.0%}",
         _range(*configuration.capacity_range_per_s),
-        f"{configuration.service_ms:.3g}",
-        f"{configuration.p50_ms:.3g}",
+        figure(configuration.service_ms),
+        figure(configuration.p50_ms),
         _range(*configuration.p95_range_ms),
         "?" if configuration.usd_per_hour is None else f"{configuration.usd_per_hour:.4g}",
         "?" if configuration.usd_per_million is None else f"{configuration.usd_per_million:.3g}",
-        ", ".join(notes),
+        ", ".join(word for word, true in notes.items() if true),
     ]
 
 
 def _range(low: float, high: float) -> str:
-    return spread(low, high) if low < high else f"{low:.3g}"
+    return spread(low, high) if low < high else figure(low)

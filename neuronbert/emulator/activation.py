@@ -45,7 +45,7 @@ def use(
 ) -> None:
     """From now on, ``import torch_neuron`` in this process and its children is an emulated ``instance``.
 
-    ``release`` (1.13, 1.17, 2.20) turns timed mode on: answers come from the file ``recorded``, after the time
+    ``release`` ("1.13" to "2.20") turns timed mode on: answers come from the file ``recorded``, after the time
     the hardware would have taken. ``record`` writes such a file. ``faults`` is a comma-separated list of names, and
     ``unknowns`` one of name=behaviour, for what no source settles (unknowns.py).
     UsageError for an instance, release, fault or behaviour that does not exist.

@@ -93,22 +93,23 @@ class CoreClock:
         return plan, came + plan.host_s + wait_s, wait_s
 
     def _plan(self, core: int, neff: Neff, neighbours: Neighbours, release: str) -> BatchPlan:
-        """Cores of a chip share its memory as often as they are busy; the others are taken to be as busy as this."""
+        """Cores of a chip share its memory as often as they are busy; others are taken to be as busy as this."""
         busy, callers = round(self._busy[core] * BUSY_STEPS), self._callers[core]
         key = (id(neff), neighbours, busy, callers)
         if key not in self._plans:
-            share = busy / BUSY_STEPS if neff.pipeline_cores == 1 else 1.0  # a pipeline's stages work at once
+            share = busy / BUSY_STEPS
             work = neff_work(neff, 1 + (neighbours.active_cores_per_chip - 1) * share, release)
-            stages_s = stage_seconds(work)
+            stages_s, host_s = stage_seconds(work), host_call_seconds()
             waits = host_waits(
                 work,
                 neighbours.models * share / stages_s[0],
                 instance=neighbours.instance,
+                round_s=host_s + sum(stages_s),
                 models=neighbours.models,
                 in_flight=callers,
                 processes=neighbours.processes,
             )
-            self._plans[key] = BatchPlan(neff, stages_s, entry_seconds(work), host_call_seconds(), waits)
+            self._plans[key] = BatchPlan(neff, stages_s, entry_seconds(work), host_s, waits)
         return self._plans[key]
 
     def _schedule(self, cores: range, stages: Sequence[float], arrival: float) -> float:

@@ -16,7 +16,7 @@ from neuronbert.emulator.neff import Neff, build_neff
 from neuronbert.emulator.operators import MATRIX_PRODUCTS
 from neuronbert.emulator.partition import Subgraph
 from neuronbert.emulator.unknowns import Shown, default_behaviour
-from neuronbert.hardware.cores import MAX_CORES
+from neuronbert.hardware.cores import MAX_CORES, why_too_long
 
 VERSION = "1.24.0.0"
 
@@ -185,12 +185,9 @@ def _compile(
     options = parse_arguments(arguments, shown)
     if shown("int64-inputs") == "refused" and any(program.specs[name].dtype == torch.int64 for name in subgraph.inputs):
         raise CompilerFailed("An Internal Compiler Error has occurred")
-    stages = sum(node.kind in MATRIX_PRODUCTS for node in subgraph.nodes)
-    if options.pipeline_cores > max(1, stages):
-        raise CompilerFailed(
-            f"The requested number of neuroncore-pipeline-cores ({options.pipeline_cores}) may not be suitable "
-            "for this network"
-        )
+    why = why_too_long(options.pipeline_cores, sum(node.kind in MATRIX_PRODUCTS for node in subgraph.nodes))
+    if why:
+        raise CompilerFailed(why)
     cores = options.pipeline_cores
     if shown("pipeline-cores-rounded") == "to-fours" and cores > 1:
         cores = 4 * -(-cores // 4)

@@ -8,10 +8,11 @@ import functools
 import heapq
 import math
 import random
-from typing import List, NamedTuple, Sequence, Tuple
+from typing import Any, List, NamedTuple, Sequence, Tuple
 
 CALLS = 2000
 WARM_UP = 100
+CALLS_PER_CALLER = 20  # so that many callers are seen for as long as few
 
 
 class HostWaits(NamedTuple):
@@ -26,18 +27,13 @@ class HostWaits(NamedTuple):
         """Of all calls."""
         return self.contention_s + self.link_share * self.link_s
 
-    @property
-    def high_s(self) -> float:
-        """95 of 100 calls wait no longer: each kind of wait at its own worst."""
-        link_s = self.link_s * math.log(self.link_share / 0.05) if self.link_share > 0.05 else 0.0
-        return self.contention_s * math.log(1 / 0.05) + link_s
-
     def draw_s(self, source: random.Random) -> float:
         """One call's wait."""
-        wait_s = source.expovariate(1 / self.contention_s) if self.contention_s else 0.0
-        if self.link_s and source.random() < self.link_share:
-            wait_s += source.expovariate(1 / self.link_s)
-        return wait_s
+        return float(self.of(source.expovariate(1), source.expovariate(1), source.random()))
+
+    def of(self, contention: Any, link: Any, share: Any) -> Any:
+        """The wait that three draws make (numbers, or arrays): two exponential with mean 1, one uniform from 0 to 1."""
+        return self.contention_s * contention + self.link_s * link * (share < self.link_share)
 
 
 class Latencies(NamedTuple):
@@ -49,14 +45,18 @@ class Latencies(NamedTuple):
     p99_s: float
 
 
+def most_batches_per_s(callers: int, bottleneck_s: float, round_s: float) -> float:
+    """What a core group takes at most: a batch each time its slowest stage is free, or each caller one a round."""
+    return min(1 / bottleneck_s, callers / round_s)
+
+
 def closed_loop(callers: int, host_s: float, waits: HostWaits, stages_s: Sequence[float]) -> Latencies:
     """``callers`` who share one core group; the first of ``stages_s`` is its slowest stage."""
     first_s, pass_s = stages_s[0], sum(stages_s)
+    count = CALLS + CALLS_PER_CALLER * callers
     # No quantile of a wait is left to chance: the same waits, in another order, would say the same.
-    host = [
-        host_s + waits.contention_s * one + (waits.link_s * two if share < waits.link_share else 0.0)
-        for one, two, share in zip(_exponential(1), _exponential(2), _uniform(3))
-    ]
+    draws = zip(_exponential(1, count), _exponential(2, count), _uniform(3, count))
+    host = [host_s + waits.of(*draw) for draw in draws]
     latencies = sorted(_in_turn(callers, host, first_s, pass_s) if callers > 1 else [one + pass_s for one in host])
     mean_s = sum(latencies) / len(latencies)
     return Latencies(mean_s, *(_quantile(latencies, share) for share in (0.5, 0.95, 0.99)))
@@ -74,19 +74,19 @@ def _in_turn(callers: int, host: Sequence[float], first_s: float, pass_s: float)
         free, done = start + first_s, start + pass_s
         latencies.append(done - called)
         heapq.heappush(ready, (done + wait, done))
-    return latencies[WARM_UP:]
+    return latencies[WARM_UP + 2 * callers :]  # the callers all began at one moment
 
 
-@functools.lru_cache(maxsize=None)
-def _uniform(seed: int) -> Tuple[float, ...]:
-    values = [(number + 0.5) / CALLS for number in range(CALLS)]
+@functools.lru_cache(maxsize=64)
+def _uniform(seed: int, count: int) -> Tuple[float, ...]:
+    values = [(number + 0.5) / count for number in range(count)]
     random.Random(seed).shuffle(values)
     return tuple(values)
 
 
-@functools.lru_cache(maxsize=None)
-def _exponential(seed: int) -> Tuple[float, ...]:
-    return tuple(-math.log(1 - value) for value in _uniform(seed))
+@functools.lru_cache(maxsize=64)
+def _exponential(seed: int, count: int) -> Tuple[float, ...]:
+    return tuple(-math.log(1 - value) for value in _uniform(seed, count))
 
 
 def _quantile(ascending: Sequence[float], share: float) -> float:

@@ -19,6 +19,9 @@ MODES = (DATA_PARALLEL, PIPELINE)
 # AWS's starting point is 4 * round(weights / 2e7): four cores hold 2e7 weights on chip.
 WEIGHTS_PER_FOUR_CORES = 20_000_000
 
+# Of a BERT-like layer: query, key, value, scores, their mixture, the attention's output, and two of the feed-forward.
+PRODUCTS_PER_LAYER = 8
+
 # A core multiplies in 16 bit floats whatever it is asked, so a weight takes two bytes there.
 BYTES_PER_WEIGHT = 2
 # AWS's BERT-base (85.05M weights, 170 MB) takes about 200 MB of device memory per copy.
@@ -127,6 +130,21 @@ def choose_pipeline_cores(
 def pipeline_cores(parameters: float, cores: Optional[int] = None) -> int:
     """4 * round(parameters / 2e7), rounded half up, at least 1, at most ``cores`` (64 when None)."""
     return choose_pipeline_cores(parameters, cores).cores
+
+
+def why_too_long(pipeline_cores: int, matrix_products: int) -> str:
+    """Why neuron-cc does not cut so many products over so many cores; empty when it does.
+
+    A core without a product has nothing to do. What neuron-cc says is known (aws-neuron-sdk#618), its bound is not.
+    """
+    if pipeline_cores <= max(1, matrix_products):
+        return ""
+    return f"The requested number of neuroncore-pipeline-cores ({pipeline_cores}) may not be suitable for this network"
+
+
+def fewest_layers(pipeline_cores: int) -> int:
+    """Of a BERT-like model, so that every core of the pipeline has a matrix product."""
+    return math.ceil(pipeline_cores / PRODUCTS_PER_LAYER)
 
 
 def _whole_positive(number: Any, name: str) -> int:

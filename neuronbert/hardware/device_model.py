@@ -25,8 +25,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Dict, Mapping, NamedTuple, Optional, Tuple
 
-from neuronbert.errors import UsageError
-from neuronbert.hardware.closed_loop import HostWaits, closed_loop
+from neuronbert.errors import UsageError, counted
+from neuronbert.hardware.closed_loop import HostWaits, closed_loop, most_batches_per_s
 from neuronbert.hardware.cores import BYTES_PER_WEIGHT, CORES_PER_CHIP, instance_type
 
 CALIBRATION_PATH = Path(__file__).with_name("calibration.json")
@@ -48,7 +48,8 @@ INPUT_BYTES = 4  # summed embeddings enter the device as 32 bit floats
 SCORE_BYTES = 4  # a softmax is computed in 32 bits
 # Of an activation, by what --fast-math casts: all (the default), or only the operands of matrix products.
 ACTIVATION_BYTES = {"all": 2, "matmul": 4, "none": 4}
-VCPUS_PER_LINK = 24  # inf1.6xlarge's: one link to the device is what the published rows show there
+VCPUS_PER_LINK = 24  # inf1.6xlarge's: one link is what the published rows show there; of larger ones it is assumed
+PUBLISHED_TOKENS = 128  # of every row
 
 
 @dataclass(frozen=True)
@@ -106,22 +107,28 @@ DISTIL = ModelShape(layers=6, hidden=768, intermediate=3072, heads=12, weights=4
 # ---------------------------------------------------------------------------- releases
 
 
-@functools.lru_cache(maxsize=None)
-def known_release(release: str) -> str:
+def known_release(release: Any) -> str:
     """``release`` of the Neuron SDK without its patch level ("2.20.2" is "2.20"); one after 2.20 is like 2.20.
 
-    UsageError for what is no release from 1.13 on.
+    UsageError for what is no release from 1.13 on, and for a number: 2.20 is 2.2, another release than "2.20".
     """
+    short = _short_release(release) if isinstance(release, str) else None
+    if short is None:
+        text = "" if isinstance(release, str) else "a text such as "
+        raise UsageError(
+            f"there is no timing for SDK release {release!r}",
+            hint=f"{text}one from {RELEASES[0]} to {LATEST_RELEASE}: {', '.join(RELEASES)}",
+        )
+    return short
+
+
+@functools.lru_cache(maxsize=256)
+def _short_release(release: str) -> Optional[str]:
     found = re.fullmatch(r"(\d+)\.(\d+)(?:\.\d+)?", release)
     short = f"{found[1]}.{found[2]}" if found else release
-    if short in RELEASE_DAYS:
-        return short
     if found and found[1] == "2" and int(found[2]) > 20:
         return LATEST_RELEASE
-    raise UsageError(
-        f"there is no timing for SDK release {release!r}",
-        hint=f"one from {RELEASES[0]} to {LATEST_RELEASE}: {', '.join(RELEASES)}",
-    )
+    return short if short in RELEASE_DAYS else None
 
 
 def at_release(anchors: Mapping[str, float], release: str) -> float:
@@ -153,7 +160,7 @@ class DeviceConstants:
 
     stream_bytes_per_s: Mapping[str, float]  # one chip's device memory, shared by its active cores
     issue_s: Mapping[str, float]  # handing a batch to the first stage
-    contention_s: Mapping[str, float]  # mean wait for a vCPU, per sequence and per other caller on a vCPU
+    contention_s_per_byte: Mapping[str, float]  # mean wait for a vCPU, of inputs and for each other call on a vCPU
     port_bytes_per_s: float  # the most that one core can stream however idle its chip is
     on_chip_bytes: float  # per core
     host_call_s: float  # the host's own work in a call
@@ -181,10 +188,20 @@ def calibrated() -> DeviceConstants:
 def likely_range(figure: str) -> Tuple[float, float]:
     """(low, high): a predicted "throughput_per_s" or "p95_ms" times these is where 8 of 10 published figures lie.
 
-    Of rows that the constants were not fitted to (``calibration.json``: "held_out").
+    Of a configuration that the constants were not fitted to, where callers are never idle (``calibration.json``).
     """
-    low, high = _calibration()["held_out"]["likely_ranges"][figure]
-    return low, high
+    found = _calibration()["likely_ranges"][figure]
+    return found["low"], found["high"]
+
+
+def unlike_published(shape: ModelShape, sequence_length: int) -> str:
+    """What no published row has of a model and its length, so that a range is extrapolated; empty where rows do."""
+    unlike = []
+    if sequence_length != PUBLISHED_TOKENS:
+        unlike.append(f"{counted(sequence_length, 'token')} instead of {PUBLISHED_TOKENS}")
+    if shape not in (BERT_BASE, DISTIL):
+        unlike.append(f"{counted(shape.layers, 'layer')} of {shape.hidden} instead of 12 or 6 of {BERT_BASE.hidden}")
+    return ", ".join(unlike)
 
 
 # ---------------------------------------------------------------------------- one batch
@@ -265,8 +282,11 @@ def _stream_rate(work: Work, device: DeviceConstants) -> float:
 
 
 def _entry_s(work: Work, device: DeviceConstants) -> float:
-    entering = INPUT_BYTES * work.batch_size * work.sequence_length * work.shape.hidden
-    return entering / device.entry_bytes_per_s
+    return _input_bytes(work) / device.entry_bytes_per_s
+
+
+def _input_bytes(work: Work) -> int:
+    return INPUT_BYTES * work.batch_size * work.sequence_length * work.shape.hidden
 
 
 def _issue_s(work: Work, device: DeviceConstants) -> float:
@@ -286,6 +306,7 @@ def host_waits(
     batches_per_s: float,
     *,
     instance: str,
+    round_s: float,
     models: int = 1,
     in_flight: int = 1,
     processes: Optional[int] = None,
@@ -293,16 +314,18 @@ def host_waits(
 ) -> HostWaits:
     """What a call may wait for on ``instance``, on which ``models`` core groups take ``batches_per_s`` together.
 
-    Each model has ``in_flight`` callers, in ``processes`` (one a model by default). A call waits for the link to the
-    device while another's inputs enter: of an M/D/1 queue, a wait is had by the share that it is busy, and its mean
-    is then half an entry over the idle share. And callers of other processes take the vCPUs.
+    A call that waits for nothing takes ``round_s``. Each model has ``in_flight`` callers, in ``processes`` (one a model
+    by default). A call waits for the link to the device while another's inputs enter: of an M/D/1 queue, a wait is had
+    by the share that it is busy, and its mean is then half an entry over the idle share. And calls of other processes
+    take the vCPUs: by Little's law ``batches_per_s`` times ``round_s`` are under way, however many more callers wait
+    for a core. What they do grows with their inputs, so the wait does.
     """
     device = calibrated() if constants is None else constants
     vcpus, callers = instance_type(instance).vcpus, models * in_flight
     entry_s, links = _entry_s(work, device), max(1.0, vcpus / VCPUS_PER_LINK)
     share = min(0.9, batches_per_s * entry_s / links * (callers - 1) / callers)
-    others = callers - callers / (models if processes is None else processes)
-    contention_s = at_release(device.contention_s, work.release) * work.batch_size * others / vcpus
+    others = batches_per_s * round_s * (1 - 1 / (models if processes is None else processes))
+    contention_s = at_release(device.contention_s_per_byte, work.release) * _input_bytes(work) * others / vcpus
     return HostWaits(contention_s, share, entry_s / 2 / (1 - share))
 
 
@@ -334,11 +357,20 @@ def predict(
     """
     if models < 1 or in_flight < 1:
         raise UsageError(f"models and in_flight must be at least 1, not {models} and {in_flight}")
+    if processes is not None and not 1 <= processes <= models * in_flight:
+        raise UsageError(f"{models * in_flight} callers are in 1 to {models * in_flight} processes, not {processes}")
     device = calibrated() if constants is None else constants
     stages = shared_stage_seconds(work, in_flight, device)
-    rate = models * min(1 / stages[0], in_flight / (device.host_call_s + sum(stages)))
+    round_s = device.host_call_s + sum(stages)
     waits = host_waits(
-        work, rate, instance=instance, models=models, in_flight=in_flight, processes=processes, constants=device
+        work,
+        models * most_batches_per_s(in_flight, stages[0], round_s),
+        instance=instance,
+        round_s=round_s,
+        models=models,
+        in_flight=in_flight,
+        processes=processes,
+        constants=device,
     )
     found = closed_loop(in_flight, device.host_call_s, waits, stages)
     batches_per_s = in_flight / found.mean_s

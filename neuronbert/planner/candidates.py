@@ -3,6 +3,7 @@
 planning.py judges them against the target.
 """
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Dict, Iterator, Optional, Tuple, Union
 
@@ -11,7 +12,16 @@ from neuronbert.benchmark.report import Point, identity_of
 from neuronbert.benchmark.report_file import read_report
 from neuronbert.errors import InputError, UsageError, quoted
 from neuronbert.hardware import cores
-from neuronbert.hardware.device_model import ModelShape, Work, host_call_seconds, host_waits, shared_stage_seconds
+from neuronbert.hardware.closed_loop import most_batches_per_s
+from neuronbert.hardware.device_model import (
+    ModelShape,
+    Work,
+    host_call_seconds,
+    host_waits,
+    shared_stage_seconds,
+    stage_seconds,
+    unlike_published,
+)
 from neuronbert.hardware.prices import PriceBook
 from neuronbert.planner.configurations import Configuration, Target
 from neuronbert.planner.queueing import MAX_WAIT_S, Service
@@ -34,34 +44,78 @@ def predicted_configurations(
         layout = cores.layout_for(instance, cores.PIPELINE if width > 1 else cores.DATA_PARALLEL, width)
         for batch_size in BATCH_SIZES:
             why = _why_impossible(layout, shape)
+            service_at = None if why else device_service(shape, layout, batch_size, target)
             yield Configuration(
                 instance_type=instance, mode=layout.mode, pipeline_cores=width, batch_size=batch_size,
                 models=layout.replicas, measured=False, formula=width == formula,
                 compile_command=_compile_command(source, layout, batch_size, target.sequence_length) + PREDICTED_CASTS,
-                service=None if why else device_service(shape, layout, batch_size, target),
+                service=service_at.saturated if service_at else None, service_at=service_at,
                 price=book.price(instance), rejected=why,
+                extrapolated=unlike_published(shape, target.sequence_length),
             )  # fmt: skip
 
 
 def _why_impossible(layout: cores.CoreLayout, shape: ModelShape) -> str:
     """Why the model cannot run in this layout; empty when it can."""
+    why = cores.why_too_long(layout.cores_per_model, shape.layers * cores.PRODUCTS_PER_LAYER)
+    if why:
+        return f"neuron-cc refuses it: {why}"
     memory = cores.estimate_device_memory(layout, shape.weights)
     return "" if memory.fits else f"does not fit device memory: {memory.sentence()}"
 
 
+@dataclass(frozen=True)
+class DeviceService:
+    """What the device model says of a layout whose groups hold ``in_flight`` batches at most, at any load."""
+
+    work: Work  # with every core of a chip that has a part of a model active
+    layout: cores.CoreLayout
+    in_flight: int
+
+    @property
+    def saturated(self) -> Service:
+        """With callers who are never idle."""
+        stages = shared_stage_seconds(self.work, self.in_flight)
+        return self._service(stages, most_batches_per_s(self.in_flight, stages[0], host_call_seconds() + sum(stages)))
+
+    def __call__(self, busy: float) -> Service:
+        """With groups that are busy for that share of the time, 0 to 1."""
+        # Of a pipeline too: a batch that meets no other is in one stage at a time.
+        active = 1 + (self.work.active_cores_per_chip - 1) * busy
+        stages = stage_seconds(self.work._replace(active_cores_per_chip=active))
+        return self._service(stages, busy / stages[0])
+
+    def _service(self, stages: Tuple[float, ...], batches_per_s: float) -> Service:
+        """``batches_per_s`` of each group."""
+        models, host_s, round_s = self.layout.replicas, host_call_seconds(), host_call_seconds() + sum(stages)
+        waits = host_waits(
+            self.work,
+            models * batches_per_s,
+            instance=self.layout.instance,
+            round_s=round_s,
+            models=models,
+            in_flight=self.in_flight,
+        )
+        return Service(
+            groups=models,
+            batch_size=self.work.batch_size,
+            bottleneck_s=stages[0],
+            service_s=sum(stages),
+            in_flight=self.in_flight,
+            parallel=self.layout.cores_per_model,
+            max_wait_s=min(MAX_WAIT_S, round_s / 2),  # as the runner adapts it
+            host_s=host_s,
+            host_waits=waits,
+        )
+
+
 def device_service(
     shape: ModelShape, layout: cores.CoreLayout, batch_size: int, target: Target, casts: str = "all"
-) -> Service:
-    """What the device model says of a layout whose callers are never idle: at less load it is a little faster."""
+) -> DeviceService:
+    """The layout with the target's sequence length, release and batches in flight."""
     active = min(cores.CORES_PER_CHIP, layout.used_cores)
     work = Work(shape, batch_size, target.sequence_length, layout.cores_per_model, active, target.sdk_release, casts)
-    in_flight = target.in_flight or layout.in_flight_per_group
-    stages = shared_stage_seconds(work, in_flight)
-    host_s, parallel = host_call_seconds(), layout.cores_per_model
-    batches_per_s = layout.replicas * min(1 / stages[0], in_flight / (host_s + sum(stages)))
-    waits = host_waits(work, batches_per_s, instance=layout.instance, models=layout.replicas, in_flight=in_flight)
-    max_wait_s = min(MAX_WAIT_S, (host_s + sum(stages)) / 2)  # as the runner adapts it
-    return Service(layout.replicas, batch_size, stages[0], sum(stages), in_flight, parallel, max_wait_s, host_s, waits)
+    return DeviceService(work, layout, target.in_flight or layout.in_flight_per_group)
 
 
 def _compile_command(source: str, layout: cores.CoreLayout, batch_size: int, sequence_length: int) -> str:

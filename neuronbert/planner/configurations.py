@@ -7,7 +7,7 @@ from typing import Any, Dict, NamedTuple, Optional, Tuple
 from neuronbert.hardware import cores
 from neuronbert.hardware.device_model import LATEST_RELEASE, likely_range
 from neuronbert.hardware.prices import Price
-from neuronbert.planner.queueing import LatencyUnderLoad, Service
+from neuronbert.planner.queueing import LatencyUnderLoad, Service, ServiceAt
 
 
 class Target(NamedTuple):
@@ -34,8 +34,10 @@ class Configuration:
     measured: bool  # by neuronbert benchmark; else predicted by the device model
     formula: bool  # its cores are 4 * round(weights / 2e7)
     compile_command: str
-    service: Optional[Service]
+    service: Optional[Service]  # at capacity
     price: Optional[Price]
+    extrapolated: str = ""  # what of a prediction no published figure has
+    service_at: Optional[ServiceAt] = None  # at less; None: a batch of it takes the same at every load
     spread: float = 1.0  # p95 of a measured batch over its p50
     instances: int = 0
     load_per_instance: float = 0.0
@@ -55,8 +57,9 @@ class Configuration:
 
     @property
     def service_ms(self) -> float:
-        """What one batch takes that waits for no other, the host's part included."""
-        return self.service.alone_s * 1e3 if self.service else math.inf
+        """What one batch takes that meets no other, the host's part included."""
+        alone = self.service_at(0.0) if self.service_at else self.service
+        return alone.alone_s * 1e3 if alone else math.inf
 
     @property
     def capacity_range_per_s(self) -> Tuple[float, float]:
@@ -74,9 +77,8 @@ class Configuration:
 
     @property
     def slow_service_ms(self) -> float:
-        """95 of 100 batches are done within this, without waiting for another batch."""
-        host_ms = self.service.host_waits.high_s * 1e3 if self.service else 0.0
-        return self.service_ms * self.spread + host_ms
+        """95 of 100 batches that meet no other are done within this."""
+        return self.service_ms * self.spread
 
     @property
     def p50_ms(self) -> float:
@@ -118,6 +120,7 @@ class Configuration:
             "capacity_per_instance_high": _rounded(self.capacity_range_per_s[1]),
             "latency_ms_p95_low": _rounded(self.p95_range_ms[0]),
             "latency_ms_p95_high": _rounded(self.p95_range_ms[1]),
+            "extrapolated": self.extrapolated or None,
             "casts": None if self.measured else "all",
             "utilisation": _rounded(latency.utilisation) if latency else None,
             "rows_per_batch": _rounded(latency.rows_per_batch) if latency else None,

@@ -42,7 +42,8 @@ def explanation(target: Target, ranked: Sequence[Configuration]) -> List[str]:
 
 def _how_it_works(best: Configuration) -> str:
     if best.measured:
-        return f"Measured on {best.instance_type}: {best.capacity_per_s:.0f} sequences/s at batch {best.batch_size}."
+        rate = figure(best.capacity_per_s, 4)
+        return f"Measured on {best.instance_type}: {rate} sequences/s at batch {best.batch_size}."
     if best.mode == cores.DATA_PARALLEL:
         start = f"Data-parallel: each of the {best.models} cores holds a whole copy of the model. "
         if best.batch_size == 1:
@@ -65,10 +66,11 @@ def _how_long_it_takes(best: Configuration, target: Target) -> str:
     asked = "" if target.throughput_per_s else " (no load was asked for: one instance, less the headroom)"
     limit = f" ({target.latency_p95_ms:g} allowed)" if target.latency_p95_ms else ""
     return (
-        f"A batch that waits for no other takes {best.service_ms:.3g} ms. At {load_per_s:.4g} sequences/s{asked}, "
-        f"which come at random, half are answered within {best.p50_ms:.3g} ms and 95 of 100 within {best.p95_ms:.3g} "
-        f"ms{limit}: what is more than the batch's own time is waiting, for the batch to fill or for a core. That is "
-        f"{best.latency.utilisation:.0%} of what {'it' if best.instances == 1 else 'they'} could take{_likely(best)}."
+        f"A batch that meets no other takes {figure(best.service_ms)} ms. At {figure(load_per_s, 4)} "
+        f"sequences/s{asked}, which come at random, half are answered within {figure(best.p50_ms)} ms and 95 of 100 "
+        f"within {figure(best.p95_ms)} ms{limit}: what is more than the batch's own time is waiting, for the batch to "
+        f"fill, for a core, or for what cores share. That is {best.latency.utilisation:.0%} of what "
+        f"{'it' if best.instances == 1 else 'they'} could take{_likely(best)}."
     )
 
 
@@ -78,16 +80,19 @@ def _likely(best: Configuration) -> str:
         return ""
     low_ms, high_ms = best.p95_range_ms
     capacity, p95 = spread(*best.capacity_range_per_s), spread(low_ms, high_ms)
-    return f"; likely {capacity} sequences/s an instance, and a p95 of {p95} ms"
+    extrapolated = f" (extrapolated: {best.extrapolated})" if best.extrapolated else ""
+    return f"; likely {capacity} sequences/s an instance, and a p95 of {p95} ms{extrapolated}"
 
 
 def spread(low: float, high: float) -> str:
     """A range as a person reads it."""
-    return f"{low:,.3g}–{high:,.3g}" if high < 1000 else f"{_whole(low)}–{_whole(high)}"
+    return f"{figure(low)}–{figure(high)}"
 
 
-def _whole(value: float) -> str:
-    return f"{float(f'{value:.3g}'):,.0f}"
+def figure(value: float, digits: int = 3) -> str:
+    """Rounded to ``digits``, and never as 1e+03."""
+    rounded = float(f"{value:.{digits}g}")
+    return f"{rounded:,.0f}" if rounded >= 10 ** (digits - 1) else f"{rounded:.{digits}g}"
 
 
 def _cost(best: Configuration) -> str:
@@ -141,8 +146,8 @@ def _drawbacks(alternative: Configuration, best: Configuration, objective: str) 
     if alternative.usd_per_million is not None and best.usd_per_million:
         ratio = alternative.usd_per_million / best.usd_per_million
         cost = "costs the same" if abs(ratio - 1) < 0.005 else f"costs {ratio:.3g} times as much"
-    latency = f"a batch takes {alternative.service_ms:.3g} ms, p95 is {alternative.p95_ms:.3g} ms"
-    rate = f"an instance takes {alternative.capacity_per_s:.4g}/s"
+    latency = f"a batch takes {figure(alternative.service_ms)} ms, p95 is {figure(alternative.p95_ms)} ms"
+    rate = f"an instance takes {figure(alternative.capacity_per_s, 4)}/s"
     parts = {"cost": (cost, latency), "latency": (latency, cost), "throughput": (rate, cost)}[objective]
     return "; ".join(part for part in parts if part)
 
@@ -175,12 +180,12 @@ def _casts(shape: ModelShape, target: Target, ranked: Sequence[Configuration]) -
     if best is None:
         return []
     layout = cores.layout_for(best.instance_type, best.mode, best.pipeline_cores)
-    exact = device_service(shape, layout, best.batch_size, target, casts="matmul").capacity_per_s
+    exact = device_service(shape, layout, best.batch_size, target, casts="matmul").saturated.capacity_per_s
     return [
         "Predictions are for --auto-cast all (everything in bf16, neuron-cc's own default), as all published figures "
         "are. What compile's default costs (--auto-cast matmul, more exact) has not been published; by the bytes of "
-        f"activations in 32 bits, {best.name} may take as few as {_whole(exact)} sequences/s instead of "
-        f"{_whole(best.capacity_per_s)}."
+        f"activations in 32 bits, {best.name} may take as few as {figure(exact)} sequences/s instead of "
+        f"{figure(best.capacity_per_s)}."
     ]
 
 
@@ -190,8 +195,9 @@ def footnotes(shape: ModelShape, target: Target, ranked: Sequence[Configuration]
     prices = dict.fromkeys(configuration.price[1:] for configuration in ranked if configuration.price)
     return [
         f"Formula: {formula}, AWS's starting point; its configurations are marked.",
-        "Predicted by a model of the device that was fitted to AWS's published figures, not measured; ranges are "
-        "where 8 of 10 published figures lie that it was not fitted to. Tokenising and decoding are not in it.",
+        "Predicted by a model of the device that was fitted to AWS's published figures, not measured. Ranges are where "
+        "8 of 10 published figures lie of a configuration that it was not fitted to; all of those are of 128 tokens, "
+        "BERT-base or 6 layers of it, and clients that are never idle. Tokenising and decoding are not in it.",
         *_casts(shape, target, ranked),
         f"Headroom {target.headroom:.0%}. Prices: {'; '.join(map(', '.join, prices)) or 'none are known'}.",
     ]

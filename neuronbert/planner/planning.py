@@ -30,7 +30,7 @@ from neuronbert.hardware.device_model import LATEST_RELEASE, ModelShape, known_r
 from neuronbert.hardware.prices import PriceBook, load_prices
 from neuronbert.planner.candidates import measured_configurations, predicted_configurations
 from neuronbert.planner.configurations import Configuration, Target
-from neuronbert.planner.explanation import explanation
+from neuronbert.planner.explanation import explanation, figure
 from neuronbert.planner.queueing import under_load
 
 OBJECTIVES = ("cost", "latency", "throughput")
@@ -205,19 +205,19 @@ def judge(candidate: Configuration, target: Target) -> Configuration:
             candidate, rejected=f"no price for {candidate.instance_type}: --prices FILE with its dollars an hour"
         )
     if limit is not None and candidate.slow_service_ms > limit:
-        why = f"a batch takes {candidate.slow_service_ms:.3g} ms by itself, and {limit:g} are allowed"
+        why = f"a batch takes {figure(candidate.slow_service_ms)} ms by itself, and {limit:g} are allowed"
         return replace(candidate, rejected=why)
     loaded = _fill_one(candidate, target) if target.throughput_per_s is None else _count_instances(candidate, target)
     if limit is not None and loaded.p95_ms > limit:
         assert loaded.latency is not None
-        why = f"p95 is {loaded.p95_ms:.3g} ms even with {loaded.latency.utilisation:.0%} of it used, "
+        why = f"p95 is {figure(loaded.p95_ms)} ms even with {loaded.latency.utilisation:.0%} of it used, "
         return replace(loaded, rejected=why + f"and {limit:g} ms are allowed")
     return loaded
 
 
 def _at_load(candidate: Configuration, instances: int, load_per_s: float) -> Configuration:
     assert candidate.service is not None
-    latency = under_load(candidate.service, load_per_s)
+    latency = under_load(candidate.service, load_per_s, candidate.service_at)
     return replace(candidate, instances=instances, load_per_instance=load_per_s, latency=latency)
 
 
@@ -279,7 +279,8 @@ def _rank(objective: str, configuration: Configuration) -> Tuple[float, ...]:
         # Among equal costs, the one with the most room for a growing load.
         return (_rounded(million, 3), _rounded(saturated, 2), configuration.p95_ms)
     if objective == "latency":
-        return (_rounded(configuration.slow_service_ms, 2), hourly, configuration.p95_ms)
+        # Among equals the formula's cores: its parts are small enough to stay on chip at any load.
+        return (_rounded(configuration.slow_service_ms, 2), hourly, not configuration.formula, configuration.p95_ms)
     return (-_rounded(configuration.capacity_per_s, 2), hourly, configuration.p95_ms)
 
 
@@ -298,7 +299,7 @@ def _impossible(target: Target, rejected: Sequence[Configuration]) -> NoConfigur
         first = dict.fromkeys(f"{configuration.name}: {configuration.rejected}" for configuration in rejected[:3])
         reasons = "; ".join(first)
         return NoConfiguration(f"no configuration is possible: {reasons}", hint="another --instance-type")
-    nearest = min(able, key=lambda configuration: configuration.slow_service_ms)
+    nearest = min(able, key=lambda one: (_rounded(one.slow_service_ms, 2), not one.formula))
     reachable_ms = math.ceil(max(nearest.slow_service_ms, _emptiest(nearest, target).p95_ms) * 100) / 100
     return NoConfiguration(
         f"no configuration answers 95 of 100 requests within {target.latency_p95_ms:g} ms; the nearest is "

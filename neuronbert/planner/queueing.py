@@ -8,21 +8,26 @@ batch leaves, enters its first stage and is done follow from those of earlier ba
 a batch is the host's, whose waits are random, and the same for every configuration that is compared; groups then do
 not quite come round in turn, and near saturation the recursion waits a little longer than simulation.py.
 simulation.py plays the same rule event by event and checks this module; planning.py asks it.
+
+Core groups share the chip's memory, the link and the vCPUs, so a batch takes longer the busier they are, and they are
+the busier the longer it takes: a few short runs settle where both agree (``settled``).
 """
 
 import math
-import random
 from bisect import bisect_right
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Iterable, Iterator, List, NamedTuple
+from typing import Callable, Iterable, Iterator, List, NamedTuple, Optional
 
 import numpy as np
 
 from neuronbert.errors import UsageError
-from neuronbert.hardware.closed_loop import HostWaits
+from neuronbert.hardware.closed_loop import HostWaits, most_batches_per_s
 
 MAX_WAIT_S = 0.005  # the runner's default
+DRAWN_AT_ONCE = 4096
+SETTLING_ROUNDS = 5
+SETTLING_REQUESTS = 2000
 
 
 @dataclass(frozen=True)
@@ -54,13 +59,14 @@ class Service:
     def capacity_per_s(self) -> float:
         """Requests a second with full batches."""
         round_s = self.alone_s + self.host_waits.mean_s
-        return self.groups * self.batch_size * min(1 / self.bottleneck_s, self.in_flight / round_s)
+        return self.groups * self.batch_size * most_batches_per_s(self.in_flight, self.bottleneck_s, round_s)
 
     def drawn_waits_s(self) -> Iterator[float]:
         """What each batch waits for the host, one after the other: the same in every run."""
-        source = random.Random(0)
+        source = np.random.default_rng(0)
         while True:
-            yield self.host_waits.draw_s(source)
+            draws = source.exponential(size=DRAWN_AT_ONCE), source.exponential(size=DRAWN_AT_ONCE)
+            yield from self.host_waits.of(*draws, source.random(DRAWN_AT_ONCE)).tolist()
 
 
 class Schedule(NamedTuple):
@@ -108,17 +114,36 @@ class LatencyUnderLoad(NamedTuple):
     rows_per_batch: float
 
 
+# The instance whose groups are busy for that share of the time, 0 (a batch that meets no other) to 1.
+ServiceAt = Callable[[float], Service]
+
+
+def settled(service_at: ServiceAt, rate_per_s: float) -> Service:
+    """The instance as it is at ``rate_per_s`` requests a second, which is below its capacity.
+
+    A batch that is not full takes as long as one that is, so how busy groups are follows from how batches fill.
+    """
+    moments, busy = poisson_arrivals(rate_per_s, SETTLING_REQUESTS), 0.5
+    for _ in range(SETTLING_ROUNDS):
+        service = service_at(busy)
+        batches_per_s = rate_per_s / schedule(service, moments).rows.mean()
+        busy = (busy + min(1.0, batches_per_s * service.bottleneck_s / service.groups)) / 2
+    return service_at(busy)
+
+
 @lru_cache(maxsize=4096)
-def under_load(service: Service, rate_per_s: float) -> LatencyUnderLoad:
+def under_load(service: Service, rate_per_s: float, service_at: Optional[ServiceAt] = None) -> LatencyUnderLoad:
     """Latency at ``rate_per_s`` requests a second, from the same random arrivals for every instance that is compared.
 
-    The first tenth is left out: it found an empty instance. Infinite at and above capacity.
+    ``service`` is the instance at capacity, ``service_at`` (hashable) at less; by default the same. The first tenth is
+    left out: it found an empty instance. Infinite at and above capacity.
     """
     utilisation = rate_per_s / service.capacity_per_s
     if utilisation >= 1:
         return LatencyUnderLoad(math.inf, math.inf, utilisation, service.batch_size)
     # The fuller a queue, the longer it remembers its past: as 1 / (1 - utilisation)^2.
     requests = int(min(200_000, max(20_000, 2_000 / (1 - utilisation) ** 2)))
-    result = schedule(service, poisson_arrivals(rate_per_s, requests))
+    now = settled(service_at, rate_per_s) if service_at else service
+    result = schedule(now, poisson_arrivals(rate_per_s, requests))
     p50, p95 = np.percentile(result.latencies_s[requests // 10 :], [50, 95])
     return LatencyUnderLoad(float(p50), float(p95), utilisation, float(result.rows.mean()))

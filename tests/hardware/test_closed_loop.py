@@ -40,10 +40,17 @@ def test_more_callers_never_do_less():
     assert all(after >= before * 0.999 for before, after in zip(rates, rates[1:]))
 
 
+@pytest.mark.parametrize("callers", [50, 500, 1900, 1901, 2500])
+def test_many_callers_wait_for_one_another_and_the_core_takes_no_more(callers):
+    """With 2000 calls whatever the callers, a loop of 1,899 took 18 times what its core can, and 1,901 crashed."""
+    found = closed_loop(callers, 0.003, HostWaits(contention_s=0.004), [0.02])
+    assert found.mean_s == pytest.approx(callers * 0.02, rel=0.01)
+    assert found.p50_s <= found.p99_s < 1.05 * callers * 0.02
+
+
 def test_a_draw_has_the_mean_it_says():
     waits = HostWaits(contention_s=0.002, link_share=0.25, link_s=0.004)
     source = random.Random(1)
     drawn = [waits.draw_s(source) for _ in range(20_000)]
     assert waits.mean_s == pytest.approx(0.003) == pytest.approx(sum(drawn) / len(drawn), rel=0.05)
-    assert HostWaits().draw_s(source) == 0 == HostWaits().high_s
-    assert 0.95 <= sum(wait_s <= waits.high_s for wait_s in drawn) / len(drawn) <= 0.985
+    assert HostWaits().draw_s(source) == 0

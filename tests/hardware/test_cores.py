@@ -178,6 +178,13 @@ def test_a_layout_describes_itself_as_data():
     assert (described["replicas"], described["idle_cores"]) == (3, 1)
 
 
+@pytest.mark.parametrize("layers, cut, refused", [(1, 8, False), (1, 9, True), (2, 16, False), (12, 60, False)])
+def test_a_pipeline_is_too_long_where_a_core_has_no_matrix_product(layers, cut, refused):
+    why = cores.why_too_long(cut, layers * cores.PRODUCTS_PER_LAYER)
+    assert bool(why) == refused == (layers < cores.fewest_layers(cut))
+    assert not refused or f"({cut}) may not be suitable for this network" in why  # aws-neuron-sdk#618
+
+
 # ---------------------------------------------------------------------------- environment
 
 names = st.sampled_from([cores.GROUP_SIZES, cores.VISIBLE_CORES, cores.NUM_CORES, "OMP_NUM_THREADS", "PATH", "X"])

@@ -1,5 +1,6 @@
 """The device model against what AWS published, and against common sense where nothing was."""
 
+import collections
 import csv
 import json
 import statistics
@@ -62,7 +63,7 @@ def test_a_remark_says_where_a_row_contradicts_itself(row):
     """Little's law: throughput times latency over the batch is what is in flight, and that is the client's threads."""
     in_flight = float(row["throughput_per_s"]) * float(row["p50_ms"]) / int(row["batch_size"]) / 1e3
     # A mean far above the median (a tail) counts fewer; nothing counts more.
-    contradicts = not 0.8405 <= in_flight / int(row["client_threads"]) <= 1.05 or float(row["p99_ms"]) < float(
+    contradicts = not 0.8 <= in_flight / int(row["client_threads"]) <= 1.05 or float(row["p99_ms"]) < float(
         row["p50_ms"]
     )
     assert row["remark"].startswith("inconsistent") == contradicts
@@ -85,15 +86,56 @@ def test_the_residuals_are_those_of_the_constants(row, calibrated):
         assert error == pytest.approx(found[column] / float(row[column]) - 1, abs=2e-4)
 
 
-def test_eight_of_ten_held_out_rows_lie_in_the_likely_range():
-    low, high = dm.likely_range("throughput_per_s")
-    within = [
-        low * predicted(row)["throughput_per_s"]
-        <= float(row["throughput_per_s"])
-        <= high * predicted(row)["throughput_per_s"]
-        for row in CONSISTENT
-    ]
-    assert low < 1 < high and sum(within) / len(within) == pytest.approx(0.8, abs=0.05)
+@pytest.mark.parametrize("figure", ["throughput_per_s", "p95_ms"])
+def test_eight_of_ten_published_figures_lie_in_the_likely_range(figure):
+    low, high = dm.likely_range(figure)
+    assert low < 1 < high
+    # Of configurations whose figures neither the constants nor the range know, each counted once.
+    assert 0.8 <= CALIBRATION["likely_ranges"][figure]["coverage"] < 0.95
+    of = collections.defaultdict(list)
+    for row in CONSISTENT:
+        if row[figure]:
+            within = low <= float(row[figure]) / predicted(row)[figure] <= high
+            of[row["model"][:6], row["batch_size"], row["instance_type"], row["client_threads"]].append(within)
+    assert statistics.mean(statistics.mean(group) for group in of.values()) > 0.7
+
+
+@pytest.mark.parametrize(
+    "shape, length, unlike",
+    [(dm.BERT_BASE, 128, ""), (dm.DISTIL, 128, ""), (dm.BERT_BASE, 384, "384 tokens instead of 128"),
+     (BERT_LARGE, 128, "24 layers of 1024 instead of 12 or 6 of 768"),
+     (BERT_LARGE, 512, "512 tokens instead of 128, 24 layers of 1024 instead of 12 or 6 of 768")],
+)  # fmt: skip
+def test_what_no_published_row_has_is_named(shape, length, unlike):
+    assert dm.unlike_published(shape, length) == unlike
+
+
+@pytest.mark.parametrize("in_flight", [50, 200, 500, 1000, 1901])
+def test_many_callers_get_no_more_than_the_capacity(in_flight):
+    """Callers who wait for a core want no vCPU: their waits for one do not grow with their number."""
+    work = dm.Work(dm.BERT_BASE, 6, 128, 1, 4)
+    few, many = (dm.predict(work, models=4, in_flight=calls, instance="inf1.xlarge") for calls in (8, in_flight))
+    assert many.throughput_per_s == pytest.approx(few.throughput_per_s, rel=0.02)
+    assert many.throughput_per_s <= 1.001 * 4 * 6 / many.bottleneck_s and many.utilisation <= 1.001
+
+
+def waits(work, batches_per_s, **load):
+    load = {"instance": "inf1.xlarge", "round_s": 0.02, "models": 4, "in_flight": 2, **load}
+    return dm.host_waits(work, batches_per_s, **load)
+
+
+def test_waits_grow_with_the_load_and_with_the_tokens_and_there_are_none_at_rest():
+    short, long = (dm.Work(dm.BERT_BASE, 6, tokens, 1, 4) for tokens in (16, 512))
+    assert waits(short, 0.0).mean_s == 0 < waits(short, 50.0).mean_s < waits(short, 100.0).mean_s
+    assert waits(long, 50.0).contention_s == pytest.approx(32 * waits(short, 50.0).contention_s)
+    assert waits(short, 50.0, in_flight=5000).contention_s == waits(short, 50.0).contention_s
+
+
+@pytest.mark.parametrize("processes", [0, -1, 9])
+def test_callers_are_in_as_many_processes_as_there_can_be(processes):
+    work = dm.Work(dm.BERT_BASE, 6, 128, 1, 4)
+    with pytest.raises(UsageError, match=f"8 callers are in 1 to 8 processes, not {processes}"):
+        dm.predict(work, models=4, in_flight=2, processes=processes)
 
 
 # ---------------------------------------------------------------------------- what the physics says
@@ -155,6 +197,14 @@ def test_what_is_no_release_is_refused(release):
     with pytest.raises(UsageError, match="no timing for SDK release") as refused:
         dm.known_release(release)
     assert "1.13 to 2.20" in refused.value.hint
+
+
+@pytest.mark.parametrize("release", [2.20, None, 2, ["2.20"]])
+def test_a_release_is_a_text(release):
+    """2.20 is the number 2.2."""
+    with pytest.raises(UsageError, match="no timing for SDK release") as refused:
+        dm.known_release(release)
+    assert "a text such as" in refused.value.hint
 
 
 def test_a_constant_between_two_releases_lies_between_theirs():

@@ -16,9 +16,9 @@ from neuronbert.cli.main import cli, run
 from neuronbert.cli.plan_table import plan_text
 from neuronbert.errors import CheckpointError, InputError, NoConfiguration, UsageError
 from neuronbert.hardware import cores
-from neuronbert.hardware.device_model import BERT_BASE, ModelShape
+from neuronbert.hardware.device_model import BERT_BASE, ModelShape, Work, predict
 from neuronbert.planner.candidates import BATCH_SIZES
-from neuronbert.planner.explanation import explanation
+from neuronbert.planner.explanation import explanation, spread
 from neuronbert.planner.planning import plan
 from neuronbert.planner.queueing import under_load
 
@@ -119,6 +119,46 @@ def test_an_impossible_latency_names_the_nearest_and_that_one_can_be_had(load):
     assert base_plan(latency_p95_ms=reachable, throughput=load).best.pipeline_cores == 16
 
 
+@pytest.mark.parametrize("batch_size", [1, 3, 6, 8])
+def test_a_request_that_meets_no_other_takes_what_one_caller_sees(batch_size):
+    """Published with one caller (2.20, inf1.xlarge): p99 8.0 ms at batch 1 and 10.7 at batch 3."""
+    ranked = base_plan(throughput=5, instance_type=["inf1.xlarge"]).ranked
+    (one,) = [one for one in ranked if (one.pipeline_cores, one.batch_size) == (1, batch_size)]
+    alone_ms = predict(Work(BERT_BASE, batch_size, 128, 1, 1), instance="inf1.xlarge").p95_s * 1e3
+    assert one.service_ms == pytest.approx(alone_ms) and alone_ms <= one.p95_ms < 1.05 * alone_ms
+    published_ms = {1: 8.0, 3: 10.7}.get(batch_size, one.p95_ms)
+    assert one.p95_ms == pytest.approx(published_ms, rel=0.05)
+
+
+def test_a_latency_that_one_caller_gets_can_be_planned_for():
+    found = base_plan(throughput=5, latency_p95_ms=10, instance_type=["inf1.xlarge"])
+    assert {one.batch_size for one in found.ranked if one.pipeline_cores == 1} == {1, 2}
+
+
+def test_a_plan_takes_as_long_again_when_its_cores_share_the_machine():
+    ranked = [base_plan(throughput=load, instance_type=["inf1.xlarge"]).ranked for load in (5, 400, 800)]
+    p95 = [next(one.p95_ms for one in found if (one.pipeline_cores, one.batch_size) == (1, 6)) for found in ranked]
+    assert p95[0] * 1.5 < p95[1] < p95[2]
+
+
+def test_what_the_compiler_refuses_is_not_planned():
+    """neuron-cc cuts one layer over eight cores at most, in the emulator and here: one rule, hardware/cores.py."""
+    shape = ModelShape(1, 768, 3072, 12, 7_087_872)
+    found = plan(shape, sequence_length=128, objective="latency", instance_type=["inf1.6xlarge"])
+    assert max(one.pipeline_cores for one in found.ranked) == 8
+    assert {one.rejected for one in found.rejected} == {
+        "neuron-cc refuses it: The requested number of neuroncore-pipeline-cores (16) may not be suitable for this "
+        "network"
+    }
+
+
+@pytest.mark.parametrize("asked, why", [({}, "384 tokens instead of 128"), ({"sequence_length": 128}, None)])
+def test_a_range_beyond_what_was_published_is_called_extrapolated(asked, why):
+    found = plan(BERT_BASE, instance_type=["inf1.xlarge"], **asked)
+    assert found.best.as_dict()["extrapolated"] == why
+    assert ("extrapolated" in plan_text(found)) == bool(why)
+
+
 def test_only_the_instances_asked_for():
     found = base_plan(instance_type=["inf1.xlarge,inf1.2xlarge"])
     assert {one.instance_type for one in found.ranked + found.rejected} == {"inf1.xlarge", "inf1.2xlarge"}
@@ -129,7 +169,9 @@ def test_only_the_instances_asked_for():
     [({"throughput": 0}, "--throughput must be above 0"), ({"throughput": math.nan}, "--throughput"),
      ({"latency_p95_ms": -1}, "--latency-p95-ms"), ({"objective": "joy"}, "no objective 'joy'"),
      ({"headroom": 1}, "--headroom"), ({"headroom": -0.1}, "--headroom"), ({"sequence_length": 0}, "--sequence-length"),
-     ({"sdk_release": "1.12"}, "SDK release"), ({"in_flight": 0}, "--in-flight"), ({"in_flight": True}, "--in-flight"),
+     ({"sdk_release": "1.12"}, "SDK release"),
+     ({"sdk_release": 2.20}, "SDK release 2.2"), ({"sdk_release": None}, "SDK release None"),
+     ({"in_flight": 0}, "--in-flight"), ({"in_flight": True}, "--in-flight"),
      ({"instance_type": ["inf1.3xlarge"]}, "no price for 'inf1.3xlarge'")],
 )  # fmt: skip
 def test_options_out_of_range_are_refused(options, why):
@@ -185,6 +227,20 @@ def test_a_measured_point_joins_with_its_price_and_its_command(tmp_path):
 def test_a_cheap_enough_measured_point_wins_and_is_called_measured(tmp_path):
     found = base_plan(throughput=50, measured=report(tmp_path, throughput_avg=5000.0))
     assert found.best.measured and explanation(found.target, found.ranked)[1].startswith("  Measured on c5.xlarge")
+
+
+def test_a_fast_measured_point_is_written_out(tmp_path):
+    text = plan_text(base_plan(throughput=50, measured=report(tmp_path, throughput_avg=1180.7, latency_ms_p50=2000.0)))
+    assert " 1,180 " in text and not re.search(r"\de\+\d", text)
+
+
+@pytest.mark.parametrize(
+    "range_, shown",
+    [((99.96, 999.9), "100–1,000"), ((0.5, 12.345), "0.5–12.3"), ((1061.4, 1270.2), "1,060–1,270"),
+     ((999.4, 123456.0), "999–123,000")],
+)  # fmt: skip
+def test_a_range_is_never_in_powers_of_ten(range_, shown):
+    assert spread(*range_) == shown
 
 
 def test_this_machine_has_no_price_until_a_file_gives_it_one(tmp_path):

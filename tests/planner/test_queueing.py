@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from neuronbert.errors import UsageError
 from neuronbert.hardware.closed_loop import HostWaits
-from neuronbert.planner.queueing import Service, poisson_arrivals, schedule, under_load
+from neuronbert.planner.queueing import Service, poisson_arrivals, schedule, settled, under_load
 
 services = st.builds(
     Service,
@@ -123,3 +123,25 @@ def test_random_waits_widen_the_tail_and_are_the_same_in_every_run():
     assert found.p95_s - found.p50_s > calm_found.p95_s - calm_found.p50_s
     moments = [0.0, 0.001, 0.002]
     assert schedule(shaken, moments).latencies_s.tolist() == schedule(shaken, moments).latencies_s.tolist()
+
+
+def shared(busy):
+    """Four cores of one chip: a batch takes twice as long when all are busy."""
+    return Service(4, 1, 0.01 * (1 + busy), 0.01 * (1 + busy), 2, max_wait_s=0.0)
+
+
+@pytest.mark.parametrize("utilisation", [0.01, 0.3, 0.6, 0.9])
+def test_what_is_shared_takes_as_long_as_it_is_busy(utilisation):
+    rate = utilisation * shared(1.0).capacity_per_s
+    found = settled(shared, rate)
+    busy = rate * found.bottleneck_s / found.groups
+    assert found.bottleneck_s == pytest.approx(0.01 * (1 + busy), rel=0.05)
+    assert under_load(shared(1.0), rate, shared).p95_s <= under_load(shared(1.0), rate).p95_s
+
+
+def test_batches_that_are_not_full_keep_cores_as_busy_as_full_ones():
+    def at(busy):
+        return Service(1, 6, 0.02, 0.02 + busy * 1e-9, 2)
+
+    service = settled(at, 60.0)  # a fifth of its capacity, but two rows a batch
+    assert (service.service_s - 0.02) * 1e9 > 0.5

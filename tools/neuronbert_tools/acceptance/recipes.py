@@ -2,7 +2,7 @@
 
 from typing import Any, List, Mapping, NamedTuple, Sequence, Tuple
 
-from neuronbert.hardware.cores import DATA_PARALLEL, PIPELINE
+from neuronbert.hardware.cores import DATA_PARALLEL, PIPELINE, fewest_layers
 
 DEMO, BERT_BASE = "demo", "bert-base"
 OURS, ALL, COMPILER = "ours", "all", "compiler"
@@ -15,7 +15,6 @@ CASTS: Mapping[str, Sequence[str]] = {
 }
 FULL_LAYERS = 12
 SMALL_LAYERS = 6  # DistilBERT and DistilRoBERTa
-PRODUCTS_PER_LAYER = 6  # with weights: query, key, value, the attention's output, and two of the feed-forward part
 
 
 class Recipe(NamedTuple):
@@ -53,8 +52,7 @@ def demo(cores: object, *sequence_lengths: int) -> Recipe:
 
 def bert_base(layers: int, cores: int, batch_size: int, tokens: int, casts: str = OURS) -> Recipe:
     """BERT-base with ``layers``, or the few more without which a pipeline has nothing to do for some of its cores."""
-    least = -(-cores // PRODUCTS_PER_LAYER)
-    return Recipe(BERT_BASE, max(layers, least), cores, batch_size, (tokens,), casts)
+    return Recipe(BERT_BASE, max(layers, fewest_layers(cores)), cores, batch_size, (tokens,), casts)
 
 
 def published(row: Mapping[str, Any], casts: str, layers: int) -> Recipe:

@@ -3,7 +3,6 @@
 python -m neuronbert_tools.measurements.simulation_row ARTIFACT ROW REQUESTS
 """
 
-import dataclasses
 import json
 import time
 from pathlib import Path
@@ -13,10 +12,10 @@ import numpy as np
 
 from neuronbert import Runner
 from neuronbert.backends.base import Batch
-from neuronbert.hardware.device_model import Work, host_call_seconds, published_work, stage_seconds
-from neuronbert.planner.queueing import MAX_WAIT_S, Service, poisson_arrivals
+from neuronbert.hardware.device_model import published_work
+from neuronbert.planner.candidates import DeviceService
+from neuronbert.planner.queueing import ServiceAt, poisson_arrivals
 from neuronbert.planner.simulation import simulate
-from neuronbert.runner.batching import adaptive_wait_s
 from neuronbert_tools.emulated_rows import recorded_windows
 from neuronbert_tools.encoding import full_batches
 from neuronbert_tools.published_rows import Row
@@ -25,54 +24,42 @@ UTILISATIONS = (0.2, 0.4, 0.6, 0.8, 0.95)
 SETTLING_ROUNDS = 4
 
 
-def service_of(runner: Runner, row: Row) -> Service:
-    """The runner's layout with the device model's seconds."""
+def service_of(runner: Runner, row: Row) -> DeviceService:
+    """The runner's layout with the device model's seconds, at any load."""
     work, _ = published_work(row)
-    stages = stage_seconds(work)
     assert runner.layout is not None
-    return Service(
-        groups=runner.layout.replicas,
-        batch_size=work.batch_size,
-        bottleneck_s=max(stages),
-        service_s=sum(stages),
-        in_flight=runner.layout.in_flight_per_group,
-        parallel=runner.layout.cores_per_model,
-        max_wait_s=adaptive_wait_s(MAX_WAIT_S, host_call_seconds() + sum(stages)),
-        host_s=host_call_seconds(),
-    )
+    return DeviceService(work, runner.layout, runner.layout.in_flight_per_group)
 
 
 def measure_row(artifact: Path, row: Row, requests: int) -> List[Dict[str, Any]]:
     """On the timed emulator: each load with the runner and with the simulation."""
-    work, _ = published_work(row)
     points = []
     with Runner(artifact, max_queue=100_000) as runner:
-        service = service_of(runner, row)
+        service_at = service_of(runner, row)
+        alone_s, capacity_per_s = service_at(0.0).alone_s, service_at.saturated.capacity_per_s
         batches = full_batches(recorded_windows(runner.tokenizer), 1, runner.tokenizer.pad_id)
         # One for each group at a time, and soon again: caches are as warm as they will be.
-        _, alone = ask(runner, batches, np.arange(1, 121) * 1.5 * service.alone_s / service.groups)
-        host_s = max(0.0, float(np.median(alone)) - service.alone_s)
+        _, alone = ask(runner, batches, np.arange(1, 121) * 1.5 * alone_s / service_at.layout.replicas)
+        host_s = max(0.0, float(np.median(alone)) - alone_s)
         for number, utilisation in enumerate(UTILISATIONS):
-            arrivals = poisson_arrivals(utilisation * service.capacity_per_s, requests, seed=number + 1)
+            arrivals = poisson_arrivals(utilisation * capacity_per_s, requests, seed=number + 1)
             sent, real = ask(runner, batches, arrivals)
-            played = simulated_s(service, work, sent)
+            played = simulated_s(service_at, sent)
             points.append({"utilisation": utilisation, "host_ms": host_s * 1e3, **compared(real, played + host_s)})
     return points
 
 
-def simulated_s(service: Service, work: Work, sent: np.ndarray) -> np.ndarray:
-    """Latencies of requests that are sent then, with cores that share their chip's memory as often as they are busy.
+def simulated_s(service_at: ServiceAt, sent: np.ndarray) -> np.ndarray:
+    """Latencies of requests that are sent then, by cores that share the machine as often as they are busy.
 
     How often that is follows from the simulation, and the simulation from that: a few rounds settle it.
     """
-    stages = stage_seconds(work)
-    played = simulate(service, sent, stages_s=stages)
-    for _ in range(SETTLING_ROUNDS if work.pipeline_cores == 1 else 0):
-        busy = min(1.0, len(played.rows) / service.groups * stages[0] / (sent[-1] - sent[0]))
-        stages = stage_seconds(work._replace(active_cores_per_chip=1 + (work.active_cores_per_chip - 1) * busy))
-        now = dataclasses.replace(service, bottleneck_s=max(stages), service_s=sum(stages))
-        played = simulate(now, sent, stages_s=stages)
-    return played.latencies_s
+    busy = 1.0
+    for _ in range(SETTLING_ROUNDS):
+        service = service_at(busy)
+        played = simulate(service, sent)
+        busy = min(1.0, len(played.rows) / service.groups * service.bottleneck_s / (sent[-1] - sent[0]))
+    return simulate(service_at(busy), sent).latencies_s
 
 
 def ask(runner: Runner, batches: Sequence[Batch], arrivals: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
