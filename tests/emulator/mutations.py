@@ -96,7 +96,7 @@ mutation("cpu-trace-raises", "tracing:trace_module", "return traced\n    payload
 mutation("failed-segment-silent", "tracing:_compiled_or_fallen_back", "log.warning(", "(lambda *a: None)(")
 mutation("failure-raises", "tracing:_compiled_or_fallen_back", "if not options.fallback:", "if True:")
 mutation("failure-never-raises", "tracing:_compiled_or_fallen_back", "if not options.fallback:", "if False:")
-mutation("any-pipeline-size", "neuron_cc:_compile", "if options.pipeline_cores > max(1, stages):", "if False:")
+mutation("any-pipeline-size", "neuron_cc:_compile", "if why:", "if False:")
 mutation("half-unnoticed", "trace_log:after_compilation", "if percent <= 50:", "if False:")
 mutation("compiler-always-there", "tracing:_compile_subgraph", 'if fault == "compiler-missing":', "if False:")
 mutation("kill-unreported", "tracing:_compile_subgraph", 'log.info("Compile command returned: %s", error.returncode)', "pass")
