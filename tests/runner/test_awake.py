@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from neuronbert import Runner
+from neuronbert.backends.echo import FAULTS_VARIABLE
 from neuronbert.cli import main as cli
 from neuronbert.errors import BackendFailed, UsageError
 from neuronbert.runner import awake, dispatcher
@@ -75,9 +76,10 @@ def test_no_runner_holds_it_unasked(latency_file, echo_artifact):
         assert holders() == 0
 
 
-def test_a_runner_that_cannot_start_lets_go_of_it(latency_file, echo_artifact):
+def test_a_runner_that_cannot_start_lets_go_of_it(latency_file, faulty_artifact, monkeypatch):
+    monkeypatch.delenv(FAULTS_VARIABLE)  # without it no worker can load that artifact
     with pytest.raises(BackendFailed):
-        Runner(echo_artifact, workers=1, start_timeout_s=0.001, busy_wait=True)
+        Runner(faulty_artifact, workers=1, busy_wait=True)
     assert holders() == 0
 
 
@@ -195,12 +197,20 @@ def test_idle_processors_poll():
     if name != "POLL":
         pytest.skip(f"the first idle state is {name}")
 
-    def polled():
-        return int((POLLING / "usage").read_text())
+    def entered(state):
+        return int((POLLING.parent / state / "usage").read_text())
 
-    before, deadline = polled(), time.monotonic() + 5
+    def polled():
+        return entered("state0")
+
+    def slept():
+        return sum(entered(state.name) for state in POLLING.parent.glob("state*")) - polled()
+
     with awake_processors():
+        time.sleep(0.01)  # a processor that slept when it was asked has woken up by now
+        before, slept_before, deadline = polled(), slept(), time.monotonic() + 5
         while polled() == before:
             if time.monotonic() > deadline:
+                assert slept() == slept_before, "it was idle, and did not poll"
                 pytest.skip("that processor is never idle")
             time.sleep(0.01)
