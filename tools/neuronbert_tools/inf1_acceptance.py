@@ -87,8 +87,8 @@ def instance_of(parser: argparse.ArgumentParser, chosen: argparse.Namespace) -> 
     return named
 
 
-def parse(arguments: Sequence[str]) -> Options:
-    """The command line; ends the process with 2 where an option or this machine is not what it has to be."""
+def option_parser() -> argparse.ArgumentParser:
+    """The options, each judged by itself."""
     parser = new_parser(__doc__)
     parser.add_argument(
         "--output", metavar="FILE", default="inf1-report.json", help="the report [default: inf1-report.json]"
@@ -143,6 +143,12 @@ def parse(arguments: Sequence[str]) -> Options:
         default=[],
         help="take artifacts from a folder of --compile-only; repeatable",
     )
+    return parser
+
+
+def parse(arguments: Sequence[str]) -> Options:
+    """The command line; ends the process with 2 where an option or this machine is not what it has to be."""
+    parser = option_parser()
     chosen = parser.parse_args(arguments)
     for name, offered in (("only", STEPS), ("casts", CASTS)):
         values = [value.strip() for value in getattr(chosen, name).split(",")]
