@@ -9,13 +9,19 @@ import json
 import os
 import subprocess
 import sys
+import threading
+from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Dict, List, Mapping, Optional, Sequence, Union
+from typing import IO, Dict, Iterator, List, Mapping, Optional, Sequence, Union
 
 from neuronbert.hardware.machine import wait_without_spinning
 
 CHILD_MAIN = Path(__file__).absolute().with_name("child_main.py")
 OWN_PACKAGE = __name__.partition(".")[0]
+FORKS_FOR_A_CHILD = sys.version_info < (3, 10)  # subprocess; newer ones share memory with it until it is replaced (vfork)
+PARALLEL_TOKENIZERS = "TOKENIZERS_PARALLELISM"
+
+_putting_variable = threading.Lock()
 
 Stream = Union[int, IO[bytes], None]  # as subprocess takes it: a constant such as DEVNULL, a file, or the parent's own
 
@@ -33,15 +39,35 @@ def start_child(
 
     ``pass_fds`` are the file descriptors that it inherits. With ``new_session`` it leads a process group of its own.
     """
-    return subprocess.Popen(
-        python_command(module, *arguments),
-        stdin=subprocess.DEVNULL,
-        stdout=stdout,
-        stderr=standard_error() if stderr is None else stderr,
-        env=python_environment(environment),
-        pass_fds=pass_fds,
-        start_new_session=new_session,
-    )
+    command, variables = python_command(module, *arguments), python_environment(environment)
+    with _silent_forks():
+        return subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=stdout,
+            stderr=standard_error() if stderr is None else stderr,
+            env=variables,
+            pass_fds=pass_fds,
+            start_new_session=new_session,
+        )
+
+
+@contextmanager
+def _silent_forks() -> Iterator[None]:
+    """Keep tokenizers from writing to stdout, which is for a command's result, that this process was forked.
+
+    It does in each fork of a process that has tokenised, unless this variable is set; Python forks for a child before
+    3.10. Not set for good: it would also keep tokenizers from mending a fork of the user's, which then waits for ever.
+    """
+    if not FORKS_FOR_A_CHILD or "tokenizers" not in sys.modules or PARALLEL_TOKENIZERS in os.environ:
+        yield
+        return
+    with _putting_variable:
+        os.putenv(PARALLEL_TOKENIZERS, "true")  # not in os.environ: no other thread's child shall inherit it
+        try:
+            yield
+        finally:
+            os.unsetenv(PARALLEL_TOKENIZERS)
 
 
 def standard_error() -> Stream:

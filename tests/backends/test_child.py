@@ -235,6 +235,25 @@ def test_no_file_of_a_command_has_the_number_of_a_closed_stream(tmp_path, close)
     assert int((tmp_path / "output").read_text()) > 2
 
 
+def test_a_process_that_has_tokenised_prints_nothing_when_it_starts_a_child(tmp_path, echo_artifact):
+    """tokenizers 0.13 writes to the stdout of a process that Python 3.8 forks; a job's results are there."""
+    script = """
+        import ctypes, subprocess, sys
+        from pathlib import Path
+        sys.path[:0] = sys.argv[2:]
+        from neuronbert.backends.child import start_child
+        from neuronbert.checkpoint.tokenizer import Tokenizer
+        Tokenizer.from_files(Path(sys.argv[1])).backend.encode_batch(["a text"] * 1000)
+        start_child("child_probe", "path", stdout=subprocess.DEVNULL).wait()
+        print(ctypes.CDLL(None).getenv(b"TOKENIZERS_PARALLELISM"))
+    """
+    (tmp_path / "script.py").write_text(textwrap.dedent(script))
+    words = [sys.executable, tmp_path / "script.py", echo_artifact.folder, ROOT, Path(__file__).parent]
+    environment = {name: value for name, value in os.environ.items() if name != "TOKENIZERS_PARALLELISM"}
+    done = subprocess.run(list(map(str, words)), env=environment, check=True, capture_output=True, text=True)
+    assert done.stdout == "0\n"  # and a fork of the user's is mended as before
+
+
 # ---------------------------------------------------------------------------- no other way to start Python
 
 # They name the interpreter in a text, and start nothing.
