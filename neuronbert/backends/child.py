@@ -18,7 +18,7 @@ from neuronbert.hardware.machine import wait_without_spinning
 
 CHILD_MAIN = Path(__file__).absolute().with_name("child_main.py")
 OWN_PACKAGE = __name__.partition(".")[0]
-FORKS_FOR_A_CHILD = sys.version_info < (3, 10)  # subprocess; newer ones share memory with it until it is replaced (vfork)
+FORKS_FOR_A_CHILD = sys.version_info < (3, 10)  # newer ones share memory with a child until it is replaced (vfork)
 PARALLEL_TOKENIZERS = "TOKENIZERS_PARALLELISM"
 
 _putting_variable = threading.Lock()

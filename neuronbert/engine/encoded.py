@@ -45,7 +45,7 @@ def refuse_foreign_tokens(batch: Batch, config: Config, longest: Optional[int]) 
 
 
 def _in_range(name: str, array: np.ndarray, count: int) -> None:
-    if array.min() < 0 or array.max() >= count:
+    if array.view(np.uint64).max() >= count:  # one look for both ends: without its sign a negative number is large
         wrong = array[(array < 0) | (array >= count)]
         raise InputError(
             f"{name} holds {wrong[0]}, and this model has 0 to {count - 1}", hint="the checkpoint's tokenizer"

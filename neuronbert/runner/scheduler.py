@@ -138,19 +138,18 @@ class Scheduler:
             return
         queue = self._requests.queue
         assert queue is not None and worker.channel is not None
-        batch = stack_rows(rows, self._settings.pad_id)
+        number, batch = next(self._numbers), stack_rows(rows, self._settings.pad_id)
+        worker.channel.send(BatchOrder(number, batch))  # before it is noted: the device may be waiting for it
+        if worker.channel.has_unsent:
+            self._pool.listen(worker)
         size = measure_batch(batch, rows, queue)
-        in_flight = BatchInFlight(next(self._numbers), rows, size, reason, now)
+        worker.give(BatchInFlight(number, rows, size, reason, now), now)
         room_since = self._room_since
         for row in rows:
             if row.request.sent_first == 0.0:
                 row.request.sent_first = now
                 row.request.batch_wait_s = 0.0 if room_since is None else now - max(room_since, row.request.accepted)
         self._statistics.batch_sent(reason, size.row_count, size.capacity, size.tokens, size.computed_tokens)
-        worker.give(in_flight, now)
-        worker.channel.send(BatchOrder(in_flight.number, batch))
-        if worker.channel.has_unsent:
-            self._pool.listen(worker)
 
     # ---- back
 
