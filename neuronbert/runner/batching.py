@@ -98,6 +98,11 @@ class Batcher:
         self._suspects: Dict[int, Request] = {}  # by number
         self._stale = 0  # rows in a line at most, of requests that are dropped
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing waits. What was taken or dropped a moment ago may still count."""
+        return not (self._classes or self._whole or self._suspects)
+
     # ---- in
 
     def add(self, request: Request) -> None:

@@ -48,9 +48,10 @@ class Scheduler:
 
     def due_in_s(self, now: float) -> Optional[float]:
         """Seconds until rows have waited long enough for others; None when nothing can be sent anyway."""
-        if self._requests.queue is None or self._room_since is None:
+        queue = self._requests.queue
+        if queue is None or queue.is_empty or self._room_since is None:
             return None
-        return self._requests.queue.due_in(now, self._wait_s())
+        return queue.due_in(now, self._wait_s())
 
     def _wait_s(self) -> float:
         return adaptive_wait_s(self._settings.max_wait_s, self._statistics.service_s)
@@ -60,9 +61,11 @@ class Scheduler:
     def dispatch(self, now: float) -> None:
         """Send batches while a worker has room and rows should not wait for others."""
         queue = self._requests.queue
-        if queue is not None:
-            self._try_suspects(queue, now)
-            self._fill_workers(queue, now)
+        # What looks for work where there is none keeps the interpreter from the caller who has just got an answer.
+        if queue is None or (queue.is_empty and self._kept is None):
+            return
+        self._try_suspects(queue, now)
+        self._fill_workers(queue, now)
 
     def _fill_workers(self, queue: Batcher, now: float) -> None:
         while True:

@@ -2,7 +2,8 @@
 
     tools/measure_runner echo                 # no model: requests/s through the whole path, and where the CPU time goes
     tools/measure_runner overload             # 4 x capacity: who is refused, how fast, and what the others get
-    tools/measure_runner twin                 # the published rows on the timed emulator (EMULATED), tokens and text
+    tools/measure_runner twin                 # the published rows on the timed emulator (EMULATED), tokens and text,
+                                              # and what two bare processes reach there
     tools/measure_runner twin --rows 1,5      # only some of them
     tools/measure_runner twin --busy-wait     # with idle processors that do not sleep
     tools/measure_runner turnaround           # from an answer to the next request, beside two bare processes

@@ -22,10 +22,12 @@ def measure_published(folder: Path, *, rows: Optional[Sequence[int]], seconds: f
 
 def report_line(number: int, measured: Mapping[str, Any]) -> str:
     """A row for a person: what the runner reached, as a share of what the device or the tokenizer can give."""
-    device, tokens, text = measured["device"], measured["tokens"], measured["text"]
+    device, bare, tokens, text = (measured[part] for part in ("device", "bare", "tokens", "text"))
     return (
         f"row {number} EMULATED {measured['instance_type']} {measured['mode']} batch {measured['batch_size']}: "
-        f"device {device['throughput_per_s']:.0f}/s p95 {device['p95_ms']:.1f} ms; from tokens "
+        f"device {device['throughput_per_s']:.0f}/s p95 {device['p95_ms']:.1f} ms; behind bare processes "
+        f"{bare['throughput_per_s'] / device['throughput_per_s']:.1%}, "
+        f"p95 {bare['p95_ms'] / device['p95_ms']:.1%}; from tokens "
         f"{tokens['throughput_per_s'] / device['throughput_per_s']:.1%}, "
         f"p95 {tokens['p95_ms'] / device['p95_ms']:.1%} "
         f"(one request more in flight: {tokens['throughput_one_more_per_s'] / device['throughput_per_s']:.1%}), "

@@ -15,6 +15,7 @@ from neuronbert.hardware.device_model import predict, published_work
 from neuronbert_tools.emulated_rows import recorded_pairs, recorded_windows
 from neuronbert_tools.encoding import full_batches
 from neuronbert_tools.load import closed_loop, percentile
+from neuronbert_tools.measurements.bare import bare_latencies_s
 from neuronbert_tools.measurements.device import device_latencies_s
 from neuronbert_tools.measurements.usage import usage_of
 from neuronbert_tools.published_rows import CONFIGURATION, Row
@@ -22,12 +23,14 @@ from neuronbert_tools.questions import Pair
 
 
 def measure_row(artifact: Path, row: Row, seconds: float) -> Dict[str, Any]:
-    """One row: what was published, what the device model says, the device alone, and the runner."""
+    """One row: what was published, what the model says, the device alone and behind bare processes, and the runner."""
     work, load = published_work(row)
     model = predict(work, **load)
     tokenizer = Tokenizer.from_files(artifact)
     pairs = recorded_pairs(tokenizer)
     alone_s = device_latencies_s(artifact, work.batch_size, seconds, load["in_flight"])
+    batches = full_batches(recorded_windows(tokenizer), work.batch_size, 0)
+    bare_s = bare_latencies_s(artifact, batches, seconds, load["in_flight"])
     with Runner(artifact) as runner:
         tokens = measure_tokens(runner, work.batch_size, load["models"], load["in_flight"], seconds)
         text = {**measure_text(runner, pairs, seconds), "tokenizer_per_s": tokenizer_rate(tokenizer, pairs)}
@@ -36,6 +39,7 @@ def measure_row(artifact: Path, row: Row, seconds: float) -> Dict[str, Any]:
         "published": {"throughput_per_s": float(row["throughput_per_s"]), "p95_ms": float(row["p95_ms"])},
         "model": {"throughput_per_s": model.throughput_per_s, "p95_ms": model.p95_s * 1000},
         "device": figures(alone_s, work.batch_size, seconds),
+        "bare": figures(bare_s, work.batch_size, seconds),
         "tokens": tokens,
         "text": text,
     }
