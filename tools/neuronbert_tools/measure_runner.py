@@ -35,7 +35,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("what", choices=("echo", "overload", "twin", "turnaround"))
     parser.add_argument("--workers", type=int, default=2, help="echo and overload (default: 2)")
     parser.add_argument("--requests", type=int, help="echo: of a round (default: 10000); turnaround (default: 300)")
-    parser.add_argument("--rounds", type=int, default=5, help="echo (default: 5)")
+    parser.add_argument("--rounds", type=int, help="echo (default: 5); twin, in turns (default: 3)")
     parser.add_argument("--seconds", type=float, default=10.0, help="overload and twin (default: 10)")
     parser.add_argument("--deadline-s", type=float, default=0.5, help="overload: of each request (default: 0.5)")
     parser.add_argument("--rows", type=whole_numbers, help="twin: 1 to 8")
@@ -48,12 +48,13 @@ def measure(options: argparse.Namespace, folder: Path) -> Dict[str, Any]:
     """What was asked for, in a temporary folder."""
     if options.what == "echo":
         requests = options.requests or 10_000
-        return measure_echo(folder, workers=options.workers, requests=requests, rounds=options.rounds)
+        return measure_echo(folder, workers=options.workers, requests=requests, rounds=options.rounds or 5)
     if options.what == "overload":
         return measure_overload(folder, workers=options.workers, seconds=options.seconds, deadline_s=options.deadline_s)
     if options.what == "turnaround":
         return measure_turnaround(folder, requests=options.requests or 300)
-    return measure_published(folder, rows=options.rows, seconds=options.seconds, work=options.work)
+    rounds = options.rounds or 3
+    return measure_published(folder, rows=options.rows, seconds=options.seconds, rounds=rounds, work=options.work)
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -1,15 +1,17 @@
 """The child of published.py, on the timed emulator: one row with the runner, from tokens and from text.
 
-python -m neuronbert_tools.measurements.published_row ARTIFACT ROW SECONDS
+python -m neuronbert_tools.measurements.published_row ARTIFACT ROW SECONDS ROUNDS
 """
 
 import itertools
 import json
+import statistics
 import time
 from pathlib import Path
-from typing import Any, Dict, Sequence
+from typing import Any, Dict, Mapping, Sequence
 
 from neuronbert import Runner
+from neuronbert.backends.base import Batch
 from neuronbert.checkpoint.tokenizer import Tokenizer
 from neuronbert.hardware.device_model import predict, published_work
 from neuronbert_tools.emulated_rows import recorded_pairs, recorded_windows
@@ -22,27 +24,51 @@ from neuronbert_tools.published_rows import CONFIGURATION, Row
 from neuronbert_tools.questions import Pair
 
 
-def measure_row(artifact: Path, row: Row, seconds: float) -> Dict[str, Any]:
-    """One row: what was published, what the model says, the device alone and behind bare processes, and the runner."""
+def measure_row(artifact: Path, row: Row, seconds: float, rounds: int) -> Dict[str, Any]:
+    """One row: what was published, what the model says, and the median of ``rounds`` of everything that is measured."""
     work, load = published_work(row)
     model = predict(work, **load)
     tokenizer = Tokenizer.from_files(artifact)
-    pairs = recorded_pairs(tokenizer)
-    alone_s = device_latencies_s(artifact, work.batch_size, seconds, load["in_flight"])
     batches = full_batches(recorded_windows(tokenizer), work.batch_size, 0)
-    bare_s = bare_latencies_s(artifact, batches, seconds, load["in_flight"])
+    turns = [measure_in_turn(artifact, batches, load, seconds) for _ in range(rounds)]
     with Runner(artifact) as runner:
-        tokens = measure_tokens(runner, work.batch_size, load["models"], load["in_flight"], seconds)
+        pairs = recorded_pairs(tokenizer)
         text = {**measure_text(runner, pairs, seconds), "tokenizer_per_s": tokenizer_rate(tokenizer, pairs)}
     return {
         **{name: row[name] for name in CONFIGURATION},
         "published": {"throughput_per_s": float(row["throughput_per_s"]), "p95_ms": float(row["p95_ms"])},
         "model": {"throughput_per_s": model.throughput_per_s, "p95_ms": model.p95_s * 1000},
-        "device": figures(alone_s, work.batch_size, seconds),
-        "bare": figures(bare_s, work.batch_size, seconds),
-        "tokens": tokens,
+        **{contender: medians([turn[contender] for turn in turns]) for contender in turns[0]},
+        "of_device": {name: medians([shares_of(turn, name) for turn in turns]) for name in ("bare", "tokens")},
         "text": text,
+        "turns": turns,
     }
+
+
+def measure_in_turn(
+    artifact: Path, batches: Sequence[Batch], load: Mapping[str, Any], seconds: float
+) -> Dict[str, Dict[str, float]]:
+    """The device alone, behind bare processes, and with the runner, one right after the other."""
+    in_flight, batch_size = load["in_flight"], len(batches[0].input_ids)
+    alone_s = device_latencies_s(artifact, batch_size, seconds, in_flight)
+    bare_s = bare_latencies_s(artifact, batches, seconds, in_flight)
+    with Runner(artifact) as runner:
+        tokens = measure_tokens(runner, batches, load["models"], in_flight, seconds)
+    return {
+        "device": figures(alone_s, batch_size, seconds),
+        "bare": figures(bare_s, batch_size, seconds),
+        "tokens": tokens,
+    }
+
+
+def shares_of(turn: Mapping[str, Mapping[str, float]], contender: str) -> Dict[str, float]:
+    """A contender's figures of one turn as shares of the device's: of all that the two have in common."""
+    return {name: turn[contender][name] / figure for name, figure in turn["device"].items()}
+
+
+def medians(turns: Sequence[Mapping[str, float]]) -> Dict[str, float]:
+    """Of each figure."""
+    return {name: statistics.median(turn[name] for turn in turns) for name in turns[0]}
 
 
 def figures(latencies_s: Sequence[float], batch_size: int, seconds: float) -> Dict[str, float]:
@@ -54,10 +80,11 @@ def figures(latencies_s: Sequence[float], batch_size: int, seconds: float) -> Di
     }
 
 
-def measure_tokens(runner: Runner, batch_size: int, models: int, in_flight: int, seconds: float) -> Dict[str, float]:
+def measure_tokens(
+    runner: Runner, batches: Sequence[Batch], models: int, in_flight: int, seconds: float
+) -> Dict[str, float]:
     """Tokenised input with as many requests in flight as were published, and with one more for each model."""
-    windows = recorded_windows(runner.tokenizer)
-    turns = itertools.cycle(full_batches(windows, batch_size, 0))
+    turns, batch_size = itertools.cycle(batches), len(batches[0].input_ids)
 
     def ask() -> object:
         return runner.submit_encoded(*next(turns)).result()
@@ -94,5 +121,6 @@ def tokenizer_rate(tokenizer: Tokenizer, pairs: Sequence[Pair]) -> float:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """The child: ARTIFACT ROW SECONDS; one JSON document on stdout."""
-    print(json.dumps(measure_row(Path(arguments[0]), json.loads(arguments[1]), float(arguments[2]))))
+    """The child: ARTIFACT ROW SECONDS ROUNDS; one JSON document on stdout."""
+    artifact, row = Path(arguments[0]), json.loads(arguments[1])
+    print(json.dumps(measure_row(artifact, row, float(arguments[2]), int(arguments[3]))))
