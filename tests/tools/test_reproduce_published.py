@@ -24,6 +24,7 @@ def measured(tmp_path, factor=1.0, p95_factor=1.0, rows=8):
                 "throughput_per_s": float(row["throughput_per_s"]) * factor,
                 "p95_ms": float(row["p95_ms"]) * p95_factor,
             },
+            "device": {"throughput_per_s": float(row["throughput_per_s"]), "p95_ms": float(row["p95_ms"])},
         }
         for row in published[:rows]
     ]
@@ -32,8 +33,9 @@ def measured(tmp_path, factor=1.0, p95_factor=1.0, rows=8):
     return path
 
 
-def ran(path):
-    return subprocess.run([sys.executable, str(SCRIPT), "--measured", str(path)], capture_output=True, text=True)
+def ran(path, *options):
+    command = [sys.executable, str(SCRIPT), "--measured", str(path), *options]
+    return subprocess.run(command, capture_output=True, text=True)
 
 
 def test_tables_costs_and_headline(tmp_path):
@@ -53,6 +55,11 @@ def test_tables_costs_and_headline(tmp_path):
 def test_what_is_off_is_named(tmp_path, factors, words):
     done = ran(measured(tmp_path, **factors))
     assert done.returncode == 1 and words in done.stdout
+
+
+def test_the_device_alone_is_not_the_runner(tmp_path):
+    done = ran(measured(tmp_path, factor=0.5), "--device-alone")
+    assert done.returncode == 0 and "1793 → 1793 (+0.0%)" in done.stdout, done.stdout
 
 
 def test_another_order_is_named(tmp_path):

@@ -2,11 +2,12 @@
 
     tools/reproduce_published                       # minutes: runs tools/measure_runner twin
     tools/reproduce_published --measured FILE       # prints the tables from what that printed
+    tools/reproduce_published --measured FILE --device-alone      # without the runner
 
 EMULATED: the device's time comes from the device model, which was calibrated on these very rows among others; what is
-real is the runner, its workers and their sockets. So it shows that the runner costs the device nothing, not that the
-model is right: tools/calibrate_device_model --check prints what it says of rows that were left out. Ends with 1 when a
-row is off by more than 3 % in throughput or 10 % in p95, or the configurations come in another order.
+real is the runner, its workers and their sockets. So it shows what the runner costs the device on this machine,
+not that the model is right: tools/calibrate_device_model --check prints what it says of rows that were left out. Ends
+with 1 when a row is off by more than 3 % in throughput or 10 % in p95, or the configurations come in another order.
 """
 
 import itertools
@@ -41,15 +42,17 @@ class Row(NamedTuple):
         return self.ours[figure] / self.published[figure] - 1
 
 
-def rows_of(measured: Mapping[str, Any]) -> List[Row]:
-    """The post's eight rows, each beside the measurement of the same configuration."""
+def rows_of(measured: Mapping[str, Any], contender: str) -> List[Row]:
+    """The post's eight rows, each beside the ``contender``'s measurement of the same configuration."""
     prices = {name: price_of_2021(name) for name in ("inf1.xlarge", "inf1.6xlarge")}
     measured_rows = {configuration(row): row for row in measured["rows"]}
     published = blog_rows()
     missing = [row for row in published if configuration(row) not in measured_rows]
     if missing:
         sys.exit(f"{len(missing)} of {len(published)} rows were not measured: {configuration(missing[0])}, ...")
-    return [row_of(row, measured_rows[configuration(row)], prices[row["instance_type"]]) for row in published]
+    return [
+        row_of(row, measured_rows[configuration(row)][contender], prices[row["instance_type"]]) for row in published
+    ]
 
 
 def price_of_2021(instance: str) -> Price:
@@ -59,11 +62,10 @@ def price_of_2021(instance: str) -> Price:
 
 def row_of(row: Mapping[str, str], measured: Mapping[str, Any], price: Price) -> Row:
     """A published row beside its measurement; the dollars of both are the post's."""
-    tokens = measured["tokens"]
     ours = {
-        "throughput_per_s": tokens["throughput_per_s"],
-        "p95_ms": tokens["p95_ms"],
-        "usd_per_1m": price.per_million(tokens["throughput_per_s"]),
+        "throughput_per_s": measured["throughput_per_s"],
+        "p95_ms": measured["p95_ms"],
+        "usd_per_1m": price.per_million(measured["throughput_per_s"]),
     }
     cores = f" × {row['pipeline_cores']}" if row["mode"] == "pipeline" else ""
     name = f"{row['instance_type']} {row['mode']}{cores}"
@@ -124,12 +126,13 @@ def main(arguments: Sequence[str]) -> int:
     parser = new_parser(__doc__)
     parser.add_argument("--measured", type=Path, help="what tools/measure_runner twin printed")
     parser.add_argument("--seconds", type=float, default=10.0, help="of each row (default: 10)")
+    parser.add_argument("--device-alone", action="store_true", help="the emulated device, asked without a runner")
     options = parser.parse_args(arguments)
     if options.measured:
         document = json.loads(options.measured.read_text(encoding="utf-8"))
     else:
         document = json.loads(run_module("measure_runner", "twin", "--seconds", options.seconds, variables={}))
-    rows = rows_of(document)
+    rows = rows_of(document, "device" if options.device_alone else "tokens")
     show(rows)
     for complaint in complaints(rows):
         print(f"OFF: {complaint}")

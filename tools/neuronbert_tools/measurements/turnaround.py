@@ -3,6 +3,8 @@
 The bare process sends and takes as many bytes over a socket pair as the runner does, and nothing else: what it needs is
 the kernel's. One request at a time in both, and in place of a device something that sleeps.
 
+Beside it, what makes most of the difference: how much slower code is that has lain still for as long.
+
 The child that stands for the device of the bare process: SOCKET REQUEST_BYTES ANSWER_BYTES BATCH_S
 """
 
@@ -35,6 +37,7 @@ from neuronbert_tools.processes import module_command
 BATCH_S = 0.0166  # of BERT-base with 128 tokens on a NeuronCore: long enough for caches to forget the code
 TOKENS = 128
 WARM_UP = 30
+CALLS = 250
 DEVICE_S = struct.Struct("d")  # how an answer of the bare device begins: the seconds that it took
 
 BATCH = Batch(*[np.ones((1, TOKENS), np.int64)] * 3)
@@ -53,7 +56,9 @@ def measure_turnaround(folder: Path, *, requests: int) -> Dict[str, Any]:
                 print_message(f"not measured: {error}")
                 break
             bare, runner = figures(bare_s(requests, batch_s)), runner_figures(artifact, requests)
-        report.append({"busy_wait": busy_wait, "batch_ms": batch_s * 1000, "bare": bare, "runner": runner})
+            calls_ms = lain_still_ms(requests, batch_s)
+        setting = {"busy_wait": busy_wait, "batch_ms": batch_s * 1000}
+        report.append({**setting, "bare": bare, "runner": runner, "calls_ms": calls_ms})
         print_message(report_line(report[-1]))
     return {"turnaround": report}
 
@@ -65,7 +70,8 @@ def report_line(measured: Dict[str, Any]) -> str:
     return (
         f"{'busy-wait, ' if measured['busy_wait'] else ''}batches of {measured['batch_ms']:.1f} ms: "
         f"bare processes {bare['p50_ms']:.2f} ms (p95 {bare['p95_ms']:.2f}); "
-        f"the runner {runner['p50_ms']:.2f} ms (p95 {runner['p95_ms']:.2f}), of it {parts}"
+        f"the runner {runner['p50_ms']:.2f} ms (p95 {runner['p95_ms']:.2f}), of it {parts}; "
+        f"{CALLS} calls of Python then take {measured['calls_ms']:.3f} ms of CPU"
     )
 
 
@@ -73,6 +79,24 @@ def figures(turnarounds_s: Sequence[float]) -> Dict[str, float]:
     """Two percentiles in ms; the first requests are warm-up."""
     measured = turnarounds_s[WARM_UP:]
     return {"p50_ms": percentile(measured, 50) * 1000, "p95_ms": percentile(measured, 95) * 1000}
+
+
+def lain_still_ms(rounds: int, pause_s: float) -> float:
+    """CPU of ``CALLS`` calls of a function and ten small additions of numpy after each pause; the median."""
+    measured_ns = []
+    for _ in range(rounds):
+        time.sleep(pause_s)
+        began_ns = time.thread_time_ns()
+        for _ in range(CALLS):
+            _next(1)
+        for _ in range(10):
+            BATCH.input_ids + 1
+        measured_ns.append(time.thread_time_ns() - began_ns)
+    return statistics.median(measured_ns) / 1e6
+
+
+def _next(number: int) -> int:
+    return number + 1
 
 
 # ---------------------------------------------------------------------------- with the runner
