@@ -4,6 +4,7 @@ The working directory is where a user's data is, and no process started here imp
 called: child_main.py says how. No other module starts Python.
 """
 
+import ctypes
 import importlib
 import json
 import os
@@ -18,10 +19,16 @@ from neuronbert.hardware.machine import wait_without_spinning
 
 CHILD_MAIN = Path(__file__).absolute().with_name("child_main.py")
 OWN_PACKAGE = __name__.partition(".")[0]
-FORKS_FOR_A_CHILD = sys.version_info < (3, 10)  # newer ones share memory with a child until it is replaced (vfork)
-PARALLEL_TOKENIZERS = "TOKENIZERS_PARALLELISM"
+FORKS_FOR_A_CHILD = sys.version_info < (3, 10)  # newer ones share memory with it until it is replaced (vfork, Linux)
+PARALLEL_TOKENIZERS = b"TOKENIZERS_PARALLELISM"
 
-_putting_variable = threading.Lock()
+_silencing = threading.RLock()
+if (
+    FORKS_FOR_A_CHILD
+):  # a fork of the user's meanwhile, in another thread, would have the variable and the lock for good
+    os.register_at_fork(
+        before=_silencing.acquire, after_in_parent=_silencing.release, after_in_child=_silencing.release
+    )
 
 Stream = Union[int, IO[bytes], None]  # as subprocess takes it: a constant such as DEVNULL, a file, or the parent's own
 
@@ -59,15 +66,22 @@ def _silent_forks() -> Iterator[None]:
     It does in each fork of a process that has tokenised, unless this variable is set; Python forks for a child before
     3.10. Not set for good: it would also keep tokenizers from mending a fork of the user's, which then waits for ever.
     """
-    if not FORKS_FOR_A_CHILD or "tokenizers" not in sys.modules or PARALLEL_TOKENIZERS in os.environ:
+    if not FORKS_FOR_A_CHILD or "tokenizers" not in sys.modules:
         yield
         return
-    with _putting_variable:
-        os.putenv(PARALLEL_TOKENIZERS, "true")  # not in os.environ: no other thread's child shall inherit it
+    # As tokenizers sees the environment, and as it sets the variable to mend a fork: os.environ knows nothing of that.
+    # By C's own functions, as those of Python 3.8 free a string that another thread may be reading.
+    environment = ctypes.CDLL(None)
+    environment.getenv.restype = ctypes.c_char_p
+    with _silencing:
+        if environment.getenv(PARALLEL_TOKENIZERS) is not None:
+            yield
+            return
+        environment.setenv(PARALLEL_TOKENIZERS, b"true", 1)
         try:
             yield
         finally:
-            os.unsetenv(PARALLEL_TOKENIZERS)
+            environment.unsetenv(PARALLEL_TOKENIZERS)
 
 
 def standard_error() -> Stream:

@@ -79,7 +79,7 @@ def joined(parts: Sequence[Outputs]) -> Outputs:
 
 def stacked(rows: Sequence[Outputs]) -> Outputs:
     """The outputs of rows of equal length, as those of one batch."""
-    return {name: np.array([row[name] for row in rows]) for name in rows[0]}
+    return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
 
 
 def all_finite(outputs: Outputs) -> bool:

@@ -36,7 +36,7 @@ class Scheduler:
         self._statistics = statistics
         self._report = report
         self._numbers = itertools.count(1)
-        self._room_since: Optional[float] = None  # when a worker had room for another batch; None while none has
+        self._room_since: Optional[float] = None  # when a worker had room, kept while rows wait; None while none has
         self._kept: Optional[WorkerHandle] = None  # takes suspects only
         self._on_trial: Optional[Request] = None  # whose rows the kept worker holds; None while it holds others'
 

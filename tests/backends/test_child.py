@@ -235,23 +235,66 @@ def test_no_file_of_a_command_has_the_number_of_a_closed_stream(tmp_path, close)
     assert int((tmp_path / "output").read_text()) > 2
 
 
+TOKENISED = """
+    import ctypes, os, signal, subprocess, sys, threading
+    from pathlib import Path
+    sys.path[:0] = sys.argv[2:]
+    from neuronbert.backends import child
+    from neuronbert.checkpoint.tokenizer import Tokenizer
+    def tokenise():
+        tokenizer.backend.encode_batch(["a text"] * 1000)
+    def start():
+        child.start_child("child_probe", "path", stdout=subprocess.DEVNULL).wait()
+    def forked(*functions):
+        pid = os.fork()
+        if pid == 0:
+            signal.alarm(20)
+            for function in functions:
+                function()
+            os._exit(0)
+        return os.waitpid(pid, 0)[1]
+    tokenizer = Tokenizer.from_files(Path(sys.argv[1]))
+    tokenise()
+"""
+
+
+def run_tokenised(tmp_path, artifact, script):
+    """What a script prints whose process has tokenised, with threads of tokenizers' own."""
+    (tmp_path / "script.py").write_text(textwrap.dedent(TOKENISED) + textwrap.dedent(script))
+    words = [sys.executable, tmp_path / "script.py", artifact.folder, ROOT, Path(__file__).parent]
+    environment = {name: value for name, value in os.environ.items() if name != "TOKENIZERS_PARALLELISM"}
+    done = subprocess.run(list(map(str, words)), env=environment, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
 def test_a_process_that_has_tokenised_prints_nothing_when_it_starts_a_child(tmp_path, echo_artifact):
     """tokenizers 0.13 writes to the stdout of a process that Python 3.8 forks; a job's results are there."""
     script = """
-        import ctypes, subprocess, sys
-        from pathlib import Path
-        sys.path[:0] = sys.argv[2:]
-        from neuronbert.backends.child import start_child
-        from neuronbert.checkpoint.tokenizer import Tokenizer
-        Tokenizer.from_files(Path(sys.argv[1])).backend.encode_batch(["a text"] * 1000)
-        start_child("child_probe", "path", stdout=subprocess.DEVNULL).wait()
+        start()
         print(ctypes.CDLL(None).getenv(b"TOKENIZERS_PARALLELISM"))
     """
-    (tmp_path / "script.py").write_text(textwrap.dedent(script))
-    words = [sys.executable, tmp_path / "script.py", echo_artifact.folder, ROOT, Path(__file__).parent]
-    environment = {name: value for name, value in os.environ.items() if name != "TOKENIZERS_PARALLELISM"}
-    done = subprocess.run(list(map(str, words)), env=environment, check=True, capture_output=True, text=True)
-    assert done.stdout == "0\n"  # and a fork of the user's is mended as before
+    assert run_tokenised(tmp_path, echo_artifact, script) == "0\n"
+
+
+def test_a_fork_that_tokenizers_has_mended_stays_so(tmp_path, echo_artifact):
+    """Of a server that loads before it forks, for example: where it is not, tokenising waits for ever."""
+    assert run_tokenised(tmp_path, echo_artifact, "print(forked(start, tokenise))").splitlines()[-1] == "0"
+
+
+def test_a_fork_while_a_child_is_started_is_whole(tmp_path, echo_artifact):
+    script = """
+        inside, leave = threading.Event(), threading.Event()
+        def starts():
+            with child._silent_forks():
+                inside.set()
+                leave.wait(1)
+        thread = threading.Thread(target=starts)
+        thread.start()
+        inside.wait()
+        print(forked(start, tokenise))
+    """
+    assert run_tokenised(tmp_path, echo_artifact, script).splitlines()[-1] == "0"
 
 
 # ---------------------------------------------------------------------------- no other way to start Python

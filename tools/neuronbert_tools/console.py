@@ -22,6 +22,14 @@ def whole_numbers(text: str) -> List[int]:
     return [int(number) for number in text.split(",")]
 
 
+def one_or_more(text: str) -> int:
+    """The type of an option that counts what there has to be."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{number} is less than 1")
+    return number
+
+
 def print_message(text: str) -> None:
     """For a person; stdout is for the document."""
     print(text, file=sys.stderr, flush=True)

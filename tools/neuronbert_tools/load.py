@@ -1,7 +1,7 @@
 """Callers that keep something busy, and the percentiles of how long it took."""
 
-import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Callable, List, Sequence
 
@@ -29,12 +29,10 @@ def closed_loop(clients: int, seconds: float, ask: Callable[[], object]) -> List
 
 
 def in_threads(clients: Sequence[Callable[[], object]]) -> None:
-    """Run every client in a thread of its own and wait for all of them."""
-    threads = [threading.Thread(target=client) for client in clients]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    """Run every client in a thread of its own and wait for all of them; raises what the first of them raised."""
+    with ThreadPoolExecutor(len(clients)) as pool:
+        for done in [pool.submit(client) for client in clients]:
+            done.result()
 
 
 def percentile(values: Sequence[float], percent: float) -> float:

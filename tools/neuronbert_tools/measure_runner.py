@@ -3,7 +3,7 @@
     tools/measure_runner echo                 # no model: requests/s through the whole path, and where the CPU time goes
     tools/measure_runner overload             # 4 x capacity: who is refused, how fast, and what the others get
     tools/measure_runner twin                 # the published rows on the timed emulator (EMULATED), tokens and text,
-                                              # and what two bare processes reach there
+                                              # and what bare processes reach there
     tools/measure_runner twin --rows 1,5      # only some of them
     tools/measure_runner twin --busy-wait     # with idle processors that do not sleep
     tools/measure_runner turnaround           # from an answer to the next request, beside two bare processes
@@ -21,7 +21,7 @@ from typing import Any, Dict, Sequence
 
 from neuronbert.hardware.machine import environment
 from neuronbert.runner.awake import awake_processors
-from neuronbert_tools.console import new_parser, print_document, whole_numbers
+from neuronbert_tools.console import new_parser, one_or_more, print_document, whole_numbers
 from neuronbert_tools.measurements.echo import measure_echo
 from neuronbert_tools.measurements.overload import measure_overload
 from neuronbert_tools.measurements.published import measure_published
@@ -35,7 +35,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("what", choices=("echo", "overload", "twin", "turnaround"))
     parser.add_argument("--workers", type=int, default=2, help="echo and overload (default: 2)")
     parser.add_argument("--requests", type=int, help="echo: of a round (default: 10000); turnaround (default: 300)")
-    parser.add_argument("--rounds", type=int, help="echo (default: 5); twin, in turns (default: 3)")
+    parser.add_argument("--rounds", type=one_or_more, help="echo (default: 5); twin, in turns (default: 3)")
     parser.add_argument("--seconds", type=float, default=10.0, help="overload and twin (default: 10)")
     parser.add_argument("--deadline-s", type=float, default=0.5, help="overload: of each request (default: 0.5)")
     parser.add_argument("--rows", type=whole_numbers, help="twin: 1 to 8")

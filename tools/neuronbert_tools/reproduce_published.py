@@ -1,6 +1,6 @@
 """Both tables of AWS's blog post "Achieve 12x higher throughput", run again by the real runner on the timed emulator.
 
-    tools/reproduce_published                       # minutes: runs tools/measure_runner twin
+    tools/reproduce_published                       # half an hour: runs tools/measure_runner twin
     tools/reproduce_published --measured FILE       # prints the tables from what that printed
     tools/reproduce_published --measured FILE --device-alone      # without the runner
 
@@ -30,7 +30,7 @@ FIGURES = ("throughput_per_s", "p95_ms", "usd_per_1m")
 
 
 class Row(NamedTuple):
-    """A configuration: what was published and what the runner reached on the emulator."""
+    """A configuration: what was published and what was reached on the emulator."""
 
     batch_size: int
     name: str
@@ -72,10 +72,10 @@ def row_of(row: Mapping[str, str], measured: Mapping[str, Any], price: Price) ->
     return Row(int(row["batch_size"]), name, {figure: float(row[figure]) for figure in FIGURES}, ours)
 
 
-def show(rows: Sequence[Row]) -> None:
+def show(rows: Sequence[Row], whose: str) -> None:
     """Print a table for each batch size, and the headline."""
     for batch_size in sorted({row.batch_size for row in rows}):
-        print(f"\nBERT-base, 128 tokens, batch {batch_size}: published → ours on the timed emulator (EMULATED)\n")
+        print(f"\nBERT-base, 128 tokens, batch {batch_size}: published → {whose} (EMULATED)\n")
         lines = [
             [
                 row.name,
@@ -125,7 +125,7 @@ def main(arguments: Sequence[str]) -> int:
     """The command; its exit code."""
     parser = new_parser(__doc__)
     parser.add_argument("--measured", type=Path, help="what tools/measure_runner twin printed")
-    parser.add_argument("--seconds", type=float, default=10.0, help="of each row (default: 10)")
+    parser.add_argument("--seconds", type=float, default=10.0, help="of each contender in each round (default: 10)")
     parser.add_argument("--device-alone", action="store_true", help="the emulated device, asked without a runner")
     options = parser.parse_args(arguments)
     if options.measured:
@@ -133,7 +133,7 @@ def main(arguments: Sequence[str]) -> int:
     else:
         document = json.loads(run_module("measure_runner", "twin", "--seconds", options.seconds, variables={}))
     rows = rows_of(document, "device" if options.device_alone else "tokens")
-    show(rows)
+    show(rows, "the emulated device, without a runner" if options.device_alone else "the runner on the timed emulator")
     for complaint in complaints(rows):
         print(f"OFF: {complaint}")
     return 1 if complaints(rows) else 0

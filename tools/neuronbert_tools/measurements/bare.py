@@ -1,17 +1,16 @@
 """The emulated device behind bare processes: what is left of it when nothing but the sockets is between.
 
 One process for each core group, and as many threads in it as requests are in flight, each with a socket of its own to
-the one thread that asks it. So there is no queue, no batching and no supervision, and a runner cannot cost less.
+the one thread that asks it. So there is no queue, no batching and no supervision.
 
 Its child's arguments: ARTIFACT SOCKET...
 """
 
 import itertools
 import socket
-import subprocess
 import threading
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path
 from typing import BinaryIO, List, Sequence, Tuple
@@ -19,13 +18,12 @@ from typing import BinaryIO, List, Sequence, Tuple
 from neuronbert import Engine
 from neuronbert.artifact.manifest import load_artifact
 from neuronbert.backends.base import Batch, Session
-from neuronbert.backends.child import python_environment
+from neuronbert.backends.child import standard_error, start_child
 from neuronbert.hardware.cores import merged_environment
 from neuronbert.runner.frames import packed, reader_of, receive_blocking
 from neuronbert.runner.messages import BatchDone, BatchOrder
 from neuronbert.runner.placement import place_workers
 from neuronbert_tools.load import closed_loop, in_threads
-from neuronbert_tools.processes import module_command
 
 Line = Tuple[socket.socket, BinaryIO]  # to one thread of a child: what is asked goes out, answers come in
 
@@ -39,9 +37,15 @@ def bare_latencies_s(artifact: Path, batches: Sequence[Batch], seconds: float, i
             for own, _ in pairs:
                 stack.enter_context(own)
             theirs = [pair[1].fileno() for pair in pairs]
-            command = module_command("measurements.bare", artifact, *theirs)
-            environment = python_environment(merged_environment(place.variables))
-            stack.enter_context(subprocess.Popen(command, env=environment, pass_fds=theirs))
+            child = start_child(
+                __name__,
+                artifact,
+                *theirs,
+                stdout=standard_error(),  # stdout is for the figures
+                environment=merged_environment(place.variables),
+                pass_fds=theirs,
+            )
+            stack.enter_context(child)
             for own, other in pairs:
                 other.close()
                 stack.callback(own.shutdown, socket.SHUT_WR)  # before the process is waited for: it ends then
@@ -67,16 +71,15 @@ def _asked(line: Line, batch: Batch) -> BatchDone:
 
 
 def _answer_all(session: Session, sock: socket.socket) -> None:
-    reader = reader_of(sock)
-    sock.sendall(packed(BatchDone(0, {}, 0.0)))
-    while True:
-        try:
-            order = receive_blocking(reader)
-        except EOFError:
-            return
-        began = time.perf_counter()
-        outputs = session.run(order.batch)
-        sock.sendall(packed(BatchDone(order.number, outputs, time.perf_counter() - began)))
+    with sock:  # closed when a batch raises: who waits for it would wait for ever
+        reader = reader_of(sock)
+        sock.sendall(packed(BatchDone(0, {}, 0.0)))
+        with suppress(EOFError):
+            while True:
+                order = receive_blocking(reader)
+                began = time.perf_counter()
+                outputs = session.run(order.batch)
+                sock.sendall(packed(BatchDone(order.number, outputs, time.perf_counter() - began)))
 
 
 def main(arguments: Sequence[str]) -> None:

@@ -29,7 +29,7 @@ def report_line(number: int, measured: Mapping[str, Any]) -> str:
         f"row {number} EMULATED {measured['instance_type']} {measured['mode']} batch {measured['batch_size']}: "
         f"device {device['throughput_per_s']:.0f}/s p95 {device['p95_ms']:.1f} ms; "
         f"behind bare processes {in_shares(of_device['bare'])}; from tokens {in_shares(of_device['tokens'])} "
-        f"(one request more in flight: {tokens['throughput_one_more_per_s'] / device['throughput_per_s']:.1%}), "
+        f"(one request more in flight: {of_device['one_more']['throughput_per_s']:.1%}), "
         f"{tokens['cpu_us']:.0f} us of CPU a sequence; from text "
         f"{text['throughput_per_s'] / min(device['throughput_per_s'], text['tokenizer_per_s']):.1%} of "
         f"{'the device' if device['throughput_per_s'] < text['tokenizer_per_s'] else 'the tokenizer'}"

@@ -25,7 +25,11 @@ from neuronbert_tools.questions import Pair
 
 
 def measure_row(artifact: Path, row: Row, seconds: float, rounds: int) -> Dict[str, Any]:
-    """One row: what was published, what the model says, and the median of ``rounds`` of everything that is measured."""
+    """One row: what was published, what the model says, and what was measured.
+
+    The contenders take turns, ``rounds`` times: medians of their figures, and of these as shares of the device's in the
+    same turn. Text is asked once, after them.
+    """
     work, load = published_work(row)
     model = predict(work, **load)
     tokenizer = Tokenizer.from_files(artifact)
@@ -39,7 +43,9 @@ def measure_row(artifact: Path, row: Row, seconds: float, rounds: int) -> Dict[s
         "published": {"throughput_per_s": float(row["throughput_per_s"]), "p95_ms": float(row["p95_ms"])},
         "model": {"throughput_per_s": model.throughput_per_s, "p95_ms": model.p95_s * 1000},
         **{contender: medians([turn[contender] for turn in turns]) for contender in turns[0]},
-        "of_device": {name: medians([shares_of(turn, name) for turn in turns]) for name in ("bare", "tokens")},
+        "of_device": {
+            name: medians([shares_of(turn, name) for turn in turns]) for name in turns[0] if name != "device"
+        },
         "text": text,
         "turns": turns,
     }
@@ -48,16 +54,30 @@ def measure_row(artifact: Path, row: Row, seconds: float, rounds: int) -> Dict[s
 def measure_in_turn(
     artifact: Path, batches: Sequence[Batch], load: Mapping[str, Any], seconds: float
 ) -> Dict[str, Dict[str, float]]:
-    """The device alone, behind bare processes, and with the runner, one right after the other."""
-    in_flight, batch_size = load["in_flight"], len(batches[0].input_ids)
+    """The device alone, behind bare processes, and with the runner, one right after the other.
+
+    Tokenised input, with as many requests in flight as were published; through the runner with one more for each model
+    too: then the host's work between two requests costs the device nothing.
+    """
+    models, in_flight, batch_size = load["models"], load["in_flight"], len(batches[0].input_ids)
     alone_s = device_latencies_s(artifact, batch_size, seconds, in_flight)
     bare_s = bare_latencies_s(artifact, batches, seconds, in_flight)
+    turns = itertools.cycle(batches)
     with Runner(artifact) as runner:
-        tokens = measure_tokens(runner, batches, load["models"], in_flight, seconds)
+
+        def ask() -> object:
+            return runner.submit_encoded(*next(turns)).result()
+
+        with usage_of(runner) as usage:
+            latencies_s = closed_loop(models * in_flight, seconds, ask)
+        more_s = closed_loop(models * (in_flight + 1), seconds, ask)
+    sequences = len(latencies_s) * batch_size * 1.2  # with those of the warm-up
+    cpu_us = (usage.runner_cpu_s + usage.workers_cpu_s) / sequences * 1e6
     return {
         "device": figures(alone_s, batch_size, seconds),
         "bare": figures(bare_s, batch_size, seconds),
-        "tokens": tokens,
+        "tokens": {**figures(latencies_s, batch_size, seconds), "cpu_us": cpu_us},
+        "one_more": figures(more_s, batch_size, seconds),
     }
 
 
@@ -77,29 +97,6 @@ def figures(latencies_s: Sequence[float], batch_size: int, seconds: float) -> Di
         "throughput_per_s": len(latencies_s) * batch_size / seconds,
         "p50_ms": percentile(latencies_s, 50) * 1000,
         "p95_ms": percentile(latencies_s, 95) * 1000,
-    }
-
-
-def measure_tokens(
-    runner: Runner, batches: Sequence[Batch], models: int, in_flight: int, seconds: float
-) -> Dict[str, float]:
-    """Tokenised input with as many requests in flight as were published, and with one more for each model."""
-    turns, batch_size = itertools.cycle(batches), len(batches[0].input_ids)
-
-    def ask() -> object:
-        return runner.submit_encoded(*next(turns)).result()
-
-    with usage_of(runner) as usage:
-        latencies_s = closed_loop(models * in_flight, seconds, ask)
-    sequences = len(latencies_s) * batch_size * 1.2  # with those of the warm-up
-    cpu_us = (usage.runner_cpu_s + usage.workers_cpu_s) / sequences * 1e6
-    # One request more for each group: then the host's work between two requests costs the device nothing.
-    more_s = closed_loop(models * (in_flight + 1), seconds, ask)
-    one_more = len(more_s) * batch_size / seconds
-    return {
-        **figures(latencies_s, batch_size, seconds),
-        "cpu_us": cpu_us,
-        "throughput_one_more_per_s": one_more,
     }
 
 
