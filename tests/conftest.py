@@ -44,6 +44,18 @@ def pytest_collection_modifyitems(items: List[pytest.Item]) -> None:
     items.sort(key=rank)
 
 
+EMULATED = os.environ.get("NEURONBERT_EMULATE")
+
+
+@pytest.hookimpl(trylast=True)  # after the fixtures' own
+def pytest_runtest_teardown(item: pytest.Item) -> None:
+    """A test that leaves the emulator on fails itself, instead of one that comes after it in the same process."""
+    left = os.environ.get("NEURONBERT_EMULATE")
+    if left != EMULATED:
+        os.environ.pop("NEURONBERT_EMULATE")
+        pytest.fail(f"{item.nodeid} leaves NEURONBERT_EMULATE={left}")
+
+
 @pytest.fixture(scope="session")
 def shared_folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder that all processes of one run share; what they make there needs a lock."""
