@@ -141,7 +141,7 @@ def test_help_is_a_result(capsys, arguments):
         ("NEURONBERT_EMULATE_UNKNOWNS", "x=y", "nothing is unknown about 'x'"),
     ],
 )
-def test_a_wrong_variable_is_an_error_of_ours(torch_neuron, monkeypatch, capsys, variable, value, words):
+def test_a_wrong_variable_is_an_error_of_ours(monkeypatch, capsys, variable, value, words):
     monkeypatch.setenv("NEURONBERT_EMULATE", "inf1.xlarge")
     monkeypatch.setenv(variable, value)
     assert command.main(["neuron-ls"]) == 2
