@@ -38,8 +38,10 @@ def measure_row(artifact: Path, row: Row, requests: int) -> List[Dict[str, Any]]
         service_at = service_of(runner, row)
         alone_s, capacity_per_s = service_at(0.0).alone_s, service_at.saturated.capacity_per_s
         batches = full_batches(recorded_windows(runner.tokenizer), 1, runner.tokenizer.pad_id)
-        # One for each group at a time, and soon again: caches are as warm as they will be.
-        _, alone = ask(runner, batches, np.arange(1, 121) * 1.5 * alone_s / service_at.layout.replicas)
+        # One for each group at a time, and soon again: once the first have been, caches are as warm as they will be.
+        one_at_a_time = np.arange(1, 121) * 1.5 * alone_s / service_at.layout.replicas
+        ask(runner, batches, one_at_a_time)
+        _, alone = ask(runner, batches, one_at_a_time)
         host_s = max(0.0, float(np.median(alone)) - alone_s)
         for number, utilisation in enumerate(UTILISATIONS):
             arrivals = poisson_arrivals(utilisation * capacity_per_s, requests, seed=number + 1)
