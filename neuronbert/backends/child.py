@@ -23,9 +23,8 @@ FORKS_FOR_A_CHILD = sys.version_info < (3, 10)  # newer ones share memory with i
 PARALLEL_TOKENIZERS = b"TOKENIZERS_PARALLELISM"
 
 _silencing = threading.RLock()
-if (
-    FORKS_FOR_A_CHILD
-):  # a fork of the user's meanwhile, in another thread, would have the variable and the lock for good
+if FORKS_FOR_A_CHILD:
+    # A fork of the user's meanwhile, in another thread, would have the variable and the lock for good: it waits.
     os.register_at_fork(
         before=_silencing.acquire, after_in_parent=_silencing.release, after_in_child=_silencing.release
     )

@@ -9,11 +9,9 @@ The child that stands for the device of the bare process: SOCKET REQUEST_BYTES A
 """
 
 import itertools
-import os
 import socket
 import statistics
 import struct
-import subprocess
 import time
 from contextlib import ExitStack
 from pathlib import Path
@@ -24,7 +22,7 @@ import numpy as np
 from neuronbert import Runner
 from neuronbert.artifact.manifest import Artifact
 from neuronbert.backends.base import Batch
-from neuronbert.backends.child import python_environment
+from neuronbert.backends.child import standard_error, start_child
 from neuronbert.errors import UsageError
 from neuronbert.runner.awake import awake_processors
 from neuronbert.runner.frames import packed
@@ -32,7 +30,6 @@ from neuronbert.runner.messages import BatchDone, BatchOrder
 from neuronbert_tools.artifacts import echo_artifact
 from neuronbert_tools.console import print_message
 from neuronbert_tools.load import percentile
-from neuronbert_tools.processes import module_command
 
 BATCH_S = 0.0166  # of BERT-base with 128 tokens on a NeuronCore: long enough for caches to forget the code
 TOKENS = 128
@@ -133,9 +130,13 @@ def bare_s(requests: int, batch_s: float) -> List[float]:
     answer_bytes = len(packed(BatchDone(1, {"start_logits": logits, "end_logits": logits}, batch_s)))
     ours, theirs = socket.socketpair()
     with ours, theirs:
-        device = subprocess.Popen(
-            module_command("measurements.turnaround", theirs.fileno(), len(request), answer_bytes, batch_s),
-            env=python_environment(dict(os.environ)),
+        device = start_child(
+            __name__,
+            theirs.fileno(),
+            len(request),
+            answer_bytes,
+            batch_s,
+            stdout=standard_error(),  # stdout is for the figures
             pass_fds=[theirs.fileno()],
         )
         with device, ours.makefile("rb") as reader:
