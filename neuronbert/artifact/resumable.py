@@ -113,7 +113,6 @@ class ResumableOutput:
 
     def __init__(self, output: Path, file: FileIO):
         self.output = output
-        self.record: Optional[Record] = None
         self._file = file
         self._sha = hashlib.sha256()  # of what is in it
 
@@ -137,7 +136,6 @@ class ResumableOutput:
             self._refuse_other_job(record.job, job)
             self._refuse_other_bytes(record)
             self._cut(record.output_bytes)
-        self.record = record
         return record
 
     def append(self, data: bytes, record: Record, *, is_end: bool = False) -> Record:
@@ -155,7 +153,6 @@ class ResumableOutput:
         record = record._replace(output_bytes=self._file.tell(), output_sha256=self._sha.hexdigest())
         if not is_end:
             self._save(record)
-            self.record = record
         return record
 
     def finish(self) -> None:
@@ -169,7 +166,8 @@ class ResumableOutput:
     def tidy(self) -> None:
         """After an error: remove what no later run could resume, and nobody else wrote."""
         try:
-            record = self.record or read_record(self.output)
+            # From the disk: an interrupt can come as soon as it is there, before any variable says so.
+            record = read_record(self.output)
         except OSError:  # it is no record
             record = None
         if record is None:

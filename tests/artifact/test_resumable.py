@@ -58,14 +58,15 @@ def test_the_step_at_the_end_of_the_input_is_done_again(tmp_path):
 class Countdown:
     """Raises Killed at the n-th of the calls that it wraps: before it is made, or after."""
 
-    def __init__(self, monkeypatch, remaining: int, after: bool):
+    def __init__(self, monkeypatch, remaining: int, after: bool, kill: bool = True):
         self.remaining, self.after = remaining, after
         for owner, name in ((os, "replace"), (os, "rename"), (Path, "unlink")):
             monkeypatch.setattr(owner, name, self.wrapped(getattr(owner, name)))
         monkeypatch.setattr(os, "fsync", self.wrapped(lambda descriptor: None))
         monkeypatch.setattr(resumable.ResumableOutput, "_cut", self.wrapped(resumable.ResumableOutput._cut))
-        monkeypatch.setattr(resumable.ResumableOutput, "tidy", lambda self: None)
-        monkeypatch.setattr(files, "_discard", lambda temporary: None)
+        if kill:  # an interrupt lets the process tidy
+            monkeypatch.setattr(resumable.ResumableOutput, "tidy", lambda self: None)
+            monkeypatch.setattr(files, "_discard", lambda temporary: None)
 
     def wrapped(self, function):
         def call(*arguments, **keywords):
@@ -102,6 +103,35 @@ def test_a_kill_at_any_call_changes_nothing(tmp_path, monkeypatch, after):
         if not killed:
             assert number > 3 * len(STEPS)
             return
+    pytest.fail("it never came to its end")
+
+
+@pytest.mark.parametrize("after", [False, True])
+def test_an_interrupt_at_any_call_keeps_what_was_recorded(tmp_path, monkeypatch, after):
+    for number in range(1, 100):
+        output = tmp_path / f"{number}" / "output"
+        output.parent.mkdir()
+        records = [0]  # the lines of input in each that reached the disk
+        with monkeypatch.context() as patch:
+            replace = os.replace
+
+            def seen(old, new):
+                replace(old, new)
+                records.append(read_record(output).input_lines)
+
+            patch.setattr(os, "replace", seen)
+            try:
+                Countdown(patch, number, after, kill=False)
+                perform(output)
+            except Killed:
+                pass
+            else:
+                assert number > 3 * len(STEPS)
+                return
+        if output.exists():
+            assert (records[-1], output.read_bytes()) == (len(STEPS), COMPLETE)
+        else:
+            assert perform(output) == records[-1]
     pytest.fail("it never came to its end")
 
 
