@@ -5,7 +5,7 @@ import ctypes
 import random
 import threading
 import time
-from typing import Dict, Iterator, List, NamedTuple, Sequence, Tuple
+from typing import Dict, Iterator, NamedTuple, Sequence, Tuple
 
 from neuronbert.emulator.neff import Neff
 from neuronbert.hardware.closed_loop import HostWaits
@@ -14,7 +14,7 @@ from neuronbert.hardware.device_model import Work, entry_seconds, host_call_seco
 PR_SET_TIMERSLACK = 29  # linux/prctl.h
 LATE_S = 80e-6  # how late a virtual machine's idle core wakes up
 BUSY_STEPS = 16  # how finely a share of time is told apart, so that few plans are worked out
-REMEMBERED = 0.9  # of what was known of a core's idle time, after one batch more
+REMEMBERED = 0.98  # of what was known of a core's busy and idle time, after one batch more
 
 
 class Neighbours(NamedTuple):
@@ -46,7 +46,8 @@ class CoreClock:
 
     def __init__(self, cores: int, seed: int = 0):
         self._free_at = [0.0] * cores
-        self._busy: List[float] = [1.0] * cores  # the share of time lately
+        self._busy_s = [0.0] * cores  # lately
+        self._idle_s = [0.0] * cores
         self._lock = threading.Lock()
         self._thread = threading.local()
         self._random = random.Random(seed)
@@ -94,7 +95,7 @@ class CoreClock:
 
     def _plan(self, core: int, neff: Neff, neighbours: Neighbours, release: str) -> BatchPlan:
         """Cores of a chip share its memory as often as they are busy; others are taken to be as busy as this."""
-        busy, callers = round(self._busy[core] * BUSY_STEPS), self._callers[core]
+        busy, callers = round(self._busy_share(core) * BUSY_STEPS), self._callers[core]
         key = (id(neff), neighbours, busy, callers)
         if key not in self._plans:
             share = busy / BUSY_STEPS
@@ -123,7 +124,16 @@ class CoreClock:
 
     def _note_idle(self, core: int, busy_s: float, arrival: float) -> None:
         idle_s = max(0.0, arrival - self._free_at[core]) if self._free_at[core] else 0.0
-        self._busy[core] = REMEMBERED * self._busy[core] + (1 - REMEMBERED) * busy_s / (busy_s + idle_s)
+        self._busy_s[core] = REMEMBERED * self._busy_s[core] + busy_s
+        self._idle_s[core] = REMEMBERED * self._idle_s[core] + idle_s
+
+    def _busy_share(self, core: int) -> float:
+        """Of the core's time lately; a core that has done nothing yet is taken to be busy.
+
+        A mean of each batch's own share would be too high where batches come at random: most come in bursts.
+        """
+        lately_s = self._busy_s[core] + self._idle_s[core]
+        return self._busy_s[core] / lately_s if lately_s else 1.0
 
 
 def neff_work(neff: Neff, active_cores_per_chip: float, release: str) -> Work:

@@ -10,7 +10,7 @@ not quite come round in turn, and near saturation the recursion waits a little l
 simulation.py plays the same rule event by event and checks this module; planning.py asks it.
 
 Core groups share the chip's memory, the link and the vCPUs, so a batch takes longer the busier they are, and they are
-the busier the longer it takes: a few short runs settle where both agree (``settled``).
+the busier the longer it takes: short runs settle where both agree (``settled``).
 """
 
 import math
@@ -26,7 +26,7 @@ from neuronbert.hardware.closed_loop import HostWaits, most_batches_per_s
 
 MAX_WAIT_S = 0.005  # the runner's default
 DRAWN_AT_ONCE = 4096
-SETTLING_ROUNDS = 5
+SETTLING_HALVINGS = 10  # to a thousandth of the time
 SETTLING_REQUESTS = 2000
 
 
@@ -121,14 +121,20 @@ ServiceAt = Callable[[float], Service]
 def settled(service_at: ServiceAt, rate_per_s: float) -> Service:
     """The instance as it is at ``rate_per_s`` requests a second, which is below its capacity.
 
-    A batch that is not full takes as long as one that is, so how busy groups are follows from how batches fill.
+    A batch that is not full takes as long as one that is, so how busy groups are follows from how batches fill. Where
+    they are taken to be idler than they then are, they are busier, and the other way round: the range is halved.
     """
-    moments, busy = poisson_arrivals(rate_per_s, SETTLING_REQUESTS), 0.5
-    for _ in range(SETTLING_ROUNDS):
+    moments = poisson_arrivals(rate_per_s, SETTLING_REQUESTS)
+    idler, busier = 0.0, 1.0
+    for _ in range(SETTLING_HALVINGS):
+        busy = (idler + busier) / 2
         service = service_at(busy)
         batches_per_s = rate_per_s / schedule(service, moments).rows.mean()
-        busy = (busy + min(1.0, batches_per_s * service.bottleneck_s / service.groups)) / 2
-    return service_at(busy)
+        if batches_per_s * service.bottleneck_s / service.groups > busy:
+            idler = busy
+        else:
+            busier = busy
+    return service_at(busier)
 
 
 @lru_cache(maxsize=4096)

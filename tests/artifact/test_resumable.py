@@ -106,32 +106,37 @@ def test_a_kill_at_any_call_changes_nothing(tmp_path, monkeypatch, after):
     pytest.fail("it never came to its end")
 
 
+def interrupted(patch, output: Path, number: int, after: bool):
+    """Interrupt a job at that call: whether it was not yet done, and the input lines of the last record on the disk."""
+    recorded, replace = [0], os.replace
+
+    def seen(old, new):
+        replace(old, new)
+        recorded.append(read_record(output).input_lines)
+
+    patch.setattr(os, "replace", seen)
+    try:
+        Countdown(patch, number, after, kill=False)
+        perform(output)
+    except Killed:
+        return True, recorded[-1]
+    return False, recorded[-1]
+
+
 @pytest.mark.parametrize("after", [False, True])
 def test_an_interrupt_at_any_call_keeps_what_was_recorded(tmp_path, monkeypatch, after):
     for number in range(1, 100):
         output = tmp_path / f"{number}" / "output"
         output.parent.mkdir()
-        records = [0]  # the lines of input in each that reached the disk
         with monkeypatch.context() as patch:
-            replace = os.replace
-
-            def seen(old, new):
-                replace(old, new)
-                records.append(read_record(output).input_lines)
-
-            patch.setattr(os, "replace", seen)
-            try:
-                Countdown(patch, number, after, kill=False)
-                perform(output)
-            except Killed:
-                pass
-            else:
-                assert number > 3 * len(STEPS)
-                return
+            killed, recorded = interrupted(patch, output, number, after)
+        if not killed:
+            assert number > 3 * len(STEPS)
+            return
         if output.exists():
-            assert (records[-1], output.read_bytes()) == (len(STEPS), COMPLETE)
+            assert (recorded, output.read_bytes()) == (len(STEPS), COMPLETE)
         else:
-            assert perform(output) == records[-1]
+            assert perform(output) == recorded
     pytest.fail("it never came to its end")
 
 

@@ -1,5 +1,6 @@
 """Timed mode: recorded answers after the modelled time; stages at work at once, a core on one batch at a time."""
 
+import random
 import threading
 import time
 
@@ -181,6 +182,16 @@ def test_the_waits_are_drawn_alike_in_every_run():
     neighbours = core_clock.Neighbours("inf1.xlarge", 4, 4, 4)
     first, again, other = (latencies_ms(core_clock.CoreClock(4, seed=seed), neighbours, 2) for seed in (1, 1, 2))
     assert first == again != other
+
+
+@pytest.mark.parametrize("share", [0.1, 0.4, 0.8])
+def test_a_core_is_as_busy_as_its_batches_make_it_however_they_come(share):
+    clock, source, moment, shares = core_clock.CoreClock(1), random.Random(1), 0.0, []
+    for _ in range(4000):
+        moment += source.expovariate(share)
+        clock._schedule(range(1), (1.0,), moment)
+        shares.append(clock._busy_share(0))
+    assert np.mean(shares[200:]) == pytest.approx(share, abs=0.02)
 
 
 def test_a_call_that_waits_long_for_the_host_is_overtaken(clock, monkeypatch):

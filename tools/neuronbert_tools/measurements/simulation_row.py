@@ -14,14 +14,15 @@ from neuronbert import Runner
 from neuronbert.backends.base import Batch
 from neuronbert.hardware.device_model import published_work
 from neuronbert.planner.candidates import DeviceService
-from neuronbert.planner.queueing import ServiceAt, poisson_arrivals
+from neuronbert.planner.queueing import poisson_arrivals, settled
 from neuronbert.planner.simulation import simulate
 from neuronbert_tools.emulated_rows import recorded_windows
 from neuronbert_tools.encoding import full_batches
 from neuronbert_tools.published_rows import Row
 
 UTILISATIONS = (0.2, 0.4, 0.6, 0.8, 0.95)
-SETTLING_ROUNDS = 4
+ALONE = 200  # requests, so few of them (as a share of the capacity) that none meets another
+LIGHT = 0.2
 
 
 def service_of(runner: Runner, row: Row) -> DeviceService:
@@ -36,32 +37,24 @@ def measure_row(artifact: Path, row: Row, requests: int) -> List[Dict[str, Any]]
     points = []
     with Runner(artifact, max_queue=100_000) as runner:
         service_at = service_of(runner, row)
-        alone_s, capacity_per_s = service_at(0.0).alone_s, service_at.saturated.capacity_per_s
+        capacity_per_s = service_at.saturated.capacity_per_s
         batches = full_batches(recorded_windows(runner.tokenizer), 1, runner.tokenizer.pad_id)
-        # One for each group at a time, and soon again: once the first have been, caches are as warm as they will be.
-        one_at_a_time = np.arange(1, 121) * 1.5 * alone_s / service_at.layout.replicas
-        ask(runner, batches, one_at_a_time)
-        _, alone = ask(runner, batches, one_at_a_time)
-        host_s = max(0.0, float(np.median(alone)) - alone_s)
+        light_per_s = LIGHT * capacity_per_s
+        sent, alone = ask(runner, batches, np.arange(1, ALONE + 1) / light_per_s)
+        # The first half warms up.
+        host_s = max(0.0, float(np.median((alone - simulated_s(service_at, light_per_s, sent))[ALONE // 2 :])))
         for number, utilisation in enumerate(UTILISATIONS):
-            arrivals = poisson_arrivals(utilisation * capacity_per_s, requests, seed=number + 1)
+            rate_per_s = utilisation * capacity_per_s
+            arrivals = poisson_arrivals(rate_per_s, requests, seed=number + 1)
             sent, real = ask(runner, batches, arrivals)
-            played = simulated_s(service_at, sent)
+            played = simulated_s(service_at, rate_per_s, sent)
             points.append({"utilisation": utilisation, "host_ms": host_s * 1e3, **compared(real, played + host_s)})
     return points
 
 
-def simulated_s(service_at: ServiceAt, sent: np.ndarray) -> np.ndarray:
-    """Latencies of requests that are sent then, by cores that share the machine as often as they are busy.
-
-    How often that is follows from the simulation, and the simulation from that: a few rounds settle it.
-    """
-    busy = 1.0
-    for _ in range(SETTLING_ROUNDS):
-        service = service_at(busy)
-        played = simulate(service, sent)
-        busy = min(1.0, len(played.rows) / service.groups * service.bottleneck_s / (sent[-1] - sent[0]))
-    return simulate(service_at(busy), sent).latencies_s
+def simulated_s(service_at: DeviceService, rate_per_s: float, sent: np.ndarray) -> np.ndarray:
+    """Latencies of requests that are sent then, as the planner has them."""
+    return simulate(settled(service_at, rate_per_s), sent).latencies_s
 
 
 def ask(runner: Runner, batches: Sequence[Batch], arrivals: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
