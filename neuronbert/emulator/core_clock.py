@@ -5,16 +5,16 @@ import ctypes
 import random
 import threading
 import time
-from typing import Dict, Iterator, NamedTuple, Sequence, Tuple
+from typing import Dict, Iterator, NamedTuple, Tuple
 
 from neuronbert.emulator.neff import Neff
-from neuronbert.hardware.closed_loop import HostWaits
+from neuronbert.hardware.closed_loop import HostWaits, occupied_s
 from neuronbert.hardware.device_model import Work, entry_seconds, host_call_seconds, host_waits, stage_seconds
 
 PR_SET_TIMERSLACK = 29  # linux/prctl.h
 LATE_S = 80e-6  # how late a virtual machine's idle core wakes up
 BUSY_STEPS = 16  # how finely a share of time is told apart, so that few plans are worked out
-REMEMBERED = 0.98  # of what was known of a core's busy and idle time, after one batch more
+REMEMBERED = 0.98  # of what was known of how busy a core is, after one batch more
 
 
 class Neighbours(NamedTuple):
@@ -47,7 +47,7 @@ class CoreClock:
     def __init__(self, cores: int, seed: int = 0):
         self._free_at = [0.0] * cores
         self._busy_s = [0.0] * cores  # lately
-        self._idle_s = [0.0] * cores
+        self._passed_s = [0.0] * cores
         self._lock = threading.Lock()
         self._thread = threading.local()
         self._random = random.Random(seed)
@@ -65,7 +65,7 @@ class CoreClock:
             plan, arrival, wait_s = self._arrive(cores[0], neff, neighbours, release, called_at)
             if wait_s > plan.stages_s[0] / 4:
                 sleep_until(arrival)  # a call that waits long for the host is overtaken by others
-            end = self._schedule(cores, plan.stages_s, arrival)
+            end = self._schedule(cores, plan, arrival)
             sleep_until(end)
             self._thread.done_at = end
         return plan.stages_s
@@ -113,27 +113,28 @@ class CoreClock:
             self._plans[key] = BatchPlan(neff, stages_s, entry_seconds(work), host_s, waits)
         return self._plans[key]
 
-    def _schedule(self, cores: range, stages: Sequence[float], arrival: float) -> float:
+    def _schedule(self, cores: range, plan: BatchPlan, arrival: float) -> float:
         moment = arrival
         with self._lock:
-            self._note_idle(cores[0], stages[0], arrival)
-            for core, seconds in zip(cores, stages):
+            self._note_busy(cores[0], plan, arrival)
+            for core, seconds in zip(cores, plan.stages_s):
                 moment = max(moment, self._free_at[core]) + seconds
                 self._free_at[core] = moment
         return moment
 
-    def _note_idle(self, core: int, busy_s: float, arrival: float) -> None:
+    def _note_busy(self, core: int, plan: BatchPlan, arrival: float) -> None:
+        first_s, round_s = plan.stages_s[0], plan.host_s + sum(plan.stages_s)
         idle_s = max(0.0, arrival - self._free_at[core]) if self._free_at[core] else 0.0
+        busy_s = occupied_s(len(plan.stages_s), first_s, round_s)
         self._busy_s[core] = REMEMBERED * self._busy_s[core] + busy_s
-        self._idle_s[core] = REMEMBERED * self._idle_s[core] + idle_s
+        self._passed_s[core] = REMEMBERED * self._passed_s[core] + first_s + idle_s
 
     def _busy_share(self, core: int) -> float:
         """Of the core's time lately; a core that has done nothing yet is taken to be busy.
 
         A mean of each batch's own share would be too high where batches come at random: most come in bursts.
         """
-        lately_s = self._busy_s[core] + self._idle_s[core]
-        return self._busy_s[core] / lately_s if lately_s else 1.0
+        return min(1.0, self._busy_s[core] / self._passed_s[core]) if self._passed_s[core] else 1.0
 
 
 def neff_work(neff: Neff, active_cores_per_chip: float, release: str) -> Work:

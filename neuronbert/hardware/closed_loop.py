@@ -50,6 +50,15 @@ def most_batches_per_s(callers: int, bottleneck_s: float, round_s: float) -> flo
     return min(1 / bottleneck_s, callers / round_s)
 
 
+def occupied_s(stages: int, bottleneck_s: float, round_s: float) -> float:
+    """For how long one batch keeps a core group busy, as far as it slows the other cores of the chip.
+
+    A pipeline whose callers are as many as its ``stages`` is busy all the time, even where they, and not its slowest
+    stage, are the limit: so the published rows of pipelines were fitted.
+    """
+    return bottleneck_s if stages == 1 else max(bottleneck_s, round_s / stages)
+
+
 def closed_loop(callers: int, host_s: float, waits: HostWaits, stages_s: Sequence[float]) -> Latencies:
     """``callers`` who share one core group; the first of ``stages_s`` is its slowest stage."""
     first_s, pass_s = stages_s[0], sum(stages_s)

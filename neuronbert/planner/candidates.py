@@ -12,7 +12,7 @@ from neuronbert.benchmark.report import Point, identity_of
 from neuronbert.benchmark.report_file import read_report
 from neuronbert.errors import InputError, UsageError, quoted
 from neuronbert.hardware import cores
-from neuronbert.hardware.closed_loop import most_batches_per_s
+from neuronbert.hardware.closed_loop import most_batches_per_s, occupied_s
 from neuronbert.hardware.device_model import (
     ModelShape,
     Work,
@@ -83,7 +83,8 @@ class DeviceService:
         # Of a pipeline too: a batch that meets no other is in one stage at a time.
         active = 1 + (self.work.active_cores_per_chip - 1) * busy
         stages = stage_seconds(self.work._replace(active_cores_per_chip=active))
-        return self._service(stages, busy / stages[0])
+        round_s = host_call_seconds() + sum(stages)
+        return self._service(stages, busy / occupied_s(len(stages), stages[0], round_s))
 
     def _service(self, stages: Tuple[float, ...], batches_per_s: float) -> Service:
         """``batches_per_s`` of each group."""

@@ -22,7 +22,7 @@ from typing import Callable, Iterable, Iterator, List, NamedTuple, Optional
 import numpy as np
 
 from neuronbert.errors import UsageError
-from neuronbert.hardware.closed_loop import HostWaits, most_batches_per_s
+from neuronbert.hardware.closed_loop import HostWaits, most_batches_per_s, occupied_s
 
 MAX_WAIT_S = 0.005  # the runner's default
 DRAWN_AT_ONCE = 4096
@@ -60,6 +60,10 @@ class Service:
         """Requests a second with full batches."""
         round_s = self.alone_s + self.host_waits.mean_s
         return self.groups * self.batch_size * most_batches_per_s(self.in_flight, self.bottleneck_s, round_s)
+
+    def busy_share(self, batches_per_s: float) -> float:
+        """Of a group's time when the instance takes ``batches_per_s``, at most 1."""
+        return min(1.0, batches_per_s / self.groups * occupied_s(self.parallel, self.bottleneck_s, self.alone_s))
 
     def drawn_waits_s(self) -> Iterator[float]:
         """What each batch waits for the host, one after the other: the same in every run."""
@@ -129,8 +133,7 @@ def settled(service_at: ServiceAt, rate_per_s: float) -> Service:
     for _ in range(SETTLING_HALVINGS):
         busy = (idler + busier) / 2
         service = service_at(busy)
-        batches_per_s = rate_per_s / schedule(service, moments).rows.mean()
-        if batches_per_s * service.bottleneck_s / service.groups > busy:
+        if service.busy_share(rate_per_s / schedule(service, moments).rows.mean()) > busy:
             idler = busy
         else:
             busier = busy

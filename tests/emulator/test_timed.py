@@ -3,6 +3,7 @@
 import random
 import threading
 import time
+from operator import itemgetter
 
 import numpy as np
 import pytest
@@ -150,13 +151,13 @@ def latencies_ms(clock, neighbours, callers, count=300):
     def call(moment):
         clock._thread.done_at = moment
         plan, arrival, _ = clock._arrive(0, SHAPED, neighbours, "2.20", moment)
-        return arrival, moment, plan.stages_s
+        return arrival, moment, plan
 
     waiting, latencies = [call(0.0) for _ in range(callers)], []
     for _ in range(count):
-        waiting.sort()
-        arrival, called_at, stages_s = waiting.pop(0)
-        done = clock._schedule(range(1), stages_s, arrival)
+        waiting.sort(key=itemgetter(0, 1))
+        arrival, called_at, plan = waiting.pop(0)
+        done = clock._schedule(range(1), plan, arrival)
         latencies.append((done - called_at) * 1e3)
         waiting.append(call(done))
     return latencies[count // 10 :]
@@ -187,11 +188,24 @@ def test_the_waits_are_drawn_alike_in_every_run():
 @pytest.mark.parametrize("share", [0.1, 0.4, 0.8])
 def test_a_core_is_as_busy_as_its_batches_make_it_however_they_come(share):
     clock, source, moment, shares = core_clock.CoreClock(1), random.Random(1), 0.0, []
+    plan = core_clock.BatchPlan(SHAPED, (1.0,), 0.0, 0.0, HostWaits())
     for _ in range(4000):
         moment += source.expovariate(share)
-        clock._schedule(range(1), (1.0,), moment)
+        clock._schedule(range(1), plan, moment)
         shares.append(clock._busy_share(0))
     assert np.mean(shares[200:]) == pytest.approx(share, abs=0.02)
+
+
+def test_a_pipeline_of_as_many_callers_as_stages_is_busy_all_the_time():
+    """Also where the callers are the limit: 4 s for the host and 2 s for each of 4 stages are a batch each 3 s."""
+    clock = core_clock.CoreClock(4)
+    plan = core_clock.BatchPlan(SHAPED, (2.0,) * 4, 0.0, 4.0, HostWaits())
+    for number in range(200):
+        clock._schedule(range(4), plan, 3.0 * (number + 1))
+    assert clock._busy_share(0) == 1.0
+    for number in range(200):
+        clock._schedule(range(4), plan, 600 + 12.0 * (number + 1))  # one caller
+    assert clock._busy_share(0) == pytest.approx(0.25, abs=0.02)
 
 
 def test_a_call_that_waits_long_for_the_host_is_overtaken(clock, monkeypatch):
