@@ -18,6 +18,8 @@ from neuronbert.tasks.question_answering.samples import gate_path
 # Tests run processes side by side: torch's threads must not spin while they wait for one another, or a model with two
 # of them takes ten times as long beside a busy neighbour. Set before anything loads torch; children inherit it.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# What a process that is started cannot write stays in its buffers, as it does on any machine.
+os.environ.pop("PYTHONUNBUFFERED", None)
 # Artifacts of the echo backend that fail on purpose are our own here.
 os.environ["NEURONBERT_ECHO_FAULTS"] = "1"
 

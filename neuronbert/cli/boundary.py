@@ -12,7 +12,7 @@ import sys
 import threading
 from contextlib import contextmanager, suppress
 from datetime import datetime
-from typing import Iterator, List, Optional, Sequence
+from typing import Iterator, List, Optional, Sequence, TextIO
 
 import click
 
@@ -53,7 +53,7 @@ def run_group(group: click.Group, arguments: Sequence[str]) -> int:
     except Exception as error:
         if isinstance(error, BrokenPipeError) and is_reader_gone():
             # The reader of a pipe (head, less) has left: nobody is left to tell.
-            discard_stdout()
+            discard(sys.stdout)
             return 0
         if isinstance(error, OSError) and is_unwritable(error):
             return report_unwritable(error, as_json)
@@ -63,6 +63,9 @@ def run_group(group: click.Group, arguments: Sequence[str]) -> int:
         if missing is not None:
             return report_error(missing.message, missing.hint or manual, missing.exit_code, as_json)
         return report_bug(error, arguments, as_json)
+    finally:
+        for stream in (sys.stdout, sys.stderr):
+            discard_unwritable(stream)
 
 
 def invoke(group: click.Group, arguments: Sequence[str]) -> None:
@@ -148,10 +151,19 @@ def as_typed(arguments: Sequence[str]) -> str:
     return " ".join(map(shlex.quote, [*words, *arguments]))
 
 
-def discard_stdout() -> None:
-    """Let the interpreter's last flush go nowhere."""
+def discard_unwritable(stream: Optional[TextIO]) -> None:
+    """Give up what ``stream`` holds and cannot write: Python would try it again at its end, and exit with 120."""
+    try:
+        if stream is not None:
+            stream.flush()
+    except (OSError, ValueError):
+        discard(stream)
+
+
+def discard(stream: Optional[TextIO]) -> None:
+    """Let the interpreter's last flush of it go nowhere."""
     with suppress(OSError, ValueError, AttributeError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())  # type: ignore[union-attr]
 
 
 def report_interrupt(as_json: bool) -> int:
@@ -164,7 +176,7 @@ def report_unwritable(error: OSError, as_json: bool) -> int:
     """Say that a file, or the result itself, could not be written for want of room; the exit code."""
     if error.filename is not None:
         return report_error(f"cannot write {error.filename}: {error.strerror}", "free some space", 1, as_json)
-    discard_stdout()
+    discard(sys.stdout)
     return report_error(f"cannot write the result: {error.strerror}", "another place for stdout", 1, False)
 
 
@@ -189,7 +201,7 @@ def end(message: str, hint: Optional[str], code: int, as_json: bool) -> int:
         try:
             click.echo(json.dumps({"error": message, "try": hint, "exit_code": code}))
         except OSError:  # a full disk, a reader or a terminal that has gone
-            discard_stdout()
+            discard(sys.stdout)
     return code
 
 
