@@ -52,9 +52,7 @@ def run_group(group: click.Group, arguments: Sequence[str]) -> int:
         return report_error(error.message, error.hint or manual, error.exit_code, as_json)
     except Exception as error:
         if isinstance(error, BrokenPipeError) and is_reader_gone():
-            # The reader of a pipe (head, less) has left: nobody is left to tell.
-            discard(sys.stdout)
-            return 0
+            return 0  # the reader of a pipe (head, less) has left: nobody is left to tell
         if isinstance(error, OSError) and is_unwritable(error):
             return report_unwritable(error, as_json)
         if received:
@@ -153,17 +151,13 @@ def as_typed(arguments: Sequence[str]) -> str:
 
 def discard_unwritable(stream: Optional[TextIO]) -> None:
     """Give up what ``stream`` holds and cannot write: Python would try it again at its end, and exit with 120."""
+    if stream is None:
+        return
     try:
-        if stream is not None:
-            stream.flush()
+        stream.flush()
     except (OSError, ValueError):
-        discard(stream)
-
-
-def discard(stream: Optional[TextIO]) -> None:
-    """Let the interpreter's last flush of it go nowhere."""
-    with suppress(OSError, ValueError, AttributeError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())  # type: ignore[union-attr]
+        with suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def report_interrupt(as_json: bool) -> int:
@@ -176,7 +170,6 @@ def report_unwritable(error: OSError, as_json: bool) -> int:
     """Say that a file, or the result itself, could not be written for want of room; the exit code."""
     if error.filename is not None:
         return report_error(f"cannot write {error.filename}: {error.strerror}", "free some space", 1, as_json)
-    discard(sys.stdout)
     return report_error(f"cannot write the result: {error.strerror}", "another place for stdout", 1, False)
 
 
@@ -198,10 +191,8 @@ def report_error(message: str, hint: str, code: int, as_json: bool) -> int:
 def end(message: str, hint: Optional[str], code: int, as_json: bool) -> int:
     """The exit code, whether or not it can be said; under --json an error is the one document on stdout."""
     if as_json:
-        try:
+        with suppress(OSError):  # a full disk, a reader or a terminal that has gone
             click.echo(json.dumps({"error": message, "try": hint, "exit_code": code}))
-        except OSError:  # a full disk, a reader or a terminal that has gone
-            discard(sys.stdout)
     return code
 
 
