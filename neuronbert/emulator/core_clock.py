@@ -2,6 +2,7 @@
 
 import contextlib
 import ctypes
+import math
 import random
 import threading
 import time
@@ -14,7 +15,7 @@ from neuronbert.hardware.device_model import Work, entry_seconds, host_call_seco
 PR_SET_TIMERSLACK = 29  # linux/prctl.h
 LATE_S = 80e-6  # how late a virtual machine's idle core wakes up
 BUSY_STEPS = 16  # how finely a share of time is told apart, so that few plans are worked out
-REMEMBERED = 0.98  # of what was known of how busy a core is, after one batch more
+REMEMBERED_BATCHES = 20  # for how long of a core's own batches it is remembered how busy it was
 
 
 class Neighbours(NamedTuple):
@@ -36,6 +37,28 @@ class BatchPlan(NamedTuple):
     waits: HostWaits  # what comes on top at random
 
 
+class BusyShare:
+    """Of a core's time: a mean in which the past fades exponentially; a core that has done nothing is taken to be busy.
+
+    It is over time, not over batches: where batches come at random most come in bursts, in which the core is busier
+    than it is; and a second of rest is as much as fifty batches, so that it would be remembered for hundreds.
+    """
+
+    def __init__(self) -> None:
+        self._share = 1.0
+        self._until = 0.0  # what is known of it reaches to here
+        self._remembered_s = math.inf
+
+    def at(self, moment: float) -> float:
+        """As it is at ``moment`` (seconds), when nothing has come since the last batch."""
+        return self._share * math.exp(-max(0.0, moment - self._until) / self._remembered_s)
+
+    def add(self, start: float, busy_s: float, remembered_s: float) -> None:
+        """A batch from ``start``: what is longer ago than ``remembered_s`` counts little from now on."""
+        self._share = 1 - (1 - self.at(start)) * math.exp(-busy_s / remembered_s)
+        self._until, self._remembered_s = start + busy_s, remembered_s
+
+
 class CoreClock:
     """When each core of the process is free again, in modelled time.
 
@@ -46,8 +69,7 @@ class CoreClock:
 
     def __init__(self, cores: int, seed: int = 0):
         self._free_at = [0.0] * cores
-        self._busy_s = [0.0] * cores  # lately
-        self._passed_s = [0.0] * cores
+        self._busy = [BusyShare() for _ in range(cores)]
         self._lock = threading.Lock()
         self._thread = threading.local()
         self._random = random.Random(seed)
@@ -88,17 +110,17 @@ class CoreClock:
         A thread's own time between two calls is part of handing the batch over, not added.
         """
         with self._lock:
-            plan = self._plan(core, neff, neighbours, release)
+            plan = self._plan(neff, neighbours, release, self._busy[core].at(called_at), self._callers[core])
             wait_s = plan.waits.draw_s(self._random)
         came = max(getattr(self._thread, "done_at", called_at), called_at - plan.entry_s)
         return plan, came + plan.host_s + wait_s, wait_s
 
-    def _plan(self, core: int, neff: Neff, neighbours: Neighbours, release: str) -> BatchPlan:
-        """Cores of a chip share its memory as often as they are busy; others are taken to be as busy as this."""
-        busy, callers = round(self._busy_share(core) * BUSY_STEPS), self._callers[core]
-        key = (id(neff), neighbours, busy, callers)
+    def _plan(self, neff: Neff, neighbours: Neighbours, release: str, busy: float, callers: int) -> BatchPlan:
+        """Cores of a chip share its memory as often as they are busy; others are taken to be as ``busy`` as this."""
+        steps = round(busy * BUSY_STEPS)
+        key = (id(neff), neighbours, steps, callers)
         if key not in self._plans:
-            share = busy / BUSY_STEPS
+            share = steps / BUSY_STEPS
             work = neff_work(neff, 1 + (neighbours.active_cores_per_chip - 1) * share, release)
             stages_s, host_s = stage_seconds(work), host_call_seconds()
             waits = host_waits(
@@ -116,25 +138,16 @@ class CoreClock:
     def _schedule(self, cores: range, plan: BatchPlan, arrival: float) -> float:
         moment = arrival
         with self._lock:
-            self._note_busy(cores[0], plan, arrival)
+            self._note_busy(cores[0], plan, max(arrival, self._free_at[cores[0]]))
             for core, seconds in zip(cores, plan.stages_s):
                 moment = max(moment, self._free_at[core]) + seconds
                 self._free_at[core] = moment
         return moment
 
-    def _note_busy(self, core: int, plan: BatchPlan, arrival: float) -> None:
+    def _note_busy(self, core: int, plan: BatchPlan, start: float) -> None:
         first_s, round_s = plan.stages_s[0], plan.host_s + sum(plan.stages_s)
-        idle_s = max(0.0, arrival - self._free_at[core]) if self._free_at[core] else 0.0
         busy_s = occupied_s(len(plan.stages_s), first_s, round_s)
-        self._busy_s[core] = REMEMBERED * self._busy_s[core] + busy_s
-        self._passed_s[core] = REMEMBERED * self._passed_s[core] + first_s + idle_s
-
-    def _busy_share(self, core: int) -> float:
-        """Of the core's time lately; a core that has done nothing yet is taken to be busy.
-
-        A mean of each batch's own share would be too high where batches come at random: most come in bursts.
-        """
-        return min(1.0, self._busy_s[core] / self._passed_s[core]) if self._passed_s[core] else 1.0
+        self._busy[core].add(start, busy_s, REMEMBERED_BATCHES * first_s)
 
 
 def neff_work(neff: Neff, active_cores_per_chip: float, release: str) -> Work:

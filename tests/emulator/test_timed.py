@@ -187,13 +187,15 @@ def test_the_waits_are_drawn_alike_in_every_run():
 
 @pytest.mark.parametrize("share", [0.1, 0.4, 0.8])
 def test_a_core_is_as_busy_as_its_batches_make_it_however_they_come(share):
-    clock, source, moment, shares = core_clock.CoreClock(1), random.Random(1), 0.0, []
-    plan = core_clock.BatchPlan(SHAPED, (1.0,), 0.0, 0.0, HostWaits())
+    """As calls see it that come at random, which need not wait for the end of a batch."""
+    busy, source, moment, free, seen = core_clock.BusyShare(), random.Random(1), 0.0, 0.0, []
     for _ in range(4000):
         moment += source.expovariate(share)
-        clock._schedule(range(1), plan, moment)
-        shares.append(clock._busy_share(0))
-    assert np.mean(shares[200:]) == pytest.approx(share, abs=0.02)
+        seen.append(busy.at(moment))
+        start = max(moment, free)
+        busy.add(start, 1.0, 20.0)
+        free = start + 1.0
+    assert np.mean(seen[200:]) == pytest.approx(share, abs=0.02)
 
 
 def test_a_pipeline_of_as_many_callers_as_stages_is_busy_all_the_time():
@@ -202,10 +204,21 @@ def test_a_pipeline_of_as_many_callers_as_stages_is_busy_all_the_time():
     plan = core_clock.BatchPlan(SHAPED, (2.0,) * 4, 0.0, 4.0, HostWaits())
     for number in range(200):
         clock._schedule(range(4), plan, 3.0 * (number + 1))
-    assert clock._busy_share(0) == 1.0
+    assert clock._busy[0].at(603.0) == 1.0
     for number in range(200):
         clock._schedule(range(4), plan, 600 + 12.0 * (number + 1))  # one caller
-    assert clock._busy_share(0) == pytest.approx(0.25, abs=0.02)
+    assert clock._busy[0].at(600 + 12.0 * 201 - 6.0) == pytest.approx(0.25, abs=0.03)
+
+
+def test_after_a_minute_of_rest_a_core_is_soon_as_busy_as_before():
+    """Its first second was a fifth faster than the rest, and with it what was measured for six."""
+    busy = core_clock.BusyShare()
+    for number in range(100):
+        busy.add(0.02 * number, 0.02, 0.4)
+    assert busy.at(62.0) < 0.01
+    for number in range(50):
+        busy.add(62.0 + 0.02 * number, 0.02, 0.4)
+    assert busy.at(63.0) > 0.9
 
 
 def test_a_call_that_waits_long_for_the_host_is_overtaken(clock, monkeypatch):
