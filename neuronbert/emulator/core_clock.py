@@ -15,7 +15,7 @@ from neuronbert.hardware.device_model import Work, entry_seconds, host_call_seco
 PR_SET_TIMERSLACK = 29  # linux/prctl.h
 LATE_S = 80e-6  # how late a virtual machine's idle core wakes up
 BUSY_STEPS = 16  # how finely a share of time is told apart, so that few plans are worked out
-REMEMBERED_BATCHES = 20  # for how long of a core's own batches it is remembered how busy it was
+REMEMBERED_BATCHES = 50  # how many of a core's own batches it is remembered for how busy it was
 
 
 class Neighbours(NamedTuple):
@@ -41,22 +41,38 @@ class BusyShare:
     """Of a core's time: a mean in which the past fades exponentially; a core that has done nothing is taken to be busy.
 
     It is over time, not over batches: where batches come at random most come in bursts, in which the core is busier
-    than it is; and a second of rest is as much as fifty batches, so that it would be remembered for hundreds.
+    than it is. After a rest as long as is remembered it begins anew: what comes then is another load.
     """
 
     def __init__(self) -> None:
-        self._share = 1.0
-        self._until = 0.0  # what is known of it reaches to here
-        self._remembered_s = math.inf
+        self._busy_s = 0.0
+        self._seen_s = 0.0  # how much time is known, the past as faded as in ``_busy_s``
+        self._until = 0.0  # what is known reaches to here
+        self._remembered_s = 0.0
 
     def at(self, moment: float) -> float:
         """As it is at ``moment`` (seconds), when nothing has come since the last batch."""
-        return self._share * math.exp(-max(0.0, moment - self._until) / self._remembered_s)
+        if not self._seen_s:
+            return 1.0
+        busy_s, seen_s = self._after_idle(moment)
+        return busy_s / seen_s
 
     def add(self, start: float, busy_s: float, remembered_s: float) -> None:
         """A batch from ``start``: what is longer ago than ``remembered_s`` counts little from now on."""
-        self._share = 1 - (1 - self.at(start)) * math.exp(-busy_s / remembered_s)
-        self._until, self._remembered_s = start + busy_s, remembered_s
+        if not self._seen_s or start - self._until > remembered_s:
+            self._busy_s = self._seen_s = 0.0
+        else:
+            self._busy_s, self._seen_s = self._after_idle(start)
+        self._remembered_s = remembered_s
+        kept = math.exp(-busy_s / remembered_s)
+        lately_s = remembered_s * (1 - kept)
+        self._busy_s, self._seen_s = self._busy_s * kept + lately_s, self._seen_s * kept + lately_s
+        self._until = start + busy_s
+
+    def _after_idle(self, moment: float) -> Tuple[float, float]:
+        """How much busy and known time is remembered at ``moment``."""
+        kept = math.exp(-max(0.0, moment - self._until) / self._remembered_s)
+        return self._busy_s * kept, self._seen_s * kept + self._remembered_s * (1 - kept)
 
 
 class CoreClock:

@@ -193,7 +193,7 @@ def test_a_core_is_as_busy_as_its_batches_make_it_however_they_come(share):
         moment += source.expovariate(share)
         seen.append(busy.at(moment))
         start = max(moment, free)
-        busy.add(start, 1.0, 20.0)
+        busy.add(start, 1.0, 50.0)
         free = start + 1.0
     assert np.mean(seen[200:]) == pytest.approx(share, abs=0.02)
 
@@ -210,15 +210,16 @@ def test_a_pipeline_of_as_many_callers_as_stages_is_busy_all_the_time():
     assert clock._busy[0].at(600 + 12.0 * 201 - 6.0) == pytest.approx(0.25, abs=0.03)
 
 
-def test_after_a_minute_of_rest_a_core_is_soon_as_busy_as_before():
-    """Its first second was a fifth faster than the rest, and with it what was measured for six."""
+def test_after_a_rest_a_core_is_as_busy_at_once_as_its_new_load_makes_it():
+    """Otherwise its first second is a fifth faster than the rest, and with it what is measured for six."""
     busy = core_clock.BusyShare()
-    for number in range(100):
-        busy.add(0.02 * number, 0.02, 0.4)
-    assert busy.at(62.0) < 0.01
-    for number in range(50):
-        busy.add(62.0 + 0.02 * number, 0.02, 0.4)
-    assert busy.at(63.0) > 0.9
+    for number in range(200):
+        busy.add(0.04 * number, 0.02, 1.0)
+    assert busy.at(8.0) == pytest.approx(0.5, abs=0.02)
+    assert busy.at(10.0) < 0.1 and busy.at(60.0) < 1e-6
+    for number in range(10):
+        busy.add(60.0 + 0.02 * number, 0.02, 1.0)
+    assert busy.at(60.2) == pytest.approx(1.0)
 
 
 def test_a_call_that_waits_long_for_the_host_is_overtaken(clock, monkeypatch):
