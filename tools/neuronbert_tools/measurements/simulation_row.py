@@ -21,8 +21,8 @@ from neuronbert_tools.encoding import full_batches
 from neuronbert_tools.published_rows import Row
 
 UTILISATIONS = (0.2, 0.4, 0.6, 0.8, 0.95)
-ALONE = 200  # requests, so few of them (as a share of the capacity) that none meets another
-LIGHT = 0.2
+LIGHT = 0.2  # of the capacity, at which the host's share of a latency is measured
+LIGHT_REQUESTS = 300
 
 
 def service_of(runner: Runner, row: Row) -> DeviceService:
@@ -40,9 +40,10 @@ def measure_row(artifact: Path, row: Row, requests: int) -> List[Dict[str, Any]]
         capacity_per_s = service_at.saturated.capacity_per_s
         batches = full_batches(recorded_windows(runner.tokenizer), 1, runner.tokenizer.pad_id)
         light_per_s = LIGHT * capacity_per_s
-        sent, alone = ask(runner, batches, np.arange(1, ALONE + 1) / light_per_s)
-        # The first half warms up.
-        host_s = max(0.0, float(np.median((alone - simulated_s(service_at, light_per_s, sent))[ALONE // 2 :])))
+        # At random, as the simulation has them: at even distances a device is as idle or busy as they happen to meet.
+        sent, light_s = ask(runner, batches, poisson_arrivals(light_per_s, LIGHT_REQUESTS, seed=0))
+        beyond_s = light_s - simulated_s(service_at, light_per_s, sent)
+        host_s = max(0.0, float(np.median(beyond_s[LIGHT_REQUESTS // 3 :])))  # after a warm-up
         for number, utilisation in enumerate(UTILISATIONS):
             rate_per_s = utilisation * capacity_per_s
             arrivals = poisson_arrivals(rate_per_s, requests, seed=number + 1)
