@@ -7,6 +7,8 @@ def main() -> None:
     """Run cli/main.py, or say which library it cannot be imported without."""
     try:
         from neuronbert.cli.main import main
+
+        main()
     except KeyboardInterrupt:  # during the imports, before the command line is there to say so
         sys.stderr.write("interrupted\n")
         sys.exit(130)
@@ -17,7 +19,6 @@ def main() -> None:
         if missing is None:
             raise
         sys.exit(f"error: {missing}")
-    main()
 
 
 if __name__ == "__main__":

@@ -7,16 +7,15 @@ import os
 import select
 import shlex
 import shutil
-import signal
 import sys
-import threading
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from datetime import datetime
-from typing import Iterator, List, Optional, Sequence, TextIO
+from typing import List, Optional, Sequence, TextIO
 
 import click
 
 from neuronbert import __version__
+from neuronbert.cli.interrupts import Interrupts
 from neuronbert.cli.progress import note
 from neuronbert.errors import MissingLibrary, NeuronBertError, UsageError, in_words
 
@@ -28,26 +27,29 @@ UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EBADF)  # the disk is full, a qu
 UNWRITABLE_STDOUT = (errno.EIO, errno.EFBIG)
 
 
-def run_group(group: click.Group, arguments: Sequence[str]) -> int:
-    """Run a command line of ``group``; its exit code. Every error becomes text here and nowhere else."""
+def run_group(group: click.Group, arguments: Sequence[str], interrupts: Interrupts) -> int:
+    """Run a command line of ``group``; its exit code. Every error becomes text here and nowhere else.
+
+    ``interrupts``, which have been taken, are ignored when it returns.
+    """
     as_json = "--json" in arguments
     known = arguments and arguments[0] in group.commands
     manual = f"neuronbert {arguments[0]} --help" if known else "neuronbert --help"
-    received: List[int] = []
     try:
-        with signals_as_interrupts(received):
+        with interrupts.heeded():
             invoke(group, arguments)
             if sys.stdout is not None:
                 sys.stdout.flush()
         return 0
     except (KeyboardInterrupt, click.Abort):
+        interrupts.ignore()  # it may have come on the way out of ``heeded``
         return report_interrupt(as_json)
     except click.UsageError as error:
         return report_usage(error, as_json)
     except click.exceptions.Exit as error:
         return error.exit_code
     except NeuronBertError as error:
-        if received:
+        if interrupts.received:
             return report_interrupt(as_json)
         return report_error(error.message, error.hint or manual, error.exit_code, as_json)
     except Exception as error:
@@ -55,7 +57,7 @@ def run_group(group: click.Group, arguments: Sequence[str]) -> int:
             return 0  # the reader of a pipe (head, less) has left: nobody is left to tell
         if isinstance(error, OSError) and is_unwritable(error):
             return report_unwritable(error, as_json)
-        if received:
+        if interrupts.received:
             return report_interrupt(as_json)
         missing = missing_library(error) or missing_folder(error)
         if missing is not None:
@@ -105,38 +107,6 @@ def missing_folder(error: Exception) -> Optional[NeuronBertError]:
     if not isinstance(error, FileNotFoundError) or working_directory() is not None:
         return None
     return NeuronBertError("the working directory no longer exists", hint="cd into one that does")
-
-
-class Interrupted(KeyboardInterrupt):
-    """SIGINT, SIGTERM or SIGHUP. A subclass: Python ends by the signal itself when a plain KeyboardInterrupt passes
-    exec().
-    """
-
-
-@contextmanager
-def signals_as_interrupts(received: List[int]) -> Iterator[None]:
-    """A service manager stops with SIGTERM what a person stops with Ctrl-C, or by closing the terminal (SIGHUP).
-
-    All of them must leave nothing half-made. Each is added to ``received``, for libraries that make an error of their
-    own of it. A SIGTERM or SIGHUP after another signal changes nothing: they often come together, and what cleans up
-    must not be interrupted by the second. Under nohup SIGHUP stays ignored.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def interrupt(number: int, _: object) -> None:
-        received.append(number)
-        if len(received) == 1 or number == signal.SIGINT:
-            raise Interrupted
-
-    hung_up = () if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else (signal.SIGHUP,)
-    before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM, *hung_up)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def as_typed(arguments: Sequence[str]) -> str:

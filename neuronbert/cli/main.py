@@ -8,6 +8,7 @@ import click
 
 from neuronbert import __version__
 from neuronbert.cli.boundary import run_group
+from neuronbert.cli.interrupts import Interrupts
 from neuronbert.cli.verbs import answering, artifacts, machine, measuring
 from neuronbert.hardware.machine import prepare_standard_streams, wait_without_spinning
 
@@ -55,12 +56,19 @@ for verb in VERBS:
 
 def run(arguments: Sequence[str]) -> int:
     """Run the command line; its exit code. Never raises for what a user, the machine or a bug did."""
-    return run_group(cli, arguments)
+    interrupts = Interrupts()
+    interrupts.take()
+    try:
+        return run_group(cli, arguments, interrupts)
+    finally:
+        interrupts.give_back()
 
 
 def main(arguments: Optional[Sequence[str]] = None) -> None:
     """Run the command line and exit with its code: 0, 1, 2, 3, 4, 5 or 130."""
+    interrupts = Interrupts()
+    interrupts.take()  # and never given back: the process ends here
     prepare_standard_streams()
     wait_without_spinning(os.environ)  # verbs load libraries with threads when they run
     os.environ["PYTHONSAFEPATH"] = "1"  # for what libraries start: no import from the working directory (Python 3.11)
-    sys.exit(run(sys.argv[1:] if arguments is None else list(arguments)))
+    sys.exit(run_group(cli, sys.argv[1:] if arguments is None else list(arguments), interrupts))

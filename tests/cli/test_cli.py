@@ -8,7 +8,6 @@ import json
 import os
 import pty
 import resource
-import signal
 import struct
 import subprocess
 import sys
@@ -26,7 +25,6 @@ from neuronbert.cli.boundary import without_token
 from neuronbert.cli.doctor.examination import examine
 from neuronbert.cli.main import cli, run
 from neuronbert.cli.top import running
-from neuronbert.errors import BackendFailed
 from neuronbert.hardware.libraries import PURPOSES
 from neuronbert.runner.core_environment import core_environment
 from neuronbert.tasks.question_answering import gate
@@ -719,64 +717,6 @@ def test_a_working_directory_that_is_gone_is_no_bug(tmp_path, echo_artifact, arg
     assert arguments != "doctor" or "numpy" in said
 
 
-def test_an_interrupt_during_the_imports_is_one():
-    code = """import sys
-class Interrupts:
-    def find_spec(self, name, *_):
-        if name == "click":
-            raise KeyboardInterrupt
-sys.meta_path.insert(0, Interrupts())
-from neuronbert.__main__ import main
-main()"""
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert (done.returncode, done.stderr) == (130, "interrupted\n")
-
-
-def heed_hangups():
-    """In the child: SIGHUP as usual, even where the tests run under nohup; stdin is its terminal if it can be."""
-    signal.signal(signal.SIGHUP, signal.SIG_DFL)
-    if os.isatty(0) and os.getsid(0) == os.getpid():
-        fcntl.ioctl(0, termios.TIOCSCTTY, 0)
-
-
-def compile_command(checkpoint, output):
-    return [sys.executable, "-m", "neuronbert", "compile", checkpoint, output, "--backend", "echo"]
-
-
-@pytest.mark.parametrize("signs", [[signal.SIGINT], [signal.SIGTERM], [signal.SIGHUP, signal.SIGTERM, signal.SIGHUP]])
-def test_a_signal_during_compile_leaves_nothing(tmp_path, tiny_checkpoint, signs):
-    command = compile_command(tiny_checkpoint, tmp_path / "out")
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=heed_hangups) as process:
-        assert process.stderr is not None
-        next(line for line in process.stderr if "answering" in line)
-        assert any("partial" in name for name in os.listdir(tmp_path))
-        for sign in signs:
-            process.send_signal(sign)
-        assert process.wait(timeout=120) == 130
-        assert process.stderr.read().strip().splitlines()[-1] == "interrupted"
-    assert os.listdir(tmp_path) == []
-
-
-def test_a_terminal_that_is_closed_during_compile_leaves_nothing(tmp_path, tiny_checkpoint):
-    ours, its = pty.openpty()
-    process = subprocess.Popen(
-        compile_command(tiny_checkpoint, tmp_path / "out"),
-        stdin=its,
-        stdout=its,
-        stderr=its,
-        start_new_session=True,
-        preexec_fn=heed_hangups,
-    )
-    os.close(its)
-    said = b""
-    while b"answering" not in said:
-        said += os.read(ours, 4096)
-    assert any("partial" in name for name in os.listdir(tmp_path))
-    os.close(ours)
-    assert process.wait(timeout=120) == 130
-    assert os.listdir(tmp_path) == []
-
-
 @pytest.mark.parametrize(("before", "after"), [(None, "PASSIVE"), ("ACTIVE", "ACTIVE")])
 def test_the_command_line_waits_without_spinning_unless_its_user_says_otherwise(before, after):
     code = "import os, sys; from neuronbert.cli.main import main\n"
@@ -785,38 +725,6 @@ def test_the_command_line_waits_without_spinning_unless_its_user_says_otherwise(
     environment.update({} if before is None else {"OMP_WAIT_POLICY": before})
     done = subprocess.run([sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE, text=True, check=True)
     assert done.stdout.splitlines()[-1] == f"{after} False"
-
-
-def test_nohup_is_respected(tmp_path, tiny_checkpoint, monkeypatch, capsys):
-    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    try:
-
-        def load(folder, **_):
-            os.kill(os.getpid(), signal.SIGHUP)
-            raise BackendFailed("went on")
-
-        monkeypatch.setattr("neuronbert.artifact.manifest.load_artifact", load)
-        assert "went on" in refused(capsys, "inspect", "some/artifact")
-    finally:
-        signal.signal(signal.SIGHUP, before)
-
-
-@pytest.mark.parametrize("made_of_it", [KeyboardInterrupt, BackendFailed, RuntimeError])
-def test_an_interrupt_is_one_whatever_a_library_makes_of_it(capsys, monkeypatch, request, made_of_it):
-    # A shell starts what runs in its background with SIGINT ignored.
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    request.addfinalizer(lambda: signal.signal(signal.SIGINT, before))
-
-    def load(folder, **_):
-        try:
-            os.kill(os.getpid(), signal.SIGINT)
-        except KeyboardInterrupt as error:
-            raise made_of_it("the callback failed") from error
-
-    monkeypatch.setattr("neuronbert.artifact.manifest.load_artifact", load)
-    code, out, err = invoke(capsys, "inspect", "some/artifact")
-    assert (code, out, err.strip()) == (130, "", "interrupted")
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_an_artifact_for_another_machine_says_what_it_needs(echo_artifact):
