@@ -16,6 +16,7 @@ PR_SET_TIMERSLACK = 29  # linux/prctl.h
 LATE_S = 80e-6  # how late a virtual machine's idle core wakes up
 BUSY_STEPS = 16  # how finely a share of time is told apart, so that few plans are worked out
 REMEMBERED_BATCHES = 50  # how many of a core's own batches it is remembered for how busy it was
+LONG_REST_BATCHES = 30.0  # mean distances of batches: those that come at random lie closer, after a burst too
 
 
 class Neighbours(NamedTuple):
@@ -41,14 +42,14 @@ class BusyShare:
     """Of a core's time: a mean in which the past fades exponentially; a core that has done nothing is taken to be busy.
 
     It is over time, not over batches: where batches come at random most come in bursts, in which the core is busier
-    than it is. After a rest as long as is remembered it begins anew: what comes then is another load.
+    than it is. After a rest that is too long for how it was before, it begins anew: what comes then is another load.
     """
 
     def __init__(self) -> None:
         self._busy_s = 0.0
         self._seen_s = 0.0  # how much time is known, the past as faded as in ``_busy_s``
         self._until = 0.0  # what is known reaches to here
-        self._remembered_s = 0.0
+        self._remembered_s = 1.0  # what is longer ago counts little
 
     def at(self, moment: float) -> float:
         """As it is at ``moment`` (seconds), when nothing has come since the last batch."""
@@ -57,17 +58,21 @@ class BusyShare:
         busy_s, seen_s = self._after_idle(moment)
         return busy_s / seen_s
 
-    def add(self, start: float, busy_s: float, remembered_s: float) -> None:
-        """A batch from ``start``: what is longer ago than ``remembered_s`` counts little from now on."""
-        if not self._seen_s or start - self._until > remembered_s:
+    def add(self, start: float, busy_s: float, *, waited_s: float = 0.0, most_s: float = math.inf) -> None:
+        """A batch from ``start``, in turn after those before, but for no longer than ``most_s`` from then.
+
+        That it ``waited_s`` for the host just before is left out (closed_loop.busy_share).
+        """
+        came = start - waited_s
+        if not self._seen_s or came - self._until > LONG_REST_BATCHES * busy_s / self.at(self._until):
             self._busy_s = self._seen_s = 0.0
         else:
-            self._busy_s, self._seen_s = self._after_idle(start)
-        self._remembered_s = remembered_s
-        kept = math.exp(-busy_s / remembered_s)
-        lately_s = remembered_s * (1 - kept)
+            self._busy_s, self._seen_s = self._after_idle(came)
+        self._remembered_s = REMEMBERED_BATCHES * busy_s
+        kept = math.exp(-busy_s / self._remembered_s)
+        lately_s = self._remembered_s * (1 - kept)
         self._busy_s, self._seen_s = self._busy_s * kept + lately_s, self._seen_s * kept + lately_s
-        self._until = start + busy_s
+        self._until = min(max(start, self._until) + busy_s, start + most_s)
 
     def _after_idle(self, moment: float) -> Tuple[float, float]:
         """How much busy and known time is remembered at ``moment``."""
@@ -101,12 +106,16 @@ class CoreClock:
         """
         with self._calling(cores[0]):
             plan, arrival, wait_s = self._arrive(cores[0], neff, neighbours, release, called_at)
-            if wait_s > plan.stages_s[0] / 4:
-                sleep_until(arrival)  # a call that waits long for the host is overtaken by others
-            end = self._schedule(cores, plan, arrival)
+            if self.is_overtaken(plan, wait_s):
+                sleep_until(arrival - plan.host_s)  # every call has its place at the core that long before it is there
+            end = self._schedule(cores, plan, arrival, wait_s)
             sleep_until(end)
             self._thread.done_at = end
         return plan.stages_s
+
+    def is_overtaken(self, plan: BatchPlan, wait_s: float) -> bool:
+        """Whether calls that come later may be at the core before one that waits so long for the host."""
+        return wait_s > plan.stages_s[0] / 4
 
     @contextlib.contextmanager
     def _calling(self, core: int) -> Iterator[None]:
@@ -151,19 +160,19 @@ class CoreClock:
             self._plans[key] = BatchPlan(neff, stages_s, entry_seconds(work), host_s, waits)
         return self._plans[key]
 
-    def _schedule(self, cores: range, plan: BatchPlan, arrival: float) -> float:
+    def _schedule(self, cores: range, plan: BatchPlan, arrival: float, wait_s: float = 0.0) -> float:
         moment = arrival
         with self._lock:
-            self._note_busy(cores[0], plan, max(arrival, self._free_at[cores[0]]))
+            self._note_busy(cores[0], plan, max(arrival, self._free_at[cores[0]]), wait_s)
             for core, seconds in zip(cores, plan.stages_s):
                 moment = max(moment, self._free_at[core]) + seconds
                 self._free_at[core] = moment
         return moment
 
-    def _note_busy(self, core: int, plan: BatchPlan, start: float) -> None:
+    def _note_busy(self, core: int, plan: BatchPlan, start: float, wait_s: float) -> None:
         first_s, round_s = plan.stages_s[0], plan.host_s + sum(plan.stages_s)
         busy_s = occupied_s(len(plan.stages_s), first_s, round_s)
-        self._busy[core].add(start, busy_s, REMEMBERED_BATCHES * first_s)
+        self._busy[core].add(start, busy_s, waited_s=wait_s, most_s=round_s)
 
 
 def neff_work(neff: Neff, active_cores_per_chip: float, release: str) -> Work:

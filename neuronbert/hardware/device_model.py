@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any, Dict, Mapping, NamedTuple, Optional, Tuple
 
 from neuronbert.errors import UsageError, counted
-from neuronbert.hardware.closed_loop import HostWaits, closed_loop, most_batches_per_s
+from neuronbert.hardware.closed_loop import HostWaits, busy_share, closed_loop, most_batches_per_s
 from neuronbert.hardware.cores import BYTES_PER_WEIGHT, CORES_PER_CHIP, instance_type
 
 CALIBRATION_PATH = Path(__file__).with_name("calibration.json")
@@ -383,13 +383,13 @@ def shared_stage_seconds(work: Work, in_flight: int, constants: Optional[DeviceC
     """``stage_seconds`` with ``in_flight`` callers a core, when the chip's other cores are busy as often as this one.
 
     The more a core waits for its callers, the more of the chip's memory is left to the others, and the sooner they
-    are done: halfway steps settle where both agree. The stages of a pipeline are all at work as long as it is.
+    are done: halfway steps settle where both agree.
     """
     device = calibrated() if constants is None else constants
     others, busy = work.active_cores_per_chip - 1, 1.0
     stages = stage_seconds(work, device)
-    for _ in range(12 if others and work.pipeline_cores == 1 else 0):
-        busy = (busy + min(1.0, in_flight * stages[0] / (device.host_call_s + stages[0]))) / 2
+    for _ in range(12 if others else 0):
+        busy = (busy + busy_share(in_flight, len(stages), stages[0], device.host_call_s + sum(stages))) / 2
         stages = stage_seconds(work._replace(active_cores_per_chip=1 + others * busy), device)
     return stages
 
