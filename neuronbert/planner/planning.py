@@ -36,6 +36,7 @@ from neuronbert.planner.queueing import under_load
 OBJECTIVES = ("cost", "latency", "throughput")
 # Utilisations tried where no load was asked for: from the headroom down, in so many steps.
 LOAD_STEPS = 20
+LEAST_LOAD_PER_S = 1e-6  # for less no instance is worth its price
 # At most so many times the instances that the headroom asks for: hardly any request waits for another then.
 MOST_IDLE = 20
 
@@ -145,6 +146,11 @@ def _target(
     for name, value in (("--throughput", throughput), ("--latency-p95-ms", latency_p95_ms)):
         if value is not None and not math.isfinite(above_zero(name, value)):
             raise UsageError(f"{name} must be finite, not {value!r}")
+    if throughput is not None and throughput < LEAST_LOAD_PER_S:
+        raise UsageError(
+            f"--throughput is at least {LEAST_LOAD_PER_S:g}/s (one request in 12 days), not {shown_value(throughput)}",
+            hint="leave it out: each configuration is then judged at its own capacity",
+        )
     if objective not in OBJECTIVES:
         raise UsageError(f"there is no objective {objective!r}", hint=f"one of {', '.join(OBJECTIVES)}")
     share = as_real(headroom)

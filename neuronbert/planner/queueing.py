@@ -21,13 +21,16 @@ from typing import Callable, Iterable, Iterator, List, NamedTuple, Optional
 
 import numpy as np
 
-from neuronbert.errors import UsageError
+from neuronbert.errors import UsageError, above_zero
 from neuronbert.hardware.closed_loop import HostWaits, most_batches_per_s, occupied_s
 
 MAX_WAIT_S = 0.005  # the runner's default
 DRAWN_AT_ONCE = 4096
 SETTLING_HALVINGS = 10  # to a thousandth of the time
 SETTLING_REQUESTS = 2000
+# Requests that are so many batches apart on average never meet: less often is the same, and a clock of floats, which
+# counts from the first request, would lose the microseconds.
+NEVER_MEET_BATCHES = 1e5
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,11 @@ class Service:
     def busy_share(self, batches_per_s: float) -> float:
         """Of a group's time when the instance takes ``batches_per_s``, at most 1."""
         return min(1.0, batches_per_s / self.groups * occupied_s(self.parallel, self.bottleneck_s, self.alone_s))
+
+    def arrivals_s(self, rate_per_s: float, requests: int) -> np.ndarray:
+        """``poisson_arrivals``, of a rate so low that requests never meet where that is higher; UsageError for none."""
+        rarely_per_s = 1 / (NEVER_MEET_BATCHES * self.alone_s)
+        return poisson_arrivals(max(above_zero("rate_per_s", rate_per_s), rarely_per_s), requests)
 
     def drawn_waits_s(self) -> Iterator[float]:
         """What each batch waits for the host, one after the other: the same in every run."""
@@ -128,7 +136,7 @@ def settled(service_at: ServiceAt, rate_per_s: float) -> Service:
     A batch that is not full takes as long as one that is, so how busy groups are follows from how batches fill. Where
     they are taken to be idler than they then are, they are busier, and the other way round: the range is halved.
     """
-    moments = poisson_arrivals(rate_per_s, SETTLING_REQUESTS)
+    moments = service_at(1.0).arrivals_s(rate_per_s, SETTLING_REQUESTS)
     idler, busier = 0.0, 1.0
     for _ in range(SETTLING_HALVINGS):
         busy = (idler + busier) / 2
@@ -145,14 +153,14 @@ def under_load(service: Service, rate_per_s: float, service_at: Optional[Service
     """Latency at ``rate_per_s`` requests a second, from the same random arrivals for every instance that is compared.
 
     ``service`` is the instance at capacity, ``service_at`` (hashable) at less; by default the same. The first tenth is
-    left out: it found an empty instance. Infinite at and above capacity.
+    left out: it found an empty instance. Infinite at and above capacity; UsageError for a rate that is not above 0.
     """
-    utilisation = rate_per_s / service.capacity_per_s
+    utilisation = above_zero("rate_per_s", rate_per_s) / service.capacity_per_s
     if utilisation >= 1:
         return LatencyUnderLoad(math.inf, math.inf, utilisation, service.batch_size)
     # The fuller a queue, the longer it remembers its past: as 1 / (1 - utilisation)^2.
     requests = int(min(200_000, max(20_000, 2_000 / (1 - utilisation) ** 2)))
     now = settled(service_at, rate_per_s) if service_at else service
-    result = schedule(now, poisson_arrivals(rate_per_s, requests))
+    result = schedule(now, now.arrivals_s(rate_per_s, requests))
     p50, p95 = np.percentile(result.latencies_s[requests // 10 :], [50, 95])
     return LatencyUnderLoad(float(p50), float(p95), utilisation, float(result.rows.mean()))

@@ -166,7 +166,8 @@ def test_only_the_instances_asked_for():
 
 @pytest.mark.parametrize(
     "options, why",
-    [({"throughput": 0}, "--throughput must be above 0"), ({"throughput": math.nan}, "--throughput"),
+    [({"throughput": 0}, "--throughput must be above 0"), ({"throughput": 1e-7}, "at least 1e-06.*, not 1e-07"),
+     ({"throughput": math.nan}, "--throughput"),
      ({"latency_p95_ms": -1}, "--latency-p95-ms"), ({"objective": "joy"}, "no objective 'joy'"),
      ({"headroom": 1}, "--headroom"), ({"headroom": -0.1}, "--headroom"), ({"sequence_length": 0}, "--sequence-length"),
      ({"sdk_release": "1.12"}, "SDK release"),

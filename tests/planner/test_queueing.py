@@ -86,6 +86,22 @@ def test_under_load_waits_more_the_fuller_it_is():
     assert p95 == sorted(p95) and p95[0] >= 0.02
 
 
+@pytest.mark.parametrize("rate_per_s", [1e-320, 1e-10, 1e-3])
+def test_requests_that_never_meet_take_what_one_takes_by_itself(rate_per_s):
+    service = Service(4, 6, 0.02, 0.02, 2, host_s=0.003)
+    found = under_load(service, rate_per_s)
+    assert (found.p50_s, found.p95_s) == pytest.approx((0.023, 0.023), rel=1e-5)
+    assert (found.utilisation, found.rows_per_batch) == (rate_per_s / service.capacity_per_s, 1.0)
+    assert settled(shared, rate_per_s).service_s == pytest.approx(0.01, rel=0.003)
+
+
+@pytest.mark.parametrize("rate_per_s", [0.0, -1.0, math.nan])
+def test_no_rate_is_refused(rate_per_s):
+    for ask in (lambda: under_load(shared(1.0), rate_per_s), lambda: settled(shared, rate_per_s)):
+        with pytest.raises(UsageError, match="rate_per_s must be above 0"):
+            ask()
+
+
 @pytest.mark.parametrize("share", [1.0, 1.5])
 def test_there_is_no_latency_at_or_above_capacity(share):
     service = Service(4, 6, 0.02, 0.02, 2)

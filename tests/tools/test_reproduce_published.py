@@ -73,3 +73,27 @@ def test_another_order_is_named(tmp_path):
 def test_rows_that_are_missing_are_named(tmp_path):
     done = ran(measured(tmp_path, rows=7))
     assert done.returncode == 1 and "1 of 8 rows were not measured" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [(None, "there is no file"), ("EMULATED", "no JSON"), ("[]", "not a JSON object"), ("{}", "rows"),
+     ('{"rows": [{}]}', "rows"), ('{"rows": [7]}', "rows")],
+)  # fmt: skip
+def test_a_file_of_something_else_is_refused(tmp_path, content, words):
+    path = tmp_path / "measured.json"
+    if content is not None:
+        path.write_text(content)
+    done = ran(path)
+    assert done.returncode == 1 and done.stdout == ""
+    said, hint = done.stderr.splitlines()
+    assert said.startswith("error: ") and str(path) in said and words in said
+    assert "tools/measure_runner twin" in hint
+
+
+def test_figures_that_cannot_be_are_refused(tmp_path):
+    path = measured(tmp_path)
+    document = json.loads(path.read_text())
+    document["rows"][3]["tokens"]["p95_ms"] = 0
+    path.write_text(json.dumps(document))
+    assert "rows[3].tokens.p95_ms" in ran(path).stderr

@@ -17,16 +17,26 @@ from pathlib import Path
 from typing import Any, Dict, List, Mapping, NamedTuple, Sequence
 
 from neuronbert.cli.tables import table
+from neuronbert.errors import InputError
 from neuronbert.hardware.prices import Price, load_prices
+from neuronbert.hardware.schema import ANY, Form, Schema, list_of, record
+from neuronbert.hardware.untrusted import Refusal, json_object, read_given, refuse_unfit
 from neuronbert_tools.console import new_parser
 from neuronbert_tools.processes import run_module
-from neuronbert_tools.published_rows import blog_rows, configuration
+from neuronbert_tools.published_rows import CONFIGURATION, blog_rows, configuration
 
 MOST_THROUGHPUT_ERROR = 0.03
 MOST_P95_ERROR = 0.10
 # What the post compares with, as it gives it: BERT-base on g4dn.xlarge, batch 1 and 64.
 G4DN = {1: (149.0, 8.2, 0.98), 64: (422.0, 153.3, 0.35)}
 FIGURES = ("throughput_per_s", "p95_ms", "usd_per_1m")
+CONTENDERS = ("device", "tokens")
+REFUSAL = Refusal(InputError, "what tools/measure_runner twin printed")
+_FIGURE: Form = {"type": "number", "minimum": 1e-9, "maximum": 1e9}
+_MEASURED = record({"throughput_per_s": _FIGURE, "p95_ms": _FIGURE})
+TWIN = Schema(
+    **record({"rows": list_of(record({**dict.fromkeys(CONFIGURATION, ANY), **dict.fromkeys(CONTENDERS, _MEASURED)}))})
+)
 
 
 class Row(NamedTuple):
@@ -129,10 +139,11 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--device-alone", action="store_true", help="the emulated device, asked without a runner")
     options = parser.parse_args(arguments)
     if options.measured:
-        document = json.loads(options.measured.read_text(encoding="utf-8"))
+        document = json_object(read_given(options.measured, REFUSAL), str(options.measured), REFUSAL)
+        refuse_unfit(document, str(options.measured), TWIN, REFUSAL)
     else:
         document = json.loads(run_module("measure_runner", "twin", "--seconds", options.seconds, variables={}))
-    rows = rows_of(document, "device" if options.device_alone else "tokens")
+    rows = rows_of(document, CONTENDERS[0] if options.device_alone else CONTENDERS[1])
     show(rows, "the emulated device, without a runner" if options.device_alone else "the runner on the timed emulator")
     for complaint in complaints(rows):
         print(f"OFF: {complaint}")
