@@ -15,12 +15,11 @@ from typing import List, Optional, Sequence, TextIO
 import click
 
 from neuronbert import __version__
-from neuronbert.cli.interrupts import Interrupts
+from neuronbert.cli.interrupts import EXIT_INTERRUPTED, Interrupts
 from neuronbert.cli.progress import note
 from neuronbert.errors import MissingLibrary, NeuronBertError, UsageError, in_words
 
 EXIT_BUG = 3
-EXIT_INTERRUPTED = 130
 COMPLETION_VARIABLE = "_NEURONBERT_COMPLETE"  # click's name for it
 UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EBADF)  # the disk is full, a quota is used up, stdout is closed
 # Where no file is named: stdout is a terminal that has gone, or a file that would be larger than ulimit -f allows.
@@ -30,7 +29,7 @@ UNWRITABLE_STDOUT = (errno.EIO, errno.EFBIG)
 def run_group(group: click.Group, arguments: Sequence[str], interrupts: Interrupts) -> int:
     """Run a command line of ``group``; its exit code. Every error becomes text here and nowhere else.
 
-    ``interrupts``, which have been taken, are ignored when it returns.
+    ``interrupts``, which have been taken, change nothing any more when it returns.
     """
     as_json = "--json" in arguments
     known = arguments and arguments[0] in group.commands
@@ -42,7 +41,7 @@ def run_group(group: click.Group, arguments: Sequence[str], interrupts: Interrup
                 sys.stdout.flush()
         return 0
     except (KeyboardInterrupt, click.Abort):
-        interrupts.ignore()  # it may have come on the way out of ``heeded``
+        interrupts.end()  # it may have come on the way out of ``heeded``
         return report_interrupt(as_json)
     except click.UsageError as error:
         return report_usage(error, as_json)

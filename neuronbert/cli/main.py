@@ -2,7 +2,7 @@
 
 import os
 import sys
-from typing import List, Optional, Sequence
+from typing import List, NoReturn, Optional, Sequence
 
 import click
 
@@ -64,11 +64,11 @@ def run(arguments: Sequence[str]) -> int:
         interrupts.give_back()
 
 
-def main(arguments: Optional[Sequence[str]] = None) -> None:
+def main(arguments: Optional[Sequence[str]] = None) -> NoReturn:
     """Run the command line and exit with its code: 0, 1, 2, 3, 4, 5 or 130."""
     interrupts = Interrupts()
-    interrupts.take()  # and never given back: the process ends here
+    interrupts.take_to_the_end()
     prepare_standard_streams()
     wait_without_spinning(os.environ)  # verbs load libraries with threads when they run
     os.environ["PYTHONSAFEPATH"] = "1"  # for what libraries start: no import from the working directory (Python 3.11)
-    sys.exit(run_group(cli, sys.argv[1:] if arguments is None else list(arguments), interrupts))
+    interrupts.exit(run_group(cli, sys.argv[1:] if arguments is None else list(arguments), interrupts))

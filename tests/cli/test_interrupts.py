@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import termios
+import time
 
 import pytest
 
@@ -107,19 +108,27 @@ def test_an_interrupt_is_one_whatever_a_library_makes_of_it(capsys, monkeypatch,
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
+MAIN = """
+from neuronbert.cli.main import main
+main(sys.argv[1:])"""
 # Python's own end takes a tenth of a second, and longer here: for as long the signals still come.
 SLOW_END = """import atexit, sys, time
 atexit.register(time.sleep, 1)
-atexit.register(print, "ended", file=sys.stderr, flush=True)
-from neuronbert.cli.main import main
-main(sys.argv[1:])"""
+atexit.register(print, "ended", file=sys.stderr, flush=True)"""
+# A library's thread, which Python waits for.
+ENDLESS = """import sys, threading, time
+def hang():
+    threading.main_thread().join()
+    print("ended", file=sys.stderr, flush=True)
+    time.sleep(600)
+threading.Thread(target=hang).start()"""
 SIGNALS = [signal.SIGTERM, signal.SIGINT, signal.SIGHUP]
 
 
-def slow_to_end(*arguments):
+def started(before, *arguments):
     """A command line in a process of its own, with pipes for what it prints."""
     return subprocess.Popen(
-        [sys.executable, "-c", SLOW_END, *map(str, arguments)],
+        [sys.executable, "-c", before + MAIN, *map(str, arguments)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -130,7 +139,7 @@ def slow_to_end(*arguments):
 @pytest.mark.parametrize("sign", SIGNALS)
 def test_a_signal_after_the_result_changes_nothing(echo_artifact, sign):
     arguments = ("answer", echo_artifact.folder, "--question", "Who?", "--context", "It was me.", "--json")
-    with slow_to_end(*arguments) as process:
+    with started(SLOW_END, *arguments) as process:
         assert process.stderr.readline() == "ended\n"
         process.send_signal(sign)
         assert (process.wait(timeout=60), process.stderr.read()) == (0, "")
@@ -139,7 +148,7 @@ def test_a_signal_after_the_result_changes_nothing(echo_artifact, sign):
 
 @pytest.mark.parametrize("sign", SIGNALS)
 def test_nor_does_one_after_another(tmp_path, tiny_checkpoint, sign):
-    with slow_to_end(*compile_command(tiny_checkpoint, tmp_path / "out")[3:], "--json") as process:
+    with started(SLOW_END, *compile_command(tiny_checkpoint, tmp_path / "out")[3:], "--json") as process:
         next(line for line in process.stderr if "answering" in line)
         process.send_signal(signal.SIGTERM)
         next(line for line in process.stderr if line == "ended\n")
@@ -156,3 +165,14 @@ def test_nor_does_one_while_an_error_is_being_said(tmp_path, capsys, monkeypatch
     assert run(["inspect", str(tmp_path / "missing"), "--json"]) == 1
     assert json.loads(capsys.readouterr().out)["exit_code"] == 1
     assert [signal.getsignal(number) for number in SIGNALS] == before
+
+
+@pytest.mark.parametrize("sign", SIGNALS)
+def test_a_process_that_hangs_at_its_end_is_ended_by_a_signal_with_the_exit_code_it_has(tmp_path, sign):
+    with started(ENDLESS, "inspect", tmp_path / "missing", "--json") as process:
+        next(line for line in process.stderr if line == "ended\n")
+        while process.poll() is None:  # those of the first second change nothing
+            process.send_signal(sign)
+            time.sleep(0.1)
+        assert (process.returncode, process.stderr.read()) == (1, "")
+        assert json.load(process.stdout)["exit_code"] == 1
