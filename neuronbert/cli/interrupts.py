@@ -1,4 +1,4 @@
-"""The signals that end a command: an interrupt while its verb runs, nothing while it ends, the end of one that hangs."""
+"""The signals that end a command: an interrupt while its verb runs, nothing while it ends, the end where it hangs."""
 
 import atexit
 import os
