@@ -46,10 +46,12 @@ def _stdout_as(descriptor: int, replacement: TextIO) -> Iterator[None]:
         sys.stdout = replacement
         yield
     finally:
-        sys.stdout = stream
-        ctypes.CDLL(None).fflush(None)  # what native libraries printed is still in C's buffer when stdout is a pipe
-        os.dup2(saved, 1)
-        os.close(saved)
+        try:
+            sys.stdout = stream
+            ctypes.CDLL(None).fflush(None)  # what native libraries printed is still in C's buffer when stdout is a pipe
+        finally:  # whatever a second Ctrl-C interrupts: the result that follows is for stdout
+            os.dup2(saved, 1)
+            os.close(saved)
 
 
 def import_without_telemetry(name: str) -> Any:

@@ -29,7 +29,7 @@ UNWRITABLE_STDOUT = (errno.EIO, errno.EFBIG)
 def run_group(group: click.Group, arguments: Sequence[str], interrupts: Interrupts) -> int:
     """Run a command line of ``group``; its exit code. Every error becomes text here and nowhere else.
 
-    ``interrupts``, which have been taken, change nothing any more when it returns.
+    ``interrupts`` change nothing any more when it returns, and are still to be given back.
     """
     as_json = "--json" in arguments
     known = arguments and arguments[0] in group.commands

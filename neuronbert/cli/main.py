@@ -57,7 +57,6 @@ for verb in VERBS:
 def run(arguments: Sequence[str]) -> int:
     """Run the command line; its exit code. Never raises for what a user, the machine or a bug did."""
     interrupts = Interrupts()
-    interrupts.take()
     try:
         return run_group(cli, arguments, interrupts)
     finally:
@@ -67,7 +66,7 @@ def run(arguments: Sequence[str]) -> int:
 def main(arguments: Optional[Sequence[str]] = None) -> NoReturn:
     """Run the command line and exit with its code: 0, 1, 2, 3, 4, 5 or 130."""
     interrupts = Interrupts()
-    interrupts.take_to_the_end()
+    interrupts.keep()
     prepare_standard_streams()
     wait_without_spinning(os.environ)  # verbs load libraries with threads when they run
     os.environ["PYTHONSAFEPATH"] = "1"  # for what libraries start: no import from the working directory (Python 3.11)

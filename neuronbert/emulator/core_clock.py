@@ -16,7 +16,7 @@ PR_SET_TIMERSLACK = 29  # linux/prctl.h
 LATE_S = 80e-6  # how late a virtual machine's idle core wakes up
 BUSY_STEPS = 16  # how finely a share of time is told apart, so that few plans are worked out
 REMEMBERED_BATCHES = 50  # how many of a core's own batches it is remembered for how busy it was
-LONG_REST_BATCHES = 30.0  # mean distances of batches: those that come at random lie closer, after a burst too
+TELLING_BATCHES = 4  # after a rest: of a load of 2 % hardly ever so many come together
 
 
 class Neighbours(NamedTuple):
@@ -38,46 +38,68 @@ class BatchPlan(NamedTuple):
     waits: HostWaits  # what comes on top at random
 
 
-class BusyShare:
-    """Of a core's time: a mean in which the past fades exponentially; a core that has done nothing is taken to be busy.
+class FadingShare:
+    """Of a core's time that it is busy: a mean in which the past fades exponentially.
 
     It is over time, not over batches: where batches come at random most come in bursts, in which the core is busier
-    than it is. After a rest that is too long for how it was before, it begins anew: what comes then is another load.
+    than it is.
     """
 
     def __init__(self) -> None:
+        self.until = 0.0  # what is known reaches to here
+        self.batches = 0
         self._busy_s = 0.0
         self._seen_s = 0.0  # how much time is known, the past as faded as in ``_busy_s``
-        self._until = 0.0  # what is known reaches to here
         self._remembered_s = 1.0  # what is longer ago counts little
 
     def at(self, moment: float) -> float:
-        """As it is at ``moment`` (seconds), when nothing has come since the last batch."""
-        if not self._seen_s:
-            return 1.0
+        """As it is at ``moment`` (seconds), when nothing has come since the last batch; there must have been one."""
         busy_s, seen_s = self._after_idle(moment)
         return busy_s / seen_s
+
+    def add(self, came: float, busy_s: float, until: float) -> None:
+        """A batch that the core was idle for until it ``came``, and then ``busy_s``, which ends at ``until``."""
+        if self.batches:
+            self._busy_s, self._seen_s = self._after_idle(came)
+        self._remembered_s = REMEMBERED_BATCHES * busy_s
+        kept = math.exp(-busy_s / self._remembered_s)
+        lately_s = self._remembered_s * (1 - kept)
+        self._busy_s, self._seen_s = self._busy_s * kept + lately_s, self._seen_s * kept + lately_s
+        self.until = until
+        self.batches += 1
+
+    def _after_idle(self, moment: float) -> Tuple[float, float]:
+        """How much busy and known time is remembered at ``moment``."""
+        kept = math.exp(-max(0.0, moment - self.until) / self._remembered_s)
+        return self._busy_s * kept, self._seen_s * kept + self._remembered_s * (1 - kept)
+
+
+class BusyShare:
+    """How busy a core is; one that has done nothing is taken to be busy all the time.
+
+    What comes after a long rest may be another load: once there are some batches of it, they alone count.
+    """
+
+    def __init__(self) -> None:
+        self._known = FadingShare()
+        self._since_rest = self._known
+
+    def at(self, moment: float) -> float:
+        """At ``moment`` (seconds), when nothing has come since the last batch."""
+        return self._known.at(moment) if self._known.batches else 1.0
 
     def add(self, start: float, busy_s: float, *, waited_s: float = 0.0, most_s: float = math.inf) -> None:
         """A batch from ``start``, in turn after those before, but for no longer than ``most_s`` from then.
 
         That it ``waited_s`` for the host just before is left out (closed_loop.busy_share).
         """
-        came = start - waited_s
-        if not self._seen_s or came - self._until > LONG_REST_BATCHES * busy_s / self.at(self._until):
-            self._busy_s = self._seen_s = 0.0
-        else:
-            self._busy_s, self._seen_s = self._after_idle(came)
-        self._remembered_s = REMEMBERED_BATCHES * busy_s
-        kept = math.exp(-busy_s / self._remembered_s)
-        lately_s = self._remembered_s * (1 - kept)
-        self._busy_s, self._seen_s = self._busy_s * kept + lately_s, self._seen_s * kept + lately_s
-        self._until = min(max(start, self._until) + busy_s, start + most_s)
-
-    def _after_idle(self, moment: float) -> Tuple[float, float]:
-        """How much busy and known time is remembered at ``moment``."""
-        kept = math.exp(-max(0.0, moment - self._until) / self._remembered_s)
-        return self._busy_s * kept, self._seen_s * kept + self._remembered_s * (1 - kept)
+        came, until = start - waited_s, min(max(start, self._known.until) + busy_s, start + most_s)
+        if self._known.batches and came - self._known.until > REMEMBERED_BATCHES * busy_s:
+            self._since_rest = FadingShare()
+        for share in {self._known, self._since_rest}:
+            share.add(came, busy_s, until)
+        if self._since_rest.batches >= TELLING_BATCHES:
+            self._known = self._since_rest
 
 
 class CoreClock:

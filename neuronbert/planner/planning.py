@@ -36,7 +36,7 @@ from neuronbert.planner.queueing import under_load
 OBJECTIVES = ("cost", "latency", "throughput")
 # Utilisations tried where no load was asked for: from the headroom down, in so many steps.
 LOAD_STEPS = 20
-LEAST_LOAD_PER_S = 1e-6  # for less no instance is worth its price
+LEAST_LOAD_PER_S = 1e-6  # a million requests then cost more than any price that is likely to be meant
 # At most so many times the instances that the headroom asks for: hardly any request waits for another then.
 MOST_IDLE = 20
 
@@ -143,9 +143,7 @@ def _target(
     in_flight: Optional[int],
 ) -> Target:
     """The options as a target; UsageError for those out of range."""
-    for name, value in (("--throughput", throughput), ("--latency-p95-ms", latency_p95_ms)):
-        if value is not None and not math.isfinite(above_zero(name, value)):
-            raise UsageError(f"{name} must be finite, not {value!r}")
+    throughput, latency_p95_ms = _finite("--throughput", throughput), _finite("--latency-p95-ms", latency_p95_ms)
     if throughput is not None and throughput < LEAST_LOAD_PER_S:
         raise UsageError(
             f"--throughput is at least {LEAST_LOAD_PER_S:g}/s (one request in 12 days), not {shown_value(throughput)}",
@@ -158,11 +156,19 @@ def _target(
         raise UsageError(
             f"--headroom is a share from 0 to below 1, not {shown_value(headroom)}", hint="--headroom 0.25"
         )
-    count_of("--sequence-length", sequence_length)
+    sequence_length = count_of("--sequence-length", sequence_length)
     if in_flight is not None:
-        count_of("--in-flight", in_flight)
+        in_flight = count_of("--in-flight", in_flight)
     release = known_release(sdk_release)
-    return Target(throughput, latency_p95_ms, objective, headroom, sequence_length, release, in_flight)
+    return Target(throughput, latency_p95_ms, objective, share, sequence_length, release, in_flight)
+
+
+def _finite(name: str, value: Optional[float]) -> Optional[float]:
+    """``value`` as a float, or None; UsageError for what is no finite number above 0."""
+    number = None if value is None else above_zero(name, value)
+    if number is not None and not math.isfinite(number):
+        raise UsageError(f"{name} must be finite, not {shown_value(value)}")
+    return number
 
 
 def _shape_of(

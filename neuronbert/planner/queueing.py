@@ -68,10 +68,10 @@ class Service:
         """Of a group's time when the instance takes ``batches_per_s``, at most 1."""
         return min(1.0, batches_per_s / self.groups * occupied_s(self.parallel, self.bottleneck_s, self.alone_s))
 
-    def arrivals_s(self, rate_per_s: float, requests: int) -> np.ndarray:
-        """``poisson_arrivals``, of a rate so low that requests never meet where that is higher; UsageError for none."""
-        rarely_per_s = 1 / (NEVER_MEET_BATCHES * self.alone_s)
-        return poisson_arrivals(max(above_zero("rate_per_s", rate_per_s), rarely_per_s), requests)
+    def random_arrivals_s(self, rate_per_s: float, requests: int) -> np.ndarray:
+        """``poisson_arrivals``, at the least rate at which requests meet if that is higher; UsageError for no rate."""
+        least_per_s = 1 / (NEVER_MEET_BATCHES * self.alone_s)
+        return poisson_arrivals(max(above_zero("rate_per_s", rate_per_s), least_per_s), requests)
 
     def drawn_waits_s(self) -> Iterator[float]:
         """What each batch waits for the host, one after the other: the same in every run."""
@@ -136,7 +136,7 @@ def settled(service_at: ServiceAt, rate_per_s: float) -> Service:
     A batch that is not full takes as long as one that is, so how busy groups are follows from how batches fill. Where
     they are taken to be idler than they then are, they are busier, and the other way round: the range is halved.
     """
-    moments = service_at(1.0).arrivals_s(rate_per_s, SETTLING_REQUESTS)
+    moments = service_at(1.0).random_arrivals_s(rate_per_s, SETTLING_REQUESTS)
     idler, busier = 0.0, 1.0
     for _ in range(SETTLING_HALVINGS):
         busy = (idler + busier) / 2
@@ -161,6 +161,6 @@ def under_load(service: Service, rate_per_s: float, service_at: Optional[Service
     # The fuller a queue, the longer it remembers its past: as 1 / (1 - utilisation)^2.
     requests = int(min(200_000, max(20_000, 2_000 / (1 - utilisation) ** 2)))
     now = settled(service_at, rate_per_s) if service_at else service
-    result = schedule(now, now.arrivals_s(rate_per_s, requests))
+    result = schedule(now, now.random_arrivals_s(rate_per_s, requests))
     p50, p95 = np.percentile(result.latencies_s[requests // 10 :], [50, 95])
     return LatencyUnderLoad(float(p50), float(p95), utilisation, float(result.rows.mean()))

@@ -222,11 +222,11 @@ def test_no_file_of_a_command_has_the_number_of_a_closed_stream(tmp_path, close)
         import os, sys
         sys.path.insert(0, sys.argv[2])
         from neuronbert.cli import main
-        def run(arguments):
+        def run_group(*_):
             with open(sys.argv[1], "w") as output:
                 output.write(str(output.fileno()))
             return 7 if all(os.get_inheritable(number) for number in range(3)) else 8
-        main.run = run
+        main.run_group = run_group
         main.main([])
     """
     (tmp_path / "script.py").write_text(textwrap.dedent(script))

@@ -111,10 +111,13 @@ def test_an_interrupt_is_one_whatever_a_library_makes_of_it(capsys, monkeypatch,
 MAIN = """
 from neuronbert.cli.main import main
 main(sys.argv[1:])"""
-# Python's own end takes a tenth of a second, and longer here: for as long the signals still come.
-SLOW_END = """import atexit, sys, time
-atexit.register(time.sleep, 1)
-atexit.register(print, "ended", file=sys.stderr, flush=True)"""
+# Python's own end takes a tenth of a second, and longer here, after Python has given up its handlers.
+SLOW_END = """import os, sys, time
+class End:
+    def __del__(self, write=os.write, sleep=time.sleep):
+        write(2, b"ended\\n")
+        sleep(1)
+end = End()"""
 # A library's thread, which Python waits for.
 ENDLESS = """import sys, threading, time
 def hang():
@@ -171,8 +174,11 @@ def test_nor_does_one_while_an_error_is_being_said(tmp_path, capsys, monkeypatch
 def test_a_process_that_hangs_at_its_end_is_ended_by_a_signal_with_the_exit_code_it_has(tmp_path, sign):
     with started(ENDLESS, "inspect", tmp_path / "missing", "--json") as process:
         next(line for line in process.stderr if line == "ended\n")
-        while process.poll() is None:  # those of the first second change nothing
+        for _ in range(600):  # those of the first second change nothing
             process.send_signal(sign)
             time.sleep(0.1)
+            if process.poll() is not None:
+                break
+        process.kill()
         assert (process.returncode, process.stderr.read()) == (1, "")
         assert json.load(process.stdout)["exit_code"] == 1

@@ -241,24 +241,49 @@ def test_a_pipeline_of_as_many_callers_as_stages_is_busy_all_the_time():
     assert clock._busy[0].at(600 + 12.0 * 200 + 3.0) == pytest.approx(0.25, abs=0.02)
 
 
-def test_after_a_rest_a_core_is_as_busy_at_once_as_its_new_load_makes_it():
+@pytest.mark.parametrize("before", [0.02, 0.1, 0.5])
+@pytest.mark.parametrize("rest_s", [1.5, 52.0])
+def test_soon_after_a_rest_a_core_is_as_busy_as_its_new_load_makes_it(before, rest_s):
     """Otherwise its first second is a fifth faster than the rest, and with it what is measured for six."""
     busy = core_clock.BusyShare()
     for number in range(200):
-        busy.add(0.04 * number, 0.02)
-    assert busy.at(8.0) == pytest.approx(0.5, abs=0.02)
-    assert busy.at(10.0) < 0.1 and busy.at(60.0) < 1e-6
-    for number in range(10):
-        busy.add(60.0 + 0.02 * number, 0.02)
-    assert busy.at(60.2) == pytest.approx(1.0)
+        busy.add(0.02 / before * number, 0.02)
+    ended = 0.02 / before * 199 + 0.02
+    assert busy.at(ended) == pytest.approx(before, abs=0.02)
+    assert busy.at(ended + 2.0) < 0.2 * busy.at(ended) and busy.at(ended + 52.0) < 1e-6
+    for number in range(core_clock.TELLING_BATCHES):
+        busy.add(ended + rest_s + 0.02 * number, 0.02)
+    assert busy.at(ended + rest_s + 0.02 * core_clock.TELLING_BATCHES) == pytest.approx(1.0)
+
+
+def test_bursts_are_as_busy_as_they_are_on_average():
+    """Ten batches, then the time of forty."""
+    busy, seen = core_clock.BusyShare(), []
+    for number in range(2000):
+        moment = number // 10 * 50.0 + number % 10
+        seen.append(busy.at(moment))
+        busy.add(moment, 1.0)
+    assert np.mean(seen[200:]) == pytest.approx(0.2, abs=0.01)
+
+
+def test_a_pipeline_is_busy_no_longer_than_its_last_batch_is_in_it():
+    """Eight callers of four stages ask for more than it can take: what it owes is not paid later."""
+    clock = core_clock.CoreClock(4)
+    plan = core_clock.BatchPlan(SHAPED, (2.0, 1.0, 1.0, 1.0), 0.0, 7.0, HostWaits())  # 3 s each, every 2 s
+    for number in range(200):
+        clock._schedule(range(4), plan, 2.0 * number)
+    last = 2.0 * 199
+    assert clock._busy[0].at(last + 12.0) == 1.0 > clock._busy[0].at(last + 30.0)
 
 
 def test_a_call_that_waits_long_for_the_host_is_overtaken(clock, monkeypatch):
     made = clock((2.0,))
     monkeypatch.setattr(core_clock, "host_waits", lambda work, rate, **others: HostWaits(contention_s=1e3))
+    monkeypatch.setattr(core_clock, "host_call_seconds", lambda: 0.5)
     occupied_by_threads(made, range(1), 1)
     first, second = made.ends
-    assert first > 102 and second == first + 2  # asleep until the core is reached, then until it is done
+    # Asleep until what others had before they took their places, the host's part, is all that is left; then to its end.
+    assert first > 102 and second == first + 0.5 + 2
 
 
 def test_sleeping_ends_at_its_moment():

@@ -3,8 +3,11 @@
 import json
 import math
 import re
+from decimal import Decimal
+from fractions import Fraction
 from itertools import repeat
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 from hypothesis import given, settings
@@ -178,6 +181,14 @@ def test_only_the_instances_asked_for():
 def test_options_out_of_range_are_refused(options, why):
     with pytest.raises(UsageError, match=why):
         base_plan(**options)
+
+
+@pytest.mark.parametrize("number", [Decimal("300"), Fraction(300), np.float16(300), np.int64(300)])
+def test_whatever_number_the_load_and_the_headroom_are_the_plan_is_plain_json(number):
+    options = {"instance_type": ["inf1.xlarge"], "latency_p95_ms": 60.0, "headroom": 0.25, "throughput": 300.0}
+    expected = base_plan(**options).as_dict()
+    found = base_plan(**{**options, "throughput": number, "headroom": type(number)(1) / 4}).as_dict()
+    assert json.loads(json.dumps(found)) == json.loads(json.dumps(expected))
 
 
 def test_an_instance_nobody_can_predict_or_measured_is_no_configuration():

@@ -19,7 +19,7 @@ from typing import Any, Dict, List, Mapping, NamedTuple, Sequence
 from neuronbert.cli.tables import table
 from neuronbert.errors import InputError
 from neuronbert.hardware.prices import Price, load_prices
-from neuronbert.hardware.schema import ANY, Form, Schema, list_of, record
+from neuronbert.hardware.schema import TEXT, Form, Schema, list_of, record
 from neuronbert.hardware.untrusted import Refusal, json_object, read_given, refuse_unfit
 from neuronbert_tools.console import new_parser
 from neuronbert_tools.processes import run_module
@@ -35,7 +35,7 @@ REFUSAL = Refusal(InputError, "what tools/measure_runner twin printed")
 _FIGURE: Form = {"type": "number", "minimum": 1e-9, "maximum": 1e9}
 _MEASURED = record({"throughput_per_s": _FIGURE, "p95_ms": _FIGURE})
 TWIN = Schema(
-    **record({"rows": list_of(record({**dict.fromkeys(CONFIGURATION, ANY), **dict.fromkeys(CONTENDERS, _MEASURED)}))})
+    **record({"rows": list_of(record({**dict.fromkeys(CONFIGURATION, TEXT), **dict.fromkeys(CONTENDERS, _MEASURED)}))})
 )
 
 
