@@ -20,7 +20,7 @@ from neuronbert.cli.tables import table
 from neuronbert.errors import InputError
 from neuronbert.hardware.prices import Price, load_prices
 from neuronbert.hardware.schema import TEXT, Form, Schema, list_of, record
-from neuronbert.hardware.untrusted import Refusal, json_object, read_given, refuse_unfit
+from neuronbert.hardware.untrusted import Refusal, document_of, read_given
 from neuronbert_tools.console import new_parser
 from neuronbert_tools.processes import run_module
 from neuronbert_tools.published_rows import CONFIGURATION, blog_rows, configuration
@@ -139,8 +139,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--device-alone", action="store_true", help="the emulated device, asked without a runner")
     options = parser.parse_args(arguments)
     if options.measured:
-        document = json_object(read_given(options.measured, REFUSAL), str(options.measured), REFUSAL)
-        refuse_unfit(document, str(options.measured), TWIN, REFUSAL)
+        document = document_of(read_given(options.measured, REFUSAL), str(options.measured), TWIN, REFUSAL)
     else:
         document = json.loads(run_module("measure_runner", "twin", "--seconds", options.seconds, variables={}))
     rows = rows_of(document, CONTENDERS[0] if options.device_alone else CONTENDERS[1])
