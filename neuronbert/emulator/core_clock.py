@@ -91,7 +91,7 @@ class BusyShare:
     def add(self, start: float, busy_s: float, *, waited_s: float = 0.0, most_s: float = math.inf) -> None:
         """A batch from ``start``, in turn after those before, but for no longer than ``most_s`` from then.
 
-        That it ``waited_s`` for the host just before is left out (closed_loop.busy_share).
+        That it ``waited_s`` for the host just before is left out (device_model.shared_stage_seconds).
         """
         came, until = start - waited_s, min(max(start, self._known.until) + busy_s, start + most_s)
         if self._known.batches and came - self._known.until > REMEMBERED_BATCHES * busy_s:

@@ -59,12 +59,9 @@ def occupied_s(stages: int, bottleneck_s: float, round_s: float) -> float:
     return bottleneck_s if stages == 1 else max(bottleneck_s, round_s / stages)
 
 
-def busy_share(callers: int, stages: int, bottleneck_s: float, round_s: float) -> float:
-    """Of its time, a core group's whose ``callers`` ask again as soon as they are answered, as ``occupied_s`` means it.
-
-    Random waits for the host are left out: the constants of the device model were fitted so.
-    """
-    return min(1.0, callers * occupied_s(stages, bottleneck_s, round_s) / round_s)
+def busy_share(batches_per_s: float, stages: int, bottleneck_s: float, round_s: float) -> float:
+    """Of its time, a core group's that takes ``batches_per_s``, as ``occupied_s`` means it."""
+    return min(1.0, batches_per_s * occupied_s(stages, bottleneck_s, round_s))
 
 
 def closed_loop(callers: int, host_s: float, waits: HostWaits, stages_s: Sequence[float]) -> Latencies:

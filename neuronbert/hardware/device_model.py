@@ -383,13 +383,15 @@ def shared_stage_seconds(work: Work, in_flight: int, constants: Optional[DeviceC
     """``stage_seconds`` with ``in_flight`` callers a core, when the chip's other cores are busy as often as this one.
 
     The more a core waits for its callers, the more of the chip's memory is left to the others, and the sooner they
-    are done: halfway steps settle where both agree.
+    are done: halfway steps settle where both agree. Random waits for the host are left out of how busy it is: the
+    constants were fitted so.
     """
     device = calibrated() if constants is None else constants
     others, busy = work.active_cores_per_chip - 1, 1.0
     stages = stage_seconds(work, device)
     for _ in range(12 if others else 0):
-        busy = (busy + busy_share(in_flight, len(stages), stages[0], device.host_call_s + sum(stages))) / 2
+        round_s = device.host_call_s + sum(stages)
+        busy = (busy + busy_share(in_flight / round_s, len(stages), stages[0], round_s)) / 2
         stages = stage_seconds(work._replace(active_cores_per_chip=1 + others * busy), device)
     return stages
 

@@ -22,7 +22,7 @@ from typing import Callable, Iterable, Iterator, List, NamedTuple, Optional
 import numpy as np
 
 from neuronbert.errors import UsageError, above_zero
-from neuronbert.hardware.closed_loop import HostWaits, most_batches_per_s, occupied_s
+from neuronbert.hardware.closed_loop import HostWaits, busy_share, most_batches_per_s
 
 MAX_WAIT_S = 0.005  # the runner's default
 DRAWN_AT_ONCE = 4096
@@ -66,7 +66,7 @@ class Service:
 
     def busy_share(self, batches_per_s: float) -> float:
         """Of a group's time when the instance takes ``batches_per_s``, at most 1."""
-        return min(1.0, batches_per_s / self.groups * occupied_s(self.parallel, self.bottleneck_s, self.alone_s))
+        return busy_share(batches_per_s / self.groups, self.parallel, self.bottleneck_s, self.alone_s)
 
     def random_arrivals_s(self, rate_per_s: float, requests: int) -> np.ndarray:
         """``poisson_arrivals``, at the least rate at which requests meet if that is higher; UsageError for no rate."""
