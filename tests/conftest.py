@@ -13,7 +13,7 @@ from tiny_checkpoints import write_checkpoint
 
 from neuronbert.artifact.manifest import Artifact, load_artifact
 from neuronbert.compiler.compilation import compile_checkpoint
-from neuronbert.tasks.question_answering.samples import gate_path
+from neuronbert.tasks.samples import gate_path
 
 # Tests run processes side by side: torch's threads must not spin while they wait for one another, or a model with two
 # of them takes ten times as long beside a busy neighbour. Set before anything loads torch; children inherit it.

@@ -269,7 +269,7 @@ def test_the_package_carries_its_data() -> None:
     package = ROOT / "neuronbert"
     patterns = read_setup()["options.package_data"]["neuronbert"].split()
     files = {str(path.relative_to(package)) for pattern in patterns for path in package.glob(pattern)}
-    samples = {f"tasks/question_answering/samples/{name}.json" for name in ("gate", "calibration")}
+    samples = {f"tasks/samples/{name}.json" for name in ("gate", "calibration")}
     assert {"py.typed", *samples} <= files
 
 

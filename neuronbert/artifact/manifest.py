@@ -14,7 +14,15 @@ from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence, Union
 from neuronbert import __version__
 from neuronbert.artifact.manifest_schema import MANIFEST, SHAPE, SHAPED_VARIANT
 from neuronbert.artifact.signatures import SIGNATURE_NAME, PublicKey, TrustedKey, trusted_keys, verify_signature
-from neuronbert.errors import ArtifactChanged, ArtifactError, UsageError, is_path, quoted, shown_value
+from neuronbert.errors import (
+    ArtifactChanged,
+    ArtifactError,
+    UsageError,
+    is_path,
+    quoted,
+    refuse_no_path,
+    shown_value,
+)
 from neuronbert.hardware.schema import shown
 from neuronbert.hardware.untrusted import (
     Refusal,
@@ -97,6 +105,14 @@ def artifact_of(artifact: Union[Artifact, PathLike], trusted_key: TrustedKey = N
     if trusted_key is None or artifact.signed_by in trusted_keys(trusted_key):
         return artifact
     return load_artifact(artifact.folder, trusted_key=trusted_key)
+
+
+def task_of(artifact: Union[Artifact, PathLike], trusted_key: TrustedKey = None) -> str:
+    """The name of an artifact's task, from its manifest alone: its files are verified when it is loaded."""
+    if isinstance(artifact, Artifact):
+        return artifact.task
+    refuse_no_path("artifact", artifact)
+    return str(read_manifest(Path(artifact), trusted_keys(trusted_key))["task"])
 
 
 def signed_artifact(folder: PathLike, keys: Sequence[PublicKey]) -> Artifact:

@@ -6,11 +6,10 @@ What is asked, how a result is read and what is reported are the task's (tasks.b
 import os
 import time
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Any, Callable, List, Mapping, NamedTuple, Optional, Sequence, Union
 
-from neuronbert.artifact.manifest import Artifact, PathLike, artifact_of, is_artifact, read_manifest, verified_again
-from neuronbert.artifact.signatures import TrustedKey, trusted_keys
+from neuronbert.artifact.manifest import Artifact, PathLike, artifact_of, is_artifact, task_of, verified_again
+from neuronbert.artifact.signatures import TrustedKey
 from neuronbert.artifact.variants import choose_variants
 from neuronbert.backends.outputs import Outputs
 from neuronbert.backends.reference import ROW_BY_ROW, ReferenceSession, one_thread_each
@@ -68,7 +67,7 @@ def evaluate_artifact(
     """
     refuse_no_path("data", data)
     # Its checksums are verified after the options and the file: a wrong name must not cost the time that takes.
-    task = load_task(_task_name(artifact, trusted_key))
+    task = load_task(task_of(artifact, trusted_key))
     evaluation = task.evaluation(data, limit, *options_of(option_kinds(task), options))
     loaded = artifact_of(artifact, trusted_key)
     asked = len(evaluation.inputs)
@@ -97,13 +96,6 @@ def evaluate_artifact(
     return evaluation.compared(report, read, reader.name, read_of_other)
 
 
-def _task_name(artifact: Union[Artifact, PathLike], trusted_key: TrustedKey) -> str:
-    if isinstance(artifact, Artifact):
-        return artifact.task
-    refuse_no_path("artifact", artifact)
-    return str(read_manifest(Path(artifact), trusted_keys(trusted_key))["task"])
-
-
 def _find(
     source: Union[Artifact, Source],
     variant: Optional[str],
@@ -120,9 +112,7 @@ def _find(
     if variant is not None:
         raise UsageError(f"a checkpoint has no variants, such as {variant}", hint="against an artifact, or without it")
     require_libraries(*needed_libraries(source))
-    checkpoint = load_checkpoint(source, **hub)
-    _refuse_other_task(checkpoint.head.task, task)
-    return checkpoint
+    return load_checkpoint(source, task=task.NAME, **hub)
 
 
 def _refuse_other_task(name: str, task: Task) -> None:

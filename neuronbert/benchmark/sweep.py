@@ -193,9 +193,13 @@ def _evenly_mixed(inputs: List[Input], task: Task) -> List[Input]:
 
     The multiples of the golden ratio, modulo 1, are spread more evenly than those of any other number.
     """
-    ordered = sorted(inputs, key=lambda asked: sum(map(len, task.call_arguments(asked))))
+    ordered = sorted(inputs, key=lambda asked: sum(map(_characters, task.call_arguments(asked))))
     ranks = np.argsort(np.argsort(np.arange(len(ordered)) * GOLDEN_RATIO % 1))
     return [ordered[rank] for rank in ranks]
+
+
+def _characters(texts: Union[str, Sequence[str]]) -> int:
+    return len(texts) if isinstance(texts, str) else sum(map(len, texts))
 
 
 # ---------------------------------------------------------------------------- measuring

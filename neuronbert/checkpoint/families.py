@@ -2,7 +2,7 @@
 
 import importlib
 import re
-from typing import Any, Callable, Dict, Iterable, List, Mapping, NamedTuple, Optional, Tuple, cast
+from typing import Any, Callable, Dict, FrozenSet, Iterable, Iterator, List, Mapping, NamedTuple, Optional, Tuple, cast
 
 from neuronbert.errors import CheckpointError
 
@@ -18,8 +18,8 @@ class Head(NamedTuple):
     task: str  # its name
     class_suffix: str  # of the transformers class behind the family's prefix, such as ForTokenClassification
     labels: Optional[int]  # the config's num_labels; None: as many as the checkpoint's config says
-    parts: Tuple[str, ...]  # first parts of its weights' names
-    shapes: Callable[[int, int], Dict[str, Shape]]  # (hidden size, labels) → name → shape of each of its weights
+    # (family, hidden size, labels) → name → shape of each of its weights
+    shapes: Callable[["Family", int, int], Dict[str, Shape]]
     # (transformers model, hidden states [rows, tokens, hidden]) → the task's outputs, in order
     forward: Callable[[TorchModel, Tensor], Tuple[Tensor, ...]]
     training_command: str  # trains a checkpoint with this head from {source}
@@ -194,7 +194,7 @@ def expected_shapes(
     _add_embeddings(shapes, family, size)
     for layer in range(size("num_hidden_layers")):
         _add_layer(shapes, family, layer, hidden, size("intermediate_size"))
-    return shapes if head is None else {**shapes, **head.shapes(hidden, label_count(config, head))}
+    return shapes if head is None else {**shapes, **head.shapes(family, hidden, label_count(config, head))}
 
 
 def _add_embeddings(shapes: Dict[str, Shape], family: Family, size: Callable[[str], int]) -> None:
@@ -262,14 +262,29 @@ def canonical_name(name: str, family: Family) -> str:
     return family.prefix + name if name.startswith(_BODY) else name
 
 
-def is_ignored(name: str, head: Optional[Head]) -> bool:
+def head_weights(family: Family, head: Optional[Head]) -> FrozenSet[str]:
+    """The names of the weights of ``head``, whatever their sizes; none without one."""
+    return frozenset(() if head is None else head.shapes(family, 1, 1))
+
+
+def head_parts(family: Family, head: Optional[Head]) -> List[str]:
+    """First parts of the names of the weights of ``head`` outside the encoder, such as ``classifier``, in order."""
+    return list(dict.fromkeys(name.split(".")[0] for name in sorted(_outside(head_weights(family, head), family))))
+
+
+def is_ignored(name: str, family: Family, head: Optional[Head]) -> bool:
     """Whether a file may hold a weight of this canonical name that a model with ``head`` does not use."""
-    served = () if head is None else head.parts
+    if name in head_weights(family, head):
+        return False
     part, dot, _ = name.partition(".")
-    other_head = dot != "" and part in _HEAD_PARTS.difference(served)
+    other_head = dot != "" and part in _HEAD_PARTS.difference(head_parts(family, head))
     return other_head or bool(_BUFFER.search(name) or _POOLER.search(name))
 
 
 def heads_in(names: Iterable[str], family: Family) -> List[str]:
     """First parts of the names outside the encoder: the heads that a checkpoint has."""
-    return sorted({name.split(".")[0] for name in names if not name.startswith(family.prefix)})
+    return sorted({name.split(".")[0] for name in _outside(names, family)})
+
+
+def _outside(names: Iterable[str], family: Family) -> Iterator[str]:
+    return (name for name in names if not name.startswith(family.prefix))

@@ -9,7 +9,7 @@ import stat
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple, Union
+from typing import Any, Container, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple, Union
 
 from neuronbert.checkpoint import weights
 from neuronbert.checkpoint.config import DAMAGED, read_config, refuse_malformed
@@ -22,6 +22,8 @@ from neuronbert.checkpoint.families import (
     canonical_name,
     expected_shapes,
     family_of,
+    head_parts,
+    head_weights,
     heads_in,
     is_encoder_weight,
     is_ignored,
@@ -314,7 +316,7 @@ def _renamed(stored: Tensors, family: Family, head: Optional[Head]) -> Tensors:
     named: Tensors = {}
     for raw, tensor in stored.items():
         name = canonical_name(raw, family)
-        if is_ignored(name, head):
+        if is_ignored(name, family, head):
             continue
         if name in named:
             raise CheckpointError(
@@ -326,23 +328,42 @@ def _renamed(stored: Tensors, family: Family, head: Optional[Head]) -> Tensors:
 
 
 def _has_head(stored: Tensors, family: Family, head: Head) -> bool:
-    names = {canonical_name(name, family) for name in stored}
-    return all(f"{part}.weight" in names for part in head.parts)
+    return not _missing_of_head({canonical_name(name, family) for name in stored}, family, head)
+
+
+def _missing_of_head(names: Container[str], family: Family, head: Head) -> List[str]:
+    """What ``head`` lacks among canonical ``names``; a bias alone may be missing, which has an error of its own."""
+    wanted = sorted(name for name in head_weights(family, head) if name.endswith(".weight"))
+    return [name for name in wanted if name not in names]
 
 
 def _find_head(stored: Tensors, family: Family, config: Config, source: str, heads: Sequence[Head]) -> Head:
-    """The head that the weights have, of several the one that the config's class names, else the first of ``heads``.
+    """The head that the weights have; of several the one that the config's class names.
 
-    CheckpointError says what the weights have instead.
+    CheckpointError says what the weights have instead, or that nothing tells which of several is meant.
     """
     classes = named_classes(config)
-    there = [head for head in heads if _has_head(stored, family, head)]
+    names = {canonical_name(name, family) for name in stored}
+    named = next((head for head in heads if family.architecture(head) in classes), None)
+    there = [head for head in heads if not _missing_of_head(names, family, head)]
+    if named in there or len(there) == 1:
+        return named if named in there else there[0]
     if there:
-        return next((head for head in there if family.architecture(head) in classes), there[0])
+        raise CheckpointError(
+            f"{source} has the heads of {' and '.join(head.task for head in there)}, and its config.json names the"
+            f" class of neither",
+            hint=f"--task {there[0].task}, or another of them",
+        )
+    if named is not None:
+        raise CheckpointError(
+            f"{_file_of(stored)} lacks weights of {family.architecture(named)}, which config.json names:"
+            f" {_first(_missing_of_head(names, family, named))}",
+            hint="fetch the checkpoint again, or save the model again with save_pretrained",
+        )
     said = (classes or [f"{family.model_type} encoder"])[0]
-    others = heads_in([canonical_name(name, family) for name in stored], family)
+    others = heads_in(names, family)
     instead = f"{_article(said)} with {', '.join(others)}" if others else f"{_article(said)} without a head"
-    wanted = " nor ".join(f"{head.task} head ({', '.join(head.parts)})" for head in heads)
+    wanted = " nor ".join(f"{head.task} head ({', '.join(head_parts(family, head))})" for head in heads)
     served = " or ".join(family.architecture(head) for head in heads)
     raise CheckpointError(
         f"{_file_of(stored)} has no {wanted}: it is {instead}",

@@ -47,6 +47,20 @@ class Template(NamedTuple):
         return len(self.before) + len(self.between) + len(self.after)
 
 
+class SingleTemplate(NamedTuple):
+    """The special tokens around a single text, and the token types: ids and types are int64 arrays."""
+
+    before: np.ndarray
+    after: np.ndarray
+    before_types: np.ndarray
+    after_types: np.ndarray
+    text_type: int
+
+    @property
+    def special_tokens(self) -> int:
+        return len(self.before) + len(self.after)
+
+
 class RowLimit(NamedTuple):
     """How many rows one input may become: all are in memory before the first one is with the model."""
 
@@ -64,9 +78,9 @@ class Tokenizer:
 
     Attributes: ``cls_id`` and ``pad_id`` (token ids), ``max_length`` (tokens; None when neither tokenizer nor model
     names a limit), ``max_positions`` (tokens; None when the model's config was not given), ``pads_left`` (of padding
-    that the checkpoint was trained with), ``template`` (the special tokens around a pair of texts), ``config`` (the
-    model's, from which a task reads such things as the names of its labels; empty when it was not given),
-    ``row_limit`` (what a task that cuts a text into many rows refuses before it makes them).
+    that the checkpoint was trained with), ``template`` (the special tokens around a pair of texts), ``single`` (those
+    around one text), ``config`` (the model's, from which a task reads such things as the names of its labels; empty
+    when it was not given), ``row_limit`` (what a task that cuts a text into many rows refuses before it makes them).
     """
 
     def __init__(
@@ -83,6 +97,7 @@ class Tokenizer:
         self.few_texts = FEW_TEXTS
         self.row_limit = ROW_LIMIT
         self.template = _derive_template(backend)
+        self.single = _derive_single(backend)
         self.pads_left = tokenizer_config.get("padding_side", "right") != "right"
         self.cls_id = _special_id(backend, tokenizer_config, "cls_token", int(self.template.before[0]))
         self.pad_id = _special_id(backend, tokenizer_config, "pad_token", int(padding.get("pad_id", 0)))
@@ -120,7 +135,8 @@ class Tokenizer:
     def _refuse_foreign_ids(self) -> None:
         """CheckpointError for ids in every row that the model has no embedding for; an engine reads on regardless."""
         rows = self.config.get("vocab_size")
-        given = [*self.template.before, *self.template.between, *self.template.after, self.cls_id, self.pad_id]
+        pair, single = self.template, self.single
+        given = [*pair.before, *pair.between, *pair.after, *single.before, *single.after, self.cls_id, self.pad_id]
         if rows is not None and max(given) >= rows:
             raise CheckpointError(
                 f"the tokenizer puts the id {max(given)} into every row, and the model has {rows} tokens (vocab_size)",
@@ -171,6 +187,17 @@ def _encodable(text: str) -> str:
     except UnicodeEncodeError:
         return LONE_SURROGATES.sub("\ufffd", text)
     return text
+
+
+def _derive_single(backend: tokenizers.Tokenizer) -> SingleTemplate:
+    """Read the special tokens from a text that the tokenizer itself surrounds with them."""
+    with tokenizer_errors("tokenizer.json", _SAVE_AGAIN):
+        encoding = backend.encode("a")
+    ids = np.array(encoding.ids, dtype=np.int64)
+    types = np.array(encoding.type_ids, dtype=np.int64)
+    sides = encoding.sequence_ids
+    first, stop = sides.index(0), sides.index(0) + sides.count(0)
+    return SingleTemplate(ids[:first], ids[stop:], types[:first], types[stop:], int(types[first]))
 
 
 def _derive_template(backend: tokenizers.Tokenizer) -> Template:

@@ -34,7 +34,7 @@ class VerbsInOrder(click.Group):
 )
 @click.version_option(__version__, "-V", "--version", prog_name="neuronbert")
 def cli() -> None:
-    """Compile a BERT question-answering checkpoint, check and measure it, and answer questions with it."""
+    """Compile a BERT checkpoint, check and measure it, and answer with it: questions, labels, entities."""
 
 
 VERBS: List[click.Command] = [
@@ -42,7 +42,7 @@ VERBS: List[click.Command] = [
     artifacts.inspect_,
     artifacts.sign,
     artifacts.env,
-    answering.answer,
+    *answering.task_verbs(),
     answering.run_,
     measuring.evaluate,
     measuring.benchmark_,

@@ -1,15 +1,12 @@
 """The options of the command line that several verbs share, and those that compile has for each of its parts."""
 
-from functools import wraps
 from typing import Any, Callable, List
 
 import click
-from click.core import ParameterSource
 from click.shell_completion import CompletionItem
 
 from neuronbert.backends import OFFERED
-
-Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+from neuronbert.cli.task_options import Decorator, task_options
 
 
 def together(*decorators: Decorator) -> Decorator:
@@ -161,92 +158,8 @@ on_error_option = click.option(
 )
 
 
-class TaskOption(click.Option):
-    """An option of a task's."""
-
-
-def task_option(*names: str, **settings: Any) -> Decorator:
-    """An option of a task's; its verb needs ``typed_task_options`` too."""
-    return click.option(*names, cls=TaskOption, **settings)
-
-
-def typed_task_options(verb: Callable[..., Any]) -> Callable[..., Any]:
-    """Passes a task's option on if it is typed: the artifact's task has its own default, or may not have it at all."""
-
-    @wraps(verb)
-    def call(**options: Any) -> Any:
-        context = click.get_current_context()
-        left_out = {
-            option.name
-            for option in context.command.params
-            if isinstance(option, TaskOption)
-            and context.get_parameter_source(str(option.name)) is ParameterSource.DEFAULT
-        }
-        return verb(**{name: value for name, value in options.items() if name not in left_out})
-
-    return call
-
-
-window_options = together(
-    task_option(
-        "--max-seq-len",
-        type=click.IntRange(min=1),
-        help="Tokens of question and context that are read at once, a window.  [default: 384, or the model's limit]",
-    ),
-    task_option(
-        "--doc-stride",
-        type=click.IntRange(min=0),
-        help="Tokens that two windows of a longer context share.  [default: 128]",
-    ),
-    task_option("--max-question-len", type=click.IntRange(min=1), help="Cut longer questions to this many tokens."),
-)
-
-top_k_option = task_option(
-    "--top-k", type=click.IntRange(min=1), default=1, show_default=True, help="Answers for each question."
-)
-details_option = task_option(
-    "--details", is_flag=True, help='Add each answer\'s window and by how much "no answer" leads the best.'
-)
-
-answer_options = together(
-    task_option(
-        "--max-answer-len",
-        type=click.IntRange(min=1),
-        default=15,
-        show_default=True,
-        help="Tokens of an answer, at most.",
-    ),
-    task_option("--handle-impossible-answer", is_flag=True, help='Let "no answer" win: the empty one.'),
-    task_option(
-        "--align-to-words/--no-align-to-words",
-        default=True,
-        show_default=True,
-        help="Answers begin and end at words, not within them.",
-    ),
-    task_option(
-        "--ranking",
-        type=click.Choice(["window", "document"]),
-        default="window",
-        show_default=True,
-        help="Scores within each window, as the old pipeline did, or comparable over the document.",
-    ),
-    task_option(
-        "--null-threshold",
-        type=float,
-        help='Answer nothing when "no answer" leads the best by more than this (in logits).',
-    ),
-)
-
-# Of the verbs that answer lines of input.
-line_options = together(
-    on_error_option,
-    window_options,
-    top_k_option,
-    answer_options,
-    details_option,
-    variant_option,
-    threads_option,
-    trusted_key_option,
-    json_option,
-    typed_task_options,
-)
+def line_options(*tasks: str) -> Decorator:
+    """The options of a verb that answers lines of input, for the tasks called so (none: for all)."""
+    return together(
+        on_error_option, task_options(tasks), variant_option, threads_option, trusted_key_option, json_option
+    )

@@ -50,6 +50,7 @@ def manifest_table(artifact: "Artifact") -> str:
         ("artifact", str(artifact.folder)),
         ("made", f"{manifest['created_at']} by neuronbert {manifest['neuronbert_version']}"),
         ("schema", str(manifest["schema_version"])),
+        ("task", artifact.task),
         ("checkpoint", _source(checkpoint)),
         ("fingerprint", checkpoint["fingerprint"]),
         ("parameters", f"{checkpoint['parameters']:,}, of them {checkpoint['encoder_parameters']:,} in the encoder"),

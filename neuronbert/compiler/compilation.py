@@ -49,6 +49,7 @@ def compile_checkpoint(
     checkpoint: Source,
     output: PathLike,
     *,
+    task: Optional[str] = None,
     backend: Names = "auto",
     precision: Names = "auto",
     min_f1_ratio: float = DEFAULT_MIN_F1_RATIO,
@@ -75,6 +76,7 @@ def compile_checkpoint(
 ) -> Artifact:
     """Compile ``checkpoint`` (hub id, folder, ``"demo"`` or (model, tokenizer)) into the folder ``output``.
 
+    ``task`` is the name of a task; without it, that of the checkpoint's head (tasks/checkpoints.py).
     ``backend`` and ``precision`` are names, lists of names, or ``"auto"``. Where both are named, every combination is
     built and kept, fastest first; with an ``"auto"`` only the fastest that passes the gate on this machine is.
 
@@ -99,6 +101,8 @@ def compile_checkpoint(
     given = None if isinstance(checkpoint, (tuple, list)) else checkpoint
     refuse_inputs([Path(output)], [given, calibration_data, gate_data])
     refuse_existing(Path(output))
+    if task is not None:
+        load_task(task)  # refuses a name that is none
     limits = GateLimits(min_f1_ratio, min_answer_f1)
     threads = positive("threads", threads) or compute_threads()
     cast_type = auto_cast_type or _cast_type_of(names(precision))
@@ -125,7 +129,12 @@ def compile_checkpoint(
     refuse_unavailable(candidates)
     progress("reading the checkpoint")
     source = load_checkpoint(
-        checkpoint, revision=revision, token=token, local_files_only=local_files_only, allow_pickle=allow_pickle
+        checkpoint,
+        task=task,
+        revision=revision,
+        token=token,
+        local_files_only=local_files_only,
+        allow_pickle=allow_pickle,
     )
     compilation.run(source, output)
     return signed_artifact(output, ())  # nobody has signed it yet
@@ -155,7 +164,7 @@ class Compilation:
     def run(self, checkpoint: Checkpoint, output: PathLike) -> None:
         """Write the artifact of ``checkpoint`` into the new folder ``output``; nothing is left there after an error."""
         task = load_task(checkpoint.head.task)
-        questions = task.gate().questions(self.gate_data, self.calibration_data, self.skip_gate)
+        questions = task.gate(checkpoint.config).questions(self.gate_data, self.calibration_data, self.skip_gate)
         # The files are hashed as they were read, before hours may pass.
         gate = {"skipped": self.skip_gate, "limits": vars(self.limits), **gate_entry(questions, self.skip_gate)}
         with new_folder(output) as folder:

@@ -92,7 +92,7 @@ class Selection:
             if gate is not None:
                 answers = gate.answers(session, plan)
                 agreement = gate.agreement(answers)
-                reasons = source.task.gate().refusals(variant["precision"], agreement, self._limits)
+                reasons = source.task_gate.refusals(variant["precision"], agreement, self._limits)
                 if exact and reasons:
                     self._progress(f"{variant['name']}: disagrees with the reference; asking both sides again")
                     reasons += second_look(gate, variant, answers, session, plan, partial(self._exporter.alone, trial))

@@ -13,7 +13,7 @@ from neuronbert.checkpoint.tokenizer import Tokenizer
 from neuronbert.compiler.gate import Gate
 from neuronbert.compiler.self_test import selftest_arrays
 from neuronbert.engine.batches import collate
-from neuronbert.errors import UsageError
+from neuronbert.errors import UsageError, counted
 from neuronbert.tasks.base import Example, GateQuestions, Labelled, Row, Task
 
 Progress = Callable[[str], None]
@@ -41,6 +41,7 @@ class CompileSource:
     ):
         self.checkpoint = checkpoint
         self.task = task
+        self.task_gate = task.gate(checkpoint.config)
         self.target = target
         self.skip_gate = skip_gate
         self.tokenizer = Tokenizer.from_files(folder)
@@ -72,7 +73,7 @@ class CompileSource:
 
     def _encode(self, questions: Sequence[Labelled], tokens: Optional[int] = None) -> Sequence[Example]:
         """The questions as rows, of at most ``tokens`` where that is given (a bucket's)."""
-        inputs = self.task.gate().inputs(questions)
+        inputs = self.task_gate.inputs(questions)
         return self.task.encode(self.tokenizer, inputs, self.task.bucket_options(tokens))
 
     def gate(self, tokens: Optional[int]) -> Optional[Gate]:
@@ -82,9 +83,10 @@ class CompileSource:
             cut = f" in windows of {tokens} tokens" if tokens else ""
             examples = self._encode(asked, tokens)
             self._warn_of_cuts(examples, tokens)
-            self._progress(f"answering {len(asked)} questions{cut} in FP32, the reference")
-            gate, pad_id = self.task.gate(), self.tokenizer.pad_id
-            self._gates[tokens] = Gate(gate, self.outputs, asked, examples, pad_id, self._reference, self.on_step)
+            self._progress(f"answering {counted(len(asked), self.task.LINES.noun)}{cut} in FP32, the reference")
+            self._gates[tokens] = Gate(
+                self.task_gate, self.outputs, asked, examples, self.tokenizer.pad_id, self._reference, self.on_step
+            )
         return self._gates.get(tokens)
 
     def _warn_of_cuts(self, examples: Sequence[Example], tokens: Optional[int]) -> None:
@@ -93,7 +95,7 @@ class CompileSource:
         cut = sum(len(example.windows) > 1 for example in examples)
         if longest and 10 * cut > len(examples):
             self._progress(
-                f"note: {cut / len(examples):.0%} of the gate's questions do not fit one window of {tokens} tokens; a "
+                f"note: {cut / len(examples):.0%} of the gate's {self.task.LINES.noun}s do not fit one window of {tokens} tokens; a "
                 f"longer --sequence-length beside it answers them better"
             )
 

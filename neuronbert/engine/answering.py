@@ -1,11 +1,13 @@
-"""What `neuronbert answer` does: load an artifact (engine.py), answer an input or a file of them, and close it."""
+"""What a task's verb does: load an artifact (engine.py), answer an input or a file of them, and close it."""
 
 from typing import Any, BinaryIO, Callable, List, NamedTuple, Optional
 
-from neuronbert.artifact.manifest import PathLike
+from neuronbert.artifact.manifest import PathLike, task_of
 from neuronbert.artifact.signatures import TrustedKey
 from neuronbert.engine.engine import Engine
 from neuronbert.engine.lines import Progress, answer_lines
+from neuronbert.errors import ArtifactError, quoted
+from neuronbert.tasks import load_options
 from neuronbert.tasks.base import Document, option_kinds, options_of
 from neuronbert.tasks.lines import SkippedLine
 
@@ -19,19 +21,24 @@ class AnsweredInput(NamedTuple):
 
 def answer_input(
     artifact: PathLike,
-    *inputs: str,
+    *inputs: Any,
+    task: Optional[str] = None,
     variant: Optional[str] = None,
     threads: Optional[int] = None,
     trusted_key: TrustedKey = None,
     **options: Any,
 ) -> AnsweredInput:
-    """The result of one input, given as the texts that the artifact's task takes and the keywords of its options."""
+    """The result of one input, given as the texts that the artifact's task takes and the keywords of its options.
+
+    ``task`` is the one that it is meant for: ArtifactError where the artifact is for another.
+    """
+    refuse_other_task(artifact, task, trusted_key)
     with Engine(artifact, variant=variant, threads=threads, streams=1, trusted_key=trusted_key) as engine:
-        task = engine.task
-        task_input, keywords = task.call_input(*inputs, **options)
-        encode_options, decode_options = options_of(option_kinds(task), keywords)
+        own = engine.task
+        task_input, keywords = own.call_input(*inputs, **options)
+        encode_options, decode_options = options_of(option_kinds(own), keywords)
         result = engine.answer([task_input], encode_options, decode_options)[0]
-    return AnsweredInput(task.json_result(result, decode_options), task.result_text(result))
+    return AnsweredInput(own.json_result(result, decode_options), own.result_text(result))
 
 
 def answer_file(
@@ -39,6 +46,7 @@ def answer_file(
     file: BinaryIO,
     *,
     on_result: Callable[[Document], None],
+    task: Optional[str] = None,
     on_error: str = "fail",
     progress: Progress = lambda done, total: None,
     variant: Optional[str] = None,
@@ -49,10 +57,24 @@ def answer_file(
     """Give ``on_result`` the result of each JSON line of ``file``, in order; return the lines that were skipped.
 
     Every line is read before any is answered: InputError for the first broken one, unless ``on_error`` is "skip".
+    ``task`` is as for ``answer_input``.
     """
+    refuse_other_task(artifact, task, trusted_key)
     with Engine.for_many(artifact, variant=variant, threads=threads, trusted_key=trusted_key) as engine:
         encode_options, decode_options = options_of(option_kinds(engine.task), options)
         results, skipped = answer_lines(engine, file, encode_options, decode_options, on_error, progress)
         for result in results:
             on_result(result)
     return skipped
+
+
+def refuse_other_task(artifact: PathLike, task: Optional[str], trusted_key: TrustedKey = None) -> None:
+    """ArtifactError, with the command that fits, unless the artifact is for the task ``task`` (None: for any)."""
+    own = task_of(artifact, trusted_key)
+    if task in (None, own):
+        return
+    verbs = [f"neuronbert {verb.name} {quoted(artifact)} {verb.example}" for verb in load_options(own).VERBS]
+    raise ArtifactError(
+        f"{artifact} is for {own}, not for {task}",
+        hint=" or ".join(verbs) or f"neuronbert run {quoted(artifact)} --input FILE.jsonl --output OUT.jsonl",
+    )

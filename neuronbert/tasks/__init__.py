@@ -9,15 +9,18 @@ from typing import TYPE_CHECKING, cast
 from neuronbert.errors import UsageError
 
 if TYPE_CHECKING:
-    from neuronbert.tasks.base import Task, TaskFigures
+    from neuronbert.tasks.base import Task, TaskFigures, TaskKeywords
 
-# name, as transformers calls its pipeline → folder with the modules task (base.Task) and figures, imported on use
+# name, as transformers calls its pipeline → folder with the modules task (base.Task), options (base.TaskKeywords) and
+# figures (base.TaskFigures), imported on use
 TASKS = {
     "question-answering": "neuronbert.tasks.question_answering",
+    "text-classification": "neuronbert.tasks.text_classification",
 }
 # public name → task: the class that returns a task's outputs for token ids (engine/model.py makes it)
 MODEL_CLASSES = {
     "NeuronBertForQuestionAnswering": "question-answering",
+    "NeuronBertForSequenceClassification": "text-classification",
 }
 
 
@@ -26,6 +29,11 @@ def load_task(name: str) -> "Task":
     if name not in TASKS:
         raise UsageError(f"there is no task {name!r}", hint=f"one of {', '.join(TASKS)}")
     return cast("Task", importlib.import_module(f"{TASKS[name]}.task"))
+
+
+def load_options(name: str) -> "TaskKeywords":
+    """The module with the keywords of the task called ``name``, which must be in the table, and its verbs."""
+    return cast("TaskKeywords", importlib.import_module(f"{TASKS[name]}.options"))
 
 
 def load_figures(name: str) -> "TaskFigures":

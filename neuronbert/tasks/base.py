@@ -26,9 +26,10 @@ import numpy as np
 
 from neuronbert.backends.base import Variant
 from neuronbert.backends.outputs import Output, Outputs
-from neuronbert.checkpoint.families import Head
+from neuronbert.checkpoint.families import Config, Head
 from neuronbert.checkpoint.tokenizer import Tokenizer
 from neuronbert.errors import UsageError, as_real, shown_value
+from neuronbert.tasks.option import Verb
 
 NOT_FINITE = "its logits hold NaN or Inf"  # why the gate refuses such a variant
 # An FP32 variant computes the same function as the reference: only the order of additions differs.
@@ -167,6 +168,14 @@ class TaskGate(Protocol):
         """The reasons why a variant is refused; empty if it passes."""
 
 
+class TaskKeywords(Protocol):
+    """A task's keywords and verbs: in a module of its own, so that ``--help`` imports neither numpy nor tokenizer."""
+
+    ENCODE_OPTIONS: Type[EncodeOptions]  # frozen dataclass of keywords: how inputs become rows
+    DECODE_OPTIONS: Type[DecodeOptions]  # frozen dataclass of keywords: how outputs become results
+    VERBS: Tuple[Verb, ...]  # its commands; the first is what an error names
+
+
 class TaskFigures(Protocol):
     """The gate's figures as text: in a module of its own, so that ``inspect`` imports no tokenizer."""
 
@@ -218,8 +227,8 @@ class Task(Protocol):
     NAME: str
     HEAD: Head
     OUTPUTS: Tuple[Output, ...]  # what the graph returns, in order
-    ENCODE_OPTIONS: Type[EncodeOptions]  # frozen dataclass of keywords: how inputs become rows
-    DECODE_OPTIONS: Type[DecodeOptions]  # frozen dataclass of keywords: how outputs become results
+    ENCODE_OPTIONS: Type[EncodeOptions]  # those of its TaskKeywords
+    DECODE_OPTIONS: Type[DecodeOptions]
     MODEL_OUTPUT: Callable[..., Any]  # makes the NamedTuple that the task's model class returns, of OUTPUTS by name
     LINES: LineForm
 
@@ -228,8 +237,8 @@ class Task(Protocol):
     def call_input(self, *inputs: Any, **keywords: Any) -> Tuple[Input, Keywords]:
         """The input of a call such as ``Runner.submit``, and the keywords that are left; TypeError as for any call."""
 
-    def call_arguments(self, asked: Input) -> Sequence[str]:
-        """The texts of an input, as ``call_input`` takes them."""
+    def call_arguments(self, asked: Input) -> Sequence[Any]:
+        """The texts of an input, each a str or a list of them, as ``call_input`` takes them."""
 
     def encode(self, tokenizer: Tokenizer, inputs: Sequence[Input], options: EncodeOptions) -> Sequence[Example]:
         """Every input as rows; InputError for one that cannot be asked."""
@@ -268,8 +277,8 @@ class Task(Protocol):
     def pipeline(self, model: Answerer, **keywords: Any) -> Any:
         """The stand-in for transformers' pipeline of this name."""
 
-    def gate(self) -> TaskGate:
-        """The task's part of compile's gate."""
+    def gate(self, config: Config) -> TaskGate:
+        """The task's part of compile's gate, for a checkpoint with this config.json."""
 
     def evaluation(
         self, data: PathLike, limit: Optional[int], window_options: EncodeOptions, answer_options: DecodeOptions

@@ -10,12 +10,16 @@ from neuronbert.tasks import TASKS, load_task
 def load_checkpoint(
     source: Source,
     *,
+    task: Optional[str] = None,
     revision: Optional[str] = None,
     token: Optional[str] = None,
     local_files_only: bool = False,
     allow_pickle: bool = False,
 ) -> Checkpoint:
     """Read ``source`` and check it as a whole: config, weights and tokenizer. ``head.task`` names its task.
+
+    The task is the one whose head the weights have, and of several the one that the config's class names; ``task``
+    asks for one by name.
 
     ``source`` is a folder as transformers saves it, a hub id, ``"demo"`` (the one of the package neuronbert_demo), or
     a pair of transformers objects ``(model, tokenizer)``. ``revision``, ``token`` and ``local_files_only`` concern hub
@@ -25,7 +29,7 @@ def load_checkpoint(
     """
     return load_with_heads(
         source,
-        [load_task(name).HEAD for name in TASKS],
+        [load_task(name).HEAD for name in (TASKS if task is None else [task])],
         revision=revision,
         token=token,
         local_files_only=local_files_only,

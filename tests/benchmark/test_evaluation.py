@@ -8,8 +8,8 @@ from neuronbert.errors import ArtifactError, CheckpointError, InputError, UsageE
 from neuronbert.tasks.question_answering.evaluation import Reading as Answered
 from neuronbert.tasks.question_answering.evaluation import compare_answers
 from neuronbert.tasks.question_answering.metrics import evaluate_answers
-from neuronbert.tasks.question_answering.samples import gate_path
 from neuronbert.tasks.question_answering.squad import SquadData, SquadQuestion, load_squad, squad_document
+from neuronbert.tasks.samples import gate_path
 
 DATA = Path(__file__).parents[1] / "data" / "squad"
 

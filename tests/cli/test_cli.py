@@ -28,10 +28,9 @@ from neuronbert.cli.top import running
 from neuronbert.hardware.libraries import PURPOSES
 from neuronbert.runner.core_environment import core_environment
 from neuronbert.tasks.question_answering import gate
-from neuronbert.tasks.question_answering.answers import AnswerOptions
-from neuronbert.tasks.question_answering.samples import gate_path
+from neuronbert.tasks.question_answering.options import AnswerOptions, WindowOptions
 from neuronbert.tasks.question_answering.squad import SquadQuestion, load_squad, squad_document
-from neuronbert.tasks.question_answering.windows import WindowOptions
+from neuronbert.tasks.samples import gate_path
 
 CONTEXT = "Jim Henson built the first Kermit in 1955 from his mother's old coat."
 QUESTION = "Who built the first Kermit?"

@@ -29,8 +29,8 @@ from neuronbert.errors import (
 )
 from neuronbert.tasks.question_answering import gate
 from neuronbert.tasks.question_answering.gate import MIN_QUESTIONS, gate_questions
-from neuronbert.tasks.question_answering.samples import calibration_path, gate_path
 from neuronbert.tasks.question_answering.squad import load_squad, squad_document
+from neuronbert.tasks.samples import calibration_path, gate_path
 
 PAIR = ("Who built the first Kermit?", "Jim Henson built the first Kermit in 1955 from his mother's old coat.")
 

@@ -15,10 +15,10 @@ from neuronbert.compiler.self_test import selftest_arrays, selftest_tolerance
 from neuronbert.engine.batches import plan_batches
 from neuronbert.errors import CheckpointError, UsageError
 from neuronbert.tasks.question_answering.gate import Agreement, GateLimits, QuestionAnsweringGate, refusals
-from neuronbert.tasks.question_answering.samples import gate_path
 from neuronbert.tasks.question_answering.squad import load_squad
 from neuronbert.tasks.question_answering.task import OUTPUTS
 from neuronbert.tasks.question_answering.windows import encode_examples
+from neuronbert.tasks.samples import gate_path
 
 GOOD = Agreement(n=500, max_abs_diff=1e-5, top1_agreement=1.0, f1=80.0, reference_f1=80.0, answer_f1=1.0)
 PLAN = ThroughputPlan(streams=1, rows=4, tokens=2000)

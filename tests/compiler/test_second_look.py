@@ -24,10 +24,10 @@ from neuronbert.engine.batches import plan_batches
 from neuronbert.errors import BackendFailed, GateRefused
 from neuronbert.tasks.question_answering import gate as gate_module
 from neuronbert.tasks.question_answering.gate import QuestionAnsweringGate
-from neuronbert.tasks.question_answering.samples import gate_path
 from neuronbert.tasks.question_answering.squad import load_squad
 from neuronbert.tasks.question_answering.task import OUTPUTS
 from neuronbert.tasks.question_answering.windows import encode_examples
+from neuronbert.tasks.samples import gate_path
 
 PLAN = ThroughputPlan(streams=2, rows=4, tokens=2000)
 VARIANT = {"name": "bag-fp32", "precision": "fp32"}

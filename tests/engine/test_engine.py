@@ -17,9 +17,8 @@ from neuronbert.engine import loading
 from neuronbert.engine.batches import infer_rows, plan_batches
 from neuronbert.engine.engine import CHUNK_INPUTS, Engine
 from neuronbert.errors import BackendFailed, InputError, UsageError
-from neuronbert.tasks.question_answering.answers import AnswerOptions
+from neuronbert.tasks.question_answering.options import AnswerOptions, WindowOptions
 from neuronbert.tasks.question_answering.task import OUTPUTS
-from neuronbert.tasks.question_answering.windows import WindowOptions
 
 plans = st.builds(ThroughputPlan, streams=st.just(1), rows=st.integers(1, 9), tokens=st.integers(1, 900))
 lengths = st.lists(st.integers(1, 384), max_size=60)

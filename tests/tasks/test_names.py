@@ -7,6 +7,7 @@ from typing import Iterator, Set
 
 import pytest
 
+from neuronbert.checkpoint.families import FAMILIES, head_parts
 from neuronbert.tasks import MODEL_CLASSES, TASKS, load_task
 
 PACKAGE = Path(__file__).resolve().parents[2] / "neuronbert"
@@ -18,11 +19,11 @@ MORE_WORDS = {"question-answering": {"squad"}}
 def words_of(name: str) -> Set[str]:
     """The task's name, its folder, its head's parts, its outputs and its classes."""
     task = load_task(name)
-    classes = {task.ENCODE_OPTIONS, task.DECODE_OPTIONS, task.MODEL_OUTPUT, type(task.gate())}
+    classes = {task.ENCODE_OPTIONS, task.DECODE_OPTIONS, task.MODEL_OUTPUT, type(task.gate({}))}
     return {
         name,
         TASKS[name].rpartition(".")[2],
-        *task.HEAD.parts,
+        *head_parts(FAMILIES["bert"], task.HEAD),
         task.HEAD.class_suffix,
         *(output.name for output in task.OUTPUTS),
         *(kind.__name__ for kind in classes if inspect.isclass(kind)),

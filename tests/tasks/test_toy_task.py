@@ -14,7 +14,7 @@ import toy_task
 from click.testing import CliRunner
 from tiny_checkpoints import write_checkpoint
 from toy_task.data import SAMPLE, load_sentences
-from toy_task.labels import LabelOptions
+from toy_task.options import LabelOptions
 from toy_task.task import SentenceLabelsOutput
 
 import neuronbert
@@ -53,6 +53,7 @@ def toy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     (site / "sitecustomize.py").write_text(SITE.format(folders=[package, str(Path(__file__).parent)]), encoding="utf-8")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", os.pathsep.join(filter(None, (str(site), os.environ.get("PYTHONPATH")))))
+        patch.delitem(TASKS, toy_task.IN_PLACE_OF, raising=False)
         patch.setitem(TASKS, toy_task.NAME, toy_task.__name__)
         patch.setitem(MODEL_CLASSES, toy_task.MODEL_CLASS, toy_task.NAME)
         yield
@@ -106,7 +107,7 @@ def test_a_task_has_all_that_the_protocol_names(name: str) -> None:
 
     task = load_task(name)
     assert task.NAME == task.HEAD.task == name
-    assert missing(Task, task) == missing(TaskGate, task.gate()) == missing(TaskFigures, load_figures(name)) == []
+    assert missing(Task, task) == missing(TaskGate, task.gate({})) == missing(TaskFigures, load_figures(name)) == []
 
 
 # ---- checkpoints

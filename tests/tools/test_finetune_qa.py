@@ -19,9 +19,10 @@ from neuronbert.checkpoint.tokenizer import Tokenizer
 from neuronbert.errors import CheckpointError, InputError, OutputError, UsageError
 from neuronbert.tasks.checkpoints import load_checkpoint
 from neuronbert.tasks.question_answering.answers import rank_answers
+from neuronbert.tasks.question_answering.options import WindowOptions
 from neuronbert.tasks.question_answering.squad import SquadQuestion
 from neuronbert.tasks.question_answering.task import HEAD
-from neuronbert.tasks.question_answering.windows import WindowOptions, encode_examples
+from neuronbert.tasks.question_answering.windows import encode_examples
 from neuronbert_tools.finetune_qa import finetune, identify
 from neuronbert_tools.finetuning.labels import answer_span, label_windows
 from neuronbert_tools.finetuning.model import build_model

@@ -1,4 +1,4 @@
-"""Chooses the questions that ship in neuronbert/tasks/question_answering/samples from SQuADShifts files.
+"""Chooses the questions that ship in neuronbert.tasks.samples from SQuADShifts files.
 
     tools/make_samples squadshifts-new-wiki-v1.0.json squadshifts-reddit-v1.0.json squadshifts-amazon-reviews-v1.0.json
 

@@ -7,7 +7,7 @@ TOOLS = Path(__file__).resolve().parents[1]
 ROOT = TOOLS.parent
 PACKAGE = ROOT / "neuronbert"
 DEMO = ROOT / "examples" / "demo-checkpoint" / "neuronbert_demo" / "checkpoint"
-SAMPLES = PACKAGE / "tasks" / "question_answering" / "samples"
+SAMPLES = PACKAGE / "tasks" / "samples"
 XQUAD = ROOT / "tests" / "data" / "xquad" / "xquad-en.json"
 
 

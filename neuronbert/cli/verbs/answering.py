@@ -1,54 +1,72 @@
-"""The verbs that answer questions from an artifact: one or a stream of them here, a file of any size by the runner."""
+"""The verbs that answer inputs: those of the tasks (tasks/option.py:Verb), and a file of any size by the runner."""
 
 import os
 import stat
 from contextlib import nullcontext, suppress
-from typing import Any, BinaryIO, Dict, List, Optional
+from typing import Any, BinaryIO, Dict, List, Mapping, Optional
 
 import click
 
-from neuronbert.cli.options import busy_wait_option, line_options
+from neuronbert.cli.options import busy_wait_option, line_options, together
 from neuronbert.cli.output import put, show, to_json
 from neuronbert.cli.progress import Progress, note
+from neuronbert.cli.task_options import Decorator
 from neuronbert.errors import NeuronBertError, UsageError
+from neuronbert.tasks import TASKS, load_options
+from neuronbert.tasks.option import Text, Verb
 
 
-@click.command("answer", short_help="Answer one question, or a file of them.")
-@click.argument("artifact", type=click.Path())
-@click.option("--question", help="One question.")
-@click.option("--context", help="The text that answers it.")
-@click.option(
-    "--input", "input_", type=click.Path(allow_dash=True), help='JSON lines of {"question", "context"}; - for stdin.'
-)
-@line_options
-def answer(
-    artifact: str, question: Optional[str], context: Optional[str], input_: Optional[str], on_error: str, **options: Any
-) -> None:
-    """Answer one question, or a file of them, with ARTIFACT.
-
-    One question prints its answer; --input prints one JSON line for each line read, in order.
-    """
-    if input_ is not None:
-        if question is not None or context is not None:
-            raise UsageError("--input takes the place of --question and --context", hint="one or the other")
-        _answer_file(artifact, input_, on_error, **options)
-    elif question is None or context is None:
-        missing = "--question" if question is None else "--context"
-        raise UsageError(f"{missing} is missing", hint="--question Q --context C, or --input FILE.jsonl")
-    else:
-        _answer_one(artifact, question, context, **options)
+def task_verbs() -> List[click.Command]:
+    """The commands that answer inputs of one task each, of every task of the table."""
+    return [verb_of(task, verb) for task in TASKS for verb in load_options(task).VERBS]
 
 
-def _answer_one(artifact: str, question: str, context: str, as_json: bool, **options: Any) -> None:
+def verb_of(task: str, verb: Verb) -> click.Command:
+    """The command that answers one input of ``task``, given as options, or a file of them."""
+
+    @click.argument("artifact", type=click.Path())
+    @together(*map(_text_option, verb.texts))
+    @click.option(
+        "--input", "input_", type=click.Path(allow_dash=True), help=f"JSON lines of {verb.line}; - for stdin."
+    )
+    @line_options(task)
+    def answer(artifact: str, input_: Optional[str], on_error: str, as_json: bool, **options: Any) -> None:
+        texts = {text.name: options.pop(text.name) for text in verb.texts}
+        given = {name: list(value) if isinstance(value, tuple) else value for name, value in texts.items() if value}
+        if input_ is None:
+            _refuse_missing(verb, texts)
+            _answer_one(artifact, task, as_json, **given, **options)
+        elif any(value is not None and value != () for value in texts.values()):
+            typed = " and ".join(text.option for text in verb.texts)
+            raise UsageError(f"--input takes the place of {typed}", hint="one or the other")
+        else:
+            _answer_file(artifact, task, input_, on_error, as_json, **options)
+
+    answer.__doc__ = verb.help
+    return click.command(verb.name, short_help=verb.short_help)(answer)
+
+
+def _text_option(text: Text) -> Decorator:
+    return click.option(text.option, text.name, multiple=text.many, help=text.help)
+
+
+def _refuse_missing(verb: Verb, texts: Mapping[str, Any]) -> None:
+    """UsageError where a text that must be there is not; one that is empty is for the task to refuse."""
+    for text in verb.texts:
+        if text.required and texts[text.name] in (None, ()):
+            raise UsageError(f"{text.option} is missing", hint=f"{verb.example}, or --input FILE.jsonl")
+
+
+def _answer_one(artifact: str, task: str, as_json: bool, **options: Any) -> None:
     from neuronbert.backends.quiet import stdout_to_stderr
     from neuronbert.engine.answering import answer_input
 
     with stdout_to_stderr():  # native libraries print what they like to stdout, which is the result's
-        answered = answer_input(artifact, question, context, **options)
+        answered = answer_input(artifact, task=task, **options)
     show(as_json, answered.document, lambda: answered.text)
 
 
-def _answer_file(artifact: str, input_: str, on_error: str, as_json: bool, **options: Any) -> None:
+def _answer_file(artifact: str, task: str, input_: str, on_error: str, as_json: bool, **options: Any) -> None:
     from neuronbert.backends.quiet import stdout_to_stderr
     from neuronbert.engine.answering import answer_file
     from neuronbert.tasks.lines import open_lines
@@ -63,7 +81,9 @@ def _answer_file(artifact: str, input_: str, on_error: str, as_json: bool, **opt
         def progress(done: int, total: Optional[int]) -> None:
             (reading if total is None else answering)(done, total)
 
-        skipped = answer_file(artifact, file, on_error=on_error, on_result=on_result, progress=progress, **options)
+        skipped = answer_file(
+            artifact, file, task=task, on_error=on_error, on_result=on_result, progress=progress, **options
+        )
     if as_json:
         put(to_json({"results": results, "skipped": [line._asdict() for line in skipped]}, indent=2))
     for line in skipped:
@@ -76,16 +96,16 @@ def _answer_file(artifact: str, input_: str, on_error: str, as_json: bool, **opt
     "--input",
     required=True,
     type=click.Path(allow_dash=True),
-    help='JSON lines of {"question", "context"}; - for stdin, which cannot be read again after a kill.',
+    help="JSON lines, as the artifact's task reads them; - for stdin, which cannot be read again after a kill.",
 )
-@click.option("--output", required=True, type=click.Path(), help="A new file: a JSON line for each question.")
+@click.option("--output", required=True, type=click.Path(), help="A new file: a JSON line for each line read.")
 @click.option(
     "--workers", type=click.IntRange(min=1), help="Processes.  [default: one a core group; on CPUs one that has all]"
 )
 @busy_wait_option
-@line_options
+@line_options()
 def run_(artifact: str, input: str, output: str, as_json: bool, **options: Any) -> None:
-    """Answer a file of questions of any size with ARTIFACT, through the multi-worker runner.
+    """Answer a file of any size with ARTIFACT, through the multi-worker runner.
 
     After an interrupt or a kill at any moment the same command goes on where it was: until all is done the output is
     OUTPUT.partial.

@@ -17,11 +17,15 @@ from neuronbert.cli.options import (
 )
 from neuronbert.cli.output import show
 from neuronbert.cli.progress import Progress, Stages, note
+from neuronbert.tasks import TASKS
 
 
 @click.command("compile", short_help="Compile a checkpoint into an artifact.")
 @checkpoint_argument
 @click.argument("output", type=click.Path())
+@click.option(
+    "--task", type=click.Choice(list(TASKS)), help="What it is for.  [default: what the checkpoint has a head for]"
+)
 @backend_option
 @click.option(
     "--precision", multiple=True, default=["auto"], show_default=True, help="auto, fp32, bf16, fp16, int8; repeatable."

@@ -5,7 +5,6 @@ from typing import Any
 import click
 
 from neuronbert.cli.options import (
-    answer_options,
     busy_wait_option,
     checkpoint_argument,
     complete_checkpoint,
@@ -14,12 +13,11 @@ from neuronbert.cli.options import (
     list_option,
     threads_option,
     trusted_key_option,
-    typed_task_options,
     variant_option,
-    window_options,
 )
 from neuronbert.cli.output import show
 from neuronbert.cli.progress import Progress, note
+from neuronbert.cli.task_options import task_options
 
 
 @click.command("evaluate", short_help="Exact match and F1 of an artifact on a SQuAD file.")
@@ -32,14 +30,12 @@ from neuronbert.cli.progress import Progress, note
 )
 @click.option("--against-variant", help="Its variant, where --against is an artifact.  [default: its fastest]")
 @click.option("--limit", type=click.IntRange(min=1), help="The first so many questions only.")
-@window_options
-@answer_options
+@task_options(of_output=False)
 @variant_option
 @threads_option
 @trusted_key_option
 @hub_options
 @json_option
-@typed_task_options
 def evaluate(artifact: str, data: str, as_json: bool, **options: Any) -> None:
     """Exact match and F1 of ARTIFACT on DATA (SQuAD v1.1 or v2.0), as the official scripts count them."""
     from neuronbert.backends.quiet import stdout_to_stderr

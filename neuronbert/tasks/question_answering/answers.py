@@ -5,73 +5,18 @@ per window, answers with the same text (whatever its case) are one answer whose 
 """
 
 import math
-from dataclasses import dataclass
 from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple, Union
 
 import numpy as np
 import tokenizers
 
 from neuronbert.backends.outputs import Outputs
-from neuronbert.errors import UsageError, as_real, as_whole, positive, shown_value, yes_or_no
+from neuronbert.tasks.question_answering.options import AnswerOptions
 from neuronbert.tasks.question_answering.windows import Example, Window
 
 Answer = Dict[str, Any]  # score, start, end, answer; with details also window and null_difference
 
-RANKINGS = ("window", "document")
 QUICKLY_RANKED = 10_000  # spans, in less than about 0.05 s
-
-
-@dataclass(frozen=True)
-class AnswerOptions:
-    """Which answers are wanted, and how they are ranked.
-
-    top_k: at most this many answers; fewer when the context has fewer spans.
-    max_answer_len: longest answer in tokens, before its ends are moved to the ends of words.
-    handle_impossible_answer: let the empty answer compete; its score is the smallest over the windows.
-    align_to_words: move an answer's ends to the ends of their words, as far as the window shows them.
-    ranking: "window" scores each span by softmax within its window, so that scores of different windows are not
-        comparable; "document" by one softmax over all spans of all windows (start logit + end logit) and the empty
-        answer, so that scores are comparable over a long context and add up to at most 1.
-    null_threshold: None, or the empty answer comes first exactly when (start + end logit of the classification
-        token, the smallest over the windows) - (start + end logit of the best span) > null_threshold. This is
-        SQuAD 2.0's null_score_diff_threshold. When it is set, it alone decides about the empty answer.
-    details: add to each answer ``window`` (index of the window whose span scored highest; None for the empty answer)
-        and ``null_difference`` (what null_threshold is compared with, the same for all answers of an example; inf
-        when the context has no token).
-    """
-
-    top_k: int = 1
-    max_answer_len: int = 15
-    handle_impossible_answer: bool = False
-    align_to_words: bool = True
-    ranking: str = "window"
-    null_threshold: Optional[float] = None
-    details: bool = False
-
-    def __post_init__(self) -> None:
-        top_k, longest, threshold = as_whole(self.top_k), as_whole(self.max_answer_len), as_real(self.null_threshold)
-        if top_k is None or top_k < 1:
-            raise UsageError(f"top_k parameter should be >= 1 (got {shown_value(self.top_k)})")
-        if longest is None or longest < 1:
-            # The missing parenthesis is the transformers pipeline's; people match on its texts.
-            raise UsageError(f"max_answer_len parameter should be >= 1 (got {shown_value(self.max_answer_len)}")
-        if threshold is None and self.null_threshold is not None:
-            value = shown_value(self.null_threshold)
-            raise UsageError(f"null_threshold is a difference of logits, a number (got {value})")
-        if not isinstance(self.ranking, str) or self.ranking not in RANKINGS:
-            raise UsageError(f"there is no ranking {shown_value(self.ranking)}", hint=f"one of {', '.join(RANKINGS)}")
-        # As plain values: equal options are the same options, and JSON can write them.
-        checked: Dict[str, object] = {"null_threshold": threshold}
-        checked.update(top_k=positive("top_k", top_k), max_answer_len=positive("max_answer_len", longest))
-        for name in ("handle_impossible_answer", "align_to_words", "details"):
-            checked[name] = yes_or_no(name, getattr(self, name))
-        for name, plain in checked.items():
-            object.__setattr__(self, name, plain)
-
-    @property
-    def candidates_per_window(self) -> int:
-        # Candidates may become one answer when they are moved to words, so more are kept: the old pipeline's rule.
-        return 2 * self.top_k + 10 if self.align_to_words else self.top_k
 
 
 class Softmax(NamedTuple):

@@ -7,11 +7,12 @@ from neuronbert.backends.outputs import Outputs
 from neuronbert.checkpoint.tokenizer import Tokenizer
 from neuronbert.errors import InputError, positive
 from neuronbert.tasks.base import Document, PathLike, Table
-from neuronbert.tasks.question_answering.answers import AnswerOptions, logits_of, rank_answers
+from neuronbert.tasks.question_answering.answers import logits_of, rank_answers
 from neuronbert.tasks.question_answering.lines import Pair
 from neuronbert.tasks.question_answering.metrics import Number, evaluate_answers, f1_interval, mean_f1, question_f1
+from neuronbert.tasks.question_answering.options import AnswerOptions, WindowOptions
 from neuronbert.tasks.question_answering.squad import SquadData, load_squad_data
-from neuronbert.tasks.question_answering.windows import Example, WindowOptions, encode_examples, window_lengths
+from neuronbert.tasks.question_answering.windows import Example, encode_examples, window_lengths
 
 
 class Reading(NamedTuple):

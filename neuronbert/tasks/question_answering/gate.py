@@ -9,12 +9,13 @@ import numpy as np
 from neuronbert.backends.outputs import Outputs, all_finite
 from neuronbert.errors import InputError
 from neuronbert.tasks.base import FP32_MAX_ABS_DIFF, NOT_FINITE, Document, GateLimits, GateQuestions, PathLike
-from neuronbert.tasks.question_answering.answers import Answer, AnswerOptions, logits_of, rank_answers
+from neuronbert.tasks.question_answering.answers import Answer, logits_of, rank_answers
 from neuronbert.tasks.question_answering.lines import Pair
 from neuronbert.tasks.question_answering.metrics import mean_f1
-from neuronbert.tasks.question_answering.samples import calibration_path, gate_path
+from neuronbert.tasks.question_answering.options import AnswerOptions
 from neuronbert.tasks.question_answering.squad import SquadQuestion, load_squad
 from neuronbert.tasks.question_answering.windows import Example
+from neuronbert.tasks.samples import calibration_path, gate_path
 
 MIN_QUESTIONS = 500
 FP32_MIN_TOP1_AGREEMENT = 0.99

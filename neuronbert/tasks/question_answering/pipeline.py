@@ -5,53 +5,25 @@ qa = pipeline("question-answering", model="qa-artifact")          # a folder tha
 qa(question="Who was Jim Henson?", context="Jim Henson was a nice puppet")
 """
 
-import os
-import sys
-import types
-import warnings
 from collections.abc import Iterable
 from contextlib import contextmanager
 from itertools import count, islice
-from pathlib import Path
 from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple, Union
 
-import neuronbert
 from neuronbert.checkpoint.tokenizer import Tokenizer
 from neuronbert.errors import InputError, positive
 from neuronbert.tasks.base import Answerer, Keywords, option_names, options_of
 from neuronbert.tasks.encoding import place_in
-from neuronbert.tasks.question_answering.answers import Answer, AnswerOptions, single
+from neuronbert.tasks.pipeline_calls import is_stream, iterate, known_keywords, warn
+from neuronbert.tasks.question_answering.answers import Answer, single
 from neuronbert.tasks.question_answering.lines import Pair
-from neuronbert.tasks.question_answering.windows import WindowOptions
+from neuronbert.tasks.question_answering.options import AnswerOptions, WindowOptions
 
 Result = Union[Answer, List[Answer]]
 
 KINDS = (WindowOptions, AnswerOptions)
 OPTIONS = option_names(KINDS)
 INPUT_KEYWORDS = ("question", "context", "data", "X")
-
-# Keywords of the transformers pipeline that change no answer here, and why.
-IGNORED = {
-    "config": "the artifact holds the config it was compiled with",
-    "device": "an artifact was compiled for its device; compile another variant to use another device",
-    "device_map": "an artifact was compiled for its device; compile another variant to use another device",
-    "dtype": "the precision is that of the compiled variant; choose one with variant=",
-    "feature_extractor": "questions and contexts are text",
-    "framework": "the engine of the compiled variant runs the model",
-    "image_processor": "questions and contexts are text",
-    "model_kwargs": "the model was compiled already",
-    "modelcard": "the artifact's manifest describes the model",
-    "num_workers": "text is prepared in this process",
-    "processor": "questions and contexts are text",
-    "revision": "the artifact holds one revision of the checkpoint; `neuronbert compile --revision` chooses it",
-    "token": "an artifact is a local folder; `neuronbert compile --token` reads private checkpoints",
-    "tokenizer": "the artifact holds the tokenizer of its checkpoint",
-    "torch_dtype": "the precision is that of the compiled variant; choose one with variant=",
-    "trust_remote_code": "remote code never runs",
-    "use_fast": "the tokenizer is always the fast one",
-}
-# Those that had no effect on an answer in the old pipeline either: nothing is lost, so there is no warning.
-WITHOUT_EFFECT = ("padding", "truncation", "args_parser", "binary_output", "task")
 
 
 class MissingKey(InputError, KeyError):
@@ -147,8 +119,8 @@ def read_inputs(inputs: Sequence[Any], keywords: Keywords) -> Union[List[Pair], 
     MissingKey (a KeyError) and InputError (a ValueError) with the texts of the old pipeline.
     """
     items = _find_items(inputs, keywords)
-    if _is_stream(items):
-        return _iterate(items)
+    if is_stream(items):
+        return iterate(items)
     if isinstance(items, dict) or _is_sample(items):
         items = [items]
     elif isinstance(items, str):
@@ -234,45 +206,16 @@ def _is_sample(item: Any) -> bool:
     return hasattr(item, "question_text") and hasattr(item, "context_text")
 
 
-def _is_stream(items: Any) -> bool:
-    # A torch Dataset can only have been made where its module is imported already.
-    data = sys.modules.get("torch.utils.data")
-    return isinstance(items, types.GeneratorType) or (data is not None and isinstance(items, data.Dataset))
-
-
-def _iterate(stream: Any) -> Iterator[Any]:
-    if isinstance(stream, Iterable):
-        return iter(stream)
-    return (stream[index] for index in range(len(stream)))
-
-
 def _known(keywords: Keywords) -> Dict[str, Any]:
     """The keywords that have a value and an effect; warns of those that have no effect here."""
-    known = {}
-    for name, value in keywords.items():
-        if value is None or name in WITHOUT_EFFECT or (name == "device" and value in (-1, "cpu")):
-            continue
-        if name in OPTIONS or name == "batch_size":
-            known[name] = value
-        elif name == "topk":
-            _warn("topk parameter is deprecated, use top_k instead")
-            known.setdefault("top_k", value)
-        else:
-            reason = IGNORED.get(name, "the question-answering pipeline has no such keyword")
-            _warn(f"{name}={value!r} is ignored: {reason}")
-    if keywords.get("top_k") is not None:
-        known["top_k"] = keywords["top_k"]
+    keywords = dict(keywords)
+    old_name = keywords.pop("topk", None)
+    known = known_keywords(keywords, (*OPTIONS, "batch_size"), "question-answering")
+    if old_name is not None:
+        warn("topk parameter is deprecated, use top_k instead")
+        known.setdefault("top_k", old_name)
     return known
 
 
 def _batch_size(value: Optional[int]) -> int:
     return positive("batch_size", value) or 1
-
-
-def _warn(text: str) -> None:
-    """Warn at the line that called the pipeline, from however deep in the package."""
-    package = str(Path(neuronbert.__file__).parent) + os.sep
-    depth, frame = 1, sys._getframe()
-    while frame.f_back is not None and frame.f_code.co_filename.startswith(package):
-        depth, frame = depth + 1, frame.f_back
-    warnings.warn(text, UserWarning, stacklevel=depth)

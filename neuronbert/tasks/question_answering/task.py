@@ -4,21 +4,22 @@ from pathlib import Path
 from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 from neuronbert.backends.outputs import PER_TOKEN, Output, Outputs
-from neuronbert.checkpoint.families import Head, Shape, Tensor, TorchModel
+from neuronbert.checkpoint.families import Config, Family, Head, Shape, Tensor, TorchModel
 from neuronbert.checkpoint.tokenizer import Tokenizer
 from neuronbert.errors import InputError
 from neuronbert.tasks.base import Answerer, Document, Keywords, PathLike, Row, TaskEvaluation, TaskGate
 from neuronbert.tasks.lines import open_lines
 from neuronbert.tasks.question_answering import answers, text
-from neuronbert.tasks.question_answering.answers import Answer, AnswerOptions, flat, logits_of, rank_answers
+from neuronbert.tasks.question_answering.answers import Answer, flat, logits_of, rank_answers
 from neuronbert.tasks.question_answering.lines import LINES as LINES
 from neuronbert.tasks.question_answering.lines import Pair, read_questions
-from neuronbert.tasks.question_answering.windows import Example, WindowOptions, encode_examples, window_lengths
+from neuronbert.tasks.question_answering.options import DECODE_OPTIONS as DECODE_OPTIONS
+from neuronbert.tasks.question_answering.options import ENCODE_OPTIONS as ENCODE_OPTIONS
+from neuronbert.tasks.question_answering.options import AnswerOptions, WindowOptions
+from neuronbert.tasks.question_answering.windows import Example, encode_examples, window_lengths
 
 NAME = "question-answering"
 OUTPUTS = (Output("start_logits", PER_TOKEN, ()), Output("end_logits", PER_TOKEN, ()))
-ENCODE_OPTIONS = WindowOptions
-DECODE_OPTIONS = AnswerOptions
 
 
 class QuestionAnsweringOutput(NamedTuple):
@@ -31,7 +32,7 @@ class QuestionAnsweringOutput(NamedTuple):
 MODEL_OUTPUT = QuestionAnsweringOutput
 
 
-def _head_shapes(hidden: int, labels: int) -> Dict[str, Shape]:
+def _head_shapes(family: Family, hidden: int, labels: int) -> Dict[str, Shape]:
     return {"qa_outputs.weight": (labels, hidden), "qa_outputs.bias": (labels,)}
 
 
@@ -44,7 +45,6 @@ HEAD = Head(
     task=NAME,
     class_suffix="ForQuestionAnswering",
     labels=2,
-    parts=("qa_outputs",),
     shapes=_head_shapes,
     forward=_head_forward,
     training_command="python tools/finetune_qa.py --base {source} --data train.json --output qa-checkpoint",
@@ -82,8 +82,8 @@ def bucket_options(tokens: Optional[int]) -> WindowOptions:
 
 def read_inputs(path: Optional[PathLike]) -> List[Pair]:
     """Questions and contexts of a JSONL or SQuAD file, or the package's own."""
-    from neuronbert.tasks.question_answering.samples import gate_path
     from neuronbert.tasks.question_answering.squad import load_squad
+    from neuronbert.tasks.samples import gate_path
 
     if path is None:
         path = gate_path()
@@ -134,7 +134,7 @@ def pipeline(model: Answerer, **keywords: Any) -> Any:
     return QuestionAnsweringPipeline(model, **keywords)
 
 
-def gate() -> TaskGate:
+def gate(config: Config) -> TaskGate:
     """F1 against gold answers, and agreement with the reference's answers."""
     from neuronbert.tasks.question_answering.gate import QuestionAnsweringGate
 

@@ -4,14 +4,14 @@ A window is what the model sees at once: the question and as many tokens of the 
 becomes several windows, each overlapping the one before it by ``doc_stride`` tokens.
 """
 
-from dataclasses import dataclass
 from typing import Any, List, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
 import tokenizers
 
 from neuronbert.checkpoint.tokenizer import Tokenizer
-from neuronbert.errors import InputError, UsageError, as_whole, counted, positive, shown_value
+from neuronbert.errors import InputError, UsageError, counted, shown_value
+from neuronbert.tasks.question_answering.options import WindowOptions
 
 DEFAULT_MAX_SEQ_LEN = 384  # tokens; with DEFAULT_DOC_STRIDE the defaults of the transformers pipeline
 DEFAULT_DOC_STRIDE = 128  # tokens
@@ -20,34 +20,6 @@ _EMPTY_HINTS = {
     "question": "ask something: a question of one character or more",
     "context": "pass the text that may hold the answer, or leave this question out",
 }
-
-
-@dataclass(frozen=True)
-class WindowOptions:
-    """How a context is cut into windows; all lengths in tokens.
-
-    max_seq_len: length of a window with question and special tokens. None is the smallest of 384, the tokenizer's
-        ``model_max_length`` and the model's positions; more than those positions is lowered to them.
-    doc_stride: overlap of neighbouring windows. None is the smaller of 128 and half of max_seq_len. An overlap that
-        would keep windows from advancing is lowered until each window starts one token after the last.
-    max_question_len: the question is cut after that many tokens. None keeps it whole, as the transformers pipeline
-        did: there the documented default of 64 had no effect with a fast tokenizer.
-    """
-
-    max_seq_len: Optional[int] = None
-    doc_stride: Optional[int] = None
-    max_question_len: Optional[int] = None
-
-    def __post_init__(self) -> None:
-        for name, smallest in (("max_seq_len", 1), ("doc_stride", 0), ("max_question_len", 1)):
-            value = getattr(self, name)
-            number = as_whole(value)
-            if value is not None and (number is None or number < smallest):
-                raise UsageError(
-                    f"{name} parameter should be a whole number >= {smallest} (got {shown_value(value)})",
-                    hint=f"{name}={max(smallest, 64)}, or leave it out",
-                )
-            object.__setattr__(self, name, number and positive(name, number))  # an int, whatever whole number it was
 
 
 class Window(NamedTuple):

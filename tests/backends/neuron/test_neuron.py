@@ -19,8 +19,8 @@ from neuronbert.backends.neuron import backend
 from neuronbert.cli.main import run
 from neuronbert.engine.engine import Engine
 from neuronbert.errors import BackendFailed, BackendUnavailable, InputError, UsageError
+from neuronbert.tasks.question_answering.options import WindowOptions
 from neuronbert.tasks.question_answering.task import OUTPUTS
-from neuronbert.tasks.question_answering.windows import WindowOptions
 
 pytest.importorskip("torch")
 VISIBLE = "NEURON_RT_VISIBLE_CORES"

@@ -11,14 +11,9 @@ from neuronbert_demo import FOLDER as DEMO
 
 from neuronbert.checkpoint.tokenizer import Tokenizer
 from neuronbert.errors import UsageError
-from neuronbert.tasks.question_answering.answers import (
-    AnswerOptions,
-    _SpanLocator,
-    best_spans,
-    is_slow_to_rank,
-    rank_answers,
-)
-from neuronbert.tasks.question_answering.windows import WindowOptions, encode_examples
+from neuronbert.tasks.question_answering.answers import _SpanLocator, best_spans, is_slow_to_rank, rank_answers
+from neuronbert.tasks.question_answering.options import AnswerOptions, WindowOptions
+from neuronbert.tasks.question_answering.windows import encode_examples
 
 TOKENIZER = Tokenizer.from_files(DEMO)
 PAIRS = tokenizers.Tokenizer.from_file(str(DEMO / "tokenizer.json"))

@@ -14,13 +14,8 @@ from tokenizers import models, normalizers, pre_tokenizers, processors, trainers
 from neuronbert.checkpoint.tokenizer import RowLimit, Tokenizer
 from neuronbert.engine.batches import collate
 from neuronbert.errors import CheckpointError, InputError, UsageError
-from neuronbert.tasks.question_answering.windows import (
-    Window,
-    WindowOptions,
-    encode_examples,
-    window_lengths,
-    window_ranges,
-)
+from neuronbert.tasks.question_answering.options import WindowOptions
+from neuronbert.tasks.question_answering.windows import Window, encode_examples, window_lengths, window_ranges
 
 TRAINING_TEXT = [
     "Who was Jim Henson? Jim Henson was a nice puppet maker from Greenville, Mississippi.",

@@ -1,32 +1,13 @@
 """Texts to one row of tokens each, and scores to a label with the word that speaks most for it. Pure."""
 
-from dataclasses import dataclass
-from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Dict, List, Mapping, NamedTuple, Sequence, Tuple
 
 import numpy as np
 
 from neuronbert.backends.outputs import Outputs
 from neuronbert.checkpoint.tokenizer import Tokenizer
 from neuronbert.errors import InputError, UsageError
-
-
-@dataclass(frozen=True)
-class CutOptions:
-    """How a text becomes a row: what lies behind its first ``max_tokens`` (special ones counted) is left out."""
-
-    max_tokens: Optional[int] = None
-
-
-@dataclass(frozen=True)
-class LabelOptions:
-    """What is wanted: no label (None) below ``min_score``, a softmax; with ``evidence`` the word that speaks for it."""
-
-    min_score: float = 0.0
-    evidence: bool = False
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.min_score <= 1:
-            raise UsageError(f"min_score must be from 0 to 1, not {self.min_score!r}")
+from toy_task.options import CutOptions, LabelOptions
 
 
 class TextRow(NamedTuple):

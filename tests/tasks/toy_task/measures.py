@@ -11,7 +11,8 @@ from neuronbert.checkpoint.tokenizer import Tokenizer
 from neuronbert.errors import InputError, positive
 from neuronbert.tasks.base import FP32_MAX_ABS_DIFF, NOT_FINITE, GateLimits, GateQuestions, Table
 from toy_task.data import CALIBRATION, SAMPLE, Sentence, load_sentences
-from toy_task.labels import CutOptions, LabelOptions, Sample, encode_texts, label_of
+from toy_task.labels import Sample, encode_texts, label_of
+from toy_task.options import CutOptions, LabelOptions
 
 
 @dataclass(frozen=True)

@@ -4,18 +4,19 @@ import json
 from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
 from neuronbert.backends.outputs import PER_ROW, PER_TOKEN, Output, Outputs
-from neuronbert.checkpoint.families import Head, Shape
+from neuronbert.checkpoint.families import Config, Family, Head, Shape
 from neuronbert.checkpoint.tokenizer import Tokenizer
 from neuronbert.errors import InputError
 from neuronbert.tasks.base import Answerer, LineForm, Row, TaskEvaluation, TaskGate, options_of
 from neuronbert.tasks.lines import read_lines, text_fault
 from toy_task import NAME as NAME
 from toy_task.data import SAMPLE, load_sentences
-from toy_task.labels import CutOptions, LabelOptions, Sample, encode_texts, label_of, room_for_text
+from toy_task.labels import Sample, encode_texts, label_of, room_for_text
+from toy_task.options import DECODE_OPTIONS as DECODE_OPTIONS
+from toy_task.options import ENCODE_OPTIONS as ENCODE_OPTIONS
+from toy_task.options import CutOptions, LabelOptions
 
 OUTPUTS = (Output("label_scores", PER_ROW), Output("token_scores", PER_TOKEN))
-ENCODE_OPTIONS = CutOptions
-DECODE_OPTIONS = LabelOptions
 
 
 class SentenceLabelsOutput(NamedTuple):
@@ -28,7 +29,7 @@ class SentenceLabelsOutput(NamedTuple):
 MODEL_OUTPUT = SentenceLabelsOutput
 
 
-def _head_shapes(hidden: int, labels: int) -> Dict[str, Shape]:
+def _head_shapes(family: Family, hidden: int, labels: int) -> Dict[str, Shape]:
     return {"classifier.weight": (labels, hidden), "classifier.bias": (labels,)}
 
 
@@ -41,7 +42,6 @@ HEAD = Head(
     task=NAME,
     class_suffix="ForTokenClassification",
     labels=None,
-    parts=("classifier",),
     shapes=_head_shapes,
     forward=_head_forward,
     training_command="python train.py {source}",
@@ -140,7 +140,7 @@ def pipeline(model: Answerer, **keywords: Any) -> SentenceLabelsPipeline:
     return SentenceLabelsPipeline(model, **keywords)
 
 
-def gate() -> TaskGate:
+def gate(config: Config) -> TaskGate:
     from toy_task.measures import LabelGate
 
     return LabelGate()

@@ -18,8 +18,8 @@ from neuronbert.checkpoint.tokenizer import Tokenizer
 from neuronbert.engine.batches import collate, plan_batches
 from neuronbert.hardware.machine import environment
 from neuronbert.tasks.base import FP32_MAX_ABS_DIFF, Row
+from neuronbert.tasks.question_answering.options import WindowOptions
 from neuronbert.tasks.question_answering.task import encode
-from neuronbert.tasks.question_answering.windows import WindowOptions
 from neuronbert_tools.agreement.subjects import Opener
 from neuronbert_tools.paths import DEMO, XQUAD
 from neuronbert_tools.questions import squad_pairs

@@ -122,7 +122,7 @@ def _compiling(checkpoint: str) -> Iterator[Tuple[CompileSource, Path]]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         save_checkpoint_files(loaded, folder)
-        questions = task.gate().questions(None, None, True)
+        questions = task.gate(loaded.config).questions(None, None, True)
         source = CompileSource(loaded, task, folder, questions, None, skip_gate=True, threads=1, progress=print_message)
         with source:
             yield source, folder

@@ -5,8 +5,9 @@ from typing import List, NamedTuple, Optional, Sequence, Tuple
 
 from neuronbert.checkpoint.tokenizer import Tokenizer
 from neuronbert.errors import InputError
+from neuronbert.tasks.question_answering.options import WindowOptions
 from neuronbert.tasks.question_answering.squad import SquadQuestion, load_squad
-from neuronbert.tasks.question_answering.windows import Example, Window, WindowOptions, encode_examples
+from neuronbert.tasks.question_answering.windows import Example, Window, encode_examples
 from neuronbert_tools.console import print_message
 from neuronbert_tools.finetuning.options import TrainingOptions
 

@@ -50,7 +50,8 @@ class Worker:
     def count_tokens(self, data: str, questions: int, tokenizer_from: str) -> Reply:
         """Tokens of every window of the workload, without padding (needs neuronbert's environment)."""
         from neuronbert.checkpoint.tokenizer import Tokenizer
-        from neuronbert.tasks.question_answering.windows import WindowOptions, encode_examples
+        from neuronbert.tasks.question_answering.options import WindowOptions
+        from neuronbert.tasks.question_answering.windows import encode_examples
 
         examples = encode_examples(Tokenizer.from_files(Path(tokenizer_from)), _first(data, questions), WindowOptions())
         return {"tokens": [len(window.input_ids) for example in examples for window in example.windows]}

@@ -3,9 +3,9 @@ from pathlib import Path
 
 import pytest
 
-from neuronbert.tasks.question_answering import samples
-from neuronbert.tasks.question_answering.samples import calibration_path, gate_path
+from neuronbert.tasks import samples
 from neuronbert.tasks.question_answering.squad import SquadQuestion, load_squad, load_squad_data
+from neuronbert.tasks.samples import calibration_path, gate_path
 from neuronbert_tools import make_samples
 
 

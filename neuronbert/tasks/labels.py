@@ -1,0 +1,43 @@
+"""The names of a checkpoint's labels, for the tasks that give some: from its config.json, and from data files."""
+
+from typing import Any, Mapping, Sequence, Tuple
+
+from neuronbert.errors import CheckpointError, InputError, shown_value
+
+SHOWN_LABELS = 10  # of more, an error names the first
+
+
+def label_names(config: Mapping[str, Any]) -> Tuple[str, ...]:
+    """The names under ``id2label`` in the order of their numbers; LABEL_0 ... where the config has none.
+
+    CheckpointError for numbers that are not 0, 1, ..., one for each label.
+    """
+    names = config.get("id2label")
+    if not isinstance(names, dict) or not names:
+        return tuple(f"LABEL_{number}" for number in range(config.get("num_labels") or 2))
+    by_number = {_number_of(number): str(name) for number, name in names.items()}
+    if sorted(by_number) != list(range(len(names))):
+        raise CheckpointError(
+            f"config.json: the labels of id2label are numbered {', '.join(map(str, names))[:100]}, not 0, 1, ...",
+            hint="fetch config.json again from where the checkpoint came from",
+        )
+    return tuple(by_number[number] for number in range(len(names)))
+
+
+def _number_of(key: Any) -> int:
+    return int(key) if isinstance(key, int) or str(key).isdecimal() else -1
+
+
+def label_number(label: Any, names: Sequence[str]) -> int:
+    """The number of a label that a data file gives by name or number; InputError for one that ``names`` lacks."""
+    if isinstance(label, str) and label in names:
+        return list(names).index(label)
+    if isinstance(label, int) and not isinstance(label, bool) and 0 <= label < len(names):
+        return label
+    if isinstance(label, str) and label.isdecimal() and int(label) < len(names):
+        return int(label)
+    more = f", ... ({len(names)} in all)" if len(names) > SHOWN_LABELS else ""
+    raise InputError(
+        f"the checkpoint has no label {shown_value(label)}; it has {', '.join(names[:SHOWN_LABELS])}{more}",
+        hint="data with the checkpoint's own labels, by name or number",
+    )

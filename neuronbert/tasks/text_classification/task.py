@@ -1,0 +1,177 @@
+"""Text classification as a Task (tasks/base.py), put together from the modules beside it, for the table of tasks."""
+
+from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
+
+from neuronbert.backends.outputs import PER_ROW, Output
+from neuronbert.checkpoint.families import Config, Family, Head, Shape, Tensor, TorchModel
+from neuronbert.checkpoint.tokenizer import Tokenizer
+from neuronbert.errors import InputError
+from neuronbert.tasks.base import Answerer, Document, Keywords, PathLike, Row, TaskEvaluation, TaskGate
+from neuronbert.tasks.rows import encode_rows, row_limit
+from neuronbert.tasks.samples import gate_path, shipped_texts
+from neuronbert.tasks.text_classification import results
+from neuronbert.tasks.text_classification.inputs import Asked, Example, Ranking, encode_examples, of_call
+from neuronbert.tasks.text_classification.lines import LINES as LINES
+from neuronbert.tasks.text_classification.options import DECODE_OPTIONS as DECODE_OPTIONS
+from neuronbert.tasks.text_classification.options import ENCODE_OPTIONS as ENCODE_OPTIONS
+from neuronbert.tasks.text_classification.options import LabelOptions, RowOptions
+
+NAME = "text-classification"
+OUTPUTS = (Output(results.LOGITS, PER_ROW),)
+
+
+class SequenceClassifierOutput(NamedTuple):
+    """Logits of each row: float32 [rows, labels], in a torch tensor where the input was one."""
+
+    logits: Any
+
+
+MODEL_OUTPUT = SequenceClassifierOutput
+
+
+def _head_shapes(family: Family, hidden: int, labels: int) -> Dict[str, Shape]:
+    """The classifier's weights as each family's transformers class names them."""
+    if family.model_type == "bert":
+        inner, outer = "bert.pooler.dense", "classifier"
+    elif family.model_type == "distilbert":
+        inner, outer = "pre_classifier", "classifier"
+    else:
+        inner, outer = "classifier.dense", "classifier.out_proj"
+    return {
+        f"{inner}.weight": (hidden, hidden),
+        f"{inner}.bias": (hidden,),
+        f"{outer}.weight": (labels, hidden),
+        f"{outer}.bias": (labels,),
+    }
+
+
+def _head_forward(model: TorchModel, hidden: Tensor) -> Tuple[Tensor, ...]:
+    """Logits from the first token's state: BERT's pooler, DistilBERT's layer, or the head's own, as in transformers."""
+    if hasattr(model, "pre_classifier"):
+        return (model.classifier(model.pre_classifier(hidden[:, 0]).relu()),)
+    if hasattr(model, "bert"):
+        return (model.classifier(model.bert.pooler(hidden)),)
+    return (model.classifier(hidden),)
+
+
+HEAD = Head(
+    task=NAME,
+    class_suffix="ForSequenceClassification",
+    labels=None,
+    shapes=_head_shapes,
+    forward=_head_forward,
+    training_command="python tools/finetune.py --base {source} --data train.csv --output classifier",
+    place=f"{__name__}:HEAD",
+)
+
+
+# ---------------------------------------------------------------------------- inputs
+
+
+def call_input(
+    text: Any = None,
+    text_pair: Any = None,
+    *,
+    query: Optional[str] = None,
+    texts: Optional[Sequence[str]] = None,
+    **keywords: Any,
+) -> Tuple[Asked, Keywords]:
+    """A text, a pair, or a query and its texts (or ``text`` and a list as ``text_pair``), and the other keywords."""
+    return of_call(text, text_pair, query, texts), keywords
+
+
+def call_arguments(asked: Asked) -> Sequence[Any]:
+    """A text; both texts of a pair; or a query and the list of its texts."""
+    if isinstance(asked, Ranking):
+        return asked.query, list(asked.texts)
+    return (asked,) if isinstance(asked, str) else asked
+
+
+def encode(tokenizer: Tokenizer, inputs: Sequence[Any], options: RowOptions) -> List[Example]:
+    """Every text or pair as one row, every ranking as a row for each of its texts."""
+    return encode_examples(tokenizer, inputs, options)
+
+
+def check_options(tokenizer: Tokenizer, options: RowOptions) -> None:
+    """UsageError for a max_length that leaves no room for text."""
+    row_limit(tokenizer, options.max_length)
+
+
+def bucket_options(tokens: Optional[int]) -> RowOptions:
+    """Rows of ``tokens`` at most."""
+    return RowOptions(max_length=tokens)
+
+
+def read_inputs(path: Optional[PathLike]) -> List[Asked]:
+    """The inputs of a JSONL, CSV or TSV file, or the questions and the paragraphs in the package."""
+    from neuronbert.tasks.text_classification.data import load_texts
+
+    if path is None:
+        shipped = shipped_texts(gate_path())
+        return list(dict.fromkeys(text for pair in shipped for text in pair))
+    return load_texts(path)
+
+
+def full_rows(tokenizer: Tokenizer, inputs: Sequence[Asked], tokens: int, count: int) -> List[Row]:
+    """Rows of ``tokens``, of the inputs' texts one after another."""
+    words = " ".join(_words(asked) for asked in inputs).split()
+    full: List[Row] = []
+    while words and len(full) < count:
+        (cut,) = encode_rows(tokenizer, [" ".join(words[: 2 * tokens])], tokens)
+        if len(cut.row.input_ids) == tokens:
+            full.append(cut.row)
+        words = words[tokens:]
+    if not full:
+        raise InputError(f"the texts hold no row of {tokens} tokens", hint="more --input-data, or a shorter one")
+    return full
+
+
+def _words(asked: Asked) -> str:
+    texts = call_arguments(asked)
+    return " ".join(text if isinstance(text, str) else " ".join(text) for text in texts)
+
+
+# ---------------------------------------------------------------------------- results
+
+
+decode = results.decode
+
+
+def is_slow_to_decode(example: Example, options: LabelOptions) -> bool:
+    """Never: a softmax over the labels."""
+    return False
+
+
+def json_result(result: results.Result, options: LabelOptions) -> Document:
+    """One label's own keys where one was asked for, else a list under ``labels`` or ``ranking``."""
+    return results.document(result, options)
+
+
+call_result = results.single
+result_text = results.result_text
+
+
+# ---------------------------------------------------------------------------- objects of the task
+
+
+def pipeline(model: Answerer, **keywords: Any) -> Any:
+    """A TextClassificationPipeline."""
+    from neuronbert.tasks.text_classification.pipeline import TextClassificationPipeline
+
+    return TextClassificationPipeline(model, **keywords)
+
+
+def gate(config: Config) -> TaskGate:
+    """Accuracy where there are labels, and agreement with the reference's labels or scores."""
+    from neuronbert.tasks.text_classification.gate import ClassificationGate
+
+    return ClassificationGate.of(config)
+
+
+def evaluation(
+    data: PathLike, limit: Optional[int], window_options: RowOptions, answer_options: LabelOptions
+) -> TaskEvaluation:
+    """Accuracy, macro F1 and Matthews' correlation, or the correlation of scores: an EvaluationReport."""
+    from neuronbert.tasks.text_classification.evaluation import ClassificationEvaluation
+
+    return ClassificationEvaluation.of(data, limit, window_options, answer_options)
