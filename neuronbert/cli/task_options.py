@@ -41,14 +41,6 @@ class Keyword(NamedTuple):
         name = self.name.replace("_", "-")
         return f"--{name}/--no-{name}" if self.default is True else f"--{name}"
 
-    @property
-    def help(self) -> str:
-        """What it does, with its default."""
-        if not self.offer.shows_default:
-            return self.offer.help
-        default = self.spelling.split("/")[not self.default].strip("-") if self.kind is bool else self.default
-        return f"{self.offer.help}  [default: {default}]"
-
 
 def keywords_of(task: str) -> Iterator[Keyword]:
     """The keywords of a task that the command line offers, in the order of its options."""
@@ -84,14 +76,28 @@ def task_options(tasks: Sequence[str] = (), *, of_output: bool = True) -> Decora
 
 
 def _click_option(same: Sequence[Keyword], several: bool) -> Decorator:
+    """The option of a keyword that several tasks may have; its help names whose is whose where there are several."""
     first = same[0]
-    helps: Dict[str, List[str]] = {}
-    for keyword in same:
-        helps.setdefault(keyword.help, []).append(keyword.verb)
-    text = "  ".join(f"{', '.join(verbs)}: {help}" if several else help for help, verbs in helps.items())
+    alike = all(keyword.offer == first.offer and keyword.default == first.default for keyword in same)
+    if alike:
+        verbs = ", ".join(keyword.verb for keyword in same)
+        text = f"{verbs}: {first.offer.help}" if several else first.offer.help
+    else:
+        text = "  ".join(f"{keyword.verb}: {_with_default(keyword)}" for keyword in same)
     return click.option(
-        first.spelling, cls=TaskOption, type=first.click_type, is_flag=first.kind is bool, default=None, help=text
+        first.spelling,
+        cls=TaskOption,
+        type=first.click_type,
+        is_flag=first.kind is bool,
+        default=first.default if alike else None,
+        show_default=alike and first.offer.shows_default,
+        help=text,
     )
+
+
+def _with_default(keyword: Keyword) -> str:
+    shown = f"  [default: {keyword.default}]" if keyword.offer.shows_default else ""
+    return f"{keyword.offer.help}{shown}"
 
 
 def _typed_only(verb: Callable[..., Any]) -> Callable[..., Any]:

@@ -14,6 +14,8 @@ PACKAGE = Path(__file__).resolve().parents[2] / "neuronbert"
 FOLDERS = ("backends", "artifact", "engine", "compiler", "runner", "benchmark")
 # What belongs to a task and can be read off none of its attributes, such as the data format that it reads.
 MORE_WORDS = {"question-answering": {"squad"}}
+# What a task shares with every other: the word says nothing.
+COMMON_WORDS = {"logits"}
 
 
 def words_of(name: str) -> Set[str]:
@@ -25,7 +27,7 @@ def words_of(name: str) -> Set[str]:
         TASKS[name].rpartition(".")[2],
         *head_parts(FAMILIES["bert"], task.HEAD),
         task.HEAD.class_suffix,
-        *(output.name for output in task.OUTPUTS),
+        *({output.name for output in task.OUTPUTS} - COMMON_WORDS),
         *(kind.__name__ for kind in classes if inspect.isclass(kind)),
         *(public for public, its_task in MODEL_CLASSES.items() if its_task == name),
         *MORE_WORDS.get(name, ()),

@@ -24,11 +24,12 @@ from neuronbert.benchmark import sweep
 from neuronbert.benchmark.evaluation import evaluate_artifact
 from neuronbert.benchmark.load import Period
 from neuronbert.cli.main import cli
+from neuronbert.cli.verbs.answering import verb_of
 from neuronbert.compiler.compilation import compile_checkpoint
 from neuronbert.engine.answering import answer_file, answer_input
 from neuronbert.errors import ArtifactError, CheckpointError, InputError, UsageError
-from neuronbert.tasks import MODEL_CLASSES, TASKS, load_figures, load_task
-from neuronbert.tasks.base import Task, TaskEvaluation, TaskFigures, TaskGate
+from neuronbert.tasks import MODEL_CLASSES, TASKS, load_figures, load_options, load_task
+from neuronbert.tasks.base import Task, TaskEvaluation, TaskFigures, TaskGate, TaskKeywords
 
 pytest.importorskip("torch")
 
@@ -98,7 +99,7 @@ def lines_of(texts: List[str], **keywords: Any) -> bytes:
 # ---- the Protocol
 
 
-@pytest.mark.parametrize("name", [QUESTION_ANSWERING, toy_task.NAME])
+@pytest.mark.parametrize("name", [*TASKS, toy_task.NAME])
 def test_a_task_has_all_that_the_protocol_names(name: str) -> None:
     def missing(protocol: Any, thing: Any) -> List[str]:
         # On Python 3.8 a class without annotations has no such attribute.
@@ -108,6 +109,9 @@ def test_a_task_has_all_that_the_protocol_names(name: str) -> None:
     task = load_task(name)
     assert task.NAME == task.HEAD.task == name
     assert missing(Task, task) == missing(TaskGate, task.gate({})) == missing(TaskFigures, load_figures(name)) == []
+    keywords = load_options(name)
+    assert missing(TaskKeywords, keywords) == []
+    assert (keywords.ENCODE_OPTIONS, keywords.DECODE_OPTIONS) == (task.ENCODE_OPTIONS, task.DECODE_OPTIONS)
 
 
 # ---- checkpoints
@@ -121,15 +125,23 @@ def test_the_task_is_that_of_the_head(checkpoint: Path, tiny_checkpoint: Path) -
 
 @pytest.mark.parametrize(
     ("architecture", "task"),
-    [
-        ("BertForTokenClassification", toy_task.NAME),
-        ("BertForQuestionAnswering", QUESTION_ANSWERING),
-        ("BertModel", QUESTION_ANSWERING),  # the first of the table
-    ],
+    [("BertForTokenClassification", toy_task.NAME), ("BertForQuestionAnswering", QUESTION_ANSWERING)],
 )
 def test_of_two_heads_the_one_that_the_config_names_is_taken(
     checkpoint: Path, tmp_path: Path, architecture: str, task: str
 ) -> None:
+    assert load_checkpoint(str(with_both_heads(checkpoint, tmp_path, architecture))).head.task == task
+
+
+def test_of_two_heads_that_the_config_does_not_name_one_is_asked_for(checkpoint: Path, tmp_path: Path) -> None:
+    folder = str(with_both_heads(checkpoint, tmp_path, "BertModel"))
+    with pytest.raises(CheckpointError, match=f"has the heads of {QUESTION_ANSWERING} and {toy_task.NAME}") as caught:
+        load_checkpoint(folder)
+    assert caught.value.hint == f"--task {QUESTION_ANSWERING}, or another of them"
+    assert load_checkpoint(folder, task=toy_task.NAME).head.task == toy_task.NAME
+
+
+def with_both_heads(checkpoint: Path, tmp_path: Path, architecture: str) -> Path:
     safetensors = pytest.importorskip("safetensors.numpy")
     folder = tmp_path / "both"
     folder.mkdir()
@@ -140,7 +152,7 @@ def test_of_two_heads_the_one_that_the_config_names_is_taken(
     tensors = safetensors.load_file(str(checkpoint / "model.safetensors"))
     more = {"qa_outputs.weight": np.ones((2, 32), np.float32), "qa_outputs.bias": np.zeros(2, np.float32)}
     safetensors.save_file({**tensors, **more}, str(folder / "model.safetensors"))
-    assert load_checkpoint(str(folder)).head.task == task
+    return folder
 
 
 def test_labels_that_the_config_does_not_count_are_refused(checkpoint: Path, tmp_path: Path) -> None:
@@ -156,7 +168,9 @@ def test_labels_that_the_config_does_not_count_are_refused(checkpoint: Path, tmp
 
 def test_a_checkpoint_of_neither_task_hears_of_both(tmp_path: Path) -> None:
     bare = write_checkpoint(tmp_path / "bare", "bert", "")
-    with pytest.raises(CheckpointError, match=r"no question-answering head.* nor sentence-labels head \(classifier\)"):
+    with pytest.raises(
+        CheckpointError, match=r"no question-answering head.* nor .*sentence-labels head \(classifier\)"
+    ):
         load_checkpoint(str(bare))
 
 
@@ -255,10 +269,21 @@ def test_the_command_line_passes_on_what_is_typed(
 ) -> None:
     """Its defaults are question answering's: another task has its own, and refuses by name what it does not have."""
     (tmp_path / "texts.jsonl").write_bytes(lines_of(TEXTS[:1], evidence=True))
-    command = ["answer", str(echo.folder), "--input", str(tmp_path / "texts.jsonl"), "--threads", "1"]
-    assert json.loads(CliRunner().invoke(cli, command).output) == {"line": 1, **expected[0]}
-    refused = CliRunner().invoke(cli, [*command, "--top-k", "1"]).exception
+    feel = verb_of(toy_task.NAME, load_options(toy_task.NAME).VERBS[0])
+    command = [str(echo.folder), "--input", str(tmp_path / "texts.jsonl"), "--threads", "1"]
+    assert json.loads(CliRunner().invoke(feel, command).output) == {"line": 1, **expected[0]}
+    shown = CliRunner().invoke(feel, [str(echo.folder), "--text", TEXTS[0], "--evidence", "--json", "--threads", "1"])
+    assert json.loads(shown.output) == expected[0]
+    run = ["run", *command, "--output", str(tmp_path / "out.jsonl"), "--top-k", "1"]
+    refused = CliRunner().invoke(cli, run).exception
     assert isinstance(refused, UsageError) and "top_k" in str(refused)
+
+
+def test_the_verb_of_another_task_is_refused_with_the_right_one(echo: Artifact) -> None:
+    refused = CliRunner().invoke(cli, ["answer", str(echo.folder), "--question", "q", "--context", "c"]).exception
+    assert isinstance(refused, ArtifactError) and refused.exit_code == 1
+    assert f"is for {toy_task.NAME}, not for {QUESTION_ANSWERING}" in refused.message
+    assert refused.hint == f"neuronbert feel {echo.folder} --text ..."
 
 
 @pytest.mark.parametrize(
@@ -350,7 +375,7 @@ def test_artifacts_are_refused_where_another_task_is_expected(echo: Artifact, ec
 def test_two_tasks_are_not_compared(echo: Artifact, echo_artifact: Artifact, checkpoint: Path) -> None:
     with pytest.raises(UsageError, match=f"{QUESTION_ANSWERING} and {toy_task.NAME} cannot be compared"):
         evaluate_artifact(echo, SAMPLE, against=echo_artifact.folder)
-    with pytest.raises(UsageError, match=f"{QUESTION_ANSWERING} and {toy_task.NAME} cannot be compared"):
+    with pytest.raises(CheckpointError, match=f"has no {toy_task.NAME} head"):
         evaluate_artifact(echo, SAMPLE, against="demo")
 
 

@@ -3,7 +3,7 @@
 import os
 import stat
 from contextlib import nullcontext, suppress
-from typing import Any, BinaryIO, Dict, List, Mapping, Optional
+from typing import Any, BinaryIO, Container, Dict, List, Optional
 
 import click
 
@@ -32,11 +32,12 @@ def verb_of(task: str, verb: Verb) -> click.Command:
     @line_options(task)
     def answer(artifact: str, input_: Optional[str], on_error: str, as_json: bool, **options: Any) -> None:
         texts = {text.name: options.pop(text.name) for text in verb.texts}
-        given = {name: list(value) if isinstance(value, tuple) else value for name, value in texts.items() if value}
+        given = {name: list(text) if isinstance(text, tuple) else text for name, text in texts.items() if text != ()}
+        given = {name: text for name, text in given.items() if text is not None}
         if input_ is None:
-            _refuse_missing(verb, texts)
+            _refuse_missing(verb, given)
             _answer_one(artifact, task, as_json, **given, **options)
-        elif any(value is not None and value != () for value in texts.values()):
+        elif given:
             typed = " and ".join(text.option for text in verb.texts)
             raise UsageError(f"--input takes the place of {typed}", hint="one or the other")
         else:
@@ -50,10 +51,10 @@ def _text_option(text: Text) -> Decorator:
     return click.option(text.option, text.name, multiple=text.many, help=text.help)
 
 
-def _refuse_missing(verb: Verb, texts: Mapping[str, Any]) -> None:
+def _refuse_missing(verb: Verb, given: Container[str]) -> None:
     """UsageError where a text that must be there is not; one that is empty is for the task to refuse."""
     for text in verb.texts:
-        if text.required and texts[text.name] in (None, ()):
+        if text.required and text.name not in given:
             raise UsageError(f"{text.option} is missing", hint=f"{verb.example}, or --input FILE.jsonl")
 
 
