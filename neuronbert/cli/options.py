@@ -76,19 +76,25 @@ gate_options = together(
         type=click.FloatRange(0, 1),
         default=0.99,
         show_default=True,
-        help="The gate: the least F1 of a reduced precision, as a share of FP32's.",
+        help="The gate: the least F1 or accuracy of a reduced precision, as a share of FP32's.",
     ),
     click.option(
         "--min-answer-f1",
         type=click.FloatRange(0, 1),
         default=0.90,
         show_default=True,
-        help="The gate: the least token F1 of its answers against FP32's answers.",
+        help="The gate: how far its answers must be FP32's: their token F1, or the share of equal labels.",
     ),
     click.option(
-        "--calibration-data", type=click.Path(), help="SQuAD file for int8 calibration.  [default: a shipped sample]"
+        "--calibration-data",
+        type=click.Path(),
+        help="Data of the task for int8 calibration (docs/files.md).  [default: a shipped sample]",
     ),
-    click.option("--gate-data", type=click.Path(), help="SQuAD file that the gate asks.  [default: a shipped sample]"),
+    click.option(
+        "--gate-data",
+        type=click.Path(),
+        help="Data of the task that the gate asks (docs/files.md).  [default: a shipped sample]",
+    ),
     click.option(
         "--skip-gate", is_flag=True, help="No gate, which the manifest records: for weights that mean nothing."
     ),

@@ -19,7 +19,7 @@ from neuronbert.errors import BackendUnavailable, GateRefused, NeuronBertError
 from neuronbert.tasks.base import FP32_MAX_ABS_DIFF, NOT_FINITE, Agreement, GateLimits
 
 GATE_HINT = (
-    "--precision fp32, or --calibration-data with questions of your own domain; --min-f1-ratio and --min-answer-f1 set "
+    "--precision fp32, or --calibration-data with text of your own domain; --min-f1-ratio and --min-answer-f1 set "
     "what is accepted, and --skip-gate is for weights that mean nothing"
 )
 

@@ -95,8 +95,8 @@ class CompileSource:
         cut = sum(len(example.windows) > 1 for example in examples)
         if longest and 10 * cut > len(examples):
             self._progress(
-                f"note: {cut / len(examples):.0%} of the gate's {self.task.LINES.noun}s do not fit one window of {tokens} tokens; a "
-                f"longer --sequence-length beside it answers them better"
+                f"note: {cut / len(examples):.0%} of the gate's {self.task.LINES.noun}s do not fit one window of "
+                f"{tokens} tokens; a longer --sequence-length beside it answers them better"
             )
 
     def timed_rows(self) -> List[Row]:

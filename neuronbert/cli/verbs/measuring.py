@@ -20,7 +20,7 @@ from neuronbert.cli.progress import Progress, note
 from neuronbert.cli.task_options import task_options
 
 
-@click.command("evaluate", short_help="Exact match and F1 of an artifact on a SQuAD file.")
+@click.command("evaluate", short_help="How good an artifact is on a file with the right answers.")
 @click.argument("artifact", type=click.Path())
 @click.argument("data", type=click.Path())
 @click.option(
@@ -29,7 +29,7 @@ from neuronbert.cli.task_options import task_options
     help="Another artifact, or a checkpoint: list the answers that changed.",
 )
 @click.option("--against-variant", help="Its variant, where --against is an artifact.  [default: its fastest]")
-@click.option("--limit", type=click.IntRange(min=1), help="The first so many questions only.")
+@click.option("--limit", type=click.IntRange(min=1), help="The first so many inputs only.")
 @task_options(of_output=False)
 @variant_option
 @threads_option
@@ -37,13 +37,17 @@ from neuronbert.cli.task_options import task_options
 @hub_options
 @json_option
 def evaluate(artifact: str, data: str, as_json: bool, **options: Any) -> None:
-    """Exact match and F1 of ARTIFACT on DATA (SQuAD v1.1 or v2.0), as the official scripts count them."""
+    """How good ARTIFACT is on DATA, a file with the right answers for its task.
+
+    Questions (SQuAD v1.1 or v2.0): exact match and F1, as the official scripts count them. Labelled texts (CSV, TSV or
+    JSON lines): accuracy, macro F1 and Matthews' correlation; of scores, Pearson's and Spearman's.
+    """
     from neuronbert.backends.quiet import stdout_to_stderr
     from neuronbert.benchmark.evaluation import evaluate_artifact
     from neuronbert.cli.tables import evaluation_text
 
     with stdout_to_stderr(), Progress("loading") as shown:
-        report = evaluate_artifact(artifact, data, progress=shown.then("answering", "questions"), **options)
+        report = evaluate_artifact(artifact, data, progress=shown.then("answering", "inputs"), **options)
     show(as_json, report.as_dict(), lambda: evaluation_text(report.tables()))
 
 
@@ -80,7 +84,7 @@ def evaluate(artifact: str, data: str, as_json: bool, **options: Any) -> None:
 @click.option(
     "--input-data",
     type=click.Path(),
-    help="Questions to ask, .jsonl or SQuAD .json (docs/files.md).  [default: the package's]",
+    help="What to ask: .jsonl, or data of the task (docs/files.md).  [default: the package's]",
 )
 @click.option(
     "--longest-s",
