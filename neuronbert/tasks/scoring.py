@@ -131,8 +131,8 @@ def _decisions(predicted: Decisions, gold: Decisions) -> Tuple[np.ndarray, np.nd
 def pearson(x: Numbers, y: Numbers) -> float:
     """Pearson's correlation of [texts] numbers with as many others, -1 to 1, as ``scipy.stats.pearsonr``.
 
-    NaN, without a warning, where a side is constant (one number always is) or holds NaN or Inf. InputError for
-    different lengths, for nothing, and for more than one dimension.
+    NaN, without a warning, where a side is constant (one number always is), holds NaN or Inf, or has a sum beyond
+    float64. InputError for different lengths, for nothing, and for more than one dimension.
     """
     return _pearson(*_number_pairs(x, y))
 
