@@ -9,10 +9,11 @@ from neuronbert.errors import InputError, positive
 from neuronbert.tasks.base import Document, PathLike, Table
 from neuronbert.tasks.question_answering.answers import logits_of, rank_answers
 from neuronbert.tasks.question_answering.lines import Pair
-from neuronbert.tasks.question_answering.metrics import Number, evaluate_answers, f1_interval, mean_f1, question_f1
+from neuronbert.tasks.question_answering.metrics import Number, evaluate_answers, mean_f1, question_f1
 from neuronbert.tasks.question_answering.options import AnswerOptions, WindowOptions
 from neuronbert.tasks.question_answering.squad import SquadData, load_squad_data
 from neuronbert.tasks.question_answering.windows import Example, encode_examples, window_lengths
+from neuronbert.tasks.scoring import mean_interval
 
 
 class Reading(NamedTuple):
@@ -230,4 +231,4 @@ def _metrics(data: SquadData, readings: Sequence[Reading]) -> Dict[str, Number]:
 
 def _interval(data: SquadData, readings: Sequence[Reading]) -> Tuple[float, float]:
     scores = [100 * question_f1(item, reading.text, data.version) for item, reading in zip(data.questions, readings)]
-    return f1_interval(scores, [item.context for item in data.questions])
+    return mean_interval(scores, [item.context for item in data.questions])

@@ -3,7 +3,7 @@
 import re
 import string
 from collections import Counter
-from typing import AbstractSet, Callable, Dict, Hashable, Mapping, Optional, Sequence, Tuple, TypeVar, Union
+from typing import AbstractSet, Callable, Dict, Mapping, Optional, Sequence, Tuple, TypeVar, Union
 
 import numpy as np
 
@@ -76,30 +76,6 @@ def question_f1(question: SquadQuestion, prediction: str, version: str = "1.1") 
     if version == "1.1":
         return _best(_answer_f1_v1, prediction, question.answers)
     return _best(answer_f1, prediction, _gold_v2(question))
-
-
-def f1_interval(
-    scores: Sequence[Number],
-    groups: Sequence[Hashable],
-    *,
-    confidence: float = 0.95,
-    resamples: int = 2000,
-    seed: int = 0,
-) -> Tuple[float, float]:
-    """Bootstrap percentile interval of the mean of ``scores`` (same unit as they are).
-
-    Whole ``groups`` are drawn: questions on one paragraph succeed and fail together, so drawing them one by one
-    would make the interval too narrow.
-    """
-    numbers: Dict[Hashable, int] = {}
-    group = [numbers.setdefault(name, len(numbers)) for name in groups]
-    sums = np.bincount(group, weights=np.asarray(scores, dtype=np.float64))
-    counts = np.bincount(group)
-    drawn = np.random.default_rng(seed).integers(len(sums), size=(resamples, len(sums)))
-    means = sums[drawn].sum(axis=1) / counts[drawn].sum(axis=1)
-    tail = 100 * (1 - confidence) / 2
-    low, high = np.percentile(means, [tail, 100 - tail])
-    return float(low), float(high)
 
 
 def _evaluate_v1(questions: Sequence[SquadQuestion], predictions: Mapping[str, str]) -> Dict[str, Number]:

@@ -1,5 +1,4 @@
 import json
-import math
 import sys
 from pathlib import Path
 
@@ -12,7 +11,6 @@ from neuronbert.tasks.question_answering.metrics import (
     answer_exact,
     answer_f1,
     evaluate_answers,
-    f1_interval,
     mean_f1,
     normalize_answer,
     question_f1,
@@ -150,25 +148,3 @@ def test_the_best_threshold_answers_exactly_the_questions_it_should():
     # Answering a and b and declining c is right three times in four.
     assert figures["best_exact"] == 75.0
     assert figures["best_exact_thresh"] == 0.4
-
-
-def test_f1_interval_holds_the_mean_and_narrows_with_more_questions():
-    few = [0, 100] * 20
-    low, high = f1_interval(few, range(40))
-    assert 0 < low < 50 < high < 100
-    lower, higher = f1_interval(few * 25, range(1000))
-    assert higher - lower < (high - low) / 3
-    # Binomial: 1.96 * 50 / sqrt(40) on each side.
-    assert high - low == pytest.approx(2 * 1.96 * 50 / math.sqrt(40), rel=0.15)
-
-
-def test_f1_interval_widens_when_questions_share_a_paragraph():
-    scores = [0] * 100 + [100] * 100
-    low, high = f1_interval(scores, range(200))
-    together_low, together_high = f1_interval(scores, [index // 10 for index in range(200)])
-    assert together_high - together_low > 2 * (high - low)
-
-
-def test_f1_interval_is_the_same_every_time():
-    assert f1_interval([1, 2, 5, 9], "abcd") == f1_interval([1, 2, 5, 9], "wxyz")
-    assert f1_interval([7.0, 7.0], ["p", "p"]) == (7.0, 7.0)
