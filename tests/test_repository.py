@@ -31,6 +31,7 @@ PUBLIC_NAMES = {
     "AnswerOptions",
     "Engine",
     "NeuronBertForQuestionAnswering",
+    "NeuronBertForSequenceClassification",
     "Runner",
     "WindowOptions",
     "compile_checkpoint",
