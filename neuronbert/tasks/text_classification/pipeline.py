@@ -5,12 +5,11 @@ classify = pipeline("text-classification", model="artifact")      # a folder tha
 classify("I lost my card")                                        # [{"label": "lost_or_stolen_card", "score": 0.98}]
 """
 
-import sys
 from itertools import count, islice
 from typing import Any, Dict, Iterator, List, Optional, Sequence
 
 from neuronbert.checkpoint.tokenizer import Tokenizer
-from neuronbert.errors import InputError, positive, shown_value
+from neuronbert.errors import LARGEST_COUNT, InputError, positive, shown_value
 from neuronbert.tasks.base import Answerer, Keywords
 from neuronbert.tasks.encoding import place_in
 from neuronbert.tasks.pipeline_calls import is_stream, iterate, known_keywords, warn
@@ -20,7 +19,7 @@ from neuronbert.tasks.text_classification.options import FUNCTIONS, LabelOptions
 from neuronbert.tasks.text_classification.results import Result
 
 OWN_KEYWORDS = ("batch_size", "function_to_apply", "max_length", "return_all_scores")
-EVERY_LABEL = sys.maxsize
+EVERY_LABEL = LARGEST_COUNT
 
 
 class TextClassificationPipeline:
