@@ -35,8 +35,10 @@ def read_records(path: PathLike, hint: str) -> List[Record]:
     try:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        line = raw.count(b"\n", 0, error.start) + 1
-        raise InputError(f"{name}, line {line}: not UTF-8 text (byte 0x{raw[error.start]:02x})", hint=hint) from None
+        # The place counts from behind the byte order mark, where there is one.
+        line = error.object.count(b"\n", 0, error.start) + 1
+        byte = error.object[error.start]
+        raise InputError(f"{name}, line {line}: not UTF-8 text (byte 0x{byte:02x})", hint=hint) from None
     records = list(_table(text, DELIMITERS[kind], name, hint) if kind in DELIMITERS else _lines(text, name, hint))
     if not records:
         raise InputError(f"{name} holds no record", hint=hint)
