@@ -47,6 +47,7 @@ def _of_fields(fields: Any) -> Asked:
         return Ranking(fields["query"], tuple(fields["texts"]))
     if "text" not in fields:
         raise InputError(f"{shown_value(fields)} has no text", hint=FORMS)
+    check_text("text", fields["text"])
     return fields["text"] if fields.get("text_pair") is None else TextPair(fields["text"], fields["text_pair"])
 
 
