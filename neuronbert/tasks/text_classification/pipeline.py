@@ -13,7 +13,7 @@ from neuronbert.errors import LARGEST_COUNT, InputError, positive, shown_value
 from neuronbert.tasks.base import Answerer, Keywords
 from neuronbert.tasks.encoding import place_in
 from neuronbert.tasks.pipeline_calls import is_stream, iterate, known_keywords, warn
-from neuronbert.tasks.rows import TextPair
+from neuronbert.tasks.rows import TextPair, check_text
 from neuronbert.tasks.text_classification.inputs import Asked, Ranking
 from neuronbert.tasks.text_classification.options import FUNCTIONS, LabelOptions, RowOptions
 from neuronbert.tasks.text_classification.results import Result
@@ -129,7 +129,7 @@ def _input(item: Any) -> Asked:
     if isinstance(item, dict):
         return _of_fields(item)
     if isinstance(item, list) and len(item) == 1 and isinstance(item[0], list) and len(item[0]) == 2:
-        return TextPair(*item[0])
+        return _text_or_pair(*item[0])
     if isinstance(item, (list, tuple)):
         raise InputError(
             "The pipeline received invalid inputs, if you are trying to send text pairs, you can try to send a "
@@ -143,5 +143,13 @@ def _of_fields(item: Dict[str, Any]) -> Asked:
     if unknown or "text" not in item:
         wrong = f"there is no key {unknown[0]!r}" if unknown else "the key 'text' is missing"
         raise InputError(f"{shown_value(item)}: {wrong}", hint='{"text": ...} or {"text": ..., "text_pair": ...}')
-    text_pair = item.get("text_pair")
-    return item["text"] if text_pair is None else TextPair(item["text"], text_pair)
+    return _text_or_pair(item["text"], item.get("text_pair"))
+
+
+def _text_or_pair(text: Any, text_pair: Any) -> Asked:
+    """transformers takes an empty other text for none, and what is no text for a batch of which it reads the first."""
+    check_text("text", text)
+    if text_pair is None or text_pair == "":
+        return text
+    check_text("text_pair", text_pair)
+    return TextPair(text, text_pair)
