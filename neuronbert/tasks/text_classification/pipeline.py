@@ -71,6 +71,8 @@ class TextClassificationPipeline:
 
         For cross-encoders, whose checkpoint gives one score.
         """
+        if isinstance(texts, str):
+            raise InputError(f"the texts are one text, {shown_value(texts)}", hint="a list of texts")
         options = _Options(self._keywords)
         decode = LabelOptions(top_k, options.decode.function_to_apply, return_texts)
         (result,) = self.model.answer([Ranking(query, tuple(texts))], options.encode, decode)
