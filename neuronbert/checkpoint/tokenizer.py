@@ -66,11 +66,11 @@ class RowLimit(NamedTuple):
 
     rows: int
     whose: str  # who sets it, for the error
-    way_out: str  # what raises it, or helps otherwise
+    way_out: str = ""  # what raises it
 
 
 # Of a context of 2.5 million tokens at the default lengths; 80 MB in rows of 512 tokens.
-ROW_LIMIT = RowLimit(10_000, "neuronbert", "a larger max_seq_len")
+ROW_LIMIT = RowLimit(10_000, "neuronbert")
 
 
 class Tokenizer:

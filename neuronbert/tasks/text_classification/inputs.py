@@ -105,5 +105,5 @@ def _refuse_ranking(asked: Ranking, problem: Problem, tokenizer: Tokenizer) -> N
     if len(asked.texts) > limit.rows:
         raise InputError(
             f"this request ranks {counted(len(asked.texts), 'text')}, and {limit.whose} takes {limit.rows:,}",
-            hint=f"fewer texts, or {limit.way_out}",
+            hint="fewer texts" + (f", or {limit.way_out}" if limit.way_out else ""),
         )
