@@ -1,7 +1,8 @@
 """Evaluates a classifier on labelled texts (data.py): accuracy, macro F1, Matthews' correlation; or correlations."""
 
+import math
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple, Union
+from typing import Any, Dict, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple, Union
 
 import numpy as np
 
@@ -72,8 +73,16 @@ class EvaluationReport:
         return self.texts / self.seconds
 
     def as_dict(self) -> Document:
-        """Every figure, for JSON."""
-        return {**asdict(self), "texts_per_s": self.texts_per_s}
+        """Every figure, for JSON, which has no NaN: null stands for it."""
+        comparison = self.comparison
+        return {
+            **asdict(self),
+            "metrics": _numbers(self.metrics),
+            "comparison": None
+            if comparison is None
+            else {**asdict(comparison), **_numbers({"equal": comparison.equal}), "metrics": _numbers(comparison.metrics)},
+            "texts_per_s": self.texts_per_s,
+        }
 
     def tables(self) -> List[Union[str, Table]]:
         """Lines and tables for a person: the figures, and in a comparison what changed."""
@@ -86,6 +95,10 @@ class EvaluationReport:
         ]
         compared = [] if self.comparison is None else ["", *_comparison(self.comparison)]
         return [Table(facts), *compared]
+
+
+def _numbers(figures: Mapping[str, float]) -> Dict[str, Optional[float]]:
+    return {name: None if math.isnan(value) else value for name, value in figures.items()}
 
 
 def _comparison(comparison: Comparison) -> Iterator[Union[str, Table]]:
