@@ -10,6 +10,7 @@ from neuronbert.backends.outputs import Outputs
 from neuronbert.checkpoint.tokenizer import Tokenizer
 from neuronbert.errors import InputError, positive
 from neuronbert.tasks.base import Document, PathLike, Table
+from neuronbert.tasks.labels import SHOWN_LABELS
 from neuronbert.tasks.rows import TextOrPair
 from neuronbert.tasks.scoring import accuracy, macro_f1, matthews, multilabel_f1, pearson, spearman, subset_accuracy
 from neuronbert.tasks.text_classification.data import FORM, Label, LabelledText, RawText, labelled, load_raw
@@ -168,6 +169,7 @@ class ClassificationEvaluation:
     def read(self, example: Example, outputs: Sequence[Outputs]) -> Reading:
         """What the model decides, and its best score."""
         logits, problem = outputs[0][LOGITS], example.problem
+        self._refuse_other_labels(problem)
         function = chosen_function(self._label_options, problem.function)
         score = float(apply_function(logits[None], function).max())
         return Reading(decide(logits, problem), score, example.truncated[0])
@@ -208,6 +210,15 @@ class ClassificationEvaluation:
             equal = 1 - len(changed) / len(readings)
         return replace(report, comparison=Comparison(against, self._metrics(against_readings), equal, changed))
 
+    def _refuse_other_labels(self, problem: Problem) -> None:
+        """InputError for a model that is compared with and decides something else: numbers would be compared."""
+        own = self._known_problem()
+        if (problem.kind, problem.labels) != (own.kind, own.labels):
+            raise InputError(
+                f"the models cannot be compared: one decides {_decided(own)}, the other {_decided(problem)}",
+                hint="--against a model with the same labels, in the same order",
+            )
+
     def _known_problem(self) -> Problem:
         assert self._problem is not None, "options_for comes before every result"
         return self._problem
@@ -244,6 +255,11 @@ def _held(decisions: Sequence[Decision], width: int) -> np.ndarray:
 
 def _scores(readings: Sequence[Reading]) -> List[float]:
     return [score_of(reading.decision) for reading in readings]
+
+
+def _decided(problem: Problem) -> str:
+    more = f", ... ({len(problem.labels)} in all)" if len(problem.labels) > SHOWN_LABELS else ""
+    return f"{problem.kind} of {', '.join(problem.labels[:SHOWN_LABELS])}{more}"
 
 
 def shown_decision(decision: Decision, problem: Problem) -> str:
