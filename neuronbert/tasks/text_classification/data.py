@@ -53,7 +53,7 @@ def _raw(record: Record, path: PathLike) -> RawText:
 def load_texts(path: PathLike) -> List[Asked]:
     """The inputs of a file without their labels; JSON lines may hold rankings too."""
     records = read_records(path, FORM)
-    if "query" in records[0].fields:
+    if any("query" in record.fields for record in records):
         faults = ((record, LINES.fault(record.fields)) for record in records)
         for record, fault in faults:
             if fault is not None:
