@@ -5,6 +5,7 @@ classify = pipeline("text-classification", model="artifact")      # a folder tha
 classify("I lost my card")                                        # [{"label": "lost_or_stolen_card", "score": 0.98}]
 """
 
+from contextlib import contextmanager
 from itertools import count, islice
 from typing import Any, Dict, Iterator, List, Optional, Sequence
 
@@ -87,7 +88,14 @@ class TextClassificationPipeline:
             if not taken:
                 return
             asked = [_input_at(number, item) for number, item in enumerate(taken, first)]
-            yield from map(options.shaped, self._answer(asked, options))
+            try:
+                results = self._answer(asked, options)
+            except InputError:
+                for number, each in enumerate(asked, first):
+                    with _named(number):
+                        self._answer([each], options)
+                raise
+            yield from map(options.shaped, results)
 
 
 class _Options:
@@ -117,11 +125,18 @@ def _known(keywords: Keywords) -> Dict[str, Any]:
     return {**known, "top_k": keywords["top_k"]} if "top_k" in keywords else known
 
 
-def _input_at(number: int, item: Any) -> Asked:
+@contextmanager
+def _named(number: int) -> Iterator[None]:
+    """Name the place of an input, one of several, in the error that it is refused with."""
     try:
-        return _input(item)
+        yield
     except InputError as error:
         raise error.at(place_in(number)) from None
+
+
+def _input_at(number: int, item: Any) -> Asked:
+    with _named(number):
+        return _input(item)
 
 
 def _input(item: Any) -> Asked:
