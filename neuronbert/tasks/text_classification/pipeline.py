@@ -23,6 +23,7 @@ from neuronbert.tasks.text_classification.results import Result
 OWN_KEYWORDS = ("batch_size", "function_to_apply", "max_length", "return_all_scores")
 EVERY_LABEL = LARGEST_COUNT
 NO_TOP_K = ""  # transformers' own
+OTHER_TRUNCATION = ("only_first", "only_second")  # what no text is cut by here
 
 
 class TextClassificationPipeline:
@@ -127,6 +128,8 @@ class _Options:
 def _known(keywords: Keywords) -> Dict[str, Any]:
     """The keywords that have an effect, ``top_k`` even if it is None; warns of those that have none here."""
     known = known_keywords({**keywords, "top_k": None}, OWN_KEYWORDS, "text-classification")
+    if keywords.get("truncation") in OTHER_TRUNCATION:
+        warn(f"truncation={keywords['truncation']!r} is ignored: of a pair, the longer text is cut first")
     if "return_all_scores" in known:
         warn("`return_all_scores` is now deprecated, use `top_k=None` if you want similar functionality")
         known["top_k"] = NO_TOP_K
