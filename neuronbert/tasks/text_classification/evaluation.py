@@ -52,6 +52,10 @@ class Comparison:
     equal: float  # share of the texts decided alike, 0 to 1; of scores, Spearman's correlation
     changed: Tuple[ChangedLabel, ...]
 
+    def as_dict(self) -> Document:
+        """Every figure, for JSON."""
+        return {**asdict(self), "metrics": _numbers(self.metrics), **_numbers({"equal": self.equal})}
+
 
 @dataclass(frozen=True)
 class EvaluationReport:
@@ -75,15 +79,9 @@ class EvaluationReport:
 
     def as_dict(self) -> Document:
         """Every figure, for JSON, which has no NaN: null stands for it."""
-        comparison = self.comparison
-        return {
-            **asdict(self),
-            "metrics": _numbers(self.metrics),
-            "comparison": None
-            if comparison is None
-            else {**asdict(comparison), **_numbers({"equal": comparison.equal}), "metrics": _numbers(comparison.metrics)},
-            "texts_per_s": self.texts_per_s,
-        }
+        comparison = None if self.comparison is None else self.comparison.as_dict()
+        figures = {"metrics": _numbers(self.metrics), "comparison": comparison, "texts_per_s": self.texts_per_s}
+        return {**asdict(self), **figures}
 
     def tables(self) -> List[Union[str, Table]]:
         """Lines and tables for a person: the figures, and in a comparison what changed."""
