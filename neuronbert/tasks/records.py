@@ -5,7 +5,7 @@ import io
 from pathlib import Path
 from typing import Any, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
-from neuronbert.errors import InputError
+from neuronbert.errors import InputError, counted
 from neuronbert.hardware.untrusted import Refusal, json_object, read_given
 from neuronbert.tasks.base import Document, PathLike
 from neuronbert.tasks.lines import refuse_binary
@@ -69,7 +69,8 @@ def _table(text: str, delimiter: str, name: str, hint: str) -> Iterator[Record]:
                 header = _header(row, name, hint)
             elif len(row) != len(header):
                 raise InputError(
-                    f"{name}, line {place}: {len(row)} columns, where the header has {len(header)}", hint=hint
+                    f"{name}, line {place}: {counted(len(row), 'column')}, where the header has {len(header)}",
+                    hint=hint,
                 )
             else:
                 yield Record(place, dict(zip(header, row)))
