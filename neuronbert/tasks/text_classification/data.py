@@ -1,5 +1,6 @@
 """Files of texts with their labels, for gate.py and evaluation.py: CSV, TSV (as GLUE's) and JSON lines."""
 
+import math
 from typing import Any, List, NamedTuple, Optional, Tuple, Union
 
 from neuronbert.errors import InputError, as_real, shown_value
@@ -73,7 +74,7 @@ def labelled(raw: RawText, problem: Problem, path: PathLike) -> LabelledText:
 def _label(label: Any, problem: Problem) -> Label:
     if problem.kind == REGRESSION:
         score = as_real(_number(label))
-        if score is None:
+        if score is None or not math.isfinite(score):
             raise InputError(f"the label {shown_value(label)} is no score", hint="a number for each text")
         return score
     if problem.kind == MULTI_LABEL:
