@@ -17,6 +17,7 @@ TEXT = ("text", "sentence", "sentence1", "#1 String")
 OTHER = ("text_pair", "sentence2", "#2 String")
 LABEL = ("label", "labels", "category", "intent", "score", "Quality")
 FORM = 'a .csv or .tsv file with the columns text, label (and text_pair), or lines of {"text": ..., "label": ...}'
+MANY = 'the labels that a text has, by name or number: ["a", "b"], or a|b in a table'
 
 Label = Union[int, float, Tuple[int, ...]]  # a label's number; a score; the numbers of several labels
 
@@ -79,7 +80,10 @@ def _label(label: Any, problem: Problem) -> Label:
         return score
     if problem.kind == MULTI_LABEL:
         several = label if isinstance(label, list) else str(label).split("|")
-        return tuple(sorted({label_number(each, problem.labels) for each in several if each != ""}))
+        numbers = sorted(label_number(each, problem.labels) for each in several if each != "")
+        if len(set(numbers)) < len(numbers):  # a 0 or 1 for each label, which would be read as two of them
+            raise InputError(f"the labels {shown_value(label)} name one twice", hint=MANY)
+        return tuple(numbers)
     return label_number(label, problem.labels)
 
 
