@@ -48,7 +48,8 @@ def _raw(record: Record, path: PathLike) -> RawText:
     text, other = field(record, TEXT), field(record, OTHER)
     for name, value in (("text", text), ("text_pair", other)):
         if not isinstance(value, str) and not (name == "text_pair" and value is None):
-            raise InputError(f"{path}, line {record.line_number}: {name} is {shown_value(value)}, no text", hint=FORM)
+            what = "missing or empty" if value is None else f"{shown_value(value)}, no text"
+            raise InputError(f"{path}, line {record.line_number}: {name} is {what}", hint=FORM)
     return RawText(record.line_number, text if other is None else TextPair(text, other), field(record, LABEL))
 
 
