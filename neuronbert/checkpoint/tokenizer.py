@@ -66,11 +66,11 @@ class RowLimit(NamedTuple):
 
     rows: int
     whose: str  # who sets it, for the error
-    way_out: str  # what raises it, or helps otherwise
+    way_out: str = ""  # what raises it
 
 
 # Of a context of 2.5 million tokens at the default lengths; 80 MB in rows of 512 tokens.
-ROW_LIMIT = RowLimit(10_000, "neuronbert", "a larger max_seq_len")
+ROW_LIMIT = RowLimit(10_000, "neuronbert")
 
 
 class Tokenizer:
@@ -78,9 +78,10 @@ class Tokenizer:
 
     Attributes: ``cls_id`` and ``pad_id`` (token ids), ``max_length`` (tokens; None when neither tokenizer nor model
     names a limit), ``max_positions`` (tokens; None when the model's config was not given), ``pads_left`` (of padding
-    that the checkpoint was trained with), ``template`` (the special tokens around a pair of texts), ``single`` (those
-    around one text), ``config`` (the model's, from which a task reads such things as the names of its labels; empty
-    when it was not given), ``row_limit`` (what a task that cuts a text into many rows refuses before it makes them).
+    that the checkpoint was trained with), ``cuts_left`` (whether a text that is too long loses its beginning),
+    ``template`` (the special tokens around a pair of texts), ``single`` (those around one text), ``config`` (the
+    model's, from which a task reads such things as the names of its labels; empty when it was not given),
+    ``row_limit`` (what a task that cuts a text into many rows refuses before it makes them).
     """
 
     def __init__(
@@ -89,7 +90,7 @@ class Tokenizer:
         tokenizer_config: Settings,
         config: Optional[Config] = None,
     ):
-        padding = backend.padding or {}
+        padding, truncation = backend.padding or {}, backend.truncation or {}
         backend.no_truncation()
         backend.no_padding()
         self.backend = backend
@@ -99,6 +100,8 @@ class Tokenizer:
         self.template = _derive_template(backend)
         self.single = _derive_single(backend)
         self.pads_left = tokenizer_config.get("padding_side", "right") != "right"
+        cut_side = tokenizer_config.get("truncation_side") or truncation.get("direction", "right")
+        self.cuts_left = cut_side.lower() == "left"
         self.cls_id = _special_id(backend, tokenizer_config, "cls_token", int(self.template.before[0]))
         self.pad_id = _special_id(backend, tokenizer_config, "pad_token", int(padding.get("pad_id", 0)))
         self.max_positions = _positions(self.config)

@@ -68,6 +68,7 @@ SETTINGS = Schema(
         "model_max_length": {"type": ["number", "boolean", "null"]},
         "model_input_names": {"type": ["array", "null"], "items": TEXT},
         "padding_side": {"enum": ["left", "right", None]},
+        "truncation_side": {"enum": ["left", "right", None]},
         "tokenizer_class": {"type": ["string", "null"]},
         "added_tokens_decoder": _ADDED,
     }

@@ -5,6 +5,7 @@ from typing import Any, Mapping, Sequence, Tuple
 from neuronbert.errors import CheckpointError, InputError, shown_value
 
 SHOWN_LABELS = 10  # of more, an error names the first
+MOST_DIGITS = 20  # of a label's number: Python refuses to read thousands with an error of its own
 
 
 def label_names(config: Mapping[str, Any]) -> Tuple[str, ...]:
@@ -34,7 +35,7 @@ def label_number(label: Any, names: Sequence[str]) -> int:
         return list(names).index(label)
     if isinstance(label, int) and not isinstance(label, bool) and 0 <= label < len(names):
         return label
-    if isinstance(label, str) and label.isdecimal() and int(label) < len(names):
+    if isinstance(label, str) and label.isdecimal() and len(label) < MOST_DIGITS and int(label) < len(names):
         return int(label)
     more = f", ... ({len(names)} in all)" if len(names) > SHOWN_LABELS else ""
     raise InputError(

@@ -194,7 +194,7 @@ def refuse_binary(raw: Union[str, bytes], place: str, *, hint: str) -> None:
     if start[:2] in (b"\xff\xfe", b"\xfe\xff"):
         raise InputError(f"{place} is UTF-16, not UTF-8", hint="convert it: iconv -f UTF-16 -t UTF-8 FILE")
     if (b"\0" in raw) if isinstance(raw, bytes) else ("\0" in raw):
-        raise InputError(f"{place} is binary, not JSON text", hint=hint)
+        raise InputError(f"{place} is binary, not text", hint=hint)
 
 
 def _parse_line(raw: Union[str, bytes], number: int, form: LineForm) -> Optional[InputLine]:

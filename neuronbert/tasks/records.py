@@ -5,7 +5,7 @@ import io
 from pathlib import Path
 from typing import Any, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
-from neuronbert.errors import InputError
+from neuronbert.errors import InputError, counted
 from neuronbert.hardware.untrusted import Refusal, json_object, read_given
 from neuronbert.tasks.base import Document, PathLike
 from neuronbert.tasks.lines import refuse_binary
@@ -35,8 +35,10 @@ def read_records(path: PathLike, hint: str) -> List[Record]:
     try:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        line = raw.count(b"\n", 0, error.start) + 1
-        raise InputError(f"{name}, line {line}: not UTF-8 text (byte 0x{raw[error.start]:02x})", hint=hint) from None
+        # The place counts from behind the byte order mark, where there is one.
+        line = error.object.count(b"\n", 0, error.start) + 1
+        byte = error.object[error.start]
+        raise InputError(f"{name}, line {line}: not UTF-8 text (byte 0x{byte:02x})", hint=hint) from None
     records = list(_table(text, DELIMITERS[kind], name, hint) if kind in DELIMITERS else _lines(text, name, hint))
     if not records:
         raise InputError(f"{name} holds no record", hint=hint)
@@ -67,7 +69,8 @@ def _table(text: str, delimiter: str, name: str, hint: str) -> Iterator[Record]:
                 header = _header(row, name, hint)
             elif len(row) != len(header):
                 raise InputError(
-                    f"{name}, line {place}: {len(row)} columns, where the header has {len(header)}", hint=hint
+                    f"{name}, line {place}: {counted(len(row), 'column')}, where the header has {len(header)}",
+                    hint=hint,
                 )
             else:
                 yield Record(place, dict(zip(header, row)))

@@ -52,8 +52,8 @@ def row_limit(tokenizer: Tokenizer, max_length: Optional[int]) -> int:
 def encode_rows(tokenizer: Tokenizer, inputs: Sequence[TextOrPair], max_length: Optional[int] = None) -> List[CutRow]:
     """Every text or pair as one row; a text that occurs several times is encoded once.
 
-    What does not fit ``row_limit`` is cut at its end, of a pair the longer text first, as transformers does with
-    ``truncation=True``. An empty text is a row of special tokens.
+    What does not fit ``row_limit`` is cut at its end (where the tokenizer ``cuts_left``, at its beginning), of a pair
+    the longer text first, as transformers does with ``truncation=True``. An empty text is a row of special tokens.
     """
     limit = row_limit(tokenizer, max_length)
     texts = list(dict.fromkeys(text for each in inputs for text in _texts(each)))
@@ -75,7 +75,7 @@ def _texts(each: TextOrPair) -> Tuple[str, ...]:
 def _row(tokenizer: Tokenizer, ids: Sequence[np.ndarray], limit: int) -> CutRow:
     if len(ids) == 1:
         single = tokenizer.single
-        kept = ids[0][: limit - single.special_tokens]
+        kept = _kept(tokenizer, ids[0], limit - single.special_tokens)
         types = np.full(len(kept), single.text_type, dtype=np.int64)
         row = TextRow(
             np.concatenate((single.before, kept, single.after)),
@@ -84,8 +84,9 @@ def _row(tokenizer: Tokenizer, ids: Sequence[np.ndarray], limit: int) -> CutRow:
         return CutRow(row, len(kept) < len(ids[0]))
     pair = tokenizer.template
     first, second = longest_first(len(ids[0]), len(ids[1]), limit - pair.special_tokens)
+    kept_first, kept_second = _kept(tokenizer, ids[0], first), _kept(tokenizer, ids[1], second)
     row = TextRow(
-        np.concatenate((pair.before, ids[0][:first], pair.between, ids[1][:second], pair.after)),
+        np.concatenate((pair.before, kept_first, pair.between, kept_second, pair.after)),
         np.concatenate(
             (
                 pair.before_types,
@@ -97,6 +98,10 @@ def _row(tokenizer: Tokenizer, ids: Sequence[np.ndarray], limit: int) -> CutRow:
         ),
     )
     return CutRow(row, first < len(ids[0]) or second < len(ids[1]))
+
+
+def _kept(tokenizer: Tokenizer, ids: np.ndarray, count: int) -> np.ndarray:
+    return ids[max(0, len(ids) - count) :] if tokenizer.cuts_left else ids[:count]
 
 
 def longest_first(first: int, second: int, room: int) -> Tuple[int, int]:

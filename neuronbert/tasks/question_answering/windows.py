@@ -145,7 +145,7 @@ def _cut(
     if count > limit.rows:
         raise InputError(
             f"this request needs {count} windows, and {limit.whose} takes {limit.rows}",
-            hint=f"a shorter context, a smaller doc_stride, or {limit.way_out}",
+            hint=f"a shorter context, a smaller doc_stride, or {limit.way_out or 'a larger max_seq_len'}",
         )
     head, head_types, tail, tail_types, context_type = _surround(tokenizer, question_ids)
     windows = []

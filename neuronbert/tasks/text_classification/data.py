@@ -1,5 +1,6 @@
 """Files of texts with their labels, for gate.py and evaluation.py: CSV, TSV (as GLUE's) and JSON lines."""
 
+import math
 from typing import Any, List, NamedTuple, Optional, Tuple, Union
 
 from neuronbert.errors import InputError, as_real, shown_value
@@ -16,6 +17,7 @@ TEXT = ("text", "sentence", "sentence1", "#1 String")
 OTHER = ("text_pair", "sentence2", "#2 String")
 LABEL = ("label", "labels", "category", "intent", "score", "Quality")
 FORM = 'a .csv or .tsv file with the columns text, label (and text_pair), or lines of {"text": ..., "label": ...}'
+MANY = 'the labels that a text has, by name or number: ["a", "b"], or a|b in a table'
 
 Label = Union[int, float, Tuple[int, ...]]  # a label's number; a score; the numbers of several labels
 
@@ -46,14 +48,15 @@ def _raw(record: Record, path: PathLike) -> RawText:
     text, other = field(record, TEXT), field(record, OTHER)
     for name, value in (("text", text), ("text_pair", other)):
         if not isinstance(value, str) and not (name == "text_pair" and value is None):
-            raise InputError(f"{path}, line {record.line_number}: {name} is {shown_value(value)}, no text", hint=FORM)
+            what = "missing or empty" if value is None else f"{shown_value(value)}, no text"
+            raise InputError(f"{path}, line {record.line_number}: {name} is {what}", hint=FORM)
     return RawText(record.line_number, text if other is None else TextPair(text, other), field(record, LABEL))
 
 
 def load_texts(path: PathLike) -> List[Asked]:
     """The inputs of a file without their labels; JSON lines may hold rankings too."""
     records = read_records(path, FORM)
-    if "query" in records[0].fields:
+    if any("query" in record.fields for record in records):
         faults = ((record, LINES.fault(record.fields)) for record in records)
         for record, fault in faults:
             if fault is not None:
@@ -73,12 +76,15 @@ def labelled(raw: RawText, problem: Problem, path: PathLike) -> LabelledText:
 def _label(label: Any, problem: Problem) -> Label:
     if problem.kind == REGRESSION:
         score = as_real(_number(label))
-        if score is None:
+        if score is None or not math.isfinite(score):
             raise InputError(f"the label {shown_value(label)} is no score", hint="a number for each text")
         return score
     if problem.kind == MULTI_LABEL:
         several = label if isinstance(label, list) else str(label).split("|")
-        return tuple(sorted({label_number(each, problem.labels) for each in several if each != ""}))
+        numbers = sorted(label_number(each, problem.labels) for each in several if each != "")
+        if len(set(numbers)) < len(numbers):  # a 0 or 1 for each label, which would be read as two of them
+            raise InputError(f"the labels {shown_value(label)} name one twice", hint=MANY)
+        return tuple(numbers)
     return label_number(label, problem.labels)
 
 

@@ -1,7 +1,8 @@
 """Evaluates a classifier on labelled texts (data.py): accuracy, macro F1, Matthews' correlation; or correlations."""
 
+import math
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple, Union
+from typing import Any, Dict, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple, Union
 
 import numpy as np
 
@@ -9,6 +10,7 @@ from neuronbert.backends.outputs import Outputs
 from neuronbert.checkpoint.tokenizer import Tokenizer
 from neuronbert.errors import InputError, positive
 from neuronbert.tasks.base import Document, PathLike, Table
+from neuronbert.tasks.labels import SHOWN_LABELS
 from neuronbert.tasks.rows import TextOrPair
 from neuronbert.tasks.scoring import accuracy, macro_f1, matthews, multilabel_f1, pearson, spearman, subset_accuracy
 from neuronbert.tasks.text_classification.data import FORM, Label, LabelledText, RawText, labelled, load_raw
@@ -50,6 +52,10 @@ class Comparison:
     equal: float  # share of the texts decided alike, 0 to 1; of scores, Spearman's correlation
     changed: Tuple[ChangedLabel, ...]
 
+    def as_dict(self) -> Document:
+        """Every figure, for JSON."""
+        return {**asdict(self), "metrics": _numbers(self.metrics), **_numbers({"equal": self.equal})}
+
 
 @dataclass(frozen=True)
 class EvaluationReport:
@@ -72,8 +78,10 @@ class EvaluationReport:
         return self.texts / self.seconds
 
     def as_dict(self) -> Document:
-        """Every figure, for JSON."""
-        return {**asdict(self), "texts_per_s": self.texts_per_s}
+        """Every figure, for JSON, which has no NaN: null stands for it."""
+        comparison = None if self.comparison is None else self.comparison.as_dict()
+        figures = {"metrics": _numbers(self.metrics), "comparison": comparison, "texts_per_s": self.texts_per_s}
+        return {**asdict(self), **figures}
 
     def tables(self) -> List[Union[str, Table]]:
         """Lines and tables for a person: the figures, and in a comparison what changed."""
@@ -86,6 +94,10 @@ class EvaluationReport:
         ]
         compared = [] if self.comparison is None else ["", *_comparison(self.comparison)]
         return [Table(facts), *compared]
+
+
+def _numbers(figures: Mapping[str, float]) -> Dict[str, Optional[float]]:
+    return {name: None if math.isnan(value) else value for name, value in figures.items()}
 
 
 def _comparison(comparison: Comparison) -> Iterator[Union[str, Table]]:
@@ -155,6 +167,7 @@ class ClassificationEvaluation:
     def read(self, example: Example, outputs: Sequence[Outputs]) -> Reading:
         """What the model decides, and its best score."""
         logits, problem = outputs[0][LOGITS], example.problem
+        self._refuse_other_labels(problem)
         function = chosen_function(self._label_options, problem.function)
         score = float(apply_function(logits[None], function).max())
         return Reading(decide(logits, problem), score, example.truncated[0])
@@ -195,6 +208,15 @@ class ClassificationEvaluation:
             equal = 1 - len(changed) / len(readings)
         return replace(report, comparison=Comparison(against, self._metrics(against_readings), equal, changed))
 
+    def _refuse_other_labels(self, problem: Problem) -> None:
+        """InputError for a model that is compared with and decides something else: numbers would be compared."""
+        own = self._known_problem()
+        if (problem.kind, problem.labels) != (own.kind, own.labels):
+            raise InputError(
+                f"the models cannot be compared: one decides {_decided(own)}, the other {_decided(problem)}",
+                hint="--against a model with the same labels, in the same order",
+            )
+
     def _known_problem(self) -> Problem:
         assert self._problem is not None, "options_for comes before every result"
         return self._problem
@@ -231,6 +253,11 @@ def _held(decisions: Sequence[Decision], width: int) -> np.ndarray:
 
 def _scores(readings: Sequence[Reading]) -> List[float]:
     return [score_of(reading.decision) for reading in readings]
+
+
+def _decided(problem: Problem) -> str:
+    more = f", ... ({len(problem.labels)} in all)" if len(problem.labels) > SHOWN_LABELS else ""
+    return f"{problem.kind} of {', '.join(problem.labels[:SHOWN_LABELS])}{more}"
 
 
 def shown_decision(decision: Decision, problem: Problem) -> str:

@@ -28,8 +28,8 @@ class Agreement:
     """How a variant compares with the FP32 reference over ``n`` texts.
 
     agreement: share of the texts with the same decision, 0 to 1 (of scores: Spearman's correlation). accuracy: of the
-    ``labelled`` texts, the share decided as labelled (of scores: Spearman's correlation with the labels); None where
-    fewer than two have a label.
+    ``labelled`` texts, the share decided as labelled (of scores: Spearman's correlation with the labels, 0 where they
+    are all alike or no numbers); None where fewer than two have a label, or all labels are the same score.
     """
 
     n: int
@@ -137,7 +137,11 @@ class ClassificationGate:
         found = [decisions[number] for number, _ in golds]
         if None in found:
             return 0.0
-        return spearman([score_of(each) for each in found], [score_of(label) for _, label in golds])
+        scores = [score_of(label) for _, label in golds]
+        if len(set(scores)) == 1:
+            return None
+        correlation = spearman([score_of(each) for each in found], scores)
+        return 0.0 if np.isnan(correlation) else correlation
 
     def refusals(self, precision: str, agreement: Agreement, limits: GateLimits) -> List[str]:
         """FP32 must give the reference's logits; a reduced precision its accuracy and its decisions."""

@@ -47,6 +47,7 @@ def _of_fields(fields: Any) -> Asked:
         return Ranking(fields["query"], tuple(fields["texts"]))
     if "text" not in fields:
         raise InputError(f"{shown_value(fields)} has no text", hint=FORMS)
+    check_text("text", fields["text"])
     return fields["text"] if fields.get("text_pair") is None else TextPair(fields["text"], fields["text_pair"])
 
 
@@ -104,5 +105,5 @@ def _refuse_ranking(asked: Ranking, problem: Problem, tokenizer: Tokenizer) -> N
     if len(asked.texts) > limit.rows:
         raise InputError(
             f"this request ranks {counted(len(asked.texts), 'text')}, and {limit.whose} takes {limit.rows:,}",
-            hint=f"fewer texts, or {limit.way_out}",
+            hint="fewer texts" + (f", or {limit.way_out}" if limit.way_out else ""),
         )

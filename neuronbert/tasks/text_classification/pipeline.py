@@ -5,22 +5,25 @@ classify = pipeline("text-classification", model="artifact")      # a folder tha
 classify("I lost my card")                                        # [{"label": "lost_or_stolen_card", "score": 0.98}]
 """
 
-import sys
+from contextlib import contextmanager
 from itertools import count, islice
 from typing import Any, Dict, Iterator, List, Optional, Sequence
 
 from neuronbert.checkpoint.tokenizer import Tokenizer
-from neuronbert.errors import InputError, positive, shown_value
+from neuronbert.errors import LARGEST_COUNT, InputError, positive, shown_value
 from neuronbert.tasks.base import Answerer, Keywords
 from neuronbert.tasks.encoding import place_in
+from neuronbert.tasks.labels import label_names
 from neuronbert.tasks.pipeline_calls import is_stream, iterate, known_keywords, warn
-from neuronbert.tasks.rows import TextPair
+from neuronbert.tasks.rows import TextPair, check_text
 from neuronbert.tasks.text_classification.inputs import Asked, Ranking
 from neuronbert.tasks.text_classification.options import FUNCTIONS, LabelOptions, RowOptions
 from neuronbert.tasks.text_classification.results import Result
 
 OWN_KEYWORDS = ("batch_size", "function_to_apply", "max_length", "return_all_scores")
-EVERY_LABEL = sys.maxsize
+EVERY_LABEL = LARGEST_COUNT
+NO_TOP_K = ""  # transformers' own
+OTHER_TRUNCATION = ("only_first", "only_second")  # what no text is cut by here
 
 
 class TextClassificationPipeline:
@@ -39,7 +42,7 @@ class TextClassificationPipeline:
         if isinstance(tokenizer, Tokenizer) and tokenizer is model.tokenizer:
             tokenizer = None
         self._keywords = _known({**keywords, "tokenizer": tokenizer})
-        _Options(self._keywords)  # a wrong value is refused here, not at the first call
+        self._options({})  # a wrong value is refused here, not at the first call
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -55,8 +58,7 @@ class TextClassificationPipeline:
         gives its label alone, and a generator a generator. With ``top_k`` each result is a list of labels, best first,
         and that of one text the list itself.
         """
-        called = _known(keywords)
-        options = _Options({**self._keywords, **called})
+        options = self._options(keywords)
         if is_stream(inputs):
             return self._stream(iterate(inputs), options)
         if isinstance(inputs, list):
@@ -64,7 +66,7 @@ class TextClassificationPipeline:
             return [options.shaped(result) for result in self._answer(asked, options)]
         (result,) = self._answer([_input(inputs)], options)
         # transformers looks at the call's own keywords only.
-        listed = isinstance(inputs, str) and "top_k" not in called
+        listed = isinstance(inputs, str) and "top_k" not in keywords
         return [options.shaped(result)] if listed else options.shaped(result)
 
     def rank(self, query: str, texts: Sequence[str], *, top_k: Optional[int] = None, return_texts: bool = False) -> Any:
@@ -72,10 +74,15 @@ class TextClassificationPipeline:
 
         For cross-encoders, whose checkpoint gives one score.
         """
-        options = _Options(self._keywords)
+        if isinstance(texts, str):
+            raise InputError(f"the texts are one text, {shown_value(texts)}", hint="a list of texts")
+        options = self._options({})
         decode = LabelOptions(top_k, options.decode.function_to_apply, return_texts)
         (result,) = self.model.answer([Ranking(query, tuple(texts))], options.encode, decode)
         return result
+
+    def _options(self, keywords: Keywords) -> "_Options":
+        return _Options({**self._keywords, **_known(keywords)}, label_names(self.tokenizer.config))
 
     def _answer(self, asked: Sequence[Asked], options: "_Options") -> List[Result]:
         return self.model.answer(asked, options.encode, options.decode)
@@ -86,41 +93,61 @@ class TextClassificationPipeline:
             if not taken:
                 return
             asked = [_input_at(number, item) for number, item in enumerate(taken, first)]
-            yield from map(options.shaped, self._answer(asked, options))
+            try:
+                results = self._answer(asked, options)
+            except InputError:
+                for number, each in enumerate(asked, first):
+                    with _named(number):
+                        self._answer([each], options)
+                raise
+            yield from map(options.shaped, results)
 
 
 class _Options:
     """The checked keywords of a call, and the shape that they give a result."""
 
-    def __init__(self, keywords: Keywords):
+    def __init__(self, keywords: Keywords, labels: Sequence[str]):
         self.batch_size = positive("batch_size", keywords.get("batch_size")) or 1
-        # transformers lets what is no whole number pass, as its own "" for no top_k at all.
+        # transformers lets what is no whole number pass, as NO_TOP_K.
         self.is_listed = "top_k" in keywords and isinstance(keywords["top_k"], (int, type(None)))
-        top_k = keywords.get("top_k") if self.is_listed else 1
+        # The way before top_k: every label, in the order of the checkpoint's labels.
+        self.is_unsorted = not self.is_listed and bool(keywords.get("return_all_scores"))
+        self._places = {label: number for number, label in enumerate(labels)} if self.is_unsorted else {}
+        top_k = keywords.get("top_k") if self.is_listed else (None if self.is_unsorted else 1)
         function = keywords.get("function_to_apply", FUNCTIONS[0])
         self.encode = RowOptions(keywords.get("max_length"))
         self.decode = LabelOptions(EVERY_LABEL if top_k is None else top_k, function)
 
     def shaped(self, result: Result) -> Any:
-        """A result as a list of labels if ``top_k`` asked for one, else its only label."""
+        """A result as a list of labels if one was asked for, else its only label."""
+        if self.is_unsorted:
+            return sorted(result, key=lambda entry: self._places[entry["label"]])
         return result if self.is_listed else result[0]
 
 
 def _known(keywords: Keywords) -> Dict[str, Any]:
     """The keywords that have an effect, ``top_k`` even if it is None; warns of those that have none here."""
     known = known_keywords({**keywords, "top_k": None}, OWN_KEYWORDS, "text-classification")
-    every = known.pop("return_all_scores", None)
-    if every is not None:
+    if keywords.get("truncation") in OTHER_TRUNCATION:
+        warn(f"truncation={keywords['truncation']!r} is ignored: of a pair, the longer text is cut first")
+    if "return_all_scores" in known:
         warn("`return_all_scores` is now deprecated, use `top_k=None` if you want similar functionality")
-        known["top_k"] = None if every else 1
+        known["top_k"] = NO_TOP_K
     return {**known, "top_k": keywords["top_k"]} if "top_k" in keywords else known
 
 
-def _input_at(number: int, item: Any) -> Asked:
+@contextmanager
+def _named(number: int) -> Iterator[None]:
+    """Name the place of an input, one of several, in the error that it is refused with."""
     try:
-        return _input(item)
+        yield
     except InputError as error:
         raise error.at(place_in(number)) from None
+
+
+def _input_at(number: int, item: Any) -> Asked:
+    with _named(number):
+        return _input(item)
 
 
 def _input(item: Any) -> Asked:
@@ -130,7 +157,7 @@ def _input(item: Any) -> Asked:
     if isinstance(item, dict):
         return _of_fields(item)
     if isinstance(item, list) and len(item) == 1 and isinstance(item[0], list) and len(item[0]) == 2:
-        return TextPair(*item[0])
+        return _text_or_pair(*item[0])
     if isinstance(item, (list, tuple)):
         raise InputError(
             "The pipeline received invalid inputs, if you are trying to send text pairs, you can try to send a "
@@ -144,5 +171,13 @@ def _of_fields(item: Dict[str, Any]) -> Asked:
     if unknown or "text" not in item:
         wrong = f"there is no key {unknown[0]!r}" if unknown else "the key 'text' is missing"
         raise InputError(f"{shown_value(item)}: {wrong}", hint='{"text": ...} or {"text": ..., "text_pair": ...}')
-    text_pair = item.get("text_pair")
-    return item["text"] if text_pair is None else TextPair(item["text"], text_pair)
+    return _text_or_pair(item["text"], item.get("text_pair"))
+
+
+def _text_or_pair(text: Any, text_pair: Any) -> Asked:
+    """transformers takes an empty other text for none, and what is no text for a batch of which it reads the first."""
+    check_text("text", text)
+    if text_pair is None or text_pair == "":
+        return text
+    check_text("text_pair", text_pair)
+    return TextPair(text, text_pair)

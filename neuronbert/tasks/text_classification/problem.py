@@ -33,5 +33,7 @@ def problem_of(config: Mapping[str, Any]) -> Problem:
 def _named_activation(config: Mapping[str, Any]) -> str:
     """The last part of the class that a CrossEncoder's config names, in its new place or its old one."""
     own = config.get("sentence_transformers")
-    named = own.get("activation_fn") if isinstance(own, dict) else config.get("sbert_ce_default_activation_function")
+    if not isinstance(own, dict) or "activation_fn" not in own:
+        own = {"activation_fn": config.get("sbert_ce_default_activation_function")}
+    named = own["activation_fn"]
     return named.rpartition(".")[2] if isinstance(named, str) else ""
