@@ -57,9 +57,12 @@ def encode_rows(tokenizer: Tokenizer, inputs: Sequence[TextOrPair], max_length: 
     """
     limit = row_limit(tokenizer, max_length)
     texts = list(dict.fromkeys(text for each in inputs for text in _texts(each)))
-    encodings = tokenizer.encode(texts)
-    ids = {text: np.array(encoding.ids, dtype=np.int64) for text, encoding in zip(texts, encodings)}
-    return [_row(tokenizer, [ids[text] for text in _texts(each)], limit) for each in inputs]
+    ids = {text: encoding.ids for text, encoding in zip(texts, tokenizer.encode(texts))}
+    single, pair = _SingleRows(tokenizer, limit), _PairRows(tokenizer, limit)
+    return [
+        single.row(ids[each]) if isinstance(each, str) else pair.row(ids[each.text], ids[each.text_pair])
+        for each in inputs
+    ]
 
 
 def check_text(name: str, text: object) -> None:
@@ -69,39 +72,60 @@ def check_text(name: str, text: object) -> None:
 
 
 def _texts(each: TextOrPair) -> Tuple[str, ...]:
-    return (each,) if isinstance(each, str) else tuple(each)
+    return (each,) if isinstance(each, str) else each
 
 
-def _row(tokenizer: Tokenizer, ids: Sequence[np.ndarray], limit: int) -> CutRow:
-    if len(ids) == 1:
+# Lists of Python's, and one array made of each at the end: of short texts there are thousands a second, and joining
+# arrays of a dozen tokens takes three times as long.
+
+
+class _SingleRows:
+    """The rows of single texts, each at most ``limit`` tokens."""
+
+    def __init__(self, tokenizer: Tokenizer, limit: int):
         single = tokenizer.single
-        kept = _kept(tokenizer, ids[0], limit - single.special_tokens)
-        types = np.full(len(kept), single.text_type, dtype=np.int64)
-        row = TextRow(
-            np.concatenate((single.before, kept, single.after)),
-            np.concatenate((single.before_types, types, single.after_types)),
-        )
-        return CutRow(row, len(kept) < len(ids[0]))
-    pair = tokenizer.template
-    first, second = longest_first(len(ids[0]), len(ids[1]), limit - pair.special_tokens)
-    kept_first, kept_second = _kept(tokenizer, ids[0], first), _kept(tokenizer, ids[1], second)
-    row = TextRow(
-        np.concatenate((pair.before, kept_first, pair.between, kept_second, pair.after)),
-        np.concatenate(
-            (
-                pair.before_types,
-                np.full(first, pair.first_type, dtype=np.int64),
-                pair.between_types,
-                np.full(second, pair.second_type, dtype=np.int64),
-                pair.after_types,
-            )
-        ),
-    )
-    return CutRow(row, first < len(ids[0]) or second < len(ids[1]))
+        self._before, self._after = single.before.tolist(), single.after.tolist()
+        self._before_types, self._after_types = single.before_types.tolist(), single.after_types.tolist()
+        self._text_type = single.text_type
+        self._room = limit - single.special_tokens
+        self._cuts_left = tokenizer.cuts_left
+
+    def row(self, ids: List[int]) -> CutRow:
+        """The row of a text of these tokens."""
+        kept = _kept(ids, self._room, self._cuts_left)
+        types = self._before_types + [self._text_type] * len(kept) + self._after_types
+        return CutRow(_text_row(self._before + kept + self._after, types), len(kept) < len(ids))
 
 
-def _kept(tokenizer: Tokenizer, ids: np.ndarray, count: int) -> np.ndarray:
-    return ids[max(0, len(ids) - count) :] if tokenizer.cuts_left else ids[:count]
+class _PairRows:
+    """The rows of pairs of texts, each at most ``limit`` tokens."""
+
+    def __init__(self, tokenizer: Tokenizer, limit: int):
+        pair = tokenizer.template
+        self._special = [each.tolist() for each in (pair.before, pair.between, pair.after)]
+        self._special_types = [each.tolist() for each in (pair.before_types, pair.between_types, pair.after_types)]
+        self._first_type, self._second_type = pair.first_type, pair.second_type
+        self._room = limit - pair.special_tokens
+        self._cuts_left = tokenizer.cuts_left
+
+    def row(self, first: List[int], second: List[int]) -> CutRow:
+        """The row of two texts of these tokens."""
+        first_room, second_room = longest_first(len(first), len(second), self._room)
+        kept, other = _kept(first, first_room, self._cuts_left), _kept(second, second_room, self._cuts_left)
+        before, between, after = self._special
+        before_types, between_types, after_types = self._special_types
+        types = [*before_types, *[self._first_type] * len(kept), *between_types]
+        types += [*[self._second_type] * len(other), *after_types]
+        cut = len(kept) < len(first) or len(other) < len(second)
+        return CutRow(_text_row([*before, *kept, *between, *other, *after], types), cut)
+
+
+def _text_row(ids: List[int], types: List[int]) -> TextRow:
+    return TextRow(np.array(ids, dtype=np.int64), np.array(types, dtype=np.int64))
+
+
+def _kept(ids: List[int], count: int, cuts_left: bool) -> List[int]:
+    return ids[max(0, len(ids) - count) :] if cuts_left else ids[:count]
 
 
 def longest_first(first: int, second: int, room: int) -> Tuple[int, int]:

@@ -178,6 +178,6 @@ def _text_or_pair(text: Any, text_pair: Any) -> Asked:
     """transformers takes an empty other text for none, and what is no text for a batch of which it reads the first."""
     check_text("text", text)
     if text_pair is None or text_pair == "":
-        return text
+        return str(text)
     check_text("text_pair", text_pair)
     return TextPair(text, text_pair)

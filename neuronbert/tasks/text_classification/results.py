@@ -21,14 +21,14 @@ def decode(example: Example, outputs: Sequence[Outputs], options: LabelOptions) 
     Each is a dictionary of ``label`` and ``score``, or of ``index`` (of the text among those given) and ``score``, with
     ``truncated`` (True) where the text did not fit the row.
     """
-    logits = np.stack([row[LOGITS] for row in outputs])  # float32 [rows, labels]
     if isinstance(example.asked, Ranking):
-        return _ranked(example, logits[:, 0], options)
+        return _ranked(example, np.array([row[LOGITS][0] for row in outputs]), options)
     problem = example.problem
-    scores = apply_function(logits, chosen_function(options, problem.function))[0]
-    best = np.argsort(-scores, kind="stable")[: options.top_k or 1]
+    scores = apply_function(outputs[0][LOGITS], chosen_function(options, problem.function))
     more = {"truncated": True} if example.truncated[0] else {}
-    return [{"label": problem.labels[number], "score": float(scores[number]), **more} for number in best.tolist()]
+    return [
+        {"label": problem.labels[number], "score": float(scores[number]), **more} for number in best_of(scores, options)
+    ]
 
 
 def _ranked(example: Example, logits: np.ndarray, options: LabelOptions) -> Result:
@@ -36,6 +36,14 @@ def _ranked(example: Example, logits: np.ndarray, options: LabelOptions) -> Resu
     # By the logits: scores near 0 and 1 are rounded to one another.
     order = np.argsort(-logits, kind="stable")[: options.top_k]
     return [_ranked_entry(example, number, float(scores[number]), options) for number in order.tolist()]
+
+
+def best_of(scores: np.ndarray, options: LabelOptions) -> List[int]:
+    """The numbers of the labels that are wanted, best first; of equal ones the first."""
+    if options.top_k in (None, 1):
+        return [int(scores.argmax())]  # most ask for one label, and sorting takes longer
+    best: List[int] = np.argsort(-scores, kind="stable")[: options.top_k].tolist()
+    return best
 
 
 def _ranked_entry(example: Example, number: int, score: float, options: LabelOptions) -> Dict[str, Any]:
@@ -51,15 +59,15 @@ def chosen_function(options: LabelOptions, default: str) -> str:
 
 
 def apply_function(logits: np.ndarray, function: str) -> np.ndarray:
-    """Scores, float64 [rows, labels], of logits [rows, labels]: "softmax" over the labels, "sigmoid", or "none"."""
+    """Scores, float64, of logits [labels] or [rows, labels]: "softmax" over the labels, "sigmoid", or "none"."""
     values = logits.astype(np.float64)
     if function == "none":
         return values
     if function == "sigmoid":
         return np.exp(-np.logaddexp(0.0, -values))
-    powers = np.exp(values - values.max(axis=-1, keepdims=True))
-    scores: np.ndarray = powers / powers.sum(axis=-1, keepdims=True)
-    return scores
+    powers: np.ndarray = np.exp(values - values.max(axis=-1, keepdims=True))
+    powers /= powers.sum(axis=-1, keepdims=True)
+    return powers
 
 
 def single(result: Result) -> Any:
