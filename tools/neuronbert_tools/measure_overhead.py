@@ -4,9 +4,10 @@
     tools/measure_overhead ARTIFACT --data texts.jsonl --rounds 9 --json overhead.json
     tools/measure_overhead ARTIFACT --profile               # where it goes, by function
 
-The engine has one thread, so that CPU time is all there is. ``outside`` is that of ``Engine.answer`` less that of the session's
-runs; the other figures are its parts, each called by itself. All are medians over the rounds, in microseconds a text,
-each over the whole data. An artifact of the echo backend computes next to nothing, so that little can disturb the rest.
+The engine has one thread, so that CPU time is all there is. ``outside`` is that of ``Engine.answer`` less that of the
+session's runs; the other figures are its parts, each called by itself. All are medians over the rounds, in microseconds
+a text, each over the whole data. An artifact of the echo backend computes next to nothing, so that little can disturb
+the rest.
 """
 
 import argparse
