@@ -32,13 +32,14 @@ def verb_of(task: str, verb: Verb) -> click.Command:
     @line_options(task)
     def answer(artifact: str, input_: Optional[str], on_error: str, as_json: bool, **options: Any) -> None:
         texts = {text.name: options.pop(text.name) for text in verb.texts}
-        given = {name: list(value) if isinstance(value, tuple) else value for name, value in texts.items() if value}
+        typed = {name: value for name, value in texts.items() if value not in (None, ())}
+        given = {name: list(value) if isinstance(value, tuple) else value for name, value in typed.items()}
         if input_ is None:
             _refuse_missing(verb, texts)
             _answer_one(artifact, task, as_json, **given, **options)
-        elif any(value is not None and value != () for value in texts.values()):
-            typed = " and ".join(text.option for text in verb.texts)
-            raise UsageError(f"--input takes the place of {typed}", hint="one or the other")
+        elif typed:
+            names = " and ".join(text.option for text in verb.texts)
+            raise UsageError(f"--input takes the place of {names}", hint="one or the other")
         else:
             _answer_file(artifact, task, input_, on_error, as_json, **options)
 
