@@ -1,5 +1,6 @@
 """What a checkpoint's config.json says of its logits, as transformers' pipeline and CrossEncoder read it."""
 
+import inspect
 from types import SimpleNamespace
 from typing import Any, Dict, Optional
 
@@ -52,6 +53,10 @@ def test_the_function_is_the_one_that_transformers_applies(count: int, problem_t
     torch = pytest.importorskip("torch")
     from neuronbert.checkpoint.reference_model import transformers
 
+    if problem_type == REGRESSION and "regression" not in inspect.getsource(
+        transformers.TextClassificationPipeline.postprocess
+    ):
+        pytest.skip("this release of transformers takes a regression for a classification")
     # Not a real one: some releases refuse a single label of that problem, which configs of others have.
     config = named(count, problem_type, num_labels=count)
     pipeline = SimpleNamespace(model=SimpleNamespace(config=SimpleNamespace(**config)))
