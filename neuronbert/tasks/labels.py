@@ -1,8 +1,8 @@
 """The names of a checkpoint's labels, for the tasks that give some: from its config.json, and from data files."""
 
-from typing import Any, Mapping, Sequence, Tuple
+from typing import Any, Mapping, Optional, Sequence, Tuple
 
-from neuronbert.errors import CheckpointError, InputError, shown_value
+from neuronbert.errors import CheckpointError, InputError, as_whole, shown_value
 
 SHOWN_LABELS = 10  # of more, an error names the first
 MOST_DIGITS = 20  # of a label's number: Python refuses to read thousands with an error of its own
@@ -31,14 +31,21 @@ def _number_of(key: Any) -> int:
 
 def label_number(label: Any, names: Sequence[str]) -> int:
     """The number of a label that a data file gives by name or number; InputError for one that ``names`` lacks."""
-    if isinstance(label, str) and label in names:
-        return list(names).index(label)
-    if isinstance(label, int) and not isinstance(label, bool) and 0 <= label < len(names):
-        return label
-    if isinstance(label, str) and label.isdecimal() and len(label) < MOST_DIGITS and int(label) < len(names):
-        return int(label)
+    name = _name_of(label)
+    if name is not None and name in names:
+        return list(names).index(name)
+    if name is not None and name.isdecimal() and len(name) < MOST_DIGITS and int(name) < len(names):
+        return int(name)
     more = f", ... ({len(names)} in all)" if len(names) > SHOWN_LABELS else ""
     raise InputError(
         f"the checkpoint has no label {shown_value(label)}; it has {', '.join(names[:SHOWN_LABELS])}{more}",
         hint="data with the checkpoint's own labels, by name or number",
     )
+
+
+def _name_of(label: Any) -> Optional[str]:
+    """A label as text: the number 1 in JSON is the 1 of a CSV file. None for what is neither name nor number."""
+    if isinstance(label, str):
+        return label
+    number = as_whole(label)
+    return str(number) if number is not None and 0 <= number < 10**MOST_DIGITS else None

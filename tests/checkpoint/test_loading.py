@@ -302,7 +302,7 @@ def test_no_question_answering_head(tmp_path: Path, head: str, instead: str) -> 
     file = folder / "model.safetensors"
     start = f"{file} has no question-answering head (qa_outputs) nor text-classification head (classifier)"
     assert error.message.startswith(start) and error.message.endswith(f": it is {instead}")
-    assert f"tools/finetune_qa.py --base {folder}" in str(error.hint)
+    assert f"tools/finetune.py --base {folder}" in str(error.hint)
     assert "BertForQuestionAnswering" in str(error.hint)
 
 

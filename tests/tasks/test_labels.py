@@ -72,7 +72,8 @@ def test_names_are_those_that_transformers_reads() -> None:
         ("3", 3),
         ("003", 3),
         (0, 0),
-        (1, 1),
+        (1, 2),  # of JSON as of CSV
+        (2, 2),
         (3, 3),
     ],
 )
@@ -87,6 +88,11 @@ def test_a_label_that_the_checkpoint_lacks_is_told_with_those_that_it_has(label:
     with pytest.raises(InputError, match="^the checkpoint has no label ") as caught:
         label_number(label, NAMES)
     assert caught.value.message.endswith("; it has calm, glad, 1, cross") and len(caught.value.message) < 140
+
+
+def test_a_number_that_python_does_not_write_out_is_no_label() -> None:
+    with pytest.raises(InputError, match="^the checkpoint has no label a int; it has calm"):
+        label_number(10**5000, NAMES)
 
 
 def test_of_many_labels_the_first_are_told() -> None:

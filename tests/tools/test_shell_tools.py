@@ -554,7 +554,7 @@ def test_a_command_says_which_library_is_missing(
     assert second.startswith("  try: ") and said in second
 
 
-@pytest.mark.parametrize("name", ["chaos", "finetune_qa.py"])
+@pytest.mark.parametrize("name", ["chaos", "finetune.py"])
 def test_a_command_runs_from_any_folder_on_the_checkout(name: str, tmp_path: Path) -> None:
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     command = [sys.executable, str(TOOLS / name), "--help"]

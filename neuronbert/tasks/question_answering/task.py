@@ -47,7 +47,7 @@ HEAD = Head(
     labels=2,
     shapes=_head_shapes,
     forward=_head_forward,
-    training_command="python tools/finetune_qa.py --base {source} --data train.json --output qa-checkpoint",
+    training_command="python tools/finetune.py --base {source} --data train.json --output qa-checkpoint",
     place=f"{__name__}:HEAD",
 )
 

@@ -44,6 +44,15 @@ def load_raw(path: PathLike, limit: Optional[int] = None) -> List[RawText]:
     return [_raw(record, path) for record in records[:limit]]
 
 
+def load_labelled(path: PathLike, limit: Optional[int] = None) -> List[RawText]:
+    """``load_raw``, and InputError for a text without a label."""
+    raw = load_raw(path, limit)
+    for text in raw:
+        if text.label is None:
+            raise InputError(f"{path}, line {text.line_number}: the text has no label", hint=FORM)
+    return raw
+
+
 def _raw(record: Record, path: PathLike) -> RawText:
     text, other = field(record, TEXT), field(record, OTHER)
     for name, value in (("text", text), ("text_pair", other)):
@@ -80,12 +89,16 @@ def _label(label: Any, problem: Problem) -> Label:
             raise InputError(f"the label {shown_value(label)} is no score", hint="a number for each text")
         return score
     if problem.kind == MULTI_LABEL:
-        several = label if isinstance(label, list) else str(label).split("|")
-        numbers = sorted(label_number(each, problem.labels) for each in several if each != "")
+        numbers = sorted(label_number(each, problem.labels) for each in several(label))
         if len(set(numbers)) < len(numbers):  # a 0 or 1 for each label, which would be read as two of them
             raise InputError(f"the labels {shown_value(label)} name one twice", hint=MANY)
         return tuple(numbers)
     return label_number(label, problem.labels)
+
+
+def several(label: Any) -> List[Any]:
+    """The labels that a text has at once: those of a list, or between the strokes of ``a|b``."""
+    return [each for each in (label if isinstance(label, list) else str(label).split("|")) if each != ""]
 
 
 def _number(label: Any) -> Any:

@@ -13,7 +13,7 @@ from neuronbert.tasks.base import Document, PathLike, Table
 from neuronbert.tasks.labels import SHOWN_LABELS
 from neuronbert.tasks.rows import TextOrPair
 from neuronbert.tasks.scoring import accuracy, macro_f1, matthews, multilabel_f1, pearson, spearman, subset_accuracy
-from neuronbert.tasks.text_classification.data import FORM, Label, LabelledText, RawText, labelled, load_raw
+from neuronbert.tasks.text_classification.data import Label, LabelledText, RawText, labelled, load_labelled
 from neuronbert.tasks.text_classification.decisions import Decision, decide, score_of
 from neuronbert.tasks.text_classification.inputs import Example, encode_examples
 from neuronbert.tasks.text_classification.options import LabelOptions, RowOptions
@@ -139,10 +139,7 @@ class ClassificationEvaluation:
         cls, path: PathLike, limit: Optional[int], row_options: RowOptions, label_options: LabelOptions
     ) -> "ClassificationEvaluation":
         """The evaluation on a file's first ``limit`` texts; InputError for a text without a label."""
-        raw = load_raw(path, positive("limit", limit))
-        for text in raw:
-            if text.label is None:
-                raise InputError(f"{path}, line {text.line_number}: the text has no label", hint=FORM)
+        raw = load_labelled(path, positive("limit", limit))
         return cls(str(path), raw, row_options, label_options)
 
     @property

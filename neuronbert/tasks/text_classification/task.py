@@ -46,11 +46,14 @@ def _head_shapes(family: Family, hidden: int, labels: int) -> Dict[str, Shape]:
 
 
 def _head_forward(model: TorchModel, hidden: Tensor) -> Tuple[Tensor, ...]:
-    """Logits from the first token's state: BERT's pooler, DistilBERT's layer, or the head's own, as in transformers."""
+    """Logits from the first token's state: BERT's pooler, DistilBERT's layer, or the head's own, as in transformers.
+
+    The dropout is for fine-tuning; it does nothing in eval mode.
+    """
     if hasattr(model, "pre_classifier"):
-        return (model.classifier(model.pre_classifier(hidden[:, 0]).relu()),)
+        return (model.classifier(model.dropout(model.pre_classifier(hidden[:, 0]).relu())),)
     if hasattr(model, "bert"):
-        return (model.classifier(model.bert.pooler(hidden)),)
+        return (model.classifier(model.dropout(model.bert.pooler(hidden))),)
     return (model.classifier(hidden),)
 
 

@@ -1,1 +1,1 @@
-"""What tools/finetune_qa.py is made of, from the options to the checkpoint that is written."""
+"""What tools/finetune.py is made of, from the options to the checkpoint; task.py: what differs between tasks."""

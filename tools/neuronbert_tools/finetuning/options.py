@@ -8,18 +8,18 @@ from neuronbert.hardware.machine import has_bf16
 
 @dataclass(frozen=True)
 class TrainingOptions:
-    """What decides the final weights; a run is resumed only under the same ones."""
+    """What decides the final weights, whatever is trained; a run is resumed only under the same ones.
 
-    epochs: int
-    learning_rate: float
-    warmup: float  # share of the steps
-    batch_size: int  # windows
-    max_seq_len: int  # tokens
-    doc_stride: int  # tokens
-    max_question_len: int  # tokens
-    freeze_embeddings: bool
-    seed: int
-    precision: str  # bf16 or fp32; auto until the device is known
+    Each task (task.py) has a class of its own below this one, with ``max_seq_len`` and what else makes its rows.
+    """
+
+    epochs: int = 2
+    learning_rate: float = 5e-5
+    warmup: float = 0.1  # share of the steps
+    batch_size: int = 16  # rows
+    freeze_embeddings: bool = False
+    seed: int = 0
+    precision: str = "auto"  # bf16 or fp32; auto until the device is known
 
 
 def choose_device(name: str) -> str:

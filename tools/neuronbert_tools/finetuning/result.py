@@ -4,13 +4,13 @@ import json
 from pathlib import Path
 from typing import Any, Dict, Sequence
 
+from neuronbert.checkpoint.families import Head
 from neuronbert.checkpoint.loading import BaseCheckpoint
-from neuronbert.tasks.question_answering.task import HEAD
 
 DEFAULT_ATTRIBUTION = "The terms of the base checkpoint and of the data apply to these weights: pass them on."
 
 
-def write_checkpoint(folder: Path, base: BaseCheckpoint, model: Any, dtype: str) -> None:
+def write_checkpoint(folder: Path, base: BaseCheckpoint, head: Head, model: Any, dtype: str) -> None:
     """config.json, model.safetensors and the tokenizer, as transformers saves them."""
     import torch
     from safetensors.torch import save
@@ -24,7 +24,7 @@ def write_checkpoint(folder: Path, base: BaseCheckpoint, model: Any, dtype: str)
     # Not save_file, which makes the file readable for its owner only.
     (folder / "model.safetensors").write_bytes(save(tensors, metadata={"format": "pt"}))
     config = {key: value for key, value in base.config.items() if key not in ("dtype", "_name_or_path", "auto_map")}
-    config.update(architectures=[base.family.architecture(HEAD)], model_type=base.family.model_type, torch_dtype=dtype)
+    config.update(architectures=[base.family.architecture(head)], model_type=base.family.model_type, torch_dtype=dtype)
     text = json.dumps(config, indent=2, sort_keys=True) + "\n"
     (folder / "config.json").write_text(text, encoding="utf-8")
     for name, content in base.tokenizer.items():
@@ -39,7 +39,7 @@ def write_readme(
     lines = [
         f"# {name}",
         "",
-        f"Fine-tuned with neuronbert's tools/finetune_qa.py from `{identity['base']}`"
+        f"Fine-tuned for {identity['task']} with neuronbert's tools/finetune.py from `{identity['base']}`"
         + (f" (revision {identity['revision']})" if identity["revision"] else "")
         + f", weights sha256 {identity['base_fingerprint']}.",
         "",

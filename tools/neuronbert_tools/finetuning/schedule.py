@@ -1,4 +1,4 @@
-"""The order of the windows and the learning rate of each step: pure, so that a resumed run repeats them."""
+"""The order of the rows and the learning rate of each step: pure, so that a resumed run repeats them."""
 
 import math
 from typing import List, Sequence
@@ -7,7 +7,7 @@ import numpy as np
 
 from neuronbert_tools.finetuning.options import TrainingOptions
 
-GROUP_BATCHES = 50  # batches whose windows are sorted by length together
+GROUP_BATCHES = 50  # batches whose rows are sorted by length together
 
 
 def learning_rate_at(step: int, steps: int, options: TrainingOptions) -> float:
@@ -19,9 +19,9 @@ def learning_rate_at(step: int, steps: int, options: TrainingOptions) -> float:
 
 
 def epoch_batches(lengths: Sequence[int], batch_size: int, seed: int, epoch: int) -> List[np.ndarray]:
-    """Indices of each batch of an epoch: every window once, in an order that seed and epoch alone decide.
+    """Indices of each batch of an epoch: every row once, in an order that seed and epoch alone decide.
 
-    Windows of like length come together, so that little is padded; which ones meet, and when, is random.
+    Rows of like length come together, so that little is padded; which ones meet, and when, is random.
     """
     random = np.random.default_rng([seed, epoch])
     order = random.permutation(len(lengths))

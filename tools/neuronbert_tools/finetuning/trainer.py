@@ -6,30 +6,29 @@ from typing import Any, Iterator, List
 
 from neuronbert.engine.batches import collate
 from neuronbert.errors import InputError
-from neuronbert_tools.finetuning.labels import LabelledWindow
 from neuronbert_tools.finetuning.model import parameter_groups
 from neuronbert_tools.finetuning.options import TrainingOptions
 from neuronbert_tools.finetuning.progress import Progress
 from neuronbert_tools.finetuning.run import Run, whole_file
 from neuronbert_tools.finetuning.schedule import epoch_batches, learning_rate_at
+from neuronbert_tools.finetuning.task import Lesson, Lessons
 
 MAX_GRADIENT_NORM = 1.0
-PADDING_LOGIT = -10000.0
 
 
 class Trainer:
     """The model, its optimiser and how far they are; ``train`` goes on from there to the end."""
 
-    def __init__(self, model: Any, windows: List[LabelledWindow], pad_id: int, options: TrainingOptions, device: str):
+    def __init__(self, model: Any, lessons: Lessons, pad_id: int, options: TrainingOptions, device: str):
         import torch
 
         self.torch = torch
-        self.options, self.windows, self.device = options, windows, torch.device(device)
+        self.options, self.lessons, self.device = options, lessons, torch.device(device)
         self.pad_id = pad_id
         torch.manual_seed(options.seed)
         self.model = model.to(self.device)
         self.optimizer = torch.optim.AdamW(parameter_groups(self.model), lr=options.learning_rate)
-        lengths = [len(item.window.input_ids) for item in windows]
+        lengths = [len(item.row.input_ids) for item in lessons.items]
         self._lengths = lengths
         self.steps_per_epoch = math.ceil(len(lengths) / options.batch_size)
         self.steps = self.steps_per_epoch * options.epochs
@@ -46,23 +45,23 @@ class Trainer:
             if self.step % checkpoint_every == 0 or self.step == self.steps:
                 self.save(run.state_path)
 
-    def _batches_left(self) -> Iterator[List[LabelledWindow]]:
+    def _batches_left(self) -> Iterator[List[Lesson]]:
         for epoch in range(self.step // self.steps_per_epoch, self.options.epochs):
             batches = epoch_batches(self._lengths, self.options.batch_size, self.options.seed, epoch)
             for indices in batches[self.step - epoch * self.steps_per_epoch :]:
-                yield [self.windows[index] for index in indices]
+                yield [self.lessons.items[index] for index in indices]
 
-    def _one_step(self, items: List[LabelledWindow]) -> float:
+    def _one_step(self, items: List[Lesson]) -> float:
         torch = self.torch
         rate = learning_rate_at(self.step, self.steps, self.options)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        batch = collate([item.window for item in items], self.pad_id)
+        batch = collate([item.row for item in items], self.pad_id)
         inputs = [torch.from_numpy(array).to(self.device) for array in batch]
-        targets = torch.tensor([[item.start, item.end] for item in items], device=self.device)
+        targets = torch.tensor([item.target for item in items], device=self.device)
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.options.precision == "bf16"):
-            logits = self.model(*inputs)
-        loss = sum(self._loss(logits[number], inputs[1], targets[:, number]) for number in range(2)) / 2
+            outputs = self.model(*inputs)
+        loss = self.lessons.loss(outputs, inputs[1], targets)
         value = float(loss.detach())
         if not math.isfinite(value):
             raise InputError(f"the loss became {value} at step {self.step}", hint="a lower --learning-rate")
@@ -71,9 +70,6 @@ class Trainer:
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), MAX_GRADIENT_NORM)
         self.optimizer.step()
         return value
-
-    def _loss(self, logits: Any, mask: Any, target: Any) -> Any:
-        return self.torch.nn.functional.cross_entropy(logits.float().masked_fill(mask == 0, PADDING_LOGIT), target)
 
     def save(self, path: Path) -> None:
         """Write the whole state under a temporary name, then rename it."""

@@ -1,17 +1,40 @@
-"""SQuAD-format questions as windows of tokens that are labelled with the answer's place: what is learnt from."""
+"""Teaches question answering (task.py): SQuAD-format questions as windows labelled with the answer's place."""
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import List, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, List, NamedTuple, Optional, Sequence, Tuple
 
+from neuronbert.checkpoint.families import Tensor
+from neuronbert.checkpoint.loading import BaseCheckpoint, load_base_checkpoint
 from neuronbert.checkpoint.tokenizer import Tokenizer
 from neuronbert.errors import InputError
 from neuronbert.tasks.question_answering.options import WindowOptions
 from neuronbert.tasks.question_answering.squad import SquadQuestion, load_squad
+from neuronbert.tasks.question_answering.task import HEAD as HEAD
 from neuronbert.tasks.question_answering.windows import Example, Window, encode_examples
 from neuronbert_tools.console import print_message
 from neuronbert_tools.finetuning.options import TrainingOptions
+from neuronbert_tools.finetuning.task import CHUNK, Lesson, Lessons
 
-CHUNK = 512  # questions tokenised at a time: encodings of a whole data set would take gigabytes
+SUFFIXES = (".json",)
+PADDING_LOGIT = -10000.0
+
+
+@dataclass(frozen=True)
+class QuestionAnsweringOptions(TrainingOptions):
+    """How questions become windows; neuronbert's WindowOptions has the same names."""
+
+    max_seq_len: int = 384  # tokens
+    doc_stride: int = 128  # tokens
+    max_question_len: int = 64  # tokens
+
+
+OPTIONS = QuestionAnsweringOptions
+
+
+def read_base(source: str, **hub: Any) -> BaseCheckpoint:
+    """The base, with its question-answering head if it has one."""
+    return load_base_checkpoint(source, HEAD, **hub)
 
 
 class LabelledWindow(NamedTuple):
@@ -62,25 +85,44 @@ def answer_span(question: SquadQuestion) -> Optional[Tuple[int, int]]:
     return start + len(text) - len(text.lstrip()), start + len(text.rstrip()) - 1
 
 
-def read_windows(paths: Sequence[Path], tokenizer: Tokenizer, options: TrainingOptions) -> List[LabelledWindow]:
+def read_lessons(
+    paths: Sequence[Path], base: BaseCheckpoint, tokenizer: Tokenizer, options: QuestionAnsweringOptions
+) -> Lessons:
     """Every window of every question of the SQuAD files; questions with a misplaced answer are counted and left out."""
-    window_options = WindowOptions(options.max_seq_len, options.doc_stride, options.max_question_len)
     windows: List[LabelledWindow] = []
     for path in paths:
-        questions, spans, misplaced = [], [], 0
-        for question in load_squad(path):
-            try:
-                spans.append(answer_span(question))
-                questions.append(question)
-            except InputError:
-                misplaced += 1
-        if misplaced:
-            print_message(f"{path}: {misplaced} questions left out, whose answer is not where answer_start says")
-        for begin in range(0, len(questions), CHUNK):
-            chunk = questions[begin : begin + CHUNK]
-            examples = encode_examples(tokenizer, [(q.question, q.context) for q in chunk], window_options)
-            for example, span in zip(examples, spans[begin : begin + CHUNK]):
-                windows.extend(label_windows(example, span))
+        windows.extend(_read_windows(path, tokenizer, options))
     if not windows:
         raise InputError(f"no question to learn from in {', '.join(map(str, paths))}", hint="a SQuAD-format file")
+    return Lessons([Lesson(item.window, (item.start, item.end)) for item in windows], _loss, base)
+
+
+def _read_windows(path: Path, tokenizer: Tokenizer, options: QuestionAnsweringOptions) -> List[LabelledWindow]:
+    window_options = WindowOptions(options.max_seq_len, options.doc_stride, options.max_question_len)
+    questions, spans, misplaced = [], [], 0
+    for question in load_squad(path):
+        try:
+            spans.append(answer_span(question))
+            questions.append(question)
+        except InputError:
+            misplaced += 1
+    if misplaced:
+        print_message(f"{path}: {misplaced} questions left out, whose answer is not where answer_start says")
+    windows: List[LabelledWindow] = []
+    for begin in range(0, len(questions), CHUNK):
+        chunk = questions[begin : begin + CHUNK]
+        examples = encode_examples(tokenizer, [(q.question, q.context) for q in chunk], window_options)
+        for example, span in zip(examples, spans[begin : begin + CHUNK]):
+            windows.extend(label_windows(example, span))
     return windows
+
+
+def _loss(outputs: Sequence[Tensor], mask: Tensor, targets: Tensor) -> Tensor:
+    """Mean cross entropy of the first and of the last token's place; ``targets`` is [rows, 2]."""
+    return sum(_place_loss(outputs[number], mask, targets[:, number]) for number in range(2)) / 2
+
+
+def _place_loss(logits: Tensor, mask: Tensor, target: Tensor) -> Tensor:
+    from torch.nn.functional import cross_entropy
+
+    return cross_entropy(logits.float().masked_fill(mask == 0, PADDING_LOGIT), target)
