@@ -15,16 +15,15 @@ from neuronbert.tasks.token_classification.windows import Example, Window
 
 Entity = Dict[str, Any]  # entity or entity_group, score, index (of a token), word, start, end
 
-QUICKLY_DECODED = 10_000  # tokens, in less than about 0.05 s
+QUICKLY_DECODED = 5_000  # tokens, in less than about 0.05 s
 
 
-class _Piece(NamedTuple):
-    """A run of tokens that has one label: a token, or a word."""
+class _Pieces(NamedTuple):
+    """A window's tokens of the text cut into pieces that have one label each: the tokens themselves, or words."""
 
-    label: str
-    score: float
-    first: int  # index of its first token among the text's
-    stop: int
+    labels: np.ndarray  # the number of each one's label, int64 of shape [pieces]
+    scores: List[float]
+    bounds: List[int]  # index of each one's first token among the text's; then where the last one ends
 
 
 def entities_of_text(
@@ -41,8 +40,7 @@ def entities_of_text(
     entities: List[Entity] = []
     for window, own in zip(example.windows, outputs):
         pieces = _pieces(example, window, _window_scores(window, own), options.aggregation_strategy)
-        joins_words = options.aggregation_strategy in WORD_STRATEGIES
-        entities += _joined(example, pieces, joins_words, options.ignore_labels)
+        entities += _joined(example, pieces, options)
     return _without_overlaps(entities) if len(example.windows) > 1 else entities
 
 
@@ -124,31 +122,22 @@ def _decoded(example: Example, tokens: List[str]) -> str:
 # ---------------------------------------------------------------------------- tokens and words with one label each
 
 
-def _pieces(example: Example, window: Window, scores: np.ndarray, strategy: str) -> List[_Piece]:
-    """The window's tokens, or its words, in order."""
-    labels, first = example.vocabulary.labels, window.first_token
-    if strategy not in WORD_STRATEGIES:
-        best = scores.argmax(axis=-1).tolist() if len(scores) else []
-        tops = scores.max(axis=-1).tolist() if len(scores) else []
-        return [
-            _Piece(labels[label], top, token, token + 1) for token, (label, top) in enumerate(zip(best, tops), first)
-        ]
-    pieces = []
-    for start, stop in _words(example, first, first + window.token_count):
-        label, score = _WORD_LABELS[strategy](scores[start - first : stop - first])
-        pieces.append(_Piece(labels[label], score, start, stop))
-    return pieces
+def _pieces(example: Example, window: Window, scores: np.ndarray, strategy: str) -> _Pieces:
+    """The window's tokens, or its words, in order; ``scores`` is float32 of shape [tokens, labels]."""
+    firsts = np.arange(len(scores))
+    if strategy in WORD_STRATEGIES:
+        firsts = _word_starts(example, window)
+        scores = _WORD_SCORES[strategy](scores, firsts) if len(firsts) else scores
+    labels = scores.argmax(axis=-1)
+    tops = scores[np.arange(len(labels)), labels].tolist()
+    return _Pieces(labels, tops, [*(firsts + window.first_token).tolist(), window.first_token + window.token_count])
 
 
-def _words(example: Example, first: int, stop: int) -> Iterator[Tuple[int, int]]:
-    """The range (first, stop) of tokens of each word of a window, which may begin or end within a word."""
-    begun = first
-    for token in range(first + 1, stop):
-        if not _continues_word(example, token):
-            yield begun, token
-            begun = token
-    if begun < stop:
-        yield begun, stop
+def _word_starts(example: Example, window: Window) -> np.ndarray:
+    """The places in a window of the tokens that begin words; its first token does, wherever in a word it stands."""
+    first, stop = window.first_token, window.first_token + window.token_count
+    goes_on = [token > first and _continues_word(example, token) for token in range(first, stop)]
+    return np.flatnonzero(~np.array(goes_on, dtype=bool))
 
 
 def _continues_word(example: Example, token: int) -> bool:
@@ -161,70 +150,70 @@ def _continues_word(example: Example, token: int) -> bool:
     return start > 0 and " " not in example.text[start - 1 : start + 1]
 
 
-def _of_first_token(scores: np.ndarray) -> Tuple[int, float]:
-    label = int(scores[0].argmax())
-    return label, float(scores[0, label])
+def _of_first_tokens(scores: np.ndarray, firsts: np.ndarray) -> np.ndarray:
+    return scores[firsts]
 
 
-def _of_mean(scores: np.ndarray) -> Tuple[int, float]:
-    mean = scores.mean(axis=0)
-    label = int(mean.argmax())
-    return label, float(mean[label])
+def _of_means(scores: np.ndarray, firsts: np.ndarray) -> np.ndarray:
+    lengths = np.diff(firsts, append=len(scores)).astype(np.float32)
+    return np.asarray(np.add.reduceat(scores, firsts, axis=0) / lengths[:, None])
 
 
-def _of_surest_token(scores: np.ndarray) -> Tuple[int, float]:
-    return _of_first_token(scores[scores.max(axis=-1).argmax() :])
+def _of_surest_tokens(scores: np.ndarray, firsts: np.ndarray) -> np.ndarray:
+    tops = scores.max(axis=-1)
+    lengths = np.diff(firsts, append=len(scores))
+    surest = np.flatnonzero(tops == np.repeat(np.maximum.reduceat(tops, firsts), lengths))
+    # Of equally sure tokens of a word the first: the one at which its number is met first.
+    _, places = np.unique(np.repeat(np.arange(len(firsts)), lengths)[surest], return_index=True)
+    return np.asarray(scores[surest[places]])
 
 
-_WORD_LABELS: Dict[str, Callable[[np.ndarray], Tuple[int, float]]] = {
-    "first": _of_first_token,
-    "average": _of_mean,
-    "max": _of_surest_token,
+# [tokens, labels] and the places of words' first tokens → [words, labels], float32
+_WORD_SCORES: Dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
+    "first": _of_first_tokens,
+    "average": _of_means,
+    "max": _of_surest_tokens,
 }
 
 
 # ---------------------------------------------------------------------------- entities
 
 
-def _joined(example: Example, pieces: Sequence[_Piece], joins_words: bool, ignored: Sequence[str]) -> Iterator[Entity]:
-    """The entities that neighbouring pieces make, without the ignored ones."""
-    for group in _groups(pieces):
-        label = group[0].label
-        # "B-PER" → PER, and by the same rule "LABEL-A" → A.
-        name = label.split("-", 1)[-1]
-        if name in ignored:
-            continue
-        texts = [_piece_text(example, piece, joins_words) for piece in group]
-        yield {
-            "entity_group": name,
-            "score": float(np.mean([piece.score for piece in group])),
-            "word": _decoded(example, texts),
-            "start": example.offsets[group[0].first][0],
-            "end": example.offsets[group[-1].stop - 1][1],
-        }
+def _joined(example: Example, pieces: _Pieces, options: EntityOptions) -> Iterator[Entity]:
+    """The entities that neighbouring pieces of one type make, without the ignored ones."""
+    labels = example.vocabulary.labels
+    # transformers names an entity by what is behind the first hyphen of its label, whatever is before it.
+    names = [label.split("-", 1)[-1] for label in labels]
+    is_wanted = [name not in options.ignore_labels for name in names]
+    starts = _group_starts(pieces.labels, labels)
+    for first, stop in zip(starts, [*starts[1:], len(pieces.labels)]):
+        label = int(pieces.labels[first])
+        if is_wanted[label]:
+            yield {
+                "entity_group": names[label],
+                "score": sum(pieces.scores[first:stop]) / (stop - first),
+                "word": _group_text(example, pieces.bounds[first : stop + 1], options.aggregation_strategy),
+                "start": example.offsets[pieces.bounds[first]][0],
+                "end": example.offsets[pieces.bounds[stop] - 1][1],
+            }
 
 
-def _groups(pieces: Sequence[_Piece]) -> Iterator[List[_Piece]]:
-    """Neighbours of one type together; a B- begins anew."""
-    group: List[_Piece] = []
-    for piece in pieces:
-        begins, type_ = _prefix_and_type(piece.label)
-        if group and (begins or type_ != _prefix_and_type(group[-1].label)[1]):
-            yield group
-            group = []
-        group.append(piece)
-    if group:
-        yield group
+def _group_starts(numbers: np.ndarray, labels: Sequence[str]) -> List[int]:
+    """The pieces that begin an entity: those of another type than the piece before, and those with a B- label."""
+    types = [label[2:] if label.startswith(("B-", "I-")) else label for label in labels]
+    kinds = np.array([types.index(type_) for type_ in types])[numbers]
+    begins = np.array([label.startswith("B-") for label in labels])[numbers]
+    begins[1:] |= kinds[1:] != kinds[:-1]
+    begins[:1] = True
+    return [int(place) for place in np.flatnonzero(begins)]
 
 
-def _prefix_and_type(label: str) -> Tuple[bool, str]:
-    """Whether a label begins an entity, and its type; one without B- or I- is a type by itself."""
-    return label.startswith("B-"), label[2:] if label.startswith(("B-", "I-")) else label
-
-
-def _piece_text(example: Example, piece: _Piece, is_word: bool) -> str:
-    texts = [_token_text(example, token) for token in range(piece.first, piece.stop)]
-    return _decoded(example, texts) if is_word else texts[0]
+def _group_text(example: Example, bounds: Sequence[int], strategy: str) -> str:
+    """The text of neighbouring pieces; words become text one by one, and then once more together."""
+    pieces = [[_token_text(example, token) for token in range(first, stop)] for first, stop in zip(bounds, bounds[1:])]
+    if strategy in WORD_STRATEGIES:
+        return _decoded(example, [_decoded(example, tokens) for tokens in pieces])
+    return _decoded(example, [token for tokens in pieces for token in tokens])
 
 
 def _without_overlaps(entities: Sequence[Entity]) -> List[Entity]:
