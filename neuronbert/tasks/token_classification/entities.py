@@ -151,7 +151,7 @@ def _continues_word(example: Example, token: int) -> bool:
 
 
 def _of_first_tokens(scores: np.ndarray, firsts: np.ndarray) -> np.ndarray:
-    return scores[firsts]
+    return np.asarray(scores[firsts])
 
 
 def _of_means(scores: np.ndarray, firsts: np.ndarray) -> np.ndarray:

@@ -133,9 +133,9 @@ def test_every_token_is_in_a_window_and_has_its_place_in_the_text(text, max_leng
     assert seen == set(range(len(found.ids))) and len(found.ids) == len(found.tokens) == len(found.offsets)
     for token, (start, end) in zip(found.tokens, found.offsets):
         assert 0 <= start < end <= len(text)
-        bare = token[2:] if token.startswith("##") else token
-        if bare.isascii() and bare.isalnum() and text[start:end].isascii():
-            assert text[start:end].lower() == bare
+        shown = text[start:end]
+        if shown.isascii() and shown.isprintable() and token != "[UNK]" and shown not in ("[SEP]", "[CLS]"):
+            assert shown.lower() == (token[2:] if token.startswith("##") else token)
 
 
 @given(st.integers(0, 300), st.integers(2, 100), st.integers(0, 98))
