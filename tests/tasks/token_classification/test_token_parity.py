@@ -1,7 +1,7 @@
 """Our entities against those of transformers' own TokenClassificationPipeline, over random checkpoints of every family.
 
-1,240 texts: with each strategy 30 that fit a row and, where transformers reads longer ones, 30 of several rows; and
-some that are given as words.
+Of each family and with each strategy 30 texts that fit a row and, where transformers reads longer ones, 30 of several
+rows, 1,080 in all; and some with other options.
 """
 
 from pathlib import Path
