@@ -79,10 +79,10 @@ class Tokenizer:
     Attributes: ``cls_id``, ``pad_id`` and ``unk_id`` (token ids; of the last -1 where no token stands for unknown
     text), ``max_length`` (tokens; None when neither tokenizer nor model names a limit), ``max_positions`` (tokens; None
     when the model's config was not given), ``pads_left`` (of padding that the checkpoint was trained with),
-    ``cuts_left`` (whether a text that is too long loses its beginning),
-    ``template`` (the special tokens around a pair of texts), ``single`` (those around one text), ``config`` (the
-    model's, from which a task reads such things as the names of its labels; empty when it was not given),
-    ``row_limit`` (what a task that cuts a text into many rows refuses before it makes them).
+    ``cuts_left`` (whether a text that is too long loses its beginning), ``template`` (the special tokens around a pair
+    of texts), ``single`` (those around one text), ``config`` (the model's, from which a task reads such things as the
+    names of its labels; empty when it was not given), ``row_limit`` (what a task that cuts a text into many rows
+    refuses before it makes them).
     """
 
     def __init__(
