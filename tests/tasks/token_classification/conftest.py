@@ -4,10 +4,10 @@ from pathlib import Path
 from typing import List
 
 import pytest
-from tiny_taggers import write_tagger
 
 from neuronbert.artifact.manifest import Artifact
 from neuronbert.compiler.compilation import compile_checkpoint
+from token_classification.tiny_taggers import write_tagger
 
 
 @pytest.fixture(scope="session")

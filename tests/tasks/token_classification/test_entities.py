@@ -1,4 +1,4 @@
-"""neuronbert.tasks.token_classification.entities, where transformers has no answer; test_token_parity has the rest."""
+"""neuronbert.tasks.token_classification.entities, where transformers has no answer; test_parity has the rest."""
 
 import json
 
@@ -7,7 +7,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from neuronbert_demo import FOLDER as DEMO
-from tiny_taggers import LABELS, logits_of
 
 from neuronbert.checkpoint.tokenizer import Tokenizer
 from neuronbert.errors import UsageError
@@ -20,6 +19,7 @@ from neuronbert.tasks.token_classification.entities import (
 from neuronbert.tasks.token_classification.options import STRATEGIES, EntityOptions, StrideOptions
 from neuronbert.tasks.token_classification.text import entities_text
 from neuronbert.tasks.token_classification.windows import encode_texts
+from token_classification.tiny_taggers import LABELS, logits_of
 
 TOKENIZER = Tokenizer.from_bytes(
     (DEMO / "tokenizer.json").read_bytes(),

@@ -5,7 +5,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from neuronbert_demo import FOLDER as DEMO
-from tiny_taggers import LABELS, logits_of
 from tokenizers import Tokenizer as Backend
 from tokenizers import decoders, models, pre_tokenizers, processors
 
@@ -14,6 +13,7 @@ from neuronbert.tasks.token_classification.entity_f1 import Span
 from neuronbert.tasks.token_classification.options import StrideOptions
 from neuronbert.tasks.token_classification.tagging import Found, equal_labels, found_in
 from neuronbert.tasks.token_classification.windows import SplitText, encode_texts
+from token_classification.tiny_taggers import LABELS, logits_of
 
 CONFIG = {"id2label": {str(number): label for number, label in enumerate(LABELS)}}
 TOKENIZER = Tokenizer.from_bytes(

@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from neuronbert_demo import FOLDER as DEMO
-from tiny_taggers import LABELS, logits_of
 
 from neuronbert.checkpoint.tokenizer import Tokenizer
 from neuronbert.compiler.compilation import compile_checkpoint
@@ -20,6 +19,7 @@ from neuronbert.tasks.token_classification.gate import Agreement, TokenClassific
 from neuronbert.tasks.token_classification.options import StrideOptions
 from neuronbert.tasks.token_classification.task import gate
 from neuronbert.tasks.token_classification.windows import encode_texts
+from token_classification.tiny_taggers import LABELS, logits_of
 
 CONFIG = {"id2label": {str(number): label for number, label in enumerate(LABELS)}}
 GATE = TokenClassificationGate(LABELS)

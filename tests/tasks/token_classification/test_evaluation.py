@@ -5,7 +5,6 @@ import json
 import numpy as np
 import pytest
 from neuronbert_demo import FOLDER as DEMO
-from tiny_taggers import LABELS, Tagger, logits_of
 
 from neuronbert.benchmark.evaluation import evaluate_artifact
 from neuronbert.checkpoint.tokenizer import RowLimit, Tokenizer
@@ -15,6 +14,7 @@ from neuronbert.tasks.token_classification.evaluation import TaggingEvaluation
 from neuronbert.tasks.token_classification.options import EntityOptions, StrideOptions
 from neuronbert.tasks.token_classification.task import evaluation
 from neuronbert.tasks.token_classification.windows import encode_texts
+from token_classification.tiny_taggers import LABELS, Tagger, logits_of
 
 TOKENS = ["Jim", "Henson", "was", "in", "Greenville"]
 TAGS = ["B-PER", "I-PER", "O", "O", "B-LOC"]

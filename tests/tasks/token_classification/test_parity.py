@@ -10,11 +10,11 @@ from typing import Any, Dict, List, NamedTuple
 
 import pytest
 from tiny_checkpoints import FAMILIES, write_vocabulary
-from tiny_taggers import WORDS, Tagger, random_text, write_tagger
 
 from neuronbert.tasks.token_classification.entities import Entity, entities_of_text
 from neuronbert.tasks.token_classification.options import STRATEGIES, EntityOptions, StrideOptions
 from neuronbert.tasks.token_classification.windows import encode_texts
+from token_classification.tiny_taggers import WORDS, Tagger, random_text, write_tagger
 
 transformers = pytest.importorskip("transformers")
 pytest.importorskip("torch")

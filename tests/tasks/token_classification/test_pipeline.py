@@ -5,7 +5,6 @@ from random import Random
 from typing import Any, Iterator, List
 
 import pytest
-from tiny_taggers import random_text
 
 import neuronbert
 from neuronbert.engine.engine import Engine
@@ -13,6 +12,7 @@ from neuronbert.engine.pipeline import pipeline
 from neuronbert.errors import InputError, UsageError
 from neuronbert.tasks.token_classification.options import STRATEGIES
 from neuronbert.tasks.token_classification.pipeline import TokenClassificationPipeline
+from token_classification.tiny_taggers import random_text
 
 TEXTS = ["jim henson was a nice puppet", "who sings?", "the puppet"]
 
