@@ -76,12 +76,13 @@ ROW_LIMIT = RowLimit(10_000, "neuronbert")
 class Tokenizer:
     """A checkpoint's tokenizer, with what a task needs to know of it to cut texts into rows.
 
-    Attributes: ``cls_id`` and ``pad_id`` (token ids), ``max_length`` (tokens; None when neither tokenizer nor model
-    names a limit), ``max_positions`` (tokens; None when the model's config was not given), ``pads_left`` (of padding
-    that the checkpoint was trained with), ``cuts_left`` (whether a text that is too long loses its beginning),
-    ``template`` (the special tokens around a pair of texts), ``single`` (those around one text), ``config`` (the
-    model's, from which a task reads such things as the names of its labels; empty when it was not given),
-    ``row_limit`` (what a task that cuts a text into many rows refuses before it makes them).
+    Attributes: ``cls_id``, ``pad_id`` and ``unk_id`` (token ids; of the last -1 where no token stands for unknown
+    text), ``max_length`` (tokens; None when neither tokenizer nor model names a limit), ``max_positions`` (tokens; None
+    when the model's config was not given), ``pads_left`` (of padding that the checkpoint was trained with),
+    ``cuts_left`` (whether a text that is too long loses its beginning), ``template`` (the special tokens around a pair
+    of texts), ``single`` (those around one text), ``config`` (the model's, from which a task reads such things as the
+    names of its labels; empty when it was not given), ``row_limit`` (what a task that cuts a text into many rows
+    refuses before it makes them).
     """
 
     def __init__(
@@ -104,6 +105,7 @@ class Tokenizer:
         self.cuts_left = cut_side.lower() == "left"
         self.cls_id = _special_id(backend, tokenizer_config, "cls_token", int(self.template.before[0]))
         self.pad_id = _special_id(backend, tokenizer_config, "pad_token", int(padding.get("pad_id", 0)))
+        self.unk_id = _special_id(backend, tokenizer_config, "unk_token", -1)
         self.max_positions = _positions(self.config)
         limits = (tokenizer_config.get("model_max_length"), self.max_positions)
         self.max_length = min((int(limit) for limit in limits if limit and limit >= 1), default=None)

@@ -16,11 +16,13 @@ if TYPE_CHECKING:
 TASKS = {
     "question-answering": "neuronbert.tasks.question_answering",
     "text-classification": "neuronbert.tasks.text_classification",
+    "token-classification": "neuronbert.tasks.token_classification",
 }
 # public name → task: the class that returns a task's outputs for token ids (engine/model.py makes it)
 MODEL_CLASSES = {
     "NeuronBertForQuestionAnswering": "question-answering",
     "NeuronBertForSequenceClassification": "text-classification",
+    "NeuronBertForTokenClassification": "token-classification",
 }
 
 

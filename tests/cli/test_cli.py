@@ -29,6 +29,7 @@ from neuronbert.hardware.libraries import PURPOSES
 from neuronbert.runner.core_environment import core_environment
 from neuronbert.tasks import TASKS, load_options, load_task
 from neuronbert.tasks.base import option_kinds
+from neuronbert.tasks.option import METADATA
 from neuronbert.tasks.question_answering import gate
 from neuronbert.tasks.question_answering.squad import SquadQuestion, load_squad, squad_document
 from neuronbert.tasks.samples import gate_path
@@ -132,6 +133,7 @@ FUNCTIONS = {
     "answer": (neuronbert.pipeline, option_kinds(load_task("question-answering"))),
     "classify": (neuronbert.pipeline, option_kinds(load_task("text-classification"))),
     "rerank": (neuronbert.pipeline, option_kinds(load_task("text-classification"))),
+    "tag": (neuronbert.pipeline, option_kinds(load_task("token-classification"))),
     "evaluate": (neuronbert.evaluate_artifact, EVERY_KIND),
     "env": (core_environment, ()),
     "run": (neuronbert.run_job, EVERY_KIND),
@@ -145,7 +147,7 @@ ONLY_PYTHON = {"progress", "on_step", "on_point", "facts", "model", "on_skip", "
 TEXTS = {text.name for task in TASKS for verb in load_options(task).VERBS for text in verb.texts}
 ONLY_COMMAND_LINE = {"as_json", "input_", "once", "log", *TEXTS}
 WITHOUT_MEANING = {
-    "evaluate": {"top_k", "details", "return_texts"},
+    "evaluate": {"top_k", "details", "return_texts", "aggregation_strategy"},
     **{verb.name: {"task"} for task in TASKS for verb in load_options(task).VERBS},  # it is for that task
 }
 # What a function hands on by name, or leaves to another.
@@ -164,7 +166,8 @@ def test_a_verb_has_the_options_of_its_function_and_their_defaults(verb, monkeyp
         for parameter in inspect.signature(function).parameters.values()
         if parameter.kind is not parameter.VAR_KEYWORD and parameter.name not in ONLY_PYTHON
     }
-    of_options = [field for kind in classes for field in dataclasses.fields(kind)]
+    every = [field for kind in classes for field in dataclasses.fields(kind)]
+    of_options = [field for field in every if METADATA in field.metadata]  # a list, say, is for Python alone
     for field in of_options:  # where tasks differ, the command line leaves it to the task
         same = {other.default for other in of_options if other.name == field.name}
         expected[field.name] = field.default if len(same) == 1 else None

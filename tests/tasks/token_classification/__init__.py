@@ -1,0 +1,1 @@
+"""Tests of neuronbert.tasks.token_classification: a package, for other tasks' tests have files of the same names."""
