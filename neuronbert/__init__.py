@@ -1,4 +1,4 @@
-"""neuronbert: a BERT question-answering checkpoint to a measured, supervised deployment."""
+"""neuronbert: a BERT checkpoint to a measured, supervised deployment: questions, labels, entities."""
 
 import importlib
 import sys

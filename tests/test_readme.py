@@ -31,6 +31,8 @@ NOT_RUN = {
     "tools/finetune.py": "a minute; tests/tools/test_finetune.py trains smaller ones",
     "neuronbert compile ../intents": "needs what the command before it makes, as the next two do",
     "neuronbert compile cross-encoder": "needs the network",
+    "neuronbert compile dslim": "needs the network",
+    "neuronbert tag tagger": "needs what the command before it makes",
     "neuronbert rerank ranker": "needs what the command before it makes",
     "neuronbert classify intents-artifact": "tests/tasks/text_classification asks such artifacts",
     "neuronbert evaluate intents-artifact": "tests/tasks/text_classification evaluates such artifacts",

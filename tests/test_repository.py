@@ -32,6 +32,7 @@ PUBLIC_NAMES = {
     "Engine",
     "NeuronBertForQuestionAnswering",
     "NeuronBertForSequenceClassification",
+    "NeuronBertForTokenClassification",
     "Runner",
     "WindowOptions",
     "compile_checkpoint",

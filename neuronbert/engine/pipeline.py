@@ -8,7 +8,7 @@ from neuronbert.artifact.manifest import MANIFEST_NAME, Artifact, is_artifact
 from neuronbert.artifact.signatures import TrustedKey
 from neuronbert.engine.engine import Engine
 from neuronbert.errors import ArtifactError, UsageError, quoted
-from neuronbert.tasks import TASKS, load_task
+from neuronbert.tasks import ALIASES, TASKS, load_task
 from neuronbert.tasks.base import Task
 
 
@@ -27,6 +27,7 @@ def pipeline(
     Everything else goes to the pipeline. UsageError for another task than the artifact's or no model; ArtifactError,
     with the command that compiles it, for a checkpoint that was not compiled.
     """
+    task = ALIASES.get(task, task) if isinstance(task, str) else task
     if task not in (None, *TASKS):
         raise UsageError(
             f"neuronbert has no {task!r} pipeline", hint=f"pipeline({next(iter(TASKS))!r}, model=ARTIFACT)"

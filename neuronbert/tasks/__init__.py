@@ -18,6 +18,11 @@ TASKS = {
     "text-classification": "neuronbert.tasks.text_classification",
     "token-classification": "neuronbert.tasks.token_classification",
 }
+# the other names that transformers has for some of its pipelines
+ALIASES = {
+    "ner": "token-classification",
+    "sentiment-analysis": "text-classification",
+}
 # public name → task: the class that returns a task's outputs for token ids (engine/model.py makes it)
 MODEL_CLASSES = {
     "NeuronBertForQuestionAnswering": "question-answering",

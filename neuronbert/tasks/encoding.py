@@ -1,6 +1,7 @@
 """Encodes inputs together where that is possible, and tells those at fault from the others; for engine and runner."""
 
-from typing import List, Sequence, Union
+from contextlib import contextmanager
+from typing import Iterator, List, Sequence, Union
 
 from neuronbert.checkpoint.tokenizer import Tokenizer
 from neuronbert.errors import InputError
@@ -22,3 +23,12 @@ def encode_each(
 def place_in(number: int) -> str:
     """How an error names one of many inputs: counted from 0, as Python does."""
     return f"inputs[{number}]"
+
+
+@contextmanager
+def named_place(number: int) -> Iterator[None]:
+    """Name the place of an input, one of several, in the error that it is refused with inside the block."""
+    try:
+        yield
+    except InputError as error:
+        raise error.at(place_in(number)) from None

@@ -8,7 +8,8 @@ import numpy as np
 
 from neuronbert.backends.outputs import Outputs, all_finite
 from neuronbert.errors import InputError
-from neuronbert.tasks.base import FP32_MAX_ABS_DIFF, NOT_FINITE, Document, GateLimits, GateQuestions, PathLike
+from neuronbert.tasks.agreement import for_json, largest_difference, logits_refusals
+from neuronbert.tasks.base import NOT_FINITE, Document, GateLimits, GateQuestions, PathLike
 from neuronbert.tasks.question_answering.answers import Answer, logits_of, rank_answers
 from neuronbert.tasks.question_answering.lines import Pair
 from neuronbert.tasks.question_answering.metrics import mean_f1
@@ -42,8 +43,7 @@ class Agreement:
 
     def as_dict(self) -> Document:
         """The figures for JSON, which has no NaN or Inf: null stands for them."""
-        figures = {**asdict(self), "f1_ratio": self.f1_ratio}
-        return {name: value if np.isfinite(value) else None for name, value in figures.items()}
+        return for_json({**asdict(self), "f1_ratio": self.f1_ratio})
 
     def entry(self) -> Document:
         """The manifest's ``agreement`` and ``accuracy``."""
@@ -108,7 +108,7 @@ class QuestionAnsweringGate:
         golds = [item.answers or ("",) for item in labelled]
         return Agreement(
             n=len(labelled),
-            max_abs_diff=_max_abs_diff(judged.outputs, reference.outputs),
+            max_abs_diff=largest_difference(judged.outputs, reference.outputs),
             top1_agreement=float(np.mean([span == expected for span, expected in zip(judged.spans, reference.spans)])),
             f1=100 * mean_f1(judged.texts, golds),
             reference_f1=100 * mean_f1(reference.texts, golds),
@@ -127,10 +127,6 @@ def _best(example: Example, outputs: Sequence[Outputs], options: AnswerOptions) 
     return answers[0] if answers else {"start": 0, "end": 0, "answer": ""}
 
 
-def _max_abs_diff(actual: Sequence[Outputs], expected: Sequence[Outputs]) -> float:
-    return float(np.max([np.abs(a[name] - b[name]).max() for a, b in zip(actual, expected) for name in b]))
-
-
 def refusals(precision: str, agreement: Agreement, limits: GateLimits = GateLimits()) -> List[str]:
     """The reasons why the gate refuses a variant; empty if it passes."""
     if not np.isfinite(agreement.max_abs_diff):
@@ -139,12 +135,7 @@ def refusals(precision: str, agreement: Agreement, limits: GateLimits = GateLimi
 
 
 def _fp32_refusals(agreement: Agreement) -> List[str]:
-    reasons = []
-    if agreement.max_abs_diff > FP32_MAX_ABS_DIFF:
-        reasons.append(
-            f"its logits differ from the FP32 reference by {agreement.max_abs_diff:.2g}, "
-            f"more than {FP32_MAX_ABS_DIFF:g}"
-        )
+    reasons = logits_refusals(agreement.max_abs_diff)
     if agreement.top1_agreement < FP32_MIN_TOP1_AGREEMENT:
         reasons.append(
             f"only {agreement.top1_agreement:.1%} of its answers equal the reference's, "

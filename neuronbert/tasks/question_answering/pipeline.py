@@ -6,14 +6,13 @@ qa(question="Who was Jim Henson?", context="Jim Henson was a nice puppet")
 """
 
 from collections.abc import Iterable
-from contextlib import contextmanager
 from itertools import count, islice
 from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple, Union
 
 from neuronbert.checkpoint.tokenizer import Tokenizer
 from neuronbert.errors import InputError, positive
 from neuronbert.tasks.base import Answerer, Keywords, option_names, options_of
-from neuronbert.tasks.encoding import place_in
+from neuronbert.tasks.encoding import named_place
 from neuronbert.tasks.pipeline_calls import is_stream, iterate, known_keywords, warn
 from neuronbert.tasks.question_answering.answers import Answer, single
 from neuronbert.tasks.question_answering.lines import Pair
@@ -107,7 +106,7 @@ class QuestionAnsweringPipeline:
                 answers = self.model.answer(pairs, window_options, answer_options)
             except InputError:
                 for number, pair in enumerate(pairs, first):
-                    with _named(number):
+                    with named_place(number):
                         self.model.answer([pair], window_options, answer_options)
                 raise
             yield from map(single, answers)
@@ -173,17 +172,8 @@ def _forms(item: Any) -> List[Any]:
     return [item]
 
 
-@contextmanager
-def _named(number: int) -> Iterator[None]:
-    """Name the place of an input, one of several, in the error that it is refused with."""
-    try:
-        yield
-    except InputError as error:
-        raise error.at(place_in(number)) from None
-
-
 def _pair_at(number: int, item: Any) -> Pair:
-    with _named(number):
+    with named_place(number):
         return _pair(item)
 
 

@@ -1,14 +1,14 @@
 """Evaluates a classifier on labelled texts (data.py): accuracy, macro F1, Matthews' correlation; or correlations."""
 
-import math
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Dict, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple, Union
+from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple, Union
 
 import numpy as np
 
 from neuronbert.backends.outputs import Outputs
 from neuronbert.checkpoint.tokenizer import Tokenizer
 from neuronbert.errors import InputError, positive
+from neuronbert.tasks.agreement import for_json
 from neuronbert.tasks.base import Document, PathLike, Table
 from neuronbert.tasks.labels import SHOWN_LABELS
 from neuronbert.tasks.rows import TextOrPair
@@ -54,7 +54,7 @@ class Comparison:
 
     def as_dict(self) -> Document:
         """Every figure, for JSON."""
-        return {**asdict(self), "metrics": _numbers(self.metrics), **_numbers({"equal": self.equal})}
+        return {**asdict(self), "metrics": for_json(self.metrics), **for_json({"equal": self.equal})}
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ class EvaluationReport:
     def as_dict(self) -> Document:
         """Every figure, for JSON, which has no NaN: null stands for it."""
         comparison = None if self.comparison is None else self.comparison.as_dict()
-        figures = {"metrics": _numbers(self.metrics), "comparison": comparison, "texts_per_s": self.texts_per_s}
+        figures = {"metrics": for_json(self.metrics), "comparison": comparison, "texts_per_s": self.texts_per_s}
         return {**asdict(self), **figures}
 
     def tables(self) -> List[Union[str, Table]]:
@@ -94,10 +94,6 @@ class EvaluationReport:
         ]
         compared = [] if self.comparison is None else ["", *_comparison(self.comparison)]
         return [Table(facts), *compared]
-
-
-def _numbers(figures: Mapping[str, float]) -> Dict[str, Optional[float]]:
-    return {name: None if math.isnan(value) else value for name, value in figures.items()}
 
 
 def _comparison(comparison: Comparison) -> Iterator[Union[str, Table]]:

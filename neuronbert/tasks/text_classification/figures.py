@@ -2,8 +2,8 @@
 
 from typing import Any, Dict, Mapping
 
-from neuronbert.errors import ArtifactError
 from neuronbert.hardware.schema import NUMBER, Schema, record, whole
+from neuronbert.tasks.figure_text import logits_text, measured
 
 # What the gate measured of a variant; null where it was skipped, or nothing was labelled.
 FIGURES = Schema(
@@ -16,8 +16,7 @@ FIGURES = Schema(
 
 def agreement_text(agreement: Mapping[str, Any]) -> str:
     """The figures that decide, and those that are only reported, in one line."""
-    difference = agreement["max_abs_diff"]
-    logits = "logits with NaN or Inf" if difference is None else f"logits within {difference:.2g}"
+    logits = logits_text(agreement["max_abs_diff"])
     ours, theirs = agreement["accuracy"], agreement["reference_accuracy"]
     accuracy = "" if ours is None or theirs is None else f"accuracy {ours:.2%} of {theirs:.2%} in FP32, "
     return f"{accuracy}agrees with FP32 {agreement['agreement']:.1%}, {logits} ({agreement['n']} texts)"
@@ -25,10 +24,7 @@ def agreement_text(agreement: Mapping[str, Any]) -> str:
 
 def columns(variant: Mapping[str, Any]) -> Dict[str, str]:
     """What ``inspect`` shows of a variant's accuracy and agreement; ArtifactError for what the gate never wrote."""
-    fault = FIGURES.fault(variant)
-    if fault is not None:
-        raise ArtifactError(f"variant {variant['name']}: {fault}", hint="copy the artifact again, or compile it again")
-    accuracy, agreement = variant["accuracy"], variant["agreement"]
+    accuracy, agreement = measured(variant, FIGURES)
     return {
         "accuracy (FP32)": f"{accuracy['accuracy']:.2%} ({accuracy['reference_accuracy']:.2%})"
         if accuracy

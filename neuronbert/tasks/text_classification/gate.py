@@ -9,7 +9,8 @@ import numpy as np
 from neuronbert.backends.outputs import Outputs, all_finite
 from neuronbert.checkpoint.families import Config
 from neuronbert.errors import InputError
-from neuronbert.tasks.base import FP32_MAX_ABS_DIFF, NOT_FINITE, Document, GateLimits, GateQuestions, PathLike
+from neuronbert.tasks.agreement import largest_difference, logits_refusals
+from neuronbert.tasks.base import NOT_FINITE, Document, GateLimits, GateQuestions, PathLike
 from neuronbert.tasks.rows import TextOrPair, TextPair
 from neuronbert.tasks.samples import calibration_path, gate_path, shipped_texts
 from neuronbert.tasks.scoring import spearman
@@ -108,12 +109,11 @@ class ClassificationGate:
 
     def compare(self, labelled: Sequence[LabelledText], judged: Judged, reference: Judged) -> Agreement:
         """Decisions against the reference's and against the labels, logits against the reference's logits."""
-        differences = [np.abs(a[LOGITS] - b[LOGITS]).max() for a, b in zip(judged.outputs, reference.outputs)]
         golds = [(number, item.label) for number, item in enumerate(labelled) if item.label is not None]
         return Agreement(
             n=len(labelled),
             labelled=len(golds),
-            max_abs_diff=float(np.max(differences)),
+            max_abs_diff=largest_difference(judged.outputs, reference.outputs),
             agreement=self._agreement(judged.decisions, reference.decisions),
             accuracy=self._accuracy(judged.decisions, golds),
             reference_accuracy=self._accuracy(reference.decisions, golds),
@@ -151,13 +151,7 @@ class ClassificationGate:
 
 
 def _fp32_refusals(agreement: Agreement) -> List[str]:
-    reasons = []
-    if agreement.max_abs_diff > FP32_MAX_ABS_DIFF:
-        reasons.append(
-            f"its logits differ from the FP32 reference by {agreement.max_abs_diff:.2g}, "
-            f"more than {FP32_MAX_ABS_DIFF:g}"
-        )
-    return reasons + _disagreement(agreement, FP32_MIN_AGREEMENT)
+    return logits_refusals(agreement.max_abs_diff) + _disagreement(agreement, FP32_MIN_AGREEMENT)
 
 
 def _reduced_refusals(agreement: Agreement, limits: GateLimits) -> List[str]:

@@ -5,14 +5,13 @@ classify = pipeline("text-classification", model="artifact")      # a folder tha
 classify("I lost my card")                                        # [{"label": "lost_or_stolen_card", "score": 0.98}]
 """
 
-from contextlib import contextmanager
 from itertools import count, islice
 from typing import Any, Dict, Iterator, List, Optional, Sequence
 
 from neuronbert.checkpoint.tokenizer import Tokenizer
 from neuronbert.errors import LARGEST_COUNT, InputError, positive, shown_value
 from neuronbert.tasks.base import Answerer, Keywords
-from neuronbert.tasks.encoding import place_in
+from neuronbert.tasks.encoding import named_place
 from neuronbert.tasks.labels import label_names
 from neuronbert.tasks.pipeline_calls import is_stream, iterate, known_keywords, warn
 from neuronbert.tasks.rows import TextPair, check_text
@@ -97,7 +96,7 @@ class TextClassificationPipeline:
                 results = self._answer(asked, options)
             except InputError:
                 for number, each in enumerate(asked, first):
-                    with _named(number):
+                    with named_place(number):
                         self._answer([each], options)
                 raise
             yield from map(options.shaped, results)
@@ -136,17 +135,8 @@ def _known(keywords: Keywords) -> Dict[str, Any]:
     return {**known, "top_k": keywords["top_k"]} if "top_k" in keywords else known
 
 
-@contextmanager
-def _named(number: int) -> Iterator[None]:
-    """Name the place of an input, one of several, in the error that it is refused with."""
-    try:
-        yield
-    except InputError as error:
-        raise error.at(place_in(number)) from None
-
-
 def _input_at(number: int, item: Any) -> Asked:
-    with _named(number):
+    with named_place(number):
         return _input(item)
 
 

@@ -8,7 +8,8 @@ import numpy as np
 
 from neuronbert.backends.outputs import Outputs
 from neuronbert.errors import InputError
-from neuronbert.tasks.base import FP32_MAX_ABS_DIFF, NOT_FINITE, Document, GateLimits, GateQuestions, PathLike
+from neuronbert.tasks.agreement import for_json, largest_difference, logits_refusals
+from neuronbert.tasks.base import NOT_FINITE, Document, GateLimits, GateQuestions, PathLike
 from neuronbert.tasks.samples import calibration_path, gate_path
 from neuronbert.tasks.token_classification.data import (
     LabelledText,
@@ -49,8 +50,7 @@ class Agreement:
 
     def as_dict(self) -> Document:
         """The figures for JSON, which has no NaN or Inf: null stands for them."""
-        figures = {**asdict(self), "f1_ratio": self.f1_ratio}
-        return {name: None if value is None or not np.isfinite(value) else value for name, value in figures.items()}
+        return for_json({**asdict(self), "f1_ratio": self.f1_ratio})
 
     def entry(self) -> Document:
         """The manifest's ``agreement`` and ``accuracy``."""
@@ -117,7 +117,7 @@ class TokenClassificationGate:
         f1, reference_f1 = _f1_pair(labelled, judged.found, reference.found)
         return Agreement(
             n=len(labelled),
-            max_abs_diff=_max_abs_diff(judged.outputs, reference.outputs),
+            max_abs_diff=largest_difference(judged.outputs, reference.outputs),
             equal_labels=equal_labels(pairs),
             entity_f1=shared_f1([ours.entities for ours, _ in pairs], [theirs.entities for _, theirs in pairs]),
             f1=f1,
@@ -149,10 +149,6 @@ def _f1_pair(
     return ours, theirs
 
 
-def _max_abs_diff(actual: Sequence[Outputs], expected: Sequence[Outputs]) -> float:
-    return float(np.max([np.abs(a[name] - b[name]).max() for a, b in zip(actual, expected) for name in b]))
-
-
 def refusals(precision: str, agreement: Agreement, limits: GateLimits = GateLimits()) -> List[str]:
     """The reasons why the gate refuses a variant; empty if it passes."""
     if not np.isfinite(agreement.max_abs_diff):
@@ -161,12 +157,7 @@ def refusals(precision: str, agreement: Agreement, limits: GateLimits = GateLimi
 
 
 def _fp32_refusals(agreement: Agreement) -> List[str]:
-    reasons = []
-    if agreement.max_abs_diff > FP32_MAX_ABS_DIFF:
-        reasons.append(
-            f"its logits differ from the FP32 reference by {agreement.max_abs_diff:.2g}, "
-            f"more than {FP32_MAX_ABS_DIFF:g}"
-        )
+    reasons = logits_refusals(agreement.max_abs_diff)
     if agreement.equal_labels < FP32_MIN_EQUAL_LABELS:
         reasons.append(
             f"only {agreement.equal_labels:.1%} of its tokens have the reference's label, "

@@ -181,7 +181,7 @@ def _refuse_many(tokenizer: Tokenizer, count: int) -> None:
     if count > limit.rows:
         raise InputError(
             f"this text needs {count} windows, and {limit.whose} takes {limit.rows}",
-            hint=f"a shorter text, a smaller stride, or {limit.way_out}",
+            hint=f"a shorter text, a smaller stride, or {limit.way_out or 'a larger max_length'}",
         )
 
 

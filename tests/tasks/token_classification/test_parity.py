@@ -62,24 +62,25 @@ def assert_equal(own: List[Dict[str, Any]], their: List[Dict[str, Any]], asked: 
     assert [entity["score"] for entity in own] == pytest.approx(expected, abs=SCORE_TOLERANCE, rel=0), asked
 
 
-def is_long(tagger: Tagger, text: str) -> bool:
-    return len(tagger.tokenizer.encode([text])[0].ids) > TOKENS - 2
+def tokens_of(tagger: Tagger, text: str) -> int:
+    return len(tagger.tokenizer.encode([text])[0].ids)
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_entities_of_a_row_are_those_of_transformers(pair: Pair, strategy: str) -> None:
     random = Random(1)
-    labels = set()
-    compared = 0
+    found = compared = 0
     while compared < TEXTS:
         text = random_text(random, random.randint(0, 12))
-        if is_long(pair.ours, text):
+        # Of a text without a token, transformers 4 joins no words, and raises TypeError.
+        if not 0 < tokens_of(pair.ours, text) <= TOKENS - 2:
             continue
         compared += 1
-        own = ours(pair.ours, text, EntityOptions(strategy))
-        assert_equal(own, pair.theirs(text, aggregation_strategy=strategy), text)
-        labels |= {entity.get("entity", entity.get("entity_group")) for entity in own}
-    assert len(labels) >= 3 if strategy == "none" else labels == {"PER", "LOC"}
+        ignored = ("O",) if compared % 2 else ()
+        own = ours(pair.ours, text, EntityOptions(strategy, ignored))
+        assert_equal(own, pair.theirs(text, aggregation_strategy=strategy, ignore_labels=list(ignored)), text)
+        found += len(own)
+    assert found > TEXTS
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES[1:])
@@ -89,13 +90,14 @@ def test_entities_of_several_rows_are_those_of_transformers(pair: Pair, strategy
     compared = 0
     while compared < TEXTS:
         text, stride = random_text(random, random.randint(40, 120)), random.choice((0, 1, 7, 16, 40))
-        if not is_long(pair.ours, text):
+        if tokens_of(pair.ours, text) <= TOKENS - 2:
             continue
         compared += 1
         (example,) = encode_texts(pair.ours.tokenizer, [text], StrideOptions(stride))
         most_rows = max(most_rows, len(example.windows))
-        own = entities_of_text(example, pair.ours.outputs(example), EntityOptions(strategy))
-        theirs = pair.theirs(text, aggregation_strategy=strategy, stride=stride)
+        ignored = ("O",) if compared % 2 else ()
+        own = entities_of_text(example, pair.ours.outputs(example), EntityOptions(strategy, ignored))
+        theirs = pair.theirs(text, aggregation_strategy=strategy, stride=stride, ignore_labels=list(ignored))
         assert_equal(own, without_doubled(theirs), (text, stride))
     assert most_rows > 8
 

@@ -238,6 +238,10 @@ def test_another_tasks_pipeline_is_refused(engine, echo_artifact):
         pipeline("token-classification", model=echo_artifact)
 
 
+def test_transformers_has_a_shorter_name_for_it(engine, ner):
+    assert pipeline("ner", model=engine)(TEXTS) == ner(TEXTS)
+
+
 def test_the_tokenizer_is_the_artifacts(ner, engine):
     assert ner.tokenizer is engine.tokenizer and ner.task == "token-classification"
     assert neuronbert.pipeline is pipeline

@@ -221,11 +221,16 @@ def test_what_is_no_text_is_refused(demo, asked, reason):
 
 
 def test_a_text_of_too_many_windows_is_refused_before_one_is_made(demo):
-    demo.row_limit = RowLimit(3, "this runner", "a larger max_length")
+    demo.row_limit = RowLimit(3, "this runner", "fewer workers")
     options = StrideOptions(stride=0, max_length=12)
     assert len(encode_texts(demo, ["jim " * 30], options)[0].windows) == 3
-    with pytest.raises(InputError, match="this text needs 4 windows, and this runner takes 3"):
+    with pytest.raises(InputError, match="this text needs 4 windows, and this runner takes 3") as caught:
         encode_texts(demo, ["jim " * 31], options)
+    assert caught.value.hint == "a shorter text, a smaller stride, or fewer workers"
+    demo.row_limit = RowLimit(3, "neuronbert")
+    with pytest.raises(InputError) as caught:
+        encode_texts(demo, ["jim " * 31], options)
+    assert caught.value.hint == "a shorter text, a smaller stride, or a larger max_length"
 
 
 def test_an_example_can_be_copied_to_another_process(demo):
