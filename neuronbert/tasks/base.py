@@ -174,6 +174,7 @@ class TaskKeywords(Protocol):
     ENCODE_OPTIONS: Type[EncodeOptions]  # frozen dataclass of keywords: how inputs become rows
     DECODE_OPTIONS: Type[DecodeOptions]  # frozen dataclass of keywords: how outputs become results
     VERBS: Tuple[Verb, ...]  # its commands; the first is what an error names
+    EVALUATION: str  # a sentence for ``evaluate --help``: which data, and what is measured
 
 
 class TaskFigures(Protocol):

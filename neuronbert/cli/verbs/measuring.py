@@ -18,9 +18,17 @@ from neuronbert.cli.options import (
 from neuronbert.cli.output import show
 from neuronbert.cli.progress import Progress, note
 from neuronbert.cli.task_options import task_options
+from neuronbert.tasks import TASKS, load_options
 
 
-@click.command("evaluate", short_help="How good an artifact is on a file with the right answers.")
+def _evaluate_help() -> str:
+    measured = "; ".join(load_options(task).EVALUATION for task in TASKS)
+    return f"How good ARTIFACT is on DATA, a file with the right answers for its task.\n\nOf {measured}."
+
+
+@click.command(
+    "evaluate", short_help="How good an artifact is on a file with the right answers.", help=_evaluate_help()
+)
 @click.argument("artifact", type=click.Path())
 @click.argument("data", type=click.Path())
 @click.option(
@@ -37,11 +45,6 @@ from neuronbert.cli.task_options import task_options
 @hub_options
 @json_option
 def evaluate(artifact: str, data: str, as_json: bool, **options: Any) -> None:
-    """How good ARTIFACT is on DATA, a file with the right answers for its task.
-
-    Questions (SQuAD v1.1 or v2.0): exact match and F1, as the official scripts count them. Labelled texts (CSV, TSV or
-    JSON lines): accuracy, macro F1 and Matthews' correlation; of scores, Pearson's and Spearman's.
-    """
     from neuronbert.backends.quiet import stdout_to_stderr
     from neuronbert.benchmark.evaluation import evaluate_artifact
     from neuronbert.cli.tables import evaluation_text

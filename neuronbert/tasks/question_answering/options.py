@@ -107,6 +107,7 @@ class AnswerOptions:
 
 ENCODE_OPTIONS = WindowOptions
 DECODE_OPTIONS = AnswerOptions
+EVALUATION = "questions (SQuAD v1.1 or v2.0): exact match and F1, as the official scripts count them"
 VERBS = (
     Verb(
         name="answer",

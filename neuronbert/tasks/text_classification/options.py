@@ -63,6 +63,9 @@ def _count(name: str, value: Optional[int]) -> Optional[int]:
 
 ENCODE_OPTIONS = RowOptions
 DECODE_OPTIONS = LabelOptions
+EVALUATION = (
+    "labelled texts (CSV, TSV, JSON lines): accuracy, macro F1 and Matthews' correlation; of scores, correlations"
+)
 VERBS = (
     Verb(
         name="classify",

@@ -92,6 +92,7 @@ def _labels(value: object) -> Tuple[str, ...]:
 
 ENCODE_OPTIONS = StrideOptions
 DECODE_OPTIONS = EntityOptions
+EVALUATION = "labelled entities (CoNLL, JSON lines): their precision, recall and F1, as seqeval counts them"
 VERBS = (
     Verb(
         name="tag",

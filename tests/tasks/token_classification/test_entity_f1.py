@@ -1,5 +1,8 @@
 """neuronbert.tasks.token_classification.entity_f1 against seqeval, and by hand where they differ on purpose."""
 
+import json
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -24,6 +27,31 @@ SENTENCE = st.lists(st.sampled_from(TAGS), max_size=12)
 PAIRS = st.lists(st.sampled_from(TAGS), min_size=1, max_size=12).flatmap(
     lambda gold: st.tuples(st.just(gold), st.lists(st.sampled_from(TAGS), min_size=len(gold), max_size=len(gold)))
 )
+
+
+# What record_seqeval.py recorded, for where seqeval is not installed.
+CASES = json.loads((Path(__file__).parents[2] / "data" / "golden" / "seqeval-1.2.2.json").read_text())["cases"]
+
+
+def test_figures_are_those_that_seqeval_gave():
+    assert len(CASES) == 300 and sum(bool(case["by_type"]) for case in CASES) > 250
+    for case in CASES:
+        golds, guesses = case["golds"], case["guesses"]
+        assert [[[span.type, span.start, span.stop - 1] for span in entities_of(tags)] for tags in golds] == case[
+            "entities"
+        ]
+        by_type = count_entities(*[[set(entities_of(tags)) for tags in side] for side in (golds, guesses)])
+        counts = overall(by_type)
+        ours = (counts.precision, counts.recall, counts.f1, tag_accuracy(golds, guesses))
+        theirs = [case[name] for name in ("precision", "recall", "f1", "accuracy")]
+        assert ours == pytest.approx(tuple(theirs), abs=1e-12)
+        if case["macro_f1"] is None:  # no entity to find
+            continue
+        assert macro_f1(by_type) == pytest.approx(case["macro_f1"], abs=1e-12)
+        found = {name: [own.precision, own.recall, own.f1, own.gold] for name, own in by_type.items()}
+        assert list(found) == list(case["by_type"])
+        for name, figures in found.items():
+            assert figures == pytest.approx(case["by_type"][name], abs=1e-12)
 
 
 @given(SENTENCE)

@@ -28,6 +28,7 @@ class LabelOptions:
 
 ENCODE_OPTIONS = CutOptions
 DECODE_OPTIONS = LabelOptions
+EVALUATION = "labelled sentences (JSON): how many labels are right"
 VERBS: Tuple[Verb, ...] = (
     Verb("feel", "Label a sentence.", "Label a sentence with ARTIFACT.", (Text("text", "A sentence."),), '{"text"}'),
 )
