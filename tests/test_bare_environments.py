@@ -61,6 +61,9 @@ def commands(artifact: Path, tiny_checkpoint: Path) -> Dict[str, List[str]]:
         "plan": ["plan", str(tiny_checkpoint), "--json"],
         "plan demo": ["plan", "demo"],
         "answer": ["answer", of_artifact, "--json", *question],
+        "classify": ["classify", of_artifact, "--text", "It is me."],
+        "rerank": ["rerank", of_artifact, "--query", "Who?", "--text", "It is me."],
+        "tag": ["tag", of_artifact, "--text", "It is me."],
         "answer torchscript": ["answer", of_artifact, "--variant", "torchscript-fp32", *question],
         "run": [
             "run",
@@ -98,6 +101,7 @@ ANYWHERE = {
     "env": (1, "neuronbert compile CHECKPOINT OUTPUT --backend neuron"),
     "plan": (0, ""),
     "plan demo": (1, install(demo=True)),
+    **dict.fromkeys(("classify", "rerank", "tag"), (1, "neuronbert answer {artifact} --question ... --context ...")),
     "answer torchscript": (1, install("compile")),
     "evaluate demo": (1, install("compile", demo=True)),
     "evaluate checkpoint": (1, install("compile")),
@@ -135,7 +139,7 @@ def test_what_is_missing_is_named_with_the_command_that_installs_it(
     for name, (code, hint) in EXPECTED[extra].items():
         assert results[name].code == code, (name, results[name])
         found = re.findall(r"^  try: (.*)$", results[name].stderr, flags=re.MULTILINE)
-        expected = install(backends[0]) if hint == FASTEST else hint
+        expected = install(backends[0]) if hint == FASTEST else hint.format(artifact=artifact)
         assert (found[0] if found else "").replace(f"{python} ", "") == expected, name
     if extra:
         assert f"{extra}-fp32" in results["evaluate"].stdout

@@ -5,8 +5,13 @@ import re
 from pathlib import Path
 
 from neuronbert.hardware.prices import load_prices
+from neuronbert.tasks import load_task
+from neuronbert.tasks.lines import read_lines
 from neuronbert.tasks.question_answering.lines import LINES, read_questions
 from neuronbert.tasks.question_answering.squad import load_squad_data
+from neuronbert.tasks.text_classification.data import load_raw
+from neuronbert.tasks.token_classification.data import load_marked, with_labels
+from neuronbert.tasks.token_classification.entity_f1 import Span
 
 ROOT = Path(__file__).resolve().parents[1]
 EXAMPLES = ROOT / "examples"
@@ -33,8 +38,17 @@ def test_a_line_holds_nothing_but_the_three_keys():
 
 def test_the_page_about_files_is_true(tmp_path):
     page = (ROOT / "docs" / "files.md").read_text(encoding="utf-8")
-    asked, answered, error, squad, prices = re.findall("^```json\n(.*?)^```", page, flags=re.MULTILINE | re.DOTALL)
+    blocks = re.findall("^```json\n(.*?)^```", page, flags=re.MULTILINE | re.DOTALL)
+    asked, texts, tagged, answered, error, squad, marked, prices = blocks
     (line,) = read_questions([asked])
+    classification, tokens = load_task("text-classification"), load_task("token-classification")
+    kinds = [type(read.input).__name__ for read in read_lines(texts.encode().splitlines(True), classification.LINES)]
+    assert kinds == ["str", "TextPair", "Ranking"]
+    read = [each.input for each in read_lines(tagged.encode().splitlines(True), tokens.LINES)]
+    assert read == ["Jim Henson was born in Greenville.", "Jim Henson was born in Greenville ."]
+    (tmp_path / "marked.jsonl").write_text(marked, encoding="utf-8")
+    by_words, by_characters = with_labels(load_marked(tmp_path / "marked.jsonl"), ["O", "I-PER"], "marked.jsonl")
+    assert by_words.entities == by_characters.entities == {Span("PER", 0, 10)}
     answer = json.loads(answered)
     assert (answer["line"], answer["id"]) == (2, line.id) and json.loads(error)["error"]
     assert line.input.context[answer["start"] : answer["end"]] == answer["answer"]
@@ -46,3 +60,16 @@ def test_the_page_about_files_is_true(tmp_path):
     assert load_prices(tmp_path / "prices.json").price("inf1.xlarge").usd_per_hour == 0.15
     table = page[page.index("| key |") : page.index("Other keys are ignored")]
     assert set(re.findall("`([a-z_]+)`", table)) - {"true", "false"} == {"id", "question", "context", *LINES.keywords}
+    table = page[page.index("| `text`, or `query`") : page.index("For an artifact of token classification")]
+    known = {"text", "text_pair", "query", "texts", *classification.LINES.keywords}
+    assert set(re.findall("`([a-z_]+)`", table)) - {"true", "false"} == known
+
+
+def test_the_labelled_texts_are_what_the_page_says(tmp_path):
+    page = (ROOT / "docs" / "files.md").read_text(encoding="utf-8")
+    (tmp_path / "shown.csv").write_text(re.findall("^```text\n(text,label.*?)^```", page, re.M | re.S)[0])
+    assert [text.label for text in load_raw(tmp_path / "shown.csv")] == ["lost_card", "renew_loan"]
+    train, test = (load_raw(EXAMPLES / f"intents-{name}.csv") for name in ("train", "test"))
+    assert (len(train), len(test)) == (54, 18)
+    assert {text.label for text in train} == {text.label for text in test} and len({text.label for text in train}) == 6
+    assert not {text.asked for text in train} & {text.asked for text in test}
