@@ -137,7 +137,7 @@ def main(arguments: Sequence[str]) -> int:
     with ExitStack() as stack:
         artifact = options.artifact
         if artifact is None:
-            artifact = echo_artifact(Path(stack.enter_context(tempfile.TemporaryDirectory())))
+            artifact = echo_artifact(Path(stack.enter_context(tempfile.TemporaryDirectory())) / "echo")
         engine = stack.enter_context(Engine(artifact, threads=1, streams=1))
         inputs = engine.task.read_inputs(options.data)
         engine.answer(inputs)  # warm
