@@ -220,8 +220,12 @@ def _conll_texts(path: PathLike) -> Iterator[MarkedText]:
             tokens.append(columns[0])
             tags.append(columns[-1])
         elif tokens:
-            yield _tagged(f"lines {begun} to {number - 1}", tokens, tags)
+            yield _tagged(_lines(begun, number - 1), tokens, tags)
             tokens, tags, begun = [], [], 0
+
+
+def _lines(first: int, last: int) -> str:
+    return f"line {first}" if first == last else f"lines {first} to {last}"
 
 
 def _decode(raw: bytes, name: str) -> str:

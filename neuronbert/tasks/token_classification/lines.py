@@ -22,6 +22,8 @@ def tokens_fault(tokens: Any) -> Optional[str]:
 
 
 def _fault(record: Document) -> Optional[str]:
+    if record.get("text_pair") is not None:
+        return "there is a text_pair, and entities are found in one text: a line for each"
     if "text" in record:
         text = record["text"]
         # An empty text has no entities; it is nothing to stop at.

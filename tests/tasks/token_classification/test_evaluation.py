@@ -132,7 +132,7 @@ def test_the_first_texts_only(data):
 def test_a_label_that_the_artifact_lacks_is_named_before_it_answers(tmp_path, tokenizer):
     path = tmp_path / "data.conll"
     path.write_text("a B-MISC\n")
-    with pytest.raises(InputError, match="lines 1 to 1: the checkpoint has no label 'B-MISC'; it has O, B-PER"):
+    with pytest.raises(InputError, match="line 1: the checkpoint has no label 'B-MISC'; it has O, B-PER"):
         TaggingEvaluation.of(path, None, StrideOptions()).options_for(tokenizer)
 
 

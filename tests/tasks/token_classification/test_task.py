@@ -111,6 +111,7 @@ def test_full_rows_hold_nothing_but_text(tagger_artifact: Artifact) -> None:
     [
         ({"question": "who?"}, "the key 'text' is missing"),
         ({"text": 3}, "text is 3, not a string"),
+        ({"text": "a", "text_pair": "b"}, "there is a text_pair, and entities are found in one text"),
         ({"text": "a\ud800"}, "text holds half of a surrogate pair"),
         ({"tokens": []}, r"tokens is \[\], not a list of words"),
         ({"text": "a", "stride": "wide"}, 'stride is "wide", not a whole number'),
