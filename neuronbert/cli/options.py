@@ -162,10 +162,21 @@ on_error_option = click.option(
     show_default=True,
     help="What a broken line does: end the command, or become an error line of the output.",
 )
+_format = click.Choice(["jsonl", "csv", "tsv"])
 
 
-def line_options(*tasks: str) -> Decorator:
-    """The options of a verb that answers lines of input, for the tasks called so (none: for all)."""
+def line_options(*tasks: str, output: str) -> Decorator:
+    """The options of a verb that answers lines of input, for the tasks called so (none: for all).
+
+    ``output`` says what the format of its results is where nobody says it.
+    """
     return together(
-        on_error_option, task_options(tasks), variant_option, threads_option, trusted_key_option, json_option
+        click.option("--input-format", type=_format, help="What --input is.  [default: by its suffix, else jsonl]"),
+        click.option("--output-format", type=_format, help=f"What is written.  [default: {output}]"),
+        on_error_option,
+        task_options(tasks),
+        variant_option,
+        threads_option,
+        trusted_key_option,
+        json_option,
     )

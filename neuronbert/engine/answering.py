@@ -1,6 +1,6 @@
 """What a task's verb does: load an artifact (engine.py), answer an input or a file of them, and close it."""
 
-from typing import Any, BinaryIO, Callable, List, NamedTuple, Optional
+from typing import Any, BinaryIO, Callable, List, NamedTuple, Optional, Sequence
 
 from neuronbert.artifact.manifest import PathLike, task_of
 from neuronbert.artifact.signatures import TrustedKey
@@ -9,6 +9,7 @@ from neuronbert.engine.lines import Progress, answer_lines
 from neuronbert.errors import ArtifactError, quoted
 from neuronbert.tasks import load_options
 from neuronbert.tasks.base import Document, option_kinds, options_of
+from neuronbert.tasks.line_formats import JSON_LINES, LineFormat
 from neuronbert.tasks.lines import SkippedLine
 
 
@@ -46,6 +47,8 @@ def answer_file(
     file: BinaryIO,
     *,
     on_result: Callable[[Document], None],
+    on_columns: Callable[[Sequence[str]], None] = lambda columns: None,
+    line_format: LineFormat = JSON_LINES,
     task: Optional[str] = None,
     on_error: str = "fail",
     progress: Progress = lambda done, total: None,
@@ -54,15 +57,17 @@ def answer_file(
     trusted_key: TrustedKey = None,
     **options: Any,
 ) -> List[SkippedLine]:
-    """Give ``on_result`` the result of each JSON line of ``file``, in order; return the lines that were skipped.
+    """Give ``on_result`` the result of each line of ``file``, in order; return the lines that were skipped.
 
     Every line is read before any is answered: InputError for the first broken one, unless ``on_error`` is "skip".
-    ``task`` is as for ``answer_input``.
+    ``line_format`` is the file's. ``on_columns`` is called before the first result, with all the keys that results may
+    have. ``task`` is as for ``answer_input``.
     """
     refuse_other_task(artifact, task, trusted_key)
     with Engine.for_many(artifact, variant=variant, threads=threads, trusted_key=trusted_key) as engine:
         encode_options, decode_options = options_of(option_kinds(engine.task), options)
-        results, skipped = answer_lines(engine, file, encode_options, decode_options, on_error, progress)
+        results, skipped = answer_lines(engine, file, encode_options, decode_options, on_error, progress, line_format)
+        on_columns(engine.task.columns(decode_options))
         for result in results:
             on_result(result)
     return skipped

@@ -1,4 +1,4 @@
-"""Answers files of JSON lines (tasks/lines.py): a result for each line, and every error with its line number."""
+"""Answers files of lines (tasks/line_formats.py): a result for each line, and every error with its line number."""
 
 from dataclasses import replace
 from heapq import merge
@@ -10,7 +10,8 @@ from neuronbert.engine.batches import in_inputs
 from neuronbert.engine.engine import Engine, chunks_of
 from neuronbert.errors import InputError, NeuronBertError, UsageError
 from neuronbert.tasks.base import DecodeOptions, Document, EncodeOptions, Example, Keywords, Result, Task
-from neuronbert.tasks.lines import BoundedLines, InputLine, SkippedLine, line_head, read_lines
+from neuronbert.tasks.line_formats import JSON_LINES, LineFormat
+from neuronbert.tasks.lines import BoundedLines, Entry, InputLine, LineReader, SkippedLine, line_head
 
 
 class PreparedLine(NamedTuple):
@@ -32,14 +33,18 @@ def answer_lines(
     decode_options: DecodeOptions,
     on_error: str,
     progress: Progress = lambda done, total: None,
+    line_format: LineFormat = JSON_LINES,
 ) -> Tuple[Iterator[Document], List[SkippedLine]]:
-    """The result or error of each line of ``file``, in order, and the lines that were skipped.
+    """The result or error of each entry of ``file``, in order, and the entries that were skipped.
 
     Every line is read before any is answered: InputError for the first broken one, unless ``on_error`` is "skip".
     """
-    lines = _counted(BoundedLines(file), progress)
-    prepared, skipped = prepare_lines(engine.task, engine.tokenizer, lines, encode_options, decode_options, on_error)
-    refuse_no_input(engine.task, len(prepared) + len(skipped))
+    task = engine.task
+    entries = _counted(line_format.entries(BoundedLines(file).numbered(), task.LINES), progress)
+    prepared, skipped = prepare_lines(
+        task, engine.tokenizer, entries, encode_options, decode_options, on_error, line_format
+    )
+    refuse_no_input(task, len(prepared) + len(skipped), line_format)
     errors = (line.document() for line in skipped)
     return merge(answer_prepared(engine, prepared, progress), errors, key=itemgetter("line")), skipped
 
@@ -47,19 +52,19 @@ def answer_lines(
 def prepare_lines(
     task: Task,
     tokenizer: Tokenizer,
-    lines: Iterable[Union[str, bytes]],
+    entries: Iterable[Entry],
     encode_options: EncodeOptions,
     decode_options: DecodeOptions,
     on_error: str = "fail",
-    first_line: int = 1,
+    line_format: LineFormat = JSON_LINES,
 ) -> Tuple[List[PreparedLine], List[SkippedLine]]:
-    """Read and tokenise every line before any is answered; ``first_line`` is the number of the first line.
+    """Check and tokenise all entries of a file in ``line_format`` before any is answered.
 
     Raises InputError naming the first bad line, or with ``on_error="skip"`` returns the bad ones beside the good, and
     UsageError for options that fit no line at all.
     """
     task.check_options(tokenizer, encode_options)
-    reader = read_lines(lines, task.LINES, on_error, first_line)
+    reader = LineReader(entries, task.LINES, line_format.hint(task.LINES), on_error)
     prepared: List[PreparedLine] = []
     refused: List[SkippedLine] = []
     for chunk in chunks_of(reader):
@@ -76,10 +81,10 @@ def prepare_lines(
     return prepared, sorted([*reader.skipped, *refused])
 
 
-def refuse_no_input(task: Task, lines: int) -> None:
-    """Raise InputError if no line, good or bad, was read."""
+def refuse_no_input(task: Task, lines: int, line_format: LineFormat) -> None:
+    """Raise InputError if no entry, good or bad, was read."""
     if not lines:
-        raise InputError(f"the input holds no {task.LINES.noun}", hint=f"one JSON object a line: {task.LINES.example}")
+        raise InputError(f"the input holds no {task.LINES.noun}", hint=line_format.hint(task.LINES))
 
 
 def _encode(
@@ -123,10 +128,10 @@ def answer_prepared(
         done += len(chunk)
 
 
-def _counted(lines: Iterable[bytes], progress: Progress) -> Iterator[bytes]:
-    for number, line in enumerate(lines, start=1):
-        progress(number, None)
-        yield line
+def _counted(entries: Iterable[Entry], progress: Progress) -> Iterator[Entry]:
+    for entry in entries:
+        progress(entry.line_number, None)
+        yield entry
 
 
 def result_of(task: Task, line: PreparedLine, result: Result) -> Document:

@@ -1,8 +1,9 @@
 """The offline job: a file of questions of any size in, a file of answers out, through the runner; can be resumed.
 
-The input is worked through in blocks of lines. A block's windows are cut into batches by the block alone, and a batch
-goes to its worker as it is, so every number in the output depends on the input only: not on the workers, on timing, or
-on where an earlier run was killed. A block is also what is recorded at once (artifact/resumable.py).
+The input is worked through in blocks of entries: its lines or rows (job_input.py). A block's windows are cut into
+batches by the block alone, and a batch goes to its worker as it is, so every number in the output depends on the input
+only: not on the workers, on timing, or on where an earlier run was killed. A block is also what is recorded at once
+(artifact/resumable.py).
 """
 
 import time
@@ -37,7 +38,8 @@ from neuronbert.runner.job_progress import JobProgress, Progress
 from neuronbert.runner.runner import Runner
 from neuronbert.tasks import load_task
 from neuronbert.tasks.base import DecodeOptions, Document, EncodeOptions, Row, option_kinds, options_of
-from neuronbert.tasks.lines import SkippedLine, json_line
+from neuronbert.tasks.line_formats import LineFormat, line_format
+from neuronbert.tasks.lines import SkippedLine
 
 # The first is ranked and written, the second is computed, and the third has batches ready when that is done.
 BLOCKS_IN_FLIGHT = 3
@@ -50,7 +52,7 @@ class JobReport:
     output: str
     artifact: str
     variant: str
-    lines: int  # of the input
+    lines: int  # of the input, a table's header among them
     answered: int
     skipped: int
     resumed_lines: int  # of the input, that were done when this run began
@@ -73,16 +75,19 @@ def run_job(
     busy_wait: bool = False,
     trusted_key: TrustedKey = None,
     on_error: str = "fail",
+    input_format: Optional[str] = None,
+    output_format: Optional[str] = None,
     progress: Progress = lambda done, total: None,
     on_skip: Callable[[SkippedLine], None] = lambda line: None,
     **options: Any,
 ) -> JobReport:
-    """Answer the JSON lines of ``input`` (a path, or "-" for stdin) into the new file ``output``, a line for each.
+    """Answer the lines of ``input`` (a path, or "-" for stdin) into the new file ``output``, a line for each.
 
     While it runs, ``output``.partial grows, and ``output``.partial.json records how far it is: the same call goes on
     after a kill, and the output is what one undisturbed run writes. The input may have grown until then. Input that is
     no plain file cannot be read again, so such a job begins anew. workers, variant, threads, busy_wait, trusted_key: as
-    for Runner. ``options`` are those of the task (windows and answers), which a line may set for itself. A broken line
+    for Runner. ``input_format`` and ``output_format`` are "jsonl", "csv" or "tsv"; None is that of the suffix, or
+    "jsonl". ``options`` are those of the task (windows and answers), which a line may set for itself. A broken line
     fails the job; with ``on_error="skip"`` the output has its error in place of a result, and it is passed to
     ``on_skip``. ``progress`` is called when the workers are loaded, and then after each batch. ``neuronbert top`` shows
     the job, in the same numbers.
@@ -92,6 +97,8 @@ def run_job(
     """
     refuse_no_path("input", input)
     refuse_no_path("output", output)
+    reads = line_format("input_format", input_format, input)
+    writes = line_format("output_format", output_format, output)
     folder = artifact.folder if isinstance(artifact, Artifact) else artifact
     if is_path(folder):  # anything else is refused where it is opened
         refuse_inside(folder, output)
@@ -99,6 +106,7 @@ def run_job(
         loaded = artifact_of(artifact, trusted_key)
         task = load_task(loaded.task)
         encode_options, decode_options = options_of(option_kinds(task), options)
+        source.begin(reads, task.LINES)
         counts = JobProgress(growing.output, source.total, progress)
         with Runner(
             loaded,
@@ -109,18 +117,20 @@ def run_job(
             publish=True,
             work=counts.work,
         ) as runner:
-            record = growing.begin(_description(runner, source, encode_options, decode_options), source.resumable)
+            description = _description(runner, source, reads, writes, encode_options, decode_options)
+            record = growing.begin(description, source.resumable)
             source.skip(record, growing.output)
             counts.recorded(record)
-            job = _Job(runner, source, encode_options, decode_options, on_error)
+            job = _Job(runner, source, reads, writes, encode_options, decode_options, on_error)
             first, started = record, time.perf_counter()
             for block in job.blocks():
                 done = job.answer(block, partial(counts.beyond, record, block.input_lines - record.input_lines))
-                record = growing.append(done.text, block.recorded(record, done), is_end=block.is_last)
+                text = done.text if record.output_bytes else job.head() + done.text
+                record = growing.append(text, block.recorded(record, done), is_end=block.is_last)
                 counts.recorded(record)
                 for line in done.skipped:
                     on_skip(line)
-            refuse_no_input(task, record.answered + record.skipped)
+            refuse_no_input(task, record.answered + record.skipped, reads)
             seconds = time.perf_counter() - started
         growing.finish()
     return JobReport(
@@ -137,12 +147,19 @@ def run_job(
 
 
 def _description(
-    runner: Runner, source: JobInput, encode_options: EncodeOptions, decode_options: DecodeOptions
+    runner: Runner,
+    source: JobInput,
+    reads: LineFormat,
+    writes: LineFormat,
+    encode_options: EncodeOptions,
+    decode_options: DecodeOptions,
 ) -> Dict[str, Any]:
     """All that the output depends on except the input's bytes; a message names the part that changed."""
     plan = runner.plan
     return as_job(
         input=source.kind,
+        input_format=reads.name,
+        output_format=writes.name,
         artifact=runner.artifact.manifest["digest"],
         variant=runner.name,
         **asdict(encode_options),
@@ -203,14 +220,22 @@ class _Job:
         self,
         runner: Runner,
         source: JobInput,
+        reads: LineFormat,
+        writes: LineFormat,
         encode_options: EncodeOptions,
         decode_options: DecodeOptions,
         on_error: str,
     ):
         self._runner, self._source = runner, source
+        self._reads, self._writes = reads, writes
         self._options = encode_options, decode_options
+        self._columns = runner.task.columns(decode_options)
         self._on_error = on_error
         self._waiting: Deque[_Block] = deque()
+
+    def head(self) -> bytes:
+        """What the output begins with."""
+        return self._writes.head(self._columns).encode("utf-8")
 
     def blocks(self) -> Iterator[_Block]:
         """Every block, in order and already submitted, with the next ones in flight behind it."""
@@ -239,12 +264,11 @@ class _Job:
 
     def _ask(self) -> Optional[_Block]:
         runner, source = self._runner, self._source
-        first_line = source.lines + 1
-        lines = source.block()
-        if not lines:
+        entries = source.block()
+        if not entries:
             return None
         prepared, skipped = prepare_lines(
-            runner.task, runner.tokenizer, lines, *self._options, on_error=self._on_error, first_line=first_line
+            runner.task, runner.tokenizer, entries, *self._options, on_error=self._on_error, line_format=self._reads
         )
         source.pass_over()  # not before: a line that fails the job may have no end
         rows = [row for line in prepared for row in line.example.windows]
@@ -282,7 +306,8 @@ class _Job:
                 )
         skipped.sort()
         errors = (line.document() for line in skipped)
-        text = "".join(map(json_line, merge(documents, errors, key=itemgetter("line"))))
+        in_order = merge(documents, errors, key=itemgetter("line"))
+        text = "".join(self._writes.line(document, self._columns) for document in in_order)
         return _Answered(text.encode("utf-8"), len(documents), skipped)
 
     def _outputs(

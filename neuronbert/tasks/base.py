@@ -91,7 +91,7 @@ class Table(NamedTuple):
 
 
 class LineForm(NamedTuple):
-    """The form of a task's inputs in a file of JSON lines."""
+    """The form of a task's inputs in a file of JSON lines, or of a table, whose header has the keys of a line."""
 
     noun: str  # what one input is called
     hint: str  # describes the form of a line
@@ -99,6 +99,10 @@ class LineForm(NamedTuple):
     keywords: Mapping[str, type]  # the options that a line may set for itself, by type: int, float, bool or str
     fault: Callable[[Document], Optional[str]]  # says what is wrong with a line's fields; None: nothing
     input: Callable[[Document], Input]  # reads a line without a fault
+    needs: Tuple[
+        Tuple[str, ...], ...
+    ]  # the keys of a line; several sets of them where a line may be one thing or another
+    lists: Tuple[str, ...] = ()  # the keys whose value is a list of texts
 
 
 class Agreement(Protocol):
@@ -269,6 +273,9 @@ class Task(Protocol):
 
     def json_result(self, result: Result, options: DecodeOptions) -> Document:
         """A result as a line of JSON."""
+
+    def columns(self, options: DecodeOptions) -> Sequence[str]:
+        """Every key that ``json_result`` may give under these options, whatever a line sets for itself, in order."""
 
     def result_text(self, result: Result) -> str:
         """A result as text for a person."""

@@ -1,10 +1,13 @@
-"""Reads inputs from JSON lines for engine and runner, whatever the task, whose LineForm says what a line must hold."""
+"""Reads inputs from lines for engine and runner, whatever the task, whose LineForm says what a line must hold.
+
+JSON lines are read here; line_formats.py has the others.
+"""
 
 import json
 import os
 import sys
 from contextlib import contextmanager, suppress
-from typing import Any, BinaryIO, Callable, Iterable, Iterator, List, Mapping, NamedTuple, Optional, Union
+from typing import Any, BinaryIO, Callable, Iterable, Iterator, List, Mapping, NamedTuple, Optional, Tuple, Union
 
 from neuronbert.errors import InputError, NeuronBertError, UsageError
 from neuronbert.tasks.base import Document, Input, Keywords, LineForm, PathLike
@@ -13,10 +16,21 @@ MAX_LINE_BYTES = 1 << 26  # far longer than any line of text
 PASS_OVER_BYTES = 1 << 20  # of a longer line, at a time
 
 Identity = Union[str, int, None]  # of a line, given by whoever wrote it
+Raw = Union[str, bytes]  # a line as it was read
+NumberedLines = Iterator[Tuple[int, Raw]]  # the first line of a file is number 1
+
+
+class Entry(NamedTuple):
+    """What a file says of one input: one of its lines, or in a table a row, which may have several lines."""
+
+    line_number: int  # where it begins, from 1
+    fields: Optional[Document] = None  # None of a blank line, and of a broken one
+    fault: Optional[str] = None  # why it is broken
+    raw: Raw = b""  # of a broken one, its first line
 
 
 class InputLine(NamedTuple):
-    """One line of a JSONL file; ``keywords`` are the options that it sets for itself."""
+    """One entry of a file that can be asked; ``keywords`` are the options that it sets for itself."""
 
     line_number: int  # from 1
     id: Identity
@@ -91,14 +105,16 @@ def reading(file: BinaryIO) -> Iterator[None]:
 class BoundedLines:
     """The lines of a file or pipe in bounded memory: of one longer than MAX_LINE_BYTES only the beginning is kept.
 
-    ``LineReader`` says that such a line is broken. Its rest is read only when that is wanted (``pass_over``, or the
-    next line): it may have no end. ``read`` is given every byte that leaves the file. Where the file ended the lines
-    end: a file that grew meanwhile would go on in the middle of its last line.
+    ``line_text`` says that such a line is broken. Its rest is read only when that is wanted (``pass_over``, or the
+    next line): it may have no end. ``read`` is given every byte that leaves the file, and ``count`` is the number of
+    lines that were begun. Where the file ended the lines end: a file that grew meanwhile would go on in the middle of
+    its last line.
     """
 
     def __init__(self, file: BinaryIO, read: Callable[[bytes], None] = lambda data: None):
         self._file = file
         self._read = read
+        self.count = 0
         self.is_inside = False  # a line whose end was not reached
         self.is_ended = False
 
@@ -109,6 +125,7 @@ class BoundedLines:
             return b""
         line = self._readline(MAX_LINE_BYTES + 1)
         self._read(line)
+        self.count += bool(line)
         self.is_inside = is_too_long(line) and not line.endswith(b"\n")
         self.is_ended = not self.is_inside and not line.endswith(b"\n")
         return line
@@ -128,8 +145,13 @@ class BoundedLines:
     def __iter__(self) -> Iterator[bytes]:
         return iter(self.next, b"")
 
+    def numbered(self) -> NumberedLines:
+        """The lines with their numbers."""
+        for line in self:
+            yield self.count, line
 
-def is_too_long(line: Union[str, bytes]) -> bool:
+
+def is_too_long(line: Raw) -> bool:
     """Whether a line has more than MAX_LINE_BYTES."""
     return len(line) > MAX_LINE_BYTES
 
@@ -143,50 +165,50 @@ class BrokenLine(Exception):
 
 
 class LineReader:
-    """Iterates over the inputs of JSON lines; with ``on_error="skip"`` the bad lines are in ``skipped``."""
+    """Iterates over the inputs of entries; with ``on_error="skip"`` the bad ones are in ``skipped``.
 
-    def __init__(self, lines: Iterable[Union[str, bytes]], form: LineForm, on_error: str = "fail", first_line: int = 1):
+    A broken entry raises InputError naming its line, with ``hint``, or is skipped. Binary input is refused either way,
+    until the first good line of a file.
+    """
+
+    def __init__(self, entries: Iterable[Entry], form: LineForm, hint: str, on_error: str = "fail"):
         if on_error not in ("fail", "skip"):
             raise UsageError(f"on_error is {on_error!r}", hint="fail or skip")
         self.skipped: List[SkippedLine] = []
-        self._lines = lines
+        self._entries = entries
         self._form = form
+        self._hint = hint
         self._skip = on_error == "skip"
-        self._first_line = first_line
 
     def __iter__(self) -> Iterator[InputLine]:
         # Once one line was read, the file is text, whatever a later line holds.
-        started = self._first_line > 1
-        for number, raw in enumerate(self._lines, start=self._first_line):
-            if not started:
-                refuse_binary(raw, f"line {number} of the input", hint=self._form.hint)
+        started: Optional[bool] = None
+        for entry in self._entries:
+            started = entry.line_number > 1 if started is None else started
+            if entry.fault is not None and not started:
+                refuse_binary(entry.raw, f"line {entry.line_number} of the input", hint=self._hint)
             try:
-                line = _parse_line(raw, number, self._form)
+                line = _input_line(entry, self._form)
             except BrokenLine as reason:
                 if not self._skip:
-                    hint = f"{self._form.hint}; or --on-error skip"
-                    raise InputError(f"line {number}: {reason}", hint=hint) from None
-                self.skipped.append(SkippedLine(number, str(reason), reason.id))
+                    hint = f"{self._hint}; or --on-error skip"
+                    raise InputError(f"line {entry.line_number}: {reason}", hint=hint) from None
+                self.skipped.append(SkippedLine(entry.line_number, str(reason), reason.id))
                 continue
             if line is not None:
                 started = True
                 yield line
 
 
-def read_lines(
-    lines: Iterable[Union[str, bytes]], form: LineForm, on_error: str = "fail", first_line: int = 1
-) -> LineReader:
+def read_lines(lines: Iterable[Raw], form: LineForm, on_error: str = "fail") -> LineReader:
     """Inputs from JSON lines, read as they are asked for; blank lines and a UTF-8 byte order mark are skipped.
 
-    ``lines`` is a list, or a file or stream best opened in binary mode. A broken line raises InputError
-    naming its number, or with ``on_error="skip"`` is added to the reader's ``skipped``. Binary input is refused either
-    way, until the first good line. ``first_line`` is the number of the first of ``lines`` in its file, where the lines
-    before it were read already.
+    ``lines`` is a list, or a file or stream best opened in binary mode. Broken lines are as for LineReader.
     """
-    return LineReader(lines, form, on_error, first_line)
+    return LineReader(json_entries(enumerate(lines, start=1)), form, form.hint, on_error)
 
 
-def refuse_binary(raw: Union[str, bytes], place: str, *, hint: str) -> None:
+def refuse_binary(raw: Raw, place: str, *, hint: str) -> None:
     """Raise InputError for gzip, UTF-16 and other binary data: JSON text never holds a NUL byte."""
     start = raw[:4] if isinstance(raw, bytes) else b""
     if start[:2] == b"\x1f\x8b":
@@ -197,7 +219,8 @@ def refuse_binary(raw: Union[str, bytes], place: str, *, hint: str) -> None:
         raise InputError(f"{place} is binary, not text", hint=hint)
 
 
-def _parse_line(raw: Union[str, bytes], number: int, form: LineForm) -> Optional[InputLine]:
+def line_text(number: int, raw: Raw) -> str:
+    """The text of line ``number``; BrokenLine where it is none. The file's byte order mark is left out."""
     if is_too_long(raw):
         raise BrokenLine(f"longer than {MAX_LINE_BYTES >> 20} MiB: is it text?")
     try:
@@ -205,10 +228,25 @@ def _parse_line(raw: Union[str, bytes], number: int, form: LineForm) -> Optional
     except UnicodeDecodeError as error:
         raise BrokenLine(f"not UTF-8 text (byte 0x{error.object[error.start]:02x})") from None
     if "\0" in text:
-        raise BrokenLine(f"a NUL byte at column {text.index(chr(0)) + 1}, which JSON text never holds")
-    text = text.lstrip("\ufeff") if number == 1 else text
-    if not text.strip():
-        return None
+        raise BrokenLine(f"a NUL byte at column {text.index(chr(0)) + 1}, which no text holds")
+    return text.lstrip("\ufeff") if number == 1 else text
+
+
+def json_entries(lines: NumberedLines) -> Iterator[Entry]:
+    """The entry of each line, which is a JSON object."""
+    for number, raw in lines:
+        yield _json_entry(number, raw)
+
+
+def _json_entry(number: int, raw: Raw) -> Entry:
+    try:
+        text = line_text(number, raw)
+        return Entry(number, _json_fields(text) if text.strip() else None)
+    except BrokenLine as reason:
+        return Entry(number, fault=str(reason), raw=raw)
+
+
+def _json_fields(text: str) -> Document:
     try:
         record = json.loads(text)
     except json.JSONDecodeError as error:
@@ -219,6 +257,16 @@ def _parse_line(raw: Union[str, bytes], number: int, form: LineForm) -> Optional
         raise BrokenLine("its JSON needs more memory than there is") from None
     if not isinstance(record, dict):
         raise BrokenLine(f"a JSON object is expected, not {shown(record)}")
+    return record
+
+
+def _input_line(entry: Entry, form: LineForm) -> Optional[InputLine]:
+    """The input of an entry; None for a blank line, BrokenLine for what can be none."""
+    if entry.fault is not None:
+        raise BrokenLine(entry.fault)
+    record = entry.fields
+    if record is None:
+        return None
     identity = record.get("id")
     fault = id_fault(identity)
     if fault:
@@ -227,7 +275,7 @@ def _parse_line(raw: Union[str, bytes], number: int, form: LineForm) -> Optional
     if fault:
         raise BrokenLine(fault, identity)
     keywords = {key: record[key] for key in form.keywords if record.get(key) is not None}
-    return InputLine(number, identity, form.input(record), keywords)
+    return InputLine(entry.line_number, identity, form.input(record), keywords)
 
 
 def id_fault(identity: Any) -> Optional[str]:

@@ -1,18 +1,18 @@
 """Records of the data files that tasks evaluate and calibrate with: CSV, TSV and JSON lines. lines.py reads inputs."""
 
-import csv
 import io
+from itertools import chain
 from pathlib import Path
-from typing import Any, Iterator, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Iterator, List, NamedTuple, Sequence, Tuple
 
-from neuronbert.errors import InputError, counted
+from neuronbert.errors import InputError
 from neuronbert.hardware.untrusted import Refusal, json_object, read_given
 from neuronbert.tasks.base import Document, PathLike
+from neuronbert.tasks.csv_rows import DIALECTS, Dialect, read_table
 from neuronbert.tasks.lines import refuse_binary
 
 MOST_BYTES = 1 << 30
-DELIMITERS = {".csv": ",", ".tsv": "\t"}
-SUFFIXES = (*DELIMITERS, ".jsonl")
+SUFFIXES = (".csv", ".tsv", ".jsonl")
 
 
 class Record(NamedTuple):
@@ -39,7 +39,8 @@ def read_records(path: PathLike, hint: str) -> List[Record]:
         line = error.object.count(b"\n", 0, error.start) + 1
         byte = error.object[error.start]
         raise InputError(f"{name}, line {line}: not UTF-8 text (byte 0x{byte:02x})", hint=hint) from None
-    records = list(_table(text, DELIMITERS[kind], name, hint) if kind in DELIMITERS else _lines(text, name, hint))
+    dialect = DIALECTS.get(kind[1:])
+    records = list(_lines(text, name, hint) if dialect is None else _table(text, dialect, name, hint))
     if not records:
         raise InputError(f"{name} holds no record", hint=hint)
     return records
@@ -51,39 +52,13 @@ def _lines(text: str, name: str, hint: str) -> Iterator[Record]:
             yield Record(number, json_object(line.encode(), f"{name}, line {number}", Refusal(InputError, hint)))
 
 
-def _table(text: str, delimiter: str, name: str, hint: str) -> Iterator[Record]:
-    # A tab-separated file, as GLUE's are, quotes nothing: a quotation mark is one.
-    source = io.StringIO(text, newline="")
-    if delimiter == ",":
-        rows = csv.reader(source, strict=True)
-    else:
-        rows = csv.reader(source, delimiter=delimiter, quoting=csv.QUOTE_NONE, strict=True)
-    began = 1
-    header: Optional[List[str]] = None
-    try:
-        for row in rows:
-            place, began = began, rows.line_num + 1
-            if not row:
-                continue
-            if header is None:
-                header = _header(row, name, hint)
-            elif len(row) != len(header):
-                raise InputError(
-                    f"{name}, line {place}: {counted(len(row), 'column')}, where the header has {len(header)}",
-                    hint=hint,
-                )
-            else:
-                yield Record(place, dict(zip(header, row)))
-    except csv.Error as error:
-        raise InputError(f"{name}, line {began}: {error}", hint=hint) from None
-
-
-def _header(row: Sequence[str], name: str, hint: str) -> List[str]:
-    columns = [column.strip() for column in row]
-    doubled = sorted({column for column in columns if columns.count(column) > 1})
-    if doubled:
-        raise InputError(f"{name} has the column {doubled[0]!r} twice", hint=hint)
-    return columns
+def _table(text: str, dialect: Dialect, name: str, hint: str) -> Iterator[Record]:
+    header, rows = read_table(enumerate(io.StringIO(text, newline=""), start=1), dialect)
+    for row in chain([header], rows):
+        if row.fault is not None:
+            raise InputError(f"{name}, line {row.line_number}: {row.fault}", hint=hint)
+        if row is not header and row.cells:
+            yield Record(row.line_number, dict(zip(header.cells, row.cells)))
 
 
 def field(record: Record, names: Tuple[str, ...]) -> Any:

@@ -12,6 +12,7 @@ from neuronbert.checkpoint.tokenizer_files import read_tokenizer
 from neuronbert.engine.lines import prepare_lines
 from neuronbert.errors import InputError
 from neuronbert.tasks.base import option_kinds, options_of
+from neuronbert.tasks.lines import json_entries
 from neuronbert.tasks.question_answering import task as question_answering
 from neuronbert.tasks.question_answering.lines import question_line
 
@@ -53,8 +54,9 @@ def test_a_failure_that_no_single_text_repeats_is_an_error_too(damaged: Tokenize
 def test_a_line_that_cannot_be_encoded_is_skipped_alone(damaged: Tokenizer) -> None:
     lines = [question_line("the", context) + "\n" for context in (SOUND, STRANGE, SOUND)]
     options = options_of(option_kinds(question_answering), {})
-    prepared, skipped = prepare_lines(question_answering, damaged, lines, *options, on_error="skip")
+    entries = list(json_entries(enumerate(lines, start=1)))
+    prepared, skipped = prepare_lines(question_answering, damaged, entries, *options, on_error="skip")
     assert [line.line.line_number for line in prepared] == [1, 3]
     assert [line.line_number for line in skipped] == [2] and "cannot encode" in skipped[0].reason
     with pytest.raises(InputError, match="^line 2: .*cannot encode"):
-        prepare_lines(question_answering, damaged, lines, *options)
+        prepare_lines(question_answering, damaged, entries, *options)

@@ -238,7 +238,7 @@ def test_a_classifier_ranks_nothing(capsys: Any, classifier: Artifact) -> None:
 
 def test_files_that_hold_no_input(capsys: Any, classifier: Artifact, tmp_path: Path) -> None:
     command = ["classify", classifier.folder, "--input"]
-    assert '{"text": ...}' in refused(capsys, *command, lines_file(tmp_path))
+    assert '{"text": "..."}' in refused(capsys, *command, lines_file(tmp_path))
     assert "no text" in refused(capsys, *command, lines_file(tmp_path, "", " "))
     assert "cannot read" in refused(capsys, *command, tmp_path / "missing.jsonl")
     assert "line 1: not JSON" in refused(capsys, *command, lines_file(tmp_path, "a text"))

@@ -152,7 +152,11 @@ WITHOUT_MEANING = {
 }
 # What a function hands on by name, or leaves to another.
 HANDED_ON = {
-    **{verb.name: {"on_error": "fail"} for task in TASKS for verb in load_options(task).VERBS},
+    **{
+        verb.name: {"on_error": "fail", "input_format": None, "output_format": None}
+        for task in TASKS
+        for verb in load_options(task).VERBS
+    },
     "plan": {"revision": None, "token": None, "local_files_only": False, "allow_pickle": False},
 }
 

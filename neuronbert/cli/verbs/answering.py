@@ -3,7 +3,7 @@
 import os
 import stat
 from contextlib import nullcontext, suppress
-from typing import Any, BinaryIO, Container, Dict, List, Optional
+from typing import TYPE_CHECKING, Any, BinaryIO, Container, Dict, List, Optional, Sequence
 
 import click
 
@@ -14,6 +14,9 @@ from neuronbert.cli.task_options import Decorator
 from neuronbert.errors import NeuronBertError, UsageError
 from neuronbert.tasks import TASKS, load_options
 from neuronbert.tasks.option import Text, Verb
+
+if TYPE_CHECKING:
+    from neuronbert.tasks.line_formats import LineFormat
 
 
 def task_verbs() -> List[click.Command]:
@@ -27,21 +30,34 @@ def verb_of(task: str, verb: Verb) -> click.Command:
     @click.argument("artifact", type=click.Path())
     @together(*map(_text_option, verb.texts))
     @click.option(
-        "--input", "input_", type=click.Path(allow_dash=True), help=f"JSON lines of {verb.line}; - for stdin."
+        "--input",
+        "input_",
+        type=click.Path(allow_dash=True),
+        help=f"JSON lines of {verb.line}, or a .csv or .tsv file with these columns; - for stdin.",
     )
-    @line_options(task)
-    def answer(artifact: str, input_: Optional[str], on_error: str, as_json: bool, **options: Any) -> None:
+    @line_options(task, output="jsonl")
+    def answer(
+        artifact: str,
+        input_: Optional[str],
+        input_format: Optional[str],
+        output_format: Optional[str],
+        on_error: str,
+        as_json: bool,
+        **options: Any,
+    ) -> None:
         texts = {text.name: options.pop(text.name) for text in verb.texts}
         given = {name: list(text) if isinstance(text, tuple) else text for name, text in texts.items() if text != ()}
         given = {name: text for name, text in given.items() if text is not None}
         if input_ is None:
             _refuse_missing(verb, given)
+            if input_format or output_format:
+                raise UsageError("--input-format and --output-format are for --input", hint="leave them out")
             _answer_one(artifact, task, as_json, **given, **options)
         elif given:
             typed = " and ".join(text.option for text in verb.texts)
             raise UsageError(f"--input takes the place of {typed}", hint="one or the other")
         else:
-            _answer_file(artifact, task, input_, on_error, as_json, **options)
+            _answer_file(artifact, task, input_, input_format, output_format, on_error, as_json, **options)
 
     answer.__doc__ = verb.help
     return click.command(verb.name, short_help=verb.short_help)(answer)
@@ -67,14 +83,46 @@ def _answer_one(artifact: str, task: str, as_json: bool, **options: Any) -> None
     show(as_json, answered.document, lambda: answered.text)
 
 
-def _answer_file(artifact: str, task: str, input_: str, on_error: str, as_json: bool, **options: Any) -> None:
+class _Printer:
+    """Prints results as they come: a line or row for each, and the header of a table before them."""
+
+    def __init__(self, written: "LineFormat"):
+        self._written = written
+        self._columns: Sequence[str] = ()
+
+    def begin(self, columns: Sequence[str]) -> None:
+        self._columns = columns
+        head = self._written.head(columns)
+        if head:
+            put(head[:-1])
+
+    def result(self, document: Dict[str, Any]) -> None:
+        is_json = self._written.name == "jsonl"
+        put(to_json(document) if is_json else self._written.line(document, self._columns)[:-1])
+
+
+def _answer_file(
+    artifact: str,
+    task: str,
+    input_: str,
+    input_format: Optional[str],
+    output_format: Optional[str],
+    on_error: str,
+    as_json: bool,
+    **options: Any,
+) -> None:
     from neuronbert.backends.quiet import stdout_to_stderr
     from neuronbert.engine.answering import answer_file
+    from neuronbert.tasks.line_formats import line_format
     from neuronbert.tasks.lines import open_lines
 
+    reads, writes = line_format("input_format", input_format, input_), line_format("output_format", output_format, "")
+    if as_json and output_format:
+        raise UsageError(f"--json and --output-format {output_format} are two formats", hint="one or the other")
     results: List[Dict[str, Any]] = []
-    on_result = results.append if as_json else lambda result: put(to_json(result))
-    file_lines = open_lines(input_, hint="--input FILE.jsonl, or - for stdin")
+    printer = _Printer(writes)
+    on_columns, on_result = (lambda columns: None, results.append) if as_json else (printer.begin, printer.result)
+    file_lines = open_lines(input_, hint="--input FILE.jsonl, FILE.csv or FILE.tsv, or - for stdin")
     # Without --json each result goes to stdout as it comes: there, what loading prints is all that can be kept away.
     with stdout_to_stderr() if as_json else nullcontext(), file_lines as file, Progress("loading") as shown:
         reading, answering = shown.then("reading", "lines"), shown.then("answering", "lines")
@@ -83,7 +131,15 @@ def _answer_file(artifact: str, task: str, input_: str, on_error: str, as_json: 
             (reading if total is None else answering)(done, total)
 
         skipped = answer_file(
-            artifact, file, task=task, on_error=on_error, on_result=on_result, progress=progress, **options
+            artifact,
+            file,
+            line_format=reads,
+            task=task,
+            on_error=on_error,
+            on_columns=on_columns,
+            on_result=on_result,
+            progress=progress,
+            **options,
         )
     if as_json:
         put(to_json({"results": results, "skipped": [line._asdict() for line in skipped]}, indent=2))
@@ -97,14 +153,17 @@ def _answer_file(artifact: str, task: str, input_: str, on_error: str, as_json: 
     "--input",
     required=True,
     type=click.Path(allow_dash=True),
-    help="JSON lines, as the artifact's task reads them; - for stdin, which cannot be read again after a kill.",
+    help="JSON lines, or a .csv or .tsv file, as the artifact's task reads them; - for stdin, which cannot be read "
+    "again after a kill.",
 )
-@click.option("--output", required=True, type=click.Path(), help="A new file: a JSON line for each line read.")
+@click.option(
+    "--output", required=True, type=click.Path(), help="A new file: a JSON line, or a row, for each line or row read."
+)
 @click.option(
     "--workers", type=click.IntRange(min=1), help="Processes.  [default: one a core group; on CPUs one that has all]"
 )
 @busy_wait_option
-@line_options()
+@line_options(output="by the suffix of --output, else jsonl")
 def run_(artifact: str, input: str, output: str, as_json: bool, **options: Any) -> None:
     """Answer a file of any size with ARTIFACT, through the multi-worker runner.
 

@@ -287,6 +287,12 @@ def single(ranked: List[Answer]) -> Union[Answer, List[Answer]]:
     return ranked[0] if len(ranked) == 1 else ranked
 
 
+def columns(options: AnswerOptions) -> Tuple[str, ...]:
+    """The keys that ``flat`` may give: a line may have a top_k of its own."""
+    details = ("window", "null_difference") if options.details else ()
+    return ("score", "start", "end", "answer", *details, "answers")
+
+
 def flat(ranked: Sequence[Answer], top_k: int) -> Answer:
     """For JSON: one answer's own keys where one was asked for, else a list under ``answers``; null for infinity."""
     answers = [{name: None if value == math.inf else value for name, value in answer.items()} for answer in ranked]

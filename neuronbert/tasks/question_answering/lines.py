@@ -44,6 +44,7 @@ LINES = LineForm(
     keywords=_KEYWORDS,
     fault=_fault,
     input=_pair,
+    needs=(Pair._fields,),
 )
 
 

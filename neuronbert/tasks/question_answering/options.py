@@ -114,7 +114,8 @@ VERBS = (
         short_help="Answer one question, or a file of them.",
         help="""Answer one question, or a file of them, with ARTIFACT.
 
-    One question prints its answer; --input prints one JSON line for each line read, in order.
+    One question prints its answer; --input prints a JSON line, or with --output-format csv a row, for each line read,
+    in order.
     """,
         texts=(Text("question", "One question."), Text("context", "The text that answers it.")),
         line='{"question", "context"}',

@@ -120,6 +120,7 @@ def json_result(result: List[Answer], options: AnswerOptions) -> Document:
     return flat(result, options.top_k)
 
 
+columns = answers.columns
 call_result = answers.single
 result_text = text.answers_text
 

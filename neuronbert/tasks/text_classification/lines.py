@@ -43,4 +43,6 @@ LINES = LineForm(
     keywords=_KEYWORDS,
     fault=_fault,
     input=as_input,
+    needs=(("text",), ("query", "texts")),
+    lists=("texts",),
 )

@@ -72,7 +72,8 @@ VERBS = (
         short_help="Give one text a label, or a file of them.",
         help="""Give one text, or a pair of texts, its label with ARTIFACT; or a file of them.
 
-    One text prints its label; --input prints one JSON line for each line read, in order.
+    One text prints its label; --input prints a JSON line, or with --output-format csv a row, for each line read, in
+    order.
     """,
         texts=(
             Text("text", "One text."),
@@ -85,8 +86,8 @@ VERBS = (
         short_help="Order texts by how well they fit a query.",
         help="""Order texts by how well they fit a query, with ARTIFACT, a compiled cross-encoder.
 
-    Prints the best first, each with its score and its number among the texts, from 0; --input prints one JSON line for
-    each line read, in order.
+    Prints the best first, each with its score and its number among the texts, from 0; --input prints a JSON line, or
+    with --output-format csv a row, for each line read, in order.
     """,
         texts=(Text("query", "The query."), Text("texts", "A text to rank; repeatable.", many=True, spelling="text")),
         line='{"query", "texts"}',

@@ -75,6 +75,9 @@ def single(result: Result) -> Any:
     return result[0] if len(result) == 1 and RANKING_KEY not in result[0] else result
 
 
+COLUMNS = ("label", "score", "truncated", "labels", "ranking")  # the keys that ``document`` may give
+
+
 def document(result: Result, options: LabelOptions) -> Document:
     """A result as a line of JSON: ``ranking``, ``labels``, or one label's own keys where one was asked for."""
     if RANKING_KEY in result[0]:

@@ -150,6 +150,11 @@ def json_result(result: results.Result, options: LabelOptions) -> Document:
     return results.document(result, options)
 
 
+def columns(options: LabelOptions) -> Sequence[str]:
+    """The keys of a label, of several and of a ranking: a line may be any of them, with a top_k of its own."""
+    return results.COLUMNS
+
+
 call_result = results.single
 result_text = results.result_text
 

@@ -42,4 +42,6 @@ LINES = LineForm(
     keywords=_KEYWORDS,
     fault=_fault,
     input=_text,
+    needs=(("text",), ("tokens",)),
+    lists=("tokens",),
 )

@@ -99,7 +99,8 @@ VERBS = (
         short_help="Find the entities of a text, or of a file of them.",
         help="""Find the entities of one text, or of a file of them, with ARTIFACT.
 
-    One text prints an entity a line; --input prints one JSON line for each line read, in order.
+    One text prints an entity a line; --input prints a JSON line, or with --output-format csv a row, for each line read,
+    in order.
     """,
         texts=(Text("text", "One text."),),
         line='{"text"}',

@@ -115,6 +115,11 @@ def json_result(result: List[Entity], options: EntityOptions) -> Document:
     return {"entities": result}
 
 
+def columns(options: EntityOptions) -> Sequence[str]:
+    """The list alone."""
+    return ("entities",)
+
+
 result_text = text.entities_text
 
 

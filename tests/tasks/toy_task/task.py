@@ -60,6 +60,7 @@ LINES = LineForm(
     keywords={"max_tokens": int, "min_score": float, "evidence": bool},
     fault=_fault,
     input=lambda record: record["text"],
+    needs=(("text",),),
 )
 
 
@@ -115,6 +116,10 @@ def call_result(result: Dict[str, Any]) -> Dict[str, Any]:
 
 def json_result(result: Dict[str, Any], options: LabelOptions) -> Dict[str, Any]:
     return result
+
+
+def columns(options: LabelOptions) -> Sequence[str]:
+    return ("label", "score", "evidence")
 
 
 def result_text(result: Dict[str, Any]) -> str:
