@@ -15,7 +15,14 @@ from neuronbert.tasks.rows import TextRow
 from neuronbert.tasks.text_classification.inputs import Asked, Example, Ranking
 from neuronbert.tasks.text_classification.options import FUNCTIONS, LabelOptions
 from neuronbert.tasks.text_classification.problem import problem_of
-from neuronbert.tasks.text_classification.results import apply_function, decode, document, result_text, single
+from neuronbert.tasks.text_classification.results import (
+    COLUMNS,
+    apply_function,
+    decode,
+    document,
+    result_text,
+    single,
+)
 
 # In single precision, transformers' sigmoid overflows beyond.
 LOGIT = st.floats(-80, 80, width=32)
@@ -187,6 +194,16 @@ def test_a_document_is_one_labels_keys_or_a_list() -> None:
     # By what was asked for, not by how many there are.
     assert document(labels_for([0.0], top_k=2), LabelOptions(top_k=2)) == {"labels": labels_for([0.0])}
     assert document(ranked([0.0]), LabelOptions(top_k=1)) == {"ranking": ranked([0.0])}
+
+
+def test_a_table_has_a_column_for_every_key_of_a_document() -> None:
+    cut, options = labels_for([0.0, 1.0], truncated=True), LabelOptions()
+    documents = [
+        document(cut, options),
+        document(cut, LabelOptions(top_k=2)),
+        document(ranked([0.0, 1.0], [True, False], return_texts=True), options),
+    ]
+    assert tuple(key for each in documents for key in each) == COLUMNS
 
 
 def test_text_for_a_person() -> None:
