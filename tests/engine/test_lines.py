@@ -1,5 +1,6 @@
 """Lines of input as anybody might write them: a result, or an error that names the line, and output that is JSON."""
 
+import csv
 import io
 import json
 
@@ -12,6 +13,7 @@ from neuronbert.engine.lines import answer_lines
 from neuronbert.errors import InputError, UsageError
 from neuronbert.tasks import lines as tasks_lines
 from neuronbert.tasks.base import option_kinds, options_of
+from neuronbert.tasks.line_formats import FORMATS, JSON_LINES
 from neuronbert.tasks.lines import BoundedLines, SkippedLine, json_line, shown
 from neuronbert.tasks.question_answering import task as question_answering
 from neuronbert.tasks.question_answering.lines import LINES
@@ -36,10 +38,9 @@ def engine(echo_artifact):
         yield engine
 
 
-def answered(engine, data: bytes, on_error: str):
-    documents, skipped = answer_lines(
-        engine, io.BytesIO(data), *options_of(option_kinds(question_answering), {}), on_error
-    )
+def answered(engine, data: bytes, on_error: str, line_format=JSON_LINES, **keywords):
+    options = options_of(option_kinds(question_answering), keywords)
+    documents, skipped = answer_lines(engine, io.BytesIO(data), *options, on_error, line_format=line_format)
     return list(documents), skipped
 
 
@@ -77,12 +78,17 @@ def test_every_field_takes_every_value_or_names_it(engine, field, value):
         assert field in documents[1]["error"] or field.replace("_", " ") in documents[1]["error"]
 
 
-@given(st.binary(max_size=200))
-@settings(max_examples=200, deadline=None)
-def test_whatever_the_bytes_an_error_is_ours(engine, data):
+HEADERS = {"jsonl": b"", "csv": b"question,context,top_k\n", "tsv": b"question\tcontext\ttop_k\n"}
+PIECES = st.sampled_from([b"a", b",", b"\t", b"\n", b'"', b"\r", b"2", b"\xff", b"\0", "é".encode()])
+
+
+@pytest.mark.parametrize("name", FORMATS)
+@given(st.one_of(st.binary(max_size=200), st.lists(PIECES, max_size=40).map(b"".join)), st.booleans())
+@settings(max_examples=100, deadline=None)
+def test_whatever_the_bytes_an_error_is_ours(engine, name, data, headed):
     for on_error in ("skip", "fail"):
         try:
-            documents, _ = answered(engine, data, on_error)
+            documents, _ = answered(engine, HEADERS[name] * headed + data, on_error, FORMATS[name])
         except (InputError, UsageError):
             continue
         assert documents
@@ -111,6 +117,48 @@ def test_progress_counts_what_is_read_and_then_what_is_answered(engine):
     answered = told[100:]
     assert answered[0] == (0, 100) and answered[-1] == (100, 100)
     assert answered == sorted(answered) and len(set(answered)) > 10  # it moves with the batches
+
+
+def test_a_table_is_answered_as_the_same_json_lines_are(engine):
+    records = [{**GOOD, "id": "1"}, {**GOOD, "question": "", "id": "é"}, {**GOOD, "context": "two\nlines, of text"},
+               {**GOOD, "question": "why " * 600}, {**GOOD, "top_k": 2}]  # fmt: skip
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, [*GOOD, "top_k"])
+    writer.writeheader()
+    writer.writerows(records)
+    lines = "".join(json.dumps({key: value for key, value in one.items() if value != ""}) + "\n" for one in records)
+    expected, _ = answered(engine, lines.replace('"id": 1', '"id": "1"').encode(), "skip")
+    found, skipped = answered(engine, text.getvalue().encode(), "skip", FORMATS["csv"])
+    assert [document.pop("line") for document in found] == [2, 3, 4, 6, 7]
+    assert [document.pop("line") for document in expected] == [1, 2, 3, 4, 5] and found == expected
+    assert [line.line_number for line in skipped] == [3, 6]
+
+
+@pytest.mark.parametrize("details", [True, False])
+def test_the_columns_are_the_keys_that_results_may_have(engine, details):
+    data = "".join(json.dumps({**GOOD, "top_k": top_k}) + "\n" for top_k in (1, 2)).encode()
+    for top_k in (1, 3):
+        documents, _ = answered(engine, data, "fail", details=details, top_k=top_k)
+        _, options = options_of(option_kinds(question_answering), {"details": details, "top_k": top_k})
+        keys = [key for document in documents for key in document if key not in ("line", "id")]
+        assert keys == list(question_answering.columns(options))
+
+
+def test_progress_counts_the_lines_of_a_table(engine):
+    told = []
+    data = b'question,context\nWho?,"Jim\nHenson"\n\nWho?,Jim\n'
+    options = options_of(option_kinds(question_answering), {})
+    results, _ = answer_lines(
+        engine, io.BytesIO(data), *options, "fail", lambda done, total: told.append((done, total)), FORMATS["csv"]
+    )
+    assert len(list(results)) == 2 and told[:4] == [(2, None), (4, None), (5, None), (0, 2)]
+
+
+@pytest.mark.parametrize("data", [b"", b"question,context\n", b"question,context", b"\n \n"])
+def test_a_table_without_a_row_is_refused(engine, data):
+    with pytest.raises(InputError, match="the input holds no question") as caught:
+        answered(engine, data, "skip", FORMATS["csv"])
+    assert "a header with the columns question and context" in str(caught.value.hint)
 
 
 def test_a_reason_may_quote_anything():

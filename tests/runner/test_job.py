@@ -1,5 +1,7 @@
 """The offline job: the same bytes whatever happens, in real processes that are killed, starved of disk and stopped."""
 
+import csv
+import io
 import json
 import os
 import random
@@ -22,6 +24,7 @@ from neuronbert.runner import job, job_input
 from neuronbert.runner.job import BLOCKS_IN_FLIGHT
 from neuronbert.tasks import lines as tasks_lines
 from neuronbert.tasks.base import option_kinds, options_of
+from neuronbert.tasks.line_formats import FORMATS
 from neuronbert.tasks.question_answering import task as question_answering
 from neuronbert.tasks.question_answering.lines import question_line
 
@@ -84,6 +87,35 @@ def expected(artifact, questions: Path, **keywords: Any) -> bytes:
         answered, _ = answer_lines(engine, lines, *options, on_error="fail")
         results = [json.dumps(result, ensure_ascii=False) + "\n" for result in answered]
     return "".join(results).encode("utf-8")
+
+
+def as_table(path: Path, count: int) -> Path:
+    """Those questions as CSV; a third of the contexts have lines of their own."""
+    records = [json.loads(line) if line else {} for line in question_lines(count)]
+    columns = list(dict.fromkeys(key for record in records for key in record))
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    for number, record in enumerate(records):
+        if record and number % 3 == 0:
+            record["context"] = record["context"].replace(" Jim", '\n"Jim", ')
+        writer.writerow(record) if record else text.write("\n")
+    path.write_bytes(text.getvalue().encode("utf-8"))
+    return path
+
+
+def expected_table(artifact, questions: Path, on_error: str = "fail") -> bytes:
+    """What ``neuronbert answer --input --output-format csv`` prints."""
+    table, options = FORMATS["csv"], options_of(option_kinds(question_answering), {})
+    columns = question_answering.columns(options[1])
+    with Engine(artifact) as engine, open(questions, "rb") as lines:
+        answered, _ = answer_lines(engine, lines, *options, on_error=on_error, line_format=table)
+        results = [table.line(result, columns) for result in answered]
+    return "".join([table.head(columns), *results]).encode("utf-8")
+
+
+def rows_of(output: Path) -> List[Dict[str, Any]]:
+    return list(csv.DictReader(io.StringIO(output.read_text("utf-8"), newline=""), strict=True))
 
 
 def test_it_writes_what_answer_prints(echo_artifact, questions, tmp_path):
@@ -239,6 +271,187 @@ def test_an_id_that_is_no_text_is_an_error_line(echo_artifact, tmp_path):
     assert third["id"] == "b" and third["error"].startswith("question holds half")
     with pytest.raises(InputError, match="line 1: id holds half"):
         run_job(echo_artifact, tmp_path / "lines", tmp_path / "other")
+
+
+# Tables.
+
+
+@pytest.fixture()
+def table(tmp_path):
+    return as_table(tmp_path / "questions.csv", 100)
+
+
+def test_a_table_in_and_a_table_out(echo_artifact, table, tmp_path, monkeypatch):
+    steps = recorded_lines(monkeypatch, echo_artifact, table, tmp_path / "out.csv")
+    assert (tmp_path / "out.csv").read_bytes() == expected_table(echo_artifact, table)
+    # Blocks end where rows do, with the lines of the last row.
+    lines = table.read_bytes().count(b"\n")
+    assert steps[-1] == lines > 300 and len(steps) > 10
+    assert all(16 <= after - before < 120 for before, after in zip(steps[1:-1], steps[2:-1]))
+    rows = rows_of(tmp_path / "out.csv")
+    assert [row["id"] for row in rows[:3]] == ["", "id-é-1", ""] and len(rows) == 92
+    assert json.loads(rows[0]["answers"]) and not rows[0]["answer"] and rows[1]["answer"]
+
+
+def test_the_formats_of_input_and_output_are_told_apart(echo_artifact, table, questions, tmp_path):
+    report = run_job(echo_artifact, table, tmp_path / "out.jsonl")
+    assert (report.lines, report.answered) == (table.read_bytes().count(b"\n"), 92)
+    written = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text("utf-8").splitlines()]
+    assert written[0]["answers"] and written[1]["id"] == "id-é-1"
+    run_job(echo_artifact, questions, tmp_path / "named", input_format="jsonl", output_format="csv")
+    run_job(echo_artifact, questions, tmp_path / "out.csv")
+    assert (tmp_path / "named").read_bytes() == (tmp_path / "out.csv").read_bytes()
+    rows = rows_of(tmp_path / "named")
+    lines = [json.loads(line) for line in expected(echo_artifact, questions).splitlines()]
+    assert [(int(row["line"]), row["id"]) for row in rows] == [(one["line"], one.get("id", "")) for one in lines]
+    scores = [one["score"] for one in lines if "score" in one]
+    assert [json.loads(row["score"]) for row in rows if row["score"]] == scores
+
+
+def test_tabs_separate_too(echo_artifact, tmp_path):
+    path = write(tmp_path / "questions.tsv", ["question\tcontext", 'Who "is"?\t"Jim" Henson', "", "Who?\tJim"])
+    assert run_job(echo_artifact, path, tmp_path / "out.tsv").answered == 2
+    head, first, second = (tmp_path / "out.tsv").read_text("utf-8").splitlines()
+    assert head == "line\tid\tscore\tstart\tend\tanswer\tanswers\terror"
+    assert first.startswith("2\t\t") and second.startswith("4\t\t") and first.split("\t")[5] in '"Jim" Henson'
+
+
+@pytest.mark.parametrize("behind", [1, 130, 300])
+def test_a_table_job_goes_on_behind_a_whole_row(echo_artifact, table, tmp_path, behind):
+    output = tmp_path / "out.csv"
+
+    def stop(done, total):
+        record = read_record(output)
+        if record is not None and record.input_lines >= behind:
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        run_job(echo_artifact, table, output, progress=stop)
+    record = read_record(output)
+    done = partial_path(output).read_bytes()[: record.output_bytes]
+    assert done.startswith(b"line,id,") and record.input_lines >= behind
+    moved = table.rename(tmp_path / "moved.csv")
+    last = {"id": "last", "question": "Who?", "context": '"Jim\nHenson"'}
+    columns = moved.read_bytes().splitlines()[0].decode().split(",")
+    with open(moved, "ab") as file:  # without the end of its line
+        file.write(",".join(last.get(column, "") for column in columns).encode())
+    report = run_job(echo_artifact, moved, output, workers=2)
+    assert report.resumed_lines == record.input_lines
+    assert output.read_bytes() == expected_table(echo_artifact, moved)
+    assert output.read_bytes().startswith(done) and output.read_bytes().count(b"line,id,score") == 1
+
+
+def test_a_last_row_that_grew_is_read_anew(echo_artifact, table, tmp_path):
+    """Cut within its quotes it is a broken row, and the block that holds it is never recorded."""
+    data, output = table.read_bytes(), tmp_path / "out.csv"
+    table.write_bytes(data[: data.rindex(b'\n""Jim""') + 3])
+    with pytest.raises(InputError, match="a quotation mark is opened and never closed"):
+        run_job(echo_artifact, table, output)
+    record = read_record(output)
+    assert record is not None and 0 < record.input_lines < data.count(b"\n")
+    table.write_bytes(data)
+    assert run_job(echo_artifact, table, output).resumed_lines == record.input_lines
+    assert output.read_bytes() == expected_table(echo_artifact, table)
+
+
+def test_a_table_that_becomes_shorter_is_refused(echo_artifact, table, tmp_path):
+    data, output = table.read_bytes(), tmp_path / "out.csv"
+
+    def cut(done, total):
+        if done == 0:
+            os.truncate(table, data.rindex(b'\n""Jim""') + 3)
+
+    with pytest.raises(InputError, match="was changed while it was read: it had .* bytes in .* lines, and now ends"):
+        run_job(echo_artifact, table, output, on_error="skip", progress=cut)
+    table.write_bytes(data)
+    assert run_job(echo_artifact, table, output, on_error="skip").resumed_lines
+    assert output.read_bytes() == expected_table(echo_artifact, table)
+
+
+@pytest.mark.parametrize("change", ["header", "row"])
+def test_a_table_of_which_the_beginning_changed_is_refused(echo_artifact, table, tmp_path, change):
+    data, output = table.read_bytes(), tmp_path / "out"
+
+    def stop(done, total):
+        if (read_record(output) or Record({}, True)).input_lines:
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        run_job(echo_artifact, table, output, progress=stop)
+    changed = {"header": data.replace(b"id", b"no", 1), "row": data.replace(b"What is 0?", b"What is 9?")}
+    table.write_bytes(changed[change])
+    with pytest.raises(OutputError, match="was begun with another input"):
+        run_job(echo_artifact, table, output)
+    table.write_bytes(data)
+    assert run_job(echo_artifact, table, output).resumed_lines  # nothing was lost by it
+
+
+def test_a_table_job_is_no_job_of_other_formats(echo_artifact, table, tmp_path):
+    output = tmp_path / "out"
+
+    def stop(done, total):
+        if (read_record(output) or Record({}, True)).input_lines:
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        run_job(echo_artifact, table, output, progress=stop)
+    with pytest.raises(InputError, match="no column 'question'"):
+        run_job(echo_artifact, table, output, input_format="tsv")
+    with pytest.raises(OutputError, match='its input_format was "csv", and is now "jsonl"'):
+        run_job(echo_artifact, table, output, input_format="jsonl")
+    with pytest.raises(OutputError, match='its output_format was "jsonl", and is now "csv"'):
+        run_job(echo_artifact, table, output, output_format="csv")
+    assert run_job(echo_artifact, table, output).resumed_lines
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("question,text\na,b\n", "line 1: there is no column 'context' in the header, which has 'question', 'text'"),
+        ("", "the input holds no question"),
+        ("question,context\n", "the input holds no question"),
+        ('question,context\n"a,b\n', "line 2: a quotation mark is opened and never closed"),
+        ("question,context\na,b,c\n", "line 2: 3 columns, where the header has 2"),
+    ],
+)
+def test_a_table_that_will_not_do_leaves_nothing(echo_artifact, tmp_path, content, words):
+    (tmp_path / "in.csv").write_text(content)
+    with pytest.raises(InputError, match=words):
+        run_job(echo_artifact, tmp_path / "in.csv", tmp_path / "out.csv")
+    assert os.listdir(tmp_path) == ["in.csv"]
+
+
+def test_broken_rows_are_rows_of_the_output(echo_artifact, tmp_path):
+    rows = ["id,question,context", "a,Who?,Jim", "b,Who?", 'c,"Who"?,Jim', "d,,Jim", "e,Who?,Jim"]
+    path = write(tmp_path / "in.csv", rows)
+    report = run_job(echo_artifact, path, tmp_path / "out.csv", on_error="skip")
+    assert (report.lines, report.answered, report.skipped) == (6, 2, 3)
+    assert (tmp_path / "out.csv").read_bytes() == expected_table(echo_artifact, path, "skip")
+    assert [(row["line"], row["id"], bool(row["error"])) for row in rows_of(tmp_path / "out.csv")] == [
+        ("2", "a", False), ("3", "", True), ("4", "", True), ("5", "d", True), ("6", "e", False),
+    ]  # fmt: skip
+
+
+def test_a_row_without_an_end_keeps_what_was_good_before_it(echo_artifact, table, tmp_path, monkeypatch):
+    monkeypatch.setattr(tasks_lines, "MAX_LINE_BYTES", 20_000)
+    data, output = table.read_bytes(), tmp_path / "out.csv"
+    table.write_bytes(data + b'"never closed' + b"a line of it\n" * 2000)
+    with pytest.raises(InputError, match="a row of more than 0 MiB: is a quotation mark never closed"):
+        run_job(echo_artifact, table, output, on_error="skip")
+    kept = read_record(output)
+    assert kept is not None and kept.input_lines > data.count(b"\n") - 120
+    table.write_bytes(data)
+    assert run_job(echo_artifact, table, output, on_error="skip").resumed_lines == kept.input_lines
+    assert output.read_bytes() == expected_table(echo_artifact, table)
+
+
+def test_a_tab_separated_row_that_is_too_long_is_one_error(echo_artifact, tmp_path, monkeypatch):
+    monkeypatch.setattr(tasks_lines, "MAX_LINE_BYTES", 2000)
+    monkeypatch.setattr(tasks_lines, "PASS_OVER_BYTES", 64)
+    rows = ["Who?\t" + ("x" * 9000 if number % 20 == 3 else "Jim Henson") for number in range(50)]
+    path = write(tmp_path / "in.tsv", ["question\tcontext", *rows])
+    report = run_job(echo_artifact, path, tmp_path / "out.tsv", on_error="skip")
+    assert (report.lines, report.answered, report.skipped) == (51, 47, 3)
 
 
 # Lines without an end.
@@ -486,6 +699,24 @@ def test_killed_again_and_again_it_writes_the_same_bytes(echo_artifact, tmp_path
     assert kills >= 3
     assert output.read_bytes() == undisturbed, f"points {points}"
     assert sorted(os.listdir(tmp_path)) == ["out", "questions"]
+
+
+def test_a_table_job_that_is_killed_writes_the_same_bytes(echo_artifact, tmp_path):
+    table, output = as_table(tmp_path / "questions.csv", 400), tmp_path / "out.csv"
+    undisturbed, kills = expected_table(echo_artifact, table), 0
+    chosen = random.Random(time.time_ns())
+    for point in sorted([1, chosen.randrange(len(undisturbed) // 2)]):
+        with start(echo_artifact, table, output) as process:
+            wait_for_bytes(process, output, point)
+            time.sleep(chosen.random() * 0.02)
+            process.kill()
+            kills += process.wait() == -signal.SIGKILL
+        assert output.exists() or undisturbed.startswith(partial_path(output).read_bytes()), f"point {point}"
+    if not output.exists():
+        with start(echo_artifact, table, output) as process:
+            process.communicate()
+    assert kills and output.read_bytes() == undisturbed
+    assert sorted(os.listdir(tmp_path)) == ["out.csv", "questions.csv"]
 
 
 @pytest.fixture()
