@@ -129,12 +129,13 @@ def _open(
         return _engine_reader(stack.enter_context(engine))
     files = source.tokenizer_files()
     tokenizer = Tokenizer.from_bytes(files["tokenizer.json"], files["tokenizer_config.json"], source.config)
-    session = ReferenceSession(source.torch_model(), task.OUTPUTS, threads=threads)
+    specs = task.outputs(source.config)
+    session = ReferenceSession(source.torch_model(), specs, threads=threads)
     stack.callback(session.close)
 
     def outputs(rows: Sequence[Row], rows_done: RowsDone) -> List[Outputs]:
         with one_thread_each():
-            return infer_concurrently(session, rows, task.OUTPUTS, ROW_BY_ROW, tokenizer.pad_id, rows_done)
+            return infer_concurrently(session, rows, specs, ROW_BY_ROW, tokenizer.pad_id, rows_done)
 
     return Reader(f"{source.source} in FP32", task, tokenizer, outputs)
 

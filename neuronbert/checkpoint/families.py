@@ -2,6 +2,7 @@
 
 import importlib
 import re
+from pathlib import Path
 from typing import Any, Callable, Dict, FrozenSet, Iterable, Iterator, List, Mapping, NamedTuple, Optional, Tuple, cast
 
 from neuronbert.errors import CheckpointError
@@ -12,6 +13,21 @@ TorchModel = Any  # torch.nn.Module; torch is imported on use only
 Tensor = Any  # torch.Tensor
 
 
+class Modules(NamedTuple):
+    """What a checkpoint's own files add to the encoder, beside config.json: for a task that needs no head's weights.
+
+    ``read`` puts what it found into the config, under a key of ours: artifacts hold it, and everything later reads it
+    there.
+    """
+
+    files: Tuple[str, ...]  # their names in a checkpoint's folder, as patterns: what a hub id is asked for
+    encoder: Callable[[Path], Path]  # (folder) → the folder in it where config, weights and tokenizer are
+    # (folder; None: in memory, config, what a person asks for, pickles are read) → the config, and more weights
+    read: Callable[[Optional[Path], Config, Optional[str], bool], Tuple[Config, Mapping[str, Any]]]
+    shapes: Callable[[Config], Dict[str, Shape]]  # name → shape of each of those weights
+    build: Callable[[TorchModel, str, Config], TorchModel]  # (transformers' bare encoder, its name, config) → the model
+
+
 class Head(NamedTuple):
     """What a task adds to the encoder: the transformers class, its weights, and its outputs from hidden states."""
 
@@ -20,10 +36,12 @@ class Head(NamedTuple):
     labels: Optional[int]  # the config's num_labels; None: as many as the checkpoint's config says
     # (family, hidden size, labels) → name → shape of each of its weights
     shapes: Callable[["Family", int, int], Dict[str, Shape]]
-    # (transformers model, hidden states [rows, tokens, hidden]) → the task's outputs, in order
-    forward: Callable[[TorchModel, Tensor], Tuple[Tensor, ...]]
+    # (transformers model, hidden states [rows, tokens, hidden], attention mask [rows, tokens]) → the task's outputs, in
+    # order
+    forward: Callable[[TorchModel, Tensor, Tensor], Tuple[Tensor, ...]]
     training_command: str  # trains a checkpoint with this head from {source}
     place: str  # module:name, where another process finds it
+    modules: Optional[Modules] = None  # instead of weights of its own: then every encoder has this head
 
 
 def label_count(config: Mapping[str, Any], head: Head) -> int:
@@ -194,7 +212,10 @@ def expected_shapes(
     _add_embeddings(shapes, family, size)
     for layer in range(size("num_hidden_layers")):
         _add_layer(shapes, family, layer, hidden, size("intermediate_size"))
-    return shapes if head is None else {**shapes, **head.shapes(family, hidden, label_count(config, head))}
+    if head is None:
+        return shapes
+    own = head.shapes(family, hidden, label_count(config, head))
+    return {**shapes, **own, **({} if head.modules is None else head.modules.shapes(config))}
 
 
 def _add_embeddings(shapes: Dict[str, Shape], family: Family, size: Callable[[str], int]) -> None:

@@ -3,7 +3,7 @@
 import logging
 import re
 from pathlib import Path
-from typing import List, Optional, Tuple
+from typing import List, Optional, Sequence, Tuple
 
 from neuronbert.checkpoint import weights
 from neuronbert.checkpoint.tokenizer_files import FILE_NAMES
@@ -23,9 +23,16 @@ def looks_like_hub_id(name: str) -> bool:
 
 @optional_imports()
 def download(
-    repo_id: str, revision: Optional[str], token: Optional[str], local_files_only: bool, allow_pickle: bool
+    repo_id: str,
+    revision: Optional[str],
+    token: Optional[str],
+    local_files_only: bool,
+    allow_pickle: bool,
+    more_files: Sequence[str] = (),
 ) -> Tuple[Path, str]:
     """Folder of the downloaded snapshot and the commit it is at; only the files a checkpoint needs are fetched.
+
+    ``more_files`` are patterns of files that it may have beside config, tokenizer and weights.
 
     With ``local_files_only`` (or HF_HUB_OFFLINE) only the cache is read; without a network it is too, and a warning
     says so. Raises CheckpointError.
@@ -35,7 +42,7 @@ def download(
     if local_files_only or constants.HF_HUB_OFFLINE:
         return _from_cache(repo_id, revision, None)
     try:
-        return _fetch(repo_id, revision, token, allow_pickle)
+        return _fetch(repo_id, revision, token, allow_pickle, more_files)
     except NeuronBertError:
         raise
     except Exception as error:  # of requests or of httpx, by the release of huggingface_hub
@@ -58,12 +65,14 @@ def download(
 
 
 @optional_imports()
-def _fetch(repo_id: str, revision: Optional[str], token: Optional[str], allow_pickle: bool) -> Tuple[Path, str]:
+def _fetch(
+    repo_id: str, revision: Optional[str], token: Optional[str], allow_pickle: bool, more_files: Sequence[str]
+) -> Tuple[Path, str]:
     from huggingface_hub import HfApi, snapshot_download
 
     info = HfApi().model_info(repo_id, revision=revision, token=token)
     names = [sibling.rfilename for sibling in info.siblings or []]
-    wanted = ["config.json", *FILE_NAMES, *_weight_patterns(repo_id, names, allow_pickle)]
+    wanted = ["config.json", *FILE_NAMES, *_weight_patterns(repo_id, names, allow_pickle), *more_files]
     # Asked for by its branch, so that the cache remembers it; all files come from the commit it resolves to.
     folder = Path(snapshot_download(repo_id, revision=revision, token=token, allow_patterns=wanted))
     return folder, folder.name

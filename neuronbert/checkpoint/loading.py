@@ -33,7 +33,7 @@ from neuronbert.checkpoint.families import (
 )
 from neuronbert.checkpoint.tokenizer_files import largest_id, read_tokenizer, uses_token_types
 from neuronbert.checkpoint.weights import StoredTensor, Tensors
-from neuronbert.errors import CheckpointError, is_path, quoted
+from neuronbert.errors import CheckpointError, UsageError, is_path, quoted
 from neuronbert.hardware.libraries import optional_imports
 from neuronbert.hardware.untrusted import is_there, readable
 
@@ -108,8 +108,12 @@ def load_checkpoint(
     token: Optional[str] = None,
     local_files_only: bool = False,
     allow_pickle: bool = False,
+    pooling: Optional[str] = None,
 ) -> Checkpoint:
     """Read ``source`` and check it as a whole: config, weights with one of ``heads``, tokenizer.
+
+    A head without weights of its own (``Head.modules``) is taken where the weights have no other; ``pooling`` is for
+    such a head, which says what it may be.
 
     ``source`` is a folder as transformers saves it, a hub id, ``"demo"`` (the one of the package neuronbert_demo), or
     a pair of transformers objects ``(model, tokenizer)``. ``revision``, ``token`` and ``local_files_only`` concern hub
@@ -118,11 +122,29 @@ def load_checkpoint(
     pickle or ``"demo"`` needs and is not installed; the hints say what to do.
     """
     if isinstance(source, (tuple, list)):
-        return _from_objects(source, heads)
-    location = _locate(source, revision, token, local_files_only, allow_pickle)
+        return _from_objects(source, heads, pooling)
+    modules = [head.modules for head in heads if head.modules is not None]
+    more_files = [pattern for each in modules for pattern in each.files]
+    location = _locate(source, revision, token, local_files_only, allow_pickle, more_files)
+    folder = location.folder
+    for each in modules:
+        location = location._replace(folder=each.encoder(folder))
     config, family, stored = _read_weights(location, allow_pickle)
     head = _find_head(stored, family, config, location.source, heads)
+    config, stored = _with_modules(head, folder, config, stored, pooling, allow_pickle)
     return _describe(_checked(location, config, family, stored, head), head)
+
+
+def _with_modules(
+    head: Head, folder: Optional[Path], config: Config, stored: Tensors, pooling: Optional[str], allow_pickle: bool
+) -> Tuple[Config, Tensors]:
+    """Config and weights with what a checkpoint's own files add, for a head that they decide about."""
+    if head.modules is None:
+        if pooling is not None:
+            raise UsageError(f"a pooling is nothing for {head.task}", hint="leave it out, or --task feature-extraction")
+        return config, stored
+    config, more = head.modules.read(folder, config, pooling, allow_pickle)
+    return config, {**stored, **more}
 
 
 def needed_libraries(source: Source) -> Tuple[str, ...]:
@@ -152,6 +174,7 @@ def _locate(
     token: Optional[str],
     local_files_only: bool,
     allow_pickle: bool,
+    more_files: Sequence[str] = (),
 ) -> _Location:
     if not isinstance(source, (str, os.PathLike)):
         raise CheckpointError(
@@ -181,7 +204,7 @@ def _locate(
             f"there is no checkpoint {name!r}: no such folder, and not the form of a hub id (name or owner/name)",
             hint='an existing folder, a hub id such as deepset/minilm-uncased-squad2, or "demo"',
         )
-    snapshot, commit = download(name, revision, token, local_files_only, allow_pickle)
+    snapshot, commit = download(name, revision, token, local_files_only, allow_pickle, more_files)
     return _Location(snapshot, name, commit)
 
 
@@ -212,7 +235,7 @@ def _checked(
     return BaseCheckpoint(location.source, location.revision, config, family, tensors, tokenizer)
 
 
-def _from_objects(source: Sequence[Any], heads: Sequence[Head]) -> Checkpoint:
+def _from_objects(source: Sequence[Any], heads: Sequence[Head], pooling: Optional[str]) -> Checkpoint:
     if len(source) != 2 or not hasattr(source[0], "state_dict") or not hasattr(source[1], "save_pretrained"):
         kinds = ", ".join(type(item).__name__ for item in source)
         raise CheckpointError(
@@ -226,6 +249,7 @@ def _from_objects(source: Sequence[Any], heads: Sequence[Head]) -> Checkpoint:
     family = _family_of(config, name)
     state = weights.from_state_dict(model.state_dict(), name)
     head = _find_head(state, family, config, name, heads)
+    config, state = _with_modules(head, None, config, state, pooling, False)
     tensors = _served(state, family, head, config, name)
     with tempfile.TemporaryDirectory(prefix="neuronbert-tokenizer-") as folder:
         tokenizer_object.save_pretrained(folder)
@@ -340,10 +364,13 @@ def _missing_of_head(names: Container[str], family: Family, head: Head) -> List[
 def _find_head(stored: Tensors, family: Family, config: Config, source: str, heads: Sequence[Head]) -> Head:
     """The head that the weights have; of several the one that the config's class names.
 
+    Where the weights have none, and the config promises none of ``heads``, it is one that needs no weights of its own.
     CheckpointError says what the weights have instead, or that nothing tells which of several is meant.
     """
     classes = named_classes(config)
     names = {canonical_name(name, family) for name in stored}
+    otherwise = next((head for head in heads if head.modules is not None), None)
+    heads = [head for head in heads if head.modules is None]
     named = next((head for head in heads if family.architecture(head) in classes), None)
     there = [head for head in heads if not _missing_of_head(names, family, head)]
     if named in there or len(there) == 1:
@@ -360,6 +387,8 @@ def _find_head(stored: Tensors, family: Family, config: Config, source: str, hea
             f" {_first(_missing_of_head(names, family, named))}",
             hint="fetch the checkpoint again, or save the model again with save_pretrained",
         )
+    if otherwise is not None:
+        return otherwise
     said = (classes or [f"{family.model_type} encoder"])[0]
     others = heads_in(names, family)
     instead = f"{_article(said)} with {', '.join(others)}" if others else f"{_article(said)} without a head"

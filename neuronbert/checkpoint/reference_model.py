@@ -72,7 +72,7 @@ class ReferenceModel(torch.nn.Module):  # type: ignore[misc]  # torch is not typ
         for layer in self.layers():
             out = layer(hidden, mask)
             hidden = out[0] if isinstance(out, tuple) else out
-        return self._head.forward(self.model, hidden)
+        return self._head.forward(self.model, hidden, attention_mask)
 
     def embed(self, input_ids: torch.Tensor, token_type_ids: Optional[torch.Tensor]) -> torch.Tensor:
         """Summed, normalised and projected embeddings, float32 [rows, tokens, hidden]: what stays on a host CPU."""
@@ -114,7 +114,11 @@ def new_transformers_model(family: Family, head: Head, config: Config) -> TorchM
         # Eager attention is the one form that every release has and every exporter and fusion knows.
         parsed._attn_implementation = "eager"
         with torch.random.fork_rng(devices=[]):
-            model = getattr(transformers, family.architecture(head))(parsed).float()
+            model = getattr(transformers, family.architecture(head))(parsed)
+            if head.modules is not None:
+                model.pooler = None  # of BERT and RoBERTa: no part of what is served
+                model = head.modules.build(model, family.prefix.rstrip("."), config)
+            model = model.float()
     except Exception as error:  # each release has checks of its own, and trips over values that it does not check
         raise DAMAGED.of(
             f"transformers {transformers.__version__} makes no {family.architecture(head)} of config.json: {error!r}"

@@ -50,7 +50,7 @@ class CompileSource:
         self._progress = progress
         self.on_step = on_step
         self._model = checkpoint.torch_model()
-        self._reference = ReferenceSession(self._model, task.OUTPUTS, threads=threads)
+        self._reference = ReferenceSession(self._model, self.outputs, threads=threads)
         self._gates: Dict[Optional[int], Gate] = {}
         # Always the shipped questions, whatever the gate and calibration use: the same text in every artifact.
         shortest = self._encode(questions.shipped, min(target.sequence_lengths) if target else None)
@@ -126,7 +126,7 @@ class CompileSource:
     @property
     def outputs(self) -> Tuple[Output, ...]:
         """What the model returns, in order."""
-        return self.task.OUTPUTS
+        return self.task.outputs(self.checkpoint.config)
 
     def torch_model(self) -> TorchModel:
         """The FP32 reference model."""

@@ -34,7 +34,7 @@ class Engine:
     that the backend is fastest with. ``variants`` are the loaded ones: all buckets of the first, or only the one called
     ``variant``, or those of the backend called so. ``trusted_key``: a file of public keys, one of which must have
     signed the artifact (as for ``load_artifact``). The artifact's ``task`` decides what inputs and results are: for
-    example questions with their contexts, and ranked answers.
+    example questions with their contexts, and ranked answers. ``specs`` are the arrays that the model returns.
     """
 
     def __init__(
@@ -52,6 +52,7 @@ class Engine:
         self.variant = self.variants[0]
         self.threads = positive("threads", threads) or compute_threads()
         self.tokenizer = Tokenizer.from_files(self.artifact.folder)
+        self.specs = self.task.outputs(self.tokenizer.config)
         self._lock = Lock()
         self._closed = False
         most_streams = throughput_streams(self.variant, self.threads)
@@ -99,7 +100,7 @@ class Engine:
         return self._soonest.plan.streams
 
     def _load(self, streams: int) -> Loaded:
-        return load_tested(self.artifact, self.variants, self.task.OUTPUTS, threads=self.threads, streams=streams)
+        return load_tested(self.artifact, self.variants, self.specs, threads=self.threads, streams=streams)
 
     def _loaded_for(self, rows: Sequence[Row]) -> Loaded:
         """Several streams are faster with two batches or more for each; with fewer, all threads work on one batch."""
@@ -177,7 +178,7 @@ class Engine:
         """The model's outputs for each row, without padding; ``rows_done`` is called after each batch."""
         loaded = self._loaded_for(rows)
         return infer_rows(
-            loaded.session, rows, self.task.OUTPUTS, loaded.plan, self.tokenizer.pad_id, loaded.pool, rows_done
+            loaded.session, rows, self.specs, loaded.plan, self.tokenizer.pad_id, loaded.pool, rows_done
         )
 
     def close(self) -> None:

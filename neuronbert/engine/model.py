@@ -51,7 +51,7 @@ class CompiledModel:
         batch = encoded_batch(input_ids, attention_mask, token_type_ids)
         refuse_foreign_tokens(batch, self.config, self.engine.tokenizer.max_length)
         found = self.engine.session.run(batch)
-        outputs = refuse_misshapen(found, self.engine.task.OUTPUTS, *batch.input_ids.shape)
+        outputs = refuse_misshapen(found, self.engine.specs, *batch.input_ids.shape)
         return self.engine.task.MODEL_OUTPUT(**{name: _like(input_ids, array) for name, array in outputs.items()})
 
     def close(self) -> None:

@@ -193,18 +193,29 @@ def refuse_unfit(document: Mapping[str, Any], name: str, schema: Schema, refusal
 
 def json_object(raw: bytes, name: str, refusal: Refusal) -> Dict[str, Any]:
     """The JSON object in ``raw``, of any form, but no name twice, no NaN, no half character, nothing endless."""
+    document = _json_of(raw, name, refusal)
+    if not isinstance(document, dict):
+        raise refusal.of(f"{name} holds {shown(document)}, not a JSON object")
+    return document
+
+
+def json_list(raw: bytes, name: str, refusal: Refusal) -> List[Any]:
+    """The JSON list in ``raw``, of any form, as ``json_object``."""
+    document = _json_of(raw, name, refusal)
+    if not isinstance(document, list):
+        raise refusal.of(f"{name} holds {shown(document)}, not a JSON list")
+    return document
+
+
+def _json_of(raw: bytes, name: str, refusal: Refusal) -> Any:
     try:
         text = raw.decode("utf-8")
         document = json_value(text)
-        if not isinstance(document, dict):
-            raise refusal.of(f"{name} holds {shown(document)}, not a JSON object")
         if raw.count(b"[") + raw.count(b"{") > MAX_DEPTH or _SURROGATE_ESCAPE.search(text):
             _refuse_odd_values(document)
     except RecursionError:
         raise refusal.of(f"{name} is no JSON that can be read: {_TOO_DEEP}") from None
     except ValueError as error:
-        if isinstance(error, NeuronBertError):
-            raise
         raise refusal.of(f"{name} is no JSON that can be read: it is truncated or damaged ({error})") from None
     return document
 
@@ -216,7 +227,7 @@ def json_value(text: str) -> Any:
     )
 
 
-def _refuse_odd_values(document: Dict[str, Any]) -> None:
+def _refuse_odd_values(document: Any) -> None:
     """ValueError for half a character (of an escape; it can be written nowhere), RecursionError for deep nesting."""
     waiting: List[Tuple[Any, int]] = [(document, 1)]
     while waiting:

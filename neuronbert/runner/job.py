@@ -333,7 +333,7 @@ class _Job:
         return outputs, failed
 
     def _rows_of(self, block: _Block, batch: List[int], outputs: Outputs) -> Dict[int, Outputs]:
-        specs = self._runner.task.OUTPUTS
+        specs = self._runner.specs
         return {
             index: row_of(outputs, specs, number, len(block.rows[index].input_ids))
             for number, index in enumerate(batch)

@@ -128,10 +128,11 @@ class Runner:
         self.max_windows_per_request = min(limits.max_windows_per_request, limits.max_queue)
         self._requests = RequestFactory(self.artifact, placement, self.max_windows_per_request)
         self.task, self.tokenizer = self._requests.task, self._requests.tokenizer
+        self.specs = self.task.outputs(self.tokenizer.config)
         self.drain_timeout_s = limits.drain_timeout_s
         self._statistics = Statistics(limits.max_queue)
         settings = settings_of(
-            self.artifact, variant, placement, limits, self.tokenizer.pad_id, self.task.OUTPUTS, busy_wait
+            self.artifact, variant, placement, limits, self.tokenizer.pad_id, self.specs, busy_wait
         )
         self._start(settings)
         self._sigterm = SigtermHandler(self._admission.close, self.close) if drain_on_sigterm else None

@@ -96,7 +96,7 @@ class Worker:
 
         artifact = load_same_artifact(order.artifact, order.digest, order.signed_by)
         engine = Engine(artifact, variant=order.variant, threads=order.threads, streams=order.streams)
-        self._session, self._outputs = engine.session, engine.task.OUTPUTS
+        self._session, self._outputs = engine.session, engine.specs
         return WorkerReady(
             pid=os.getpid(),
             variant=engine.name,

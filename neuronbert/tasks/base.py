@@ -231,11 +231,13 @@ class Task(Protocol):
 
     NAME: str
     HEAD: Head
-    OUTPUTS: Tuple[Output, ...]  # what the graph returns, in order
     ENCODE_OPTIONS: Type[EncodeOptions]  # those of its TaskKeywords
     DECODE_OPTIONS: Type[DecodeOptions]
-    MODEL_OUTPUT: Callable[..., Any]  # makes the NamedTuple that the task's model class returns, of OUTPUTS by name
+    MODEL_OUTPUT: Callable[..., Any]  # makes the NamedTuple that the task's model class returns, of the outputs by name
     LINES: LineForm
+
+    def outputs(self, config: Config) -> Tuple[Output, ...]:
+        """What the graph of a checkpoint with this config.json returns, in order."""
 
     # ---- inputs
 

@@ -15,11 +15,14 @@ def load_checkpoint(
     token: Optional[str] = None,
     local_files_only: bool = False,
     allow_pickle: bool = False,
+    pooling: Optional[str] = None,
 ) -> Checkpoint:
     """Read ``source`` and check it as a whole: config, weights and tokenizer. ``head.task`` names its task.
 
-    The task is the one whose head the weights have, and of several the one that the config's class names; ``task``
-    asks for one by name.
+    The task is the one whose head the weights have, and of several the one that the config's class names; without a
+    head it is ``"feature-extraction"``, which every encoder serves. ``task`` asks for one by name. ``pooling`` is that
+    task's: how token embeddings become one of the text (compile lists what it may be), by default as the
+    checkpoint's own files say.
 
     ``source`` is a folder as transformers saves it, a hub id, ``"demo"`` (the one of the package neuronbert_demo), or
     a pair of transformers objects ``(model, tokenizer)``. ``revision``, ``token`` and ``local_files_only`` concern hub
@@ -34,4 +37,5 @@ def load_checkpoint(
         token=token,
         local_files_only=local_files_only,
         allow_pickle=allow_pickle,
+        pooling=pooling,
     )

@@ -80,7 +80,7 @@ DEVICE_PROCESS = """
     from neuronbert.tasks import load_task
     artifact = load_artifact(sys.argv[1])
     process = DeviceProcess(
-        [artifact.variant_folder(artifact.variants[0])], artifact.variants[:1], load_task(artifact.task).OUTPUTS, 1
+        [artifact.variant_folder(artifact.variants[0])], artifact.variants[:1], load_task(artifact.task).outputs({}), 1
     )
     print(process.precision)
     process.close()

@@ -27,7 +27,7 @@ def words_of(name: str) -> Set[str]:
         TASKS[name].rpartition(".")[2],
         *head_parts(FAMILIES["bert"], task.HEAD),
         task.HEAD.class_suffix,
-        *({output.name for output in task.OUTPUTS} - COMMON_WORDS),
+        *({output.name for output in task.outputs({})} - COMMON_WORDS),
         *(kind.__name__ for kind in classes if inspect.isclass(kind)),
         *(public for public, its_task in MODEL_CLASSES.items() if its_task == name),
         *MORE_WORDS.get(name, ()),

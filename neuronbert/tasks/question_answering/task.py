@@ -32,11 +32,16 @@ class QuestionAnsweringOutput(NamedTuple):
 MODEL_OUTPUT = QuestionAnsweringOutput
 
 
+def outputs(config: Config) -> Tuple[Output, ...]:
+    """Both logits, whatever the checkpoint."""
+    return OUTPUTS
+
+
 def _head_shapes(family: Family, hidden: int, labels: int) -> Dict[str, Shape]:
     return {"qa_outputs.weight": (labels, hidden), "qa_outputs.bias": (labels,)}
 
 
-def _head_forward(model: TorchModel, hidden: Tensor) -> Tuple[Tensor, ...]:
+def _head_forward(model: TorchModel, hidden: Tensor, attention_mask: Tensor) -> Tuple[Tensor, ...]:
     start, end = model.qa_outputs(hidden).split(1, dim=-1)
     return start.squeeze(-1).contiguous(), end.squeeze(-1).contiguous()
 

@@ -29,6 +29,11 @@ class SequenceClassifierOutput(NamedTuple):
 MODEL_OUTPUT = SequenceClassifierOutput
 
 
+def outputs(config: Config) -> Tuple[Output, ...]:
+    """The logits, whatever the checkpoint."""
+    return OUTPUTS
+
+
 def _head_shapes(family: Family, hidden: int, labels: int) -> Dict[str, Shape]:
     """The classifier's weights as each family's transformers class names them."""
     if family.model_type == "bert":
@@ -45,7 +50,7 @@ def _head_shapes(family: Family, hidden: int, labels: int) -> Dict[str, Shape]:
     }
 
 
-def _head_forward(model: TorchModel, hidden: Tensor) -> Tuple[Tensor, ...]:
+def _head_forward(model: TorchModel, hidden: Tensor, attention_mask: Tensor) -> Tuple[Tensor, ...]:
     """Logits from the first token's state: BERT's pooler, DistilBERT's layer, or the head's own, as in transformers.
 
     The dropout is for fine-tuning; it does nothing in eval mode.

@@ -31,11 +31,16 @@ class TokenClassifierOutput(NamedTuple):
 MODEL_OUTPUT = TokenClassifierOutput
 
 
+def outputs(config: Config) -> Tuple[Output, ...]:
+    """The logits, whatever the checkpoint."""
+    return OUTPUTS
+
+
 def _head_shapes(family: Family, hidden: int, labels: int) -> Dict[str, Shape]:
     return {"classifier.weight": (labels, hidden), "classifier.bias": (labels,)}
 
 
-def _head_forward(model: TorchModel, hidden: Tensor) -> Tuple[Tensor, ...]:
+def _head_forward(model: TorchModel, hidden: Tensor, attention_mask: Tensor) -> Tuple[Tensor, ...]:
     return (model.classifier(hidden),)
 
 

@@ -29,11 +29,15 @@ class SentenceLabelsOutput(NamedTuple):
 MODEL_OUTPUT = SentenceLabelsOutput
 
 
+def outputs(config: Config) -> Tuple[Output, ...]:
+    return OUTPUTS
+
+
 def _head_shapes(family: Family, hidden: int, labels: int) -> Dict[str, Shape]:
     return {"classifier.weight": (labels, hidden), "classifier.bias": (labels,)}
 
 
-def _head_forward(model: Any, hidden: Any) -> Tuple[Any, ...]:
+def _head_forward(model: Any, hidden: Any, attention_mask: Any) -> Tuple[Any, ...]:
     scores = model.classifier(hidden)
     return scores[:, 0].contiguous(), scores.contiguous()
 

@@ -12,6 +12,7 @@ from neuronbert.backends import BACKENDS, backend_module, load_backend
 from neuronbert.backends.base import Session, ThroughputPlan, Variant
 from neuronbert.backends.quiet import silence_tracing_warnings
 from neuronbert.backends.reference import ROW_BY_ROW, ReferenceSession, one_thread_each
+from neuronbert.checkpoint.config import read_config
 from neuronbert.compiler.candidates import Candidate, VariantEntry
 from neuronbert.compiler.compilation import save_checkpoint_files
 from neuronbert.compiler.exporter import variant_entry
@@ -87,7 +88,8 @@ def subjects(checkpoint: str, artifacts: Sequence[Artifact]) -> Dict[str, Opener
 
 @contextmanager
 def _loaded(artifact: Artifact, variant: Variant, threads: int, streams: int) -> Iterator[Opened]:
-    folder, outputs = artifact.variant_folder(variant), load_task(artifact.task).OUTPUTS
+    folder = artifact.variant_folder(variant)
+    outputs = load_task(artifact.task).outputs(read_config(artifact.folder) or {})
     session, plan = load_variants([folder], [variant], outputs, threads=threads, streams=streams)
     try:
         yield Opened(session, plan, streams)
@@ -100,7 +102,7 @@ def _reference(checkpoint: str, side_by_side: bool, threads: int, streams: int) 
     loaded = load_checkpoint(checkpoint)
     with _torch_threads(1 if side_by_side else threads):
         streams = streams if side_by_side else 1
-        session = ReferenceSession(loaded.torch_model(), load_task(loaded.head.task).OUTPUTS, threads=streams)
+        session = ReferenceSession(loaded.torch_model(), load_task(loaded.head.task).outputs(loaded.config), threads=streams)
         yield Opened(session, ROW_BY_ROW, streams)
         session.close()
 
