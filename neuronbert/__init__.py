@@ -6,7 +6,7 @@ from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any, List, Optional
 
-from neuronbert.tasks import MODEL_CLASSES
+from neuronbert.tasks import MODEL_CLASSES, OBJECT_CLASSES
 
 __version__ = "0.1.0"
 
@@ -32,7 +32,7 @@ _MODULES = {
     "errors": "neuronbert.errors",
 }
 
-__all__ = ["__version__", *_PUBLIC, *MODEL_CLASSES, *_MODULES]
+__all__ = ["__version__", *_PUBLIC, *MODEL_CLASSES, *OBJECT_CLASSES, *_MODULES]
 
 
 def __getattr__(name: str) -> Any:
@@ -40,6 +40,8 @@ def __getattr__(name: str) -> Any:
         return importlib.import_module(_MODULES[name])
     if name in MODEL_CLASSES:
         return importlib.import_module("neuronbert.engine.model").model_class(name)
+    if name in OBJECT_CLASSES:
+        return importlib.import_module("neuronbert.engine.objects").object_class(name)
     if name not in _PUBLIC:
         raise AttributeError(f"module 'neuronbert' has no attribute {name!r}")
     return getattr(importlib.import_module(_PUBLIC[name]), name)

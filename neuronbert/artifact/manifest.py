@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence, Union
 
 from neuronbert import __version__
-from neuronbert.artifact.manifest_schema import MANIFEST, SHAPE, SHAPED_VARIANT
+from neuronbert.artifact.manifest_schema import MANIFEST, SHAPE, SHAPED_VARIANT, WITH_OUTPUTS
 from neuronbert.artifact.signatures import SIGNATURE_NAME, PublicKey, TrustedKey, trusted_keys, verify_signature
 from neuronbert.errors import (
     ArtifactChanged,
@@ -40,8 +40,8 @@ from neuronbert.tasks import TASKS
 MANIFEST_NAME = "neuronbert.json"
 SELFTEST_NAME = "selftest.npz"
 
-# 1 (0.1.0): the first.
-SCHEMA_VERSION = 1
+# 1 (0.1.0): the first. 2: ``outputs``, which say what the model returns, and ``pooling``, where there is one.
+SCHEMA_VERSION = 2
 
 NO_DIGEST = "0" * 64
 # A variant in FP32 has four bytes for each parameter, and two copies of the weights at most.
@@ -205,7 +205,7 @@ def _no_artifact(folder: Path) -> ArtifactError:
 
 def _refuse_malformed(folder: Path, manifest: Manifest) -> None:
     """Raise ArtifactError for a manifest that compile never wrote, though its digest is right."""
-    fault = MANIFEST.fault(manifest)
+    fault = MANIFEST.fault(manifest) or (WITH_OUTPUTS.fault(manifest) if manifest["schema_version"] >= 2 else None)
     if fault is not None:
         raise _damaged(folder, f"{MANIFEST_NAME}: {fault}")
     if manifest["task"] not in TASKS:

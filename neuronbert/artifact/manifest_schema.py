@@ -1,4 +1,4 @@
-"""The form of neuronbert.json (manifest.py), schema version 1: everything that code reads of it by name."""
+"""The form of neuronbert.json (manifest.py), schema versions 1 and 2: everything that code reads of it by name."""
 
 from typing import Dict
 
@@ -88,6 +88,11 @@ SHAPED_VARIANT = Schema(
         }
     )
 )
+
+OUTPUT = record({"name": WORD, "per": {"enum": ["token", "row"]}})
+
+# From version 2 on.
+WITH_OUTPUTS = Schema(**record({"outputs": list_of(OUTPUT, minItems=1, maxItems=64)}, {"pooling": WORD}))
 
 MANIFEST = Schema(
     **record(

@@ -6,7 +6,7 @@ What is asked, how a result is read and what is reported are the task's (tasks.b
 import os
 import time
 from contextlib import ExitStack
-from typing import Any, Callable, List, Mapping, NamedTuple, Optional, Sequence, Union
+from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Sequence, Union
 
 from neuronbert.artifact.manifest import Artifact, PathLike, artifact_of, is_artifact, task_of, verified_again
 from neuronbert.artifact.signatures import TrustedKey
@@ -72,8 +72,14 @@ def evaluate_artifact(
     loaded = artifact_of(artifact, trusted_key)
     asked = len(evaluation.inputs)
     total = asked if against is None else 2 * asked
-    hub = {"revision": revision, "token": token, "local_files_only": local_files_only, "allow_pickle": allow_pickle}
+    hub: Dict[str, Any] = {
+        "revision": revision,
+        "token": token,
+        "local_files_only": local_files_only,
+        "allow_pickle": allow_pickle,
+    }
     # Before any question is answered: a wrong name must not cost the time that takes.
+    hub["pooling"] = loaded.manifest.get("pooling")  # a checkpoint's outputs are to be those of the artifact
     compared_source = None if against is None else _find(against, against_variant, task, hub, trusted_key)
     with Engine.for_many(loaded, variant=variant, threads=threads) as engine:
         progress(0, total)

@@ -24,6 +24,7 @@ class Modules(NamedTuple):
     encoder: Callable[[Path], Path]  # (folder) → the folder in it where config, weights and tokenizer are
     # (folder; None: in memory, config, what a person asks for, pickles are read) → the config, and more weights
     read: Callable[[Optional[Path], Config, Optional[str], bool], Tuple[Config, Mapping[str, Any]]]
+    pooling: Callable[[Config], str]  # what a person would have to ask for to get the same
     shapes: Callable[[Config], Dict[str, Shape]]  # name → shape of each of those weights
     build: Callable[[TorchModel, str, Config], TorchModel]  # (transformers' bare encoder, its name, config) → the model
 

@@ -63,6 +63,11 @@ class Checkpoint:
     _tensors: Mapping[str, StoredTensor] = field(repr=False, compare=False)
     _tokenizer: Mapping[str, bytes] = field(repr=False, compare=False)
 
+    @property
+    def pooling(self) -> Optional[str]:
+        """What ``pooling`` would have to be asked for to get the same outputs; None for a head without such a thing."""
+        return None if self.head.modules is None else self.head.modules.pooling(self.config)
+
     def tokenizer_files(self) -> Dict[str, bytes]:
         """File name → content; always tokenizer.json and tokenizer_config.json (with a sane model_max_length)."""
         return dict(self._tokenizer)

@@ -1,7 +1,7 @@
 """Turns a checkpoint into an artifact, for artifact's loader to read: export, compare with FP32, time, save."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Dict, Mapping, Optional, Sequence, Union
 
@@ -30,6 +30,7 @@ from neuronbert.backends.neuron.target import (
     NeuronTarget,
     Numbers,
 )
+from neuronbert.backends.outputs import Output
 from neuronbert.checkpoint.loading import Checkpoint, Source, needed_libraries
 from neuronbert.compiler.candidates import Candidate, Names, Trial, choose_candidates, names, refuse_unavailable
 from neuronbert.compiler.exporter import Exporter
@@ -41,7 +42,7 @@ from neuronbert.hardware.libraries import require_libraries
 from neuronbert.hardware.machine import compute_threads, environment
 from neuronbert.hardware.untrusted import sha256_of
 from neuronbert.tasks import load_task
-from neuronbert.tasks.base import DEFAULT_MIN_ANSWER_F1, DEFAULT_MIN_F1_RATIO, Document, GateLimits, GateQuestions
+from neuronbert.tasks.base import Document, GateLimits, GateQuestions
 from neuronbert.tasks.checkpoints import load_checkpoint
 
 
@@ -50,10 +51,11 @@ def compile_checkpoint(
     output: PathLike,
     *,
     task: Optional[str] = None,
+    pooling: Optional[str] = None,
     backend: Names = "auto",
     precision: Names = "auto",
-    min_f1_ratio: float = DEFAULT_MIN_F1_RATIO,
-    min_answer_f1: float = DEFAULT_MIN_ANSWER_F1,
+    min_f1_ratio: Optional[float] = None,
+    min_answer_f1: Optional[float] = None,
     calibration_data: Optional[PathLike] = None,
     gate_data: Optional[PathLike] = None,
     skip_gate: bool = False,
@@ -76,14 +78,16 @@ def compile_checkpoint(
 ) -> Artifact:
     """Compile ``checkpoint`` (hub id, folder, ``"demo"`` or (model, tokenizer)) into the folder ``output``.
 
-    ``task`` is the name of a task; without it, that of the checkpoint's head (tasks/checkpoints.py).
+    ``task`` is the name of a task; without it, that of the checkpoint's head (tasks/checkpoints.py). ``pooling`` is for
+    checkpoints without one: how an embedding is made of a text's tokens, ``"auto"`` as the checkpoint's files say.
     ``backend`` and ``precision`` are names, lists of names, or ``"auto"``. Where both are named, every combination is
     built and kept, fastest first; with an ``"auto"`` only the fastest that passes the gate on this machine is.
 
     The gate compares each variant with the FP32 reference over ``gate_data`` (a file in the task's data format, the one
     that ``evaluate_artifact`` reads; filled up from the shipped sample); a variant asked for by name that fails it
-    raises GateRefused. ``calibration_data`` (the same format) feeds int8 quantisation. ``threads`` are CPU threads, by
-    default machine.compute_threads.
+    raises GateRefused. Without ``min_f1_ratio`` and ``min_answer_f1`` the gate has the limits of its task.
+    ``calibration_data`` (the same format) feeds int8 quantisation. ``threads`` are CPU threads, by default
+    machine.compute_threads.
 
     From ``batch_size`` to ``compiler_timeout`` (seconds, 0 or None for no limit) the options are those of
     ``backend="neuron"``, whose compiled models take one shape each: every batch size with every sequence length
@@ -103,7 +107,9 @@ def compile_checkpoint(
     refuse_existing(Path(output))
     if task is not None:
         load_task(task)  # refuses a name that is none
-    limits = GateLimits(min_f1_ratio, min_answer_f1)
+    asked = {"min_f1_ratio": min_f1_ratio, "min_answer_f1": min_answer_f1}
+    limits = {name: value for name, value in asked.items() if value is not None}
+    GateLimits(**limits)  # refuses what is no limit before anything is read
     threads = positive("threads", threads) or compute_threads()
     cast_type = auto_cast_type or _cast_type_of(names(precision))
     cores = neuroncore_pipeline_cores
@@ -135,7 +141,11 @@ def compile_checkpoint(
         token=token,
         local_files_only=local_files_only,
         allow_pickle=allow_pickle,
+        pooling=pooling,
     )
+    if source.pooling is not None:
+        why = "the weights have no head of another task: " if task is None else ""
+        progress(f"{why}{source.head.task}, pooling {source.pooling}")
     compilation.run(source, output)
     return signed_artifact(output, ())  # nobody has signed it yet
 
@@ -146,7 +156,7 @@ class Compilation:
 
     candidates: Sequence[Candidate]
     target: NeuronTarget
-    limits: GateLimits
+    limits: Mapping[str, float]  # those that a person asks for; the others are the gate's own
     skip_gate: bool
     no_device: bool
     gate_data: Optional[PathLike]
@@ -164,9 +174,11 @@ class Compilation:
     def run(self, checkpoint: Checkpoint, output: PathLike) -> None:
         """Write the artifact of ``checkpoint`` into the new folder ``output``; nothing is left there after an error."""
         task = load_task(checkpoint.head.task)
-        questions = task.gate(checkpoint.config).questions(self.gate_data, self.calibration_data, self.skip_gate)
+        task_gate = task.gate(checkpoint.config)
+        questions = task_gate.questions(self.gate_data, self.calibration_data, self.skip_gate)
+        limits = replace(task_gate.LIMITS, **self.limits)
         # The files are hashed as they were read, before hours may pass.
-        gate = {"skipped": self.skip_gate, "limits": vars(self.limits), **gate_entry(questions, self.skip_gate)}
+        gate = {"skipped": self.skip_gate, "limits": vars(limits), **gate_entry(questions, self.skip_gate)}
         with new_folder(output) as folder:
             save_checkpoint_files(checkpoint, folder)
             source = CompileSource(
@@ -186,9 +198,9 @@ class Compilation:
                 if self.no_device:
                     kept = keep_unloaded(source, trials)
                 else:
-                    kept = Selection(source, exporter, self.limits, self.progress).choose(trials)
+                    kept = Selection(source, exporter, limits, self.progress).choose(trials)
             save_selftest(folder / SELFTEST_NAME, source.selftest)
-            write_manifest(folder, new_manifest(checkpoint, kept, trials, gate))
+            write_manifest(folder, new_manifest(checkpoint, source.outputs, kept, trials, gate))
 
 
 def refuse_loading_backends(candidates: Sequence[Candidate]) -> None:
@@ -220,7 +232,13 @@ def _file_entry(path: Path) -> Dict[str, str]:
     return {"name": path.name, "sha256": sha256_of(path)}
 
 
-def new_manifest(checkpoint: Checkpoint, kept: Sequence[Trial], trials: Sequence[Trial], gate: Document) -> Manifest:
+def new_manifest(
+    checkpoint: Checkpoint,
+    outputs: Sequence[Output],
+    kept: Sequence[Trial],
+    trials: Sequence[Trial],
+    gate: Document,
+) -> Manifest:
     """The manifest, still without checksums."""
     return manifest_of(
         checkpoint.head.task,
@@ -234,6 +252,8 @@ def new_manifest(checkpoint: Checkpoint, kept: Sequence[Trial], trials: Sequence
         },
         [variant for trial in kept for variant in trial.variants],
         environment(),
+        outputs=[{"name": output.name, "per": output.per} for output in outputs],
+        **({} if checkpoint.pooling is None else {"pooling": checkpoint.pooling}),
         gate=gate,
         selection=[record for trial in trials for record in trial.records()],
     )

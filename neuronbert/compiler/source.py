@@ -83,7 +83,7 @@ class CompileSource:
             cut = f" in windows of {tokens} tokens" if tokens else ""
             examples = self._encode(asked, tokens)
             self._warn_of_cuts(examples, tokens)
-            self._progress(f"answering {counted(len(asked), self.task.LINES.noun)}{cut} in FP32, the reference")
+            self._progress(f"answering {counted(len(examples), self.task.LINES.noun)}{cut} in FP32, the reference")
             self._gates[tokens] = Gate(
                 self.task_gate, self.outputs, asked, examples, self.tokenizer.pad_id, self._reference, self.on_step
             )

@@ -1,8 +1,8 @@
 """What a task's verb does: load an artifact (engine.py), answer an input or a file of them, and close it."""
 
-from typing import Any, BinaryIO, Callable, List, NamedTuple, Optional, Sequence
+from typing import Any, BinaryIO, Callable, List, NamedTuple, Optional, Sequence, Union
 
-from neuronbert.artifact.manifest import PathLike, task_of
+from neuronbert.artifact.manifest import Artifact, PathLike, task_of
 from neuronbert.artifact.signatures import TrustedKey
 from neuronbert.engine.engine import Engine
 from neuronbert.engine.lines import Progress, answer_lines
@@ -73,13 +73,14 @@ def answer_file(
     return skipped
 
 
-def refuse_other_task(artifact: PathLike, task: Optional[str], trusted_key: TrustedKey = None) -> None:
+def refuse_other_task(artifact: Union[Artifact, PathLike], task: Optional[str], trusted_key: TrustedKey = None) -> None:
     """ArtifactError, with the command that fits, unless the artifact is for the task ``task`` (None: for any)."""
     own = task_of(artifact, trusted_key)
+    folder = artifact.folder if isinstance(artifact, Artifact) else artifact
     if task in (None, own):
         return
-    verbs = [f"neuronbert {verb.name} {quoted(artifact)} {verb.example}" for verb in load_options(own).VERBS]
+    verbs = [f"neuronbert {verb.name} {quoted(folder)} {verb.example}" for verb in load_options(own).VERBS]
     raise ArtifactError(
-        f"{artifact} is for {own}, not for {task}",
-        hint=" or ".join(verbs) or f"neuronbert run {quoted(artifact)} --input FILE.jsonl --output OUT.jsonl",
+        f"{folder} is for {own}, not for {task}",
+        hint=" or ".join(verbs) or f"neuronbert run {quoted(folder)} --input FILE.jsonl --output OUT.jsonl",
     )

@@ -12,7 +12,7 @@ from neuronbert.backends.base import Session, ThroughputPlan
 from neuronbert.backends.outputs import Outputs
 from neuronbert.checkpoint.tokenizer import Tokenizer
 from neuronbert.engine.batches import RowsDone, infer_rows, plan_batches
-from neuronbert.engine.loading import Loaded, load_tested, throughput_streams
+from neuronbert.engine.loading import Loaded, load_tested, specs_of, throughput_streams
 from neuronbert.errors import BackendFailed, InputError, positive
 from neuronbert.hardware.machine import compute_threads
 from neuronbert.tasks import load_task
@@ -52,7 +52,7 @@ class Engine:
         self.variant = self.variants[0]
         self.threads = positive("threads", threads) or compute_threads()
         self.tokenizer = Tokenizer.from_files(self.artifact.folder)
-        self.specs = self.task.outputs(self.tokenizer.config)
+        self.specs = specs_of(self.artifact, self.task, self.tokenizer.config)
         self._lock = Lock()
         self._closed = False
         most_streams = throughput_streams(self.variant, self.threads)
@@ -177,9 +177,7 @@ class Engine:
     def outputs(self, rows: Sequence[Row], rows_done: RowsDone = lambda rows: None) -> List[Outputs]:
         """The model's outputs for each row, without padding; ``rows_done`` is called after each batch."""
         loaded = self._loaded_for(rows)
-        return infer_rows(
-            loaded.session, rows, self.specs, loaded.plan, self.tokenizer.pad_id, loaded.pool, rows_done
-        )
+        return infer_rows(loaded.session, rows, self.specs, loaded.plan, self.tokenizer.pad_id, loaded.pool, rows_done)
 
     def close(self) -> None:
         """Release the threads and the loaded model; calls from then on raise BackendFailed."""

@@ -11,7 +11,9 @@ from neuronbert.backends import load_backend
 from neuronbert.backends.base import Backend, Session, StaticSession, ThroughputPlan
 from neuronbert.backends.buckets import BucketedSession
 from neuronbert.backends.outputs import Output, max_difference
+from neuronbert.checkpoint.families import Config
 from neuronbert.errors import ArtifactError, BackendFailed
+from neuronbert.tasks.base import Task
 
 
 class Loaded(NamedTuple):
@@ -26,6 +28,22 @@ class Loaded(NamedTuple):
         if self.pool is not None:
             self.pool.shutdown()
         self.session.close()
+
+
+def specs_of(artifact: Artifact, task: Task, config: Config) -> Tuple[Output, ...]:
+    """What the artifact's model returns, by its task and its config.json.
+
+    ArtifactError where its manifest says otherwise: another release may give a task other outputs.
+    """
+    specs = task.outputs(config)
+    recorded = artifact.manifest.get("outputs")  # none in schema 1
+    if recorded is not None and [(each["name"], each["per"]) for each in recorded] != [spec[:2] for spec in specs]:
+        raise ArtifactError(
+            f"{artifact.folder} was compiled to return {', '.join(each['name'] for each in recorded)}, and {task.NAME} "
+            f"is {', '.join(spec.name for spec in specs)} here",
+            hint=f"compile the checkpoint again, or use neuronbert {artifact.manifest['neuronbert_version']}",
+        )
+    return specs
 
 
 def load_variants(

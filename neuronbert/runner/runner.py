@@ -10,6 +10,7 @@ from neuronbert.artifact.manifest import Artifact, PathLike, artifact_of
 from neuronbert.artifact.signatures import TrustedKey
 from neuronbert.backends.base import Batch, ThroughputPlan
 from neuronbert.backends.outputs import Outputs
+from neuronbert.engine.loading import specs_of
 from neuronbert.errors import (
     DeadlineExceeded,
     InputError,
@@ -128,12 +129,10 @@ class Runner:
         self.max_windows_per_request = min(limits.max_windows_per_request, limits.max_queue)
         self._requests = RequestFactory(self.artifact, placement, self.max_windows_per_request)
         self.task, self.tokenizer = self._requests.task, self._requests.tokenizer
-        self.specs = self.task.outputs(self.tokenizer.config)
+        self.specs = specs_of(self.artifact, self.task, self.tokenizer.config)
         self.drain_timeout_s = limits.drain_timeout_s
         self._statistics = Statistics(limits.max_queue)
-        settings = settings_of(
-            self.artifact, variant, placement, limits, self.tokenizer.pad_id, self.specs, busy_wait
-        )
+        settings = settings_of(self.artifact, variant, placement, limits, self.tokenizer.pad_id, self.specs, busy_wait)
         self._start(settings)
         self._sigterm = SigtermHandler(self._admission.close, self.close) if drain_on_sigterm else None
         self._publisher = Publisher(self._facts(), self.stats, work) if publish else None

@@ -17,6 +17,7 @@ TASKS = {
     "question-answering": "neuronbert.tasks.question_answering",
     "text-classification": "neuronbert.tasks.text_classification",
     "token-classification": "neuronbert.tasks.token_classification",
+    "feature-extraction": "neuronbert.tasks.feature_extraction",
 }
 # the other names that transformers has for some of its pipelines
 ALIASES = {
@@ -28,6 +29,11 @@ MODEL_CLASSES = {
     "NeuronBertForQuestionAnswering": "question-answering",
     "NeuronBertForSequenceClassification": "text-classification",
     "NeuronBertForTokenClassification": "token-classification",
+    "NeuronBertForFeatureExtraction": "feature-extraction",
+}
+# public name → the module of its task that has it: a class over a tasks.base.Answerer (engine/objects.py makes it)
+OBJECT_CLASSES = {
+    "SentenceEncoder": "neuronbert.tasks.feature_extraction.encoder",
 }
 
 

@@ -119,7 +119,8 @@ class Agreement(Protocol):
 class GateLimits:
     """What a reduced-precision variant must reach; UsageError for anything but numbers from 0 to 1.
 
-    They are compile's two options, named for F1; a gate that measures something else takes them for its own shares.
+    They are compile's two options, named for F1; a gate that measures something else takes them for its own shares, and
+    has defaults of its own for those.
     """
 
     min_f1_ratio: float = DEFAULT_MIN_F1_RATIO
@@ -148,6 +149,8 @@ class GateQuestions(NamedTuple):
 
 class TaskGate(Protocol):
     """How the gate judges variants."""
+
+    LIMITS: GateLimits  # where a person asks for none
 
     def questions(
         self, gate_data: Optional[PathLike], calibration_data: Optional[PathLike], skipped: bool

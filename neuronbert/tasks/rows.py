@@ -1,6 +1,6 @@
 """Texts and pairs of texts as rows of tokens, one each, for the tasks that do not cut texts into windows. Pure."""
 
-from typing import List, NamedTuple, Optional, Sequence, Tuple, Union
+from typing import Iterable, List, NamedTuple, Optional, Sequence, Tuple, Union
 
 import numpy as np
 
@@ -63,6 +63,26 @@ def encode_rows(tokenizer: Tokenizer, inputs: Sequence[TextOrPair], max_length: 
         single.row(ids[each]) if isinstance(each, str) else pair.row(ids[each.text], ids[each.text_pair])
         for each in inputs
     ]
+
+
+def token_rows(tokenizer: Tokenizer, texts: Sequence[List[int]], limit: int) -> List[TextRow]:
+    """Texts that are token ids already as rows, each of ``limit`` tokens at most with the special ones."""
+    single = _SingleRows(tokenizer, limit)
+    return [single.row(ids).row for ids in texts]
+
+
+def full_rows(tokenizer: Tokenizer, texts: Iterable[str], tokens: int, count: int) -> List[TextRow]:
+    """At most ``count`` rows of exactly ``tokens``, of the texts one after another; InputError where there is none."""
+    words = " ".join(texts).split()
+    full: List[TextRow] = []
+    while words and len(full) < count:
+        (cut,) = encode_rows(tokenizer, [" ".join(words[: 2 * tokens])], tokens)
+        if len(cut.row.input_ids) == tokens:
+            full.append(cut.row)
+        words = words[tokens:]
+    if not full:
+        raise InputError(f"the texts hold no row of {tokens} tokens", hint="more --input-data, or a shorter one")
+    return full
 
 
 def check_text(name: str, text: object) -> None:

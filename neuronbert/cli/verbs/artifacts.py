@@ -26,6 +26,11 @@ from neuronbert.tasks import TASKS
 @click.option(
     "--task", type=click.Choice(list(TASKS)), help="What it is for.  [default: what the checkpoint has a head for]"
 )
+@click.option(
+    "--pooling",
+    help="feature-extraction: how an embedding is made of a text's tokens: auto, mean, cls, max, mean_sqrt_len, "
+    "weightedmean, lasttoken, several with +, or none (each token's own).  [default: as the checkpoint says, or mean]",
+)
 @backend_option
 @click.option(
     "--precision", multiple=True, default=["auto"], show_default=True, help="auto, fp32, bf16, fp16, int8; repeatable."

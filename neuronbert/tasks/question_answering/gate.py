@@ -65,6 +65,8 @@ class Judged(NamedTuple):
 class QuestionAnsweringGate:
     """The gate of question answering (tasks.base.TaskGate)."""
 
+    LIMITS = GateLimits()
+
     def questions(
         self, gate_data: Optional[PathLike], calibration_data: Optional[PathLike], skipped: bool
     ) -> GateQuestions:

@@ -64,6 +64,8 @@ class Judged(NamedTuple):
 class ClassificationGate:
     """The gate of text classification (tasks.base.TaskGate) for one checkpoint's labels."""
 
+    LIMITS = GateLimits()
+
     def __init__(self, problem: Problem):
         self._problem = problem
 

@@ -5,9 +5,9 @@ from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
 from neuronbert.backends.outputs import PER_ROW, Output
 from neuronbert.checkpoint.families import Config, Family, Head, Shape, Tensor, TorchModel
 from neuronbert.checkpoint.tokenizer import Tokenizer
-from neuronbert.errors import InputError
 from neuronbert.tasks.base import Answerer, Document, Keywords, PathLike, Row, TaskEvaluation, TaskGate
-from neuronbert.tasks.rows import encode_rows, row_limit
+from neuronbert.tasks.rows import full_rows as rows_of_texts
+from neuronbert.tasks.rows import row_limit
 from neuronbert.tasks.samples import gate_path, shipped_texts
 from neuronbert.tasks.text_classification import results
 from neuronbert.tasks.text_classification.inputs import Asked, Example, Ranking, encode_examples, of_call
@@ -122,16 +122,8 @@ def read_inputs(path: Optional[PathLike]) -> List[Asked]:
 
 def full_rows(tokenizer: Tokenizer, inputs: Sequence[Asked], tokens: int, count: int) -> List[Row]:
     """Rows of ``tokens``, of the inputs' texts one after another."""
-    words = " ".join(_words(asked) for asked in inputs).split()
-    full: List[Row] = []
-    while words and len(full) < count:
-        (cut,) = encode_rows(tokenizer, [" ".join(words[: 2 * tokens])], tokens)
-        if len(cut.row.input_ids) == tokens:
-            full.append(cut.row)
-        words = words[tokens:]
-    if not full:
-        raise InputError(f"the texts hold no row of {tokens} tokens", hint="more --input-data, or a shorter one")
-    return full
+    rows: List[Row] = [*rows_of_texts(tokenizer, map(_words, inputs), tokens, count)]
+    return rows
 
 
 def _words(asked: Asked) -> str:

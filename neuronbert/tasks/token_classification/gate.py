@@ -69,6 +69,8 @@ class Judged(NamedTuple):
 class TokenClassificationGate:
     """The gate of token classification (tasks.base.TaskGate), for a checkpoint with these labels."""
 
+    LIMITS = GateLimits()
+
     def __init__(self, labels: Sequence[str]):
         self._labels = tuple(labels)
 

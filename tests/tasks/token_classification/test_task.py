@@ -70,7 +70,7 @@ def test_logits_are_those_of_transformers(tmp_path: Path, family: str) -> None:
     files = checkpoint.tokenizer_files()
     tokenizer = Tokenizer.from_bytes(files["tokenizer.json"], files["tokenizer_config.json"], checkpoint.config)
     (example,) = load_task(NAME).encode(tokenizer, [TEXTS[0]], StrideOptions())
-    session = ReferenceSession(checkpoint.torch_model(), load_task(NAME).OUTPUTS)
+    session = ReferenceSession(checkpoint.torch_model(), load_task(NAME).outputs({}))
     ours = session.run(collate(list(example.windows), tokenizer.pad_id))["logits"]
     model = transformers.AutoModelForTokenClassification.from_pretrained(str(folder)).eval()
     with torch.no_grad():

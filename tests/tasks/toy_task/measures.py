@@ -40,6 +40,8 @@ class Judged(NamedTuple):
 class LabelGate:
     """The gate of the toy task (tasks.base.TaskGate): every sentence is one row."""
 
+    LIMITS = GateLimits()
+
     def questions(self, gate_data: Any, calibration_data: Any, skipped: bool) -> GateQuestions:
         asked = load_sentences(gate_data or SAMPLE)
         calibration_file = Path(calibration_data or CALIBRATION)

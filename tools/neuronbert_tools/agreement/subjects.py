@@ -102,7 +102,9 @@ def _reference(checkpoint: str, side_by_side: bool, threads: int, streams: int) 
     loaded = load_checkpoint(checkpoint)
     with _torch_threads(1 if side_by_side else threads):
         streams = streams if side_by_side else 1
-        session = ReferenceSession(loaded.torch_model(), load_task(loaded.head.task).outputs(loaded.config), threads=streams)
+        session = ReferenceSession(
+            loaded.torch_model(), load_task(loaded.head.task).outputs(loaded.config), threads=streams
+        )
         yield Opened(session, ROW_BY_ROW, streams)
         session.close()
 

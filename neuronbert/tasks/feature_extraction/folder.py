@@ -1,0 +1,253 @@
+"""Reads the files that sentence-transformers saves beside an encoder, for modules.py: poolings, layers, prompts.
+
+No class that a file names is imported: what is not known here by its name is refused.
+"""
+
+from pathlib import Path
+from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Tuple
+
+from neuronbert.checkpoint import weights
+from neuronbert.checkpoint.families import Config
+from neuronbert.errors import CheckpointError, shown_value
+from neuronbert.hardware.schema import FLAG, TEXT, Form, Schema, list_of, record, whole
+from neuronbert.hardware.untrusted import Refusal, document_of, json_list, read_optional, refuse_unfit
+from neuronbert.tasks.feature_extraction.modules import (
+    KEY,
+    NORMALIZE,
+    POOLINGS,
+    SIMILARITIES,
+    Dense,
+    Layer,
+    SentenceModules,
+    chosen_pooling,
+    hidden_size,
+    refuse_odd_widths,
+)
+
+MODULES_FILE = "modules.json"
+SETTINGS_FILE = "config_sentence_transformers.json"
+# The name of the first is that of the encoder, whichever it was when the checkpoint was saved.
+TEXTS_FILES = tuple(f"sentence_{kind}_config.json" for kind in ("bert", "roberta", "distilbert"))
+# Of a repository on the hub; a Normalize has no files, and a Dense has weights in one of two forms.
+FILES = (MODULES_FILE, SETTINGS_FILE, *TEXTS_FILES, "*_Pooling/config.json", "*_Dense/*")
+
+_REFUSAL = Refusal(CheckpointError, "fetch the checkpoint again from where it came from")
+_PREFIX = "sentence_transformers."  # of every class of the library, in all of its releases
+_MOST_MODULES = 32
+_FOLDER: Form = {"type": "string", "pattern": "^(|[A-Za-z0-9_-]{1,64})$"}
+_WIDTH = whole(1, 1 << 20)
+
+MODULE_LIST = Schema(properties={"modules": list_of(record({"path": _FOLDER, "type": TEXT}), maxItems=_MOST_MODULES)})
+_OLD_MODES = {  # their order is that of the parts of an embedding
+    "pooling_mode_cls_token": "cls",
+    "pooling_mode_max_tokens": "max",
+    "pooling_mode_mean_tokens": "mean",
+    "pooling_mode_mean_sqrt_len_tokens": "mean_sqrt_len",
+    "pooling_mode_weightedmean_tokens": "weightedmean",
+    "pooling_mode_lasttoken": "lasttoken",
+}
+POOLING = Schema(
+    properties={
+        "word_embedding_dimension": _WIDTH,
+        "embedding_dimension": _WIDTH,
+        "pooling_mode": {"type": ["string", "array"], "items": TEXT, "maxItems": len(POOLINGS)},
+        "include_prompt": FLAG,
+    },
+    patternProperties={"^pooling_mode_": FLAG},
+)
+DENSE = Schema(
+    **record(
+        {"in_features": _WIDTH, "out_features": _WIDTH},
+        {
+            "bias": FLAG,
+            "activation_function": {"type": ["string", "null"]},
+            "module_input_name": {"type": ["string", "null"]},
+            "module_output_name": {"type": ["string", "null"]},
+            "use_residual": FLAG,
+        },
+    )
+)
+TEXTS = Schema(
+    properties={
+        "max_seq_length": whole(1, 1 << 20, "null"),
+        "do_lower_case": {"type": ["boolean", "null"]},
+        "transformer_task": {"type": ["string", "null"]},
+    }
+)
+SETTINGS = Schema(
+    properties={
+        "prompts": {"type": ["object", "null"], "additionalProperties": {"type": ["string", "null"]}},
+        "default_prompt_name": {"type": ["string", "null"]},
+        "similarity_fn_name": {"type": ["string", "null"]},
+        "truncate_dim": whole(1, 1 << 20, "null"),
+    }
+)
+# The classes of torch that a Dense may name, and what they are called here.
+_ACTIVATIONS = {
+    f"torch.nn.modules.{module}.{name}": name.lower()
+    for module, name in (
+        ("linear", "Identity"),
+        *(("activation", name) for name in ("Tanh", "ReLU", "GELU", "Sigmoid", "SiLU")),
+    )
+}
+
+
+class _Module(NamedTuple):
+    """An entry of modules.json: the last part of its class, and its folder."""
+
+    kind: str
+    folder: str
+
+
+def encoder_folder(folder: Path) -> Path:
+    """Where config, weights and tokenizer of a checkpoint are: in ``folder``, or below where modules.json says so."""
+    modules = _read_modules(folder)
+    return folder / modules[0].folder if modules else folder
+
+
+def read_modules(
+    folder: Optional[Path], config: Config, pooling: Optional[str], allow_pickle: bool
+) -> Tuple[Config, Mapping[str, Any]]:
+    """The config with what the files in ``folder`` say (and ``pooling`` asks for), and the dense layers' weights.
+
+    A folder without modules.json, or a model in memory (None), is a plain encoder. CheckpointError for a module that
+    is not served, by name, and for files that do not fit together; UsageError for what is no pooling.
+    """
+    found = _read_modules(folder) if folder is not None else []
+    modules = _of_folder(folder, found) if folder is not None and found else SentenceModules()
+    modules = chosen_pooling(modules, pooling)
+    refuse_odd_widths(modules, hidden_size(config), str(MODULES_FILE if folder is None else folder / MODULES_FILE))
+    tensors = {
+        f"{layer.name}.{name}": tensor
+        for layer in modules.dense
+        for name, tensor in weights.read_folder(Path(folder or ".") / layer.name, allow_pickle).items()
+    }
+    return {**config, KEY: modules.document()}, tensors
+
+
+def _read_modules(folder: Path) -> List[_Module]:
+    """The entries of modules.json, the encoder first; none where there is no such file."""
+    path = folder / MODULES_FILE
+    raw = read_optional(path, _REFUSAL)
+    if raw is None:
+        return []
+    entries = json_list(raw, str(path), _REFUSAL)
+    refuse_unfit({"modules": entries}, str(path), MODULE_LIST, _REFUSAL)
+    modules = [_Module(_kind(entry["type"], path), entry["path"]) for entry in entries]
+    kinds = [module.kind for module in modules]
+    if kinds[:1] != ["Transformer"] or kinds[1:2] not in ([], ["Pooling"]) or kinds.count("Pooling") > 1:
+        raise CheckpointError(
+            f"{path}: the modules {', '.join(kinds) or 'are none'}; a Transformer with a Pooling behind it is served",
+            hint="--pooling none needs a folder without modules.json",
+        )
+    return modules
+
+
+_SERVED = ("Transformer", "Pooling", "Dense", "Normalize")
+
+
+def _kind(name: str, path: Path) -> str:
+    kind = name.rpartition(".")[2]
+    if not name.startswith(_PREFIX) or kind not in _SERVED:
+        raise CheckpointError(
+            f"{path}: a module of type {shown_value(name)} is not served",
+            hint=f"a checkpoint of {', '.join(_SERVED)} modules",
+        )
+    return kind
+
+
+def _of_folder(folder: Path, found: List[_Module]) -> SentenceModules:
+    settings = _document(folder / SETTINGS_FILE, SETTINGS)
+    texts = _texts_settings(folder / found[0].folder)
+    prompts = {name: text or "" for name, text in (settings.get("prompts") or {}).items()}
+    default = settings.get("default_prompt_name")
+    if default is not None and default not in prompts:
+        raise _REFUSAL.of(f"{folder / SETTINGS_FILE}: the default prompt {shown_value(default)} is not among prompts")
+    similarity = settings.get("similarity_fn_name")
+    pooling = _pooling(folder / found[1].folder / "config.json") if found[1:] else SentenceModules(pooling=())
+    return pooling._replace(
+        layers=tuple(_layer(folder, module) for module in found[2:]),
+        max_seq_length=texts.get("max_seq_length"),
+        lowercase=bool(texts.get("do_lower_case")),
+        prompts=prompts,
+        default_prompt=default,
+        # As sentence-transformers itself takes a name that is for other models.
+        similarity=similarity if similarity in SIMILARITIES else SIMILARITIES[0],
+        truncate_dim=settings.get("truncate_dim"),
+    )
+
+
+def _document(path: Path, schema: Schema) -> Dict[str, Any]:
+    """The content of a file; empty where there is none."""
+    raw = read_optional(path, _REFUSAL)
+    return {} if raw is None else document_of(raw, str(path), schema, _REFUSAL)
+
+
+def _texts_settings(folder: Path) -> Dict[str, Any]:
+    for name in TEXTS_FILES:
+        found = _document(folder / name, TEXTS)
+        if found:
+            task = found.get("transformer_task")
+            if task not in (None, "feature-extraction"):
+                raise CheckpointError(
+                    f"{folder / name}: an encoder for {shown_value(task)} gives no embeddings",
+                    hint="choose a checkpoint that was saved by a SentenceTransformer",
+                )
+            return found
+    return {}
+
+
+def _pooling(path: Path) -> SentenceModules:
+    raw = read_optional(path, _REFUSAL)
+    if raw is None:
+        raise _REFUSAL.of(f"{path} is missing, which {MODULES_FILE} names")
+    found = document_of(raw, str(path), POOLING, _REFUSAL)
+    named = found.get("pooling_mode")
+    if named is None:
+        named = [_OLD_MODES.get(key, key) for key in _in_order(found) if found[key]] or ["mean"]
+    modes = [_mode(mode) for mode in ([named] if isinstance(named, str) else named)]
+    unknown = [mode for mode in modes if mode not in POOLINGS]
+    if unknown or not modes:
+        raise CheckpointError(
+            f"{path}: the pooling {shown_value(unknown[0] if unknown else '')} is not served",
+            hint=f"--pooling {' or '.join(POOLINGS)}",
+        )
+    return SentenceModules(pooling=tuple(modes), include_prompt=found.get("include_prompt", True))
+
+
+def _in_order(found: Mapping[str, Any]) -> List[str]:
+    flags = [key for key in found if key.startswith("pooling_mode_")]
+    return sorted(flags, key=lambda key: list(_OLD_MODES).index(key) if key in _OLD_MODES else len(_OLD_MODES))
+
+
+def _mode(name: str) -> str:
+    return "mean_sqrt_len" if name == "mean_sqrt_len_tokens" else name
+
+
+def _layer(folder: Path, module: _Module) -> Layer:
+    if module.kind == "Normalize":
+        return NORMALIZE
+    path = folder / module.folder / "config.json"
+    raw = read_optional(path, _REFUSAL)
+    if raw is None or not module.folder:
+        raise _REFUSAL.of(f"{path} is missing, which {MODULES_FILE} names")
+    found = document_of(raw, str(path), DENSE, _REFUSAL)
+    names = {found.get(key) or "sentence_embedding" for key in ("module_input_name", "module_output_name")}
+    if names != {"sentence_embedding"}:
+        raise CheckpointError(
+            f"{path}: a dense layer over {', '.join(sorted(names))} is not served", hint="one over sentence_embedding"
+        )
+    activation = found.get("activation_function", "torch.nn.modules.activation.Tanh")
+    if activation is not None and activation not in _ACTIVATIONS:
+        raise CheckpointError(
+            f"{path}: the activation {shown_value(activation)} is not served",
+            hint=f"one of {', '.join(sorted(_ACTIVATIONS))}",
+        )
+    return Dense(
+        module.folder,
+        found["in_features"],
+        found["out_features"],
+        found.get("bias", True),
+        "identity" if activation is None else _ACTIVATIONS[activation],
+        found.get("use_residual", False),
+    )

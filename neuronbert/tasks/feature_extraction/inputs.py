@@ -1,0 +1,109 @@
+"""Texts with their prompts as rows of tokens; a long one as several if that is asked for. results.py reads outputs."""
+
+from typing import List, MutableMapping, NamedTuple, Sequence
+from weakref import WeakKeyDictionary
+
+from neuronbert.checkpoint.tokenizer import Tokenizer
+from neuronbert.errors import InputError, UsageError, counted, shown_value
+from neuronbert.tasks.feature_extraction.modules import SentenceModules, modules_of
+from neuronbert.tasks.feature_extraction.options import POOLED, TextOptions
+from neuronbert.tasks.rows import CutRow, TextRow, check_text, encode_rows, row_limit, token_rows
+
+
+class Example(NamedTuple):
+    """A text as rows, and what becomes of their outputs."""
+
+    windows: List[TextRow]
+    truncated: bool
+    unpooled_tokens: int  # at the beginning of each row, that do not count in its pooling
+    modules: SentenceModules
+
+
+_modules: MutableMapping[Tokenizer, SentenceModules] = WeakKeyDictionary()
+
+
+def modules_for(tokenizer: Tokenizer) -> SentenceModules:
+    """What the tokenizer's checkpoint does with texts and token embeddings, read from its config once."""
+    found = _modules.get(tokenizer)
+    if found is None:
+        found = _modules[tokenizer] = modules_of(tokenizer.config)
+    return found
+
+
+def encode_examples(tokenizer: Tokenizer, texts: Sequence[str], options: TextOptions) -> List[Example]:
+    """Every text as one row, behind its prompt; what is too long for it is cut, or becomes more rows.
+
+    InputError for what is no text, and for a text of more rows than the tokenizer's ``row_limit``; UsageError for a
+    prompt that the checkpoint does not have.
+    """
+    modules = modules_for(tokenizer)
+    for text in texts:
+        check_text("text", text)
+    prompt = prompt_of(modules, options)
+    limit = text_limit(tokenizer, options)
+    prompted = _prompted(texts, prompt, modules.lowercase)
+    prompt_tokens = _prompt_tokens(tokenizer, prompt, modules, options)
+    unpooled = 0
+    if modules.pools_on_host and prompt:
+        unpooled = len(tokenizer.single.before) + prompt_tokens
+    cut_rows = encode_rows(tokenizer, prompted, limit)
+    if options.long_texts == POOLED:
+        return [
+            Example(_windows(tokenizer, text, cut, prompt_tokens, limit), False, unpooled, modules)
+            for text, cut in zip(prompted, cut_rows)
+        ]
+    return [Example([cut.row], cut.truncated, unpooled, modules) for cut in cut_rows]
+
+
+def prompt_of(modules: SentenceModules, options: TextOptions) -> str:
+    """What is put before a text, by the rules of sentence-transformers: the prompt itself, one by name, the default."""
+    if options.prompt is not None:
+        return options.prompt
+    name = options.prompt_name if options.prompt_name is not None else modules.default_prompt
+    if name is None:
+        return ""
+    if name not in modules.prompts:
+        known = f"one of {', '.join(modules.prompts)}" if modules.prompts else "it has none: prompt='...'"
+        raise UsageError(f"the checkpoint has no prompt {shown_value(name)}", hint=known)
+    return modules.prompts[name]
+
+
+def text_limit(tokenizer: Tokenizer, options: TextOptions) -> int:
+    """The most tokens of a row; UsageError where it leaves no room for text, and for texts that cannot be pooled."""
+    modules = modules_for(tokenizer)
+    if options.long_texts == POOLED and not modules.pooling:
+        raise UsageError("long_texts='pooled' is for one embedding of a text", hint="compile with --pooling mean")
+    return row_limit(tokenizer, options.max_length or modules.max_seq_length)
+
+
+def _prompted(texts: Sequence[str], prompt: str, lowercase: bool) -> Sequence[str]:
+    prompted = [prompt + text for text in texts] if prompt else texts
+    return [text.lower() for text in prompted] if lowercase else prompted
+
+
+def _prompt_tokens(tokenizer: Tokenizer, prompt: str, modules: SentenceModules, options: TextOptions) -> int:
+    if not prompt or not (modules.pools_on_host or options.long_texts == POOLED):
+        return 0
+    (encoding,) = tokenizer.encode([prompt.lower() if modules.lowercase else prompt])
+    return len(encoding.ids)
+
+
+def _windows(tokenizer: Tokenizer, text: str, cut: CutRow, prompt_tokens: int, limit: int) -> List[TextRow]:
+    """The row of a text that fits it; else rows of all its tokens, each behind the prompt's."""
+    if not cut.truncated:
+        return [cut.row]
+    ids = tokenizer.encode([text])[0].ids
+    prompt, body = ids[:prompt_tokens], ids[prompt_tokens:]
+    room = limit - tokenizer.single.special_tokens - prompt_tokens
+    if room < 1:
+        raise UsageError(
+            f"a max_length of {limit} leaves no room for text behind a prompt of {counted(prompt_tokens, 'token')}",
+            hint="a shorter prompt, or a larger max_length",
+        )
+    most, count = tokenizer.row_limit, -(-len(body) // room)
+    if count > most.rows:
+        raise InputError(
+            f"a text of {len(body):,} tokens becomes {count:,} rows, and {most.whose} takes {most.rows:,}",
+            hint="a shorter text, or long_texts='cut'",
+        )
+    return token_rows(tokenizer, [prompt + body[first : first + room] for first in range(0, len(body), room)], limit)
