@@ -95,8 +95,8 @@ class SentenceEncoder:
 
         prompt_name, prompt: what is put before each text (a prompt wins over a name). normalize_embeddings: make their
         length 1, after ``truncate_dim`` cut them. output_value: "token_embeddings" gives a list of [tokens, width], of
-        an artifact compiled with ``--pooling none``. convert_to_tensor: a torch tensor; convert_to_numpy=False: a list of
-        them. batch_size, show_progress_bar and device change nothing: the artifact's variant decides.
+        an artifact compiled with ``--pooling none``. convert_to_tensor: a torch tensor; convert_to_numpy=False: a list
+        of them. batch_size, show_progress_bar and device change nothing: the artifact's variant decides.
 
         long_texts: of a text longer than ``max_seq_length``, "cut" leaves out the end, with a warning; "pooled" embeds
         all of it in parts. max_length: tokens of a part. InputError for what is no text; UsageError for options that
