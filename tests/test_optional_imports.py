@@ -10,7 +10,7 @@ import neuronbert
 from neuronbert import runner
 from neuronbert.backends import BACKENDS
 from neuronbert.hardware.libraries import LIBRARIES
-from neuronbert.tasks import TASKS, load_task
+from neuronbert.tasks import OBJECT_CLASSES, TASKS, load_task
 
 PACKAGE = Path(neuronbert.__file__).parent
 GUARD = "optional_imports"
@@ -24,6 +24,7 @@ TABLES = {
         "neuronbert.runner.worker_process",
     },
     "neuronbert.checkpoint.families": {load_task(name).HEAD.place.partition(":")[0] for name in TASKS},
+    "neuronbert.engine.objects": set(OBJECT_CLASSES.values()),
     "neuronbert.runner": set(runner._EXPORTED.values()),
     "neuronbert.tasks": {f"{folder}.{module}" for folder in TASKS.values() for module in ("task", "figures")},
 }
@@ -155,5 +156,6 @@ def test_only_what_stands_behind_a_guard_needs_a_library_to_be_imported() -> Non
     """So that every folder but the emulator's can be imported in a service that only answers."""
     heavy = {name for name, libraries in NEEDED.items() if libraries}
     assert {name for name in heavy if not name.startswith("neuronbert.emulator.")} == {
-        "neuronbert.checkpoint.reference_model"
+        "neuronbert.checkpoint.reference_model",
+        "neuronbert.tasks.feature_extraction.graph",
     }

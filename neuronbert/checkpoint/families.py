@@ -135,7 +135,7 @@ def family_of(config: Config, where: str) -> Family:
     if not isinstance(model_type, str) or model_type not in FAMILIES:
         raise CheckpointError(
             f"{where}: model type {model_type!r} is not served",
-            hint=f"choose a question-answering checkpoint of type {', '.join(FAMILIES)}",
+            hint=f"choose a checkpoint of type {', '.join(FAMILIES)}",
         )
     _refuse_variants(config, where)
     return FAMILIES[model_type]

@@ -17,7 +17,7 @@ from safetensors.numpy import load_file, save_file
 from tiny_checkpoints import FAMILIES, tiny_model, write_checkpoint, write_vocabulary
 
 from neuronbert.checkpoint.loading import Checkpoint
-from neuronbert.errors import CheckpointError, MissingLibrary
+from neuronbert.errors import CheckpointError, MissingLibrary, UsageError
 from neuronbert.hardware import libraries
 from neuronbert.tasks.checkpoints import load_checkpoint
 
@@ -298,12 +298,36 @@ def test_config_that_does_not_fit(bert: Path, changes: Dict[str, Any], said: str
 )
 def test_no_question_answering_head(tmp_path: Path, head: str, instead: str) -> None:
     folder = write_checkpoint(tmp_path / "other", "bert", head=head)
-    error = refused(folder)
+    error = refused(folder, task="question-answering")
     file = folder / "model.safetensors"
-    start = f"{file} has no question-answering head (qa_outputs) nor text-classification head (classifier)"
+    start = f"{file} has no question-answering head (qa_outputs)"
     assert error.message.startswith(start) and error.message.endswith(f": it is {instead}")
     assert f"tools/finetune.py --base {folder}" in str(error.hint)
     assert "BertForQuestionAnswering" in str(error.hint)
+
+
+@pytest.mark.parametrize("head", ["MaskedLM", "", "NextSentencePrediction"])
+def test_an_encoder_without_the_head_of_a_task_gives_embeddings(tmp_path: Path, head: str) -> None:
+    found = load_checkpoint(write_checkpoint(tmp_path / "other", "bert", head=head))
+    assert (found.head.task, found.architecture, found.pooling) == ("feature-extraction", "BertModel", "mean")
+    assert found.parameters == sum(parameter.numel() for parameter in found.torch_model().model.parameters())
+
+
+def test_a_head_that_the_config_names_and_the_weights_lack_is_missed(tmp_path: Path) -> None:
+    folder = write_checkpoint(tmp_path / "other", "bert", head="")
+    edit_config(folder, architectures=["BertForQuestionAnswering"])
+    assert "lacks weights of BertForQuestionAnswering, which config.json names" in refused(folder).message
+    assert load_checkpoint(folder, task="feature-extraction").pooling == "mean"
+
+
+def test_a_head_is_no_hindrance_to_embeddings_that_are_asked_for(saved: Dict[str, Path]) -> None:
+    assert load_checkpoint(saved["bert"]).pooling is None
+    assert load_checkpoint(saved["bert"], task="feature-extraction", pooling="cls").pooling == "cls"
+
+
+def test_a_pooling_is_for_embeddings(saved: Dict[str, Path]) -> None:
+    with pytest.raises(UsageError, match="a pooling is nothing for question-answering"):
+        load_checkpoint(saved["bert"], pooling="mean")
 
 
 def test_weights_missing(bert: Path) -> None:
@@ -508,7 +532,7 @@ def test_in_memory_without_a_head(saved: Dict[str, Path]) -> None:
     from transformers import AutoTokenizer
 
     pair = (tiny_model("bert", head="MaskedLM"), AutoTokenizer.from_pretrained(str(saved["bert"])))
-    error = refused(pair)
+    error = refused(pair, task="question-answering")
     assert error.message.startswith("in-memory BertForMaskedLM has no question-answering head")
 
 
@@ -529,7 +553,7 @@ def test_architectures_that_are_no_list_of_names(saved: Dict[str, Path], bert: P
 def test_no_head_and_architectures_that_are_no_list(tmp_path: Path) -> None:
     folder = write_checkpoint(tmp_path, "bert", head="")
     edit_config(folder, architectures=5)
-    assert "it is a bert encoder" in refused(folder).message
+    assert "it is a bert encoder" in refused(folder, task="question-answering").message
 
 
 def test_a_config_that_is_a_folder(bert: Path) -> None:

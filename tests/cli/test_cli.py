@@ -134,6 +134,7 @@ FUNCTIONS = {
     "classify": (neuronbert.pipeline, option_kinds(load_task("text-classification"))),
     "rerank": (neuronbert.pipeline, option_kinds(load_task("text-classification"))),
     "tag": (neuronbert.pipeline, option_kinds(load_task("token-classification"))),
+    "embed": (neuronbert.pipeline, option_kinds(load_task("feature-extraction"))),
     "evaluate": (neuronbert.evaluate_artifact, EVERY_KIND),
     "env": (core_environment, ()),
     "run": (neuronbert.run_job, EVERY_KIND),

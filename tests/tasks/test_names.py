@@ -15,7 +15,7 @@ FOLDERS = ("backends", "artifact", "engine", "compiler", "runner", "benchmark")
 # What belongs to a task and can be read off none of its attributes, such as the data format that it reads.
 MORE_WORDS = {"question-answering": {"squad"}}
 # What a task shares with every other: the word says nothing.
-COMMON_WORDS = {"logits"}
+COMMON_WORDS = {"logits", "Model"}
 
 
 def words_of(name: str) -> Set[str]:
@@ -26,8 +26,7 @@ def words_of(name: str) -> Set[str]:
         name,
         TASKS[name].rpartition(".")[2],
         *head_parts(FAMILIES["bert"], task.HEAD),
-        task.HEAD.class_suffix,
-        *({output.name for output in task.outputs({})} - COMMON_WORDS),
+        *({task.HEAD.class_suffix, *(output.name for output in task.outputs({}))} - COMMON_WORDS),
         *(kind.__name__ for kind in classes if inspect.isclass(kind)),
         *(public for public, its_task in MODEL_CLASSES.items() if its_task == name),
         *MORE_WORDS.get(name, ()),

@@ -91,14 +91,20 @@ def test_a_transformer_alone_gives_its_tokens(folder: Path) -> None:
     [
         ({"pooling_mode_mean_tokens": True}, ("mean",)),
         ({"pooling_mode_cls_token": True, "pooling_mode_mean_tokens": False}, ("cls",)),
-        ({"pooling_mode_lasttoken": True, "pooling_mode_max_tokens": True, "pooling_mode_cls_token": True}, ("cls", "max", "lasttoken")),
-        ({"pooling_mode_mean_sqrt_len_tokens": True, "pooling_mode_weightedmean_tokens": True}, ("mean_sqrt_len", "weightedmean")),
+        (
+            {"pooling_mode_lasttoken": True, "pooling_mode_max_tokens": True, "pooling_mode_cls_token": True},
+            ("cls", "max", "lasttoken"),
+        ),
+        (
+            {"pooling_mode_mean_sqrt_len_tokens": True, "pooling_mode_weightedmean_tokens": True},
+            ("mean_sqrt_len", "weightedmean"),
+        ),
         ({}, ("mean",)),
         ({"pooling_mode": "cls"}, ("cls",)),
         ({"pooling_mode": ["mean", "cls"]}, ("mean", "cls")),
         ({"pooling_mode": "mean_sqrt_len_tokens", "embedding_dimension": WIDTH}, ("mean_sqrt_len",)),
     ],
-)  # fmt: skip
+)
 def test_poolings_as_old_and_new_releases_write_them(folder: Path, settings: Dict[str, Any], pooling: Any) -> None:
     assert pooled(folder, **settings) == SentenceModules(pooling, layers=(NORMALIZE,))
 
