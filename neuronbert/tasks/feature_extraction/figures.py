@@ -2,8 +2,8 @@
 
 from typing import Any, Dict, Mapping
 
-from neuronbert.errors import ArtifactError
 from neuronbert.hardware.schema import NUMBER, Schema, record, whole
+from neuronbert.tasks.figure_text import measured
 
 # What the gate measured of a variant; null where it was skipped, or nothing was scored.
 FIGURES = Schema(
@@ -30,10 +30,7 @@ def agreement_text(agreement: Mapping[str, Any]) -> str:
 
 def columns(variant: Mapping[str, Any]) -> Dict[str, str]:
     """What ``inspect`` shows of a variant's accuracy and agreement; ArtifactError for what the gate never wrote."""
-    fault = FIGURES.fault(variant)
-    if fault is not None:
-        raise ArtifactError(f"variant {variant['name']}: {fault}", hint="copy the artifact again, or compile it again")
-    accuracy, agreement = variant["accuracy"], variant["agreement"]
+    accuracy, agreement = measured(variant, FIGURES)
     return {
         "Spearman (FP32)": f"{100 * accuracy['spearman']:.2f} ({100 * accuracy['reference_spearman']:.2f})"
         if accuracy

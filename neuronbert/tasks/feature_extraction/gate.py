@@ -9,6 +9,7 @@ import numpy as np
 from neuronbert.backends.outputs import Outputs, all_finite
 from neuronbert.checkpoint.families import Config
 from neuronbert.errors import InputError
+from neuronbert.tasks.agreement import for_json, largest_difference
 from neuronbert.tasks.base import FP32_MAX_ABS_DIFF, NOT_FINITE, Document, GateLimits, GateQuestions, PathLike
 from neuronbert.tasks.feature_extraction.data import ScoredPair, load_pairs
 from neuronbert.tasks.feature_extraction.inputs import Example
@@ -43,7 +44,7 @@ class Agreement:
 
     def as_dict(self) -> Document:
         """The figures for JSON, which has no NaN or Inf: null stands for them."""
-        return {name: value if value is None or np.isfinite(value) else None for name, value in asdict(self).items()}
+        return for_json(asdict(self))
 
     def entry(self) -> Document:
         """The manifest's ``agreement`` and ``accuracy``."""
@@ -118,7 +119,7 @@ class EmbeddingGate:
         return Agreement(
             n=len(labelled),
             scored=len(scored),
-            max_abs_diff=float(np.max([np.abs(a[name] - b[name]).max() for a, b in pairs for name in b])),
+            max_abs_diff=largest_difference(judged.outputs, reference.outputs),
             mean_cosine=float(np.mean([_cosine(a, b) for a, b in pairs])) if finite else float("nan"),
             rank_agreement=_rank_agreement(judged.similarities, reference.similarities),
             spearman=_with_scores(judged.similarities[scored], scores),

@@ -62,6 +62,10 @@ class EmbeddingOptions:
 
 ENCODE_OPTIONS = TextOptions
 DECODE_OPTIONS = EmbeddingOptions
+EVALUATION = (
+    "scored pairs of texts (CSV, TSV, JSON lines): Spearman's and Pearson's correlation; queries with their texts (the "
+    "same, or SQuAD): recall, MRR and nDCG"
+)
 VERBS = (
     Verb(
         name="embed",

