@@ -17,6 +17,7 @@ from neuronbert.tasks.feature_extraction.modules import SIMILARITIES
 from neuronbert.tasks.feature_extraction.options import EmbeddingOptions, TextOptions
 from neuronbert.tasks.samples import gate_path, shipped_texts
 
+EVALUATORS = "sentence_transformers.sentence_transformer.evaluation"
 QUESTIONS = [pair.question[:40] for pair in shipped_texts(gate_path())[:80]]
 PAIRS = [(QUESTIONS[number], QUESTIONS[number + 1], float(number * 7 % 11)) for number in range(60)]
 
@@ -99,11 +100,10 @@ def test_pairs_score_as_the_embedding_similarity_evaluator_says(
     folders: Dict[str, Path], artifacts: Dict[str, Artifact], pairs_file: Path
 ) -> None:
     library = pytest.importorskip("sentence_transformers")
-    from sentence_transformers.evaluation import EmbeddingSimilarityEvaluator
-
+    evaluators = pytest.importorskip(EVALUATORS)
     model = library.SentenceTransformer(str(folders["every"]), device="cpu")
     first, second, scores = map(list, zip(*PAIRS))
-    evaluator = EmbeddingSimilarityEvaluator(first, second, scores, similarity_fn_names=list(SIMILARITIES))
+    evaluator = evaluators.EmbeddingSimilarityEvaluator(first, second, scores, similarity_fn_names=list(SIMILARITIES))
     expected = evaluator(model)
     found = evaluated(artifacts["every"], pairs_file).metrics
     assert {name: found[name] for name in found if name in expected} == pytest.approx(
@@ -116,14 +116,13 @@ def test_a_search_scores_as_the_information_retrieval_evaluator_says(
 ) -> None:
     """With the checkpoint's prompts: its queries have one, its passages an empty one."""
     library = pytest.importorskip("sentence_transformers")
-    from sentence_transformers.evaluation import InformationRetrievalEvaluator
-
+    evaluators = pytest.importorskip(EVALUATORS)
     model = library.SentenceTransformer(str(folders["bert"]), device="cpu")
     records = [json.loads(line) for line in search_file.read_text().splitlines()]
     corpus = {text: text for record in records for text in record["positive"]}
     queries = {str(number): record["query"] for number, record in enumerate(records)}
     relevant = {str(number): set(record["positive"]) for number, record in enumerate(records)}
-    expected = InformationRetrievalEvaluator(queries, corpus, relevant)(model)
+    expected = evaluators.InformationRetrievalEvaluator(queries, corpus, relevant)(model)
     found = evaluated(artifacts["bert"], search_file).metrics
     assert found == pytest.approx({name: expected[f"cosine_{name}"] for name in found}, abs=1e-6)
 
