@@ -1,4 +1,4 @@
-"""Texts as JSON lines: a line's fields, and the options that it may set for itself, for tasks/lines.py."""
+"""Texts as JSON lines or tables: a line's fields, and the options that it may set for itself, for tasks/lines.py."""
 
 from typing import Any, Mapping, Optional
 
@@ -31,4 +31,5 @@ LINES = LineForm(
     keywords=_KEYWORDS,
     fault=_fault,
     input=_text,
+    needs=(("text",),),
 )

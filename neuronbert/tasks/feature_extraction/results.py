@@ -53,6 +53,9 @@ def _finished(embedding: np.ndarray, example: Example, options: EmbeddingOptions
     return normalized(embedding) if options.normalize else embedding
 
 
+COLUMNS = (EMBEDDING, TOKENS, "truncated")  # the keys that ``document`` may give
+
+
 def document(result: Result, options: EmbeddingOptions) -> Document:
     """A result as a line of JSON: numbers in lists."""
     return {name: _numbers(value) if isinstance(value, np.ndarray) else value for name, value in result.items()}

@@ -142,6 +142,13 @@ def call_result(result: results.Result) -> Any:
 
 
 json_result = results.document
+
+
+def columns(options: EmbeddingOptions) -> Sequence[str]:
+    """The keys of an embedding, whether of the text or of its tokens."""
+    return results.COLUMNS
+
+
 result_text = results.result_text
 
 
