@@ -10,7 +10,7 @@ import shutil
 import tempfile
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Iterable, Iterator, Optional, Union
+from typing import BinaryIO, Iterable, Iterator, Optional, Union
 
 from neuronbert.errors import NeuronBertError, OutputError
 from neuronbert.hardware.own_places import PathLike
@@ -35,17 +35,24 @@ REASONS = {
 
 
 def replace_file(path: Path, content: Union[str, bytes]) -> None:
-    """Write ``content`` (text as UTF-8) to ``path``: a reader sees the old file or the new one, never a part of one.
+    """Write ``content`` (text as UTF-8) to ``path``, as ``replaced_file`` does."""
+    with replaced_file(path) as file:
+        file.write(content.encode("utf-8") if isinstance(content, str) else content)
+
+
+@contextmanager
+def replaced_file(path: Path) -> Iterator[BinaryIO]:
+    """The new content of ``path``, for the block to write: a reader sees the old file or the new one, never a part.
 
     It is written beside ``path`` under a name that nobody can guess, and renamed: nothing that is there is followed or
-    overwritten. Raises what the file system raises; then ``path`` is as it was, and the temporary file is gone. Only a
-    kill leaves one (``remove_leftovers``).
+    overwritten. Raises what the file system raises; after an error ``path`` is as it was, and the temporary file is
+    gone. Only a kill leaves one (``remove_leftovers``).
     """
     temporary = path.with_name(f".{path.name}.{os.urandom(4).hex()}{LEFTOVER_SUFFIX}")
     try:
         # The mode is the umask's, which Python could only read by setting it for every thread.
         with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666), "wb") as file:
-            file.write(content.encode("utf-8") if isinstance(content, str) else content)
+            yield file
         os.replace(temporary, path)
     except BaseException:
         _discard(temporary)
@@ -53,7 +60,7 @@ def replace_file(path: Path, content: Union[str, bytes]) -> None:
 
 
 def remove_leftovers(path: Path) -> None:
-    """Remove what a kill left of a ``replace_file`` of ``path``; while another may be at it, it would lose its file."""
+    """Remove what a kill left of a ``replaced_file`` of ``path``; another at it meanwhile would lose its file."""
     for found in path.parent.glob(f".{glob.escape(path.name)}.{'[0-9a-f]' * 8}{LEFTOVER_SUFFIX}"):
         _discard(found)
 

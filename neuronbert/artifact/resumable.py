@@ -13,7 +13,7 @@ import os
 from contextlib import contextmanager, suppress
 from io import FileIO
 from pathlib import Path
-from typing import Any, Dict, Iterator, Mapping, NamedTuple, Optional
+from typing import Any, BinaryIO, Callable, Dict, Iterator, Mapping, NamedTuple, Optional
 
 from neuronbert.artifact.files import (
     output_errors,
@@ -22,6 +22,7 @@ from neuronbert.artifact.files import (
     refuse_inputs,
     remove_leftovers,
     replace_file,
+    replaced_file,
 )
 from neuronbert.artifact.manifest import PathLike
 from neuronbert.artifact.manifest_schema import SHA256
@@ -47,12 +48,14 @@ _SCHEMA = Schema(
             "skipped": _COUNT,
             "output_sha256": SHA256,
             "output_bytes": _COUNT,
+            "is_made": FLAG,
             "digest": SHA256,
         }
     )
 )
 
 Job = Mapping[str, Any]  # JSON
+MakeWhole = Callable[[BinaryIO, BinaryIO], None]  # reads a partial file, writes the output
 
 
 class Record(NamedTuple):
@@ -67,6 +70,7 @@ class Record(NamedTuple):
     skipped: int = 0
     output_sha256: str = NOTHING_SHA256  # of the partial file's first ``output_bytes``
     output_bytes: int = 0
+    is_made: bool = False  # where the output is made of the partial file: a file in its place is that
 
     def digest(self) -> str:
         """The checksum of the record itself."""
@@ -115,6 +119,7 @@ class ResumableOutput:
         self.output = output
         self._file = file
         self._sha = hashlib.sha256()  # of what is in it
+        self._saved: Record  # the one on the disk
 
     def begin(self, job: Job, resumable: bool) -> Record:
         """How far an earlier run of the same ``job`` came; a record of nothing done where none can be resumed.
@@ -133,6 +138,7 @@ class ResumableOutput:
             self._cut(0)
             self._save(record)
         else:
+            self._saved = record
             self._refuse_other_job(record.job, job)
             self._refuse_other_bytes(record)
             self._cut(record.output_bytes)
@@ -155,13 +161,23 @@ class ResumableOutput:
             self._save(record)
         return record
 
-    def finish(self) -> None:
-        """Give the complete output its name."""
+    def finish(self, make_whole: Optional[MakeWhole] = None) -> None:
+        """Give the complete output its name; with ``make_whole`` it is what that makes of the partial file."""
         refuse_existing(self.output)
+        partial, record = partial_path(self.output), record_path(self.output)
         with output_errors(self.output):
-            os.rename(partial_path(self.output), self.output)
-            record_path(self.output).unlink()
-            remove_leftovers(record_path(self.output))
+            if make_whole is None:
+                os.rename(partial, self.output)
+            else:
+                with open(open_own(partial, os.O_RDONLY), "rb") as parts, replaced_file(self.output) as whole:
+                    make_whole(parts, whole)
+                    whole.flush()
+                    os.fsync(whole.fileno())
+                    self._save(self._saved._replace(is_made=True))
+                partial.unlink(missing_ok=True)
+            record.unlink(missing_ok=True)  # another process may have seen that all is done
+            remove_leftovers(record)
+            remove_leftovers(self.output)
 
     def tidy(self) -> None:
         """After an error: remove what no later run could resume, and nobody else wrote."""
@@ -208,6 +224,7 @@ class ResumableOutput:
             self._file.seek(size)
 
     def _save(self, record: Record) -> None:
+        self._saved = record
         with output_errors(self.output):
             replace_file(record_path(self.output), json.dumps({**record._asdict(), "digest": record.digest()}))
 
@@ -237,10 +254,13 @@ def resumable_output(output: PathLike, input: Optional[PathLike] = None) -> Iter
 
 
 def _refuse_finished(target: Path) -> None:
-    if os.path.lexists(target) and not os.path.lexists(partial_path(target)):
+    """OutputError if ``target`` exists; what a run left there that was killed after its output was complete goes."""
+    if os.path.lexists(target):
         with suppress(OutputError):
-            if read_record(target) is not None:  # of a run that was killed after its output was complete
-                record_path(target).unlink()
+            record = read_record(target)
+            if record is not None and (record.is_made or not os.path.lexists(partial_path(target))):
+                partial_path(target).unlink(missing_ok=True)
+                record_path(target).unlink(missing_ok=True)
     refuse_existing(target)
 
 

@@ -160,7 +160,8 @@ on_error_option = click.option(
     show_default=True,
     help="What a broken line does: end the command, or become an error line of the output.",
 )
-_format = click.Choice(["jsonl", "csv", "tsv"])
+LINE_FORMATS = ["jsonl", "csv", "tsv"]
+FILE_FORMATS = ["npy", "parquet"]  # that only a job writes
 
 
 def line_options(*tasks: str, output: str) -> Decorator:
@@ -169,8 +170,16 @@ def line_options(*tasks: str, output: str) -> Decorator:
     ``output`` says what the format of its results is where nobody says it.
     """
     return together(
-        click.option("--input-format", type=_format, help="What --input is.  [default: by its suffix, else jsonl]"),
-        click.option("--output-format", type=_format, help=f"What is written.  [default: {output}]"),
+        click.option(
+            "--input-format",
+            type=click.Choice(LINE_FORMATS),
+            help="What --input is.  [default: by its suffix, else jsonl]",
+        ),
+        click.option(
+            "--output-format",
+            type=click.Choice([*LINE_FORMATS, *FILE_FORMATS]),
+            help=f"What is written; npy and parquet by run.  [default: {output}]",
+        ),
         on_error_option,
         task_options(tasks),
         variant_option,

@@ -107,7 +107,7 @@ def job_summary(report: "JobReport") -> str:
     skipped = f", {report.skipped:,} skipped" if report.skipped else ""
     return (
         f"{report.output}: {report.lines:,} lines{resumed}{skipped}, in {report.seconds:.1f} s "
-        f"({report.questions_per_s:.1f} questions/s, loading not counted)"
+        f"({report.inputs_per_s:.1f} a second, loading not counted)"
     )
 
 

@@ -1,6 +1,6 @@
 """What a task's verb does: load an artifact (engine.py), answer an input or a file of them, and close it."""
 
-from typing import Any, BinaryIO, Callable, List, NamedTuple, Optional, Sequence, Union
+from typing import Any, BinaryIO, Callable, List, NamedTuple, Optional, Union
 
 from neuronbert.artifact.manifest import Artifact, PathLike, task_of
 from neuronbert.artifact.signatures import TrustedKey
@@ -8,7 +8,7 @@ from neuronbert.engine.engine import Engine
 from neuronbert.engine.lines import Progress, answer_lines
 from neuronbert.errors import ArtifactError, quoted
 from neuronbert.tasks import load_options
-from neuronbert.tasks.base import Document, option_kinds, options_of
+from neuronbert.tasks.base import Columns, Document, option_kinds, options_of
 from neuronbert.tasks.line_formats import JSON_LINES, LineFormat
 from neuronbert.tasks.lines import SkippedLine
 
@@ -47,7 +47,7 @@ def answer_file(
     file: BinaryIO,
     *,
     on_result: Callable[[Document], None],
-    on_columns: Callable[[Sequence[str]], None] = lambda columns: None,
+    on_columns: Callable[[Columns], None] = lambda columns: None,
     line_format: LineFormat = JSON_LINES,
     task: Optional[str] = None,
     on_error: str = "fail",
@@ -67,7 +67,7 @@ def answer_file(
     with Engine.for_many(artifact, variant=variant, threads=threads, trusted_key=trusted_key) as engine:
         encode_options, decode_options = options_of(option_kinds(engine.task), options)
         results, skipped = answer_lines(engine, file, encode_options, decode_options, on_error, progress, line_format)
-        on_columns(engine.task.columns(decode_options))
+        on_columns(engine.task.columns(engine.tokenizer.config, decode_options))
         for result in results:
             on_result(result)
     return skipped

@@ -21,6 +21,7 @@ from neuronbert.artifact.manifest import Artifact, PathLike, artifact_of
 from neuronbert.artifact.resumable import Record, as_job, resumable_output
 from neuronbert.artifact.signatures import TrustedKey
 from neuronbert.backends.outputs import Outputs, row_of
+from neuronbert.checkpoint.config import read_config
 from neuronbert.engine.batches import collate, plan_batches
 from neuronbert.engine.lines import PreparedLine, prepare_lines, refuse_no_input, result_of
 from neuronbert.errors import (
@@ -37,9 +38,10 @@ from neuronbert.runner.job_input import JobInput, open_input
 from neuronbert.runner.job_progress import JobProgress, Progress
 from neuronbert.runner.runner import Runner
 from neuronbert.tasks import load_task
-from neuronbert.tasks.base import DecodeOptions, Document, EncodeOptions, Row, option_kinds, options_of
+from neuronbert.tasks.base import Columns, DecodeOptions, Document, EncodeOptions, Row, option_kinds, options_of
 from neuronbert.tasks.line_formats import LineFormat, line_format
 from neuronbert.tasks.lines import SkippedLine
+from neuronbert.tasks.result_files import ResultFile, result_file
 
 # The first is ranked and written, the second is computed, and the third has batches ready when that is done.
 BLOCKS_IN_FLIGHT = 3
@@ -57,7 +59,7 @@ class JobReport:
     skipped: int
     resumed_lines: int  # of the input, that were done when this run began
     seconds: float  # of this run, from text to answers, loading not counted
-    questions_per_s: float  # of this run
+    inputs_per_s: float  # of this run
 
     def as_dict(self) -> Dict[str, Any]:
         """The report as plain JSON data."""
@@ -79,6 +81,7 @@ def run_job(
     output_format: Optional[str] = None,
     progress: Progress = lambda done, total: None,
     on_skip: Callable[[SkippedLine], None] = lambda line: None,
+    on_unsaid: Callable[[int, str], None] = lambda line_number, what: None,
     **options: Any,
 ) -> JobReport:
     """Answer the lines of ``input`` (a path, or "-" for stdin) into the new file ``output``, a line for each.
@@ -86,11 +89,12 @@ def run_job(
     While it runs, ``output``.partial grows, and ``output``.partial.json records how far it is: the same call goes on
     after a kill, and the output is what one undisturbed run writes. The input may have grown until then. Input that is
     no plain file cannot be read again, so such a job begins anew. workers, variant, threads, busy_wait, trusted_key: as
-    for Runner. ``input_format`` and ``output_format`` are "jsonl", "csv" or "tsv"; None is that of the suffix, or
-    "jsonl". ``options`` are those of the task (windows and answers), which a line may set for itself. A broken line
-    fails the job; with ``on_error="skip"`` the output has its error in place of a result, and it is passed to
-    ``on_skip``. ``progress`` is called when the workers are loaded, and then after each batch. ``neuronbert top`` shows
-    the job, in the same numbers.
+    for Runner. ``input_format`` and ``output_format`` are "jsonl", "csv" or "tsv", and of the output also "parquet", or
+    "npy" for embeddings; None is that of the suffix, or "jsonl". ``options`` are those of the task (windows and
+    answers), which a line may set for itself. A broken line fails the job; with ``on_error="skip"`` the output has its
+    error in place of a result, and it is passed to ``on_skip``. ``on_unsaid`` is given the number of each line of whose
+    result the output cannot say everything, and what is not said. ``progress`` is called when the workers are loaded,
+    and then after each batch. ``neuronbert top`` shows the job, in the same numbers.
 
     Raises InputError naming the line, or if the input became shorter while it was read, OutputError (``output`` exists,
     the disk is full, the partial output is of another job), ArtifactError and what else keeps workers from running.
@@ -98,7 +102,7 @@ def run_job(
     refuse_no_path("input", input)
     refuse_no_path("output", output)
     reads = line_format("input_format", input_format, input)
-    writes = line_format("output_format", output_format, output)
+    writes = result_file("output_format", output_format, output)
     folder = artifact.folder if isinstance(artifact, Artifact) else artifact
     if is_path(folder):  # anything else is refused where it is opened
         refuse_inside(folder, output)
@@ -106,6 +110,8 @@ def run_job(
         loaded = artifact_of(artifact, trusted_key)
         task = load_task(loaded.task)
         encode_options, decode_options = options_of(option_kinds(task), options)
+        columns = task.columns(read_config(loaded.folder) or {}, decode_options)
+        writes.check(columns)
         source.begin(reads, task.LINES)
         counts = JobProgress(growing.output, source.total, progress)
         with Runner(
@@ -121,18 +127,20 @@ def run_job(
             record = growing.begin(description, source.resumable)
             source.skip(record, growing.output)
             counts.recorded(record)
-            job = _Job(runner, source, reads, writes, encode_options, decode_options, on_error)
+            job = _Job(runner, source, reads, writes, columns, encode_options, decode_options, on_error)
             first, started = record, time.perf_counter()
             for block in job.blocks():
                 done = job.answer(block, partial(counts.beyond, record, block.input_lines - record.input_lines))
-                text = done.text if record.output_bytes else job.head() + done.text
-                record = growing.append(text, block.recorded(record, done), is_end=block.is_last)
+                data = done.data if record.output_bytes else writes.head(columns) + done.data
+                record = growing.append(data, block.recorded(record, done), is_end=block.is_last)
                 counts.recorded(record)
                 for line in done.skipped:
                     on_skip(line)
+                for line_number, what in done.unsaid:
+                    on_unsaid(line_number, what)
             refuse_no_input(task, record.answered + record.skipped, reads)
             seconds = time.perf_counter() - started
-        growing.finish()
+        growing.finish(writes.made_of(columns))
     return JobReport(
         output=str(growing.output),
         artifact=str(loaded.folder),
@@ -142,7 +150,7 @@ def run_job(
         skipped=record.skipped,
         resumed_lines=first.input_lines,
         seconds=seconds,
-        questions_per_s=(record.answered - first.answered) / seconds,
+        inputs_per_s=(record.answered - first.answered) / seconds,
     )
 
 
@@ -150,7 +158,7 @@ def _description(
     runner: Runner,
     source: JobInput,
     reads: LineFormat,
-    writes: LineFormat,
+    writes: ResultFile,
     encode_options: EncodeOptions,
     decode_options: DecodeOptions,
 ) -> Dict[str, Any]:
@@ -210,9 +218,10 @@ class _Block(NamedTuple):
 class _Answered(NamedTuple):
     """What a block adds to the output, as bytes and counts."""
 
-    text: bytes
+    data: bytes
     answered: int
     skipped: List[SkippedLine]
+    unsaid: List[Tuple[int, str]]  # numbers of lines, and what the output cannot say of their results
 
 
 class _Job:
@@ -221,7 +230,8 @@ class _Job:
         runner: Runner,
         source: JobInput,
         reads: LineFormat,
-        writes: LineFormat,
+        writes: ResultFile,
+        columns: Columns,
         encode_options: EncodeOptions,
         decode_options: DecodeOptions,
         on_error: str,
@@ -229,13 +239,9 @@ class _Job:
         self._runner, self._source = runner, source
         self._reads, self._writes = reads, writes
         self._options = encode_options, decode_options
-        self._columns = runner.task.columns(decode_options)
+        self._columns = columns
         self._on_error = on_error
         self._waiting: Deque[_Block] = deque()
-
-    def head(self) -> bytes:
-        """What the output begins with."""
-        return self._writes.head(self._columns).encode("utf-8")
 
     def blocks(self) -> Iterator[_Block]:
         """Every block, in order and already submitted, with the next ones in flight behind it."""
@@ -306,9 +312,9 @@ class _Job:
                 )
         skipped.sort()
         errors = (line.document() for line in skipped)
-        in_order = merge(documents, errors, key=itemgetter("line"))
-        text = "".join(self._writes.line(document, self._columns) for document in in_order)
-        return _Answered(text.encode("utf-8"), len(documents), skipped)
+        data = self._writes.part([*merge(documents, errors, key=itemgetter("line"))], self._columns)
+        unsaid = [(document["line"], self._writes.unsaid(document)) for document in documents]
+        return _Answered(data, len(documents), skipped, [(number, what) for number, what in unsaid if what])
 
     def _outputs(
         self, block: _Block, progress: Callable[[float], None]

@@ -5,6 +5,7 @@ Everything above (artifact, engine, compiler, runner, benchmark) works through t
 
 import os
 from dataclasses import dataclass, fields
+from enum import Enum
 from pathlib import Path
 from typing import (
     Any,
@@ -88,6 +89,28 @@ class Table(NamedTuple):
 
     rows: Sequence[Sequence[str]]
     header: Optional[Sequence[str]] = None
+
+
+class ColumnType(Enum):
+    """What one key of a result holds, where a result has that key."""
+
+    TEXT = "text"
+    NUMBER = "number"
+    WHOLE = "whole number"
+    FLAG = "true or false"
+    OBJECTS = "list of objects"
+    VECTOR = "list of numbers"
+    VECTORS = "list of lists of numbers"
+
+
+class Column(NamedTuple):
+    """One key of results; of a VECTOR how many numbers it has, unless a line asks for fewer."""
+
+    type: ColumnType
+    width: int = 0
+
+
+Columns = Mapping[str, Column]  # by key, in the order of the columns of a table
 
 
 class LineForm(NamedTuple):
@@ -279,8 +302,11 @@ class Task(Protocol):
     def json_result(self, result: Result, options: DecodeOptions) -> Document:
         """A result as a line of JSON."""
 
-    def columns(self, options: DecodeOptions) -> Sequence[str]:
-        """Every key that ``json_result`` may give under these options, whatever a line sets for itself, in order."""
+    def columns(self, config: Config, options: DecodeOptions) -> Columns:
+        """Every key that ``json_result`` may give under these options, whatever a line sets for itself.
+
+        ``config`` is the checkpoint's config.json.
+        """
 
     def result_text(self, result: Result) -> str:
         """A result as text for a person."""

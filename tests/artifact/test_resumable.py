@@ -26,7 +26,16 @@ class Killed(BaseException):
     """Nothing after it happens, as nothing happens after SIGKILL."""
 
 
-def perform(output: Path, job=JOB, resumable=True, until=4) -> int:
+def reverse(parts, whole) -> None:
+    """Makes an output of its parts that begins with the last of them, as a file with its length in front does."""
+    whole.write(b"".join(reversed(parts.read().splitlines(keepends=True))))
+
+
+# How the output is made of its parts, and what it then is.
+WAYS = [(None, COMPLETE), (reverse, b"four\nthree\ntwo\none\n")]
+
+
+def perform(output: Path, job=JOB, resumable=True, until=4, make_whole=None) -> int:
     """Do the steps that are left, one line of input each; how many had been done before."""
     with resumable_output(output) as growing:
         record = growing.begin(job, resumable)
@@ -35,7 +44,7 @@ def perform(output: Path, job=JOB, resumable=True, until=4) -> int:
             record = growing.append(step, record._replace(input_lines=record.input_lines + 1))
         if until < len(STEPS):
             raise Killed
-        growing.finish()
+        growing.finish(make_whole)
     return done
 
 
@@ -81,8 +90,9 @@ class Countdown:
         return call
 
 
+@pytest.mark.parametrize(("make_whole", "complete"), WAYS)
 @pytest.mark.parametrize("after", [False, True])
-def test_a_kill_at_any_call_changes_nothing(tmp_path, monkeypatch, after):
+def test_a_kill_at_any_call_changes_nothing(tmp_path, monkeypatch, after, make_whole, complete):
     for number in range(1, 100):
         output = tmp_path / f"{number}" / "output"
         output.parent.mkdir()
@@ -90,15 +100,15 @@ def test_a_kill_at_any_call_changes_nothing(tmp_path, monkeypatch, after):
             killed = False
             try:
                 Countdown(patch, number, after)
-                perform(output)
+                perform(output, make_whole=make_whole)
             except Killed:
                 killed = True
         if output.exists():  # killed when all was done but the tidying
             with pytest.raises(OutputError, match="exists already"):
-                perform(output)
+                perform(output, make_whole=make_whole)
         else:
-            perform(output)
-        assert output.read_bytes() == COMPLETE
+            perform(output, make_whole=make_whole)
+        assert output.read_bytes() == complete
         assert os.listdir(output.parent) == ["output"]
         if not killed:
             assert number > 3 * len(STEPS)
@@ -106,7 +116,7 @@ def test_a_kill_at_any_call_changes_nothing(tmp_path, monkeypatch, after):
     pytest.fail("it never came to its end")
 
 
-def interrupted(patch, output: Path, number: int, after: bool):
+def interrupted(patch, output: Path, number: int, after: bool, make_whole):
     """Interrupt a job at that call: whether it was not yet done, and the input lines of the last record on the disk."""
     recorded, replace = [0], os.replace
 
@@ -117,26 +127,28 @@ def interrupted(patch, output: Path, number: int, after: bool):
     patch.setattr(os, "replace", seen)
     try:
         Countdown(patch, number, after, kill=False)
-        perform(output)
+        perform(output, make_whole=make_whole)
     except Killed:
         return True, recorded[-1]
     return False, recorded[-1]
 
 
+@pytest.mark.parametrize(("make_whole", "complete"), WAYS)
 @pytest.mark.parametrize("after", [False, True])
-def test_an_interrupt_at_any_call_keeps_what_was_recorded(tmp_path, monkeypatch, after):
+def test_an_interrupt_at_any_call_keeps_what_was_recorded(tmp_path, monkeypatch, after, make_whole, complete):
     for number in range(1, 100):
         output = tmp_path / f"{number}" / "output"
         output.parent.mkdir()
         with monkeypatch.context() as patch:
-            killed, recorded = interrupted(patch, output, number, after)
+            killed, recorded = interrupted(patch, output, number, after, make_whole)
         if not killed:
             assert number > 3 * len(STEPS)
             return
         if output.exists():
-            assert (recorded, output.read_bytes()) == (len(STEPS), COMPLETE)
+            assert (recorded, output.read_bytes()) == (len(STEPS), complete)
         else:
-            assert perform(output) == recorded
+            assert perform(output, make_whole=make_whole) == recorded
+            assert output.read_bytes() == complete
     pytest.fail("it never came to its end")
 
 

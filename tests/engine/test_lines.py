@@ -141,7 +141,7 @@ def test_the_columns_are_the_keys_that_results_may_have(engine, details):
         documents, _ = answered(engine, data, "fail", details=details, top_k=top_k)
         _, options = options_of(option_kinds(question_answering), {"details": details, "top_k": top_k})
         keys = [key for document in documents for key in document if key not in ("line", "id")]
-        assert keys == list(question_answering.columns(options))
+        assert keys == list(question_answering.columns({}, options))
 
 
 def test_progress_counts_the_lines_of_a_table(engine):

@@ -107,7 +107,7 @@ def as_table(path: Path, count: int) -> Path:
 def expected_table(artifact, questions: Path, on_error: str = "fail") -> bytes:
     """What ``neuronbert answer --input --output-format csv`` prints."""
     table, options = FORMATS["csv"], options_of(option_kinds(question_answering), {})
-    columns = question_answering.columns(options[1])
+    columns = question_answering.columns({}, options[1])
     with Engine(artifact) as engine, open(questions, "rb") as lines:
         answered, _ = answer_lines(engine, lines, *options, on_error=on_error, line_format=table)
         results = [table.line(result, columns) for result in answered]
@@ -125,7 +125,7 @@ def test_it_writes_what_answer_prints(echo_artifact, questions, tmp_path):
     )
     assert (tmp_path / "new" / "out").read_bytes() == expected(echo_artifact, questions)
     assert (report.lines, report.answered, report.skipped, report.resumed_lines) == (100, 92, 0, 0)
-    assert report.variant == "echo-fp32" and report.questions_per_s > 0
+    assert report.variant == "echo-fp32" and report.inputs_per_s > 0
     assert seen[0] == (0, 100) and seen[-1] == (100, 100)
     done = [lines for lines, _ in seen]
     assert done == sorted(done) and len(set(done)) > 20  # it moves with the batches, not with the blocks
@@ -717,6 +717,29 @@ def test_a_table_job_that_is_killed_writes_the_same_bytes(echo_artifact, tmp_pat
             process.communicate()
     assert kills and output.read_bytes() == undisturbed
     assert sorted(os.listdir(tmp_path)) == ["out.csv", "questions.csv"]
+
+
+def test_a_parquet_job_goes_on_after_a_kill(echo_artifact, tmp_path):
+    parquet = pytest.importorskip("pyarrow.parquet")
+    table, output = as_table(tmp_path / "questions.csv", 400), tmp_path / "out.parquet"
+    with start(echo_artifact, table, output) as process:
+        wait_for_bytes(process, output, 8000)  # of the second block: the first one is recorded
+        process.kill()
+        assert process.wait() == -signal.SIGKILL
+    if not output.exists():
+        assert run_job(echo_artifact.folder, table, output).resumed_lines > 0
+    run_job(echo_artifact.folder, table, tmp_path / "other.parquet")
+    assert output.read_bytes() == (tmp_path / "other.parquet").read_bytes()
+    run_job(echo_artifact.folder, table, tmp_path / "out.csv")
+    for row, cells in zip(parquet.read_table(output).to_pylist(), rows_of(tmp_path / "out.csv")):
+        assert {name: "" if value is None else str(value) for name, value in row.items()} == cells
+    assert sorted(os.listdir(tmp_path)) == ["other.parquet", "out.csv", "out.parquet", "questions.csv"]
+
+
+def test_an_npy_of_answers_is_refused_before_any_work(echo_artifact, questions, tmp_path):
+    with pytest.raises(UsageError, match="one embedding of each text, and these results have score, start, end"):
+        run_job(echo_artifact.folder, questions, tmp_path / "out.npy")
+    assert os.listdir(tmp_path) == ["questions.jsonl"]
 
 
 @pytest.fixture()

@@ -284,7 +284,7 @@ def test_no_key_of_a_result_is_lost() -> None:
 
 @pytest.mark.parametrize("task", TASKS)
 def test_the_keys_of_a_line_are_not_among_those_of_results(task: str) -> None:
-    columns = load_task(task).columns(load_task(task).DECODE_OPTIONS())
+    columns = load_task(task).columns({"model_type": "bert", "hidden_size": 8}, load_task(task).DECODE_OPTIONS())
     assert columns and not {"line", "id", "error"} & set(columns) and len(set(columns)) == len(columns)
 
 
@@ -322,7 +322,8 @@ def test_an_unknown_format_is_refused_with_those_that_there_are(name: Any) -> No
 
 
 def test_the_command_line_offers_all_of_them() -> None:
-    for verb in ("answer", "classify", "rerank", "tag", "run"):
+    for verb in ("answer", "classify", "rerank", "tag", "embed", "run"):
         options = {option.name: option for option in cli.commands[verb].params}
         for name in ("input_format", "output_format"):
-            assert list(options[name].type.choices) == list(FORMATS)  # type: ignore[attr-defined]
+            more = [] if name == "input_format" else ["npy", "parquet"]
+            assert list(options[name].type.choices) == [*FORMATS, *more]  # type: ignore[attr-defined]

@@ -55,7 +55,7 @@ def measured(command: List[str]) -> Sample:
     )
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     cpu_s = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    return Sample(float(json.loads(done.stdout)["questions_per_s"]), cpu_s)
+    return Sample(float(json.loads(done.stdout)["inputs_per_s"]), cpu_s)
 
 
 def measure(

@@ -7,15 +7,16 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Container, Dict, List, Optional
 
 import click
 
-from neuronbert.cli.options import busy_wait_option, line_options, together
+from neuronbert.cli.options import FILE_FORMATS, busy_wait_option, line_options, together
 from neuronbert.cli.output import put, show, to_json
 from neuronbert.cli.progress import Progress, note
 from neuronbert.cli.task_options import Decorator
-from neuronbert.errors import NeuronBertError, UsageError
+from neuronbert.errors import NeuronBertError, UsageError, quoted
 from neuronbert.tasks import TASKS, load_options
 from neuronbert.tasks.option import Text, Verb
 
 if TYPE_CHECKING:
+    from neuronbert.tasks.base import Columns
     from neuronbert.tasks.line_formats import LineFormat
 
 
@@ -90,9 +91,9 @@ class _Printer:
         self._written = written
         self._columns: Sequence[str] = ()
 
-    def begin(self, columns: Sequence[str]) -> None:
-        self._columns = columns
-        head = self._written.head(columns)
+    def begin(self, columns: "Columns") -> None:
+        self._columns = [*columns]
+        head = self._written.head(self._columns)
         if head:
             put(head[:-1])
 
@@ -116,6 +117,9 @@ def _answer_file(
     from neuronbert.tasks.line_formats import line_format
     from neuronbert.tasks.lines import open_lines
 
+    if output_format in FILE_FORMATS:
+        run = f"neuronbert run {quoted(artifact)} --input {quoted(input_)} --output RESULTS.{output_format}"
+        raise UsageError(f"{output_format} is not for a terminal or pipe", hint=run)
     reads, writes = line_format("input_format", input_format, input_), line_format("output_format", output_format, "")
     if as_json and output_format:
         raise UsageError(f"--json and --output-format {output_format} are two formats", hint="one or the other")
@@ -157,7 +161,10 @@ def _answer_file(
     "again after a kill.",
 )
 @click.option(
-    "--output", required=True, type=click.Path(), help="A new file: a JSON line, or a row, for each line or row read."
+    "--output",
+    required=True,
+    type=click.Path(),
+    help="A new file: a JSON line, or a row, for each line or row read; .npy (embeddings) and .parquet too.",
 )
 @click.option(
     "--workers", type=click.IntRange(min=1), help="Processes.  [default: one a core group; on CPUs one that has all]"
@@ -194,6 +201,7 @@ def run_(artifact: str, input: str, output: str, as_json: bool, **options: Any) 
                 output,
                 progress=progress,
                 on_skip=lambda line: note(f"skipped line {line.line_number}: {line.reason}"),
+                on_unsaid=lambda line_number, what: note(f"line {line_number}: {what}"),
                 **options,
             )
     except (KeyboardInterrupt, NeuronBertError):

@@ -1,6 +1,6 @@
 """Turns the outputs of an example's rows (inputs.py) into an embedding of its text, or of its tokens. Pure."""
 
-from typing import Any, Dict, Sequence
+from typing import Any, Dict, Optional, Sequence
 
 import numpy as np
 
@@ -8,6 +8,7 @@ from neuronbert.backends.outputs import Outputs
 from neuronbert.errors import UsageError
 from neuronbert.tasks.base import Document
 from neuronbert.tasks.feature_extraction.inputs import Example
+from neuronbert.tasks.feature_extraction.modules import SentenceModules
 from neuronbert.tasks.feature_extraction.options import EmbeddingOptions
 from neuronbert.tasks.feature_extraction.pooling import normalized, pooled, together
 
@@ -15,8 +16,8 @@ Result = Dict[str, Any]  # "embedding": float32 [width], or "token_embeddings": 
 
 SENTENCE, TOKENS = "sentence_embedding", "token_embeddings"  # the outputs, as sentence-transformers calls them
 EMBEDDING = "embedding"
-# In JSON: half of the last digit is less than what float32 loses of a number above 0.1.
-DECIMALS = 8
+# In JSON: half of the last one is less than what float32 loses of a number above 0.001, which is so read back exactly.
+DECIMALS = 10
 
 
 def decode(example: Example, outputs: Sequence[Outputs], options: EmbeddingOptions) -> Result:
@@ -47,13 +48,13 @@ def _of_text(example: Example, outputs: Sequence[Outputs]) -> np.ndarray:
 
 
 def _finished(embedding: np.ndarray, example: Example, options: EmbeddingOptions) -> np.ndarray:
-    width = options.truncate_dim or example.modules.truncate_dim
-    if width:
-        embedding = embedding[:width]
+    embedding = embedding[: kept(example.modules, options)]
     return normalized(embedding) if options.normalize else embedding
 
 
-COLUMNS = (EMBEDDING, TOKENS, "truncated")  # the keys that ``document`` may give
+def kept(modules: SentenceModules, options: EmbeddingOptions) -> Optional[int]:
+    """How many numbers of an embedding are kept; None: all of them."""
+    return options.truncate_dim or modules.truncate_dim
 
 
 def document(result: Result, options: EmbeddingOptions) -> Document:

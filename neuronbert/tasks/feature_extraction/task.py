@@ -6,7 +6,17 @@ from neuronbert.backends.outputs import PER_ROW, PER_TOKEN, Output
 from neuronbert.checkpoint.families import Config, Family, Head, Modules, Shape, Tensor, TorchModel
 from neuronbert.checkpoint.tokenizer import Tokenizer
 from neuronbert.hardware.libraries import optional_imports
-from neuronbert.tasks.base import Answerer, Keywords, PathLike, Row, TaskEvaluation, TaskGate
+from neuronbert.tasks.base import (
+    Answerer,
+    Column,
+    Columns,
+    ColumnType,
+    Keywords,
+    PathLike,
+    Row,
+    TaskEvaluation,
+    TaskGate,
+)
 from neuronbert.tasks.feature_extraction import results
 from neuronbert.tasks.feature_extraction.folder import FILES, encoder_folder, read_modules
 from neuronbert.tasks.feature_extraction.inputs import Example, encode_examples, modules_for, prompt_of, text_limit
@@ -144,9 +154,15 @@ def call_result(result: results.Result) -> Any:
 json_result = results.document
 
 
-def columns(options: EmbeddingOptions) -> Sequence[str]:
-    """The keys of an embedding, whether of the text or of its tokens."""
-    return results.COLUMNS
+def columns(config: Config, options: EmbeddingOptions) -> Columns:
+    """An embedding of the text, or where the checkpoint does not pool of its tokens; and whether the text was cut."""
+    modules = modules_of(config)
+    if not modules.pooling:
+        embedding = {results.TOKENS: Column(ColumnType.VECTORS)}
+    else:
+        width = modules.width(hidden_size(config))
+        embedding = {results.EMBEDDING: Column(ColumnType.VECTOR, min(width, results.kept(modules, options) or width))}
+    return {**embedding, "truncated": Column(ColumnType.FLAG)}
 
 
 result_text = results.result_text

@@ -11,6 +11,7 @@ import numpy as np
 import tokenizers
 
 from neuronbert.backends.outputs import Outputs
+from neuronbert.tasks.base import Column, Columns, ColumnType
 from neuronbert.tasks.question_answering.options import AnswerOptions
 from neuronbert.tasks.question_answering.windows import Example, Window
 
@@ -287,10 +288,12 @@ def single(ranked: List[Answer]) -> Union[Answer, List[Answer]]:
     return ranked[0] if len(ranked) == 1 else ranked
 
 
-def columns(options: AnswerOptions) -> Tuple[str, ...]:
+def columns(options: AnswerOptions) -> Columns:
     """The keys that ``flat`` may give: a line may have a top_k of its own."""
-    details = ("window", "null_difference") if options.details else ()
-    return ("score", "start", "end", "answer", *details, "answers")
+    whole, number = Column(ColumnType.WHOLE), Column(ColumnType.NUMBER)
+    one = {"score": number, "start": whole, "end": whole, "answer": Column(ColumnType.TEXT)}
+    details = {"window": whole, "null_difference": number} if options.details else {}
+    return {**one, **details, "answers": Column(ColumnType.OBJECTS)}
 
 
 def flat(ranked: Sequence[Answer], top_k: int) -> Answer:

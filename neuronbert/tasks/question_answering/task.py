@@ -7,7 +7,7 @@ from neuronbert.backends.outputs import PER_TOKEN, Output, Outputs
 from neuronbert.checkpoint.families import Config, Family, Head, Shape, Tensor, TorchModel
 from neuronbert.checkpoint.tokenizer import Tokenizer
 from neuronbert.errors import InputError
-from neuronbert.tasks.base import Answerer, Document, Keywords, PathLike, Row, TaskEvaluation, TaskGate
+from neuronbert.tasks.base import Answerer, Columns, Document, Keywords, PathLike, Row, TaskEvaluation, TaskGate
 from neuronbert.tasks.lines import open_lines
 from neuronbert.tasks.question_answering import answers, text
 from neuronbert.tasks.question_answering.answers import Answer, flat, logits_of, rank_answers
@@ -125,7 +125,11 @@ def json_result(result: List[Answer], options: AnswerOptions) -> Document:
     return flat(result, options.top_k)
 
 
-columns = answers.columns
+def columns(config: Config, options: AnswerOptions) -> Columns:
+    """The keys of one answer, and of several."""
+    return answers.columns(options)
+
+
 call_result = answers.single
 result_text = text.answers_text
 

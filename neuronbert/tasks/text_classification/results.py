@@ -5,7 +5,7 @@ from typing import Any, Dict, List, Sequence
 import numpy as np
 
 from neuronbert.backends.outputs import Outputs
-from neuronbert.tasks.base import Document
+from neuronbert.tasks.base import Column, Columns, ColumnType, Document
 from neuronbert.tasks.text_classification.inputs import Example, Ranking
 from neuronbert.tasks.text_classification.options import LabelOptions
 
@@ -75,7 +75,13 @@ def single(result: Result) -> Any:
     return result[0] if len(result) == 1 and RANKING_KEY not in result[0] else result
 
 
-COLUMNS = ("label", "score", "truncated", "labels", "ranking")  # the keys that ``document`` may give
+COLUMNS: Columns = {  # the keys that ``document`` may give
+    "label": Column(ColumnType.TEXT),
+    "score": Column(ColumnType.NUMBER),
+    "truncated": Column(ColumnType.FLAG),
+    "labels": Column(ColumnType.OBJECTS),
+    "ranking": Column(ColumnType.OBJECTS),
+}
 
 
 def document(result: Result, options: LabelOptions) -> Document:

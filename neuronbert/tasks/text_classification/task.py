@@ -5,7 +5,7 @@ from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
 from neuronbert.backends.outputs import PER_ROW, Output
 from neuronbert.checkpoint.families import Config, Family, Head, Shape, Tensor, TorchModel
 from neuronbert.checkpoint.tokenizer import Tokenizer
-from neuronbert.tasks.base import Answerer, Document, Keywords, PathLike, Row, TaskEvaluation, TaskGate
+from neuronbert.tasks.base import Answerer, Columns, Document, Keywords, PathLike, Row, TaskEvaluation, TaskGate
 from neuronbert.tasks.rows import full_rows as rows_of_texts
 from neuronbert.tasks.rows import row_limit
 from neuronbert.tasks.samples import gate_path, shipped_texts
@@ -147,7 +147,7 @@ def json_result(result: results.Result, options: LabelOptions) -> Document:
     return results.document(result, options)
 
 
-def columns(options: LabelOptions) -> Sequence[str]:
+def columns(config: Config, options: LabelOptions) -> Columns:
     """The keys of a label, of several and of a ranking: a line may be any of them, with a top_k of its own."""
     return results.COLUMNS
 

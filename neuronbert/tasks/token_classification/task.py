@@ -6,7 +6,18 @@ from neuronbert.backends.outputs import PER_TOKEN, Output, Outputs
 from neuronbert.checkpoint.families import Config, Family, Head, Shape, Tensor, TorchModel
 from neuronbert.checkpoint.tokenizer import Tokenizer
 from neuronbert.errors import InputError
-from neuronbert.tasks.base import Answerer, Document, Keywords, PathLike, Row, TaskEvaluation, TaskGate
+from neuronbert.tasks.base import (
+    Answerer,
+    Column,
+    Columns,
+    ColumnType,
+    Document,
+    Keywords,
+    PathLike,
+    Row,
+    TaskEvaluation,
+    TaskGate,
+)
 from neuronbert.tasks.labels import label_names
 from neuronbert.tasks.samples import gate_path
 from neuronbert.tasks.token_classification import entities, text
@@ -120,9 +131,9 @@ def json_result(result: List[Entity], options: EntityOptions) -> Document:
     return {"entities": result}
 
 
-def columns(options: EntityOptions) -> Sequence[str]:
+def columns(config: Config, options: EntityOptions) -> Columns:
     """The list alone."""
-    return ("entities",)
+    return {"entities": Column(ColumnType.OBJECTS)}
 
 
 result_text = text.entities_text

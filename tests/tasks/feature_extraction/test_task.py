@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 from pathlib import Path
 from typing import Any, Dict, List
 
@@ -15,6 +16,7 @@ import neuronbert
 from neuronbert import Engine, Runner, load_checkpoint, run_job
 from neuronbert.artifact.manifest import Artifact, load_artifact
 from neuronbert.cli.main import cli
+from neuronbert.cli.main import run as main
 from neuronbert.compiler.compilation import compile_checkpoint
 from neuronbert.engine.answering import answer_file, answer_input
 from neuronbert.errors import ArtifactError, CheckpointError, GateRefused, InputError, UsageError
@@ -217,6 +219,65 @@ def test_the_runner_and_a_job(echo: Artifact, tmp_path: Path) -> None:
     np.testing.assert_allclose(
         [line["embedding"] for line in written], [each["embedding"][:2] for each in expected], atol=1e-6
     )
+
+
+def test_a_job_writes_arrays(echo: Artifact, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """A table in, and .npy and Parquet out: what an encoder gives; NaN or an error where a row is broken."""
+    rows = ["id,text,max_length", "a,the nice puppet,", "b,,", 'c,"a\nthe nice puppet",4']
+    (tmp_path / "in.csv").write_text("\n".join(rows) + "\n")
+    with neuronbert.SentenceEncoder(echo.folder, threads=1) as encoder:
+        expected = encoder.encode(["the nice puppet"])[0]
+        cut = encoder.encode("a the")
+    run = ["run", str(echo.folder), "--input", str(tmp_path / "in.csv"), "--on-error", "skip", "--threads", "1"]
+    assert main([*run, "--output", str(tmp_path / "out.npy")]) == 0
+    assert "line 4: the text is longer than the model reads" in capfd.readouterr().err
+    first, second, third = np.load(tmp_path / "out.npy")
+    np.testing.assert_allclose(first, expected, atol=1e-6)
+    np.testing.assert_allclose(third, cut, atol=1e-6)
+    assert np.isnan(second).all() and first.dtype == np.float32
+    parquet = pytest.importorskip("pyarrow.parquet")
+    assert main([*run, "--output", str(tmp_path / "out.parquet")]) == 0
+    assert "longer" not in capfd.readouterr().err
+    table = parquet.read_table(tmp_path / "out.parquet").to_pylist()
+    assert [(row["line"], row["id"], row["truncated"]) for row in table] == [
+        (2, "a", None),
+        (3, "b", None),
+        (4, "c", True),
+    ]
+    assert table[1]["error"] == "the key 'text' is missing" and table[1]["embedding"] is None
+    np.testing.assert_array_equal([table[0]["embedding"], table[2]["embedding"]], [first, third])
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.csv", "out.npy", "out.parquet"]
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        (["--output", "out.npy"], f"^line 2: its embedding has 2 numbers, and a row of the .npy has {WIDTH}"),
+        (["--output", "out.npy", "--truncate-dim", "3"], "^line 2: its embedding has 2 numbers, and a row .* has 3"),
+    ],
+)
+def test_an_array_has_one_width(
+    echo: Artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: List[str], reason: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "in.jsonl").write_bytes(lines_of(["a"]) + lines_of(["a"], truncate_dim=2))
+    refused = CliRunner().invoke(cli, ["run", str(echo.folder), "--input", "in.jsonl", "--threads", "1", *options])
+    assert isinstance(refused.exception, InputError)
+    assert re.match(reason, str(refused.exception)) and [path.name for path in tmp_path.iterdir()] == ["in.jsonl"]
+
+
+def test_an_array_is_no_output_of_a_terminal_or_of_tokens(
+    echo: Artifact, artifacts: Dict[str, Artifact], tmp_path: Path
+) -> None:
+    (tmp_path / "in.jsonl").write_bytes(lines_of(TEXTS))
+    source = ["--input", str(tmp_path / "in.jsonl")]
+    shown = CliRunner().invoke(cli, ["embed", str(echo.folder), *source, "--output-format", "npy"]).exception
+    assert isinstance(shown, UsageError)
+    assert shown.hint == f"neuronbert run {echo.folder} {' '.join(source)} --output RESULTS.npy"
+    out = str(tmp_path / "out.npy")
+    of_tokens = CliRunner().invoke(cli, ["run", str(artifacts["tokens"].folder), *source, "--output", out]).exception
+    assert isinstance(of_tokens, UsageError) and "these results have token_embeddings, truncated" in str(of_tokens)
+    assert [path.name for path in tmp_path.iterdir()] == ["in.jsonl"]
 
 
 # ---- the other backends

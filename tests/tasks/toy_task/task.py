@@ -7,7 +7,17 @@ from neuronbert.backends.outputs import PER_ROW, PER_TOKEN, Output, Outputs
 from neuronbert.checkpoint.families import Config, Family, Head, Shape
 from neuronbert.checkpoint.tokenizer import Tokenizer
 from neuronbert.errors import InputError
-from neuronbert.tasks.base import Answerer, LineForm, Row, TaskEvaluation, TaskGate, options_of
+from neuronbert.tasks.base import (
+    Answerer,
+    Column,
+    Columns,
+    ColumnType,
+    LineForm,
+    Row,
+    TaskEvaluation,
+    TaskGate,
+    options_of,
+)
 from neuronbert.tasks.lines import read_lines, text_fault
 from toy_task import NAME as NAME
 from toy_task.data import SAMPLE, load_sentences
@@ -122,8 +132,12 @@ def json_result(result: Dict[str, Any], options: LabelOptions) -> Dict[str, Any]
     return result
 
 
-def columns(options: LabelOptions) -> Sequence[str]:
-    return ("label", "score", "evidence")
+def columns(config: Config, options: LabelOptions) -> Columns:
+    return {
+        "label": Column(ColumnType.TEXT),
+        "score": Column(ColumnType.NUMBER),
+        "evidence": Column(ColumnType.OBJECTS),
+    }
 
 
 def result_text(result: Dict[str, Any]) -> str:
