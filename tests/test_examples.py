@@ -6,6 +6,7 @@ from pathlib import Path
 
 from neuronbert.hardware.prices import load_prices
 from neuronbert.tasks import load_task
+from neuronbert.tasks.feature_extraction.data import load_pairs
 from neuronbert.tasks.lines import read_lines
 from neuronbert.tasks.question_answering.lines import LINES, read_questions
 from neuronbert.tasks.question_answering.squad import load_squad_data
@@ -39,13 +40,15 @@ def test_a_line_holds_nothing_but_the_three_keys():
 def test_the_page_about_files_is_true(tmp_path):
     page = (ROOT / "docs" / "files.md").read_text(encoding="utf-8")
     blocks = re.findall("^```json\n(.*?)^```", page, flags=re.MULTILINE | re.DOTALL)
-    asked, texts, tagged, answered, error, squad, marked, prices = blocks
+    asked, texts, tagged, embedded, answered, error, squad, marked, prices = blocks
     (line,) = read_questions([asked])
     classification, tokens = load_task("text-classification"), load_task("token-classification")
     kinds = [type(read.input).__name__ for read in read_lines(texts.encode().splitlines(True), classification.LINES)]
     assert kinds == ["str", "TextPair", "Ranking"]
     read = [each.input for each in read_lines(tagged.encode().splitlines(True), tokens.LINES)]
     assert read == ["Jim Henson was born in Greenville.", "Jim Henson was born in Greenville ."]
+    (encoded,) = read_lines([embedded], load_task("feature-extraction").LINES)
+    assert (encoded.input, encoded.keywords) == ("I left my card on the bus", {"prompt": "query: "})
     (tmp_path / "marked.jsonl").write_text(marked, encoding="utf-8")
     by_words, by_characters = with_labels(load_marked(tmp_path / "marked.jsonl"), ["O", "I-PER"], "marked.jsonl")
     assert by_words.entities == by_characters.entities == {Span("PER", 0, 10)}
@@ -69,6 +72,8 @@ def test_the_labelled_texts_are_what_the_page_says(tmp_path):
     page = (ROOT / "docs" / "files.md").read_text(encoding="utf-8")
     (tmp_path / "shown.csv").write_text(re.findall("^```text\n(text,label.*?)^```", page, re.M | re.S)[0])
     assert [text.label for text in load_raw(tmp_path / "shown.csv")] == ["lost_card", "renew_loan"]
+    (tmp_path / "scored.csv").write_text(re.findall("^```text\n(text,text_pair.*?)^```", page, re.M | re.S)[0])
+    assert [pair.score for pair in load_pairs(tmp_path / "scored.csv")] == [5.0, 0.5]
     train, test = (load_raw(EXAMPLES / f"intents-{name}.csv") for name in ("train", "test"))
     assert (len(train), len(test)) == (54, 18)
     assert {text.label for text in train} == {text.label for text in test} and len({text.label for text in train}) == 6

@@ -35,6 +35,11 @@ NOT_RUN = {
     "neuronbert tag tagger": "needs what the command before it makes",
     "neuronbert rerank ranker": "needs what the command before it makes",
     "neuronbert classify intents-artifact": "tests/tasks/text_classification asks such artifacts",
+    "neuronbert compile sentence-transformers": "needs the network",
+    "neuronbert evaluate encoder": "needs what the command before it makes",
+    "neuronbert compile demo demo-encoder": "a minute; tests/tasks/feature_extraction compiles smaller ones",
+    "neuronbert embed demo-encoder": "tests/tasks/feature_extraction asks such artifacts",
+    "neuronbert run demo-encoder": "tests/tasks/feature_extraction runs such jobs",
     "neuronbert evaluate intents-artifact": "tests/tasks/text_classification evaluates such artifacts",
 }
 

@@ -219,7 +219,8 @@ def _of_width(document: Document, name: str, width: int) -> np.ndarray:
 
 
 def _schema(columns: Columns) -> Any:
-    import pyarrow
+    with optional_imports():
+        import pyarrow
 
     numbers = pyarrow.list_(pyarrow.float32())
     types = {
@@ -252,7 +253,8 @@ def _arrow_value(value: Any, arrow_type: Any) -> Any:
 
 def _batches(parts: BinaryIO) -> Iterator[Any]:
     """The batches of streams that stand one behind another."""
-    import pyarrow
+    with optional_imports():
+        import pyarrow
 
     end = parts.seek(0, 2)
     parts.seek(0)

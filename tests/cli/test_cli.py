@@ -144,7 +144,7 @@ FUNCTIONS = {
     "doctor": (examine, ()),
 }
 # What only one of the two has: how the command line reads and prints, and what has no meaning beside it.
-ONLY_PYTHON = {"progress", "on_step", "on_point", "facts", "model", "on_skip", "screen"}
+ONLY_PYTHON = {"progress", "on_step", "on_point", "facts", "model", "on_skip", "on_unsaid", "screen"}
 TEXTS = {text.name for task in TASKS for verb in load_options(task).VERBS for text in verb.texts}
 ONLY_COMMAND_LINE = {"as_json", "input_", "once", "log", *TEXTS}
 WITHOUT_MEANING = {
@@ -288,7 +288,10 @@ def test_run_writes_the_lines_of_answer_to_a_file(capsys, tmp_path, echo_artifac
     assert (tmp_path / "out").read_text(encoding="utf-8") == printed
     skipped, summary = err.splitlines()
     assert skipped.startswith("skipped line 2: ")
-    assert summary.startswith(f"{tmp_path / 'out'}: 3 lines, 1 skipped, in ") and "questions/s" in summary
+    assert (
+        summary.startswith(f"{tmp_path / 'out'}: 3 lines, 1 skipped, in ")
+        and " a second, loading not counted)" in summary
+    )
 
 
 def test_run_under_json_is_one_document(capsys, tmp_path, echo_artifact):

@@ -72,7 +72,8 @@ VERBS = (
         short_help="Give one text its embedding, or each text of a file.",
         help="""Give one text its embedding with ARTIFACT, a compiled sentence encoder; or a file of them.
 
-    One text prints its numbers; --input prints one JSON line for each line read, in order.
+    One text prints its numbers; --input prints a JSON line, or with --output-format csv a row, for each line
+    read, in order.
     """,
         texts=(Text("text", "One text."),),
         line='{"text"}',
