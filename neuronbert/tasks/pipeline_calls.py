@@ -4,12 +4,14 @@ import os
 import sys
 import types
 import warnings
-from collections.abc import Iterable
+from itertools import count, islice
 from pathlib import Path
-from typing import Any, Collection, Dict, Iterator
+from typing import Any, Callable, Collection, Dict, Iterable, Iterator, List
 
 import neuronbert
-from neuronbert.tasks.base import Keywords
+from neuronbert.errors import InputError
+from neuronbert.tasks.base import Input, Keywords, Result
+from neuronbert.tasks.encoding import named_place
 
 # Keywords of transformers' pipelines that change no result here, and why.
 IGNORED = {
@@ -70,3 +72,35 @@ def iterate(stream: Any) -> Iterator[Any]:
     if isinstance(stream, Iterable):
         return iter(stream)
     return (stream[index] for index in range(len(stream)))
+
+
+def call_each(function: Callable[[Any], Any], items: Iterable[Any], first: int = 0) -> List[Any]:
+    """What ``function`` gives for each item; an InputError of its names the item's place, counted from ``first``."""
+    given = []
+    for number, item in enumerate(items, first):
+        with named_place(number):
+            given.append(function(item))
+    return given
+
+
+def stream_results(
+    items: Iterator[Any],
+    batch_size: int,
+    read: Callable[[Any], Input],
+    answer: Callable[[List[Input]], List[Result]],
+) -> Iterator[Result]:
+    """The results of a stream's items, of which ``batch_size`` are taken at once; an InputError names its item's place.
+
+    ``read`` makes an input of an item, ``answer`` results of inputs.
+    """
+    for first in count(0, batch_size):
+        inputs = call_each(read, islice(items, batch_size), first)
+        if not inputs:
+            return
+        try:
+            results = answer(inputs)
+        except InputError:
+            # Its place counts from the beginning of the batch.
+            call_each(lambda asked: answer([asked]), inputs, first)
+            raise
+        yield from results

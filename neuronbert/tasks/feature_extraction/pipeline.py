@@ -5,17 +5,16 @@ extract = pipeline("feature-extraction", model="artifact")   # a folder that `ne
 extract("I lost my card")                                    # [0.012, ...], or with --pooling none [[[...], ...]]
 """
 
-from itertools import count, islice
-from typing import Any, Dict, Iterator, List, Sequence
+from functools import partial
+from typing import Any, Dict, List, Sequence
 
 from neuronbert.checkpoint.tokenizer import Tokenizer
 from neuronbert.errors import InputError, counted, positive, shown_value, yes_or_no
 from neuronbert.hardware.libraries import optional_imports
 from neuronbert.tasks.base import Answerer, Keywords, option_names, options_of
-from neuronbert.tasks.encoding import place_in
 from neuronbert.tasks.feature_extraction.options import EmbeddingOptions, TextOptions
 from neuronbert.tasks.feature_extraction.results import EMBEDDING, TOKENS, Result
-from neuronbert.tasks.pipeline_calls import is_stream, iterate, known_keywords, warn
+from neuronbert.tasks.pipeline_calls import call_each, is_stream, iterate, known_keywords, stream_results, warn
 
 _KINDS = (TextOptions, EmbeddingOptions)
 OWN_KEYWORDS = ("batch_size", "return_tensors", "tokenize_kwargs", *option_names(_KINDS))
@@ -53,9 +52,10 @@ class FeatureExtractionPipeline:
         """
         options = _Options({**self._keywords, **_known(keywords)})
         if is_stream(inputs):
-            return self._stream(iterate(inputs), options)
+            answer = partial(self._results, options=options)
+            return stream_results(iterate(inputs), options.batch_size, _listed_text, answer)
         if isinstance(inputs, (list, tuple)):
-            return self._results([_text_at(number, item) for number, item in enumerate(inputs)], options)
+            return self._results(call_each(_listed_text, inputs), options)
         if not isinstance(inputs, str):
             raise InputError(f"{shown_value(inputs)} is no text", hint="a str, or a list of them")
         return self._results([inputs], options)[0]
@@ -64,13 +64,6 @@ class FeatureExtractionPipeline:
         results = self.model.answer(texts, options.text, options.embedding)
         warn_of_cuts(results)
         return [options.shaped(result) for result in results]
-
-    def _stream(self, items: Iterator[Any], options: "_Options") -> Iterator[Any]:
-        for first in count(0, options.batch_size):
-            taken = list(islice(items, options.batch_size))
-            if not taken:
-                return
-            yield from self._results([_text_at(number, item) for number, item in enumerate(taken, first)], options)
 
 
 class _Options:
@@ -119,7 +112,7 @@ def _known(keywords: Keywords) -> Dict[str, Any]:
     return known if given is None else {**known, "tokenize_kwargs": given}
 
 
-def _text_at(number: int, item: Any) -> str:
+def _listed_text(item: Any) -> str:
     if not isinstance(item, str):
-        raise InputError(f"{place_in(number)}: {shown_value(item)} is no text", hint="a list of str")
+        raise InputError(f"{shown_value(item)} is no text", hint="a list of str")
     return item

@@ -6,14 +6,13 @@ qa(question="Who was Jim Henson?", context="Jim Henson was a nice puppet")
 """
 
 from collections.abc import Iterable
-from itertools import count, islice
+from functools import partial
 from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple, Union
 
 from neuronbert.checkpoint.tokenizer import Tokenizer
 from neuronbert.errors import InputError, positive
 from neuronbert.tasks.base import Answerer, Keywords, option_names, options_of
-from neuronbert.tasks.encoding import named_place
-from neuronbert.tasks.pipeline_calls import is_stream, iterate, known_keywords, warn
+from neuronbert.tasks.pipeline_calls import call_each, is_stream, iterate, known_keywords, stream_results, warn
 from neuronbert.tasks.question_answering.answers import Answer, single
 from neuronbert.tasks.question_answering.lines import Pair
 from neuronbert.tasks.question_answering.options import AnswerOptions, WindowOptions
@@ -87,29 +86,15 @@ class QuestionAnsweringPipeline:
         named_inputs = {name: keywords.pop(name) for name in INPUT_KEYWORDS if name in keywords}
         chosen = {**self._keywords, **_known(keywords)}
         batch_size = _batch_size(chosen.pop("batch_size", None))
-        window_options, answer_options = options_of(KINDS, chosen)
+        options = options_of(KINDS, chosen)
         pairs = read_inputs(inputs, named_inputs)
         if not isinstance(pairs, list):
-            return self._stream(pairs, batch_size, window_options, answer_options)
-        answers = self.model.answer(pairs, window_options, answer_options)
-        results = [single(ranked) for ranked in answers]
+            return stream_results(pairs, batch_size, _pair, partial(self._results, options=options))
+        results = self._results(pairs, options)
         return results[0] if len(results) == 1 else results
 
-    def _stream(
-        self, items: Iterator[Any], batch_size: int, window_options: WindowOptions, answer_options: AnswerOptions
-    ) -> Iterator[Result]:
-        for first in count(0, batch_size):
-            pairs = [_pair_at(number, item) for number, item in enumerate(islice(items, batch_size), first)]
-            if not pairs:
-                return
-            try:
-                answers = self.model.answer(pairs, window_options, answer_options)
-            except InputError:
-                for number, pair in enumerate(pairs, first):
-                    with named_place(number):
-                        self.model.answer([pair], window_options, answer_options)
-                raise
-            yield from map(single, answers)
+    def _results(self, pairs: List[Pair], options: Tuple[WindowOptions, AnswerOptions]) -> List[Result]:
+        return [single(ranked) for ranked in self.model.answer(pairs, *options)]
 
 
 def read_inputs(inputs: Sequence[Any], keywords: Keywords) -> Union[List[Pair], Iterator[Any]]:
@@ -129,7 +114,7 @@ def read_inputs(inputs: Sequence[Any], keywords: Keywords) -> Union[List[Pair], 
     forms = [form for item in items for form in _forms(item)]
     if len(forms) == 1:
         return [_pair(forms[0])]
-    return [_pair_at(number, form) for number, form in enumerate(forms)]
+    return call_each(_pair, forms)
 
 
 def _find_items(inputs: Sequence[Any], keywords: Keywords) -> Any:
@@ -170,11 +155,6 @@ def _forms(item: Any) -> List[Any]:
         pairs = _pairs_of_lists(item["question"], item["context"])
         return [{"question": question, "context": context} for question, context in pairs]
     return [item]
-
-
-def _pair_at(number: int, item: Any) -> Pair:
-    with named_place(number):
-        return _pair(item)
 
 
 def _pair(item: Any) -> Pair:

@@ -5,15 +5,14 @@ classify = pipeline("text-classification", model="artifact")      # a folder tha
 classify("I lost my card")                                        # [{"label": "lost_or_stolen_card", "score": 0.98}]
 """
 
-from itertools import count, islice
-from typing import Any, Dict, Iterator, List, Optional, Sequence
+from functools import partial
+from typing import Any, Dict, List, Mapping, Optional, Sequence
 
 from neuronbert.checkpoint.tokenizer import Tokenizer
 from neuronbert.errors import LARGEST_COUNT, InputError, positive, shown_value
 from neuronbert.tasks.base import Answerer, Keywords
-from neuronbert.tasks.encoding import named_place
 from neuronbert.tasks.labels import label_names
-from neuronbert.tasks.pipeline_calls import is_stream, iterate, known_keywords, warn
+from neuronbert.tasks.pipeline_calls import call_each, is_stream, iterate, known_keywords, stream_results, warn
 from neuronbert.tasks.rows import TextPair, check_text
 from neuronbert.tasks.text_classification.inputs import Asked, Ranking
 from neuronbert.tasks.text_classification.options import FUNCTIONS, LabelOptions, RowOptions
@@ -59,14 +58,12 @@ class TextClassificationPipeline:
         """
         options = self._options(keywords)
         if is_stream(inputs):
-            return self._stream(iterate(inputs), options)
+            return stream_results(iterate(inputs), options.batch_size, _input, partial(self._results, options=options))
         if isinstance(inputs, list):
-            asked = [_input_at(number, item) for number, item in enumerate(inputs)]
-            return [options.shaped(result) for result in self._answer(asked, options)]
-        (result,) = self._answer([_input(inputs)], options)
+            return self._results(call_each(_input, inputs), options)
+        (result,) = self._results([_input(inputs)], options)
         # transformers looks at the call's own keywords only.
-        listed = isinstance(inputs, str) and "top_k" not in keywords
-        return [options.shaped(result)] if listed else options.shaped(result)
+        return [result] if isinstance(inputs, str) and "top_k" not in keywords else result
 
     def rank(self, query: str, texts: Sequence[str], *, top_k: Optional[int] = None, return_texts: bool = False) -> Any:
         """The texts by how well they fit the query, best first: a list of {"index", "score"}, and "text" if asked for.
@@ -81,37 +78,22 @@ class TextClassificationPipeline:
         return result
 
     def _options(self, keywords: Keywords) -> "_Options":
-        return _Options({**self._keywords, **_known(keywords)}, label_names(self.tokenizer.config))
+        return _Options({**self._keywords, **_known(keywords)}, self.tokenizer.config)
 
-    def _answer(self, asked: Sequence[Asked], options: "_Options") -> List[Result]:
-        return self.model.answer(asked, options.encode, options.decode)
-
-    def _stream(self, items: Iterator[Any], options: "_Options") -> Iterator[Any]:
-        for first in count(0, options.batch_size):
-            taken = list(islice(items, options.batch_size))
-            if not taken:
-                return
-            asked = [_input_at(number, item) for number, item in enumerate(taken, first)]
-            try:
-                results = self._answer(asked, options)
-            except InputError:
-                for number, each in enumerate(asked, first):
-                    with named_place(number):
-                        self._answer([each], options)
-                raise
-            yield from map(options.shaped, results)
+    def _results(self, asked: Sequence[Asked], options: "_Options") -> List[Any]:
+        return [options.shaped(result) for result in self.model.answer(asked, options.encode, options.decode)]
 
 
 class _Options:
     """The checked keywords of a call, and the shape that they give a result."""
 
-    def __init__(self, keywords: Keywords, labels: Sequence[str]):
+    def __init__(self, keywords: Keywords, config: Mapping[str, Any]):
         self.batch_size = positive("batch_size", keywords.get("batch_size")) or 1
         # transformers lets what is no whole number pass, as NO_TOP_K.
         self.is_listed = "top_k" in keywords and isinstance(keywords["top_k"], (int, type(None)))
         # The way before top_k: every label, in the order of the checkpoint's labels.
         self.is_unsorted = not self.is_listed and bool(keywords.get("return_all_scores"))
-        self._places = {label: number for number, label in enumerate(labels)} if self.is_unsorted else {}
+        self._places = {label: number for number, label in enumerate(label_names(config))} if self.is_unsorted else {}
         top_k = keywords.get("top_k") if self.is_listed else (None if self.is_unsorted else 1)
         function = keywords.get("function_to_apply", FUNCTIONS[0])
         self.encode = RowOptions(keywords.get("max_length"))
@@ -133,11 +115,6 @@ def _known(keywords: Keywords) -> Dict[str, Any]:
         warn("`return_all_scores` is now deprecated, use `top_k=None` if you want similar functionality")
         known["top_k"] = NO_TOP_K
     return {**known, "top_k": keywords["top_k"]} if "top_k" in keywords else known
-
-
-def _input_at(number: int, item: Any) -> Asked:
-    with named_place(number):
-        return _input(item)
 
 
 def _input(item: Any) -> Asked:

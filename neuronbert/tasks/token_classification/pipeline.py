@@ -5,14 +5,13 @@ ner = pipeline("token-classification", model="ner-artifact")      # a folder tha
 ner("Jim Henson was from Greenville", aggregation_strategy="simple")
 """
 
-from itertools import count, islice
-from typing import Any, Dict, Iterator, List, Tuple
+from functools import partial
+from typing import Any, Dict, List, Tuple
 
 from neuronbert.checkpoint.tokenizer import Tokenizer
 from neuronbert.errors import InputError, positive, yes_or_no
 from neuronbert.tasks.base import Answerer, Keywords, option_names, options_of
-from neuronbert.tasks.encoding import place_in
-from neuronbert.tasks.pipeline_calls import is_stream, iterate, known_keywords, warn
+from neuronbert.tasks.pipeline_calls import call_each, is_stream, iterate, known_keywords, stream_results, warn
 from neuronbert.tasks.token_classification.entities import Entity
 from neuronbert.tasks.token_classification.options import EntityOptions, StrideOptions
 from neuronbert.tasks.token_classification.windows import TextInput
@@ -42,7 +41,7 @@ class TokenClassificationPipeline:
         if isinstance(tokenizer, Tokenizer) and tokenizer is model.tokenizer:
             tokenizer = None
         self._keywords = _known({**keywords, "tokenizer": tokenizer})
-        _call_options(self._keywords)  # a wrong value is refused here, not at the first call
+        _CallOptions(self._keywords)  # a wrong value is refused here, not at the first call
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -59,33 +58,20 @@ class TokenClassificationPipeline:
         is a dictionary of word, score, start and end (characters of the text), with ``entity`` and ``index`` for a
         token, and with ``entity_group`` where tokens are joined.
         """
-        options = _call_options({**self._keywords, **_known(keywords)})
+        options = _CallOptions({**self._keywords, **_known(keywords)})
+        read = partial(_text, split=options.split)
         if is_stream(inputs):
-            return self._stream(iterate(inputs), options)
+            return stream_results(iterate(inputs), options.batch_size, read, partial(self._answer, options=options))
         if not isinstance(inputs, (str, list, tuple)) or (not isinstance(inputs, str) and not inputs):
             raise InputError("At least one input is required.", hint="a text, or a list of texts")
         if options.split and not all(isinstance(item, list) for item in inputs):
             inputs = [list(inputs)] if isinstance(inputs, tuple) else [inputs]
         if isinstance(inputs, str):
-            return self._answer([inputs], options)[0]
-        return self._answer(list(inputs), options)
+            return self._answer([read(inputs)], options)[0]
+        return self._answer(call_each(read, inputs) if len(inputs) > 1 else [read(inputs[0])], options)
 
-    def _answer(self, items: List[Any], options: "_CallOptions", first: int = 0) -> List[List[Entity]]:
-        """The entities of each text; the error of one at fault, which is number ``first`` or a later one, names it."""
-        texts = []
-        for number, item in enumerate(items, first):
-            try:
-                texts.append(_text(item, options.split))
-            except InputError as error:
-                raise error if len(items) == 1 and not first else error.at(place_in(number)) from None
+    def _answer(self, texts: List[TextInput], options: "_CallOptions") -> List[List[Entity]]:
         return self.model.answer(texts, *options.kinds)
-
-    def _stream(self, items: Iterator[Any], options: "_CallOptions") -> Iterator[List[Entity]]:
-        for first in count(0, options.batch_size):
-            chunk = list(islice(items, options.batch_size))
-            if not chunk:
-                return
-            yield from self._answer(chunk, options, first)
 
 
 class _CallOptions:
@@ -96,10 +82,6 @@ class _CallOptions:
         self.kinds: Tuple[StrideOptions, EntityOptions] = options_of(KINDS, others)
         self.batch_size = positive("batch_size", keywords.get("batch_size")) or 1
         self.split = yes_or_no("is_split_into_words", keywords.get("is_split_into_words", False))
-
-
-def _call_options(keywords: Keywords) -> _CallOptions:
-    return _CallOptions(keywords)
 
 
 def _text(item: Any, split: bool) -> TextInput:

@@ -8,6 +8,7 @@ from tiny_encoders import WIDTH
 
 import neuronbert
 from neuronbert.artifact.manifest import Artifact
+from neuronbert.checkpoint.tokenizer import RowLimit
 from neuronbert.errors import InputError, UsageError
 
 TEXTS = ["the nice puppet", "who was jim henson?"]
@@ -95,6 +96,17 @@ def test_what_is_no_text(pooled: Any, inputs: Any) -> None:
 def test_which_of_several_is_no_text(pooled: Any, inputs: List[Any]) -> None:
     with pytest.raises(InputError, match=r"inputs\[1\]: .* is no text"):
         pooled(inputs)
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 3, 9])
+@pytest.mark.parametrize(("wrong", "reason"), [(5, "5 is no text"), ("the " * 99, "a text of 99 tokens becomes")])
+def test_an_error_names_the_place_in_a_generator(
+    pooled: Any, monkeypatch: pytest.MonkeyPatch, wrong: Any, reason: str, batch_size: int
+) -> None:
+    monkeypatch.setattr(pooled.tokenizer, "row_limit", RowLimit(1, "this test"))
+    texts = [*TEXTS, *TEXTS, wrong, *TEXTS]
+    with pytest.raises(InputError, match=rf"^inputs\[4\]: {reason}"):
+        list(pooled((each for each in texts), long_texts="pooled", batch_size=batch_size))
 
 
 @pytest.mark.parametrize(

@@ -231,6 +231,16 @@ def test_what_are_no_words(ner):
         ner([["jim", 3]], is_split_into_words=True)
 
 
+@pytest.mark.parametrize("batch_size", [1, 2, 3, 9])
+@pytest.mark.parametrize(
+    ("wrong", "reason"), [("jim", "must be a list of tokens"), (["jim", 3], "a word is of type int")]
+)
+def test_an_error_names_the_place_in_a_generator(ner, wrong, reason, batch_size):
+    words = [["jim"], ["who"], ["the"], wrong, ["a"]]
+    with pytest.raises(InputError, match=rf"^inputs\[3\]: (.* )?{reason}"):
+        list(ner((each for each in words), is_split_into_words=True, batch_size=batch_size))
+
+
 def test_another_tasks_pipeline_is_refused(engine, echo_artifact):
     with pytest.raises(UsageError, match="is for token-classification, not for question-answering"):
         pipeline("question-answering", model=engine)
