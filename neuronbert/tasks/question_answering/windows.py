@@ -12,6 +12,8 @@ import tokenizers
 from neuronbert.checkpoint.tokenizer import Tokenizer
 from neuronbert.errors import InputError, UsageError, counted, shown_value
 from neuronbert.tasks.question_answering.options import WindowOptions
+from neuronbert.tasks.rows import check_text
+from neuronbert.tasks.window_ranges import window_count, window_ranges
 
 DEFAULT_MAX_SEQ_LEN = 384  # tokens; with DEFAULT_DOC_STRIDE the defaults of the transformers pipeline
 DEFAULT_DOC_STRIDE = 128  # tokens
@@ -74,8 +76,8 @@ def encode_examples(
     max_seq_len, doc_stride = window_lengths(tokenizer, options)
     pairs = list(map(as_pair, pairs))
     for question, context in pairs:
-        check_text("question", question)
-        check_text("context", context)
+        _check_filled("question", question)
+        _check_filled("context", context)
     texts = list(dict.fromkeys(text for pair in pairs for text in pair))
     encodings = {
         text: (encoding, np.array(encoding.ids, dtype=np.int64))
@@ -101,30 +103,11 @@ def as_pair(asked: Any) -> Tuple[Any, Any]:
     )
 
 
-def check_text(name: str, text: Any) -> None:
+def _check_filled(name: str, text: Any) -> None:
     """InputError unless ``text`` is a str with at least one character; white space alone is let pass."""
-    if not isinstance(text, str):
-        raise InputError(f"the {name} is of type {type(text).__name__}, not str", hint=f"pass the {name} as text")
+    check_text(name, text)
     if not text:
         raise InputError(f"`{name}` cannot be empty", hint=_EMPTY_HINTS[name])
-
-
-def window_ranges(tokens: int, room: int, overlap: int) -> List[Tuple[int, int]]:
-    """The range (first, stop) of a context's ``tokens`` in each window, with room for ``room`` of them in a window.
-
-    Windows start every ``room - overlap`` tokens (at least one) and the last one ends with the context.
-    """
-    step, count = _step(room, overlap), window_count(tokens, room, overlap)
-    return [(index * step, min(index * step + room, tokens)) for index in range(count)]
-
-
-def window_count(tokens: int, room: int, overlap: int) -> int:
-    """How many ``window_ranges`` there are."""
-    return 1 if tokens <= room else -(-(tokens - room) // _step(room, overlap)) + 1
-
-
-def _step(room: int, overlap: int) -> int:
-    return max(room - overlap, 1)
 
 
 def _cut(

@@ -14,6 +14,7 @@ from neuronbert.errors import InputError, UsageError, counted, shown_value
 from neuronbert.tasks.labels import label_names
 from neuronbert.tasks.rows import row_limit
 from neuronbert.tasks.token_classification.options import StrideOptions
+from neuronbert.tasks.window_ranges import window_count, window_ranges
 
 MOST_STRIDE = 128  # tokens
 _WORDS_HINT = 'a text, or a list of words: "Jim Henson", ["Jim", "Henson"]'
@@ -128,19 +129,6 @@ def vocabulary_of(tokenizer: Tokenizer) -> Vocabulary:
     )
 
 
-def window_ranges(tokens: int, room: int, stride: int) -> List[Tuple[int, int]]:
-    """The range (first, stop) of a text's ``tokens`` in each window, with room for ``room`` > ``stride`` of them.
-
-    Windows start every ``room - stride`` tokens, and the last one ends with the text.
-    """
-    step = room - stride
-    return [(index * step, min(index * step + room, tokens)) for index in range(_window_count(tokens, room, stride))]
-
-
-def _window_count(tokens: int, room: int, stride: int) -> int:
-    return 1 if tokens <= room else -(-(tokens - room) // (room - stride)) + 1
-
-
 def _parts(text: TextInput) -> Tuple[str, ...]:
     """What is tokenised by itself."""
     if isinstance(text, SplitText):
@@ -157,7 +145,7 @@ def _example(
     vocabulary: Vocabulary,
 ) -> Example:
     ids = np.array([number for encoding in encodings for number in encoding.ids], dtype=np.int64)
-    _refuse_many(tokenizer, _window_count(len(ids), *lengths))
+    _refuse_many(tokenizer, window_count(len(ids), *lengths))
     parts = _parts(text)
     offsets: List[Tuple[int, int]] = []
     begun = 0

@@ -15,7 +15,7 @@ from neuronbert.checkpoint.tokenizer import RowLimit, Tokenizer
 from neuronbert.engine.batches import collate
 from neuronbert.errors import CheckpointError, InputError, UsageError
 from neuronbert.tasks.question_answering.options import WindowOptions
-from neuronbert.tasks.question_answering.windows import Window, encode_examples, window_lengths, window_ranges
+from neuronbert.tasks.question_answering.windows import Window, encode_examples, window_lengths
 
 TRAINING_TEXT = [
     "Who was Jim Henson? Jim Henson was a nice puppet maker from Greenville, Mississippi.",
@@ -150,16 +150,6 @@ def test_windows_are_those_of_tokenizers(name, question, context, max_seq_len, d
             if not (name == "roberta, spaced" and position == window.context_start and window.first_token):
                 assert found.context_encoding.token_to_chars(position + shift) == encoding.offsets[position]
             assert found.context_encoding.token_to_word(position + shift) == encoding.token_to_word(position)
-
-
-@given(st.integers(0, 300), st.integers(1, 100), st.integers(0, 200))
-def test_ranges_cover_the_context_in_order(tokens, room, overlap):
-    ranges = window_ranges(tokens, room, overlap)
-    assert ranges[0][0] == 0 and ranges[-1][1] == tokens
-    assert all(stop - first <= room for first, stop in ranges)
-    for (first, stop), (next_first, next_stop) in zip(ranges, ranges[1:]):
-        assert first < next_first <= stop < next_stop
-        assert stop - next_first == min(overlap, room - 1)
 
 
 def test_repeated_texts_are_encoded_once(demo):

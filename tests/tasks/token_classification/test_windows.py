@@ -14,13 +14,7 @@ from tokenizers import models, pre_tokenizers, processors, trainers
 from neuronbert.checkpoint.tokenizer import RowLimit, Tokenizer
 from neuronbert.errors import InputError, UsageError
 from neuronbert.tasks.token_classification.options import StrideOptions
-from neuronbert.tasks.token_classification.windows import (
-    SplitText,
-    as_text,
-    encode_texts,
-    row_lengths,
-    window_ranges,
-)
+from neuronbert.tasks.token_classification.windows import SplitText, as_text, encode_texts, row_lengths
 
 PIECES = (
     *"aZé9ßİ漢🙂?.,-[]()",
@@ -136,16 +130,6 @@ def test_every_token_is_in_a_window_and_has_its_place_in_the_text(text, max_leng
         shown = text[start:end]
         if shown.isascii() and shown.isprintable() and token != "[UNK]" and shown not in ("[SEP]", "[CLS]"):
             assert shown.lower() == (token[2:] if token.startswith("##") else token)
-
-
-@given(st.integers(0, 300), st.integers(2, 100), st.integers(0, 98))
-def test_ranges_cover_the_text_in_order(tokens, room, stride):
-    stride = min(stride, room - 1)
-    ranges = window_ranges(tokens, room, stride)
-    assert ranges[0][0] == 0 and ranges[-1][1] == tokens
-    assert all(stop - first <= room for first, stop in ranges)
-    for (first, stop), (next_first, next_stop) in zip(ranges, ranges[1:]):
-        assert first < next_first <= stop < next_stop and stop - next_first == stride
 
 
 @given(WORDS, st.sampled_from([" ", "", ", "]))
