@@ -219,6 +219,22 @@ def refuse_binary(raw: Raw, place: str, *, hint: str) -> None:
         raise InputError(f"{place} is binary, not text", hint=hint)
 
 
+def file_text(raw: bytes, name: str, *, hint: str) -> str:
+    """The text of a whole file, without its byte order mark; InputError for one that is none."""
+    refuse_binary(raw, name, hint=hint)
+    try:
+        return raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line, byte = wrong_byte(error)
+        raise InputError(f"{name}, line {line} is not UTF-8 text ({byte})", hint="convert it to UTF-8") from None
+
+
+def wrong_byte(error: UnicodeDecodeError) -> Tuple[int, str]:
+    """The first byte that is no UTF-8, in words, behind the number of its line among those that were decoded."""
+    # The place counts from behind the byte order mark, where there is one, as the error's object does.
+    return error.object.count(b"\n", 0, error.start) + 1, f"byte 0x{error.object[error.start]:02x}"
+
+
 def line_text(number: int, raw: Raw) -> str:
     """The text of line ``number``; BrokenLine where it is none. The file's byte order mark is left out."""
     if is_too_long(raw):
@@ -226,7 +242,7 @@ def line_text(number: int, raw: Raw) -> str:
     try:
         text = raw.decode("utf-8") if isinstance(raw, bytes) else raw
     except UnicodeDecodeError as error:
-        raise BrokenLine(f"not UTF-8 text (byte 0x{error.object[error.start]:02x})") from None
+        raise BrokenLine(f"not UTF-8 text ({wrong_byte(error)[1]})") from None
     if "\0" in text:
         raise BrokenLine(f"a NUL byte at column {text.index(chr(0)) + 1}, which no text holds")
     return text.lstrip("\ufeff") if number == 1 else text

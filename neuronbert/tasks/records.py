@@ -9,7 +9,7 @@ from neuronbert.errors import InputError
 from neuronbert.hardware.untrusted import Refusal, json_object, read_given
 from neuronbert.tasks.base import Document, PathLike
 from neuronbert.tasks.csv_rows import DIALECTS, Dialect, read_table
-from neuronbert.tasks.lines import refuse_binary
+from neuronbert.tasks.lines import refuse_binary, wrong_byte
 
 MOST_BYTES = 1 << 30
 SUFFIXES = (".csv", ".tsv", ".jsonl")
@@ -35,10 +35,8 @@ def read_records(path: PathLike, hint: str) -> List[Record]:
     try:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        # The place counts from behind the byte order mark, where there is one.
-        line = error.object.count(b"\n", 0, error.start) + 1
-        byte = error.object[error.start]
-        raise InputError(f"{name}, line {line}: not UTF-8 text (byte 0x{byte:02x})", hint=hint) from None
+        line, byte = wrong_byte(error)
+        raise InputError(f"{name}, line {line}: not UTF-8 text ({byte})", hint=hint) from None
     dialect = DIALECTS.get(kind[1:])
     records = list(_lines(text, name, hint) if dialect is None else _table(text, dialect, name, hint))
     if not records:

@@ -7,7 +7,7 @@ from typing import Any, Iterator, List, Mapping, NamedTuple, Sequence, Tuple
 from neuronbert.errors import InputError
 from neuronbert.hardware.untrusted import Refusal, json_value, read_given
 from neuronbert.tasks.base import Document, PathLike
-from neuronbert.tasks.lines import refuse_binary, shown, surrogate_fault, text_fault
+from neuronbert.tasks.lines import file_text, shown, surrogate_fault, text_fault
 
 MOST_BYTES = 1 << 30  # the training data of SQuAD v2.0 has 4 % of it
 _SQUAD_FORM = (
@@ -68,17 +68,7 @@ def _read_text(path: Path) -> str:
     raw = read_given(path, Refusal(InputError, f"check the path; {_SQUAD_FORM}"), MOST_BYTES)
     if not raw.strip():
         raise InputError(f"{path} is empty", hint=_SQUAD_FORM)
-    refuse_binary(raw, str(path), hint=_SQUAD_FORM)
-    return _decode(raw, str(path))
-
-
-def _decode(raw: bytes, place: str) -> str:
-    try:
-        return raw.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = raw.count(b"\n", 0, error.start) + 1
-        value = f"byte 0x{raw[error.start]:02x}"
-        raise InputError(f"{place}, line {line} is not UTF-8 text ({value})", hint="convert it to UTF-8") from None
+    return file_text(raw, str(path), hint=_SQUAD_FORM)
 
 
 def _parse_document(text: str, name: str) -> Any:

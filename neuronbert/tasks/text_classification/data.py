@@ -1,7 +1,7 @@
 """Files of texts with their labels, for gate.py and evaluation.py: CSV, TSV (as GLUE's) and JSON lines."""
 
 import math
-from typing import Any, List, NamedTuple, Optional, Tuple, Union
+from typing import Any, List, NamedTuple, Optional, Sequence, Tuple, Union
 
 from neuronbert.errors import InputError, as_real, shown_value
 from neuronbert.tasks.base import PathLike
@@ -39,9 +39,7 @@ class LabelledText(NamedTuple):
 
 def load_raw(path: PathLike, limit: Optional[int] = None) -> List[RawText]:
     """The texts of a file, of its first ``limit`` records; InputError for one without the column ``text``."""
-    records = read_records(path, FORM)
-    refuse_without(records, TEXT, path, FORM)
-    return [_raw(record, path) for record in records[:limit]]
+    return _raw_texts(read_records(path, FORM), path, limit)
 
 
 def load_labelled(path: PathLike, limit: Optional[int] = None) -> List[RawText]:
@@ -51,6 +49,11 @@ def load_labelled(path: PathLike, limit: Optional[int] = None) -> List[RawText]:
         if text.label is None:
             raise InputError(f"{path}, line {text.line_number}: the text has no label", hint=FORM)
     return raw
+
+
+def _raw_texts(records: Sequence[Record], path: PathLike, limit: Optional[int] = None) -> List[RawText]:
+    refuse_without(records, TEXT, path, FORM)
+    return [_raw(record, path) for record in records[:limit]]
 
 
 def _raw(record: Record, path: PathLike) -> RawText:
@@ -71,7 +74,7 @@ def load_texts(path: PathLike) -> List[Asked]:
             if fault is not None:
                 raise InputError(f"{path}, line {record.line_number}: {fault}", hint=LINES.hint)
         return [as_input(record.fields) for record in records]
-    return [raw.asked for raw in load_raw(path)]
+    return [raw.asked for raw in _raw_texts(records, path)]
 
 
 def labelled(raw: RawText, problem: Problem, path: PathLike) -> LabelledText:

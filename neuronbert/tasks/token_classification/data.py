@@ -12,7 +12,7 @@ from neuronbert.errors import InputError
 from neuronbert.hardware.untrusted import Refusal, read_given
 from neuronbert.tasks.base import Document, PathLike
 from neuronbert.tasks.labels import label_number
-from neuronbert.tasks.lines import shown, surrogate_fault, text_fault
+from neuronbert.tasks.lines import file_text, shown, surrogate_fault, text_fault
 from neuronbert.tasks.records import MOST_BYTES, read_records
 from neuronbert.tasks.samples import shipped_texts
 from neuronbert.tasks.token_classification.entity_f1 import OUTSIDE, Span, entities_of, tag_parts
@@ -211,7 +211,7 @@ def _conll_texts(path: PathLike) -> Iterator[MarkedText]:
     tokens: List[str] = []
     tags: List[str] = []
     begun = 0
-    for number, line in enumerate([*_decode(raw, name).split("\n"), ""], start=1):
+    for number, line in enumerate([*file_text(raw, name, hint=_FORM).split("\n"), ""], start=1):
         columns = _COLUMN.findall(line)
         if columns and columns[0] != _DOCUMENT_START:
             if len(columns) < 2:
@@ -226,18 +226,6 @@ def _conll_texts(path: PathLike) -> Iterator[MarkedText]:
 
 def _lines(first: int, last: int) -> str:
     return f"line {first}" if first == last else f"lines {first} to {last}"
-
-
-def _decode(raw: bytes, name: str) -> str:
-    try:
-        text = raw.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = raw.count(b"\n", 0, error.start) + 1
-        value = f"byte 0x{raw[error.start]:02x}"
-        raise InputError(f"{name}, line {line} is not UTF-8 text ({value})", hint="convert it to UTF-8") from None
-    if "\0" in text:
-        raise InputError(f"{name} is binary, not text", hint=_FORM)
-    return text
 
 
 # ---------------------------------------------------------------------------- texts alone

@@ -70,6 +70,7 @@ def test_a_byte_order_mark_and_whole_number_ids_are_accepted(write):
         (b" \n", "data.json is empty"),
         (b'{"data": [\n  {"paragraphs": ]}', r"not JSON: Expecting value at line 2, column 18"),
         (b'{"data": [], "a": "\xff"}', r"line 1 is not UTF-8 text \(byte 0xff\)"),
+        (b'\xef\xbb\xbf{"data":\n"\xff"}', r"line 2 is not UTF-8 text \(byte 0xff\)"),
         (b"\x00\x01\x02", "is binary, not text"),
         (gzip.compress(b"{}", mtime=0), "is gzip-compressed"),
         ("{}".encode("utf-16"), "is UTF-16, not UTF-8"),

@@ -128,7 +128,9 @@ def test_a_broken_record_is_named(tmp_path, record, reason):
     [
         ("data.conll", "a O\nalone\n", 'line 2: "alone" has no tag'),
         ("data.conll", "\n-DOCSTART- O\n\n", "holds no labelled text"),
-        ("data.conll", b"a O\nb\xff O\n", "line 2 is not UTF-8 text"),
+        ("data.conll", b"a O\nb\xff O\n", r"line 2 is not UTF-8 text \(byte 0xff\)"),
+        ("data.conll", b"\xef\xbb\xbfa O\nb\xff O\n", r"line 2 is not UTF-8 text \(byte 0xff\)"),
+        ("data.conll", b"\x1f\x8b\x08", "is gzip-compressed"),
         ("data.conll", "a O\n\0\n", "is binary, not text"),
         ("data.json", "[]", "is a .json file, and labelled text is read from others"),
         ("data.csv", "a,O", "is a .csv file"),
