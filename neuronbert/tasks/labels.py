@@ -36,11 +36,16 @@ def label_number(label: Any, names: Sequence[str]) -> int:
         return list(names).index(name)
     if name is not None and name.isdecimal() and len(name) < MOST_DIGITS and int(name) < len(names):
         return int(name)
-    more = f", ... ({len(names)} in all)" if len(names) > SHOWN_LABELS else ""
     raise InputError(
-        f"the checkpoint has no label {shown_value(label)}; it has {', '.join(names[:SHOWN_LABELS])}{more}",
+        f"the checkpoint has no label {shown_value(label)}; it has {first_labels(names)}",
         hint="data with the checkpoint's own labels, by name or number",
     )
+
+
+def first_labels(names: Sequence[str]) -> str:
+    """The labels for an error, which names SHOWN_LABELS of them, and how many there are."""
+    more = f", ... ({len(names)} in all)" if len(names) > SHOWN_LABELS else ""
+    return ", ".join(names[:SHOWN_LABELS]) + more
 
 
 def _name_of(label: Any) -> Optional[str]:

@@ -1,6 +1,5 @@
 """Evaluates embeddings: correlations of similarities with the scores of pairs, or how well queries find their texts."""
 
-import math
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Dict, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple, Union
 
@@ -9,6 +8,7 @@ import numpy as np
 from neuronbert.backends.outputs import Outputs
 from neuronbert.checkpoint.tokenizer import Tokenizer
 from neuronbert.errors import InputError, UsageError, positive
+from neuronbert.tasks.agreement import for_json
 from neuronbert.tasks.base import Document, PathLike, Table
 from neuronbert.tasks.feature_extraction.data import (
     FORM,
@@ -73,9 +73,9 @@ class EvaluationReport:
 
     def as_dict(self) -> Document:
         """Every figure, for JSON, which has no NaN: null stands for it."""
-        document = {**asdict(self), "metrics": _numbers(self.metrics), "texts_per_s": self.texts_per_s}
+        document = {**asdict(self), "metrics": for_json(self.metrics), "texts_per_s": self.texts_per_s}
         if self.comparison is not None:
-            document["comparison"]["metrics"] = _numbers(self.comparison.metrics)
+            document["comparison"]["metrics"] = for_json(self.comparison.metrics)
         return document
 
     def tables(self) -> List[Union[str, Table]]:
@@ -89,10 +89,6 @@ class EvaluationReport:
             ("texts/s", f"{self.texts_per_s:.1f} (from text to embeddings, loading not counted)"),
         ]
         return [Table(facts), *([] if self.comparison is None else ["", *_comparison(self.comparison, self.metrics)])]
-
-
-def _numbers(figures: Mapping[str, float]) -> Dict[str, Optional[float]]:
-    return {name: None if math.isnan(value) else value for name, value in figures.items()}
 
 
 def _comparison(comparison: Comparison, ours: Mapping[str, float]) -> Iterator[Union[str, Table]]:

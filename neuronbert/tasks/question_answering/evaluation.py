@@ -13,6 +13,7 @@ from neuronbert.tasks.question_answering.metrics import Number, evaluate_answers
 from neuronbert.tasks.question_answering.options import AnswerOptions, WindowOptions
 from neuronbert.tasks.question_answering.squad import SquadData, load_squad_data
 from neuronbert.tasks.question_answering.windows import Example, encode_examples, window_lengths
+from neuronbert.tasks.report_text import shortened
 from neuronbert.tasks.scoring import mean_interval
 
 
@@ -104,7 +105,7 @@ def _comparison(comparison: Comparison) -> Iterator[Union[str, Table]]:
             changed.id,
             f"{_short(changed.against_answer)} ({changed.against_score:.2f})",
             f"{_short(changed.answer)} ({changed.score:.2f})",
-            _short(" | ".join(dict.fromkeys(changed.golds)) or "(no answer)"),
+            _short(" | ".join(dict.fromkeys(changed.golds))),
         ]
         for changed in comparison.changed
     ]
@@ -112,9 +113,8 @@ def _comparison(comparison: Comparison) -> Iterator[Union[str, Table]]:
         yield Table(rows, ("question", "was", "is", "gold"))
 
 
-def _short(text: str, characters: int = 40) -> str:
-    text = " ".join(text.split()) or "(no answer)"
-    return text if len(text) <= characters else text[: characters - 1] + "…"
+def _short(answer: str) -> str:
+    return shortened(answer, 40) or "(no answer)"
 
 
 class SquadEvaluation:

@@ -10,7 +10,8 @@ from neuronbert.checkpoint.tokenizer import Tokenizer
 from neuronbert.errors import InputError, positive
 from neuronbert.tasks.agreement import for_json
 from neuronbert.tasks.base import Document, PathLike, Table
-from neuronbert.tasks.labels import SHOWN_LABELS
+from neuronbert.tasks.labels import first_labels
+from neuronbert.tasks.report_text import shortened
 from neuronbert.tasks.rows import TextOrPair
 from neuronbert.tasks.scoring import accuracy, macro_f1, matthews, multilabel_f1, pearson, spearman, subset_accuracy
 from neuronbert.tasks.text_classification.data import Label, LabelledText, RawText, labelled, load_labelled
@@ -21,6 +22,7 @@ from neuronbert.tasks.text_classification.problem import MULTI_LABEL, REGRESSION
 from neuronbert.tasks.text_classification.results import LOGITS, apply_function, chosen_function
 
 SHOWN_CHANGES = 100  # in the table for a person; JSON has all of them
+SHOWN_CHARACTERS = 50  # of a text there
 
 
 class Reading(NamedTuple):
@@ -54,7 +56,7 @@ class Comparison:
 
     def as_dict(self) -> Document:
         """Every figure, for JSON."""
-        return {**asdict(self), "metrics": for_json(self.metrics), **for_json({"equal": self.equal})}
+        return for_json({**asdict(self), "metrics": for_json(self.metrics)})
 
 
 @dataclass(frozen=True)
@@ -101,7 +103,7 @@ def _comparison(comparison: Comparison) -> Iterator[Union[str, Table]]:
     yield f"against {comparison.against}: {comparison.equal:.2%} alike; its own {metrics}"
     rows = [
         [
-            _short(each.text),
+            shortened(each.text, SHOWN_CHARACTERS),
             f"{each.against_label} ({each.against_score:.2f})",
             f"{each.label} ({each.score:.2f})",
             each.gold,
@@ -112,11 +114,6 @@ def _comparison(comparison: Comparison) -> Iterator[Union[str, Table]]:
         yield Table(rows, ("text", "was", "is", "gold"))
     if len(comparison.changed) > SHOWN_CHANGES:
         yield f"and {len(comparison.changed) - SHOWN_CHANGES} more; --json has all"
-
-
-def _short(text: str, characters: int = 50) -> str:
-    text = " ".join(text.split())
-    return text if len(text) <= characters else text[: characters - 1] + "…"
 
 
 class ClassificationEvaluation:
@@ -162,7 +159,7 @@ class ClassificationEvaluation:
         logits, problem = outputs[0][LOGITS], example.problem
         self._refuse_other_labels(problem)
         function = chosen_function(self._label_options, problem.function)
-        score = float(apply_function(logits[None], function).max())
+        score = float(apply_function(logits, function).max())
         return Reading(decide(logits, problem), score, example.truncated[0])
 
     def report(self, readings: Sequence[Reading], **facts: Any) -> EvaluationReport:
@@ -249,8 +246,7 @@ def _scores(readings: Sequence[Reading]) -> List[float]:
 
 
 def _decided(problem: Problem) -> str:
-    more = f", ... ({len(problem.labels)} in all)" if len(problem.labels) > SHOWN_LABELS else ""
-    return f"{problem.kind} of {', '.join(problem.labels[:SHOWN_LABELS])}{more}"
+    return f"{problem.kind} of {first_labels(problem.labels)}"
 
 
 def shown_decision(decision: Decision, problem: Problem) -> str:

@@ -8,6 +8,7 @@ from neuronbert.checkpoint.tokenizer import Tokenizer
 from neuronbert.errors import InputError, positive
 from neuronbert.tasks.base import Document, PathLike, Table
 from neuronbert.tasks.labels import label_names
+from neuronbert.tasks.report_text import shortened
 from neuronbert.tasks.token_classification.data import LabelledText, MarkedText, load_marked, with_labels
 from neuronbert.tasks.token_classification.entity_f1 import (
     Counts,
@@ -130,9 +131,8 @@ def _comparison(comparison: Comparison) -> Iterator[Union[str, Table]]:
         yield Table(rows, ("text", "was", "is", "gold"))
 
 
-def _short(entities: Sequence[NamedEntity], characters: int = 60) -> str:
-    text = ", ".join(f"{entity.label} {' '.join(entity.text.split())}" for entity in entities) or "(no entities)"
-    return text if len(text) <= characters else text[: characters - 1] + "…"
+def _short(entities: Sequence[NamedEntity]) -> str:
+    return shortened(", ".join(f"{entity.label} {entity.text}" for entity in entities), 60) or "(no entities)"
 
 
 class TaggingEvaluation:
@@ -181,11 +181,11 @@ class TaggingEvaluation:
 
     def report(self, readings: Sequence[Found], **facts: Any) -> EvaluationReport:
         """The figures; ``facts`` are the report's fields that no result changes."""
-        by_type = count_entities(self._golds(), [found.entities for found in readings])
+        by_type = self._counts(readings)
         return EvaluationReport(
             data=self.name,
             texts=len(self._marked),
-            metrics=self._metrics(readings),
+            metrics=self._metrics(readings, by_type),
             f1_interval=self._interval(readings),
             by_type={name: {**_percentages(counts), "support": counts.gold} for name, counts in by_type.items()},
             predictions=tuple(_named(found.entities, text.text) for found, text in zip(readings, self._labelled)),
@@ -199,7 +199,7 @@ class TaggingEvaluation:
         pairs = list(zip(readings, against_readings))
         comparison = Comparison(
             against=against,
-            metrics=self._metrics(against_readings),
+            metrics=self._metrics(against_readings, self._counts(against_readings)),
             equal_labels=equal_labels(pairs),
             entity_f1=shared_f1([ours.entities for ours, _ in pairs], [theirs.entities for _, theirs in pairs]),
             changed=tuple(self._changes(pairs)),
@@ -209,8 +209,10 @@ class TaggingEvaluation:
     def _golds(self) -> List[FrozenSet[Span]]:
         return [item.entities or frozenset() for item in self._labelled]
 
-    def _metrics(self, readings: Sequence[Found]) -> Metrics:
-        by_type = count_entities(self._golds(), [found.entities for found in readings])
+    def _counts(self, readings: Sequence[Found]) -> Dict[str, Counts]:
+        return count_entities(self._golds(), [found.entities for found in readings])
+
+    def _metrics(self, readings: Sequence[Found], by_type: Dict[str, Counts]) -> Metrics:
         metrics = {**_percentages(overall(by_type)), "macro_f1": 100 * macro_f1(by_type)}
         if all(item.words is not None for item in self._labelled):
             tags = [item.tags for item in self._labelled]
