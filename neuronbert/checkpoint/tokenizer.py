@@ -1,8 +1,10 @@
 """A checkpoint's tokenizer: texts to token ids, and the special tokens around them; tasks put rows together with it."""
 
 import re
+from functools import wraps
 from pathlib import Path
-from typing import Any, List, Mapping, NamedTuple, Optional, Sequence, Union
+from typing import Any, Callable, List, Mapping, MutableMapping, NamedTuple, Optional, Sequence, TypeVar, Union
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import tokenizers
@@ -176,6 +178,22 @@ class Tokenizer:
         """Keep rows to ``tokens`` at most, as if the model had no more positions: the longest of its static shapes."""
         self.max_length = min(tokens, self.max_length or tokens)
         self.max_positions = min(tokens, self.max_positions or tokens)
+
+
+Value = TypeVar("Value")
+
+
+def once_per_tokenizer(read: Callable[[Tokenizer], Value]) -> Callable[[Tokenizer], Value]:
+    """``read``, called once for each tokenizer: what it reads of config and backend never changes, and costs time."""
+    values: MutableMapping[Tokenizer, Value] = WeakKeyDictionary()
+
+    @wraps(read)
+    def value_of(tokenizer: Tokenizer) -> Value:
+        if tokenizer not in values:
+            values[tokenizer] = read(tokenizer)
+        return values[tokenizer]
+
+    return value_of
 
 
 def _cannot_encode(what: str, reason: BaseException) -> InputError:

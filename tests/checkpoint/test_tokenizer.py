@@ -1,13 +1,16 @@
 """A tokenizer encodes every text, or says of which text and why it cannot."""
 
+import copy
+import gc
 import json
+import weakref
 from pathlib import Path
-from typing import Any
+from typing import Any, List
 
 import pytest
 from tiny_checkpoints import write_vocabulary
 
-from neuronbert.checkpoint.tokenizer import Tokenizer
+from neuronbert.checkpoint.tokenizer import Tokenizer, once_per_tokenizer
 from neuronbert.checkpoint.tokenizer_files import read_tokenizer
 from neuronbert.engine.lines import prepare_lines
 from neuronbert.errors import InputError
@@ -60,3 +63,28 @@ def test_a_line_that_cannot_be_encoded_is_skipped_alone(damaged: Tokenizer) -> N
     assert [line.line_number for line in skipped] == [2] and "cannot encode" in skipped[0].reason
     with pytest.raises(InputError, match="^line 2: .*cannot encode"):
         prepare_lines(question_answering, damaged, entries, *options)
+
+
+def test_what_is_read_once_is_not_read_again(damaged: Tokenizer, tmp_path: Path) -> None:
+    asked: List[int] = []
+
+    @once_per_tokenizer
+    def number(tokenizer: Tokenizer) -> int:
+        asked.append(tokenizer.pad_id)
+        return len(asked)
+
+    files = read_tokenizer(tmp_path, "bert", 64)
+    other = Tokenizer.from_bytes(files["tokenizer.json"], files["tokenizer_config.json"])
+    assert [number(each) for each in (damaged, damaged, other, damaged, other)] == [1, 1, 2, 1, 2] and len(asked) == 2
+
+
+def test_what_was_read_goes_with_its_tokenizer(damaged: Tokenizer) -> None:
+    class Read:
+        pass
+
+    read = once_per_tokenizer(lambda tokenizer: Read())
+    copied = copy.copy(damaged)
+    kept, gone = weakref.ref(read(damaged)), weakref.ref(read(copied))
+    del copied
+    gc.collect()
+    assert gone() is None and kept() is read(damaged)

@@ -1,9 +1,8 @@
 """Texts with their prompts as rows of tokens; a long one as several if that is asked for. results.py reads outputs."""
 
-from typing import List, MutableMapping, NamedTuple, Sequence
-from weakref import WeakKeyDictionary
+from typing import List, NamedTuple, Sequence
 
-from neuronbert.checkpoint.tokenizer import Tokenizer
+from neuronbert.checkpoint.tokenizer import Tokenizer, once_per_tokenizer
 from neuronbert.errors import InputError, UsageError, counted, shown_value
 from neuronbert.tasks.feature_extraction.modules import SentenceModules, modules_of
 from neuronbert.tasks.feature_extraction.options import POOLED, TextOptions
@@ -19,15 +18,10 @@ class Example(NamedTuple):
     modules: SentenceModules
 
 
-_modules: MutableMapping[Tokenizer, SentenceModules] = WeakKeyDictionary()
-
-
+@once_per_tokenizer
 def modules_for(tokenizer: Tokenizer) -> SentenceModules:
-    """What the tokenizer's checkpoint does with texts and token embeddings, read from its config once."""
-    found = _modules.get(tokenizer)
-    if found is None:
-        found = _modules[tokenizer] = modules_of(tokenizer.config)
-    return found
+    """What the tokenizer's checkpoint does with texts and token embeddings, read from its config."""
+    return modules_of(tokenizer.config)
 
 
 def encode_examples(tokenizer: Tokenizer, texts: Sequence[str], options: TextOptions) -> List[Example]:

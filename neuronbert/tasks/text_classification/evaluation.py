@@ -16,9 +16,9 @@ from neuronbert.tasks.rows import TextOrPair
 from neuronbert.tasks.scoring import accuracy, macro_f1, matthews, multilabel_f1, pearson, spearman, subset_accuracy
 from neuronbert.tasks.text_classification.data import Label, LabelledText, RawText, labelled, load_labelled
 from neuronbert.tasks.text_classification.decisions import Decision, decide, score_of
-from neuronbert.tasks.text_classification.inputs import Example, encode_examples
+from neuronbert.tasks.text_classification.inputs import Example, encode_examples, problem_for
 from neuronbert.tasks.text_classification.options import LabelOptions, RowOptions
-from neuronbert.tasks.text_classification.problem import MULTI_LABEL, REGRESSION, Problem, problem_of
+from neuronbert.tasks.text_classification.problem import MULTI_LABEL, REGRESSION, Problem
 from neuronbert.tasks.text_classification.results import LOGITS, apply_function, chosen_function
 
 SHOWN_CHANGES = 100  # in the table for a person; JSON has all of them
@@ -142,7 +142,7 @@ class ClassificationEvaluation:
 
     def options_for(self, tokenizer: Tokenizer) -> RowOptions:
         """The row length that an artifact can read. InputError for a label that its checkpoint lacks."""
-        self._problem = problem_of(tokenizer.config)
+        self._problem = problem_for(tokenizer)
         self._texts = [labelled(raw, self._problem, self.name) for raw in self._raw]
         return self._row_options
 

@@ -2,7 +2,7 @@
 
 from typing import Any, List, NamedTuple, Optional, Sequence, Tuple, Union
 
-from neuronbert.checkpoint.tokenizer import Tokenizer
+from neuronbert.checkpoint.tokenizer import Tokenizer, once_per_tokenizer
 from neuronbert.errors import InputError, counted, shown_value
 from neuronbert.tasks.rows import CutRow, TextOrPair, TextPair, TextRow, check_text, encode_rows
 from neuronbert.tasks.text_classification.options import RowOptions
@@ -28,6 +28,12 @@ class Example(NamedTuple):
     windows: List[TextRow]
     truncated: List[bool]  # of each row
     problem: Problem
+
+
+@once_per_tokenizer
+def problem_for(tokenizer: Tokenizer) -> Problem:
+    """What the tokenizer's checkpoint decides, read from its config."""
+    return problem_of(tokenizer.config)
 
 
 def as_input(asked: Any) -> Asked:
@@ -66,7 +72,7 @@ def encode_examples(tokenizer: Tokenizer, inputs: Sequence[Any], options: RowOpt
     InputError for what is no text, for a ranking without texts or with more than the tokenizer's ``row_limit``, and
     for a ranking by a model that gives more than one score.
     """
-    problem = problem_of(tokenizer.config)
+    problem = problem_for(tokenizer)
     asked = [as_input(each) for each in inputs]
     wanted = [_row_texts(each, problem, tokenizer) for each in asked]
     rows = iter(encode_rows(tokenizer, [text for texts in wanted for text in texts], options.max_length))

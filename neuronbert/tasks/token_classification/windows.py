@@ -9,7 +9,7 @@ from typing import Any, List, NamedTuple, Optional, Sequence, Tuple, Union
 import numpy as np
 import tokenizers
 
-from neuronbert.checkpoint.tokenizer import Tokenizer
+from neuronbert.checkpoint.tokenizer import Tokenizer, once_per_tokenizer
 from neuronbert.errors import InputError, UsageError, counted, shown_value
 from neuronbert.tasks.labels import label_names
 from neuronbert.tasks.rows import row_limit
@@ -118,6 +118,7 @@ def as_text(asked: Any) -> TextInput:
     raise InputError(f"{shown_value(asked)} is of type {type(asked).__name__}, and no text", hint=_WORDS_HINT)
 
 
+@once_per_tokenizer
 def vocabulary_of(tokenizer: Tokenizer) -> Vocabulary:
     """What results need of a checkpoint's tokenizer and config."""
     backend = tokenizer.backend
