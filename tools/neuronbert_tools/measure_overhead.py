@@ -15,10 +15,10 @@ import cProfile
 import pstats
 import tempfile
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from statistics import median
-from typing import Any, Callable, Dict, List, Sequence, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Sequence, Tuple
 
 from neuronbert import Engine
 from neuronbert.backends.base import Batch
@@ -67,18 +67,24 @@ class TimedSession:
         return getattr(self._session, name)
 
 
-def one_round(engine: Engine, inputs: Sequence[Input]) -> Dict[str, float]:
-    """Microseconds of CPU time a text: of the whole path, and of its parts."""
-    clock = Clock()
+@contextmanager
+def timed_session(engine: Engine, clock: Clock) -> Iterator[None]:
+    """Have the runs of the engine's session count their CPU time inside the block, as ``session``."""
     loaded = engine._soonest
     engine._soonest = loaded._replace(session=TimedSession(loaded.session, clock))
     try:
-        clock.timed("answer", engine.answer)(inputs)
-        outside_s = clock.seconds["answer"] - clock.seconds.pop("session")
-        parts = _parts(engine, inputs)
+        yield
     finally:
         engine._soonest = loaded
-    return {name: 1e6 * seconds / len(inputs) for name, seconds in {"outside": outside_s, **parts}.items()}
+
+
+def one_round(engine: Engine, inputs: Sequence[Input]) -> Dict[str, float]:
+    """Microseconds of CPU time a text: of the whole path, and of its parts."""
+    clock = Clock()
+    with timed_session(engine, clock):
+        clock.timed("answer", engine.answer)(inputs)
+    figures = {"outside": clock.seconds["answer"] - clock.seconds["session"], **_parts(engine, inputs)}
+    return {name: 1e6 * seconds / len(inputs) for name, seconds in figures.items()}
 
 
 def _parts(engine: Engine, inputs: Sequence[Input]) -> Dict[str, float]:
@@ -87,18 +93,16 @@ def _parts(engine: Engine, inputs: Sequence[Input]) -> Dict[str, float]:
     task, encode = engine.task, engine.tokenizer.encode
     options = task.DECODE_OPTIONS()
     engine.tokenizer.encode = clock.timed("tokens", encode)  # type: ignore[method-assign]
-    loaded = engine._soonest
-    engine._soonest = loaded._replace(session=TimedSession(loaded.session, clock))
     try:
-        for chunk in chunks_of(inputs):
-            examples = clock.timed("encode", engine.encode)(chunk)
-            rows = [row for example in examples for row in example.windows]
-            outputs = iter(clock.timed("outputs", engine.outputs)(rows))
-            of_examples = [[next(outputs) for _ in example.windows] for example in examples]
-            clock.timed("results", _decode_all)(task, list(zip(examples, of_examples)), options)
+        with timed_session(engine, clock):
+            for chunk in chunks_of(inputs):
+                examples = clock.timed("encode", engine.encode)(chunk)
+                rows = [row for example in examples for row in example.windows]
+                outputs = iter(clock.timed("outputs", engine.outputs)(rows))
+                of_examples = [[next(outputs) for _ in example.windows] for example in examples]
+                clock.timed("results", _decode_all)(task, list(zip(examples, of_examples)), options)
     finally:
         engine.tokenizer.encode = encode  # type: ignore[method-assign]
-        engine._soonest = loaded
     seconds = clock.seconds
     return {
         "tokens": seconds["tokens"],
