@@ -4,6 +4,7 @@ import random
 from pathlib import Path
 from typing import Any, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
+import numpy as np
 import pytest
 from tiny_checkpoints import FAMILIES
 from tiny_classifiers import LABELS, POSITIONS, compiled, write_classifier
@@ -90,13 +91,28 @@ def test_texts_have_the_labels_of_transformers(both: Both) -> None:
 
 def test_pairs_have_the_labels_of_transformers(both: Both) -> None:
     count = share(both, PAIRS)
-    pairs = zip(texts_of(count, both.seed + "1"), reversed(texts_of(count, both.seed + "2")))
-    compare(both, [{"text": text, "text_pair": other} for text, other in pairs])
+    pairs = list(zip(texts_of(count, both.seed + "1"), reversed(texts_of(count, both.seed + "2"))))
+    results = compare(both, [{"text": text, "text_pair": other} for text, other in pairs])
+    rows = [both.theirs.tokenizer(text, other or None)["input_ids"] for text, other in pairs]
+    cut = ["truncated" in result[0] for result in results]
+    assert cut == [len(row) > POSITIONS for row in rows] and any(cut) and not all(cut)
 
 
-@pytest.mark.parametrize("function", ["softmax", "sigmoid", "none"])
+FUNCTIONS = {
+    "softmax": lambda logits: np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True),
+    "sigmoid": lambda logits: 1 / (1 + np.exp(-logits)),
+    "none": lambda logits: logits,
+}
+
+
+@pytest.mark.parametrize("function", FUNCTIONS)
 def test_so_they_do_with_any_function(both: Both, function: str) -> None:
-    compare(both, texts_of(20, both.seed + function), function_to_apply=function)
+    texts = texts_of(20, both.seed + function)
+    scores, logits = (
+        np.array([[entry["score"] for entry in result] for result in compare(both, texts, function_to_apply=applied)])
+        for applied in (function, "none")
+    )
+    assert scores == pytest.approx(FUNCTIONS[function](logits), abs=1e-5)
 
 
 def test_a_ranking_is_the_order_of_the_scores_of_transformers(both: Both) -> None:
