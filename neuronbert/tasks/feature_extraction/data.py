@@ -66,8 +66,8 @@ def load_pairs(path: PathLike, limit: Optional[int] = None) -> List[ScoredPair]:
 
 
 def _pair(record: Record, path: PathLike) -> ScoredPair:
-    score = field(record, SCORE)
     other = field(record, OTHER)
+    score = None if other is None else field(record, SCORE)  # a text alone may have a label of another task
     return ScoredPair(
         _text(record, TEXT, path),
         None if other is None else _text(record, OTHER, path),

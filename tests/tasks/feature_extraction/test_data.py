@@ -68,9 +68,9 @@ def test_a_quotation_mark_of_a_tab_separated_file_is_one(tmp_path: Path) -> None
 
 
 def test_texts_without_a_pair_or_a_score(tmp_path: Path) -> None:
-    path = lines(tmp_path / "a.jsonl", {"text": "a"}, {"text": "b", "text_pair": "a"})
-    assert load_pairs(path) == [ScoredPair("a"), ScoredPair("b", "a")]
-    assert load_texts(path) == ["a", "b"]
+    path = lines(tmp_path / "a.jsonl", {"text": "a"}, {"text": "b", "text_pair": "a"}, {"text": "c", "label": "x"})
+    assert load_pairs(path) == [ScoredPair("a"), ScoredPair("b", "a"), ScoredPair("c")]
+    assert load_texts(path) == ["a", "b", "c"]
 
 
 @pytest.mark.parametrize(
