@@ -1,4 +1,4 @@
-"""The commands under tools/: the shell ones for real in a folder of their own, the comparison piece by piece."""
+"""The commands under tools/: the shell ones for real in a folder of their own."""
 
 import importlib
 import json
@@ -8,18 +8,12 @@ import subprocess
 import sys
 import types
 from pathlib import Path
-from typing import Any, Dict, List
+from typing import List
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from neuronbert.artifact.manifest import Artifact
 from neuronbert_tools.launcher import launch
-from neuronbert_tools.peers import cold_start, comparison, environments, summary
-from neuronbert_tools.peers.children import Child, ChildFailed
-from neuronbert_tools.peers.contenders import CONTENDERS
-from neuronbert_tools.questions import squad_pairs
 
 if sys.version_info < (3, 11):
     pytest.skip("what lies under tools/ is for the current stack's Pythons", allow_module_level=True)
@@ -290,224 +284,7 @@ def test_the_environments_of_the_two_stacks_are_apart(tmp_path: Path) -> None:
     assert refused.returncode == 1 and "this needs 3.10 - 3.10" in refused.stderr
 
 
-# --- the comparison: pure parts ---
-
-BERT_BASE = {"hidden_size": 768, "num_hidden_layers": 12, "intermediate_size": 3072}
-
-
-def test_the_arithmetic_of_bert_base() -> None:
-    matrices = 12 * (4 * 768 * 768 + 2 * 768 * 3072) + 2 * 768  # 84.9 million weights
-    assert summary.operations([1], BERT_BASE) == 2 * matrices + 4 * 768 * 12
-    assert summary.operations([128], BERT_BASE) == 2 * 128 * matrices + 4 * 128 * 128 * 768 * 12
-
-
-@given(st.lists(st.integers(1, 512), min_size=1, max_size=20))
-def test_arithmetic_adds_up_over_windows(tokens: List[int]) -> None:
-    apart = sum(summary.operations([count], BERT_BASE) for count in tokens)
-    assert summary.operations(tokens, BERT_BASE) == pytest.approx(apart)
-    assert summary.operations([sum(tokens)], BERT_BASE) >= apart  # attention grows with the square
-
-
-@given(st.lists(st.tuples(st.floats(0.1, 100), st.floats(0.1, 100)), min_size=1, max_size=9))
-def test_a_spread_holds_its_median(rounds: List[Any]) -> None:
-    ratio = summary.ratios([a for a, _ in rounds], [b for _, b in rounds])
-    assert ratio.low <= ratio.median <= ratio.high
-
-
-def contender(**seconds: List[float]) -> Dict[str, Any]:
-    by_mode = {mode.replace("_", "-"): values for mode, values in seconds.items()}
-    return {"seconds": by_mode, "f1": 70.0, "peak_mib": 400.0, "load_s": 1.0, "facts": {}}
-
-
-def example_report() -> Dict[str, Any]:
-    model = {
-        "note": "an example",
-        "contenders": {
-            "neuronbert": contender(one_by_one=[4.0, 4.0, 4.0], list=[2.0, 1.0, 2.0]),
-            "transformers-fp32": contender(batch_1=[20.0, 20.0, 20.0], batch_8=[25.0, 25.0, 25.0]),
-            "openvino-int8": contender(batch_1=[5.0, 5.0, 4.0], batch_8=[4.0, 4.0, 3.0]),
-        },
-        "failed": {"onnxruntime-fp32": "onnxruntime-fp32 died"},
-        "gemm": [{"int8": {"a": 600.0, "b": 800.0}, "fp32": {"a": 100.0}}] * 3,
-        "operations_per_question": 14e9,
-    }
-    model["summary"] = summary.summarize_model(model, questions=100)
-    ours = {"answer_s": 0.8, "exit_s": 0.9, "peak_mib": 200.0}
-    theirs = {"answer_s": 5.0, "exit_s": 5.5, "peak_mib": 500.0}
-    score = {"variant": "openvino-int8", "exact_match": 50.0, "questions": 1190}
-    report = {
-        "workload": {"questions": 100},
-        "models": {"bert-base": model},
-        "start": {"neuronbert": [ours] * 3, "transformers-fp32": [theirs] * 3},
-        "accuracy": {"chosen": {**score, "f1": 68.5}, "fp32": {**score, "f1": 69.9}},
-        "warnings": ["the machine was busy"],
-    }
-    return {**report, "targets": [target._asdict() for target in summary.targets(report)]}
-
-
-def test_a_summary_compares_best_modes_round_by_round() -> None:
-    result = example_report()["models"]["bert-base"]["summary"]
-    assert result["speed"]["neuronbert"]["mode"] == "list"
-    assert result["speed"]["transformers-fp32"]["mode"] == "batch-1"
-    assert result["best_peer"] == "openvino-int8"
-    assert result["ratio_to"]["openvino-int8"] == {"median": 2.0, "low": 1.5, "high": 4.0}
-    assert result["our_gops"]["median"] == pytest.approx(50 * 14)
-    assert result["gemm"]["int8"]["our_share"]["median"] == pytest.approx(50 * 14 / 800)
-
-
-def test_targets_are_met_or_not() -> None:
-    met = {target["name"]: target["met"] for target in example_report()["targets"]}
-    assert met == {
-        "bert-base: speed / best peer": True,
-        "bert-base: speed / transformers-fp32": True,
-        "bert-base: speed / int8 GEMM": True,
-        "demo: start to answer / transformers": True,
-        "demo: peak memory of `answer`": True,
-        "demo: F1 lost against FP32": False,  # 1.4 points
-    }
-
-
-def test_the_table_shows_all_of_it() -> None:
-    text = summary.render(example_report())
-    for wanted in (
-        "list *",
-        "2.00 [1.50, 4.00]",
-        "FAILED onnxruntime-fp32: onnxruntime-fp32 died",
-        "int8 GEMM: 800.00 [800.00, 800.00] Gop/s",
-        "NOT MET",
-        "68.50",
-        "warning: the machine was busy",
-    ):
-        assert wanted in text
-
-
-def test_a_part_that_was_not_measured_has_no_target() -> None:
-    report = {"workload": {"questions": 1}, "models": {}, "start": {}, "accuracy": {}, "warnings": []}
-    assert summary.targets(report) == []
-    assert summary.render({**report, "targets": []}).strip() == ""
-
-
-# --- the comparison: children and environments ---
-
-
-def test_every_contender_has_its_environment() -> None:
-    assert {contender.environment for contender in CONTENDERS.values()} == set(environments.ENVIRONMENTS)
-    assert set(summary.SPEED_TARGETS) == set(comparison.NOTES)
-    assert {summary.US, summary.BASELINE} <= set(CONTENDERS)
-
-
-def test_what_the_comparison_reads_of_the_package_is_there() -> None:
-    assert comparison.CALIBRATION.is_file() and (comparison.DEMO / "model.safetensors").is_file()
-
-
-def test_the_peers_share_our_libraries() -> None:
-    """The same releases of torch, numpy and the engines: what differs is the code around them."""
-    ours = set(environments.CONSTRAINTS.read_text(encoding="utf-8").split())
-    for environment in ("transformers", "optimum-onnx", "optimum-intel"):
-        pins = [
-            pin for pin in environments.ENVIRONMENTS[environment].requirements if not pin.startswith(("optimum", "tr"))
-        ]
-        assert pins and set(pins) <= ours
-
-
-def test_the_workload_is_in_the_files_order() -> None:
-    first = json.loads(XQUAD.read_text(encoding="utf-8"))["data"][0]["paragraphs"][0]
-    assert next(squad_pairs(XQUAD)) == (first["qas"][0]["question"], first["context"])
-    assert len(list(squad_pairs(XQUAD))) == 1190
-
-
-@pytest.fixture()
-def child(tmp_path: Path) -> Any:
-    with Child("neuronbert", Path(sys.executable), environments.child_environment(1), tmp_path / "log") as child:
-        yield child
-
-
-def test_a_child_answers_and_counts(child: Child, echo_artifact: Artifact, tmp_path: Path) -> None:
-    questions = {"data": str(XQUAD), "questions": 3}
-    artifact = str(echo_artifact.folder)
-    loaded = child.request("load", contender="neuronbert", model=artifact, prepared="", calibration="", threads=1)
-    assert loaded["load_s"] > 0 and loaded["facts"]["variant"] == "echo-fp32"
-    one_by_one = child.request("run", mode="one-by-one", **questions)
-    together = child.request("run", mode="list", **questions)
-    assert one_by_one["answers"] == together["answers"] and len(together["answers"]) == 3
-    assert together["seconds"] > 0 and together["peak_mib"] > 10
-    assert len(child.request("count_tokens", tokenizer_from=artifact, **questions)["tokens"]) >= 3
-    gold = [
-        question["answers"][0]["text"]
-        for question in json.loads(XQUAD.read_text(encoding="utf-8"))["data"][0]["paragraphs"][0]["qas"][:3]
-    ]
-    assert child.request("score", answers=gold, **questions) == {"f1": 100.0}
-    assert child.request("score", answers=["xyzzy"] * 3, **questions) == {"f1": 0.0}
-
-
-def test_a_childs_error_names_the_contender_and_the_log(child: Child, tmp_path: Path) -> None:
-    with pytest.raises(ChildFailed, match="neuronbert could not load: .*absent") as failure:
-        absent = str(tmp_path / "absent")
-        child.request("load", contender="neuronbert", model=absent, prepared="", calibration="", threads=1)
-    assert str(tmp_path / "log") in str(failure.value)
-    assert "Traceback" in (tmp_path / "log").read_text()
-
-
-def test_a_dead_child_is_noticed(tmp_path: Path) -> None:
-    false = Path(shutil.which("false") or "")
-    with Child("gone", false, dict(os.environ), tmp_path / "log") as child:
-        with pytest.raises(ChildFailed, match="gone died with exit code 1 during run"):
-            child.request("run", data="", questions=1, mode="list")
-
-
-def measure_start_elsewhere(code: str) -> "subprocess.CompletedProcess[str]":
-    """cold_start.measure_start of ``python -c code``, in a small process: this one has held too much memory."""
-    measure = (
-        "import os, sys; from neuronbert_tools.peers.cold_start import measure_start\n"
-        "print(*measure_start([sys.executable, '-c', sys.argv[1]], os.environ, sys.stderr.buffer))"
-    )
-    environment = {**os.environ, "PYTHONPATH": str(TOOLS)}
-    # exec() hands on the peak of the process it replaces, so a shell stands between this one and the measuring one.
-    command = ["sh", "-c", '"$@"; exit $?', "sh", sys.executable, "-c", measure, code]
-    return subprocess.run(command, env=environment, capture_output=True, text=True)
-
-
-def test_a_start_is_timed_to_its_first_line() -> None:
-    code = "import time; held = bytearray(100 << 20); print('answer', flush=True); time.sleep(2)"
-    done = measure_start_elsewhere(code)
-    assert done.returncode == 0, done.stderr
-    answer_s, exit_s, peak_mib = map(float, done.stdout.split())
-    assert exit_s - answer_s > 1
-    assert 100 < peak_mib < 200
-
-
-@pytest.mark.parametrize(
-    "code, message",
-    [
-        ("held = bytearray(100 << 20); raise SystemExit(3)", "exited with 3 and printed b''"),
-        ("held = bytearray(100 << 20)", "exited with 0 and printed b''"),
-    ],
-)
-def test_a_start_without_an_answer_is_refused(code: str, message: str) -> None:
-    assert message in measure_start_elsewhere(code).stderr
-
-
-def test_a_peak_that_cannot_be_told_is_refused(tmp_path: Path) -> None:
-    held = bytearray(os.urandom(1)) * (64 << 20)
-    with (tmp_path / "log").open("ab") as log:
-        with pytest.raises(RuntimeError, match="has held more memory than"):
-            cold_start.measure_start([sys.executable, "-c", "print(1)"], os.environ, log)
-    assert len(held) == 64 << 20
-
-
-@pytest.mark.parametrize(
-    "arguments, message",
-    [
-        (["--contenders", "keras"], "'keras' is not one of neuronbert, "),
-        (["--models", "gpt"], "'gpt' is not one of demo, bert-base"),
-        (["--rounds", "0"], "must be at least 1"),
-        (["--data", "absent.json"], "there is no file absent.json"),
-    ],
-)
-def test_a_wrong_option_is_refused(arguments: List[str], message: str) -> None:
-    done = subprocess.run([sys.executable, str(TOOLS / "compare_peers"), *arguments], capture_output=True, text=True)
-    assert done.returncode == 2
-    assert message in done.stderr
+# --- the job ---
 
 
 def test_the_job_is_measured_against_the_engine(echo_artifact: Artifact) -> None:

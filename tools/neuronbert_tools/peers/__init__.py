@@ -1,1 +1,22 @@
-"""What tools/compare_peers is made of: environments, contenders, the children they run in, and the summary."""
+"""What tools/compare_peers is made of: environments, the children that contenders run in, summary, and a module a task.
+
+``base`` says what a task provides, ``TASKS`` lists them; ``libraries`` and ``texts`` are what their contenders share.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, cast
+
+if TYPE_CHECKING:
+    from neuronbert_tools.peers.base import PeerTask
+
+# name, as transformers calls its pipeline → module (base.PeerTask), imported on use
+TASKS = {
+    "question-answering": "neuronbert_tools.peers.question_answering",
+    "text-classification": "neuronbert_tools.peers.text_classification",
+    "feature-extraction": "neuronbert_tools.peers.feature_extraction",
+}
+
+
+def load_peer_task(name: str) -> "PeerTask":
+    """The module of the task called ``name``, which must be in the table."""
+    return cast("PeerTask", importlib.import_module(TASKS[name]))

@@ -5,7 +5,6 @@ import resource
 import subprocess
 import sys
 import time
-from pathlib import Path
 from typing import IO, Dict, List, Mapping, NamedTuple, Sequence
 
 REPEATS = 5
@@ -42,19 +41,6 @@ def measure_start(command: Sequence[str], environment: Mapping[str, str], log: I
         raise RuntimeError(f"this process has held more memory than {command[0]}: its peak cannot be told")
     unit = 2**20 if sys.platform == "darwin" else 2**10
     return Start(answer_s, time.perf_counter() - start, usage.ru_maxrss / unit)
-
-
-def start_commands(pythons: Mapping[str, Path], model: Path, artifact: Path) -> Dict[str, List[str]]:
-    """The same question asked of both: our command, and a script with the transformers pipeline."""
-    question, context = "Who was Jim Henson?", "Jim Henson was a nice puppet"
-    script = Path(__file__).with_name("first_answer.py")
-    return {
-        "neuronbert": [
-            str(pythons["neuronbert"].with_name("neuronbert")),
-            *("answer", str(artifact), "--question", question, "--context", context),
-        ],
-        "transformers-fp32": [str(pythons["transformers"]), str(script), str(model), question, context],
-    }
 
 
 def measure_starts(

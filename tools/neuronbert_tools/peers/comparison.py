@@ -1,4 +1,7 @@
-"""One comparison from environments to report: prepare, measure the models, the start and the accuracy, summarise."""
+"""One comparison from environments to report: prepare, measure the models, the start and the accuracy, summarise.
+
+What is asked and answered is the task's (base.py); everything here is the same for all of them.
+"""
 
 import hashlib
 import json
@@ -9,43 +12,42 @@ import time
 from contextlib import ExitStack
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any, Dict, List, Mapping, NamedTuple, Sequence, Tuple
+from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
 from neuronbert.hardware.untrusted import sha256_of
 from neuronbert_tools.console import print_message
-from neuronbert_tools.paths import DEMO, PACKAGE, SAMPLES
+from neuronbert_tools.paths import DEMO, PACKAGE
+from neuronbert_tools.peers import load_peer_task
+from neuronbert_tools.peers.base import OURS, US, Contender, Export
 from neuronbert_tools.peers.children import Child, ChildFailed
-from neuronbert_tools.peers.cold_start import measure_starts, start_commands
-from neuronbert_tools.peers.contenders import CONTENDERS
+from neuronbert_tools.peers.cold_start import measure_starts
 from neuronbert_tools.peers.environments import child_environment, ensure_environment, installed_versions
 from neuronbert_tools.peers.summary import operations, summarize_model, targets
 
 SCHEMA = 1
 SEED = 0
 # As many as make neuronbert load its throughput session, which it does at the first call of several batches.
-WARM_UP_QUESTIONS = 32
+WARM_UP_INPUTS = 32
 GEMM_SECONDS = 0.5
 BUSY_LOAD = 0.5  # processes, before anything is measured
-
-CALIBRATION = SAMPLES / "calibration.json"
-
-NOTES = {
-    "demo": "the shipped checkpoint; compiled through the gate",
-    "bert-base": "random weights: our gate means nothing on them and was skipped; answers and F1 mean nothing either",
-}
+PROBE_INPUTS = 256  # two of the largest batches
+PROBES = 2  # of which the faster one counts: the first meets shapes that the engine has not seen
 
 
 class Options(NamedTuple):
     """What to compare; the defaults are the command line's."""
 
+    task: str
     models: Tuple[str, ...]
     contenders: Tuple[str, ...]
+    model: Optional[Path]  # the task's main model, where it is the caller's
     data: Path
-    questions: int
+    calibration: Optional[Path]  # None: the text that neuronbert ships
+    questions: int  # inputs of any task
     rounds: int
     threads: int
     work: Path
-    parts: Tuple[str, ...]  # among speed, start, accuracy
+    parts: Tuple[str, ...]  # among the task's
 
 
 def compare(options: Options) -> Dict[str, Any]:
@@ -56,7 +58,7 @@ def compare(options: Options) -> Dict[str, Any]:
         "schema": SCHEMA,
         "created_at": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "machine": _machine(options.threads),
-        "workload": _workload(options),
+        "workload": comparison.workload(),
         "environments": {name: installed_versions(python) for name, python in comparison.pythons.items()},
         "models": {},
         "start": {},
@@ -66,8 +68,10 @@ def compare(options: Options) -> Dict[str, Any]:
         report["models"] = {name: comparison.measure_model(name) for name in options.models}
     if "start" in options.parts:
         report["start"] = comparison.measure_start()
-    if "accuracy" in options.parts:
+    if "accuracy" in options.parts and comparison.is_labelled():
         report["accuracy"] = comparison.measure_accuracy()
+    elif "accuracy" in options.parts:
+        warnings.append(f"{options.data.name} holds inputs without labels: no accuracy was measured")
     warnings += _failures(report)
     return {**report, "targets": [target._asdict() for target in targets(report)], "warnings": warnings}
 
@@ -75,64 +79,117 @@ def compare(options: Options) -> Dict[str, Any]:
 class _Comparison:
     def __init__(self, options: Options):
         self.options = options
+        self.task = load_peer_task(options.task)
+        # Before minutes go into environments: a file that cannot be read is refused here.
+        self.inputs = self.task.read(options.data, options.questions)
+        self.rows = self.task.calibration(options.calibration)
         self.variables = child_environment(options.threads)
         self.logs = options.work / "logs"
         self.logs.mkdir(parents=True, exist_ok=True)
-        # The transformers environment also makes the models and measures the GEMM rates.
-        needed = {CONTENDERS[name].environment for name in options.contenders} | {"neuronbert", "transformers"}
-        self.pythons = {name: ensure_environment(name, options.work / "environments") for name in sorted(needed)}
         self.package = _digest(sorted(PACKAGE.rglob("*.py")))
+        self.absent: Dict[str, str] = {}  # environments that could not be made, and why
+        self.pythons = self._environments()
+
+    def _environments(self) -> Dict[str, Path]:
+        """The Python of every environment; the transformers one also makes the models and measures the GEMM rates."""
+        chosen = [self.task.CONTENDERS[name] for name in self.options.contenders]
+        exports = {contender.export.environment for contender in chosen if contender.export}
+        pythons = {}
+        for name in sorted({contender.environment for contender in chosen} | exports | {US, "transformers"}):
+            try:
+                pythons[name] = ensure_environment(name, self.options.work / "environments")
+            except subprocess.CalledProcessError as error:
+                if name in (US, "transformers"):
+                    raise
+                self.absent[name] = f"the environment {name} could not be made: pip exited with {error.returncode}"
+        return pythons
+
+    def workload(self) -> Dict[str, Any]:
+        return {
+            "task": self.task.NAME,
+            "data": self.options.data.name,
+            "sha256": sha256_of(self.options.data),
+            f"{self.task.UNIT}s": len(self.inputs),
+            "rounds": self.options.rounds,
+        }
 
     def child(self, name: str, environment: str) -> Child:
+        if environment in self.absent:
+            raise ChildFailed(f"{name} cannot run: {self.absent[environment]}")
         return Child(name, self.pythons[environment], self.variables, self.logs / f"{name}.log")
 
     def measure_model(self, name: str) -> Dict[str, Any]:
-        model = self.model_folder(name)
-        artifact = self.artifact(name)
-        result: Dict[str, Any] = {"note": NOTES[name], "contenders": {}, "failed": {}, "gemm": []}
+        model, known = self.model_folder(name), self.task.MODELS[name]
+        result: Dict[str, Any] = {"note": known.note, "contenders": {}, "failed": {}, "gemm": []}
         with ExitStack() as stack:
-            ours = stack.enter_context(self.child("neuronbert-tools", "neuronbert"))
+            ours = stack.enter_context(self.child("neuronbert-tools", US))
             torch = stack.enter_context(self.child("transformers-tools", "transformers"))
-            tokens = ours.request("count_tokens", tokenizer_from=str(artifact), **self._questions())["tokens"]
+            golds = self._golds(ours, model) if known.is_trained else None
+            tokens = ours.request("count_tokens", task=self.task.NAME, model=str(model), inputs=self.inputs)["tokens"]
             config = json.loads((model / "config.json").read_text(encoding="utf-8"))
-            total = operations(tokens, config)
-            result.update(tokens=tokens, operations_per_question=total / self.options.questions)
-            children = self._load_contenders(name, model, artifact, stack, result)
+            each = operations(tokens, config, self.task.HEAD_SIZES) / len(self.inputs)
+            result.update({"tokens": tokens, f"operations_per_{self.task.UNIT}": each})
+            children = self._load_contenders(name, stack, result)
             self._measure_rounds(children, torch, result)
-            for contender in result["contenders"].values():
-                score = ours.request("score", answers=contender.pop("answers"), **self._questions())
-                # An F1 of random weights would only mislead.
-                contender["f1"] = None if name == "bert-base" else score["f1"]
-        result["summary"] = summarize_model(result, self.options.questions)
+            answers = {
+                contender: child.request("last_answers", task=self.task.NAME)["answers"]
+                for contender, child in children.items()
+            }
+            # A figure of random weights would only mislead.
+            scored = {"task": self.task.NAME, "golds": golds, "answers": answers}
+            scores = ours.request("scores", **scored)["scores"] if known.is_trained else {}
+            for contender, measured in result["contenders"].items():
+                measured[self.task.FIGURES[0].key] = scores.get(contender)
+        result["summary"] = summarize_model(result, len(self.inputs), self.task.UNIT)
         return result
 
-    def _load_contenders(
-        self, name: str, model: Path, artifact: Path, stack: ExitStack, result: Dict[str, Any]
-    ) -> Dict[str, Child]:
+    def _golds(self, ours: Child, model: Path) -> Any:
+        asked = {"data": str(self.options.data), "count": self.options.questions, "model": str(model)}
+        return ours.request("golds", task=self.task.NAME, **asked)["golds"]
+
+    def _load_contenders(self, name: str, stack: ExitStack, result: Dict[str, Any]) -> Dict[str, Child]:
         children = {}
         for contender in self.options.contenders:
             _print_progress(f"{name}: loading {contender}")
-            child = stack.enter_context(self.child(contender, CONTENDERS[contender].environment))
-            source = artifact if contender == "neuronbert" else model
             try:
+                given = self._given(name, contender)
+                child = stack.enter_context(self.child(contender, self.task.CONTENDERS[contender].environment))
                 loaded = child.request(
-                    "load",
-                    contender=contender,
-                    model=str(source),
-                    prepared=str(self.prepared_folder(name, contender)),
-                    calibration=str(CALIBRATION),
-                    threads=self.options.threads,
+                    "load", task=self.task.NAME, contender=contender, threads=self.options.threads, **given
                 )
-                result["contenders"][contender] = {**loaded, "seconds": {}}
-                for mode in CONTENDERS[contender].modes:
-                    child.request("run", data=str(self.options.data), questions=WARM_UP_QUESTIONS, mode=mode)
+                chosen = self._choose_modes(child, self.task.CONTENDERS[contender])
             except ChildFailed as failure:
-                result["contenders"].pop(contender, None)
                 result["failed"][contender] = str(failure)
                 _print_progress(f"FAILED {failure}")
                 continue
+            result["contenders"][contender] = {**loaded, **chosen}
             children[contender] = child
         return children
+
+    def _given(self, name: str, contender: str) -> Dict[str, str]:
+        """The folders that a contender loads from, made where they are not there."""
+        known = self.task.CONTENDERS[contender]
+        if contender in OURS:
+            return {"model": str(self.artifact(name, *known.compile_options)), "prepared": ""}
+        prepared = self.exported(name, contender, known.export) if known.export else ""
+        return {"model": str(self.model_folder(name)), "prepared": str(prepared)}
+
+    def _choose_modes(self, child: Child, contender: Contender) -> Dict[str, Any]:
+        """The modes to measure, warmed up, each with a place for its seconds; and what was probed to find them."""
+        probe = {mode: self._probe(child, mode) for group in contender.probed for mode in group}
+        fastest = [max(group, key=lambda mode: probe[mode]) for group in contender.probed]
+        modes = [*contender.modes, *fastest]
+        warm_up = self.task.read(self.options.data, WARM_UP_INPUTS)
+        for mode in modes:
+            child.request("run", inputs=warm_up, mode=mode)
+        probed = {f"probed_{self.task.UNIT}s_per_s": probe} if probe else {}
+        return {"seconds": {mode: [] for mode in modes}, **probed}
+
+    def _probe(self, child: Child, mode: str) -> float:
+        """Inputs a second in a mode, roughly."""
+        inputs = self.task.read(self.options.data, min(PROBE_INPUTS, self.options.questions))
+        seconds: List[float] = [child.request("run", inputs=inputs, mode=mode)["seconds"] for _ in range(PROBES)]
+        return len(inputs) / min(seconds)
 
     def _measure_rounds(self, children: Mapping[str, Child], gemm: Child, result: Dict[str, Any]) -> None:
         """Contenders take turns, so that a slow minute of the machine falls on all of them."""
@@ -140,65 +197,87 @@ class _Comparison:
             result["gemm"].append(gemm.request("gemm", threads=self.options.threads, seconds=GEMM_SECONDS))
             for contender, child in children.items():
                 measured = result["contenders"][contender]
-                for mode in CONTENDERS[contender].modes:
-                    reply = child.request("run", mode=mode, **self._questions())
-                    measured["seconds"].setdefault(mode, []).append(reply["seconds"])
-                    measured.update(peak_mib=reply["peak_mib"], answers=reply["answers"])
-                    speed = self.options.questions / reply["seconds"]
-                    _print_progress(
-                        f"round {round_ + 1}/{self.options.rounds}  {contender:18} {mode:10} {speed:7.2f} questions/s"
-                    )
+                for mode, seconds in measured["seconds"].items():
+                    reply = child.request("run", mode=mode, inputs=self.inputs)
+                    seconds.append(reply["seconds"])
+                    measured["peak_mib"] = reply["peak_mib"]
+                    speed = f"{len(self.inputs) / reply['seconds']:7.2f} {self.task.UNIT}s/s"
+                    _print_progress(f"round {round_ + 1}/{self.options.rounds}  {contender:18} {mode:10} {speed}")
 
     def measure_start(self) -> Dict[str, Any]:
         _print_progress("start: process start to first answer")
-        commands = start_commands(self.pythons, self.model_folder("demo"), self.artifact("demo"))
+        main = self.task.MAIN_MODEL
+        commands = self.task.start_commands(self.pythons, self.model_folder(main), self.artifact(main))
         with (self.logs / "start.log").open("ab") as log:
             runs = measure_starts(commands, self.variables, log)
         return {name: [start._asdict() for start in starts] for name, starts in runs.items()}
 
+    def is_labelled(self) -> bool:
+        with self.child("neuronbert-tools", US) as ours:
+            return self._golds(ours, self.model_folder(self.task.MAIN_MODEL)) is not None
+
     def measure_accuracy(self) -> Dict[str, Any]:
-        """F1 of all of the data: the variant that auto chose, and FP32."""
-        artifacts = {"chosen": self.artifact("demo"), "fp32": self.artifact("demo", "--precision", "fp32")}
+        """The figures on all of the data: of the variant that auto chose, and of FP32."""
+        main = self.task.MAIN_MODEL
+        artifacts = {"chosen": self.artifact(main), "fp32": self.artifact(main, "--precision", "fp32")}
         accuracy = {}
         for name, artifact in artifacts.items():
             _print_progress(f"accuracy: {name}")
             report = self._neuronbert("evaluate", str(artifact), str(self.options.data), "--json")
-            scores = {key: report["metrics"][key] for key in ("f1", "exact_match")}
-            accuracy[name] = {**scores, "variant": report["variant"], "questions": report["questions"]}
+            figures = {figure.key: report["metrics"][figure.key] * figure.scale for figure in self.task.FIGURES}
+            counted = f"{self.task.UNIT}s"
+            accuracy[name] = {**figures, "variant": report["variant"], counted: report[counted]}
         return accuracy
+
+    def _source(self, name: str) -> Path:
+        """What a model is made of: the checkpoint itself, or of random weights where the tokenizer is from."""
+        return self.options.model if self.options.model and self.task.MODELS[name].is_trained else DEMO
 
     def model_folder(self, name: str) -> Path:
         """The checkpoint in float32, made once."""
-        made_from = _digest([DEMO / "model.safetensors"]) if name == "demo" else f"seed{SEED}"
-        folder = self.options.work / "models" / f"{name}-{made_from}"
+        source = self._source(name)
+        trained = self.task.MODELS[name].is_trained
+        made_from = _digest(sorted(path for path in source.rglob("*") if path.is_file())) if trained else f"seed{SEED}"
+        folder = self.options.work / "models" / f"{self.task.NAME}-{name}-{made_from}"
         if not folder.exists():
             unfinished = folder.with_name(folder.name + ".unfinished")
             unfinished.mkdir(parents=True, exist_ok=True)
             with self.child("models", "transformers") as child:
-                if name == "demo":
-                    child.request("copy_as_float32", folder=str(unfinished), source=str(DEMO))
-                else:
-                    child.request("make_random_bert", folder=str(unfinished), tokenizer_from=str(DEMO), seed=SEED)
+                made = {"folder": str(unfinished), "source": str(source), "seed": SEED}
+                child.request("make_model", task=self.task.NAME, name=name, **made)
             unfinished.rename(folder)
         return folder
 
-    def prepared_folder(self, name: str, contender: str) -> Path:
-        """Where a peer keeps its export: by model, calibration and environment."""
-        environment = self.pythons[CONTENDERS[contender].environment].parents[1].name
-        made_from = _digest([CALIBRATION]) if "int8" in contender else "exact"
-        return self.options.work / "exports" / f"{self.model_folder(name).name}-{contender}-{made_from}-{environment}"
+    def exported(self, name: str, contender: str, export: Export) -> Path:
+        """A peer's export, made once: by model, calibration and environment."""
+        if export.environment in self.absent:
+            raise ChildFailed(f"{contender} cannot be exported: {self.absent[export.environment]}")
+        environment = self.pythons[export.environment].parents[1].name
+        made_from = _digest([], json.dumps(self.rows)) if export.is_calibrated else "exact"
+        model = self.model_folder(name)
+        folder = self.options.work / "exports" / f"{model.name}-{export.name}-{made_from}-{environment}"
+        if not folder.exists():
+            _print_progress(f"{name}: exporting {export.name}")
+            with self.child(f"{contender}-export", export.environment) as child:
+                made = {"model": str(model), "folder": str(folder), "rows": self.rows}
+                child.request("export", task=self.task.NAME, contender=contender, **made)
+        return folder
 
     def artifact(self, name: str, *compile_options: str) -> Path:
         """Our artifact of the model, compiled again whenever the package changed."""
-        environment = self.pythons["neuronbert"].parents[1].name
-        made_from = _digest([], self.package, repr(compile_options), environment)
-        folder = self.options.work / "artifacts" / f"{name}-{made_from}"
+        environment = self.pythons[US].parents[1].name
+        options = ["--task", self.task.NAME, *compile_options]
+        if self.options.calibration:
+            options += ["--calibration-data", str(self.options.calibration)]
+        if not self.task.MODELS[name].is_trained:
+            options.append("--skip-gate")
+        files = [self.options.calibration] if self.options.calibration else []
+        made_from = _digest(files, self.package, repr(options), environment)
+        folder = self.options.work / "artifacts" / f"{self.model_folder(name).name}-{made_from}"
         if not folder.exists():
             _print_progress(f"{name}: compiling with neuronbert {' '.join(compile_options)}")
-            checkpoint = "demo" if name == "demo" else str(self.model_folder(name))
-            gate = ["--skip-gate"] if name == "bert-base" else []
             folder.parent.mkdir(parents=True, exist_ok=True)
-            self._neuronbert("compile", checkpoint, str(folder), *compile_options, *gate, "--json")
+            self._neuronbert("compile", str(self.model_folder(name)), str(folder), *options, "--json")
         return folder
 
     def _neuronbert(self, *arguments: str) -> Any:
@@ -209,9 +288,6 @@ class _Comparison:
             raise ChildFailed(f"neuronbert {' '.join(arguments)} exited with {done.returncode}: see {log.name}")
         return json.loads(done.stdout)
 
-    def _questions(self) -> Dict[str, Any]:
-        return {"data": str(self.options.data), "questions": self.options.questions}
-
 
 def _print_progress(text: str) -> None:
     print_message(f"[{time.strftime('%H:%M:%S')}] {text}")
@@ -220,15 +296,6 @@ def _print_progress(text: str) -> None:
 def _digest(files: Sequence[Path], *more: str) -> str:
     content = [path.read_bytes() for path in files] + [text.encode() for text in more]
     return hashlib.sha256(b"\0".join(content)).hexdigest()[:12]
-
-
-def _workload(options: Options) -> Dict[str, Any]:
-    return {
-        "data": options.data.name,
-        "sha256": sha256_of(options.data),
-        "questions": options.questions,
-        "rounds": options.rounds,
-    }
 
 
 def _machine(threads: int) -> Dict[str, Any]:

@@ -25,16 +25,30 @@ class Environment(NamedTuple):
 
 # transformers 4.57 is the last line with the question-answering pipeline for which optimum-onnx and optimum-intel
 # have a release (0.1.0 asks for < 4.58).
-BASE = ("torch==2.13.0", "transformers==4.57.6", "numpy==2.4.6")
+TORCH = ("torch==2.13.0", "numpy==2.4.6")
+BASE = (*TORCH, "transformers==4.57.6")
+ONNX = ("optimum-onnx[onnxruntime]==0.1.0", "optimum==2.1.0", "onnxruntime==1.31.1", "onnx==1.23.2")
+OPENVINO = ("optimum-intel[openvino]==2.2.0", "optimum==2.3.0", "openvino==2026.4.1", "nncf==3.4.0")
+# A dependency that nothing here uses; built for CUDA, its import fails beside a CPU build of torch.
+UNUSED = ("torchvision",)
 ENVIRONMENTS = {
     "transformers": Environment(BASE),
-    "optimum-onnx": Environment(
-        (*BASE, "optimum-onnx[onnxruntime]==0.1.0", "optimum==2.1.0", "onnxruntime==1.31.1", "onnx==1.23.2")
+    "transformers-5": Environment((*TORCH, "transformers==5.23.0")),
+    "optimum-onnx": Environment((*BASE, *ONNX)),
+    "optimum-intel": Environment((*BASE, *OPENVINO), removed=UNUSED),
+    "sentence-transformers": Environment((*TORCH, "transformers==5.23.0", "sentence-transformers==6.2.0")),
+    # From 6.0 on it asks for transformers 5, which optimum-onnx does not take.
+    "sentence-transformers-onnx": Environment((*BASE, *ONNX, "sentence-transformers==5.7.0")),
+    "sentence-transformers-openvino": Environment(
+        (*TORCH, *OPENVINO, "transformers==5.5.4", "sentence-transformers==6.2.0"), removed=UNUSED
     ),
-    "optimum-intel": Environment(
-        (*BASE, "optimum-intel[openvino]==2.2.0", "optimum==2.3.0", "openvino==2026.4.1", "nncf==3.4.0"),
-        # A dependency that nothing here uses; built for CUDA, its import fails beside a CPU build of torch.
-        removed=("torchvision",),
+    "fastembed": Environment(("fastembed==0.9.1", "onnxruntime==1.31.1", "numpy==2.4.6")),
+    # It asks for numpy < 2 and sentence-transformers < 4.
+    "infinity": Environment(
+        (
+            *("torch==2.13.0", "numpy==1.26.4", "transformers==4.57.6", *ONNX),
+            *("infinity-emb[torch,optimum]==0.0.78", "sentence-transformers==3.4.1"),
+        )
     ),
     "neuronbert": Environment(("-c", str(CONSTRAINTS), "-e", f"{ROOT}[compile]")),
 }

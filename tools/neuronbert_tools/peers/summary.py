@@ -1,23 +1,17 @@
 """Turns raw measurements into medians, ratios, targets and a table; pure, so that it is tested without measuring."""
 
 from statistics import median
-from typing import Any, Dict, Iterator, List, Mapping, NamedTuple, Sequence, Tuple
+from typing import Any, Dict, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
 from neuronbert.cli.tables import table
+from neuronbert_tools.peers import load_peer_task
+from neuronbert_tools.peers.base import OURS, US, PeerTask
 
 Facts = Mapping[str, Any]  # JSON: a report, or a part of one
 
-US = "neuronbert"
 BASELINE = "transformers-fp32"
-
-# The least that was asked of each model: ratios of speeds, and the share of the int8 GEMM rate.
-SPEED_TARGETS: Mapping[str, Mapping[str, float]] = {
-    "bert-base": {"best peer": 1.3, BASELINE: 5.0, "int8 GEMM": 0.75},
-    "demo": {"best peer": 2.0},
-}
 MOST_START_SHARE = 1 / 5
 MOST_START_MB = 300
-MOST_F1_LOST = 1.0
 
 
 class Spread(NamedTuple):
@@ -44,25 +38,26 @@ def spread(values: Sequence[float]) -> Spread:
     return Spread(median(values), min(values), max(values))
 
 
-def operations(tokens: Sequence[int], config: Facts) -> float:
+def operations(tokens: Sequence[int], config: Facts, head_sizes: int) -> float:
     """Arithmetic of a BERT encoder on windows of so many tokens each, a multiply-add being 2 operations.
 
     Per layer and token: four h × h projections and two h × i of the feed-forward; per layer and window: S × S × h for
-    the scores and again for the weighted sum. Embeddings, normalisation and softmax are left out, as is all padding.
+    the scores and again for the weighted sum; per token ``head_sizes`` × h of the head. Embeddings, normalisation and
+    softmax are left out, as is all padding.
     """
     hidden, layers, inner = config["hidden_size"], config["num_hidden_layers"], config["intermediate_size"]
-    weights = layers * (4 * hidden * hidden + 2 * hidden * inner) + 2 * hidden
+    weights = layers * (4 * hidden * hidden + 2 * hidden * inner) + head_sizes * hidden
     return float(sum(2 * count * weights + 4 * count * count * hidden * layers for count in tokens))
 
 
-def speeds(seconds: Sequence[float], questions: int) -> List[float]:
-    """Questions per second of every round."""
-    return [questions / round_s for round_s in seconds]
+def speeds(seconds: Sequence[float], inputs: int) -> List[float]:
+    """Inputs per second of every round."""
+    return [inputs / round_s for round_s in seconds]
 
 
-def best_mode(contender: Facts, questions: int) -> Tuple[str, List[float]]:
+def best_mode(contender: Facts, inputs: int) -> Tuple[str, List[float]]:
     """The mode with the highest median speed, and its speed in every round."""
-    by_mode = {mode: speeds(seconds, questions) for mode, seconds in contender["seconds"].items()}
+    by_mode = {mode: speeds(seconds, inputs) for mode, seconds in contender["seconds"].items()}
     mode = max(by_mode, key=lambda name: median(by_mode[name]))
     return mode, by_mode[mode]
 
@@ -72,29 +67,34 @@ def ratios(ours: Sequence[float], theirs: Sequence[float]) -> Spread:
     return spread([a / b for a, b in zip(ours, theirs)])
 
 
-def summarize_model(model: Facts, questions: int) -> Dict[str, Any]:
-    """Every contender's best mode, our ratio to it, and the share of the GEMM rates that we reach."""
-    best = {name: best_mode(contender, questions) for name, contender in model["contenders"].items()}
+def summarize_model(model: Facts, inputs: int, unit: str) -> Dict[str, Any]:
+    """Every contender's best mode, our ratio to it and to every mode, and the share of the GEMM rates that we reach."""
+    best = {name: best_mode(contender, inputs) for name, contender in model["contenders"].items()}
     summary: Dict[str, Any] = {
         "speed": {
-            name: {"mode": mode, "questions_per_s": spread(rates)._asdict()} for name, (mode, rates) in best.items()
+            name: {"mode": mode, f"{unit}s_per_s": spread(rates)._asdict()} for name, (mode, rates) in best.items()
         }
     }
-    peers = [name for name in best if name != US]
     if US not in best:
         return summary
     ours = best[US][1]
-    summary["ratio_to"] = {name: ratios(ours, best[name][1])._asdict() for name in peers}
+    summary["ratio_to"] = {name: ratios(ours, rates)._asdict() for name, (_, rates) in best.items() if name != US}
+    summary["ratio_to_modes"] = {
+        name: {mode: ratios(ours, speeds(seconds, inputs))._asdict() for mode, seconds in contender["seconds"].items()}
+        for name, contender in model["contenders"].items()
+        if name != US
+    }
+    peers = [name for name in best if name not in OURS]
     if peers:
         summary["best_peer"] = max(peers, key=lambda name: median(best[name][1]))
     if model["gemm"]:
-        summary.update(_arithmetic(ours, model))
+        summary.update(_arithmetic(ours, model, model[f"operations_per_{unit}"]))
     return summary
 
 
-def _arithmetic(ours: Sequence[float], model: Facts) -> Dict[str, Any]:
+def _arithmetic(ours: Sequence[float], model: Facts, operations_each: float) -> Dict[str, Any]:
     """Our arithmetic rate, and its share of the fastest GEMM shape's rate in the same round."""
-    rates = [speed * model["operations_per_question"] / 1e9 for speed in ours]
+    rates = [speed * operations_each / 1e9 for speed in ours]
     shares = {}
     for kind in ("int8", "fp32"):
         fastest = [max(round_[kind].values()) for round_ in model["gemm"]]
@@ -104,25 +104,35 @@ def _arithmetic(ours: Sequence[float], model: Facts) -> Dict[str, Any]:
 
 def targets(report: Facts) -> List[Target]:
     """Everything that was asked for and that this run measured."""
-    return [*_speed_targets(report), *_start_targets(report), *_accuracy_targets(report)]
+    task = load_peer_task(report["workload"]["task"])
+    return [*_speed_targets(report, task), *_start_targets(report, task), *_accuracy_targets(report, task)]
 
 
-def _speed_targets(report: Facts) -> Iterator[Target]:
+def _speed_targets(report: Facts, task: PeerTask) -> Iterator[Target]:
     for name, model in report["models"].items():
-        summary, wanted = model["summary"], SPEED_TARGETS.get(name, {})
-        got = {BASELINE: summary.get("ratio_to", {}).get(BASELINE)}
-        if "best_peer" in summary:
-            got["best peer"] = summary["ratio_to"][summary["best_peer"]]
-        if "gemm" in summary:
-            got["int8 GEMM"] = summary["gemm"]["int8"]["our_share"]
-        for against, least in wanted.items():
-            measured = got.get(against)
+        for against, least in task.SPEED_TARGETS.get(name, {}).items():
+            measured = _ratio_to(against, model["summary"])
             if measured is not None:
                 share = Spread(**measured)
                 yield Target(f"{name}: speed / {against}", f">= {least:.2f}", str(share), share.median >= least)
 
 
-def _start_targets(report: Facts) -> Iterator[Target]:
+def _ratio_to(against: str, summary: Facts) -> Optional[Facts]:
+    """Our ratio to what a speed target names; None where it was not measured."""
+    found: Optional[Facts]
+    if against == "best peer":
+        found = summary["ratio_to"][summary["best_peer"]] if "best_peer" in summary else None
+    elif against == "int8 GEMM":
+        found = summary["gemm"]["int8"]["our_share"] if "gemm" in summary else None
+    elif " " in against:
+        contender, mode = against.split(" ")
+        found = summary.get("ratio_to_modes", {}).get(contender, {}).get(mode)
+    else:
+        found = summary.get("ratio_to", {}).get(against)
+    return found
+
+
+def _start_targets(report: Facts, task: PeerTask) -> Iterator[Target]:
     start = report["start"]
     if not start:
         return
@@ -131,50 +141,56 @@ def _start_targets(report: Facts) -> Iterator[Target]:
     # 300 MB is 10^6 bytes each, ru_maxrss counts 2^10.
     peak_mb = max(run["peak_mib"] for run in ours) * 2**20 / 1e6
     met = share.median <= MOST_START_SHARE
-    yield Target("demo: start to answer / transformers", f"<= {MOST_START_SHARE:.2f}", str(share), met)
-    yield Target("demo: peak memory of `answer`", f"< {MOST_START_MB} MB", f"{peak_mb:.0f} MB", peak_mb < MOST_START_MB)
+    name, least = task.MAIN_MODEL, f"< {MOST_START_MB} MB"
+    yield Target(f"{name}: start to answer / transformers", f"<= {MOST_START_SHARE:.2f}", str(share), met)
+    yield Target(f"{name}: peak memory of `answer`", least, f"{peak_mb:.0f} MB", peak_mb < MOST_START_MB)
 
 
-def _accuracy_targets(report: Facts) -> Iterator[Target]:
+def _accuracy_targets(report: Facts, task: PeerTask) -> Iterator[Target]:
     accuracy = report["accuracy"]
     if accuracy:
-        lost = accuracy["fp32"]["f1"] - accuracy["chosen"]["f1"]
-        yield Target("demo: F1 lost against FP32", f"<= {MOST_F1_LOST:.1f}", f"{lost:.2f} points", lost <= MOST_F1_LOST)
+        figure = task.FIGURES[0]
+        lost = accuracy["fp32"][figure.key] - accuracy["chosen"][figure.key]
+        name, most = f"{task.MAIN_MODEL}: {figure.name} lost against FP32", f"<= {task.MOST_LOST:.1f}"
+        yield Target(name, most, f"{lost:.2f} points", lost <= task.MOST_LOST)
 
 
 def render(report: Facts) -> str:
     """The report as text."""
     lines: List[str] = []
-    questions = report["workload"]["questions"]
+    task = load_peer_task(report["workload"]["task"])
+    inputs = report["workload"][f"{task.UNIT}s"]
     for name, model in report["models"].items():
-        lines += ["", f"{name}: {model['note']}", *_speed_table(model, questions), *_gemm_lines(model["summary"])]
-    lines += _start_table(report["start"]) + _accuracy_lines(report["accuracy"])
+        lines += ["", f"{name}: {model['note']}", *_speed_table(model, inputs, task), *_gemm_lines(model["summary"])]
+    lines += _start_table(report["start"], task) + _accuracy_lines(report["accuracy"], task)
     if report["targets"]:
         lines += ["", *table([("target", "wanted", "measured", ""), *map(_target_row, report["targets"])]).splitlines()]
     lines += ["", *(f"warning: {warning}" for warning in report["warnings"])]
     return "\n".join(lines).rstrip() + "\n"
 
 
-def _speed_table(model: Facts, questions: int) -> List[str]:
-    summary = model["summary"]
-    rows: List[Sequence[str]] = [("contender", "mode", "questions/s [min, max]", "ours / it", "F1", "peak MiB")]
+def _speed_table(model: Facts, inputs: int, task: PeerTask) -> List[str]:
+    summary, figure = model["summary"], task.FIGURES[0]
+    speed = f"{task.UNIT}s/s [min, max]"
+    rows: List[Sequence[str]] = [("contender", "mode", speed, "ours / it", figure.label, "peak MiB")]
     for name, contender in model["contenders"].items():
         for mode, seconds in contender["seconds"].items():
             is_best = mode == summary["speed"][name]["mode"]
-            ratio = summary.get("ratio_to", {}).get(name) if is_best else None
+            ratio = summary.get("ratio_to_modes", {}).get(name, {}).get(mode)
+            score = contender[figure.key]
             rows.append(
                 (
                     name,
                     mode + (" *" if is_best else ""),
-                    str(spread(speeds(seconds, questions))),
+                    str(spread(speeds(seconds, inputs))),
                     str(Spread(**ratio)) if ratio else "",
-                    f"{contender['f1']:.1f}" if contender["f1"] is not None else "-",
+                    f"{score:.{figure.decimals}f}" if score is not None else "-",
                     f"{contender['peak_mib']:.0f}",
                 )
             )
     facts = (f"{fact} {value}" for fact, value in model["contenders"].get(US, {}).get("facts", {}).items())
     failed = (f"FAILED {name}: {why}" for name, why in model["failed"].items())
-    return [*table(rows).splitlines(), "* the faster mode; ours: " + ", ".join(facts), *failed]
+    return [*table(rows).splitlines(), "* the fastest mode; ours: " + ", ".join(facts), *failed]
 
 
 def _gemm_lines(summary: Facts) -> List[str]:
@@ -186,20 +202,22 @@ def _gemm_lines(summary: Facts) -> List[str]:
     return lines
 
 
-def _start_table(start: Facts) -> List[str]:
+def _start_table(start: Facts, task: PeerTask) -> List[str]:
     if not start:
         return []
-    rows: List[Sequence[str]] = [("process start (demo)", "to answer, s", "to exit, s", "peak MiB")]
+    rows: List[Sequence[str]] = [(f"process start ({task.MAIN_MODEL})", "to answer, s", "to exit, s", "peak MiB")]
     for name, runs in start.items():
         rows.append((name, *(str(spread([run[key] for run in runs])) for key in ("answer_s", "exit_s", "peak_mib"))))
     return ["", *table(rows).splitlines()]
 
 
-def _accuracy_lines(accuracy: Facts) -> List[str]:
-    rows: List[Sequence[str]] = [("accuracy (demo)", "variant", "F1", "exact match", "questions")]
+def _accuracy_lines(accuracy: Facts, task: PeerTask) -> List[str]:
+    counted = f"{task.UNIT}s"
+    labels = (figure.label for figure in task.FIGURES)
+    rows: List[Sequence[str]] = [(f"accuracy ({task.MAIN_MODEL})", "variant", *labels, counted)]
     for name, result in accuracy.items():
-        scores = (f"{result['f1']:.2f}", f"{result['exact_match']:.2f}", str(result["questions"]))
-        rows.append((name, result["variant"], *scores))
+        figures = (f"{result[figure.key]:.2f}" for figure in task.FIGURES)
+        rows.append((name, result["variant"], *figures, str(result[counted])))
     return ["", *table(rows).splitlines()] if accuracy else []
 
 

@@ -6,15 +6,15 @@ PYTHONPATH=tools python tools/neuronbert_tools/peers/worker.py
 import json
 import os
 import resource
+import shutil
 import sys
 import time
 import traceback
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Mapping, Optional, TextIO
 
-from neuronbert_tools.peers import contenders
-from neuronbert_tools.peers.contenders import CONTENDERS, Job, Loaded
-from neuronbert_tools.questions import Pair, squad_pairs
+from neuronbert_tools.peers import load_peer_task
+from neuronbert_tools.peers.base import Answer, Gold, Input, Job, Loaded
 
 Reply = Dict[str, Any]  # JSON
 
@@ -24,45 +24,49 @@ class Worker:
 
     def __init__(self) -> None:
         self.loaded: Optional[Loaded] = None
+        self.answers: Any = None  # what the last run gave
 
-    def make_random_bert(self, folder: str, tokenizer_from: str, seed: int) -> Reply:
-        contenders.make_random_bert(Path(folder), Path(tokenizer_from), seed)
+    def make_model(self, task: str, name: str, folder: str, source: str, seed: int) -> Reply:
+        load_peer_task(task).make_model(name, Path(folder), Path(source), seed)
         return {}
 
-    def copy_as_float32(self, folder: str, source: str) -> Reply:
-        contenders.copy_as_float32(Path(folder), Path(source))
+    def export(self, task: str, contender: str, model: str, folder: str, rows: List[Input]) -> Reply:
+        """Make what the contender loads; under another name first, so that a half-made folder is never used."""
+        export = load_peer_task(task).CONTENDERS[contender].export
+        assert export is not None, "there is nothing to export"
+        unfinished = Path(f"{folder}.unfinished")
+        shutil.rmtree(unfinished, ignore_errors=True)
+        unfinished.mkdir(parents=True)
+        export.make(Path(model), unfinished, rows)
+        unfinished.rename(folder)
         return {}
 
-    def load(self, contender: str, model: str, prepared: str, calibration: str, threads: int) -> Reply:
+    def load(self, task: str, contender: str, model: str, prepared: str, threads: int) -> Reply:
         start = time.perf_counter()
-        job = Job(Path(model), Path(prepared), Path(calibration), threads)
-        self.loaded = CONTENDERS[contender].load(job)
+        self.loaded = load_peer_task(task).CONTENDERS[contender].load(Job(Path(model), Path(prepared), threads))
         return {"load_s": time.perf_counter() - start, "facts": self.loaded.facts}
 
-    def run(self, data: str, questions: int, mode: str) -> Reply:
+    def run(self, inputs: List[Input], mode: str) -> Reply:
         assert self.loaded is not None, "load first"
-        pairs = _first(data, questions)
         start = time.perf_counter()
-        answers = self.loaded.answer(pairs, mode)
+        self.answers = self.loaded.answer(inputs, mode)
         seconds = time.perf_counter() - start
-        return {"seconds": seconds, "answers": answers, "peak_mib": _peak_mib()}
+        return {"seconds": seconds, "peak_mib": _peak_mib()}
 
-    def count_tokens(self, data: str, questions: int, tokenizer_from: str) -> Reply:
-        """Tokens of every window of the workload, without padding (needs neuronbert's environment)."""
-        from neuronbert.checkpoint.tokenizer import Tokenizer
-        from neuronbert.tasks.question_answering.options import WindowOptions
-        from neuronbert.tasks.question_answering.windows import encode_examples
+    def last_answers(self, task: str) -> Reply:
+        return {"answers": load_peer_task(task).plain(self.answers)}
 
-        examples = encode_examples(Tokenizer.from_files(Path(tokenizer_from)), _first(data, questions), WindowOptions())
-        return {"tokens": [len(window.input_ids) for example in examples for window in example.windows]}
+    def count_tokens(self, task: str, model: str, inputs: List[Input]) -> Reply:
+        """Tokens of every row of the workload, without padding (needs neuronbert's environment)."""
+        return {"tokens": load_peer_task(task).count_tokens(Path(model), inputs)}
 
-    def score(self, data: str, questions: int, answers: List[str]) -> Reply:
-        """F1 in percent of a contender's answers (needs neuronbert's environment)."""
-        from neuronbert.tasks.question_answering.metrics import mean_f1
-        from neuronbert.tasks.question_answering.squad import load_squad
+    def golds(self, task: str, data: str, count: int, model: str) -> Reply:
+        """What is right for the inputs of a data file (needs neuronbert's environment)."""
+        return {"golds": load_peer_task(task).golds(Path(data), count, Path(model))}
 
-        golds = [question.answers for question in load_squad(Path(data))[:questions]]
-        return {"f1": 100 * mean_f1(answers, golds)}
+    def scores(self, task: str, golds: Optional[List[Gold]], answers: Dict[str, List[Answer]]) -> Reply:
+        """The figure of every contender's answers (needs neuronbert's environment)."""
+        return {"scores": load_peer_task(task).scores(golds, answers)}
 
     def gemm(self, threads: int, seconds: float) -> Reply:
         """The rates of plain matrix products, in 1e9 operations a second (needs torch)."""
@@ -99,10 +103,6 @@ def _calls_per_second(call: Callable[[], object], seconds: float) -> float:
         calls += 1
         elapsed = time.perf_counter() - start
     return calls / elapsed
-
-
-def _first(data: str, questions: int) -> List[Pair]:
-    return [pair for pair, _ in zip(squad_pairs(Path(data)), range(questions))]
 
 
 def _peak_mib() -> float:
