@@ -6,18 +6,31 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any, Callable, Dict, List
+from typing import Any, Callable, Dict, List, Optional
 
 import numpy as np
 import pytest
+import tiny_encoders
 from hypothesis import given
 from hypothesis import strategies as st
-from tiny_checkpoints import write_checkpoint
+from tiny_checkpoints import FAMILIES, write_checkpoint
 from tiny_classifiers import LABELS, POSITIONS, compiled, write_classifier
+from tiny_encoders import WIDTH, write_sentence_folder
 
 from neuronbert.artifact.manifest import Artifact
+from neuronbert.checkpoint.families import family_like, usable_positions
 from neuronbert.errors import InputError
-from neuronbert_tools.peers import TASKS, cold_start, comparison, environments, load_peer_task, summary, texts
+from neuronbert_tools.peers import (
+    TASKS,
+    cold_start,
+    comparison,
+    encoder_folders,
+    encoders,
+    environments,
+    load_peer_task,
+    summary,
+    texts,
+)
 from neuronbert_tools.peers import feature_extraction as embedding
 from neuronbert_tools.peers import question_answering as qa
 from neuronbert_tools.peers import text_classification as classification
@@ -235,9 +248,13 @@ def test_labels_that_a_checkpoint_lacks_are_refused(tmp_path: Path) -> None:
     model = write_classifier(tmp_path / "checkpoint")
     with pytest.raises(InputError, match="the checkpoint has no label 'book_room'"):
         classification.golds(INTENTS, 3, model)
+
+
+def test_a_classifier_without_one_label_for_each_text_is_refused(tmp_path: Path) -> None:
+    classification.refuse_model(write_classifier(tmp_path / "labels"))
     scores = write_classifier(tmp_path / "scores", labels=["score"])
     with pytest.raises(InputError, match="the checkpoint's problem is regression"):
-        classification.golds(INTENTS, 3, scores)
+        classification.refuse_model(scores)
 
 
 def test_pairs_of_texts_are_refused(tmp_path: Path) -> None:
@@ -306,19 +323,50 @@ def test_every_loop_gives_results_in_order() -> None:
         assert loop(asked, size) == streams(asked, size) == wanted
 
 
-def test_a_bare_encoder_gets_the_files_of_a_sentence_encoder(tmp_path: Path) -> None:
-    source = write_checkpoint(tmp_path / "bare", "bert", "", hidden_size=32)
-    embedding.make_model("model", tmp_path / "made", source, 0)
-    modules = json.loads((tmp_path / "made" / "modules.json").read_text(encoding="utf-8"))
+@pytest.mark.parametrize("family", FAMILIES)
+def test_sizes_are_read_of_every_family(tmp_path: Path, family: str) -> None:
+    model = write_checkpoint(tmp_path / family, family, "")
+    config = texts.config_of(model)
+    assert texts.max_positions(model) == usable_positions(config, family_like(config)) == POSITIONS
+    assert texts.width(model) == WIDTH
+    assert summary.operations([1], config, 0) == 2 * 2 * (4 * 32 * 32 + 2 * 32 * 48) + 4 * 32 * 2
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_bare_encoder_gets_the_files_of_a_sentence_encoder(tmp_path: Path, family: str) -> None:
+    source, made = write_checkpoint(tmp_path / "bare", family, ""), tmp_path / "made"
+    embedding.refuse_model(source)
+    embedding.make_model("model", made, source, 0)
+    modules = json.loads((made / "modules.json").read_text(encoding="utf-8"))
     assert [module["path"] for module in modules] == ["", "1_Pooling", "2_Normalize"]
-    pooling = json.loads((tmp_path / "made" / "1_Pooling" / "config.json").read_text(encoding="utf-8"))
-    assert pooling == {"word_embedding_dimension": 32, "pooling_mode_mean_tokens": True}
-    assert embedding.max_length(tmp_path / "made") == POSITIONS
-    # What a sentence encoder says of itself is kept.
-    (tmp_path / "made" / embedding.LENGTH_FILE).write_text('{"max_seq_length": 16}', encoding="utf-8")
-    embedding.make_model("model", tmp_path / "again", tmp_path / "made", 0)
-    assert embedding.max_length(tmp_path / "again") == 16
-    assert embedding.count_tokens(tmp_path / "again", ["a " * 40, "a"])[0] == 16
+    pooling = json.loads((made / "1_Pooling" / "config.json").read_text(encoding="utf-8"))
+    assert pooling == {"word_embedding_dimension": WIDTH, "pooling_mode_mean_tokens": True}
+    assert encoder_folders.max_length(made) == POSITIONS
+    embedding.refuse_model(made)
+
+
+@pytest.mark.parametrize("says, read", [(16, 16), (None, POSITIONS), (4096, POSITIONS)])
+def test_every_library_reads_as_many_tokens(tmp_path: Path, says: Optional[int], read: int) -> None:
+    source, made = write_sentence_folder(tmp_path / "source", max_seq_length=says), tmp_path / "made"
+    embedding.make_model("model", made, source, 0)
+    assert encoder_folders.max_length(made) == read
+    assert json.loads((made / "tokenizer_config.json").read_text(encoding="utf-8"))["model_max_length"] == read
+    assert embedding.count_tokens(made, ["a " * 200, "a"])[0] == read
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"pooling": {"pooling_mode_cls_token": True}},
+        {"kinds": ()},
+        {"prompts": {"query": "find: "}, "default_prompt_name": "query"},
+        {"truncate_dim": 8},
+    ],
+)
+def test_an_encoder_that_is_not_the_mean_of_its_tokens_is_refused(tmp_path: Path, settings: Dict[str, Any]) -> None:
+    embedding.refuse_model(write_sentence_folder(tmp_path / "mean", similarity_fn_name="dot"))
+    with pytest.raises(InputError, match="is more than the mean of its tokens"):
+        embedding.refuse_model(write_sentence_folder(tmp_path / "other", **settings))
 
 
 @given(st.integers(1, 4), st.integers(1, 5), st.integers(0, 3))
@@ -326,7 +374,7 @@ def test_a_mean_leaves_padding_out(rows: int, tokens: int, padding: int) -> None
     states = np.random.default_rng(0).normal(size=(rows, tokens + padding, 8)).astype(np.float32)
     mask = np.array([[1] * tokens + [0] * padding] * rows)
     means = states[:, :tokens].mean(axis=1)
-    found = embedding.mean_of(states, {"attention_mask": mask})
+    found = encoders.mean_of(states, {"attention_mask": mask})
     np.testing.assert_allclose(found, means / np.linalg.norm(means, axis=1, keepdims=True), atol=1e-5)
 
 
@@ -467,6 +515,27 @@ def test_a_child_gives_the_labels_of_every_contender_that_runs_here(child: Child
     assert set(answers[0]) <= set(LABELS)
     tokens = child.request("count_tokens", model=str(artifact), inputs=inputs, **task)["tokens"]
     assert len(tokens) == len(inputs) and max(tokens) <= POSITIONS
+
+
+def test_a_child_gives_the_embeddings_of_our_encoder(child: Child, tmp_path: Path) -> None:
+    """Those of the loop over transformers' own model: the mean of the tokens, in both modes."""
+    transformers = pytest.importorskip("transformers")
+    task, inputs = {"task": "feature-extraction"}, texts.read_texts(INTENTS)
+    made = tmp_path / "made"
+    embedding.make_model("model", made, write_checkpoint(tmp_path / "bare", "bert", ""), 0)
+    artifact = tiny_encoders.compiled(made, tmp_path / "artifact", backend="openvino").folder
+    child.request("load", contender="neuronbert-fp32", model=str(artifact), prepared="", threads=1, **task)
+    answers = {}
+    for mode in ("one-by-one", "list"):
+        child.request("run", mode=mode, inputs=inputs)
+        answers[mode] = child.request("last_answers", **task)["answers"]
+    forward = texts.torch_forward(transformers.AutoModel.from_pretrained(made).eval(), encoders.STATES)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(made)
+    wanted = np.stack(texts.loop(tokenizer, forward, encoders.mean_of, POSITIONS)(inputs, 8))
+    for found in answers.values():
+        np.testing.assert_allclose(np.array(found), wanted, atol=1e-4)
+    scored = embedding.scores(None, {embedding.BASELINE: embedding.plain(wanted), **answers})
+    assert min(scored.values()) == pytest.approx(1.0, abs=1e-5)
 
 
 def test_a_model_is_made_of_its_source_or_of_random_weights(child: Child, tmp_path: Path) -> None:

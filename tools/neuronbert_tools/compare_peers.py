@@ -4,7 +4,7 @@
     tools/compare_peers --models demo --questions 20 --rounds 1 --only speed
     tools/compare_peers --contenders neuronbert,openvino-int8 --json report.json
     tools/compare_peers --task text-classification --model CHECKPOINT --data test.csv
-    tools/compare_peers --task text-classification --models bert-base --data test.csv --questions 256
+    tools/compare_peers --task feature-extraction --models bert-base --data test.csv --texts 256 --rounds 3
 
 Each contender has its own virtual environment and its own long-lived process, loaded before anything is timed.
 They take turns for several rounds, one working at a time; medians and ranges are over the rounds. int8 and FP32
@@ -23,6 +23,7 @@ from neuronbert_tools.console import add_report_option, new_parser, print_docume
 from neuronbert_tools.paths import cache_folder
 from neuronbert_tools.peers import TASKS, load_peer_task
 from neuronbert_tools.peers.base import PeerTask
+from neuronbert_tools.peers.children import ChildFailed
 from neuronbert_tools.peers.comparison import Options, compare
 from neuronbert_tools.peers.summary import render
 
@@ -109,7 +110,11 @@ def _some_of(
 def main(arguments: Sequence[str]) -> int:
     """The command; its exit code."""
     options, copy = parse(arguments)
-    report = compare(options)
+    try:
+        report = compare(options)
+    except ChildFailed as failure:  # of a model, or of ours: without that there is nothing to compare
+        print_message(f"error: {failure}")
+        return 1
     print_message(render(report))
     print_document(report, copy)
     failed = any(model["failed"] for model in report["models"].values())

@@ -99,6 +99,9 @@ class PeerTask(Protocol):
 
     # ---- in the parent, which has neuronbert
 
+    def refuse_model(self, model: Path) -> None:
+        """InputError for a checkpoint of the caller's that contenders could not all run, or would not run alike."""
+
     def read(self, data: Path, count: int) -> List[Input]:
         """The inputs of a data file, at most ``count``."""
 

@@ -80,7 +80,9 @@ class _Comparison:
     def __init__(self, options: Options):
         self.options = options
         self.task = load_peer_task(options.task)
-        # Before minutes go into environments: a file that cannot be read is refused here.
+        # Before minutes go into environments: what cannot be measured is refused here.
+        if options.model is not None:
+            self.task.refuse_model(options.model)
         self.inputs = self.task.read(options.data, options.questions)
         self.rows = self.task.calibration(options.calibration)
         self.variables = child_environment(options.threads)
@@ -275,7 +277,7 @@ class _Comparison:
         made_from = _digest(files, self.package, repr(options), environment)
         folder = self.options.work / "artifacts" / f"{self.model_folder(name).name}-{made_from}"
         if not folder.exists():
-            _print_progress(f"{name}: compiling with neuronbert {' '.join(compile_options)}")
+            _print_progress(" ".join([f"{name}: compiling with neuronbert", *compile_options]))
             folder.parent.mkdir(parents=True, exist_ok=True)
             self._neuronbert("compile", str(self.model_folder(name)), str(folder), *options, "--json")
         return folder

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Callable, Dict, Mapping, Sequence
 
+from neuronbert_tools.peers import texts
 from neuronbert_tools.peers.base import Export, Input, Job
 
 ONNX_FP32, ONNX_INT8 = "model.onnx", "model_quantized.onnx"
@@ -36,7 +37,10 @@ def copy_as_float32(folder: Path, source: Path, head: str) -> None:
 
     model = getattr(transformers, f"AutoModel{head}").from_pretrained(source, dtype=torch.float32)
     model.save_pretrained(folder)
-    transformers.AutoTokenizer.from_pretrained(source).save_pretrained(folder)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(source)
+    # Pipelines cut where the tokenizer says, and many do not say.
+    tokenizer.model_max_length = min(tokenizer.model_max_length, texts.max_positions(folder))
+    tokenizer.save_pretrained(folder)
 
 
 def tokenizer_of(job: Job) -> Any:

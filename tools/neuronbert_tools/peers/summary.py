@@ -3,6 +3,7 @@
 from statistics import median
 from typing import Any, Dict, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
+from neuronbert.checkpoint.families import family_like, size_of
 from neuronbert.cli.tables import table
 from neuronbert_tools.peers import load_peer_task
 from neuronbert_tools.peers.base import OURS, US, PeerTask
@@ -10,6 +11,7 @@ from neuronbert_tools.peers.base import OURS, US, PeerTask
 Facts = Mapping[str, Any]  # JSON: a report, or a part of one
 
 BASELINE = "transformers-fp32"
+SIZES = ("hidden_size", "num_hidden_layers", "intermediate_size")
 MOST_START_SHARE = 1 / 5
 MOST_START_MB = 300
 
@@ -45,7 +47,8 @@ def operations(tokens: Sequence[int], config: Facts, head_sizes: int) -> float:
     the scores and again for the weighted sum; per token ``head_sizes`` × h of the head. Embeddings, normalisation and
     softmax are left out, as is all padding.
     """
-    hidden, layers, inner = config["hidden_size"], config["num_hidden_layers"], config["intermediate_size"]
+    family = family_like(config)
+    hidden, layers, inner = (size_of(config, family, key) for key in SIZES)
     weights = layers * (4 * hidden * hidden + 2 * hidden * inner) + head_sizes * hidden
     return float(sum(2 * count * weights + 4 * count * count * hidden * layers for count in tokens))
 

@@ -37,6 +37,16 @@ HEAD = "ForSequenceClassification"
 LOGITS = "logits"
 
 
+def refuse_model(model: Path) -> None:
+    """One that gives several labels, or a score, has no label to compare."""
+    from neuronbert.errors import InputError
+    from neuronbert.tasks.text_classification.problem import SINGLE_LABEL, problem_of
+
+    problem = problem_of(texts.config_of(model))
+    if problem.kind != SINGLE_LABEL:
+        raise InputError(f"the checkpoint's problem is {problem.kind}", hint=f"a checkpoint for {SINGLE_LABEL}")
+
+
 def read(data: Path, count: int) -> List[Input]:
     return texts.spaced(texts.read_texts(data), count)
 
@@ -65,14 +75,11 @@ def count_tokens(model: Path, inputs: Sequence[Input]) -> List[int]:
 
 
 def golds(data: Path, count: int, model: Path) -> Optional[List[Gold]]:
-    """The labels' names. InputError for one that the checkpoint lacks, and for one that gives several or a score."""
-    from neuronbert.errors import InputError
+    """The labels' names. InputError for one that the checkpoint lacks."""
     from neuronbert.tasks.text_classification.data import labelled, load_raw
-    from neuronbert.tasks.text_classification.problem import SINGLE_LABEL, problem_of
+    from neuronbert.tasks.text_classification.problem import problem_of
 
     problem = problem_of(texts.config_of(model))
-    if problem.kind != SINGLE_LABEL:
-        raise InputError(f"the checkpoint's problem is {problem.kind}", hint=f"a checkpoint for {SINGLE_LABEL}")
     found = [labelled(raw, problem, data).label for raw in texts.spaced(load_raw(data), count)]
     if None in found:
         return None

@@ -145,4 +145,13 @@ def config_of(model: Path) -> Any:
 
 def max_positions(model: Path) -> int:
     """The longest row that a checkpoint of BERT's family reads, in tokens."""
-    return int(config_of(model)["max_position_embeddings"])
+    config = config_of(model)
+    # RoBERTa counts positions from behind that of its padding.
+    unused = int(config["pad_token_id"]) + 1 if config["model_type"] == "roberta" else 0
+    return int(config["max_position_embeddings"]) - unused
+
+
+def width(model: Path) -> int:
+    """Numbers in a token's embedding."""
+    config = config_of(model)
+    return int(config["dim"] if config["model_type"] == "distilbert" else config["hidden_size"])

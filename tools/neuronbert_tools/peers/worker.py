@@ -129,6 +129,7 @@ def main() -> None:
     replies = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     serve(sys.stdin, replies)
+    os._exit(0)  # infinity leaves threads behind that Python would wait for
 
 
 if __name__ == "__main__":
