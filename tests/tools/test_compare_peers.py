@@ -20,6 +20,7 @@ from tiny_encoders import WIDTH, write_sentence_folder
 from neuronbert.artifact.manifest import Artifact
 from neuronbert.checkpoint.families import family_like, usable_positions
 from neuronbert.errors import InputError
+from neuronbert_tools import compare_peers
 from neuronbert_tools.peers import (
     TASKS,
     cold_start,
@@ -28,6 +29,7 @@ from neuronbert_tools.peers import (
     encoders,
     environments,
     load_peer_task,
+    preparation,
     summary,
     texts,
 )
@@ -219,7 +221,7 @@ def test_every_environment_has_a_contender() -> None:
 
 
 def test_what_the_comparison_reads_of_the_package_is_there() -> None:
-    assert qa.CALIBRATION.is_file() and (comparison.DEMO / "model.safetensors").is_file()
+    assert qa.CALIBRATION.is_file() and (preparation.DEMO / "model.safetensors").is_file()
     assert summary.BASELINE in qa.CONTENDERS
 
 
@@ -404,9 +406,9 @@ def bare_comparison(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable
     """A comparison whose environments are all this one."""
 
     def make(task: str, **changes: Any) -> _Comparison:
-        monkeypatch.setattr(comparison, "ensure_environment", lambda name, root: Path(sys.executable))
+        monkeypatch.setattr(preparation, "ensure_environment", lambda name, root: Path(sys.executable))
         known: PeerTask = load_peer_task(task)
-        options = comparison.Options(
+        options = preparation.Options(
             task=task,
             models=(known.MAIN_MODEL,),
             contenders=tuple(known.CONTENDERS),
@@ -446,16 +448,16 @@ def test_questions_are_asked_in_every_mode(bare_comparison: Any) -> None:
 
 
 def test_an_environment_that_cannot_be_made_fails_its_contenders(bare_comparison: Any) -> None:
-    measuring = bare_comparison("text-classification")
-    measuring.absent["optimum-intel"] = "the environment optimum-intel could not be made: pip exited with 1"
+    made = bare_comparison("text-classification").made
+    made.absent["optimum-intel"] = "the environment optimum-intel could not be made: pip exited with 1"
     with pytest.raises(ChildFailed, match="openvino-int8 cannot be exported: the environment optimum-intel"):
-        measuring.exported("model", "openvino-int8", classification.EXPORTS["openvino-int8"])
+        made.exported("model", "openvino-int8", classification.EXPORTS["openvino-int8"])
     with pytest.raises(ChildFailed, match="openvino-int8 cannot run: the environment optimum-intel"):
-        measuring.child("openvino-int8", "optimum-intel")
+        made.child("openvino-int8", "optimum-intel")
 
 
 def test_only_what_the_chosen_contenders_need_is_made(bare_comparison: Any) -> None:
-    made = bare_comparison("text-classification", contenders=("onnxruntime-int8",)).pythons
+    made = bare_comparison("text-classification", contenders=("onnxruntime-int8",)).made.pythons
     assert set(made) == {"neuronbert", "optimum-onnx", "transformers"}
 
 
@@ -634,3 +636,15 @@ def test_a_file_that_cannot_be_read_is_refused_before_any_environment_is_made(tm
     assert done.returncode == 1
     assert "has no column 'text'; it has 'sentiment'" in done.stderr
     assert not (tmp_path / "environments").exists()
+
+
+def test_what_ends_a_comparison_is_said_in_a_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(options: preparation.Options) -> Dict[str, Any]:
+        raise ChildFailed(f"models could not make {options.models[0]}")
+
+    monkeypatch.setattr(compare_peers, "compare", fail)
+    assert compare_peers.main([]) == 1
+    captured = capsys.readouterr()
+    assert captured.err == "error: models could not make demo\n" and not captured.out

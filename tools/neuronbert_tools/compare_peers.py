@@ -24,7 +24,8 @@ from neuronbert_tools.paths import cache_folder
 from neuronbert_tools.peers import TASKS, load_peer_task
 from neuronbert_tools.peers.base import PeerTask
 from neuronbert_tools.peers.children import ChildFailed
-from neuronbert_tools.peers.comparison import Options, compare
+from neuronbert_tools.peers.comparison import compare
+from neuronbert_tools.peers.preparation import Options
 from neuronbert_tools.peers.summary import render
 
 DEFAULT_TASK = "question-answering"

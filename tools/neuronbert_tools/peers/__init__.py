@@ -1,6 +1,8 @@
-"""What tools/compare_peers is made of: environments, the children that contenders run in, summary, and a module a task.
+"""What tools/compare_peers is made of; ``comparison`` is the way through it, ``base`` says what a task provides.
 
-``base`` says what a task provides, ``TASKS`` lists them; ``libraries`` and ``texts`` are what their contenders share.
+``preparation`` makes environments and models, a contender runs in a child (``children``, and ``worker`` in it), and
+``summary`` makes figures of what was measured. ``TASKS`` lists the tasks; ``libraries`` and ``texts`` are what their
+contenders share.
 """
 
 import importlib

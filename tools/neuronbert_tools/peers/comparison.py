@@ -1,53 +1,32 @@
-"""One comparison from environments to report: prepare, measure the models, the start and the accuracy, summarise.
+"""One comparison, to its report: the speed of models, the start, the accuracy, with what preparation.py made.
 
 What is asked and answered is the task's (base.py); everything here is the same for all of them.
 """
 
-import hashlib
 import json
 import os
 import platform
-import subprocess
-import time
 from contextlib import ExitStack
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Dict, List, Mapping
 
 from neuronbert.hardware.untrusted import sha256_of
-from neuronbert_tools.console import print_message
-from neuronbert_tools.paths import DEMO, PACKAGE
 from neuronbert_tools.peers import load_peer_task
-from neuronbert_tools.peers.base import OURS, US, Contender, Export
+from neuronbert_tools.peers.base import US, Contender
 from neuronbert_tools.peers.children import Child, ChildFailed
 from neuronbert_tools.peers.cold_start import measure_starts
-from neuronbert_tools.peers.environments import child_environment, ensure_environment, installed_versions
+from neuronbert_tools.peers.environments import installed_versions
+from neuronbert_tools.peers.preparation import Options, Preparation, print_progress
 from neuronbert_tools.peers.summary import operations, summarize_model, targets
 
 SCHEMA = 1
-SEED = 0
 # As many as make neuronbert load its throughput session, which it does at the first call of several batches.
 WARM_UP_INPUTS = 32
 GEMM_SECONDS = 0.5
 BUSY_LOAD = 0.5  # processes, before anything is measured
 PROBE_INPUTS = 256  # two of the largest batches
 PROBES = 2  # of which the faster one counts: the first meets shapes that the engine has not seen
-
-
-class Options(NamedTuple):
-    """What to compare; the defaults are the command line's."""
-
-    task: str
-    models: Tuple[str, ...]
-    contenders: Tuple[str, ...]
-    model: Optional[Path]  # the task's main model, where it is the caller's
-    data: Path
-    calibration: Optional[Path]  # None: the text that neuronbert ships
-    questions: int  # inputs of any task
-    rounds: int
-    threads: int
-    work: Path
-    parts: Tuple[str, ...]  # among the task's
 
 
 def compare(options: Options) -> Dict[str, Any]:
@@ -59,7 +38,7 @@ def compare(options: Options) -> Dict[str, Any]:
         "created_at": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "machine": _machine(options.threads),
         "workload": comparison.workload(),
-        "environments": {name: installed_versions(python) for name, python in comparison.pythons.items()},
+        "environments": {name: installed_versions(python) for name, python in comparison.made.pythons.items()},
         "models": {},
         "start": {},
         "accuracy": {},
@@ -84,27 +63,7 @@ class _Comparison:
         if options.model is not None:
             self.task.refuse_model(options.model)
         self.inputs = self.task.read(options.data, options.questions)
-        self.rows = self.task.calibration(options.calibration)
-        self.variables = child_environment(options.threads)
-        self.logs = options.work / "logs"
-        self.logs.mkdir(parents=True, exist_ok=True)
-        self.package = _digest(sorted(PACKAGE.rglob("*.py")))
-        self.absent: Dict[str, str] = {}  # environments that could not be made, and why
-        self.pythons = self._environments()
-
-    def _environments(self) -> Dict[str, Path]:
-        """The Python of every environment; the transformers one also makes the models and measures the GEMM rates."""
-        chosen = [self.task.CONTENDERS[name] for name in self.options.contenders]
-        exports = {contender.export.environment for contender in chosen if contender.export}
-        pythons = {}
-        for name in sorted({contender.environment for contender in chosen} | exports | {US, "transformers"}):
-            try:
-                pythons[name] = ensure_environment(name, self.options.work / "environments")
-            except subprocess.CalledProcessError as error:
-                if name in (US, "transformers"):
-                    raise
-                self.absent[name] = f"the environment {name} could not be made: pip exited with {error.returncode}"
-        return pythons
+        self.made = Preparation(options, self.task)
 
     def workload(self) -> Dict[str, Any]:
         return {
@@ -115,17 +74,12 @@ class _Comparison:
             "rounds": self.options.rounds,
         }
 
-    def child(self, name: str, environment: str) -> Child:
-        if environment in self.absent:
-            raise ChildFailed(f"{name} cannot run: {self.absent[environment]}")
-        return Child(name, self.pythons[environment], self.variables, self.logs / f"{name}.log")
-
     def measure_model(self, name: str) -> Dict[str, Any]:
-        model, known = self.model_folder(name), self.task.MODELS[name]
+        model, known = self.made.model_folder(name), self.task.MODELS[name]
         result: Dict[str, Any] = {"note": known.note, "contenders": {}, "failed": {}, "gemm": []}
         with ExitStack() as stack:
-            ours = stack.enter_context(self.child("neuronbert-tools", US))
-            torch = stack.enter_context(self.child("transformers-tools", "transformers"))
+            ours = stack.enter_context(self.made.child("neuronbert-tools", US))
+            torch = stack.enter_context(self.made.child("transformers-tools", "transformers"))
             golds = self._golds(ours, model) if known.is_trained else None
             tokens = ours.request("count_tokens", task=self.task.NAME, model=str(model), inputs=self.inputs)["tokens"]
             config = json.loads((model / "config.json").read_text(encoding="utf-8"))
@@ -152,29 +106,21 @@ class _Comparison:
     def _load_contenders(self, name: str, stack: ExitStack, result: Dict[str, Any]) -> Dict[str, Child]:
         children = {}
         for contender in self.options.contenders:
-            _print_progress(f"{name}: loading {contender}")
+            print_progress(f"{name}: loading {contender}")
             try:
-                given = self._given(name, contender)
-                child = stack.enter_context(self.child(contender, self.task.CONTENDERS[contender].environment))
+                given = self.made.given(name, contender)
+                child = stack.enter_context(self.made.child(contender, self.task.CONTENDERS[contender].environment))
                 loaded = child.request(
                     "load", task=self.task.NAME, contender=contender, threads=self.options.threads, **given
                 )
                 chosen = self._choose_modes(child, self.task.CONTENDERS[contender])
             except ChildFailed as failure:
                 result["failed"][contender] = str(failure)
-                _print_progress(f"FAILED {failure}")
+                print_progress(f"FAILED {failure}")
                 continue
             result["contenders"][contender] = {**loaded, **chosen}
             children[contender] = child
         return children
-
-    def _given(self, name: str, contender: str) -> Dict[str, str]:
-        """The folders that a contender loads from, made where they are not there."""
-        known = self.task.CONTENDERS[contender]
-        if contender in OURS:
-            return {"model": str(self.artifact(name, *known.compile_options)), "prepared": ""}
-        prepared = self.exported(name, contender, known.export) if known.export else ""
-        return {"model": str(self.model_folder(name)), "prepared": str(prepared)}
 
     def _choose_modes(self, child: Child, contender: Contender) -> Dict[str, Any]:
         """The modes to measure, warmed up, each with a place for its seconds; and what was probed to find them."""
@@ -204,100 +150,32 @@ class _Comparison:
                     seconds.append(reply["seconds"])
                     measured["peak_mib"] = reply["peak_mib"]
                     speed = f"{len(self.inputs) / reply['seconds']:7.2f} {self.task.UNIT}s/s"
-                    _print_progress(f"round {round_ + 1}/{self.options.rounds}  {contender:18} {mode:10} {speed}")
+                    print_progress(f"round {round_ + 1}/{self.options.rounds}  {contender:18} {mode:10} {speed}")
 
     def measure_start(self) -> Dict[str, Any]:
-        _print_progress("start: process start to first answer")
+        print_progress("start: process start to first answer")
         main = self.task.MAIN_MODEL
-        commands = self.task.start_commands(self.pythons, self.model_folder(main), self.artifact(main))
-        with (self.logs / "start.log").open("ab") as log:
-            runs = measure_starts(commands, self.variables, log)
+        commands = self.task.start_commands(self.made.pythons, self.made.model_folder(main), self.made.artifact(main))
+        with (self.made.logs / "start.log").open("ab") as log:
+            runs = measure_starts(commands, self.made.variables, log)
         return {name: [start._asdict() for start in starts] for name, starts in runs.items()}
 
     def is_labelled(self) -> bool:
-        with self.child("neuronbert-tools", US) as ours:
-            return self._golds(ours, self.model_folder(self.task.MAIN_MODEL)) is not None
+        with self.made.child("neuronbert-tools", US) as ours:
+            return self._golds(ours, self.made.model_folder(self.task.MAIN_MODEL)) is not None
 
     def measure_accuracy(self) -> Dict[str, Any]:
         """The figures on all of the data: of the variant that auto chose, and of FP32."""
         main = self.task.MAIN_MODEL
-        artifacts = {"chosen": self.artifact(main), "fp32": self.artifact(main, "--precision", "fp32")}
+        artifacts = {"chosen": self.made.artifact(main), "fp32": self.made.artifact(main, "--precision", "fp32")}
         accuracy = {}
         for name, artifact in artifacts.items():
-            _print_progress(f"accuracy: {name}")
-            report = self._neuronbert("evaluate", str(artifact), str(self.options.data), "--json")
+            print_progress(f"accuracy: {name}")
+            report = self.made.neuronbert("evaluate", str(artifact), str(self.options.data), "--json")
             figures = {figure.key: report["metrics"][figure.key] * figure.scale for figure in self.task.FIGURES}
             counted = f"{self.task.UNIT}s"
             accuracy[name] = {**figures, "variant": report["variant"], counted: report[counted]}
         return accuracy
-
-    def _source(self, name: str) -> Path:
-        """What a model is made of: the checkpoint itself, or of random weights where the tokenizer is from."""
-        return self.options.model if self.options.model and self.task.MODELS[name].is_trained else DEMO
-
-    def model_folder(self, name: str) -> Path:
-        """The checkpoint in float32, made once."""
-        source = self._source(name)
-        trained = self.task.MODELS[name].is_trained
-        made_from = _digest(sorted(path for path in source.rglob("*") if path.is_file())) if trained else f"seed{SEED}"
-        folder = self.options.work / "models" / f"{self.task.NAME}-{name}-{made_from}"
-        if not folder.exists():
-            unfinished = folder.with_name(folder.name + ".unfinished")
-            unfinished.mkdir(parents=True, exist_ok=True)
-            with self.child("models", "transformers") as child:
-                made = {"folder": str(unfinished), "source": str(source), "seed": SEED}
-                child.request("make_model", task=self.task.NAME, name=name, **made)
-            unfinished.rename(folder)
-        return folder
-
-    def exported(self, name: str, contender: str, export: Export) -> Path:
-        """A peer's export, made once: by model, calibration and environment."""
-        if export.environment in self.absent:
-            raise ChildFailed(f"{contender} cannot be exported: {self.absent[export.environment]}")
-        environment = self.pythons[export.environment].parents[1].name
-        made_from = _digest([], json.dumps(self.rows)) if export.is_calibrated else "exact"
-        model = self.model_folder(name)
-        folder = self.options.work / "exports" / f"{model.name}-{export.name}-{made_from}-{environment}"
-        if not folder.exists():
-            _print_progress(f"{name}: exporting {export.name}")
-            with self.child(f"{contender}-export", export.environment) as child:
-                made = {"model": str(model), "folder": str(folder), "rows": self.rows}
-                child.request("export", task=self.task.NAME, contender=contender, **made)
-        return folder
-
-    def artifact(self, name: str, *compile_options: str) -> Path:
-        """Our artifact of the model, compiled again whenever the package changed."""
-        environment = self.pythons[US].parents[1].name
-        options = ["--task", self.task.NAME, *compile_options]
-        if self.options.calibration:
-            options += ["--calibration-data", str(self.options.calibration)]
-        if not self.task.MODELS[name].is_trained:
-            options.append("--skip-gate")
-        files = [self.options.calibration] if self.options.calibration else []
-        made_from = _digest(files, self.package, repr(options), environment)
-        folder = self.options.work / "artifacts" / f"{self.model_folder(name).name}-{made_from}"
-        if not folder.exists():
-            _print_progress(" ".join([f"{name}: compiling with neuronbert", *compile_options]))
-            folder.parent.mkdir(parents=True, exist_ok=True)
-            self._neuronbert("compile", str(self.model_folder(name)), str(folder), *options, "--json")
-        return folder
-
-    def _neuronbert(self, *arguments: str) -> Any:
-        command = [str(self.pythons["neuronbert"].with_name("neuronbert")), *arguments]
-        with (self.logs / "neuronbert.log").open("ab") as log:
-            done = subprocess.run(command, env=self.variables, stdout=subprocess.PIPE, stderr=log)
-        if done.returncode != 0:
-            raise ChildFailed(f"neuronbert {' '.join(arguments)} exited with {done.returncode}: see {log.name}")
-        return json.loads(done.stdout)
-
-
-def _print_progress(text: str) -> None:
-    print_message(f"[{time.strftime('%H:%M:%S')}] {text}")
-
-
-def _digest(files: Sequence[Path], *more: str) -> str:
-    content = [path.read_bytes() for path in files] + [text.encode() for text in more]
-    return hashlib.sha256(b"\0".join(content)).hexdigest()[:12]
 
 
 def _machine(threads: int) -> Dict[str, Any]:
