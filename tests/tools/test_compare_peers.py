@@ -183,7 +183,14 @@ def test_the_table_shows_all_of_it() -> None:
     ):
         assert wanted in text
     text = summary.render(texts_report())
-    for wanted in ("texts/s [min, max]", "accuracy, %", "5.00 [5.00, 5.00]", "macro F1, %", "92.40"):
+    for wanted in (
+        "texts/s [min, max]",
+        "accuracy, %",
+        "5.00 [5.00, 5.00]",
+        "macro F1, %",
+        "92.40",
+        "* the fastest mode\n",
+    ):
         assert wanted in text
 
 

@@ -191,9 +191,9 @@ def _speed_table(model: Facts, inputs: int, task: PeerTask) -> List[str]:
                     f"{contender['peak_mib']:.0f}",
                 )
             )
-    facts = (f"{fact} {value}" for fact, value in model["contenders"].get(US, {}).get("facts", {}).items())
+    facts = ", ".join(f"{fact} {value}" for fact, value in model["contenders"].get(US, {}).get("facts", {}).items())
     failed = (f"FAILED {name}: {why}" for name, why in model["failed"].items())
-    return [*table(rows).splitlines(), "* the fastest mode; ours: " + ", ".join(facts), *failed]
+    return [*table(rows).splitlines(), "* the fastest mode" + (f"; ours: {facts}" if facts else ""), *failed]
 
 
 def _gemm_lines(summary: Facts) -> List[str]:
