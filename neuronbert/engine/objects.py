@@ -42,7 +42,11 @@ class OverArtifact:
             refuse_other_task(artifact, self.task, trusted_key)
             self.engine = Engine(artifact, variant=variant, threads=threads, trusted_key=trusted_key)
             self._owns_engine = True
-        super().__init__(self.engine, **keywords)  # type: ignore[call-arg]  # the task's own class is the next one
+        try:
+            super().__init__(self.engine, **keywords)  # type: ignore[call-arg]  # the task's own class is the next one
+        except BaseException:
+            self.close()
+            raise
 
     def close(self) -> None:
         """Release the loaded model, unless somebody else's Engine was taken."""

@@ -29,13 +29,19 @@ class SentenceEncoder:
     """Embeddings of texts by a compiled sentence encoder, called as a SentenceTransformer is.
 
     ``truncate_dim`` keeps only the first numbers of every embedding; ``similarity_fn_name`` is "cosine", "dot",
-    "euclidean" or "manhattan". Without them they are what the checkpoint says.
+    "euclidean" or "manhattan". Without them they are what the checkpoint says. ``device`` changes nothing: the
+    artifact's variant decides.
     """
 
     task = "feature-extraction"
 
     def __init__(
-        self, model: Answerer, *, truncate_dim: Optional[int] = None, similarity_fn_name: Optional[str] = None
+        self,
+        model: Answerer,
+        *,
+        truncate_dim: Optional[int] = None,
+        similarity_fn_name: Optional[str] = None,
+        device: Optional[str] = None,
     ):
         self.model = model
         self._modules = modules_for(model.tokenizer)
@@ -109,7 +115,8 @@ class SentenceEncoder:
         if output_value == TOKENS:
             embedding_options = EmbeddingOptions()
         else:
-            embedding_options = EmbeddingOptions(truncate_dim or self.truncate_dim, normalize_embeddings)
+            width = self.truncate_dim if truncate_dim is None else truncate_dim
+            embedding_options = EmbeddingOptions(width, normalize_embeddings)
         results = self.model.answer(texts, text_options, embedding_options)
         warn_of_cuts(results)
         arrays = [result[EMBEDDING if output_value == SENTENCE else TOKENS] for result in results]
@@ -122,30 +129,54 @@ class SentenceEncoder:
             return arrays
         return np.stack(arrays) if arrays else np.array([], dtype=np.float32)
 
-    def encode_query(self, sentences: Texts, prompt_name: Optional[str] = None, **keywords: Any) -> Any:
+    def encode_query(
+        self,
+        sentences: Texts,
+        prompt_name: Optional[str] = None,
+        prompt: Optional[str] = None,
+        *more: Any,
+        **keywords: Any,
+    ) -> Any:
         """As ``encode``, with the checkpoint's prompt called "query" if it has one and none is asked for."""
-        if prompt_name is None and keywords.get("prompt") is None and QUERY in self._modules.prompts:
-            prompt_name = QUERY
-        return self.encode(sentences, prompt_name, **keywords)
+        return self.encode(sentences, self._named((QUERY,), prompt_name, prompt), prompt, *more, **keywords)
 
-    def encode_document(self, sentences: Texts, prompt_name: Optional[str] = None, **keywords: Any) -> Any:
+    def encode_document(
+        self,
+        sentences: Texts,
+        prompt_name: Optional[str] = None,
+        prompt: Optional[str] = None,
+        *more: Any,
+        **keywords: Any,
+    ) -> Any:
         """As ``encode``, with the checkpoint's prompt called "document", "passage" or "corpus", as ``encode_query``."""
-        if prompt_name is None and keywords.get("prompt") is None:
-            prompt_name = next((name for name in DOCUMENTS if name in self._modules.prompts), None)
-        return self.encode(sentences, prompt_name, **keywords)
+        return self.encode(sentences, self._named(DOCUMENTS, prompt_name, prompt), prompt, *more, **keywords)
+
+    def _named(self, names: Sequence[str], prompt_name: Optional[str], prompt: Optional[str]) -> Optional[str]:
+        """The name of the prompt: the one asked for, else the first of ``names`` that the checkpoint has."""
+        if prompt_name is not None or prompt is not None:
+            return prompt_name
+        return next((name for name in names if name in self._modules.prompts), None)
 
     def similarity(self, embeddings1: Embeddings, embeddings2: Embeddings) -> Any:
         """Every embedding of the first with every one of the second: float32 [n, m].
 
-        By ``similarity_fn_name``; a distance counts below zero. A torch tensor where one of the two is one.
+        By ``similarity_fn_name``; a distance counts below zero. A torch tensor where one of the two is one. UsageError
+        for embeddings of different widths.
         """
-        a, b = (np.atleast_2d(_array(each)) for each in (embeddings1, embeddings2))
+        a, b = (_array(each) for each in (embeddings1, embeddings2))
+        a, b = (each if not each.size else np.atleast_2d(each) for each in (a, b))
+        if not (a.size and b.size):
+            return _like((embeddings1, embeddings2), np.zeros((len(a), len(b)), np.float32))
+        _refuse_unlike(a.shape[-1:], b.shape[-1:])
         return _like((embeddings1, embeddings2), similarities(self.similarity_fn_name, a, b))
 
     def similarity_pairwise(self, embeddings1: Embeddings, embeddings2: Embeddings) -> Any:
         """Each embedding of the first with the one of the second in the same place: float32 [n]; else as above."""
         a, b = _array(embeddings1), _array(embeddings2)
-        return _like((embeddings1, embeddings2), pair_similarities(self.similarity_fn_name, a, b))
+        if not (a.size or b.size):
+            return _like((embeddings1, embeddings2), np.zeros(0, np.float32))
+        _refuse_unlike(a.shape, b.shape)
+        return _like((embeddings1, embeddings2), np.asarray(pair_similarities(self.similarity_fn_name, a, b)))
 
     def _refuse_other_outputs(self, output_value: str, precision: str) -> None:
         if precision != "float32":
@@ -168,8 +199,8 @@ def _as_list(sentences: Texts) -> Tuple[List[Any], bool]:
     """The texts, and whether it was one alone."""
     if isinstance(sentences, (list, tuple)):
         return list(sentences), False
-    if isinstance(sentences, np.ndarray) and sentences.ndim:
-        return sentences.tolist(), False
+    if isinstance(sentences, np.ndarray):
+        return (sentences.tolist(), False) if sentences.ndim else ([sentences.item()], True)
     if not isinstance(sentences, str) and hasattr(sentences, "__iter__"):
         return list(sentences), False
     return [sentences], True
@@ -189,11 +220,20 @@ def _tensors(arrays: Sequence[np.ndarray], alone: bool, stacked: bool) -> Any:
 def _array(embeddings: Embeddings) -> np.ndarray:
     if isinstance(embeddings, (list, tuple)) and len(embeddings) and hasattr(embeddings[0], "detach"):
         return np.stack([_array(each) for each in embeddings])
-    return np.asarray(embeddings.detach().cpu() if hasattr(embeddings, "detach") else embeddings, dtype=np.float32)
+    # numpy has no bfloat16.
+    return np.asarray(embeddings.detach().float().cpu() if hasattr(embeddings, "detach") else embeddings, np.float32)
+
+
+def _refuse_unlike(a: Tuple[int, ...], b: Tuple[int, ...]) -> None:
+    if a != b:
+        raise UsageError(
+            f"embeddings of shape {list(a)} and {list(b)} cannot be compared",
+            hint="those of one encoder, as encode gives",
+        )
 
 
 def _like(given: Sequence[Embeddings], array: np.ndarray) -> Any:
-    if not any(hasattr(each[0] if isinstance(each, (list, tuple)) else each, "detach") for each in given):
+    if not any(hasattr(each[0] if isinstance(each, (list, tuple)) and each else each, "detach") for each in given):
         return array
     with optional_imports():
         import torch

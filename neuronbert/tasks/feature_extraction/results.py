@@ -16,8 +16,7 @@ Result = Dict[str, Any]  # "embedding": float32 [width], or "token_embeddings": 
 
 SENTENCE, TOKENS = "sentence_embedding", "token_embeddings"  # the outputs, as sentence-transformers calls them
 EMBEDDING = "embedding"
-# In JSON: half of the last one is less than what float32 loses of a number above 0.001, which is so read back exactly.
-DECIMALS = 10
+DIGITS = 9  # of a number in JSON: with so many significant ones every float32 is read back as it was (IEEE 754)
 
 
 def decode(example: Example, outputs: Sequence[Outputs], options: EmbeddingOptions) -> Result:
@@ -58,16 +57,19 @@ def kept(modules: SentenceModules, options: EmbeddingOptions) -> Optional[int]:
 
 
 def document(result: Result, options: EmbeddingOptions) -> Document:
-    """A result as a line of JSON: numbers in lists."""
+    """A result as a line of JSON: numbers in lists, which as float32 are those of the result."""
     return {name: _numbers(value) if isinstance(value, np.ndarray) else value for name, value in result.items()}
 
 
 def _numbers(array: np.ndarray) -> Any:
-    return np.round(array.astype(np.float64), DECIMALS).tolist()
+    numbers = array.astype(np.float64)
+    places = np.floor(np.log10(np.abs(numbers), where=numbers != 0, out=np.zeros_like(numbers)))
+    powers = 10.0 ** (DIGITS - 1 - places)
+    return (np.round(numbers * powers) / powers).tolist()
 
 
 def result_text(result: Result) -> str:
     """The numbers, an embedding a line; and whether the text was cut."""
     array = result[EMBEDDING] if EMBEDDING in result else result[TOKENS]
-    lines = [" ".join(f"{number:.{DECIMALS}g}" for number in row) for row in np.atleast_2d(array).tolist()]
+    lines = [" ".join(f"{number:.{DIGITS}g}" for number in row) for row in np.atleast_2d(array).tolist()]
     return "\n".join([*lines, *(["(truncated: the text is longer than the model reads)"] if len(result) > 1 else [])])

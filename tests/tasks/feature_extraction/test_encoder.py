@@ -41,6 +41,7 @@ def test_several_texts_and_one(encoder: Any) -> None:
     several, one = encoder.encode(TEXTS), encoder.encode(TEXTS[0])
     assert (several.shape, one.shape, several.dtype, one.dtype) == ((3, WIDTH), (WIDTH,), np.float32, np.float32)
     np.testing.assert_array_equal(several[0], one)
+    np.testing.assert_array_equal(encoder.encode(np.array(TEXTS[0])), one)
 
 
 @pytest.mark.parametrize("form", [tuple, np.array, iter, lambda texts: (text for text in texts)])
@@ -107,6 +108,8 @@ def test_prompts(encoder: Any) -> None:
         encoder.encode(TEXTS, prompt_name="no such prompt", prompt=PROMPTS["query"]),
     ):
         np.testing.assert_array_equal(found, expected)
+    np.testing.assert_array_equal(encoder.encode_query(TEXTS, None, "see: ", 8), encoder.encode(TEXTS, prompt="see: "))
+    np.testing.assert_array_equal(encoder.encode_query(TEXTS, None, ""), encoder.encode(TEXTS))
     np.testing.assert_array_equal(encoder.encode_document(TEXTS), encoder.encode(TEXTS))
     np.testing.assert_array_equal(encoder.encode_query(TEXTS, prompt=""), encoder.encode(TEXTS))
     with pytest.raises(UsageError, match="no prompt 'title'"):
@@ -191,6 +194,27 @@ def test_similarities_of_tensors_are_tensors(encoder: Any) -> None:
         np.testing.assert_allclose(found.numpy(), expected, rtol=1e-6)
 
 
+def test_similarities_of_what_has_no_rows_or_one(encoder: Any) -> None:
+    torch = pytest.importorskip("torch")
+    embeddings = encoder.encode(TEXTS)
+    for nothing in ([], encoder.encode([]), np.zeros((0, WIDTH), np.float32)):
+        assert encoder.similarity(nothing, embeddings).shape == (0, 3)
+        assert encoder.similarity(embeddings, nothing).shape == (3, 0)
+    assert encoder.similarity_pairwise([], []).shape == (0,)
+    one = torch.from_numpy(embeddings[0])
+    expected = encoder.similarity_pairwise(embeddings[:1], embeddings[1:2])[0]
+    np.testing.assert_allclose(encoder.similarity_pairwise(one, embeddings[1]), expected, rtol=1e-5)
+    assert encoder.similarity(one.bfloat16(), embeddings).shape == (1, 3)
+
+
+def test_embeddings_of_other_widths_and_numbers_are_refused(encoder: Any) -> None:
+    embeddings = encoder.encode(TEXTS)
+    with pytest.raises(UsageError, match=rf"\[{WIDTH}\] and \[3\] cannot be compared"):
+        encoder.similarity(embeddings, embeddings[:, :3])
+    with pytest.raises(UsageError, match="cannot be compared"):
+        encoder.similarity_pairwise(embeddings, embeddings[:2])
+
+
 # ---- what is refused
 
 
@@ -201,6 +225,7 @@ def test_similarities_of_tensors_are_tensors(encoder: Any) -> None:
         ({"output_value": None}, "there is no output None"),
         ({"precision": "binary"}, "embeddings are float32, not 'binary'"),
         ({"truncate_dim": -1}, "truncate_dim must be"),
+        ({"truncate_dim": 0}, "truncate_dim must be"),
         ({"normalize_embeddings": "yes"}, "normalize must be"),
         ({"long_texts": "split"}, "long_texts is 'split'"),
     ],
@@ -223,9 +248,21 @@ def test_an_artifact_for_another_task(echo_artifact: Artifact, tmp_path: Path) -
         SentenceEncoder(tmp_path / "nothing")
 
 
-def test_a_similarity_that_is_none(echo: Artifact) -> None:
-    with pytest.raises(UsageError, match="there is no similarity 'angle'"):
-        SentenceEncoder(echo, threads=1, similarity_fn_name="angle")
+@pytest.mark.parametrize(
+    ("keywords", "said"),
+    [
+        ({"similarity_fn_name": "angle"}, "there is no similarity 'angle'"),
+        ({"truncate_dim": -1}, "truncate_dim must be"),
+    ],
+)
+def test_a_refused_encoder_leaves_nothing_loaded(
+    echo: Artifact, monkeypatch: pytest.MonkeyPatch, keywords: Dict[str, Any], said: str
+) -> None:
+    closed, close = [], Engine.close
+    monkeypatch.setattr(Engine, "close", lambda engine: closed.append(close(engine)))
+    with pytest.raises(UsageError, match=said):
+        SentenceEncoder(echo, threads=1, **keywords)
+    assert closed == [None]
 
 
 def test_a_closed_encoder(echo: Artifact) -> None:
