@@ -51,7 +51,7 @@ def replaced_file(path: Path) -> Iterator[BinaryIO]:
     temporary = path.with_name(f".{path.name}.{os.urandom(4).hex()}{LEFTOVER_SUFFIX}")
     try:
         # The mode is the umask's, which Python could only read by setting it for every thread.
-        with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666), "wb") as file:
+        with open(os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666), "w+b") as file:
             yield file
         os.replace(temporary, path)
     except BaseException:

@@ -48,14 +48,13 @@ _SCHEMA = Schema(
             "skipped": _COUNT,
             "output_sha256": SHA256,
             "output_bytes": _COUNT,
-            "is_made": FLAG,
+            "made_sha256": SHA256,
             "digest": SHA256,
         }
     )
 )
 
 Job = Mapping[str, Any]  # JSON
-MakeWhole = Callable[[BinaryIO, BinaryIO], None]  # reads a partial file, writes the output
 
 
 class Record(NamedTuple):
@@ -70,7 +69,7 @@ class Record(NamedTuple):
     skipped: int = 0
     output_sha256: str = NOTHING_SHA256  # of the partial file's first ``output_bytes``
     output_bytes: int = 0
-    is_made: bool = False  # where the output is made of the partial file: a file in its place is that
+    made_sha256: str = NOTHING_SHA256  # of the output, where it was made of the partial file
 
     def digest(self) -> str:
         """The checksum of the record itself."""
@@ -161,23 +160,31 @@ class ResumableOutput:
             self._save(record)
         return record
 
-    def finish(self, make_whole: Optional[MakeWhole] = None) -> None:
-        """Give the complete output its name; with ``make_whole`` it is what that makes of the partial file."""
+    def finish(self, make_whole: Optional[Callable[[BinaryIO, BinaryIO], None]] = None) -> None:
+        """Give the complete output its name; with ``make_whole`` it is what that makes of the partial file.
+
+        ``make_whole`` reads the one and writes the other.
+        """
         refuse_existing(self.output)
         partial, record = partial_path(self.output), record_path(self.output)
         with output_errors(self.output):
             if make_whole is None:
                 os.rename(partial, self.output)
             else:
-                with open(open_own(partial, os.O_RDONLY), "rb") as parts, replaced_file(self.output) as whole:
-                    make_whole(parts, whole)
-                    whole.flush()
-                    os.fsync(whole.fileno())
-                    self._save(self._saved._replace(is_made=True))
-                partial.unlink(missing_ok=True)
+                self._make(partial, make_whole)
             record.unlink(missing_ok=True)  # another process may have seen that all is done
             remove_leftovers(record)
-            remove_leftovers(self.output)
+
+    def _make(self, partial: Path, make_whole: Callable[[BinaryIO, BinaryIO], None]) -> None:
+        """Put what ``make_whole`` makes of the partial file in the output's place; the record knows it before."""
+        remove_leftovers(self.output)  # of a kill, and as large as the output
+        with open(open_own(partial, os.O_RDONLY), "rb") as parts, replaced_file(self.output) as whole:
+            make_whole(parts, whole)
+            whole.flush()
+            os.fsync(whole.fileno())
+            refuse_existing(self.output)  # it took its time
+            self._save(self._saved._replace(made_sha256=_digest(whole)))
+        partial.unlink(missing_ok=True)
 
     def tidy(self) -> None:
         """After an error: remove what no later run could resume, and nobody else wrote."""
@@ -258,10 +265,27 @@ def _refuse_finished(target: Path) -> None:
     if os.path.lexists(target):
         with suppress(OutputError):
             record = read_record(target)
-            if record is not None and (record.is_made or not os.path.lexists(partial_path(target))):
+            if record is not None and (not os.path.lexists(partial_path(target)) or _is_made(target, record)):
                 partial_path(target).unlink(missing_ok=True)
                 record_path(target).unlink(missing_ok=True)
     refuse_existing(target)
+
+
+def _is_made(target: Path, record: Record) -> bool:
+    """Whether the file in the output's place is the one that the record says was made for it."""
+    if record.made_sha256 == NOTHING_SHA256 or not target.is_file():
+        return False
+    with open(target, "rb") as file:
+        return _digest(file) == record.made_sha256
+
+
+def _digest(file: BinaryIO) -> str:
+    sha = hashlib.sha256()
+    size = file.seek(0, os.SEEK_END)
+    file.seek(0)
+    for block in blocks_of(file, size):
+        sha.update(block)
+    return sha.hexdigest()
 
 
 def _lock(file: FileIO, target: Path) -> None:

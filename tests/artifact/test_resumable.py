@@ -152,6 +152,53 @@ def test_an_interrupt_at_any_call_keeps_what_was_recorded(tmp_path, monkeypatch,
     pytest.fail("it never came to its end")
 
 
+def killed_while_made(output: Path, monkeypatch) -> None:
+    """Killed when the record knows the file that was made, which has not its name yet."""
+    with monkeypatch.context() as patch:
+        patch.setattr(resumable.ResumableOutput, "tidy", lambda self: None)
+        patch.setattr(files, "_discard", lambda temporary: None)
+        patch.setattr(os, "replace", killing(os.replace, output))
+        with pytest.raises(Killed):
+            perform(output, make_whole=reverse)
+
+
+def killing(replace, output: Path):
+    def call(old, new):
+        if new == output:
+            raise Killed
+        replace(old, new)
+
+    return call
+
+
+def test_a_file_in_the_place_of_one_that_was_being_made_is_not_taken_for_it(tmp_path, monkeypatch):
+    output = tmp_path / "output"
+    killed_while_made(output, monkeypatch)
+    output.write_bytes(b"precious")
+    with pytest.raises(OutputError, match="exists already"):
+        perform(output, make_whole=reverse)
+    assert output.read_bytes() == b"precious" and partial_path(output).read_bytes() == COMPLETE
+    output.unlink()
+    assert perform(output, make_whole=reverse) == len(STEPS)
+    assert output.read_bytes() == WAYS[1][1] and os.listdir(tmp_path) == ["output"]
+
+
+def test_the_space_of_a_first_attempt_is_free_before_the_second(tmp_path, monkeypatch):
+    output, seen = tmp_path / "output", []
+    killed_while_made(output, monkeypatch)
+    left = [path for path in tmp_path.iterdir() if path.name.endswith(files.LEFTOVER_SUFFIX)]
+    perform(output, make_whole=lambda parts, whole: seen.append([path.exists() for path in left]))
+    assert seen == [[False]]
+
+
+def test_a_file_that_came_while_the_output_was_made_is_not_overwritten(tmp_path):
+    output = tmp_path / "output"
+    with pytest.raises(OutputError, match="exists already"):
+        perform(output, make_whole=lambda parts, whole: output.write_bytes(b"precious"))
+    assert output.read_bytes() == b"precious" and partial_path(output).read_bytes() == COMPLETE
+    assert sorted(os.listdir(tmp_path)) == ["output", "output.partial", "output.partial.json"]
+
+
 def test_what_was_written_but_not_recorded_is_cut_off(tmp_path):
     output = unfinished(tmp_path / "output")
     with open(partial_path(output), "ab") as file:
