@@ -57,18 +57,25 @@ def prepare_lines(
     decode_options: DecodeOptions,
     on_error: str = "fail",
     line_format: LineFormat = JSON_LINES,
+    check_result: Callable[[DecodeOptions], None] = lambda options: None,
 ) -> Tuple[List[PreparedLine], List[SkippedLine]]:
     """Check and tokenise all entries of a file in ``line_format`` before any is answered.
 
     Raises InputError naming the first bad line, or with ``on_error="skip"`` returns the bad ones beside the good, and
-    UsageError for options that fit no line at all.
+    UsageError for options that fit no line at all. ``check_result`` raises one for options, of all lines or of one,
+    whose results cannot be written.
     """
-    task.check_options(tokenizer, encode_options)
+
+    def check(encode: EncodeOptions, decode: DecodeOptions) -> None:
+        task.check_options(tokenizer, encode, decode)
+        check_result(decode)
+
+    check(encode_options, decode_options)
     reader = LineReader(entries, task.LINES, line_format.hint(task.LINES), on_error)
     prepared: List[PreparedLine] = []
     refused: List[SkippedLine] = []
     for chunk in chunks_of(reader):
-        for line, outcome in zip(chunk, _encode(task, tokenizer, chunk, encode_options, decode_options)):
+        for line, outcome in zip(chunk, _encode(task, tokenizer, chunk, encode_options, decode_options, check)):
             if isinstance(outcome, PreparedLine):
                 prepared.append(outcome)
             elif on_error == "fail":
@@ -93,18 +100,24 @@ def _encode(
     lines: Sequence[InputLine],
     encode_options: EncodeOptions,
     decode_options: DecodeOptions,
+    check: Callable[[EncodeOptions, DecodeOptions], None],
 ) -> List[Union[PreparedLine, NeuronBertError]]:
     """Each line prepared, or its error. All together where they can be, because then a shared text is encoded once."""
     try:
-        encoding = {with_keywords(encode_options, line.keywords) for line in lines}
+        encoding = [with_keywords(encode_options, line.keywords) for line in lines]
         decoding = [with_keywords(decode_options, line.keywords) for line in lines]
-        if len(encoding) == 1:
-            examples = task.encode(tokenizer, [line.input for line in lines], encoding.pop())
+        for line, encode, decode in zip(lines, encoding, decoding):
+            if line.keywords:
+                check(encode, decode)
+        if len(set(encoding)) == 1:
+            examples = task.encode(tokenizer, [line.input for line in lines], encoding[0])
             return [PreparedLine(*parts) for parts in zip(lines, examples, decoding)]
     except (InputError, UsageError) as error:
         if len(lines) == 1:
             return [error]
-    return [outcome for line in lines for outcome in _encode(task, tokenizer, [line], encode_options, decode_options)]
+    return [
+        outcome for line in lines for outcome in _encode(task, tokenizer, [line], encode_options, decode_options, check)
+    ]
 
 
 def with_keywords(options: Any, keywords: Keywords) -> Any:

@@ -274,7 +274,13 @@ class _Job:
         if not entries:
             return None
         prepared, skipped = prepare_lines(
-            runner.task, runner.tokenizer, entries, *self._options, on_error=self._on_error, line_format=self._reads
+            runner.task,
+            runner.tokenizer,
+            entries,
+            *self._options,
+            on_error=self._on_error,
+            line_format=self._reads,
+            check_result=self._check_result,
         )
         source.pass_over()  # not before: a line that fails the job may have no end
         rows = [row for line in prepared for row in line.example.windows]
@@ -285,6 +291,10 @@ class _Job:
         return _Block(
             prepared, skipped, rows, batches, source.sha256, source.bytes, source.lines, is_last=source.is_ended
         )
+
+    def _check_result(self, options: DecodeOptions) -> None:
+        columns = self._runner.task.columns(self._runner.tokenizer.config, options)
+        self._writes.check_line(self._columns, columns)
 
     def _submit(self, rows: List[Row], batch: List[int]) -> "Future[Outputs]":
         return self._runner.submit_together(collate([rows[index] for index in batch], self._runner.tokenizer.pad_id))

@@ -276,7 +276,7 @@ class Task(Protocol):
     def encode(self, tokenizer: Tokenizer, inputs: Sequence[Input], options: EncodeOptions) -> Sequence[Example]:
         """Every input as rows; InputError for one that cannot be asked."""
 
-    def check_options(self, tokenizer: Tokenizer, options: EncodeOptions) -> None:
+    def check_options(self, tokenizer: Tokenizer, encode: EncodeOptions, decode: DecodeOptions) -> None:
         """UsageError for options that fit no input at all."""
 
     def bucket_options(self, tokens: Optional[int]) -> EncodeOptions:

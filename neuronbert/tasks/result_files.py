@@ -10,7 +10,7 @@ from typing import Any, BinaryIO, Callable, Iterator, List, Mapping, Optional, P
 
 import numpy as np
 
-from neuronbert.errors import InputError, UsageError, shown_value
+from neuronbert.errors import UsageError, shown_value
 from neuronbert.hardware.libraries import optional_imports
 from neuronbert.tasks.base import Columns, ColumnType, Document, PathLike
 from neuronbert.tasks.line_formats import FORMATS, LineFormat, line_format
@@ -31,11 +31,14 @@ class ResultFile(Protocol):
     def check(self, columns: Columns) -> None:
         """UsageError for results that such a file cannot hold; MissingLibrary where it cannot be written here."""
 
+    def check_line(self, columns: Columns, of_line: Columns) -> None:
+        """UsageError for results of a line that such a file cannot hold beside those of ``columns``."""
+
     def head(self, columns: Columns) -> bytes:
         """What stands before the first part."""
 
     def part(self, documents: Sequence[Document], columns: Columns) -> bytes:
-        """Results and errors, in the order of their lines; InputError for one that is not as the others are."""
+        """Results and errors, in the order of their lines."""
 
     def unsaid(self, document: Document) -> Optional[str]:
         """What a result says that the file has no place for; None: nothing."""
@@ -53,6 +56,9 @@ class LinesFile:
 
     def check(self, columns: Columns) -> None:
         """Lines hold any result."""
+
+    def check_line(self, columns: Columns, of_line: Columns) -> None:
+        """Beside any other."""
 
     def head(self, columns: Columns) -> bytes:
         """The header of a table."""
@@ -84,6 +90,15 @@ class NpyFile:
         """One embedding of each text."""
         _vector(columns)
 
+    def check_line(self, columns: Columns, of_line: Columns) -> None:
+        """An embedding as wide as all others."""
+        (_, width), (_, own) = _vector(columns), _vector(of_line)
+        if own != width:
+            raise UsageError(
+                f"its embedding would have {own:,} numbers, and a row of the .npy file has {width:,}",
+                hint="no truncate_dim in a line; or --output-format jsonl, csv or parquet",
+            )
+
     def head(self, columns: Columns) -> bytes:
         """Nothing: it says how many rows there are."""
         return b""
@@ -94,7 +109,7 @@ class NpyFile:
         rows = np.full((len(documents), width), np.nan, FLOAT)
         for row, document in zip(rows, documents):
             if name in document:
-                row[:] = _of_width(document, name, width)
+                row[:] = document[name]
         return rows.tobytes()
 
     def unsaid(self, document: Document) -> Optional[str]:
@@ -131,6 +146,9 @@ class ParquetFile:
         """Any results, where pyarrow is there."""
         with optional_imports():
             import pyarrow.parquet  # noqa: F401
+
+    def check_line(self, columns: Columns, of_line: Columns) -> None:
+        """Embeddings of any width."""
 
     def head(self, columns: Columns) -> bytes:
         """Nothing: every part has the names of its columns."""
@@ -203,16 +221,6 @@ def _vector(columns: Columns) -> Tuple[str, int]:
             hint="--output-format jsonl, csv or parquet",
         )
     return found[0]
-
-
-def _of_width(document: Document, name: str, width: int) -> np.ndarray:
-    numbers = document[name]
-    if len(numbers) != width:
-        raise InputError(
-            f"line {document['line']}: its embedding has {len(numbers):,} numbers, and a row of the .npy has {width:,}",
-            hint="no truncate_dim in a line; or --output-format jsonl, csv or parquet",
-        )
-    return np.asarray(numbers, FLOAT)
 
 
 # ---------------------------------------------------------------------------- Parquet

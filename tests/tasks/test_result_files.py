@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from neuronbert.errors import InputError, MissingLibrary, UsageError
+from neuronbert.errors import MissingLibrary, UsageError
 from neuronbert.tasks import result_files
 from neuronbert.tasks.base import Column, Columns, ColumnType
 from neuronbert.tasks.line_formats import FORMATS
@@ -81,9 +81,12 @@ def test_npy_refuses_results_without_one_embedding_each() -> None:
         assert "parquet" in str(caught.value.hint)
 
 
-def test_npy_refuses_a_row_of_another_width_by_its_line() -> None:
-    with pytest.raises(InputError, match="^line 7: its embedding has 2 numbers, and a row of the .npy has 3"):
-        NPY.part([{"line": 7, "embedding": [1.0, 2.0]}], EMBEDDINGS)
+def test_npy_refuses_a_line_of_another_width() -> None:
+    narrow = {**EMBEDDINGS, "embedding": Column(ColumnType.VECTOR, 2)}
+    with pytest.raises(UsageError, match="^its embedding would have 2 numbers, and a row of the .npy file has 3"):
+        NPY.check_line(EMBEDDINGS, narrow)
+    for name, kind in RESULT_FILES.items():
+        kind.check_line(EMBEDDINGS, EMBEDDINGS if name == "npy" else narrow)
 
 
 def test_npy_cannot_say_that_a_text_was_cut() -> None:

@@ -26,14 +26,19 @@ def decode(example: Example, outputs: Sequence[Outputs], options: EmbeddingOptio
     where the text did not fit the row. UsageError for options that tokens' embeddings have not.
     """
     more = {"truncated": True} if example.truncated else {}
+    refuse_of_tokens(example.modules, options)
     if not example.modules.pooling:
-        if options.truncate_dim or options.normalize:
-            raise UsageError(
-                "truncate_dim and normalize are for one embedding of a text, and this artifact has one for each token",
-                hint="compile with --pooling mean",
-            )
         return {TOKENS: outputs[0][TOKENS], **more}
     return {EMBEDDING: _finished(_of_text(example, outputs), example, options), **more}
+
+
+def refuse_of_tokens(modules: SentenceModules, options: EmbeddingOptions) -> None:
+    """UsageError for options that embeddings of tokens have not."""
+    if not modules.pooling and (options.truncate_dim or options.normalize):
+        raise UsageError(
+            "truncate_dim and normalize are for one embedding of a text, and this artifact has one for each token",
+            hint="compile with --pooling mean",
+        )
 
 
 def _of_text(example: Example, outputs: Sequence[Outputs]) -> np.ndarray:

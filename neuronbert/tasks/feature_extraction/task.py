@@ -110,10 +110,15 @@ def encode(tokenizer: Tokenizer, inputs: Sequence[str], options: TextOptions) ->
     return encode_examples(tokenizer, inputs, options)
 
 
-def check_options(tokenizer: Tokenizer, options: TextOptions) -> None:
-    """UsageError for a max_length that leaves no room for text, and for a prompt that the checkpoint has not."""
-    text_limit(tokenizer, options)
-    prompt_of(modules_for(tokenizer), options)
+def check_options(tokenizer: Tokenizer, encode: TextOptions, decode: EmbeddingOptions) -> None:
+    """UsageError for a max_length that leaves no room for text, and for what the checkpoint has not.
+
+    That is a prompt, or one embedding of a text, which could be cut or made of length 1.
+    """
+    modules = modules_for(tokenizer)
+    text_limit(tokenizer, encode)
+    prompt_of(modules, encode)
+    results.refuse_of_tokens(modules, decode)
 
 
 def bucket_options(tokens: Optional[int]) -> TextOptions:

@@ -75,9 +75,9 @@ def encode(tokenizer: Tokenizer, inputs: Sequence[Tuple[str, str]], options: Win
     return encode_examples(tokenizer, inputs, options)
 
 
-def check_options(tokenizer: Tokenizer, options: WindowOptions) -> None:
+def check_options(tokenizer: Tokenizer, encode: WindowOptions, decode: AnswerOptions) -> None:
     """UsageError for windows that overlap by more than their length."""
-    window_lengths(tokenizer, options)
+    window_lengths(tokenizer, encode)
 
 
 def bucket_options(tokens: Optional[int]) -> WindowOptions:

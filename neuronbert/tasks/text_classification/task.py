@@ -100,9 +100,9 @@ def encode(tokenizer: Tokenizer, inputs: Sequence[Any], options: RowOptions) -> 
     return encode_examples(tokenizer, inputs, options)
 
 
-def check_options(tokenizer: Tokenizer, options: RowOptions) -> None:
+def check_options(tokenizer: Tokenizer, encode: RowOptions, decode: LabelOptions) -> None:
     """UsageError for a max_length that leaves no room for text."""
-    row_limit(tokenizer, options.max_length)
+    row_limit(tokenizer, encode.max_length)
 
 
 def bucket_options(tokens: Optional[int]) -> RowOptions:

@@ -84,9 +84,9 @@ def encode(tokenizer: Tokenizer, inputs: Sequence[TextInput], options: StrideOpt
     return encode_texts(tokenizer, inputs, options)
 
 
-def check_options(tokenizer: Tokenizer, options: StrideOptions) -> None:
+def check_options(tokenizer: Tokenizer, encode: StrideOptions, decode: EntityOptions) -> None:
     """UsageError for rows without room for text, or that overlap by all of it."""
-    row_lengths(tokenizer, options)
+    row_lengths(tokenizer, encode)
 
 
 def bucket_options(tokens: Optional[int]) -> StrideOptions:

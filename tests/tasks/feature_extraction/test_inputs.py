@@ -74,7 +74,7 @@ def test_a_prompt_that_is_not_there(tokenizer: Tokenizer, folder: Path) -> None:
         encode_examples(tokenizer, ["jim"], TextOptions(prompt_name="title"))
     assert caught.value.hint == "one of query, document"
     with pytest.raises(UsageError, match="no prompt") as caught:
-        check_options(tokenizer_with(folder, prompts={}), TextOptions(prompt_name="query"))
+        check_options(tokenizer_with(folder, prompts={}), TextOptions(prompt_name="query"), EmbeddingOptions())
     assert caught.value.hint is not None and caught.value.hint.startswith("it has none")
 
 
@@ -156,7 +156,7 @@ def test_a_text_of_too_many_rows(folder: Path) -> None:
 
 def test_tokens_own_embeddings_are_not_pooled(folder: Path) -> None:
     with pytest.raises(UsageError, match="is for one embedding of a text"):
-        check_options(tokenizer_with(folder, pooling=()), TextOptions(long_texts="pooled"))
+        check_options(tokenizer_with(folder, pooling=()), TextOptions(long_texts="pooled"), EmbeddingOptions())
 
 
 # ---- options and calls

@@ -2,7 +2,6 @@
 
 import io
 import json
-import re
 from pathlib import Path
 from typing import Any, Dict, List
 
@@ -249,21 +248,42 @@ def test_a_job_writes_arrays(echo: Artifact, tmp_path: Path, capfd: pytest.Captu
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in.csv", "out.npy", "out.parquet"]
 
 
-@pytest.mark.parametrize(
-    ("options", "reason"),
-    [
-        (["--output", "out.npy"], f"^line 2: its embedding has 2 numbers, and a row of the .npy has {WIDTH}"),
-        (["--output", "out.npy", "--truncate-dim", "3"], "^line 2: its embedding has 2 numbers, and a row .* has 3"),
-    ],
-)
-def test_an_array_has_one_width(
-    echo: Artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: List[str], reason: str
+@pytest.mark.parametrize(("options", "width"), [({}, WIDTH), ({"truncate_dim": 3}, 3)])
+def test_an_array_has_one_width(echo: Artifact, tmp_path: Path, options: Dict[str, Any], width: int) -> None:
+    source, output = tmp_path / "in.jsonl", tmp_path / "out.npy"
+    source.write_bytes(lines_of(["a"]) + lines_of(["a"], truncate_dim=2))
+    with pytest.raises(InputError, match=f"^line 2: its embedding would have 2 numbers, and a row .* has {width}"):
+        run_job(echo, source, output, threads=1, **options)
+    assert [path.name for path in tmp_path.iterdir()] == ["in.jsonl"]
+    run_job(echo, source, output, threads=1, on_error="skip", **options)
+    assert np.load(output).shape == (2, width)
+    assert np.isnan(np.load(output)).all(axis=1).tolist() == [False, True]
+
+
+def test_options_that_embeddings_of_tokens_have_not_are_refused_by_their_line(
+    artifacts: Dict[str, Artifact], tmp_path: Path
 ) -> None:
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "in.jsonl").write_bytes(lines_of(["a"]) + lines_of(["a"], truncate_dim=2))
-    refused = CliRunner().invoke(cli, ["run", str(echo.folder), "--input", "in.jsonl", "--threads", "1", *options])
-    assert isinstance(refused.exception, InputError)
-    assert re.match(reason, str(refused.exception)) and [path.name for path in tmp_path.iterdir()] == ["in.jsonl"]
+    (tmp_path / "in.jsonl").write_bytes(lines_of(["a"]) + lines_of(["a"], normalize=True))
+    with pytest.raises(InputError, match="^line 2: truncate_dim and normalize are for one embedding of a text"):
+        run_job(artifacts["tokens"], tmp_path / "in.jsonl", tmp_path / "out.jsonl", threads=1, variant="torchscript")
+    report = run_job(
+        artifacts["tokens"],
+        tmp_path / "in.jsonl",
+        tmp_path / "out.jsonl",
+        threads=1,
+        variant="torchscript",
+        on_error="skip",
+    )
+    assert (report.answered, report.skipped) == (1, 1)
+    with pytest.raises(UsageError, match="compile with --pooling mean"):
+        run_job(
+            artifacts["tokens"],
+            tmp_path / "in.jsonl",
+            tmp_path / "new.jsonl",
+            threads=1,
+            variant="torchscript",
+            normalize=True,
+        )
 
 
 def test_an_array_is_no_output_of_a_terminal_or_of_tokens(

@@ -90,8 +90,8 @@ def encode(tokenizer: Tokenizer, inputs: Sequence[str], options: CutOptions) -> 
     return encode_texts(tokenizer, inputs, options)
 
 
-def check_options(tokenizer: Tokenizer, options: CutOptions) -> None:
-    room_for_text(tokenizer, options)
+def check_options(tokenizer: Tokenizer, encode: CutOptions, decode: LabelOptions) -> None:
+    room_for_text(tokenizer, encode)
 
 
 def bucket_options(tokens: Optional[int]) -> CutOptions:
