@@ -85,7 +85,11 @@ class JobInput:
         last_line = self.lines + min(max(FIRST_LINES, self.lines), BLOCK_LINES)
         end = self.bytes + min(max(FIRST_BYTES, self.bytes), BLOCK_BYTES)
         while self.lines < last_line and self.bytes < end and not self._source.is_inside:
-            entry = next(self._entries, None)
+            try:
+                entry = next(self._entries, None)
+            except InputError:
+                self._refuse_shorter()  # which is why it is broken
+                raise
             if entry is None:
                 break
             entries.append(entry)

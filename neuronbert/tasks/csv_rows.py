@@ -75,7 +75,9 @@ def _row(number: int, raw: Raw, lines: NumberedLines, dialect: Dialect) -> Row:
     except _TooLong as reason:
         return Row(number, [], str(reason), raw, is_endless=True)
     except csv.Error as error:
-        fault = "a quotation mark is opened and never closed" if texts.is_ended else texts.placed(_in_words(error))
+        if texts.is_ended:  # behind one line, or instead of all that follow it
+            return Row(number, [], "a quotation mark is opened and never closed", raw, is_endless=texts.has_lines)
+        fault = texts.placed(_in_words(error))
     except MemoryError:  # csv takes many times the bytes of a cell
         return Row(number, [], "it needs more memory than there is", raw, is_endless=True)
     return Row(number, cells) if fault is None else Row(number, [], fault, raw)
@@ -130,9 +132,14 @@ class _RowTexts:
             self.fault = self.fault or self.placed(str(reason))
             return (raw.decode("utf-8", "replace") if isinstance(raw, bytes) else raw).replace("\0", "\ufffd")
 
+    @property
+    def has_lines(self) -> bool:
+        """Whether more than one was asked for."""
+        return self._last != self._first
+
     def placed(self, fault: str) -> str:
         """``fault``, with the number of the line that was read last where that is not the row's."""
-        return fault if self._last == self._first else f"{fault}, in line {self._last}"
+        return f"{fault}, in line {self._last}" if self.has_lines else fault
 
 
 def _of_width(row: Row, columns: int) -> Row:

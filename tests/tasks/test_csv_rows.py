@@ -146,7 +146,6 @@ def test_a_row_has_as_many_cells_as_the_header() -> None:
     [
         (b'"a" b,c\nd,e\n', ["no row of a table (',' expected after '\"')", None]),
         (b'"a\nb\n"c,d\ne,f\n', ["no row of a table (',' expected after '\"'), in line 3", None]),
-        (b'a,b\n"c,d\ne,f\n', [None, "a quotation mark is opened and never closed"]),
         (b'a,b\nc,"', [None, "a quotation mark is opened and never closed"]),
         (b"a\rb,c\nd,e\n", ["no row of a table (a carriage return that is not quoted)", None]),
         (b"a,\xff\nb,c\n", ["not UTF-8 text (byte 0xff)", None]),
@@ -172,6 +171,14 @@ def test_behind_a_row_that_is_too_long_none_is_read(monkeypatch: pytest.MonkeyPa
     assert second.fault == "a row of more than 0 MiB: is a quotation mark never closed?" and source.count == 3
     (row,) = rows_of(b"longer than that,\nb,c\n")
     assert row.is_endless
+
+
+def test_behind_a_mark_that_is_never_closed_none_is_lost_silently() -> None:
+    first, second = rows_of(b'a,b\n"c,d\ne,f\ng,h\n')
+    assert first.cells == ["a", "b"] and second.fault == "a quotation mark is opened and never closed"
+    assert second.is_endless and second.line_number == 2
+    (_, last) = rows_of(b'a,b\nc,"')
+    assert not last.is_endless
 
 
 def test_a_line_that_is_too_long_is_a_broken_row_where_a_row_is_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
