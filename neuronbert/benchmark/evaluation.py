@@ -13,6 +13,8 @@ from neuronbert.artifact.signatures import TrustedKey
 from neuronbert.artifact.variants import choose_variants
 from neuronbert.backends.outputs import Outputs
 from neuronbert.backends.reference import ROW_BY_ROW, ReferenceSession, one_thread_each
+from neuronbert.checkpoint.config import read_config
+from neuronbert.checkpoint.families import Config
 from neuronbert.checkpoint.loading import Checkpoint, Source, needed_libraries
 from neuronbert.checkpoint.tokenizer import Tokenizer
 from neuronbert.engine.batches import RowsDone, in_inputs, infer_concurrently
@@ -82,8 +84,9 @@ def evaluate_artifact(
     hub["pooling"] = loaded.manifest.get("pooling")  # a checkpoint's outputs are to be those of the artifact
     compared_source = None if against is None else _find(against, against_variant, task, hub, trusted_key)
     with Engine.for_many(loaded, variant=variant, threads=threads) as engine:
-        progress(0, total)
         encode_options = evaluation.options_for(engine.tokenizer)
+        others = None if compared_source is None else evaluation.for_other(_config_of(compared_source), encode_options)
+        progress(0, total)
         started = time.perf_counter()
         read = _read(_engine_reader(engine), evaluation, encode_options, lambda done: progress(done, total))
         seconds = time.perf_counter() - started
@@ -94,11 +97,11 @@ def evaluate_artifact(
         seconds=seconds,
         environment=environment(),
     )
-    if compared_source is None:
+    if compared_source is None or others is None:
         return report
     with ExitStack() as stack:
         reader = _open(compared_source, task, against_variant, threads, stack)
-        read_of_other = _read(reader, evaluation, encode_options, lambda done: progress(asked + done, total))
+        read_of_other = _read(reader, *others, lambda done: progress(asked + done, total))
     return evaluation.compared(report, read, reader.name, read_of_other)
 
 
@@ -119,6 +122,10 @@ def _find(
         raise UsageError(f"a checkpoint has no variants, such as {variant}", hint="against an artifact, or without it")
     require_libraries(*needed_libraries(source))
     return load_checkpoint(source, task=task.NAME, **hub)
+
+
+def _config_of(source: Union[Artifact, Checkpoint]) -> Config:
+    return (read_config(source.folder) or {}) if isinstance(source, Artifact) else source.config
 
 
 def _refuse_other_task(name: str, task: Task) -> None:

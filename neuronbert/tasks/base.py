@@ -235,7 +235,14 @@ class TaskEvaluation(Protocol):
         """The file's inputs, in order."""
 
     def options_for(self, tokenizer: Tokenizer) -> EncodeOptions:
-        """Options for rows that an artifact can read, so that what it is compared with reads the same ones."""
+        """Options for rows that an artifact can read."""
+
+    def for_other(self, config: Config, options: EncodeOptions) -> Tuple["TaskEvaluation", EncodeOptions]:
+        """The evaluation and the options for what is compared with, whose config.json is ``config``.
+
+        ``options`` are the artifact's (``options_for``). Asked before either reads a row: UsageError where the two
+        cannot be compared.
+        """
 
     def refuse(self, tokenizer: Tokenizer, first: int, count: int, options: EncodeOptions) -> None:
         """Raise InputError naming the first of ``count`` inputs, from number ``first`` on, that cannot be encoded."""

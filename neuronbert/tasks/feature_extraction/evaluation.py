@@ -1,11 +1,12 @@
 """Evaluates embeddings: correlations of similarities with the scores of pairs, or how well queries find their texts."""
 
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Dict, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple, Union
+from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple, Union
 
 import numpy as np
 
 from neuronbert.backends.outputs import Outputs
+from neuronbert.checkpoint.families import Config
 from neuronbert.checkpoint.tokenizer import Tokenizer
 from neuronbert.errors import InputError, UsageError, positive
 from neuronbert.tasks.agreement import for_json
@@ -19,8 +20,8 @@ from neuronbert.tasks.feature_extraction.data import (
     load_pairs,
     load_search,
 )
-from neuronbert.tasks.feature_extraction.inputs import Example, encode_examples, modules_for
-from neuronbert.tasks.feature_extraction.modules import SIMILARITIES, SentenceModules
+from neuronbert.tasks.feature_extraction.inputs import Example, encode_examples, modules_for, prompt_of
+from neuronbert.tasks.feature_extraction.modules import SIMILARITIES, SentenceModules, modules_of
 from neuronbert.tasks.feature_extraction.options import EmbeddingOptions, TextOptions
 from neuronbert.tasks.feature_extraction.results import EMBEDDING, decode
 from neuronbert.tasks.feature_extraction.similarity import pair_similarities, similarities
@@ -34,10 +35,11 @@ QUERY_PROMPTS, DOCUMENT_PROMPTS = ("query",), ("document", "passage", "corpus")
 
 
 class Reading(NamedTuple):
-    """The embedding of one text."""
+    """The embedding of one text, and the measure that its checkpoint compares embeddings by."""
 
     embedding: np.ndarray
     truncated: bool
+    similarity: str
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,7 @@ class Comparison:
     """How the embeddings differ from those of ``against``."""
 
     against: str
+    similarity: str  # its own measure
     metrics: Dict[str, float]  # of ``against``, as EvaluationReport.metrics
     mean_cosine: Optional[float]  # of the two embeddings of each text; None where they differ in width
     least_cosine: Optional[float]
@@ -88,16 +91,18 @@ class EvaluationReport:
             *((name, f"{value:.4f}") for name, value in self.metrics.items()),
             ("texts/s", f"{self.texts_per_s:.1f} (from text to embeddings, loading not counted)"),
         ]
-        return [Table(facts), *([] if self.comparison is None else ["", *_comparison(self.comparison, self.metrics)])]
+        return [Table(facts), *([] if self.comparison is None else ["", *_comparison(self.comparison, self)])]
 
 
-def _comparison(comparison: Comparison, ours: Mapping[str, float]) -> Iterator[Union[str, Table]]:
+def _comparison(comparison: Comparison, ours: EvaluationReport) -> Iterator[Union[str, Table]]:
     if comparison.mean_cosine is None:
         yield f"against {comparison.against}, whose embeddings have another width"
     else:
         cosines = f"{comparison.mean_cosine:.4f} in the mean, {comparison.least_cosine:.4f} at least"
         yield f"against {comparison.against}: the cosines of both embeddings of a text are {cosines}"
-    rows = [[name, f"{theirs:.4f}", f"{ours[name]:.4f}"] for name, theirs in comparison.metrics.items()]
+    if ours.kind == "search" and comparison.similarity != ours.similarity:
+        yield f"each by its checkpoint's own measure: was {comparison.similarity}, is {ours.similarity}"
+    rows = [[name, f"{theirs:.4f}", f"{ours.metrics[name]:.4f}"] for name, theirs in comparison.metrics.items()]
     yield Table(rows, ("figure", "was", "is"))
 
 
@@ -115,7 +120,6 @@ class EmbeddingEvaluation:
         self._data = data
         self._text_options = text_options
         self._embedding_options = embedding_options
-        self._similarity = SIMILARITIES[0]
         self._queries, self._documents = _texts_of(data)
 
     @classmethod
@@ -145,25 +149,32 @@ class EmbeddingEvaluation:
 
         UsageError for an artifact that gives no embedding of a text.
         """
-        modules = modules_for(tokenizer)
+        return self._options("this artifact", modules_for(tokenizer))
+
+    def for_other(self, config: Config, options: TextOptions) -> Tuple["EmbeddingEvaluation", TextOptions]:
+        """An evaluation of the same data with the other's own prompts; UsageError as ``options_for``."""
+        other = EmbeddingEvaluation(self.name, self._data, self._text_options, self._embedding_options)
+        return other, other._options("what it is compared with", modules_of(config))
+
+    def _options(self, who: str, modules: SentenceModules) -> TextOptions:
         if not modules.pooling:
             raise UsageError(
-                "this artifact gives an embedding of each token, and none of a text to compare",
+                f"{who} gives an embedding of each token, and none of a text to compare",
                 hint="compile the checkpoint with --pooling auto or mean",
             )
-        self._similarity = modules.similarity
         options = self._text_options
         if isinstance(self._data, Search) and options.prompt is None and options.prompt_name is None:
-            return self._prompted(modules, self._data)
+            return self._prompted(who, modules, self._data)
+        prompt_of(modules, options)  # one that the checkpoint does not have
         return options
 
-    def _prompted(self, modules: SentenceModules, search: Search) -> TextOptions:
+    def _prompted(self, who: str, modules: SentenceModules, search: Search) -> TextOptions:
         of_queries, of_documents = (_prompt(modules, names) for names in (QUERY_PROMPTS, DOCUMENT_PROMPTS))
         if of_queries is None and of_documents is None:
             return self._text_options
         if modules.pools_on_host and of_queries != of_documents:
             raise UsageError(
-                "the checkpoint pools without its prompts, of which it has one for queries and one for documents",
+                f"{who} pools without its prompts, of which it has one for queries and one for documents",
                 hint="--prompt or --prompt-name, for both",
             )
         default = modules.prompts.get(modules.default_prompt or "", "")
@@ -183,7 +194,7 @@ class EmbeddingEvaluation:
     def read(self, example: Example, outputs: Sequence[Outputs]) -> Reading:
         """The text's embedding."""
         result = decode(example, outputs, self._embedding_options)
-        return Reading(result[EMBEDDING], example.truncated)
+        return Reading(result[EMBEDDING], example.truncated, example.modules.similarity)
 
     def report(self, readings: Sequence[Reading], **facts: Any) -> EvaluationReport:
         """The figures; ``facts`` are the report's fields that no embedding changes."""
@@ -194,7 +205,7 @@ class EmbeddingEvaluation:
             texts=len(readings),
             truncated=sum(reading.truncated for reading in readings),
             pairs=len(self._data.queries) if isinstance(self._data, Search) else len(self._data),
-            similarity=self._similarity,
+            similarity=readings[0].similarity,
             metrics=self._metrics(readings),
             **facts,
         )
@@ -207,6 +218,7 @@ class EmbeddingEvaluation:
         cosines = pair_similarities("cosine", ours, theirs) if ours.shape == theirs.shape else None
         comparison = Comparison(
             against,
+            against_readings[0].similarity,
             self._metrics(against_readings),
             None if cosines is None else float(cosines.mean()),
             None if cosines is None else float(cosines.min()),
@@ -217,7 +229,7 @@ class EmbeddingEvaluation:
         embeddings = np.stack([reading.embedding for reading in readings])
         if isinstance(self._data, Search):
             queries = len(self._data.queries)
-            return search_metrics(embeddings[:queries], embeddings[queries:], self._data, self._similarity)
+            return search_metrics(embeddings[:queries], embeddings[queries:], self._data, readings[0].similarity)
         place = {text: number for number, text in enumerate(self._queries)}
         return pair_metrics(
             embeddings[[place[pair.text] for pair in self._data]],

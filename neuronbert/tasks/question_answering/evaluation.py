@@ -4,6 +4,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple, Union
 
 from neuronbert.backends.outputs import Outputs
+from neuronbert.checkpoint.families import Config
 from neuronbert.checkpoint.tokenizer import Tokenizer
 from neuronbert.errors import InputError, positive
 from neuronbert.tasks.base import Document, PathLike, Table
@@ -150,6 +151,10 @@ class SquadEvaluation:
         """The windows that an artifact can read: static shapes cut them shorter, with no loss of precision."""
         max_seq_len, doc_stride = window_lengths(tokenizer, self.window_options)
         return replace(self.window_options, max_seq_len=max_seq_len, doc_stride=doc_stride)
+
+    def for_other(self, config: Config, options: WindowOptions) -> Tuple["SquadEvaluation", WindowOptions]:
+        """The same: what is compared with reads the same windows."""
+        return self, options
 
     def refuse(self, tokenizer: Tokenizer, first: int, count: int, options: WindowOptions) -> None:
         """Raise InputError with the id of the first of ``count`` questions from ``first`` on that cannot be encoded."""

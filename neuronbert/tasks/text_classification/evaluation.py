@@ -6,6 +6,7 @@ from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tu
 import numpy as np
 
 from neuronbert.backends.outputs import Outputs
+from neuronbert.checkpoint.families import Config
 from neuronbert.checkpoint.tokenizer import Tokenizer
 from neuronbert.errors import InputError, positive
 from neuronbert.tasks.agreement import for_json
@@ -145,6 +146,10 @@ class ClassificationEvaluation:
         self._problem = problem_for(tokenizer)
         self._texts = [labelled(raw, self._problem, self.name) for raw in self._raw]
         return self._row_options
+
+    def for_other(self, config: Config, options: RowOptions) -> Tuple["ClassificationEvaluation", RowOptions]:
+        """The same: what is compared with reads the same rows."""
+        return self, options
 
     def refuse(self, tokenizer: Tokenizer, first: int, count: int, options: RowOptions) -> None:
         """Raise InputError naming the line of the first of ``count`` texts from ``first`` on that cannot be encoded."""

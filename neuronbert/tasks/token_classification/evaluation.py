@@ -4,6 +4,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Dict, FrozenSet, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple, Union
 
 from neuronbert.backends.outputs import Outputs
+from neuronbert.checkpoint.families import Config
 from neuronbert.checkpoint.tokenizer import Tokenizer
 from neuronbert.errors import InputError, positive
 from neuronbert.tasks.base import Document, PathLike, Table
@@ -166,6 +167,10 @@ class TaggingEvaluation:
         self._labelled = with_labels(self._marked, label_names(tokenizer.config), self.name)
         length, stride = row_lengths(tokenizer, self._options)
         return replace(self._options, max_length=length, stride=stride)
+
+    def for_other(self, config: Config, options: StrideOptions) -> Tuple["TaggingEvaluation", StrideOptions]:
+        """The same: what is compared with reads the same rows."""
+        return self, options
 
     def refuse(self, tokenizer: Tokenizer, first: int, count: int, options: StrideOptions) -> None:
         """Raise InputError with the place of the first of ``count`` texts from ``first`` on that cannot be encoded."""

@@ -150,6 +150,39 @@ def test_an_artifact_is_compared_with_its_own_pooling(
     assert report.pairs == 20 and report.comparison.least_cosine == pytest.approx(1, abs=1e-5)
 
 
+@pytest.fixture(scope="module")
+def other_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Another pooling, other prompts and another measure than the folder ``bert``."""
+    return write_sentence_folder(
+        tmp_path_factory.mktemp("other") / "roberta",
+        "roberta",
+        pooling={"pooling_mode_cls_token": True, "pooling_mode_mean_tokens": False},
+        kinds=("Pooling",),
+        prompts={"query": "who asks: ", "passage": "it says: "},
+        similarity_fn_name="dot",
+    )
+
+
+@pytest.mark.parametrize("data", ["pairs_file", "search_file"])
+def test_each_of_two_encoders_has_its_own_prompts_and_measure(
+    artifacts: Dict[str, Artifact],
+    other_folder: Path,
+    data: str,
+    tmp_path: Path,
+    request: pytest.FixtureRequest,
+) -> None:
+    path, other = request.getfixturevalue(data), compiled(other_folder, tmp_path / "other")
+    alone = evaluated(other, path)
+    assert alone.similarity == "dot"
+    report = evaluated(artifacts["bert"], path, against=other, against_variant="torchscript-fp32")
+    assert report.similarity == "cosine" and report.metrics == evaluated(artifacts["bert"], path).metrics
+    assert report.comparison.metrics == alone.metrics and report.comparison.similarity == "dot"
+    shown = "\n".join(map(str, report.tables()))
+    assert ("was dot, is cosine" in shown) == (report.kind == "search")
+    turned = evaluated(other, path, against=artifacts["bert"], against_variant="torchscript-fp32")
+    assert turned.comparison.metrics == report.metrics
+
+
 def test_embeddings_of_another_width_have_no_cosine(artifacts: Dict[str, Artifact], pairs_file: Path) -> None:
     report = evaluated(artifacts["bert"], pairs_file, against=artifacts["every"], against_variant="torchscript-fp32")
     assert report.comparison.mean_cosine is report.comparison.least_cosine is None
@@ -238,6 +271,25 @@ def test_files_that_score_nothing(tmp_path: Path, lines: List[str], said: str) -
 
 
 def test_embeddings_of_tokens_are_not_compared(artifacts: Dict[str, Artifact], pairs_file: Path) -> None:
-    with pytest.raises(UsageError, match="an embedding of each token") as caught:
+    with pytest.raises(UsageError, match="this artifact gives an embedding of each token") as caught:
         evaluated(artifacts["tokens"], pairs_file)
     assert "--pooling" in str(caught.value.hint)
+
+
+def test_what_cannot_be_compared_is_refused_before_a_text_is_embedded(
+    artifacts: Dict[str, Artifact], pairs_file: Path, search_file: Path
+) -> None:
+    for data, against, options, said in (
+        (pairs_file, "tokens", {}, "what it is compared with gives an embedding of each token"),
+        (search_file, "unprompted", {}, "what it is compared with pools without its prompts"),
+        (pairs_file, "bert", {"prompt_name": "poem"}, "has no prompt 'poem'"),
+    ):
+        with pytest.raises(UsageError, match=said):
+            evaluated(
+                artifacts["bert"],
+                data,
+                against=artifacts[against],
+                against_variant="torchscript-fp32",
+                progress=pytest.fail,
+                **options,
+            )

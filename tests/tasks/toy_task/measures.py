@@ -2,11 +2,12 @@
 
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Union
+from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple, Union
 
 import numpy as np
 
 from neuronbert.backends.outputs import Outputs, all_finite
+from neuronbert.checkpoint.families import Config
 from neuronbert.checkpoint.tokenizer import Tokenizer
 from neuronbert.errors import InputError, positive
 from neuronbert.tasks.base import FP32_MAX_ABS_DIFF, NOT_FINITE, GateLimits, GateQuestions, Table
@@ -108,6 +109,9 @@ class LabelEvaluation:
 
     def options_for(self, tokenizer: Tokenizer) -> CutOptions:
         return self.cut
+
+    def for_other(self, config: Config, options: CutOptions) -> Tuple["LabelEvaluation", CutOptions]:
+        return self, options
 
     def refuse(self, tokenizer: Tokenizer, first: int, count: int, options: CutOptions) -> None:
         for number, sentence in enumerate(self.sentences[first : first + count], start=first + 1):
