@@ -62,7 +62,8 @@ def evaluate_artifact(
 
     Which format ``data`` has and which figures are reported is up to the artifact's task (its ``evaluation`` says).
     ``against`` is another artifact's folder or a checkpoint (folder, hub id, ``"demo"``, (model, tokenizer)),
-    which is run in FP32 by torch; the hub options are for it, and ``trusted_key`` is for both
+    which is run in FP32 by torch. An encoder pools as its own files say; where they do not, and where it is what the
+    artifact was compiled from, as the artifact. The hub options are for it, and ``trusted_key`` is for both
     artifacts, as for Engine. ``options`` are the keywords of the task's options.
 
     Raises InputError for a file or an input that cannot be read, ArtifactError, CheckpointError and MissingLibrary.
@@ -81,8 +82,7 @@ def evaluate_artifact(
         "allow_pickle": allow_pickle,
     }
     # Before any question is answered: a wrong name must not cost the time that takes.
-    hub["pooling"] = loaded.manifest.get("pooling")  # a checkpoint's outputs are to be those of the artifact
-    compared_source = None if against is None else _find(against, against_variant, task, hub, trusted_key)
+    compared_source = None if against is None else _find(against, against_variant, loaded, task, hub, trusted_key)
     with Engine.for_many(loaded, variant=variant, threads=threads) as engine:
         encode_options = evaluation.options_for(engine.tokenizer)
         others = None if compared_source is None else evaluation.for_other(_config_of(compared_source), encode_options)
@@ -108,6 +108,7 @@ def evaluate_artifact(
 def _find(
     source: Union[Artifact, Source],
     variant: Optional[str],
+    compared: Artifact,
     task: Task,
     hub: Mapping[str, Any],
     trusted_key: TrustedKey,
@@ -121,7 +122,18 @@ def _find(
     if variant is not None:
         raise UsageError(f"a checkpoint has no variants, such as {variant}", hint="against an artifact, or without it")
     require_libraries(*needed_libraries(source))
-    return load_checkpoint(source, task=task.NAME, **hub)
+    checkpoint = load_checkpoint(source, task=task.NAME, **hub)
+    pooling = compared.manifest.get("pooling")
+    # What was compiled with a pooling of the user's choice is compared with its own source under the same one.
+    if pooling != checkpoint.pooling and (not checkpoint.says_pooling or _is_source_of(compared, checkpoint)):
+        return load_checkpoint(source, task=task.NAME, pooling=pooling, **hub)
+    return checkpoint
+
+
+def _is_source_of(artifact: Artifact, checkpoint: Checkpoint) -> bool:
+    compiled = artifact.manifest["checkpoint"]
+    same_name = os.path.realpath(str(compiled["source"])) == os.path.realpath(checkpoint.source)
+    return same_name and bool(compiled["fingerprint"] == checkpoint.fingerprint)
 
 
 def _config_of(source: Union[Artifact, Checkpoint]) -> Config:

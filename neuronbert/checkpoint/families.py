@@ -21,6 +21,7 @@ class Modules(NamedTuple):
     """
 
     files: Tuple[str, ...]  # their names in a checkpoint's folder, as patterns: what a hub id is asked for
+    first_file: str  # the one of them without which the others say nothing
     encoder: Callable[[Path], Path]  # (folder) → the folder in it where config, weights and tokenizer are
     # (folder; None: in memory, config, what a person asks for, pickles are read) → the config, and more weights
     read: Callable[[Optional[Path], Config, Optional[str], bool], Tuple[Config, Mapping[str, Any]]]

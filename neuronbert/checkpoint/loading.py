@@ -48,6 +48,7 @@ class Checkpoint:
     ``parameters`` counts the encoder with its ``head``, ``encoder_parameters`` the transformer layers alone (BERT-base:
     85,054,464). ``fingerprint`` is weights.fingerprint over the served weights under transformers' current names.
     ``input_names`` are the model's inputs in forward order. ``revision`` is the commit a hub id was resolved to.
+    ``says_pooling``: its own files say how token embeddings become one of the text.
     """
 
     source: str
@@ -60,6 +61,7 @@ class Checkpoint:
     encoder_parameters: int
     input_names: Tuple[str, ...]
     head: Head
+    says_pooling: bool
     _tensors: Mapping[str, StoredTensor] = field(repr=False, compare=False)
     _tokenizer: Mapping[str, bytes] = field(repr=False, compare=False)
 
@@ -137,7 +139,8 @@ def load_checkpoint(
     config, family, stored = _read_weights(location, allow_pickle)
     head = _find_head(stored, family, config, location.source, heads)
     config, stored = _with_modules(head, folder, config, stored, pooling, allow_pickle)
-    return _describe(_checked(location, config, family, stored, head), head)
+    says_pooling = head.modules is not None and is_there(folder / head.modules.first_file, DAMAGED)
+    return _describe(_checked(location, config, family, stored, head), head, says_pooling)
 
 
 def _with_modules(
@@ -259,7 +262,7 @@ def _from_objects(source: Sequence[Any], heads: Sequence[Head], pooling: Optiona
     with tempfile.TemporaryDirectory(prefix="neuronbert-tokenizer-") as folder:
         tokenizer_object.save_pretrained(folder)
         tokenizer = _read_tokenizer(Path(folder), family, config, name)
-    return _describe(BaseCheckpoint(name, None, config, family, tensors, tokenizer), head)
+    return _describe(BaseCheckpoint(name, None, config, family, tensors, tokenizer), head, says_pooling=False)
 
 
 def _read_tokenizer(folder: Path, family: Family, config: Config, source: str) -> Dict[str, bytes]:
@@ -275,7 +278,7 @@ def _read_tokenizer(folder: Path, family: Family, config: Config, source: str) -
     return files
 
 
-def _describe(base: BaseCheckpoint, head: Head) -> Checkpoint:
+def _describe(base: BaseCheckpoint, head: Head, says_pooling: bool) -> Checkpoint:
     source, revision, config, family, tensors, tokenizer = base
     return Checkpoint(
         source=source,
@@ -288,6 +291,7 @@ def _describe(base: BaseCheckpoint, head: Head) -> Checkpoint:
         encoder_parameters=sum(tensor.size for name, tensor in tensors.items() if is_encoder_weight(name)),
         input_names=_input_names(family, config, tokenizer),
         head=head,
+        says_pooling=says_pooling,
         _tensors=tensors,
         _tokenizer=tokenizer,
     )

@@ -18,7 +18,7 @@ from neuronbert.tasks.base import (
     TaskGate,
 )
 from neuronbert.tasks.feature_extraction import results
-from neuronbert.tasks.feature_extraction.folder import FILES, encoder_folder, read_modules
+from neuronbert.tasks.feature_extraction.folder import FILES, MODULES_FILE, encoder_folder, read_modules
 from neuronbert.tasks.feature_extraction.inputs import Example, encode_examples, modules_for, prompt_of, text_limit
 from neuronbert.tasks.feature_extraction.lines import LINES as LINES
 from neuronbert.tasks.feature_extraction.modules import hidden_size, modules_of
@@ -88,7 +88,7 @@ HEAD = Head(
     forward=_head_forward,
     training_command="sentence-transformers trains encoders such as {source}",
     place=f"{__name__}:HEAD",
-    modules=Modules(FILES, encoder_folder, read_modules, _pooling, _dense_shapes, _build),
+    modules=Modules(FILES, MODULES_FILE, encoder_folder, read_modules, _pooling, _dense_shapes, _build),
 )
 
 

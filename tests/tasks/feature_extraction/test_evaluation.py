@@ -1,6 +1,7 @@
 """Figures of scored pairs and of searches, against scipy's and sentence-transformers' own."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any, Dict, List
 
@@ -148,6 +149,23 @@ def test_an_artifact_is_compared_with_its_own_pooling(
     assert made.manifest["pooling"] == "cls"
     report = evaluated(made, pairs_file, against=str(folders["bert"]), limit=20)
     assert report.pairs == 20 and report.comparison.least_cosine == pytest.approx(1, abs=1e-5)
+
+
+@pytest.mark.parametrize("plain", [False, True])
+def test_a_checkpoint_pools_as_its_own_files_say_and_a_plain_one_as_the_artifact(
+    folders: Dict[str, Path], pairs_file: Path, tmp_path: Path, plain: bool
+) -> None:
+    """The weights are the same, so that equal embeddings are those of an equal pooling."""
+    made = compiled(folders["bert"], tmp_path / "cls", pooling="cls")
+    other = Path(shutil.copytree(folders["bert"], tmp_path / "mean"))
+    if plain:
+        (other / "modules.json").unlink()
+    # The files say how long a text may be, too.
+    comparison = evaluated(made, pairs_file, against=str(other), limit=20, max_length=16).comparison
+    assert (comparison.least_cosine == pytest.approx(1, abs=1e-5)) == plain
+    if not plain:
+        own = evaluated(compiled(other, tmp_path / "own"), pairs_file, limit=20, max_length=16)
+        assert comparison.metrics == pytest.approx(own.metrics, abs=1e-3)
 
 
 @pytest.fixture(scope="module")
