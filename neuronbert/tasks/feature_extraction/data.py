@@ -11,7 +11,7 @@ from neuronbert.tasks.records import Record, field, read_records, refuse_without
 
 # The names that STS files and sentence-transformers' examples use, the first one ours.
 TEXT = ("text", "sentence1", "sentence", "text1", "query", "anchor")
-OTHER = ("text_pair", "sentence2", "text2", "positive")
+OTHER = ("text_pair", "sentence2", "text2", "positive", "document", "passage")
 SCORE = ("score", "similarity_score", "label")
 QUERY, POSITIVE = ("query", "anchor"), ("positive", "document", "passage")
 SQUAD_SUFFIX = ".json"
@@ -42,11 +42,12 @@ class Search(NamedTuple):
 
 
 def is_search(path: PathLike) -> bool:
-    """Whether a file says what queries are to find: its kind says so, or its first record."""
+    """Whether a file says what queries are to find: its kind says so, or its first record, which then has no score."""
     if Path(path).suffix.lower() == SQUAD_SUFFIX:
         return True
-    fields = read_records(path, FORM)[0].fields
-    return any(name in fields for name in QUERY) and any(name in fields for name in POSITIVE)
+    first = read_records(path, FORM)[0]
+    names_both = any(name in first.fields for name in QUERY) and any(name in first.fields for name in POSITIVE)
+    return names_both and field(first, SCORE) is None
 
 
 def load_texts(path: PathLike) -> List[str]:

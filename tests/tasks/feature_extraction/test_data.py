@@ -61,6 +61,15 @@ def test_pairs_of_every_form(tmp_path: Path, name: str, text: str) -> None:
     assert load_texts(path) == read_inputs(path) == ["a", "b", "c", "d"] and not is_search(path)
 
 
+@pytest.mark.parametrize("header", ["anchor,positive,score", "query,passage,similarity_score", "query,document,label"])
+def test_names_of_a_search_with_scores_are_those_of_scored_pairs(tmp_path: Path, header: str) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text(f"{header}\na,b,4.5\nc,d,0\n")
+    assert not is_search(path) and load_pairs(path) == PAIRS
+    path.write_text(f"{header}\na,b,\nc,d,\n")
+    assert is_search(path)
+
+
 def test_a_quotation_mark_of_a_tab_separated_file_is_one(tmp_path: Path) -> None:
     path = tmp_path / "a.tsv"
     path.write_text('score\ttext\ttext_pair\n3\t"It would be\tIt is\n')
