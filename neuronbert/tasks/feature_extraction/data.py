@@ -95,7 +95,10 @@ def _score(value: Any, record: Record, path: PathLike) -> float:
 
 
 def load_search(path: PathLike, limit: Optional[int] = None) -> Search:
-    """The first ``limit`` queries of a file, and every document in it; InputError names the line of a faulty one."""
+    """The first ``limit`` queries of a file, and every document in it; InputError names the line of a faulty one.
+
+    Records of an equal query are one, for which the documents of all of them are right.
+    """
     if Path(path).suffix.lower() == SQUAD_SUFFIX:
         asked = [(question.question, _one(question.context)) for question in load_squad(path)]
     else:
@@ -103,8 +106,10 @@ def load_search(path: PathLike, limit: Optional[int] = None) -> Search:
         refuse_without(records, QUERY, path, FORM)
         asked = [(_text(record, QUERY, path), _positives(record, path)) for record in records]
     numbers: Dict[str, int] = {}
-    relevant = [{numbers.setdefault(text, len(numbers)) for text in texts} for _, texts in asked]
-    return Search([query for query, _ in asked][:limit], list(numbers), relevant[:limit])
+    relevant: Dict[str, Set[int]] = {}
+    for query, texts in asked:
+        relevant.setdefault(query, set()).update(numbers.setdefault(text, len(numbers)) for text in texts)
+    return Search(list(relevant)[:limit], list(numbers), list(relevant.values())[:limit])
 
 
 def _one(text: str) -> Sequence[str]:

@@ -121,6 +121,19 @@ def test_a_search_in_a_table(tmp_path: Path) -> None:
     assert is_search(path) and load_search(path) == Search(["q", "r"], ["a"], [{0}, {0}])
 
 
+def test_records_of_an_equal_query_are_one(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("query,positive\nq1,p1\nq2,p3\nq1,p2\n")
+    assert load_search(path) == Search(["q1", "q2"], ["p1", "p3", "p2"], [{0, 2}, {1}])
+    assert load_search(path, 1) == Search(["q1"], ["p1", "p3", "p2"], [{0, 2}])
+
+
+def test_equal_questions_of_two_paragraphs_are_one(tmp_path: Path) -> None:
+    path = squad(tmp_path / "a.json")
+    path.write_text(path.read_text().replace("three?", "one?"))
+    assert load_search(path) == Search(["one?", "two?"], ["a paragraph", "another"], [{0, 1}, {0}])
+
+
 def test_questions_of_a_squad_file_find_their_paragraphs(tmp_path: Path) -> None:
     path = squad(tmp_path / "a.json")
     assert is_search(path)
