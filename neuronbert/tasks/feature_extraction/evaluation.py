@@ -172,13 +172,15 @@ class EmbeddingEvaluation:
         of_queries, of_documents = (_prompt(modules, names) for names in (QUERY_PROMPTS, DOCUMENT_PROMPTS))
         if of_queries is None and of_documents is None:
             return self._text_options
-        if modules.pools_on_host and of_queries != of_documents:
+        default = modules.prompts.get(modules.default_prompt or "", "")
+        queries, documents = (default if own is None else own for own in (of_queries, of_documents))
+        if queries == documents:
+            return replace(self._text_options, prompt=queries)
+        if modules.pools_on_host:
             raise UsageError(
                 f"{who} pools without its prompts, of which it has one for queries and one for documents",
                 hint="--prompt or --prompt-name, for both",
             )
-        default = modules.prompts.get(modules.default_prompt or "", "")
-        queries, documents = (default if own is None else own for own in (of_queries, of_documents))
         self._queries = [queries + query for query in search.queries]
         self._documents = [documents + document for document in search.documents]
         return replace(self._text_options, prompt="")

@@ -11,6 +11,7 @@ from tiny_encoders import compiled, write_sentence_folder
 
 from neuronbert import evaluate_artifact
 from neuronbert.artifact.manifest import Artifact
+from neuronbert.checkpoint.tokenizer import Tokenizer
 from neuronbert.errors import InputError, UsageError
 from neuronbert.tasks.feature_extraction.data import Search
 from neuronbert.tasks.feature_extraction.evaluation import EmbeddingEvaluation, pair_metrics, search_metrics
@@ -239,8 +240,6 @@ def evaluation_of(path: Path, **options: Any) -> EmbeddingEvaluation:
 
 
 def texts_of(artifact: Artifact, path: Path, **options: Any) -> List[str]:
-    from neuronbert.checkpoint.tokenizer import Tokenizer
-
     evaluation = evaluation_of(path, **options)
     tokenizer = Tokenizer.from_files(artifact.folder)
     chosen = evaluation.options_for(tokenizer)
@@ -261,6 +260,20 @@ def test_prompts_that_do_not_count_are_not_mixed(artifacts: Dict[str, Artifact],
     with pytest.raises(UsageError, match="pools without its prompts"):
         texts_of(artifacts["unprompted"], search_file)
     assert texts_of(artifacts["unprompted"], search_file, prompt="")[0] == QUESTIONS[0]
+
+
+def test_an_equal_prompt_that_does_not_count_is_one_of_the_options(tmp_path: Path, search_file: Path) -> None:
+    """Its tokens are known to be a prompt's only there."""
+    folder = write_sentence_folder(
+        tmp_path / "own",
+        pooling={"pooling_mode_mean_tokens": True, "include_prompt": False},
+        prompts={"query": "the puppet: ", "document": "the puppet: "},
+    )
+    artifact = compiled(folder, tmp_path / "out")
+    evaluation = evaluation_of(search_file)
+    assert evaluation.options_for(Tokenizer.from_files(artifact.folder)).prompt == "the puppet: "
+    assert evaluation.inputs[0] == QUESTIONS[0]
+    assert evaluated(artifact, search_file).metrics == evaluated(artifact, search_file, prompt="the puppet: ").metrics
 
 
 def test_the_default_prompt_stands_in_for_one_that_is_not_there(tmp_path: Path, search_file: Path) -> None:
