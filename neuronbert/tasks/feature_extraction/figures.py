@@ -2,15 +2,16 @@
 
 from typing import Any, Dict, Mapping
 
-from neuronbert.hardware.schema import NUMBER, Schema, record, whole
+from neuronbert.hardware.schema import NUMBER, Form, Schema, record, whole
 from neuronbert.tasks.figure_text import measured
 
+_MEASURED: Form = {"type": ["number", "null"]}  # null: fewer than two pairs have no order
 # What the gate measured of a variant; null where it was skipped, or nothing was scored.
 FIGURES = Schema(
     properties={
         "accuracy": {**record({"spearman": NUMBER, "reference_spearman": NUMBER}), "type": ["object", "null"]},
         "agreement": {
-            **record({"mean_cosine": NUMBER, "rank_agreement": NUMBER, "n": whole(0, 1 << 40)}),
+            **record({"mean_cosine": NUMBER, "rank_agreement": _MEASURED, "n": whole(0, 1 << 40)}),
             "type": ["object", "null"],
         },
     }
@@ -24,7 +25,8 @@ def agreement_text(agreement: Mapping[str, Any]) -> str:
     ours, theirs = agreement["spearman"], agreement["reference_spearman"]
     scored = "" if ours is None or theirs is None else f"Spearman {100 * ours:.2f} of {100 * theirs:.2f} in FP32, "
     cosine, ranks = agreement["mean_cosine"], agreement["rank_agreement"]
-    likeness = "" if cosine is None or ranks is None else f"cosine with FP32 {cosine:.4f}, ranks {ranks:.4f}, "
+    order = "ranks not measured" if ranks is None else f"ranks {ranks:.4f}"
+    likeness = "" if cosine is None else f"cosine with FP32 {cosine:.4f}, {order}, "
     return f"{scored}{likeness}{numbers} ({agreement['n']} pairs)"
 
 

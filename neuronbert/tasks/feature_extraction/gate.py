@@ -20,17 +20,21 @@ from neuronbert.tasks.samples import calibration_path, gate_path, shipped_texts
 from neuronbert.tasks.scoring import spearman
 
 MIN_PAIRS = 500
-# The ratio of Spearman's correlations; without scores, the correlation of the similarities with FP32's.
+# The ratio of Spearman's correlations; of pairs without scores, the correlation of the similarities with FP32's.
 MIN_RANK_RATIO = 0.995
 MIN_MEAN_COSINE = 0.99
+
+
+_AGREEMENT = ("max_abs_diff", "mean_cosine", "rank_agreement", "unscored_rank_agreement", "n")
 
 
 @dataclass(frozen=True)
 class Agreement:
     """How a variant compares with the FP32 reference over ``n`` pairs of texts.
 
-    mean_cosine: of its embeddings with the reference's, over all texts. rank_agreement: Spearman's correlation of the
-    pairs' similarities (the checkpoint's own measure) with the reference's. spearman: of the ``scored`` pairs, that of
+    mean_cosine: of its embeddings with the reference's, over all texts, also those of no pair. rank_agreement:
+    Spearman's correlation of the pairs' similarities (the checkpoint's own measure) with the reference's; None of fewer
+    than two pairs, which have no order. unscored_rank_agreement: that of the pairs without a score. spearman: of the ``scored`` pairs, that of
     the similarities with the scores; None where fewer than two have one, or all have the same.
     """
 
@@ -38,7 +42,8 @@ class Agreement:
     scored: int
     max_abs_diff: float
     mean_cosine: float
-    rank_agreement: float
+    rank_agreement: Optional[float]
+    unscored_rank_agreement: Optional[float]
     spearman: Optional[float]
     reference_spearman: Optional[float]
 
@@ -51,7 +56,7 @@ class Agreement:
         figures = self.as_dict()
         accuracy = {key: figures[key] for key in ("spearman", "reference_spearman", "scored")}
         return {
-            "agreement": {key: figures[key] for key in ("max_abs_diff", "mean_cosine", "rank_agreement", "n")},
+            "agreement": {key: figures[key] for key in _AGREEMENT},
             "accuracy": accuracy if self.spearman is not None else None,
         }
 
@@ -79,16 +84,20 @@ class EmbeddingGate:
     def questions(
         self, gate_data: Optional[PathLike], calibration_data: Optional[PathLike], skipped: bool
     ) -> GateQuestions:
-        """The pairs of the user's files; the gate's are filled up to 500 with shipped ones, without scores."""
+        """The pairs of the user's files; the gate's are filled up to 500 with shipped ones, without scores.
+
+        A text alone counts for the cosine, and is none of the 500.
+        """
         calibration = load_pairs(calibration_data) if calibration_data else _shipped(calibration_path())
         seen = set(_texts(calibration))
         own = _unseen(load_pairs(gate_data), seen) if gate_data else []
         shipped = _shipped(gate_path())
         more = _unseen(shipped, seen)
-        filled = more[: max(0, MIN_PAIRS - len(own))] if gate_data else more
-        if not skipped and len(own) + len(filled) < MIN_PAIRS:
+        filled = more[: max(0, MIN_PAIRS - len(_paired(own)))] if gate_data else more
+        count = len(_paired(own)) + len(filled)
+        if not skipped and count < MIN_PAIRS:
             raise InputError(
-                f"{len(own) + len(filled)} pairs are left for the gate, which needs {MIN_PAIRS}: the others have texts "
+                f"{count} pairs are left for the gate, which needs {MIN_PAIRS}: the others have texts "
                 "of the calibration data",
                 hint="--calibration-data with other texts, or --gate-data with more",
             )
@@ -111,17 +120,19 @@ class EmbeddingGate:
 
     def compare(self, labelled: Sequence[ScoredPair], judged: Judged, reference: Judged) -> Agreement:
         """Embeddings and similarities against the reference's, and similarities against the scores."""
-        paired = [pair for pair in labelled if pair.text_pair is not None]
+        paired = _paired(labelled)
         scored = [number for number, pair in enumerate(paired) if pair.score is not None]
+        unscored = [number for number, pair in enumerate(paired) if pair.score is None]
         scores = [paired[number].score or 0.0 for number in scored]
         pairs = list(zip(judged.outputs, reference.outputs))
         finite = all(map(all_finite, judged.outputs))
         return Agreement(
-            n=len(labelled),
+            n=len(paired),
             scored=len(scored),
             max_abs_diff=largest_difference(judged.outputs, reference.outputs),
             mean_cosine=float(np.mean([_cosine(a, b) for a, b in pairs])) if finite else float("nan"),
             rank_agreement=_rank_agreement(judged.similarities, reference.similarities),
+            unscored_rank_agreement=_rank_agreement(judged.similarities[unscored], reference.similarities[unscored]),
             spearman=_with_scores(judged.similarities[scored], scores),
             reference_spearman=_with_scores(reference.similarities[scored], scores),
         )
@@ -153,17 +164,33 @@ def _reduced_refusals(agreement: Agreement, limits: GateLimits) -> List[str]:
 
 
 def _disorder(agreement: Agreement, least: float) -> List[str]:
+    """Why the order of the pairs is not kept: that of the scored ones by the scores, of all others by the reference.
+
+    Scores decide by the ratio of both Spearmans, where there are two that differ; the pairs without one, two at least,
+    by their rank agreement. Without such scores, the rank agreement of all pairs decides.
+    """
     ours, theirs = agreement.spearman, agreement.reference_spearman
     if ours is None or theirs is None:
-        if agreement.rank_agreement >= least:
-            return []
-        return [
-            f"the similarities of its embeddings rank {agreement.rank_agreement:.4f} as the FP32 reference's "
-            f"(Spearman), less than {least:.4f}"
-        ]
+        return _unlike_ranks("", agreement.rank_agreement, least)
+    return [
+        *_lost_correlation(ours, theirs, agreement.scored, least),
+        *_unlike_ranks(" of pairs without a score", agreement.unscored_rank_agreement, least),
+    ]
+
+
+def _unlike_ranks(which: str, ranks: Optional[float], least: float) -> List[str]:
+    if ranks is None or ranks >= least:
+        return []
+    return [
+        f"the similarities of its embeddings{which} rank {ranks:.4f} as the FP32 reference's (Spearman), "
+        f"less than {least:.4f}"
+    ]
+
+
+def _lost_correlation(ours: float, theirs: float, scored: int, least: float) -> List[str]:
     if not theirs > 0:
         return [
-            f"the FP32 reference's own Spearman on the {agreement.scored} scored pairs is {100 * theirs:.2f}, "
+            f"the FP32 reference's own Spearman on the {scored} scored pairs is {100 * theirs:.2f}, "
             "so the gate means nothing"
         ]
     if ours / theirs >= least:
@@ -187,9 +214,9 @@ def _cosine(ours: Outputs, theirs: Outputs) -> float:
     return float(a @ b) / lengths if lengths else float((a == b).all())
 
 
-def _rank_agreement(ours: np.ndarray, theirs: np.ndarray) -> float:
+def _rank_agreement(ours: np.ndarray, theirs: np.ndarray) -> Optional[float]:
     if len(ours) < 2:
-        return 1.0
+        return None
     if np.isnan(ours).any():
         return 0.0
     # Similarities that never differ have no order to agree on.
@@ -206,6 +233,10 @@ def _with_scores(similarities: np.ndarray, scores: Sequence[float]) -> Optional[
 
 def _texts(pairs: Sequence[ScoredPair]) -> List[str]:
     return list(dict.fromkeys(text for pair in pairs for text in pair[:2] if text is not None))
+
+
+def _paired(labelled: Sequence[ScoredPair]) -> List[ScoredPair]:
+    return [pair for pair in labelled if pair.text_pair is not None]
 
 
 def _unseen(pairs: Sequence[ScoredPair], seen: Set[str]) -> List[ScoredPair]:

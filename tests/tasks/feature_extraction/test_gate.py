@@ -16,7 +16,7 @@ from neuronbert.tasks.samples import calibration_path, gate_path, shipped_texts
 
 GATE = EmbeddingGate.of({})
 PAIRS = [ScoredPair(f"text {number}", f"other {number}", float(number)) for number in range(20)]
-GOOD = Agreement(20, 20, 0.01, 0.999, 0.999, 0.8, 0.801)
+GOOD = Agreement(20, 20, 0.01, 0.999, 0.999, None, 0.8, 0.801)
 
 
 def outputs_of(count: int, noise: float = 0.0, key: str = "sentence_embedding") -> List[Any]:
@@ -108,8 +108,31 @@ def test_fp32_must_give_the_references_numbers() -> None:
 def test_reduced_precision_must_keep_directions_and_the_order_of_scored_pairs() -> None:
     assert "the mean cosine of its embeddings" in refusals("int8", changed(mean_cosine=0.98))[0]
     assert "its Spearman is 79.00, 98.63% of the reference's 80.10" in refusals("int8", changed(spearman=0.79))[0]
-    assert refusals("int8", changed(rank_agreement=0.5)) == []  # the scores decide, where there are some
+    assert refusals("int8", changed(rank_agreement=0.5)) == []  # the scores decide, where every pair has one
     assert "means nothing" in refusals("int8", changed(reference_spearman=-0.1))[0]
+
+
+def test_a_few_scores_do_not_hide_that_the_other_pairs_lost_their_order() -> None:
+    pairs = [pair._replace(score=None) if number > 2 else pair for number, pair in enumerate(PAIRS)]
+    random, texts = np.random.default_rng(2), GATE.inputs(pairs)
+    clean = random.normal(size=(len(texts), 8)).astype(np.float32)
+    spoilt = clean.copy()
+    spoilt[6:] += random.normal(size=spoilt[6:].shape).astype(np.float32)  # all but the texts of scored pairs
+    judged = [GATE.judge(pairs, [], [{"sentence_embedding": row} for row in rows]) for rows in (spoilt, clean)]
+    found = GATE.compare(pairs, *judged)
+    assert found.scored == 3 and found.spearman == found.reference_spearman is not None
+    (reason,) = refusals("int8", Agreement(**{**vars(found), "mean_cosine": 1.0, "spearman": 1, "reference_spearman": 1}))
+    assert "of pairs without a score rank" in reason and f"{found.unscored_rank_agreement:.4f}" in reason
+    assert refusals("int8", changed(unscored_rank_agreement=0.999)) == []
+    assert len(refusals("int8", changed(unscored_rank_agreement=0.9, spearman=0.5))) == 2
+
+
+def test_texts_alone_have_no_order_and_count_for_the_cosine() -> None:
+    found = agreement(0.1, [ScoredPair(pair.text) for pair in PAIRS])
+    assert (found.n, found.rank_agreement, found.unscored_rank_agreement) == (0, None, None)
+    assert 0.9 < found.mean_cosine < 1
+    assert "ranks not measured" in agreement_text(found.as_dict())
+    assert columns({"name": "x", **found.entry()})["Spearman (FP32)"] == "not measured"
 
 
 def test_without_scores_the_order_must_be_the_references() -> None:
@@ -142,6 +165,14 @@ def test_own_pairs_are_filled_up(tmp_path: Path) -> None:
     questions = GATE.questions(path, None, False)
     assert questions.asked[:20] == PAIRS and len(questions.asked) == MIN_PAIRS
     assert questions.asked_files == [path, gate_path()]
+
+
+def test_own_texts_are_asked_beside_500_pairs(tmp_path: Path) -> None:
+    path = tmp_path / "texts.jsonl"
+    path.write_text("".join(json.dumps({"text": f"text {number}"}) + "\n" for number in range(600)))
+    asked = GATE.questions(path, None, False).asked
+    assert asked[:600] == [ScoredPair(f"text {number}") for number in range(600)]
+    assert sum(pair.text_pair is not None for pair in asked) == MIN_PAIRS == len(asked) - 600
 
 
 def test_what_calibration_has_seen_is_not_asked(tmp_path: Path) -> None:
