@@ -52,7 +52,7 @@ def is_search(path: PathLike) -> bool:
 
 def load_texts(path: PathLike) -> List[str]:
     """The texts of a file of any of the forms, each once, without scores."""
-    if Path(path).suffix.lower() == SQUAD_SUFFIX:
+    if is_search(path):
         search = load_search(path)
         return list(dict.fromkeys([*search.queries, *search.documents]))
     pairs = load_pairs(path)

@@ -141,6 +141,14 @@ def test_questions_of_a_squad_file_find_their_paragraphs(tmp_path: Path) -> None
     assert load_texts(path) == ["one?", "two?", "three?", "a paragraph", "another"]
 
 
+def test_the_texts_of_a_search_are_its_queries_and_what_they_find(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("query,passage\nq,a\nr,b\nq,c\n")
+    assert read_inputs(path) == ["q", "r", "a", "b", "c"]
+    path = lines(tmp_path / "a.jsonl", {"query": "q", "positive": ["a", "b"]}, {"query": "b", "positive": "c"})
+    assert read_inputs(path) == ["q", "b", "a", "c"]
+
+
 @pytest.mark.parametrize(
     ("record", "said"),
     [
