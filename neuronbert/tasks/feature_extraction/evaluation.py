@@ -135,6 +135,8 @@ class EmbeddingEvaluation:
             if pair.text_pair is None or pair.score is None:
                 what = "text_pair" if pair.text_pair is None else "score"
                 raise InputError(f"{path}, record {number} has no {what}", hint=FORM)
+        if limit == 1:
+            raise UsageError("a limit of 1 leaves one pair, which correlates with nothing", hint="a limit of at least 2, or none")
         if len(pairs) < 2:
             raise InputError(f"{path} has one pair, which correlates with nothing", hint=PAIRS_FORM)
         return cls(str(path), pairs, text_options, embedding_options)

@@ -301,6 +301,11 @@ def test_files_that_score_nothing(tmp_path: Path, lines: List[str], said: str) -
         evaluation_of(path)
 
 
+def test_a_limit_of_one_pair_is_not_said_to_be_the_files(pairs_file: Path) -> None:
+    with pytest.raises(UsageError, match="a limit of 1 leaves one pair"):
+        EmbeddingEvaluation.of(pairs_file, 1, TextOptions(), EmbeddingOptions())
+
+
 def test_embeddings_of_tokens_are_not_compared(artifacts: Dict[str, Artifact], pairs_file: Path) -> None:
     with pytest.raises(UsageError, match="this artifact gives an embedding of each token") as caught:
         evaluated(artifacts["tokens"], pairs_file)
