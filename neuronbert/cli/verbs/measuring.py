@@ -34,7 +34,7 @@ def _evaluate_help() -> str:
 @click.option(
     "--against",
     shell_complete=complete_checkpoint,
-    help="Another artifact, or a checkpoint: list the answers that changed.",
+    help="Another artifact, or a checkpoint: show what changed.",
 )
 @click.option("--against-variant", help="Its variant, where --against is an artifact.  [default: its fastest]")
 @click.option("--limit", type=click.IntRange(min=1), help="The first so many inputs only.")
