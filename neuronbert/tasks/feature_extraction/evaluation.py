@@ -136,7 +136,9 @@ class EmbeddingEvaluation:
                 what = "text_pair" if pair.text_pair is None else "score"
                 raise InputError(f"{path}, record {number} has no {what}", hint=FORM)
         if limit == 1:
-            raise UsageError("a limit of 1 leaves one pair, which correlates with nothing", hint="a limit of at least 2, or none")
+            raise UsageError(
+                "a limit of 1 leaves one pair, which correlates with nothing", hint="a limit of at least 2, or none"
+            )
         if len(pairs) < 2:
             raise InputError(f"{path} has one pair, which correlates with nothing", hint=PAIRS_FORM)
         return cls(str(path), pairs, text_options, embedding_options)

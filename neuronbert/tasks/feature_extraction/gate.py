@@ -34,8 +34,9 @@ class Agreement:
 
     mean_cosine: of its embeddings with the reference's, over all texts, also those of no pair. rank_agreement:
     Spearman's correlation of the pairs' similarities (the checkpoint's own measure) with the reference's; None of fewer
-    than two pairs, which have no order. unscored_rank_agreement: that of the pairs without a score. spearman: of the ``scored`` pairs, that of
-    the similarities with the scores; None where fewer than two have one, or all have the same.
+    than two pairs, which have no order. unscored_rank_agreement: that of the pairs without a score. spearman: of the
+    ``scored`` pairs, that of the similarities with the scores; None where fewer than two have one, or all have the
+    same.
     """
 
     n: int

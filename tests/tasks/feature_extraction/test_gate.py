@@ -121,7 +121,9 @@ def test_a_few_scores_do_not_hide_that_the_other_pairs_lost_their_order() -> Non
     judged = [GATE.judge(pairs, [], [{"sentence_embedding": row} for row in rows]) for rows in (spoilt, clean)]
     found = GATE.compare(pairs, *judged)
     assert found.scored == 3 and found.spearman == found.reference_spearman is not None
-    (reason,) = refusals("int8", Agreement(**{**vars(found), "mean_cosine": 1.0, "spearman": 1, "reference_spearman": 1}))
+    (reason,) = refusals(
+        "int8", Agreement(**{**vars(found), "mean_cosine": 1.0, "spearman": 1, "reference_spearman": 1})
+    )
     assert "of pairs without a score rank" in reason and f"{found.unscored_rank_agreement:.4f}" in reason
     assert refusals("int8", changed(unscored_rank_agreement=0.999)) == []
     assert len(refusals("int8", changed(unscored_rank_agreement=0.9, spearman=0.5))) == 2
