@@ -47,7 +47,8 @@ def refusals(precision: str, measured: Agreement, limits: GateLimits = Embedding
 @pytest.mark.parametrize("key", ["sentence_embedding", "token_embeddings"])
 def test_a_variant_that_is_the_reference_agrees(key: str) -> None:
     found = agreement(0.0, key=key)
-    assert (found.max_abs_diff, found.rank_agreement, found.n, found.scored) == (0.0, 1.0, 20, 20)
+    assert (found.max_abs_diff, found.n, found.scored) == (0.0, 20, 20)
+    assert found.rank_agreement == pytest.approx(1.0, abs=1e-12)  # numpy 1.22 rounds it
     assert found.mean_cosine == pytest.approx(1.0) and found.spearman == found.reference_spearman is not None
 
 
