@@ -1,6 +1,6 @@
 """Texts with their prompts as rows of tokens; a long one as several if that is asked for. results.py reads outputs."""
 
-from typing import List, NamedTuple, Sequence
+from typing import List, NamedTuple, Sequence, Tuple
 
 from neuronbert.checkpoint.tokenizer import Tokenizer, once_per_tokenizer
 from neuronbert.errors import InputError, UsageError, counted, shown_value
@@ -35,15 +35,14 @@ def encode_examples(tokenizer: Tokenizer, texts: Sequence[str], options: TextOpt
         check_text("text", text)
     prompt = prompt_of(modules, options)
     limit = text_limit(tokenizer, options)
-    prompted = _prompted(texts, prompt, modules.lowercase)
-    prompt_tokens = _prompt_tokens(tokenizer, prompt, modules, options)
-    unpooled = 0
-    if modules.pools_on_host and prompt:
-        unpooled = len(tokenizer.single.before) + prompt_tokens
+    if modules.lowercase:
+        prompt, texts = prompt.lower(), [text.lower() for text in texts]
+    prompted = [prompt + text for text in texts] if prompt else texts
+    unpooled = _unpooled_tokens(tokenizer, prompt, limit) if modules.pools_on_host and prompt else 0
     cut_rows = encode_rows(tokenizer, prompted, limit)
     if options.long_texts == POOLED:
         return [
-            Example(_windows(tokenizer, text, cut, prompt_tokens, limit), False, unpooled, modules)
+            Example(_windows(tokenizer, text, cut, len(prompt), unpooled, limit), False, unpooled, modules)
             for text, cut in zip(prompted, cut_rows)
         ]
     return [Example([cut.row], cut.truncated, unpooled, modules) for cut in cut_rows]
@@ -70,23 +69,30 @@ def text_limit(tokenizer: Tokenizer, options: TextOptions) -> int:
     return row_limit(tokenizer, options.max_length or modules.max_seq_length)
 
 
-def _prompted(texts: Sequence[str], prompt: str, lowercase: bool) -> Sequence[str]:
-    prompted = [prompt + text for text in texts] if prompt else texts
-    return [text.lower() for text in prompted] if lowercase else prompted
+def _unpooled_tokens(tokenizer: Tokenizer, prompt: str, limit: int) -> int:
+    """The tokens of a row that sentence-transformers leaves out: of the prompt alone as a row, less a special last one.
+
+    The rule of its Transformer module's ``_get_prompt_length``. Where a token of the prompt alone is another one behind
+    which a text follows, as byte-level BPE joins a space to the next word, it counts the text's first token as well.
+    """
+    (cut,) = encode_rows(tokenizer, [prompt], limit)
+    return len(cut.row.input_ids) - bool(len(tokenizer.single.after))
 
 
-def _prompt_tokens(tokenizer: Tokenizer, prompt: str, modules: SentenceModules, options: TextOptions) -> int:
-    if not prompt or not (modules.pools_on_host or options.long_texts == POOLED):
-        return 0
-    (encoding,) = tokenizer.encode([prompt.lower() if modules.lowercase else prompt])
-    return len(encoding.ids)
+def _windows(
+    tokenizer: Tokenizer, text: str, cut: CutRow, prompt_length: int, unpooled: int, limit: int
+) -> List[TextRow]:
+    """The row of a text that fits it; else rows of all its tokens, each behind those of its first characters.
 
-
-def _windows(tokenizer: Tokenizer, text: str, cut: CutRow, prompt_tokens: int, limit: int) -> List[TextRow]:
-    """The row of a text that fits it; else rows of all its tokens, each behind the prompt's."""
+    Where the prompt's tokens are not pooled, each row is behind all the ``unpooled`` ones: every other counts once.
+    """
     if not cut.truncated:
         return [cut.row]
-    ids = tokenizer.encode([text])[0].ids
+    (encoding,) = tokenizer.encode([text])
+    ids = encoding.ids
+    prompt_tokens = _tokens_within(encoding.offsets, prompt_length)
+    if unpooled:
+        prompt_tokens = unpooled - len(tokenizer.single.before)
     prompt, body = ids[:prompt_tokens], ids[prompt_tokens:]
     room = limit - tokenizer.single.special_tokens - prompt_tokens
     if room < 1:
@@ -101,3 +107,9 @@ def _windows(tokenizer: Tokenizer, text: str, cut: CutRow, prompt_tokens: int, l
             hint="a shorter text, or long_texts='cut'",
         )
     return token_rows(tokenizer, [prompt + body[first : first + room] for first in range(0, len(body), room)], limit)
+
+
+def _tokens_within(offsets: Sequence[Tuple[int, int]], characters: int) -> int:
+    """How many tokens at the beginning of a text end within its first ``characters``; none where those are none."""
+    ends = [end for _, end in offsets] if characters else []
+    return next((index for index, end in enumerate(ends) if end > characters), len(ends))

@@ -6,9 +6,11 @@ from typing import Any, List
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tiny_checkpoints import write_vocabulary
 from tiny_classifiers import POSITIONS, tokenizer_of
 
 from neuronbert.checkpoint.tokenizer import RowLimit, Tokenizer
+from neuronbert.checkpoint.tokenizer_files import read_tokenizer
 from neuronbert.errors import InputError, UsageError
 from neuronbert.tasks.feature_extraction.inputs import Example, encode_examples
 from neuronbert.tasks.feature_extraction.modules import KEY, SentenceModules
@@ -157,6 +159,58 @@ def test_a_text_of_too_many_rows(folder: Path) -> None:
 def test_tokens_own_embeddings_are_not_pooled(folder: Path) -> None:
     with pytest.raises(UsageError, match="is for one embedding of a text"):
         check_options(tokenizer_with(folder, pooling=()), TextOptions(long_texts="pooled"), EmbeddingOptions())
+
+
+def byte_level_tokenizer(folder: Path, **fields: Any) -> Tokenizer:
+    """RoBERTa's kind, whose tokens begin with the space before a word."""
+    write_vocabulary(folder, "roberta")
+    files = read_tokenizer(folder, "roberta", POSITIONS)
+    config = {"model_type": "roberta", "hidden_size": 32, KEY: SentenceModules(**fields).document()}
+    return Tokenizer.from_bytes(files["tokenizer.json"], files["tokenizer_config.json"], config)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    words=st.lists(st.sampled_from([*WORDS, "é", "中", "İ"]), min_size=40, max_size=60),
+    limit=st.integers(12, 40),
+    prompt=st.sampled_from(["a: ", "a:  ", "a:", "İ: ", "a: the"]),
+    lowercase=st.booleans(),
+)
+def test_no_part_repeats_what_is_behind_a_prompt_that_ends_in_a_space(
+    tmp_path: Path, words: List[str], limit: int, prompt: str, lowercase: bool
+) -> None:
+    """Alone, the prompt has a token for its last space; before a text, that space is part of the first word's."""
+    tokenizer = byte_level_tokenizer(tmp_path, lowercase=lowercase)
+    text = " ".join(words)
+    (example,) = encode_examples(tokenizer, [text], TextOptions(limit, "pooled", prompt=prompt))
+    rows = [row.input_ids.tolist()[1:-1] for row in example.windows]
+    whole = prompt + text
+    encoding = tokenizer.encode([whole.lower() if lowercase else whole])[0]
+    ends_at = len(prompt.lower() if lowercase else prompt)
+    before = sum(end <= ends_at for _, end in encoding.offsets)
+    assert len(rows) > 1 and all(row[:before] == rows[0][:before] for row in rows)
+    assert rows[0][:before] + sum((row[before:] for row in rows), []) == encoding.ids
+
+
+def test_the_space_at_the_end_of_a_prompt_is_the_texts(tmp_path: Path) -> None:
+    tokenizer = byte_level_tokenizer(tmp_path)
+    first, second = rows_of(tokenizer, "the the the", long_texts="pooled", prompt="a: ", max_length=6)
+    the = tokenizer.backend.token_to_id("Ġthe")
+    assert len(ids_of(tokenizer, "a: ")) == 3
+    assert (first[3:-1], second[1:3], second[3:-1]) == ([the, the], first[1:3], [the])
+
+
+def test_a_prompt_that_does_not_count_is_as_long_as_alone(tmp_path: Path) -> None:
+    """sentence-transformers' own rule; what it leaves out of the pooling is what every part repeats."""
+    tokenizer = byte_level_tokenizer(tmp_path, include_prompt=False)
+    options = TextOptions(8, "pooled", prompt="a: ")
+    (example,) = encode_examples(tokenizer, ["the " * 9], options)
+    assert example.unpooled_tokens == 4
+    rows = [row.input_ids.tolist() for row in example.windows]
+    ids = ids_of(tokenizer, "a: " + "the " * 9)
+    assert ids[:3] + sum((row[4:-1] for row in rows), []) == ids
+    cut = encode_examples(tokenizer, ["the"], TextOptions(8, prompt="a " * 20))[0]
+    assert cut.unpooled_tokens == 7  # all of the row but the last token, as of any prompt that is cut
 
 
 # ---- options and calls
