@@ -12,7 +12,9 @@ from neuronbert.errors import CheckpointError, shown_value
 from neuronbert.hardware.schema import FLAG, TEXT, Form, Schema, list_of, record, whole
 from neuronbert.hardware.untrusted import Refusal, document_of, json_list, read_optional, refuse_unfit
 from neuronbert.tasks.feature_extraction.modules import (
+    AUTO,
     KEY,
+    NONE,
     NORMALIZE,
     POOLINGS,
     SIMILARITIES,
@@ -93,7 +95,7 @@ _ACTIVATIONS = {
 
 
 class _Module(NamedTuple):
-    """An entry of modules.json: the last part of its class, and its folder."""
+    """An entry of modules.json: the last part of its class (all of one that is not served), and its folder."""
 
     kind: str
     folder: str
@@ -101,8 +103,8 @@ class _Module(NamedTuple):
 
 def encoder_folder(folder: Path) -> Path:
     """Where config, weights and tokenizer of a checkpoint are: in ``folder``, or below where modules.json says so."""
-    modules = _read_modules(folder)
-    return folder / modules[0].folder if modules else folder
+    entries = _entries(folder)
+    return folder / entries[0].folder if entries else folder
 
 
 def read_modules(
@@ -111,10 +113,15 @@ def read_modules(
     """The config with what the files in ``folder`` say (and ``pooling`` asks for), and the dense layers' weights.
 
     A folder without modules.json, or a model in memory (None), is a plain encoder. CheckpointError for a module that
-    is not served, by name, and for files that do not fit together; UsageError for what is no pooling.
+    is not served, by name, and for files that do not fit together; UsageError for what is no pooling. What ``pooling``
+    replaces is not refused: the files' own pooling, and for ``"none"`` all that is behind the encoder.
     """
-    found = _read_modules(folder) if folder is not None else []
-    modules = _of_folder(folder, found) if folder is not None and found else SentenceModules()
+    entries = _entries(folder) if folder is not None else []
+    modules = SentenceModules()
+    if folder is not None and entries:
+        used = entries[:1] if pooling == NONE else entries
+        _refuse_unserved(used, folder / MODULES_FILE)
+        modules = _of_folder(folder, used, pooling)
     modules = chosen_pooling(modules, pooling)
     refuse_odd_widths(modules, hidden_size(config), str(MODULES_FILE if folder is None else folder / MODULES_FILE))
     tensors = {
@@ -125,38 +132,47 @@ def read_modules(
     return {**config, KEY: modules.document()}, tensors
 
 
-def _read_modules(folder: Path) -> List[_Module]:
-    """The entries of modules.json, the encoder first; none where there is no such file."""
+def _entries(folder: Path) -> List[_Module]:
+    """The entries of modules.json; none where there is no such file."""
     path = folder / MODULES_FILE
     raw = read_optional(path, _REFUSAL)
     if raw is None:
         return []
     entries = json_list(raw, str(path), _REFUSAL)
     refuse_unfit({"modules": entries}, str(path), MODULE_LIST, _REFUSAL)
-    modules = [_Module(_kind(entry["type"], path), entry["path"]) for entry in entries]
-    kinds = [module.kind for module in modules]
-    if kinds[:1] != ["Transformer"] or kinds[1:2] not in ([], ["Pooling"]) or kinds.count("Pooling") > 1:
-        raise CheckpointError(
-            f"{path}: the modules {', '.join(kinds) or 'are none'}; a Transformer with a Pooling behind it is served",
-            hint="--pooling none needs a folder without modules.json",
-        )
-    return modules
+    if not entries:
+        raise _REFUSAL.of(f"{path}: the modules are none")
+    return [_Module(_kind(entry["type"]), entry["path"]) for entry in entries]
 
 
 _SERVED = ("Transformer", "Pooling", "Dense", "Normalize")
+_WITHOUT_MODULES = "--pooling none, which gives the embeddings of the Transformer's tokens"
 
 
-def _kind(name: str, path: Path) -> str:
+def _kind(name: str) -> str:
     kind = name.rpartition(".")[2]
-    if not name.startswith(_PREFIX) or kind not in _SERVED:
+    return kind if name.startswith(_PREFIX) and kind in _SERVED else name
+
+
+def _refuse_unserved(modules: List[_Module], path: Path) -> None:
+    """CheckpointError for a module that is not served, and for modules in another order."""
+    kinds = [module.kind for module in modules]
+    behind_encoder = kinds[0] == "Transformer"
+    unserved = [kind for kind in kinds if kind not in _SERVED]
+    if unserved:
+        hint = f"a checkpoint of {', '.join(_SERVED)} modules"
         raise CheckpointError(
-            f"{path}: a module of type {shown_value(name)} is not served",
-            hint=f"a checkpoint of {', '.join(_SERVED)} modules",
+            f"{path}: a module of type {shown_value(unserved[0])} is not served",
+            hint=f"{hint}, or {_WITHOUT_MODULES}" if behind_encoder else hint,
         )
-    return kind
+    if not behind_encoder or kinds[1:2] not in ([], ["Pooling"]) or kinds.count("Pooling") > 1:
+        raise CheckpointError(
+            f"{path}: the modules {', '.join(kinds)}; a Transformer with a Pooling behind it is served",
+            hint=_WITHOUT_MODULES if behind_encoder else "a checkpoint whose first module is a Transformer",
+        )
 
 
-def _of_folder(folder: Path, found: List[_Module]) -> SentenceModules:
+def _of_folder(folder: Path, found: List[_Module], asked: Optional[str]) -> SentenceModules:
     settings = _document(folder / SETTINGS_FILE, SETTINGS)
     texts = _texts_settings(folder / found[0].folder)
     prompts = {name: text or "" for name, text in (settings.get("prompts") or {}).items()}
@@ -164,7 +180,9 @@ def _of_folder(folder: Path, found: List[_Module]) -> SentenceModules:
     if default is not None and default not in prompts:
         raise _REFUSAL.of(f"{folder / SETTINGS_FILE}: the default prompt {shown_value(default)} is not among prompts")
     similarity = settings.get("similarity_fn_name")
-    pooling = _pooling(folder / found[1].folder / "config.json") if found[1:] else SentenceModules(pooling=())
+    pooling = SentenceModules(pooling=())
+    if found[1:]:
+        pooling = _pooling(folder / found[1].folder / "config.json", asked)
     return pooling._replace(
         layers=tuple(_layer(folder, module) for module in found[2:]),
         max_seq_length=texts.get("max_seq_length"),
@@ -197,11 +215,15 @@ def _texts_settings(folder: Path) -> Dict[str, Any]:
     return {}
 
 
-def _pooling(path: Path) -> SentenceModules:
+def _pooling(path: Path, asked: Optional[str]) -> SentenceModules:
+    """What the file says; of its pooling nothing where another is asked for."""
     raw = read_optional(path, _REFUSAL)
     if raw is None:
         raise _REFUSAL.of(f"{path} is missing, which {MODULES_FILE} names")
     found = document_of(raw, str(path), POOLING, _REFUSAL)
+    include_prompt = found.get("include_prompt", True)
+    if asked not in (None, AUTO):
+        return SentenceModules(include_prompt=include_prompt)
     named = found.get("pooling_mode")
     if named is None:
         named = [_OLD_MODES.get(key, key) for key in _in_order(found) if found[key]] or ["mean"]
@@ -210,9 +232,9 @@ def _pooling(path: Path) -> SentenceModules:
     if unknown or not modes:
         raise CheckpointError(
             f"{path}: the pooling {shown_value(unknown[0] if unknown else '')} is not served",
-            hint=f"--pooling {' or '.join(POOLINGS)}",
+            hint=f"--pooling with one of {', '.join(POOLINGS)}",
         )
-    return SentenceModules(pooling=tuple(modes), include_prompt=found.get("include_prompt", True))
+    return SentenceModules(pooling=tuple(modes), include_prompt=include_prompt)
 
 
 def _in_order(found: Mapping[str, Any]) -> List[str]:

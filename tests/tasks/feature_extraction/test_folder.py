@@ -142,23 +142,37 @@ def test_dense_layers(folder: Path, settings: Dict[str, Any], layer: Dense) -> N
 @pytest.mark.parametrize("kind", ["CNN", "LSTM", "WeightedLayerPooling", "SpladePooling"])
 def test_an_unknown_module_is_named(folder: Path, kind: str) -> None:
     write_json(folder / "modules.json", modules_of("Pooling", kind))
-    with pytest.raises(CheckpointError, match=f"a module of type '{PREFIX}{kind}' is not served"):
+    with pytest.raises(CheckpointError, match=f"a module of type '{PREFIX}{kind}' is not served") as caught:
         read(folder)
+    assert caught.value.hint is not None and "--pooling none" in caught.value.hint
+    assert read(folder, "none") == SentenceModules(pooling=())
 
 
 def test_a_class_of_somebody_else_is_none_of_ours(folder: Path) -> None:
     entries = modules_of("Pooling")
     entries[0]["type"] = "custom_code.Transformer"
     write_json(folder / "modules.json", entries)
-    with pytest.raises(CheckpointError, match="'custom_code.Transformer' is not served"):
-        encoder_folder(folder)
+    for pooling in (None, "none"):
+        with pytest.raises(CheckpointError, match="'custom_code.Transformer' is not served") as caught:
+            read(folder, pooling)
+        assert caught.value.hint == "a checkpoint of Transformer, Pooling, Dense, Normalize modules"
 
 
 @pytest.mark.parametrize("kinds", [["Pooling", "Pooling"], ["Normalize"], ["Dense", "Pooling"]])
 def test_modules_in_another_order(folder: Path, kinds: Any) -> None:
     write_json(folder / "modules.json", modules_of(*kinds))
-    with pytest.raises(CheckpointError, match="a Transformer with a Pooling behind it is served"):
+    with pytest.raises(CheckpointError, match="a Transformer with a Pooling behind it is served") as caught:
         read(folder)
+    assert caught.value.hint is not None and caught.value.hint.startswith("--pooling none, ")
+    assert read(folder, "none") == SentenceModules(pooling=())
+
+
+def test_no_encoder_first(folder: Path) -> None:
+    write_json(folder / "modules.json", modules_of("Pooling")[1:])
+    for pooling in (None, "none"):
+        with pytest.raises(CheckpointError, match="the modules Pooling; a Transformer with") as caught:
+            read(folder, pooling)
+        assert caught.value.hint == "a checkpoint whose first module is a Transformer"
 
 
 @pytest.mark.parametrize(
@@ -205,6 +219,28 @@ def test_a_modules_file_that_is_no_file(folder: Path) -> None:
 def test_poolings_that_are_none(folder: Path, settings: Dict[str, Any], said: str) -> None:
     with pytest.raises(CheckpointError, match=said):
         pooled(folder, **settings)
+
+
+@pytest.mark.parametrize("settings", [{"pooling_mode": "attention"}, {"pooling_mode": []}])
+def test_another_pooling_than_one_that_is_not_served(folder: Path, settings: Dict[str, Any]) -> None:
+    for auto in (None, "auto"):
+        write_json(folder / "1_Pooling" / "config.json", {**settings, "include_prompt": False})
+        with pytest.raises(CheckpointError, match="is not served") as caught:
+            read(folder, auto)
+    assert caught.value.hint is not None and caught.value.hint.startswith("--pooling with one of ")
+    named = caught.value.hint[len("--pooling with one of ") :].split(", ")
+    assert [read(folder, name).pooling for name in named] == [(name,) for name in modules.POOLINGS]
+    assert read(folder, "cls+mean") == SentenceModules(("cls", "mean"), False, (NORMALIZE,))
+    assert read(folder, "none").pooling == ()
+    with pytest.raises(UsageError, match="there is no pooling 'median'"):
+        read(folder, "median")
+
+
+def test_no_pooling_reads_nothing_behind_the_encoder(folder: Path) -> None:
+    write_json(folder / "modules.json", modules_of("Pooling", "Dense"))
+    (folder / "1_Pooling" / "config.json").unlink()
+    write_json(folder / "sentence_bert_config.json", {"max_seq_length": 9})
+    assert read(folder, "none") == SentenceModules(pooling=(), max_seq_length=9)
 
 
 def test_a_missing_file_is_named(folder: Path) -> None:
