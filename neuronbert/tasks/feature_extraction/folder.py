@@ -10,7 +10,7 @@ from neuronbert.checkpoint import weights
 from neuronbert.checkpoint.families import Config
 from neuronbert.errors import CheckpointError, shown_value
 from neuronbert.hardware.schema import FLAG, TEXT, Form, Schema, list_of, record, whole
-from neuronbert.hardware.untrusted import Refusal, document_of, json_list, read_optional, refuse_unfit
+from neuronbert.hardware.untrusted import Refusal, document_of, is_there, json_list, read_optional, refuse_unfit
 from neuronbert.tasks.feature_extraction.modules import (
     AUTO,
     KEY,
@@ -102,8 +102,19 @@ class _Module(NamedTuple):
 
 
 def encoder_folder(folder: Path) -> Path:
-    """Where config, weights and tokenizer of a checkpoint are: in ``folder``, or below where modules.json says so."""
-    entries = _entries(folder)
+    """Where config, weights and tokenizer of a checkpoint are: in ``folder``, or below where modules.json says so.
+
+    A modules.json that is not served is refused here only where there is no config.json beside it: the checkpoint may
+    be for another task, and ``read_modules`` refuses it where it is for this one.
+    """
+    try:
+        entries = _entries(folder)
+        if entries:
+            _refuse_unserved(entries[:1], folder / MODULES_FILE)
+    except CheckpointError:
+        if not is_there(folder / "config.json", _REFUSAL):
+            raise
+        return folder
     return folder / entries[0].folder if entries else folder
 
 

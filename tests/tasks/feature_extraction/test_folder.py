@@ -81,6 +81,20 @@ def test_an_encoder_in_a_folder_of_its_own(folder: Path) -> None:
     assert read(folder).max_seq_length == 9
 
 
+@pytest.mark.parametrize(
+    "document",
+    [[{"path": "", "type": "open_clip.Vision"}], [{"path": "a/b", "type": "x"}], {}, modules_of("Pooling")[1:]],
+)
+def test_the_encoder_beside_modules_of_another_library_is_in_the_folder_itself(folder: Path, document: Any) -> None:
+    write_json(folder / "modules.json", document)
+    with pytest.raises(CheckpointError, match="modules.json"):
+        encoder_folder(folder)  # without a config.json, that is what is wrong
+    write_json(folder / "config.json", CONFIG)
+    assert encoder_folder(folder) == folder
+    with pytest.raises(CheckpointError, match="modules.json"):
+        read(folder)
+
+
 def test_a_transformer_alone_gives_its_tokens(folder: Path) -> None:
     write_json(folder / "modules.json", modules_of())
     assert read(folder).pooling == ()

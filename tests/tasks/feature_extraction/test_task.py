@@ -61,6 +61,17 @@ def test_every_weight_of_a_layer_is_fingerprinted(folders: Dict[str, Path], tmp_
         load_checkpoint(str(changed))
 
 
+@pytest.mark.parametrize("modules", [[{"path": "", "type": "open_clip.Vision"}], {"of": "another library"}])
+def test_a_checkpoint_of_another_task_may_have_a_modules_file_of_its_own(tmp_path: Path, modules: Any) -> None:
+    write_checkpoint(tmp_path / "classifier", "bert", "SequenceClassification")
+    write_checkpoint(tmp_path / "encoder", "bert", "")
+    for name in ("classifier", "encoder"):
+        write_json(tmp_path / name / "modules.json", modules)
+    assert load_checkpoint(str(tmp_path / "classifier")).head.task == "text-classification"
+    with pytest.raises(CheckpointError, match="modules.json"):
+        load_checkpoint(str(tmp_path / "encoder"))
+
+
 def test_an_encoder_below_its_folder(folders: Dict[str, Path], tmp_path: Path) -> None:
     import shutil
 
