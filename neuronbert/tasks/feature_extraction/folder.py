@@ -4,13 +4,13 @@ No class that a file names is imported: what is not known here by its name is re
 """
 
 from pathlib import Path
-from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Tuple
+from typing import Any, List, Mapping, NamedTuple, Optional, Tuple
 
 from neuronbert.checkpoint import weights
 from neuronbert.checkpoint.families import Config
 from neuronbert.errors import CheckpointError, shown_value
 from neuronbert.hardware.schema import FLAG, TEXT, Form, Schema, list_of, record, whole
-from neuronbert.hardware.untrusted import Refusal, document_of, is_there, json_list, read_optional, refuse_unfit
+from neuronbert.hardware.untrusted import document_of, is_there, json_list, read_optional, refuse_unfit
 from neuronbert.tasks.feature_extraction.modules import (
     AUTO,
     KEY,
@@ -25,15 +25,13 @@ from neuronbert.tasks.feature_extraction.modules import (
     hidden_size,
     refuse_odd_widths,
 )
+from neuronbert.tasks.feature_extraction.text_settings import REFUSAL, TEXTS_FILES, document_at, read_text_settings
 
 MODULES_FILE = "modules.json"
 SETTINGS_FILE = "config_sentence_transformers.json"
-# The name of the first is that of the encoder, whichever it was when the checkpoint was saved.
-TEXTS_FILES = tuple(f"sentence_{kind}_config.json" for kind in ("bert", "roberta", "distilbert"))
 # Of a repository on the hub; a Normalize has no files, and a Dense has weights in one of two forms.
 FILES = (MODULES_FILE, SETTINGS_FILE, *TEXTS_FILES, "*_Pooling/config.json", "*_Dense/*")
 
-_REFUSAL = Refusal(CheckpointError, "fetch the checkpoint again from where it came from")
 _PREFIX = "sentence_transformers."  # of every class of the library, in all of its releases
 _MOST_MODULES = 32
 _FOLDER: Form = {"type": "string", "pattern": "^(|[A-Za-z0-9_-]{1,64})$"}
@@ -68,13 +66,6 @@ DENSE = Schema(
             "use_residual": FLAG,
         },
     )
-)
-TEXTS = Schema(
-    properties={
-        "max_seq_length": whole(1, 1 << 20, "null"),
-        "do_lower_case": {"type": ["boolean", "null"]},
-        "transformer_task": {"type": ["string", "null"]},
-    }
 )
 SETTINGS = Schema(
     properties={
@@ -112,7 +103,7 @@ def encoder_folder(folder: Path) -> Path:
         if entries:
             _refuse_unserved(entries[:1], folder / MODULES_FILE)
     except CheckpointError:
-        if not is_there(folder / "config.json", _REFUSAL):
+        if not is_there(folder / "config.json", REFUSAL):
             raise
         return folder
     return folder / entries[0].folder if entries else folder
@@ -132,7 +123,8 @@ def read_modules(
     if folder is not None and entries:
         used = entries[:1] if pooling == NONE else entries
         _refuse_unserved(used, folder / MODULES_FILE)
-        modules = _of_folder(folder, used, pooling)
+        texts = read_text_settings(folder / used[0].folder, config)
+        modules = _of_folder(folder, used, pooling)._replace(**texts._asdict())
     modules = chosen_pooling(modules, pooling)
     refuse_odd_widths(modules, hidden_size(config), str(MODULES_FILE if folder is None else folder / MODULES_FILE))
     tensors = {
@@ -146,13 +138,13 @@ def read_modules(
 def _entries(folder: Path) -> List[_Module]:
     """The entries of modules.json; none where there is no such file."""
     path = folder / MODULES_FILE
-    raw = read_optional(path, _REFUSAL)
+    raw = read_optional(path, REFUSAL)
     if raw is None:
         return []
-    entries = json_list(raw, str(path), _REFUSAL)
-    refuse_unfit({"modules": entries}, str(path), MODULE_LIST, _REFUSAL)
+    entries = json_list(raw, str(path), REFUSAL)
+    refuse_unfit({"modules": entries}, str(path), MODULE_LIST, REFUSAL)
     if not entries:
-        raise _REFUSAL.of(f"{path}: the modules are none")
+        raise REFUSAL.of(f"{path}: the modules are none")
     return [_Module(_kind(entry["type"]), entry["path"]) for entry in entries]
 
 
@@ -184,20 +176,17 @@ def _refuse_unserved(modules: List[_Module], path: Path) -> None:
 
 
 def _of_folder(folder: Path, found: List[_Module], asked: Optional[str]) -> SentenceModules:
-    settings = _document(folder / SETTINGS_FILE, SETTINGS)
-    texts = _texts_settings(folder / found[0].folder)
+    settings = document_at(folder / SETTINGS_FILE, SETTINGS)
     prompts = {name: text or "" for name, text in (settings.get("prompts") or {}).items()}
     default = settings.get("default_prompt_name")
     if default is not None and default not in prompts:
-        raise _REFUSAL.of(f"{folder / SETTINGS_FILE}: the default prompt {shown_value(default)} is not among prompts")
+        raise REFUSAL.of(f"{folder / SETTINGS_FILE}: the default prompt {shown_value(default)} is not among prompts")
     similarity = settings.get("similarity_fn_name")
     pooling = SentenceModules(pooling=())
     if found[1:]:
         pooling = _pooling(folder / found[1].folder / "config.json", asked)
     return pooling._replace(
         layers=tuple(_layer(folder, module) for module in found[2:]),
-        max_seq_length=texts.get("max_seq_length"),
-        lowercase=bool(texts.get("do_lower_case")),
         prompts=prompts,
         default_prompt=default,
         # As sentence-transformers itself takes a name that is for other models.
@@ -206,32 +195,12 @@ def _of_folder(folder: Path, found: List[_Module], asked: Optional[str]) -> Sent
     )
 
 
-def _document(path: Path, schema: Schema) -> Dict[str, Any]:
-    """The content of a file; empty where there is none."""
-    raw = read_optional(path, _REFUSAL)
-    return {} if raw is None else document_of(raw, str(path), schema, _REFUSAL)
-
-
-def _texts_settings(folder: Path) -> Dict[str, Any]:
-    for name in TEXTS_FILES:
-        found = _document(folder / name, TEXTS)
-        if found:
-            task = found.get("transformer_task")
-            if task not in (None, "feature-extraction"):
-                raise CheckpointError(
-                    f"{folder / name}: an encoder for {shown_value(task)} gives no embeddings",
-                    hint="choose a checkpoint that was saved by a SentenceTransformer",
-                )
-            return found
-    return {}
-
-
 def _pooling(path: Path, asked: Optional[str]) -> SentenceModules:
     """What the file says; of its pooling nothing where another is asked for."""
-    raw = read_optional(path, _REFUSAL)
+    raw = read_optional(path, REFUSAL)
     if raw is None:
-        raise _REFUSAL.of(f"{path} is missing, which {MODULES_FILE} names")
-    found = document_of(raw, str(path), POOLING, _REFUSAL)
+        raise REFUSAL.of(f"{path} is missing, which {MODULES_FILE} names")
+    found = document_of(raw, str(path), POOLING, REFUSAL)
     include_prompt = found.get("include_prompt", True)
     if asked not in (None, AUTO):
         return SentenceModules(include_prompt=include_prompt)
@@ -261,10 +230,10 @@ def _layer(folder: Path, module: _Module) -> Layer:
     if module.kind == "Normalize":
         return NORMALIZE
     path = folder / module.folder / "config.json"
-    raw = read_optional(path, _REFUSAL)
+    raw = read_optional(path, REFUSAL)
     if raw is None or not module.folder:
-        raise _REFUSAL.of(f"{path} is missing, which {MODULES_FILE} names")
-    found = document_of(raw, str(path), DENSE, _REFUSAL)
+        raise REFUSAL.of(f"{path} is missing, which {MODULES_FILE} names")
+    found = document_of(raw, str(path), DENSE, REFUSAL)
     names = {found.get(key) or "sentence_embedding" for key in ("module_input_name", "module_output_name")}
     if names != {"sentence_embedding"}:
         raise CheckpointError(
