@@ -115,9 +115,9 @@ def _of_tokenizer(found: Mapping[str, Any], folder: Path, config: Config) -> Ite
     if not given:
         return
     own: Dict[str, Any] = {_LOWER_CASE: True, **document_at(folder / "tokenizer_config.json", Schema())}
-    harmless = ("model_max_length", *_LOADING, *_HARMLESS_OF_TOKENIZER)
+    harmless = {"model_max_length", *_LOADING, *_HARMLESS_OF_TOKENIZER}
     if config.get("model_type") == "roberta":
-        harmless = (*harmless, _LOWER_CASE)  # which its tokenizer does not know
+        harmless.add(_LOWER_CASE)  # which its tokenizer does not know
     for name, value in given.items():
         if name not in harmless and value != own.get(name):
             save = f"AutoTokenizer.from_pretrained(FOLDER, {name}={shown_value(value)}).save_pretrained(FOLDER)"
