@@ -2,8 +2,9 @@
 
 import logging
 import re
+from fnmatch import fnmatch
 from pathlib import Path
-from typing import List, Optional, Sequence, Tuple
+from typing import Callable, List, Optional, Sequence, Tuple
 
 from neuronbert.checkpoint import weights
 from neuronbert.checkpoint.tokenizer_files import FILE_NAMES
@@ -29,10 +30,12 @@ def download(
     local_files_only: bool,
     allow_pickle: bool,
     more_files: Sequence[str] = (),
+    encoder: Callable[[Path], Path] = lambda folder: folder,
 ) -> Tuple[Path, str]:
     """Folder of the downloaded snapshot and the commit it is at; only the files a checkpoint needs are fetched.
 
-    ``more_files`` are patterns of files that it may have beside config, tokenizer and weights.
+    ``more_files`` are patterns of files that it may have beside config, tokenizer and weights. Those may say that these
+    three are in a folder below, which ``encoder`` finds: (folder of the snapshot) → the folder they are in.
 
     With ``local_files_only`` (or HF_HUB_OFFLINE) only the cache is read; without a network it is too, and a warning
     says so. Raises CheckpointError.
@@ -42,7 +45,7 @@ def download(
     if local_files_only or constants.HF_HUB_OFFLINE:
         return _from_cache(repo_id, revision, None)
     try:
-        return _fetch(repo_id, revision, token, allow_pickle, more_files)
+        return _fetch(repo_id, revision, token, allow_pickle, more_files, encoder)
     except NeuronBertError:
         raise
     except Exception as error:  # of requests or of httpx, by the release of huggingface_hub
@@ -66,16 +69,43 @@ def download(
 
 @optional_imports()
 def _fetch(
-    repo_id: str, revision: Optional[str], token: Optional[str], allow_pickle: bool, more_files: Sequence[str]
+    repo_id: str,
+    revision: Optional[str],
+    token: Optional[str],
+    allow_pickle: bool,
+    more_files: Sequence[str],
+    encoder: Callable[[Path], Path],
 ) -> Tuple[Path, str]:
     from huggingface_hub import HfApi, snapshot_download
 
     info = HfApi().model_info(repo_id, revision=revision, token=token)
     names = [sibling.rfilename for sibling in info.siblings or []]
-    wanted = ["config.json", *FILE_NAMES, *_weight_patterns(repo_id, names, allow_pickle), *more_files]
-    # Asked for by its branch, so that the cache remembers it; all files come from the commit it resolves to.
-    folder = Path(snapshot_download(repo_id, revision=revision, token=token, allow_patterns=wanted))
+    needless = _needless_pickles(names)
+
+    def fetched(wanted: List[str]) -> Path:
+        # Asked for by its branch, so that the cache remembers it; all files come from the commit it resolves to.
+        return Path(
+            snapshot_download(
+                repo_id, revision=revision, token=token, allow_patterns=wanted, ignore_patterns=needless or None
+            )
+        )
+
+    place = ""
+    if any(fnmatch(name, pattern) for name in names for pattern in more_files):
+        first = fetched(["config.json", *more_files])
+        below = encoder(first).relative_to(first).as_posix()
+        place = "" if below == "." else f"{below}/"
+    there = [name[len(place) :] for name in names if name.startswith(place)]
+    wanted = ["config.json", *FILE_NAMES, *_weight_patterns(repo_id, there, allow_pickle), *more_files]
+    folder = fetched([*more_files, *(place + pattern for pattern in wanted)])
     return folder, folder.name
+
+
+def _needless_pickles(names: List[str]) -> List[str]:
+    """Pickles beside the same weights as safetensors."""
+    pickle = f"/{weights.PICKLE_FILES[0]}"
+    folders = [name[: -len(pickle)] for name in names if name.endswith(pickle)]
+    return [folder + pickle for folder in folders if f"{folder}/{weights.SINGLE_FILE}" in names]
 
 
 def _weight_patterns(repo_id: str, names: List[str], allow_pickle: bool) -> List[str]:

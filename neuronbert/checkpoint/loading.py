@@ -8,6 +8,7 @@ import os
 import stat
 import tempfile
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Container, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple, Union
 
@@ -17,6 +18,7 @@ from neuronbert.checkpoint.families import (
     Config,
     Family,
     Head,
+    Modules,
     Shape,
     TorchModel,
     canonical_name,
@@ -131,11 +133,9 @@ def load_checkpoint(
     if isinstance(source, (tuple, list)):
         return _from_objects(source, heads, pooling)
     modules = [head.modules for head in heads if head.modules is not None]
-    more_files = [pattern for each in modules for pattern in each.files]
-    location = _locate(source, revision, token, local_files_only, allow_pickle, more_files)
+    location = _locate(source, revision, token, local_files_only, allow_pickle, modules)
     folder = location.folder
-    for each in modules:
-        location = location._replace(folder=each.encoder(folder))
+    location = location._replace(folder=encoder_folder(folder, modules))
     config, family, stored = _read_weights(location, allow_pickle)
     head = _find_head(stored, family, config, location.source, heads)
     config, stored = _with_modules(head, folder, config, stored, pooling, allow_pickle)
@@ -155,6 +155,12 @@ def _with_modules(
     return config, {**stored, **more}
 
 
+def encoder_folder(folder: Path, modules: Sequence[Modules]) -> Path:
+    """Where config, weights and tokenizer of the checkpoint in ``folder`` are: there, or below where a file says so."""
+    places = [each.encoder(folder) for each in modules]
+    return next((place for place in places if place != folder), folder)
+
+
 def needed_libraries(source: Source) -> Tuple[str, ...]:
     """The modules that reading ``source`` and ``Checkpoint.torch_model`` need, as far as its name tells."""
     return ("torch", "transformers", *(["neuronbert_demo"] if source == "demo" else []))
@@ -164,13 +170,18 @@ def load_base_checkpoint(
     source: Union[str, "os.PathLike[str]"],
     head: Optional[Head] = None,
     *,
+    modules: Sequence[Modules] = (),
     revision: Optional[str] = None,
     token: Optional[str] = None,
     local_files_only: bool = False,
     allow_pickle: bool = False,
 ) -> BaseCheckpoint:
-    """Read and check a checkpoint to fine-tune, as ``load_checkpoint`` does; it may lack ``head``."""
-    location = _locate(source, revision, token, local_files_only, allow_pickle)
+    """Read and check a checkpoint to fine-tune, as ``load_checkpoint`` does; it may lack ``head``.
+
+    Of ``modules`` only where the encoder is counts.
+    """
+    location = _locate(source, revision, token, local_files_only, allow_pickle, modules)
+    location = location._replace(folder=encoder_folder(location.folder, modules))
     config, family, stored = _read_weights(location, allow_pickle)
     stored_head = head if head is not None and _has_head(stored, family, head) else None
     return _checked(location, config, family, stored, stored_head)
@@ -182,7 +193,7 @@ def _locate(
     token: Optional[str],
     local_files_only: bool,
     allow_pickle: bool,
-    more_files: Sequence[str] = (),
+    modules: Sequence[Modules],
 ) -> _Location:
     if not isinstance(source, (str, os.PathLike)):
         raise CheckpointError(
@@ -212,7 +223,9 @@ def _locate(
             f"there is no checkpoint {name!r}: no such folder, and not the form of a hub id (name or owner/name)",
             hint='an existing folder, a hub id such as deepset/minilm-uncased-squad2, or "demo"',
         )
-    snapshot, commit = download(name, revision, token, local_files_only, allow_pickle, more_files)
+    more_files = [pattern for each in modules for pattern in each.files]
+    encoder = partial(encoder_folder, modules=modules)
+    snapshot, commit = download(name, revision, token, local_files_only, allow_pickle, more_files, encoder)
     return _Location(snapshot, name, commit)
 
 

@@ -182,11 +182,16 @@ def _shape_of(
     if is_artifact(folder):
         manifest = load_artifact(folder, trusted_key=trusted_key).manifest
         return str(manifest["checkpoint"]["source"]), ModelShape.from_config(_read_config(folder))
-    if os.path.isfile(folder / "config.json"):  # unlike Path's, false for a name that is too long
-        return str(checkpoint), ModelShape.from_config(_read_config(folder))
-    from neuronbert.checkpoint.loading import load_base_checkpoint
+    from neuronbert.checkpoint.loading import encoder_folder, load_base_checkpoint
+    from neuronbert.tasks.checkpoints import modules_of_tasks
 
-    return str(checkpoint), ModelShape.from_config(load_base_checkpoint(checkpoint, **hub_options).config)
+    modules = modules_of_tasks()
+    if os.path.isdir(folder):  # unlike Path's, false for a name that is too long
+        folder = encoder_folder(folder, modules)
+    if os.path.isfile(folder / "config.json"):
+        return str(checkpoint), ModelShape.from_config(_read_config(folder))
+    base = load_base_checkpoint(checkpoint, modules=modules, **hub_options)
+    return str(checkpoint), ModelShape.from_config(base.config)
 
 
 def _read_config(folder: Path) -> Config:

@@ -1,7 +1,8 @@
 """Reads a checkpoint (checkpoint/loading.py) for whichever of the tasks has its head."""
 
-from typing import Optional
+from typing import List, Optional
 
+from neuronbert.checkpoint.families import Modules
 from neuronbert.checkpoint.loading import Checkpoint, Source
 from neuronbert.checkpoint.loading import load_checkpoint as load_with_heads
 from neuronbert.tasks import TASKS, load_task
@@ -39,3 +40,9 @@ def load_checkpoint(
         allow_pickle=allow_pickle,
         pooling=pooling,
     )
+
+
+def modules_of_tasks() -> List[Modules]:
+    """What tells where the encoder of a checkpoint is, for those who read no head."""
+    heads = [load_task(name).HEAD for name in TASKS]
+    return [head.modules for head in heads if head.modules is not None]

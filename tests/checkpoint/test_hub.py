@@ -14,11 +14,17 @@ from typing import Any, Dict, Iterator, List, Tuple
 
 import pytest
 from tiny_checkpoints import write_checkpoint
+from tiny_encoders import WIDTH, write_dense, write_json, write_sentence_folder
 
 from neuronbert.checkpoint.hub import looks_like_hub_id
-from neuronbert.tasks.checkpoints import load_checkpoint
+from neuronbert.checkpoint.loading import load_base_checkpoint
+from neuronbert.errors import CheckpointError
+from neuronbert.tasks.checkpoints import load_checkpoint, modules_of_tasks
 
 OLD, NEW = "a" * 40, "b" * 40
+SENTENCE_ENCODER = (
+    "config.json", "model.safetensors", "sentence_bert_config.json", "tokenizer_config.json", "vocab.txt",
+)  # fmt: skip
 
 
 class Hub(ThreadingHTTPServer):
@@ -63,12 +69,14 @@ class HubAnswers(BaseHTTPRequestHandler):
         commit = self._commit(repository, tree_revision or revision)
         if not commit:
             return
-        paths = sorted(self.server.repositories[repository][commit].iterdir())
+        folder = self.server.repositories[repository][commit]
+        paths = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
         body: Any = {"id": repository, "modelId": repository, "sha": commit, "private": False, "downloads": 0,
-                     "tags": [], "siblings": [{"rfilename": path.name} for path in paths]}  # fmt: skip
+                     "tags": [], "siblings": [{"rfilename": name} for name in paths]}  # fmt: skip
         if tree:
             body = [
-                {"type": "file", "path": path.name, "size": path.stat().st_size, "oid": etag(path)} for path in paths
+                {"type": "file", "path": name, "size": path.stat().st_size, "oid": etag(path)}
+                for name, path in paths.items()
             ]
         self._send(200, json.dumps(body).encode(), {"Content-Type": "application/json"})
 
@@ -121,14 +129,28 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Dict[str, Path]:
     (new / "config.json").write_text(json.dumps(config))
     pickled = Path(shutil.copytree(old, root / "pickled"))
     (pickled / "model.safetensors").rename(pickled / "pytorch_model.bin")
-    return {"old": old, "new": new, "pickled": pickled}
+    sentences = write_sentence_folder(root / "sentences", kinds=("Pooling", "Dense", "Normalize"))
+    write_dense(sentences / "2_Dense", WIDTH, 5)
+    write_json(sentences / "onnx" / "config.json", {"nobody": "needs this"})
+    below = Path(shutil.copytree(sentences, root / "below"))
+    (below / "0_Transformer").mkdir()
+    for name in SENTENCE_ENCODER:
+        (below / name).rename(below / "0_Transformer" / name)
+    entries = json.loads((below / "modules.json").read_text())
+    entries[0]["path"] = "0_Transformer"
+    write_json(below / "modules.json", entries)
+    for folder in (sentences, below):
+        (folder / "2_Dense" / "README.md").write_text("nobody needs this")
+        (folder / "2_Dense" / "pytorch_model.bin").write_text("the same weights, as a pickle")
+    return {"old": old, "new": new, "pickled": pickled, "sentences": sentences, "below": below}
 
 
 @pytest.fixture(scope="module")
 def hub(folders: Dict[str, Path]) -> Iterator[Hub]:
     models = {OLD: folders["old"], NEW: folders["new"]}
+    others = {"gated": "old", "pickled": "pickled", "sentences": "sentences", "below": "below"}
     server = Hub(
-        {"owner/reader": models, "owner/gated": {OLD: folders["old"]}, "owner/pickled": {OLD: folders["pickled"]}}
+        {"owner/reader": models, **{f"owner/{name}": {OLD: folders[folder]} for name, folder in others.items()}}
     )
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
@@ -176,6 +198,28 @@ def test_one_revision_pins_everything(hub: Hub, folders: Dict[str, Path], tmp_pa
     names = {path.rsplit("/", 1)[1] for path in fetched}
     assert names == {"config.json", "model.safetensors", "tokenizer_config.json", "vocab.txt"}
     assert all(f"/resolve/{NEW}/" in path or f"/resolve/{OLD}/" in path for path in fetched)
+
+
+@pytest.mark.parametrize(("name", "place"), [("sentences", ""), ("below", "0_Transformer/")])
+def test_of_sentence_encoders_only_what_is_needed(
+    hub: Hub, folders: Dict[str, Path], tmp_path: Path, name: str, place: str
+) -> None:
+    hub.asked.clear()
+    call = {"source": f"owner/{name}"}
+    expected = [f"owner/{name}", OLD, load_checkpoint(folders[name]).fingerprint]
+    assert load_in_a_process(hub.url, tmp_path, call) == [expected]
+    fetched = {path.partition(f"/resolve/{OLD}/")[2] for command, path in hub.asked if "/resolve/" in path}
+    beside = {"modules.json", "config_sentence_transformers.json", "1_Pooling/config.json"}
+    dense = {"2_Dense/config.json", "2_Dense/model.safetensors"}
+    assert fetched == {*(place + file for file in SENTENCE_ENCODER), *beside, *dense}
+    assert load_in_a_process("http://127.0.0.1:9", tmp_path, {**call, "local_files_only": True}) == [expected]
+
+
+def test_a_base_to_train_from_is_where_the_encoder_is(folders: Dict[str, Path]) -> None:
+    base = load_base_checkpoint(folders["below"], modules=modules_of_tasks())
+    assert base.config["hidden_size"] == WIDTH
+    with pytest.raises(CheckpointError, match="has no config.json"):
+        load_base_checkpoint(folders["below"])
 
 
 def test_the_cache_serves_without_the_hub(hub: Hub, folders: Dict[str, Path], tmp_path: Path) -> None:

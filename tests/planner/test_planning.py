@@ -358,6 +358,14 @@ def test_a_folder_needs_no_weights(config_folder):
     assert plan(str(config_folder), sequence_length=128).shape == BERT_BASE
 
 
+def test_an_encoder_below_its_folder(config_folder):
+    (config_folder / "0_Transformer").mkdir()
+    (config_folder / "config.json").rename(config_folder / "0_Transformer" / "config.json")
+    entries = [{"path": "0_Transformer", "type": "sentence_transformers.models.Transformer"}]
+    (config_folder / "modules.json").write_text(json.dumps(entries))
+    assert plan(str(config_folder), sequence_length=128).shape == BERT_BASE
+
+
 def test_a_config_that_is_none(config_folder):
     (config_folder / "config.json").write_text("[")
     with pytest.raises(CheckpointError, match="config.json is no JSON that can be read"):

@@ -30,7 +30,11 @@ from neuronbert.tasks.feature_extraction.text_settings import REFUSAL, TEXTS_FIL
 MODULES_FILE = "modules.json"
 SETTINGS_FILE = "config_sentence_transformers.json"
 # Of a repository on the hub; a Normalize has no files, and a Dense has weights in one of two forms.
-FILES = (MODULES_FILE, SETTINGS_FILE, *TEXTS_FILES, "*_Pooling/config.json", "*_Dense/*")
+_DENSE_FILES = ("config.json", weights.SINGLE_FILE, weights.PICKLE_FILES[0])
+FILES = (
+    *(MODULES_FILE, SETTINGS_FILE, *TEXTS_FILES, "*_Pooling/config.json"),
+    *(f"*_Dense/{name}" for name in _DENSE_FILES),
+)
 
 _PREFIX = "sentence_transformers."  # of every class of the library, in all of its releases
 _MOST_MODULES = 32

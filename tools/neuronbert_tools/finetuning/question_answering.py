@@ -8,6 +8,7 @@ from neuronbert.checkpoint.families import Tensor
 from neuronbert.checkpoint.loading import BaseCheckpoint, load_base_checkpoint
 from neuronbert.checkpoint.tokenizer import Tokenizer
 from neuronbert.errors import InputError
+from neuronbert.tasks.checkpoints import modules_of_tasks
 from neuronbert.tasks.question_answering.options import WindowOptions
 from neuronbert.tasks.question_answering.squad import SquadQuestion, load_squad
 from neuronbert.tasks.question_answering.task import HEAD as HEAD
@@ -34,7 +35,7 @@ OPTIONS = QuestionAnsweringOptions
 
 def read_base(source: str, **hub: Any) -> BaseCheckpoint:
     """The base, with its question-answering head if it has one."""
-    return load_base_checkpoint(source, HEAD, **hub)
+    return load_base_checkpoint(source, HEAD, modules=modules_of_tasks(), **hub)
 
 
 class LabelledWindow(NamedTuple):

@@ -8,6 +8,7 @@ from neuronbert.checkpoint.families import Config, Family, Shape, Tensor
 from neuronbert.checkpoint.loading import BaseCheckpoint, load_base_checkpoint
 from neuronbert.checkpoint.tokenizer import Tokenizer
 from neuronbert.errors import InputError, as_whole, counted, shown_value
+from neuronbert.tasks.checkpoints import modules_of_tasks
 from neuronbert.tasks.labels import MOST_DIGITS, SHOWN_LABELS, label_names, label_number
 from neuronbert.tasks.records import SUFFIXES as SUFFIXES
 from neuronbert.tasks.rows import CutRow, TextOrPair, encode_rows, row_limit
@@ -53,6 +54,7 @@ _INNER = HEAD._replace(shapes=_inner_shapes)
 
 def read_base(source: str, **hub: Any) -> BaseCheckpoint:
     """The base with its classifier; without one, with the pooler that BERTs have, if it was ever trained."""
+    hub = {**hub, "modules": modules_of_tasks()}
     base = load_base_checkpoint(source, HEAD, **hub)
     if _has_classifier(base):
         return base
