@@ -62,6 +62,7 @@ def commands(artifact: Path, tiny_checkpoint: Path) -> Dict[str, List[str]]:
         "plan demo": ["plan", "demo"],
         "answer": ["answer", of_artifact, "--json", *question],
         "classify": ["classify", of_artifact, "--text", "It is me."],
+        "embed": ["embed", of_artifact, "--text", "It is me."],
         "rerank": ["rerank", of_artifact, "--query", "Who?", "--text", "It is me."],
         "tag": ["tag", of_artifact, "--text", "It is me."],
         "answer torchscript": ["answer", of_artifact, "--variant", "torchscript-fp32", *question],
@@ -101,7 +102,9 @@ ANYWHERE = {
     "env": (1, "neuronbert compile CHECKPOINT OUTPUT --backend neuron"),
     "plan": (0, ""),
     "plan demo": (1, install(demo=True)),
-    **dict.fromkeys(("classify", "rerank", "tag"), (1, "neuronbert answer {artifact} --question ... --context ...")),
+    **dict.fromkeys(
+        ("classify", "rerank", "tag", "embed"), (1, "neuronbert answer {artifact} --question ... --context ...")
+    ),
     "answer torchscript": (1, install("compile")),
     "evaluate demo": (1, install("compile", demo=True)),
     "evaluate checkpoint": (1, install("compile")),

@@ -203,7 +203,7 @@ def test_a_table_has_a_column_for_every_key_of_a_document() -> None:
         document(cut, LabelOptions(top_k=2)),
         document(ranked([0.0, 1.0], [True, False], return_texts=True), options),
     ]
-    assert tuple(key for each in documents for key in each) == COLUMNS
+    assert [key for each in documents for key in each] == [*COLUMNS]
 
 
 def test_text_for_a_person() -> None:

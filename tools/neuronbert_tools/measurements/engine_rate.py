@@ -17,4 +17,4 @@ def main(arguments: Sequence[str]) -> None:
     with Engine.for_many(arguments[0]) as engine:
         started = time.perf_counter()
         answers = engine.answer(pairs)
-        print(json.dumps({"questions_per_s": len(answers) / (time.perf_counter() - started)}))
+        print(json.dumps({"inputs_per_s": len(answers) / (time.perf_counter() - started)}))
