@@ -719,15 +719,13 @@ def test_a_table_job_that_is_killed_writes_the_same_bytes(echo_artifact, tmp_pat
     assert sorted(os.listdir(tmp_path)) == ["out.csv", "questions.csv"]
 
 
-def test_a_parquet_job_goes_on_after_a_kill(echo_artifact, tmp_path):
+def test_a_parquet_job_goes_on_after_a_full_disk(echo_artifact, table, tmp_path):
     parquet = pytest.importorskip("pyarrow.parquet")
-    table, output = as_table(tmp_path / "questions.csv", 400), tmp_path / "out.parquet"
-    with start(echo_artifact, table, output) as process:
-        wait_for_bytes(process, output, 8000)  # of the second block: the first one is recorded
-        process.kill()
-        assert process.wait() == -signal.SIGKILL
-    if not output.exists():
-        assert run_job(echo_artifact.folder, table, output).resumed_lines > 0
+    output = tmp_path / "out.parquet"
+    with start(echo_artifact, table, output, limit=10_000) as process:
+        process.communicate()
+    assert process.returncode == 1 and not output.exists()
+    assert run_job(echo_artifact.folder, table, output).resumed_lines > 0
     run_job(echo_artifact.folder, table, tmp_path / "other.parquet")
     assert output.read_bytes() == (tmp_path / "other.parquet").read_bytes()
     run_job(echo_artifact.folder, table, tmp_path / "out.csv")
