@@ -30,7 +30,14 @@ from neuronbert.errors import OutputError, quoted
 from neuronbert.hardware.own_places import open_own
 from neuronbert.hardware.schema import FLAG, Schema, whole
 from neuronbert.hardware.schema import record as record_form
-from neuronbert.hardware.untrusted import DOCUMENT_BYTES, Refusal, blocks_of, document_of
+from neuronbert.hardware.untrusted import (
+    DOCUMENT_BYTES,
+    Refusal,
+    blocks_of,
+    document_of,
+    sha256_of,
+    sha256_of_stream,
+)
 
 NOTHING_SHA256 = hashlib.sha256().hexdigest()
 MOST = 1 << 62  # bytes or lines: more than any disk holds
@@ -183,7 +190,8 @@ class ResumableOutput:
             whole.flush()
             os.fsync(whole.fileno())
             refuse_existing(self.output)  # it took its time
-            self._save(self._saved._replace(made_sha256=_digest(whole)))
+            whole.seek(0)
+            self._save(self._saved._replace(made_sha256=sha256_of_stream(whole)))
         partial.unlink(missing_ok=True)
 
     def tidy(self) -> None:
@@ -273,19 +281,7 @@ def _refuse_finished(target: Path) -> None:
 
 def _is_made(target: Path, record: Record) -> bool:
     """Whether the file in the output's place is the one that the record says was made for it."""
-    if record.made_sha256 == NOTHING_SHA256 or not target.is_file():
-        return False
-    with open(target, "rb") as file:
-        return _digest(file) == record.made_sha256
-
-
-def _digest(file: BinaryIO) -> str:
-    sha = hashlib.sha256()
-    size = file.seek(0, os.SEEK_END)
-    file.seek(0)
-    for block in blocks_of(file, size):
-        sha.update(block)
-    return sha.hexdigest()
+    return record.made_sha256 != NOTHING_SHA256 and target.is_file() and sha256_of(target) == record.made_sha256
 
 
 def _lock(file: FileIO, target: Path) -> None:
