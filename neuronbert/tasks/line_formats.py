@@ -6,13 +6,15 @@ engine and runner know them through LineFormat alone, whatever the task.
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Dict, Iterator, Mapping, Optional, Protocol, Sequence
+from typing import Any, Dict, Iterator, Mapping, Optional, Protocol, Sequence, TypeVar
 
 from neuronbert.errors import InputError, UsageError, shown_value
 from neuronbert.hardware.untrusted import json_value
 from neuronbert.tasks.base import Document, LineForm, PathLike
 from neuronbert.tasks.csv_rows import DIALECTS, Dialect, Row, read_table, row_text
 from neuronbert.tasks.lines import Entry, NumberedLines, json_entries, json_line, refuse_binary
+
+Format = TypeVar("Format")
 
 
 class LineFormat(Protocol):
@@ -107,9 +109,7 @@ class Table:
         if unknown:
             raise ValueError(f"a result has {unknown}, for which there is no column in {list(row)}")
         row.update(document)
-        # Half of a surrogate pair is only in a reason, which may quote anything.
-        text = row_text([_cell(value) for value in row.values()], self.dialect)
-        return text.encode("utf-8", "backslashreplace").decode("utf-8")
+        return row_text(["" if value is None else cell_text(value) for value in row.values()], self.dialect)
 
 
 JSON_LINES = JsonLines()
@@ -124,11 +124,16 @@ def line_format(option: str, name: Optional[str], path: PathLike) -> LineFormat:
 
     UsageError for a name that no format has.
     """
+    return chosen_format(FORMATS, option, name, path)
+
+
+def chosen_format(formats: Mapping[str, Format], option: str, name: Optional[str], path: PathLike) -> Format:
+    """The one of ``formats`` that ``line_format`` describes."""
     if name is None:
-        return FORMATS.get(Path(path).suffix.lower()[1:], JSON_LINES)
-    if not isinstance(name, str) or name not in FORMATS:
-        raise UsageError(f"{option} is {shown_value(name)}, and no such format is known", hint=", ".join(FORMATS))
-    return FORMATS[name]
+        return formats.get(Path(path).suffix.lower()[1:], formats[JSON_LINES.name])
+    if not isinstance(name, str) or name not in formats:
+        raise UsageError(f"{option} is {shown_value(name)}, and no such format is known", hint=", ".join(formats))
+    return formats[name]
 
 
 # ---------------------------------------------------------------------------- cells
@@ -167,7 +172,8 @@ def _result_columns(columns: Sequence[str]) -> Sequence[str]:
 _to_json = json.JSONEncoder(ensure_ascii=False).encode
 
 
-def _cell(value: Any) -> str:
-    if value is None:
-        return ""
-    return value if isinstance(value, str) else _to_json(value)
+def cell_text(value: Any) -> str:
+    """A result's value, which is not None, as the text of a cell: itself, or JSON. UTF-8 has all of its characters."""
+    text = value if isinstance(value, str) else _to_json(value)
+    # Half of a surrogate pair is only in a reason, which may quote anything.
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")

@@ -4,16 +4,14 @@ A file grows in parts, which a job appends as they are done. The lines are the f
 beginning or end how long they are, so they are made of the parts when all of those are there.
 """
 
-import json
-from pathlib import Path
 from typing import Any, BinaryIO, Callable, Iterator, List, Mapping, Optional, Protocol, Sequence, Tuple
 
 import numpy as np
 
-from neuronbert.errors import UsageError, shown_value
+from neuronbert.errors import UsageError
 from neuronbert.hardware.libraries import optional_imports
 from neuronbert.tasks.base import Columns, ColumnType, Document, PathLike
-from neuronbert.tasks.line_formats import FORMATS, LineFormat, line_format
+from neuronbert.tasks.line_formats import FORMATS, LineFormat, cell_text, chosen_format
 
 FLOAT = np.dtype("<f4")
 COPIED_BYTES = 1 << 20  # at a time
@@ -201,12 +199,7 @@ def result_file(option: str, name: Optional[str], path: PathLike) -> ResultFile:
 
     UsageError for a name that none has.
     """
-    if name is None:
-        name = Path(path).suffix.lower()[1:]
-        return RESULT_FILES[name if name in RESULT_FILES else line_format(option, None, path).name]
-    if not isinstance(name, str) or name not in RESULT_FILES:
-        raise UsageError(f"{option} is {shown_value(name)}, and no such format is known", hint=", ".join(RESULT_FILES))
-    return RESULT_FILES[name]
+    return chosen_format(RESULT_FILES, option, name, path)
 
 
 # ---------------------------------------------------------------------------- .npy
@@ -252,11 +245,7 @@ def _schema(columns: Columns) -> Any:
 
 def _arrow_value(value: Any, arrow_type: Any) -> Any:
     """A value of a document as pyarrow takes it for a column of that type."""
-    if value is None or str(arrow_type) != "string":
-        return value
-    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-    # Half of a surrogate pair is only in a reason, which may quote anything.
-    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+    return value if value is None or str(arrow_type) != "string" else cell_text(value)
 
 
 def _batches(parts: BinaryIO) -> Iterator[Any]:
