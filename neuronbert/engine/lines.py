@@ -106,10 +106,10 @@ def _encode(
     try:
         encoding = [with_keywords(encode_options, line.keywords) for line in lines]
         decoding = [with_keywords(decode_options, line.keywords) for line in lines]
-        for line, encode, decode in zip(lines, encoding, decoding):
-            if line.keywords:
-                check(encode, decode)
         if len(set(encoding)) == 1:
+            for line, decode in zip(lines, decoding):
+                if line.keywords:
+                    check(encoding[0], decode)
             examples = task.encode(tokenizer, [line.input for line in lines], encoding[0])
             return [PreparedLine(*parts) for parts in zip(lines, examples, decoding)]
     except (InputError, UsageError) as error:
