@@ -116,6 +116,10 @@ class BackendFailed(NeuronBertError, RuntimeError):
     """A backend that was there and broke: export, load, self-test or inference."""
 
 
+class DeviceLost(BackendFailed):
+    """An accelerator that this process can use no more; another process may."""
+
+
 class GateRefused(NeuronBertError, RuntimeError):
     """A compiled variant that does not agree with the FP32 reference."""
 

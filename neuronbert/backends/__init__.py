@@ -14,6 +14,7 @@ if TYPE_CHECKING:  # the command line's help reads the table below, and must not
 
 BACKENDS = {
     "neuron": "neuronbert.backends.neuron.backend",
+    "cuda": "neuronbert.backends.cuda.backend",
     "openvino": "neuronbert.backends.openvino.backend",
     "onnxruntime": "neuronbert.backends.onnxruntime",
     "torchscript": "neuronbert.backends.torchscript",

@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 from typing import Any, Callable, Dict, FrozenSet, Iterable, Iterator, List, Mapping, NamedTuple, Optional, Tuple, cast
 
+from neuronbert.checkpoint.head_steps import Steps
 from neuronbert.errors import CheckpointError
 
 Shape = Tuple[int, ...]
@@ -41,6 +42,8 @@ class Head(NamedTuple):
     # (transformers model, hidden states [rows, tokens, hidden], attention mask [rows, tokens]) → the task's outputs, in
     # order
     forward: Callable[[TorchModel, Tensor, Tensor], Tuple[Tensor, ...]]
+    # (family, config) → the same as data, for each output in order
+    steps: Callable[["Family", Config], Tuple[Steps, ...]]
     training_command: str  # trains a checkpoint with this head from {source}
     place: str  # module:name, where another process finds it
     modules: Optional[Modules] = None  # instead of weights of its own: then every encoder has this head

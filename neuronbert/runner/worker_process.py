@@ -18,7 +18,7 @@ from typing import Any, Callable, List, NoReturn, Optional, Sequence, Union
 from neuronbert.artifact.manifest import load_same_artifact
 from neuronbert.backends.base import Session
 from neuronbert.backends.outputs import Output, refuse_misshapen
-from neuronbert.errors import BackendFailed, NeuronBertError, counted, in_words
+from neuronbert.errors import BackendFailed, DeviceLost, NeuronBertError, counted, in_words
 from neuronbert.runner.frames import packed, reader_of, receive_blocking
 from neuronbert.runner.messages import (
     BatchDone,
@@ -137,6 +137,8 @@ class Worker:
         try:
             found = self._session.run(order.batch)
             outputs = refuse_misshapen(found, self._outputs, *order.batch.input_ids.shape)
+        except DeviceLost:  # a new process has the device again: _run_or_end ends this one, the runner starts it
+            raise
         except BaseException as error:  # sys.exit() too: it would end this thread and not the process
             return BatchFailed(order.number, _sendable(error))
         return BatchDone(order.number, outputs, time.perf_counter() - started)

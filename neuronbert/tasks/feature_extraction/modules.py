@@ -7,18 +7,17 @@ are asked for it there.
 from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Tuple, Union
 
 from neuronbert.checkpoint.families import Config, Shape, family_like, size_of
+from neuronbert.checkpoint.head_steps import ACTIVATIONS as ACTIVATIONS
+from neuronbert.checkpoint.head_steps import POOLINGS as POOLINGS
 from neuronbert.errors import CheckpointError, UsageError, shown_value
 from neuronbert.hardware.schema import FLAG, TEXT, Form, Schema, list_of, object_of, record, whole
 from neuronbert.hardware.untrusted import Refusal, refuse_unfit
 
 KEY = "neuronbert_embeddings"  # in config.json
 
-# sentence-transformers' modes, under the names that compile takes; several are joined by +, and side by side in a row.
-POOLINGS = ("cls", "max", "mean", "mean_sqrt_len", "weightedmean", "lasttoken")
 AUTO, NONE = "auto", "none"  # as the checkpoint's files say; the tokens' own embeddings
 DEFAULT_POOLING = ("mean",)  # what sentence-transformers itself does with a plain encoder
 NORMALIZE = "normalize"
-ACTIVATIONS = ("identity", "tanh", "relu", "gelu", "sigmoid", "silu")
 SIMILARITIES = ("cosine", "dot", "euclidean", "manhattan")
 
 _DAMAGED = Refusal(CheckpointError, "compile the checkpoint again, with this release")
@@ -93,7 +92,7 @@ class SentenceModules(NamedTuple):
 
     @property
     def pooling_name(self) -> str:
-        """The pooling as compile's option takes it."""
+        """The poolings as compile's option takes them: joined by +, side by side in an embedding."""
         return "+".join(self.pooling) or NONE
 
     @property

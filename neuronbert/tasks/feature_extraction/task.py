@@ -4,6 +4,7 @@ from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 from neuronbert.backends.outputs import PER_ROW, PER_TOKEN, Output
 from neuronbert.checkpoint.families import Config, Family, Head, Modules, Shape, Tensor, TorchModel
+from neuronbert.checkpoint.head_steps import INPUT, Linear, Normalize, Pool, Step, Steps
 from neuronbert.checkpoint.tokenizer import Tokenizer
 from neuronbert.hardware.libraries import optional_imports
 from neuronbert.tasks.base import (
@@ -21,7 +22,7 @@ from neuronbert.tasks.feature_extraction import results
 from neuronbert.tasks.feature_extraction.folder import FILES, MODULES_FILE, encoder_folder, read_modules
 from neuronbert.tasks.feature_extraction.inputs import Example, encode_examples, modules_for, prompt_of, text_limit
 from neuronbert.tasks.feature_extraction.lines import LINES as LINES
-from neuronbert.tasks.feature_extraction.modules import hidden_size, modules_of
+from neuronbert.tasks.feature_extraction.modules import Dense, Layer, hidden_size, modules_of
 from neuronbert.tasks.feature_extraction.options import DECODE_OPTIONS as DECODE_OPTIONS
 from neuronbert.tasks.feature_extraction.options import ENCODE_OPTIONS as ENCODE_OPTIONS
 from neuronbert.tasks.feature_extraction.options import EmbeddingOptions, TextOptions
@@ -80,12 +81,30 @@ def _head_forward(model: TorchModel, hidden: Tensor, attention_mask: Tensor) -> 
     return graph.outputs_of(model, hidden, attention_mask)
 
 
+def _head_steps(family: Family, config: Config) -> Tuple[Steps, ...]:
+    modules = modules_of(config)
+    of_tokens: Steps = ()
+    if not modules.pooling:
+        return (of_tokens,)
+    of_rows: Steps = (Pool(modules.pooling), *map(_step, modules.layers))
+    return (of_rows, of_tokens) if modules.pools_on_host else (of_rows,)
+
+
+def _step(layer: Layer) -> Step:
+    if not isinstance(layer, Dense):
+        return Normalize()
+    weight, bias = f"{layer.name}.linear.weight", f"{layer.name}.linear.bias"
+    projected = f"{layer.name}.residual.weight" if layer.inputs != layer.outputs else INPUT
+    return Linear(weight, bias if layer.bias else None, layer.activation, projected if layer.residual else None)
+
+
 HEAD = Head(
     task=NAME,
     class_suffix="Model",
     labels=None,
     shapes=_no_shapes,
     forward=_head_forward,
+    steps=_head_steps,
     training_command="sentence-transformers trains encoders such as {source}",
     place=f"{__name__}:HEAD",
     modules=Modules(FILES, MODULES_FILE, encoder_folder, read_modules, _pooling, _dense_shapes, _build),

@@ -5,6 +5,7 @@ from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 from neuronbert.backends.outputs import PER_TOKEN, Output, Outputs
 from neuronbert.checkpoint.families import Config, Family, Head, Shape, Tensor, TorchModel
+from neuronbert.checkpoint.head_steps import Column, Steps, linear
 from neuronbert.checkpoint.tokenizer import Tokenizer
 from neuronbert.errors import InputError
 from neuronbert.tasks.base import Answerer, Columns, Document, Keywords, PathLike, Row, TaskEvaluation, TaskGate
@@ -46,12 +47,18 @@ def _head_forward(model: TorchModel, hidden: Tensor, attention_mask: Tensor) -> 
     return start.squeeze(-1).contiguous(), end.squeeze(-1).contiguous()
 
 
+def _head_steps(family: Family, config: Config) -> Tuple[Steps, ...]:
+    logits = linear("qa_outputs")
+    return (logits, Column(0)), (logits, Column(1))
+
+
 HEAD = Head(
     task=NAME,
     class_suffix="ForQuestionAnswering",
     labels=2,
     shapes=_head_shapes,
     forward=_head_forward,
+    steps=_head_steps,
     training_command="python tools/finetune.py --base {source} --data train.json --output qa-checkpoint",
     place=f"{__name__}:HEAD",
 )

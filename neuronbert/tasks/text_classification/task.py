@@ -4,6 +4,7 @@ from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 from neuronbert.backends.outputs import PER_ROW, Output
 from neuronbert.checkpoint.families import Config, Family, Head, Shape, Tensor, TorchModel
+from neuronbert.checkpoint.head_steps import FIRST_TOKEN, Steps, linear
 from neuronbert.checkpoint.tokenizer import Tokenizer
 from neuronbert.tasks.base import Answerer, Columns, Document, Keywords, PathLike, Row, TaskEvaluation, TaskGate
 from neuronbert.tasks.rows import full_rows as rows_of_texts
@@ -34,14 +35,24 @@ def outputs(config: Config) -> Tuple[Output, ...]:
     return OUTPUTS
 
 
+class _Layers(NamedTuple):
+    """The head's two linear layers, as a family's transformers class names them, and the activation between them."""
+
+    inner: str
+    outer: str
+    activation: str
+
+
+_LAYERS = {
+    "bert": _Layers("bert.pooler.dense", "classifier", "tanh"),
+    "distilbert": _Layers("pre_classifier", "classifier", "relu"),
+    "roberta": _Layers("classifier.dense", "classifier.out_proj", "tanh"),
+    "electra": _Layers("classifier.dense", "classifier.out_proj", "gelu"),
+}
+
+
 def _head_shapes(family: Family, hidden: int, labels: int) -> Dict[str, Shape]:
-    """The classifier's weights as each family's transformers class names them."""
-    if family.model_type == "bert":
-        inner, outer = "bert.pooler.dense", "classifier"
-    elif family.model_type == "distilbert":
-        inner, outer = "pre_classifier", "classifier"
-    else:
-        inner, outer = "classifier.dense", "classifier.out_proj"
+    inner, outer, _ = _LAYERS[family.model_type]
     return {
         f"{inner}.weight": (hidden, hidden),
         f"{inner}.bias": (hidden,),
@@ -62,12 +73,18 @@ def _head_forward(model: TorchModel, hidden: Tensor, attention_mask: Tensor) -> 
     return (model.classifier(hidden),)
 
 
+def _head_steps(family: Family, config: Config) -> Tuple[Steps, ...]:
+    inner, outer, activation = _LAYERS[family.model_type]
+    return ((FIRST_TOKEN, linear(inner, activation), linear(outer)),)
+
+
 HEAD = Head(
     task=NAME,
     class_suffix="ForSequenceClassification",
     labels=None,
     shapes=_head_shapes,
     forward=_head_forward,
+    steps=_head_steps,
     training_command="python tools/finetune.py --base {source} --data train.csv --output classifier",
     place=f"{__name__}:HEAD",
 )

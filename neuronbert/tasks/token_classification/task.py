@@ -4,6 +4,7 @@ from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 from neuronbert.backends.outputs import PER_TOKEN, Output, Outputs
 from neuronbert.checkpoint.families import Config, Family, Head, Shape, Tensor, TorchModel
+from neuronbert.checkpoint.head_steps import Steps, linear
 from neuronbert.checkpoint.tokenizer import Tokenizer
 from neuronbert.errors import InputError
 from neuronbert.tasks.base import (
@@ -55,12 +56,17 @@ def _head_forward(model: TorchModel, hidden: Tensor, attention_mask: Tensor) -> 
     return (model.classifier(hidden),)
 
 
+def _head_steps(family: Family, config: Config) -> Tuple[Steps, ...]:
+    return ((linear("classifier"),),)
+
+
 HEAD = Head(
     task=NAME,
     class_suffix="ForTokenClassification",
     labels=None,
     shapes=_head_shapes,
     forward=_head_forward,
+    steps=_head_steps,
     training_command="python run_ner.py --model_name_or_path {source} --train_file train.json --output_dir tagger",
     place=f"{__name__}:HEAD",
 )

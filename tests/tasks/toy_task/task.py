@@ -5,6 +5,7 @@ from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tup
 
 from neuronbert.backends.outputs import PER_ROW, PER_TOKEN, Output, Outputs
 from neuronbert.checkpoint.families import Config, Family, Head, Shape
+from neuronbert.checkpoint.head_steps import FIRST_TOKEN, Steps, linear
 from neuronbert.checkpoint.tokenizer import Tokenizer
 from neuronbert.errors import InputError
 from neuronbert.tasks.base import (
@@ -52,12 +53,18 @@ def _head_forward(model: Any, hidden: Any, attention_mask: Any) -> Tuple[Any, ..
     return scores[:, 0].contiguous(), scores.contiguous()
 
 
+def _head_steps(family: Family, config: Config) -> Tuple[Steps, ...]:
+    scores = linear("classifier")
+    return (FIRST_TOKEN, scores), (scores,)
+
+
 HEAD = Head(
     task=NAME,
     class_suffix="ForTokenClassification",
     labels=None,
     shapes=_head_shapes,
     forward=_head_forward,
+    steps=_head_steps,
     training_command="python train.py {source}",
     place=f"{__name__}:HEAD",
 )

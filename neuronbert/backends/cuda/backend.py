@@ -1,0 +1,144 @@
+"""NVIDIA GPUs: safetensors and a graph description in the artifact, our own encoder without padding at load."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Dict, Mapping, Optional, Sequence, Tuple
+
+from neuronbert.backends.base import ExportResult, ExportSource, Recipe, ThroughputPlan, Variant, engine_errors
+from neuronbert.backends.cuda.graph import graph_of, load_graph, save_graph
+from neuronbert.backends.outputs import Output
+from neuronbert.backends.tracing import disk_errors, model_bytes
+from neuronbert.errors import BackendFailed, BackendUnavailable
+from neuronbert.hardware.libraries import optional_imports, require_libraries
+from neuronbert.hardware.machine import library_version, library_versions
+from neuronbert.hardware.requirements import version_meets
+
+if TYPE_CHECKING:
+    from neuronbert.backends.cuda.session import CudaSession
+
+PRECISIONS: Tuple[str, ...] = ("fp32", "tf32", "bf16", "fp16", "fp8")
+STATIC_SHAPES = False
+REQUIREMENTS: Mapping[str, str] = {"torch": ">=2.4", "safetensors": ">=0.4"}
+DEVICE = "cuda"
+AUTO_RANK: Optional[int] = 0
+BY_NAME_ONLY = False
+
+# The least compute capability with the precision's matrix units: Volta, Ampere, Ada.
+CAPABILITIES: Dict[str, Tuple[int, int]] = {
+    "fp32": (7, 0),
+    "fp16": (7, 0),
+    "tf32": (8, 0),
+    "bf16": (8, 0),
+    "fp8": (8, 9),
+}
+# FP8 units take matrices whose sides are multiples of this (torch._scaled_mm).
+FP8_MULTIPLE = 16
+
+
+def check_available(precision: str) -> None:
+    """Raise BackendUnavailable unless there is a GPU with ``precision``, and a torch that can use it."""
+    if precision not in PRECISIONS:
+        raise BackendUnavailable(
+            f"cuda has no precision {precision!r}", hint=f"--precision {', '.join(PRECISIONS)}, or --backend openvino"
+        )
+    require_libraries("torch", "safetensors")
+    installed = library_version("torch") or "0"
+    if not version_meets(installed, REQUIREMENTS["torch"]):
+        raise BackendUnavailable(
+            f"torch {installed} is installed, and cuda needs {REQUIREMENTS['torch']}",
+            hint='python -m pip install --upgrade "torch>=2.4"',
+        )
+    capability, wanted = _capability(), CAPABILITIES[precision]
+    if capability < wanted:
+        raise BackendUnavailable(
+            f"this GPU has compute capability {capability[0]}.{capability[1]}, and {precision} needs "
+            f"{wanted[0]}.{wanted[1]}",
+            hint=f"--precision {', '.join(name for name, least in CAPABILITIES.items() if least <= capability)}",
+        )
+
+
+@optional_imports("cuda")
+def _capability() -> Tuple[int, int]:
+    """The compute capability of the GPU that this process uses; BackendUnavailable without one."""
+    import torch
+
+    if not torch.cuda.is_available():
+        build = torch.version.cuda
+        raise BackendUnavailable(
+            "no GPU can be used here: " + (f"torch is built for CUDA {build}, and finds none" if build
+                                           else f"torch {torch.__version__} is built without CUDA"),
+            hint="neuronbert doctor says what is missing; --backend openvino uses the CPU",
+        )  # fmt: skip
+    major, minor = torch.cuda.get_device_capability()
+    return major, minor
+
+
+def batch_invariant(precision: str) -> bool:
+    """True: rows meet in nothing but the order of a product's sums."""
+    return True
+
+
+def throughput_plan(threads: int) -> ThroughputPlan:
+    """Two batches at once, so that the GPU has one while the other is on its way."""
+    return ThroughputPlan(streams=2, rows=512, tokens=32768)
+
+
+def recipes(precision: str) -> Sequence[Recipe]:
+    """A single empty recipe: nothing is chosen."""
+    return [{}]
+
+
+@optional_imports("cuda")
+def export(source: ExportSource, precision: str, recipe: Recipe, folder: Path) -> ExportResult:
+    """Write graph.json and weights.safetensors. BackendFailed for a model that the encoder has no code for."""
+    from neuronbert.backends.cuda.weights import make_weights, save_weights
+
+    graph = graph_of(source.config, source.head, "token_type_ids" in source.input_names)
+    odd = [size for pair in graph.products().values() for size in pair if size % FP8_MULTIPLE]
+    if precision == "fp8" and odd:
+        raise BackendFailed(
+            f"FP8 units take sizes that are multiples of {FP8_MULTIPLE}, and this model has one of {odd[0]}",
+            hint="--precision bf16",
+        )
+    reference = source.torch_model()
+    named: Dict[str, Any] = dict(reference.model.named_parameters())
+    weights = make_weights(named, source.config, graph, precision)
+    save_graph(graph, folder)
+    with disk_errors(folder, model_bytes(reference)):
+        save_weights(weights, folder)
+    least = CAPABILITIES[precision]
+    return ExportResult(
+        batch_invariant=True,
+        requires={
+            "libraries": dict(REQUIREMENTS),
+            "device": DEVICE,
+            "compute_capability": f">={least[0]}.{least[1]}",
+        },
+        versions=library_versions(("torch", "triton", "safetensors", "transformers")),
+        recipe=dict(recipe),
+    )
+
+
+@optional_imports("cuda")
+def load(folder: Path, variant: Variant, *, outputs: Sequence[Output], threads: int, streams: int) -> "CudaSession":
+    """Put the model onto this process's first GPU, with ``streams`` batches at once; the CPU threads are torch's.
+
+    Raises BackendUnavailable without a GPU that can, BackendFailed when the files are not what ``export`` wrote.
+    """
+    check_available(variant["precision"])
+    import torch
+
+    return load_on(torch.device("cuda", torch.cuda.current_device()), folder, variant["precision"], outputs, streams)
+
+
+@optional_imports("cuda")
+def load_on(device: Any, folder: Path, precision: str, outputs: Sequence[Output], streams: int) -> "CudaSession":
+    """As ``load``, on a torch.device, which may be the CPU."""
+    from neuronbert.backends.cuda.session import open_session, precision_of
+    from neuronbert.backends.cuda.weights import load_weights
+
+    graph = load_graph(folder)
+    with engine_errors(
+        f"{folder} cannot be put onto {device}", hint="compile the artifact again, or neuronbert doctor"
+    ):
+        weights = load_weights(folder, graph, precision, device)
+        return open_session(graph, weights, outputs, precision_of(weights, precision), device, streams)

@@ -1,0 +1,141 @@
+"""Where a batch of packed tokens runs: a lane is a CUDA stream with its recorded graphs; session.py has some.
+
+It imports torch.
+"""
+
+import threading
+from typing import Dict, List, NamedTuple, Optional, Sequence, Tuple
+
+import numpy as np
+import torch
+
+from neuronbert.backends.cuda.attention import Rows
+from neuronbert.backends.cuda.encoder import Encoder, Inputs
+from neuronbert.backends.cuda.packing import LONGEST_STEPS, ROW_STEPS, TOKEN_STEPS, Packed, grown, next_step
+
+# Recorded batches of one lane: each has its own inputs and outputs, and all share the memory between them.
+MOST_GRAPHS = 64
+_TOKEN_ARRAYS = 5  # of Packed: each has a number for each token
+
+_recording = threading.Lock()  # CUDA records one graph at a time in a process
+
+
+class Lane:
+    """One batch after another, on the CPU: the same model and the same packed arrays as on a GPU."""
+
+    def __init__(self, encoder: Encoder):
+        self._encoder = encoder
+
+    def run(self, packed: Packed) -> List[np.ndarray]:
+        """The head's outputs, float32 [tokens, …] or [rows, …]."""
+        inputs = _views(torch.from_numpy(_joined(packed)), _Shape.of(packed))
+        return [output.numpy() for output in self._encoder(inputs)]
+
+
+class _Shape(NamedTuple):
+    """The sizes of a packed batch."""
+
+    tokens: int
+    rows: int
+    longest: int
+
+    @classmethod
+    def of(cls, packed: Packed) -> "_Shape":
+        return cls(packed.tokens, packed.row_count, packed.longest)
+
+    @property
+    def numbers(self) -> int:
+        return _TOKEN_ARRAYS * self.tokens + self.rows + 1
+
+
+def _joined(packed: Packed) -> np.ndarray:
+    """All of a batch's arrays one behind another: one copy to the GPU takes less time than six."""
+    return np.concatenate(packed[: _TOKEN_ARRAYS + 1])
+
+
+def _views(joined: torch.Tensor, shape: _Shape) -> Inputs:
+    ids, positions, types, places, rows = joined[: _TOKEN_ARRAYS * shape.tokens].view(_TOKEN_ARRAYS, shape.tokens)
+    starts = joined[_TOKEN_ARRAYS * shape.tokens :]
+    return Inputs(ids, positions, types, Rows(starts, rows, places, shape.longest))
+
+
+class _Recorded(NamedTuple):
+    """A CUDA graph, the memory that it reads its inputs from, and the memory that it leaves its outputs in."""
+
+    graph: "torch.cuda.CUDAGraph"
+    joined: torch.Tensor
+    outputs: Tuple[torch.Tensor, ...]
+
+
+class GpuLane(Lane):
+    """A stream of a GPU. Small batches, which would wait for the CPU to launch kernels, run as recorded graphs."""
+
+    def __init__(self, encoder: Encoder, device: torch.device):
+        super().__init__(encoder)
+        self._device = device
+        self._stream = torch.cuda.Stream(device)
+        self._graphs: Dict[_Shape, _Recorded] = {}
+        self._pool = torch.cuda.graph_pool_handle()
+
+    def run(self, packed: Packed) -> List[np.ndarray]:
+        shape = self._recorded_shape(packed)
+        with torch.cuda.device(self._device), torch.cuda.stream(self._stream):
+            if shape is None:
+                host = _pinned(_joined(packed))
+                return self._fetched(self._encoder(_views(self._sent(host), _Shape.of(packed))), small=False)
+            host = _pinned(_joined(grown(packed, shape.tokens, shape.rows - 1)))
+            recorded = self._graphs.get(shape)
+            if recorded is None:
+                recorded = self._graphs[shape] = self._record(host, shape)
+            recorded.joined.copy_(host, non_blocking=True)
+            recorded.graph.replay()
+            return self._fetched(recorded.outputs, small=True)
+
+    def prepare(self, shapes: Sequence[Tuple[int, int]]) -> None:
+        """Record batches of these (tokens, rows) before anybody waits for one."""
+        for tokens, rows in shapes:
+            starts = np.linspace(0, tokens, rows + 1).astype(np.int32)
+            zeros = np.zeros(tokens, dtype=np.int32)
+            self.run(Packed(zeros, zeros, zeros, zeros, zeros, starts, int(np.diff(starts).max())))
+
+    def _recorded_shape(self, packed: Packed) -> Optional[_Shape]:
+        """The shape that such a batch is recorded with, one row more than it has; None: it runs without."""
+        if packed.tokens > TOKEN_STEPS[-1] or packed.row_count > ROW_STEPS[-1]:
+            return None
+        tokens, rows = next_step(packed.tokens, TOKEN_STEPS), next_step(packed.row_count, ROW_STEPS)
+        longest = next_step(max(packed.longest, tokens - packed.tokens), LONGEST_STEPS)
+        shape = _Shape(tokens, rows + 1, longest)
+        return shape if shape in self._graphs or len(self._graphs) < MOST_GRAPHS else None
+
+    def _record(self, host: torch.Tensor, shape: _Shape) -> _Recorded:
+        joined = self._sent(host)
+        inputs = _views(joined, shape)
+        with _recording:
+            self._encoder(inputs)  # what libraries do at first use cannot be recorded
+            self._stream.synchronize()
+            graph = torch.cuda.CUDAGraph()
+            # Other threads use the GPU meanwhile.
+            with torch.cuda.graph(graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"):
+                outputs = self._encoder(inputs)
+        return _Recorded(graph, joined, outputs)
+
+    def _sent(self, host: torch.Tensor) -> torch.Tensor:
+        return host.to(self._device, non_blocking=True)
+
+    def _fetched(self, outputs: Sequence[torch.Tensor], small: bool) -> List[np.ndarray]:
+        hosts = [torch.empty(output.shape, dtype=output.dtype, pin_memory=True) for output in outputs]
+        for host, output in zip(hosts, outputs):
+            host.copy_(output, non_blocking=True)
+        if small:  # a thread that spins knows soonest
+            self._stream.synchronize()
+        else:
+            done = torch.cuda.Event(blocking=True)
+            done.record(self._stream)
+            done.synchronize()
+        return [host.numpy().copy() for host in hosts]
+
+
+def _pinned(array: np.ndarray) -> torch.Tensor:
+    host = torch.empty(array.shape, dtype=torch.int32, pin_memory=True)
+    host.numpy()[:] = array
+    return host

@@ -1,0 +1,157 @@
+"""A loaded model of the cuda backend: batches in from several threads, each on a lane (lanes.py) of the GPU.
+
+It imports torch, so backend.py imports it on use.
+"""
+
+import queue
+import threading
+from contextlib import contextmanager
+from typing import Iterator, List, Optional, Sequence
+
+import numpy as np
+import torch
+
+from neuronbert.backends.base import Batch, engine_errors
+from neuronbert.backends.cuda.attention import CAPABILITY, FLASH_WIDTHS, Attention, flash_attention, padded_attention
+from neuronbert.backends.cuda.encoder import Encoder
+from neuronbert.backends.cuda.graph import Graph
+from neuronbert.backends.cuda.lanes import GpuLane, Lane
+from neuronbert.backends.cuda.layers import Layers
+from neuronbert.backends.cuda.packing import Packed, grown, halves, pack, unpacked
+from neuronbert.backends.cuda.weights import FP8, Weights
+from neuronbert.backends.outputs import Output, Outputs, fit_tokens, joined
+from neuronbert.errors import BackendFailed, DeviceLost
+
+# What is recorded before the first answer: single rows, for whoever sends one question at a time.
+PREPARED_TOKENS = (32, 64, 96, 128, 192, 256, 320, 384, 448, 512)
+
+_tf32 = threading.Lock()  # whether float32 products may be TF32 is a setting of the whole process
+
+
+def open_session(
+    graph: Graph, weights: Weights, outputs: Sequence[Output], precision: str, device: torch.device, streams: int
+) -> "CudaSession":
+    """A session with ``streams`` lanes on ``device``; on the CPU, for tests, lanes compute one after another."""
+    encoder = make_encoder(graph, weights, device)
+    if device.type == "cuda":
+        return CudaSession(graph, [GpuLane(encoder, device) for _ in range(streams)], outputs, precision)
+    return CudaSession(graph, [Lane(encoder) for _ in range(streams)], outputs, precision)
+
+
+def make_encoder(graph: Graph, weights: Weights, device: torch.device) -> Encoder:
+    """The encoder with the fastest layers and attention that ``device`` has."""
+    if device.type != "cuda":
+        return Encoder(graph, Layers(weights, graph.activation, graph.norm_epsilon), padded_attention)
+    from neuronbert.backends.cuda.kernels import GpuLayers
+
+    layers = GpuLayers(weights, graph.activation, graph.norm_epsilon)
+    return Encoder(graph, layers, _gpu_attention(weights["embeddings.word"].dtype, graph.head_width, device))
+
+
+def _gpu_attention(dtype: torch.dtype, head_width: int, device: torch.device) -> Attention:
+    """Our kernel for the usual widths of heads; torch's for others; what every GPU and float32 have."""
+    from neuronbert.backends.cuda import kernels
+
+    if dtype == torch.float32 or torch.cuda.get_device_capability(device) < CAPABILITY:
+        return padded_attention
+    if head_width in kernels.ATTENTION_WIDTHS:
+        return kernels.attention
+    return (flash_attention() if head_width in FLASH_WIDTHS else None) or padded_attention
+
+
+class CudaSession:
+    """A model on one GPU; ``run`` may be called from as many threads at once as it has lanes."""
+
+    def __init__(self, graph: Graph, lanes: Sequence[Lane], outputs: Sequence[Output], precision: str):
+        self.concurrency = len(lanes)
+        self.precision = precision
+        self._graph = graph
+        self._outputs = tuple(outputs)
+        self._closed = False
+        self._free: queue.LifoQueue[Lane] = queue.LifoQueue()
+        for lane in lanes:
+            self._free.put(lane)
+
+    def run(self, batch: Batch) -> Outputs:
+        """The outputs of the batch. BackendFailed where it is none for this model, or one row is too much memory.
+
+        A batch that does not fit the GPU's memory runs as two halves. DeviceLost when the GPU ends this process's use
+        of it.
+        """
+        if self._closed:
+            raise BackendFailed("this session is closed")
+        packed = pack(batch, self._graph)
+        what = f"the GPU failed on a batch of shape {batch.input_ids.shape}"
+        with engine_errors(what, hint="neuronbert doctor, or another variant"), _lost_devices(what):
+            arrays = self._arrays(packed if packed.tokens else grown(packed, 1, packed.row_count))
+        if arrays is not None:
+            return unpacked(arrays, self._outputs, batch)
+        if len(batch.input_ids) == 1:
+            raise BackendFailed(
+                f"the GPU's memory does not hold one row of {packed.tokens} tokens beside the model",
+                hint="nvidia-smi names who else uses the GPU's memory; or a smaller model, or shorter rows",
+            )
+        width = batch.input_ids.shape[1]
+        return joined([fit_tokens(self.run(half), self._outputs, width) for half in halves(batch)])
+
+    def _arrays(self, packed: Packed) -> Optional[List[np.ndarray]]:
+        """The model's outputs; None for want of memory, with what the attempt took given back."""
+        lane = self._free.get()
+        try:
+            with torch.inference_mode(), _float32_products(self.precision):
+                return lane.run(packed)
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+        finally:
+            self._free.put(lane)
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        return None
+
+    def close(self) -> None:
+        """Release the model; runs that are under way end as usual."""
+        self._closed = True
+        while not self._free.empty():
+            self._free.get_nowait()
+
+
+@contextmanager
+def _float32_products(precision: str) -> Iterator[None]:
+    """TF32 for products of float32 numbers inside, or not; models of 16 bits have none that matter."""
+    if precision not in ("fp32", "tf32"):
+        yield
+        return
+    with _tf32:
+        before = torch.backends.cuda.matmul.allow_tf32
+        torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
+        try:
+            yield
+        finally:
+            torch.backends.cuda.matmul.allow_tf32 = before
+
+
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Whether a batch failed for want of the GPU's memory: torch's own error, or what CUDA and cuBLAS say of it."""
+    if isinstance(error, torch.cuda.OutOfMemoryError):
+        return True
+    return "CUDA error: out of memory" in str(error) or "CUBLAS_STATUS_ALLOC_FAILED" in str(error)
+
+
+@contextmanager
+def _lost_devices(what: str) -> Iterator[None]:
+    """DeviceLost for what CUDA says of a failure after which it refuses everything in this process."""
+    try:
+        yield
+    except RuntimeError as error:
+        if "CUDA error:" not in str(error):
+            raise
+        raise DeviceLost(f"{what}: {error}", hint="neuronbert doctor; nvidia-smi and the kernel's log (Xid)") from error
+
+
+def precision_of(weights: Weights, asked: str) -> str:
+    """What the weights on the GPU are; ``asked`` tells TF32 from FP32, which have the same."""
+    if any(weight.dtype == FP8 for weight in weights.values()):
+        return "fp8"
+    dtype = weights["embeddings.word"].dtype
+    return {torch.bfloat16: "bf16", torch.float16: "fp16"}.get(dtype, "tf32" if asked == "tf32" else "fp32")
