@@ -2,7 +2,8 @@
 
 from typing import Dict
 
-from neuronbert.hardware.schema import ANY, FLAG, NUMBER, TEXT, Form, Schema, list_of, object_of, record, whole
+from neuronbert.hardware.cuda import GpuRecord
+from neuronbert.hardware.schema import FLAG, NUMBER, TEXT, Form, Schema, form_of, list_of, object_of, record, whole
 
 MOST = 1 << 40  # for counts and sizes in general: no float loses such a number
 MAX_TOKENS = 1 << 20
@@ -34,7 +35,7 @@ WORD: Form = {"type": "string", "pattern": "^[ -~]*$", "maxLength": 200}
 _NAMES: Form = {"type": "object", "patternProperties": {"^[A-Za-z0-9._-]+$": SPECIFIER}, "additionalProperties": False}
 
 REQUIRES = record(
-    {}, {"cpu_flags": list_of(WORD), "libraries": _NAMES, "device": WORD}
+    {}, {"cpu_flags": list_of(WORD), "libraries": _NAMES, "device": WORD, "compute_capability": SPECIFIER}
 )  # a name that is not here, hardware/requirements.py does not know either: it says so
 
 PADDING = record({"multiple": whole(1, MAX_TOKENS), "limit": whole(0, MAX_TOKENS), "pad_id": whole(0, MOST)})
@@ -89,6 +90,9 @@ SHAPED_VARIANT = Schema(
     )
 )
 
+# Of the environment: artifacts that were made before GPUs were recorded have none.
+GPUS = list_of(form_of(GpuRecord))
+
 OUTPUT = record({"name": WORD, "per": {"enum": ["token", "row"]}})
 
 # From version 2 on.
@@ -105,7 +109,7 @@ MANIFEST = Schema(
             "variants": list_of(VARIANT),
             "gate": record({"skipped": FLAG}),
             "files": object_of(SHA256),
-            "environment": object_of(ANY),
+            "environment": record({}, {"gpus": GPUS}),
         }
     )
 )

@@ -5,7 +5,7 @@ from typing import Any, List, Optional
 from neuronbert.artifact.manifest import Artifact, Variant
 from neuronbert.backends import BACKENDS, backend_module
 from neuronbert.errors import ArtifactError, text_or_none
-from neuronbert.hardware.libraries import extras_with, install_command
+from neuronbert.hardware.libraries import PURPOSES, extras_with, install_command
 from neuronbert.hardware.requirements import installs, unmet_requirements
 
 
@@ -59,7 +59,7 @@ def _choose(artifact: Artifact, name: Optional[str]) -> Variant:
     lacks = "; ".join(f"{name} needs {', '.join(reasons)}" for name, reasons in unmet.items())
     # What the first needs that only has to be installed: the first is the fastest.
     loadable = [variant for variant in variants if may_be_loaded(artifact, variant, name)]
-    extras = next(filter(None, ([*extras_with(installs(variant["requires"]))] for variant in loadable)), None)
+    extras = next(filter(None, map(_extras, loadable)), None)
     raise ArtifactError(
         f"{artifact.folder} has no variant for this machine: {lacks or 'it has no variants'}",
         hint=install_command(*extras) if extras else "neuronbert doctor, or compile the checkpoint on this machine",
@@ -74,6 +74,12 @@ def _unmet(variant: Variant) -> List[str]:
     device = backend_module(variant["backend"]).DEVICE
     asked = str(variant["requires"].get("device", "cpu"))
     return unmet if device == "cpu" or asked.startswith(device) else [*unmet, f"a {device} device, not {asked!r}"]
+
+
+def _extras(variant: Variant) -> List[str]:
+    """The extras whose installation is all that this machine lacks: the backend's own, where there is one."""
+    absent = installs(variant["requires"])
+    return [variant["backend"]] if absent and variant["backend"] in PURPOSES else [*extras_with(absent)]
 
 
 def _called(artifact: Artifact, name: Optional[str]) -> List[Variant]:

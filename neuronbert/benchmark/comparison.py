@@ -14,7 +14,7 @@ from neuronbert.errors import GateRefused, UsageError
 # Parts of a report, with the facts of each that must be equal before two are compared.
 ALIKE = (
     ("artifact", ("fingerprint",)),
-    ("environment", ("cpu_model", "usable_cpus", "memory_bytes")),
+    ("environment", ("cpu_model", "usable_cpus", "memory_bytes", "gpus")),
     ("asked", ("questions", "request_distribution", "emulation")),
 )
 # Figures that are compared, and whether more is better.
@@ -40,6 +40,8 @@ def refuse_unlike(before: Document, after: Document) -> None:
 def _same(key: str, old: Any, new: Any) -> bool:
     if key == "memory_bytes" and old and new:  # a kernel update changes it by some pages
         return bool(abs(old - new) <= 0.01 * old)
+    if key == "gpus":  # reports from before they were recorded have none
+        return bool((old or []) == (new or []))
     return bool(old == new)
 
 

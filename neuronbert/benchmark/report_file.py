@@ -5,7 +5,8 @@ from typing import Union
 
 from neuronbert.benchmark.report import KIND, SCHEMA_VERSION, Document
 from neuronbert.errors import InputError
-from neuronbert.hardware.schema import ANY, FLAG, TEXT, Form, Schema, list_of, object_of, record, whole
+from neuronbert.hardware.cuda import GpuRecord
+from neuronbert.hardware.schema import ANY, FLAG, TEXT, Form, Schema, form_of, list_of, object_of, record, whole
 from neuronbert.hardware.untrusted import MEBIBYTE, Refusal, json_object, read_given, refuse_unfit
 
 # It has the latency of every request: 20 MiB are two million of them.
@@ -43,7 +44,7 @@ _REPORT = Schema(
     **record(
         {
             "artifact": object_of(ANY),
-            "environment": record({}, {"memory_bytes": _SOME_NUMBER}),
+            "environment": record({}, {"memory_bytes": _SOME_NUMBER, "gpus": list_of(form_of(GpuRecord))}),
             "asked": object_of(ANY),
             "points": list_of(POINT),
         }

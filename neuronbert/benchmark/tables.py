@@ -6,6 +6,7 @@ from neuronbert.benchmark.columns import COLUMNS, EXPENSE, LOADGEN, SETTING, SPE
 from neuronbert.benchmark.naming import Names, load_of, measured_text
 from neuronbert.benchmark.report import Document, Point
 from neuronbert.errors import counted
+from neuronbert.hardware.cuda import gpus_in_words
 from neuronbert.hardware.prices import Price
 
 Facts = List[Tuple[str, str]]  # what, and its value, in words
@@ -100,6 +101,8 @@ def machine_facts(document: Document) -> Facts:
         "physical_cores": ("physical cores", str),
         "cpu_flags": ("CPU features", ", ".join),
         "memory_bytes": ("memory", lambda count: f"{count / 2**30:.1f} GiB"),
+        "gpus": ("GPUs", gpus_in_words),
+        "nvidia_driver": ("NVIDIA driver", str),
         "machine": ("architecture", str),
         "os": ("operating system", str),
         "python": ("Python", str),

@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING, Any, Dict, List, Mapping, Optional, Sequence, Union
 
 from neuronbert.artifact.signatures import signature_state
+from neuronbert.hardware.cuda import gpus_in_words
 from neuronbert.tasks import load_figures
 
 if TYPE_CHECKING:  # a table must not load what made its data: `inspect` has no use for a tokenizer
@@ -87,6 +88,8 @@ def _variant_cells(variant: "Variant", figures: "TaskFigures") -> Dict[str, str]
 
 def _requirements(requires: Mapping[str, Any]) -> str:
     flags = [f"CPU {flag.replace('|', ' or ')}" for flag in requires.get("cpu_flags", [])]
+    gpu = requires.get("compute_capability")
+    flags += [f"a GPU of compute capability {gpu}"] if gpu else []
     libraries = [f"{name} {version}" for name, version in requires.get("libraries", {}).items()]
     return ", ".join(flags + libraries) or "nothing more"
 
@@ -98,7 +101,8 @@ def _source(checkpoint: Mapping[str, Any]) -> str:
 
 def _machine(environment: Mapping[str, Any]) -> str:
     python = f"Python {environment['python']}" if environment.get("python") else None
-    return ", ".join(str(part) for part in (environment.get("cpu_model"), python, environment.get("os")) if part)
+    parts = (environment.get("cpu_model"), gpus_in_words(environment.get("gpus", [])), python, environment.get("os"))
+    return ", ".join(str(part) for part in parts if part)
 
 
 def job_summary(report: "JobReport") -> str:

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Dict, FrozenSet, Iterable, Iterator, List, MutableMapping, Optional, Set, TypedDict
 
 from neuronbert.errors import LARGEST_COUNT, UsageError, shown_value
+from neuronbert.hardware.cuda import GpuRecord, driver_version, gpu_records
+from neuronbert.hardware.system_files import read_text
 
 # Flags that decide which precision pays: the rest of /proc/cpuinfo says nothing about our speed.
 FLAGS_OF_INTEREST = (
@@ -46,6 +48,8 @@ LIBRARIES_OF_INTEREST = (
     "onnx",
     "onnxscript",
     "torch",
+    "triton",
+    "nvidia-ml-py",
     "transformers",
     "torch-neuron",
     "neuron-cc",
@@ -76,6 +80,8 @@ class Environment(TypedDict):
     usable_cpus: int
     physical_cores: int
     memory_bytes: int
+    gpus: List[GpuRecord]  # those that the process might use
+    nvidia_driver: Optional[str]
     libraries: Dict[str, str]  # distribution → version
 
 
@@ -258,6 +264,8 @@ def environment() -> Environment:
         "usable_cpus": usable_cpus(),
         "physical_cores": physical_cores(),
         "memory_bytes": memory_bytes(),
+        "gpus": gpu_records(),
+        "nvidia_driver": driver_version(),
         "libraries": library_versions(),
     }
 
@@ -361,14 +369,6 @@ def process_cpu_s(pid: int) -> float:
     """CPU seconds that a process has used; OSError as for ``process_fields``."""
     fields = process_fields(pid)
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
-def read_text(path: Path) -> str:
-    """A small system file as text; empty where the kernel does not offer or allow it."""
-    try:
-        return path.read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return ""
 
 
 def _sysctl(*names: str) -> str:

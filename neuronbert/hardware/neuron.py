@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Dict, List, NamedTuple, Optional, Tuple
 
 from neuronbert.errors import in_words
-from neuronbert.hardware.machine import read_text
+from neuronbert.hardware.system_files import read_text
 
 NEURON_TOOLS = "/opt/aws/neuron/bin"
 NEURON_INDEX = "--extra-index-url https://pip.repos.neuron.amazonaws.com"

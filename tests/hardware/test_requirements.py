@@ -1,10 +1,13 @@
+import sys
+
 import pytest
+from fake_nvml import T4, UNSLICED, Card, use_gpus
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from neuronbert.hardware import requirements
 from neuronbert.hardware.machine import VNNI
-from neuronbert.hardware.requirements import unmet_requirements, version_meets
+from neuronbert.hardware.requirements import gpus_that_meet, installs, unmet_requirements, version_meets
 
 # A busy machine is no failure.
 UNTIMED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -92,3 +95,64 @@ def test_a_device_and_its_emulation_are_not_the_same(monkeypatch):
     assert unmet_requirements({"device": "neuron"}) == ["an Inferentia device (/dev/neuron0 does not exist)"]
     monkeypatch.setattr(requirements, "has_inferentia", lambda: True)
     assert unmet_requirements({"device": "neuron"}) == []
+
+
+H100 = Card("GPU-h100")
+FOR_GPU = {
+    "libraries": {"nvidia-ml-py": ">=12.535"},
+    "device": "cuda",
+    "compute_capability": ">=8.0",
+}
+
+
+@pytest.fixture()
+def installed(monkeypatch):
+    versions = {"nvidia-ml-py": "12.535.161"}
+    monkeypatch.setattr(requirements, "library_version", versions.get)
+    return versions
+
+
+@pytest.mark.parametrize(
+    ("cards", "more", "visible", "unmet"),
+    [
+        ([H100], {}, None, []),
+        ([T4, H100], {}, None, []),
+        ([], {}, None, ["an NVIDIA GPU (/dev/nvidia0 does not exist: no driver is loaded, or this container was given "
+                        "no GPU)"]),
+        ([H100], {"fault": "Driver/library version mismatch"}, None,
+         ["an NVIDIA GPU (the driver cannot be asked: Driver/library version mismatch)"]),
+        ([T4], {}, None,
+         ["a GPU of compute capability >=8.0 (there is Tesla T4 (compute capability 7.5, 16.0 GiB))"]),
+        ([T4, H100], {}, "0",
+         ["a GPU of compute capability >=8.0 (there is Tesla T4 (compute capability 7.5, 16.0 GiB))"]),
+        ([H100], {}, "", ["an NVIDIA GPU (CUDA_VISIBLE_DEVICES='' hides 1 GPU of this machine)"]),
+        ([UNSLICED], {}, None, ["an NVIDIA GPU (1 GPU in MIG mode without slices)"]),
+    ],
+)  # fmt: skip
+def test_what_a_variant_for_gpus_lacks(monkeypatch, installed, cards, more, visible, unmet):
+    use_gpus(monkeypatch, *cards, **more)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert unmet_requirements(FOR_GPU) == unmet
+    assert installs(FOR_GPU) == []
+
+
+@pytest.mark.parametrize("libraries", [{}, {"nvidia-ml-py": ">=12.535"}])
+def test_the_library_that_asks_the_driver_is_all_that_is_missing(monkeypatch, installed, libraries):
+    """Whether or not the manifest names it: without it nobody knows what else there is."""
+    use_gpus(monkeypatch, H100)
+    monkeypatch.setitem(sys.modules, "pynvml", None)
+    installed.clear()
+    requires = {**FOR_GPU, "libraries": libraries}
+    (one,) = unmet_requirements(requires)
+    assert one.startswith("nvidia-ml-py") and one.endswith("(not installed)")
+    assert installs(requires) == ["nvidia-ml-py"]
+    use_gpus(monkeypatch)
+    assert len(unmet_requirements(requires)) == 2 and installs(requires) == []
+
+
+def test_the_gpus_that_meet_a_capability_are_told_from_the_others(monkeypatch):
+    use_gpus(monkeypatch, T4, H100)
+    assert [gpu.identifier for gpu in gpus_that_meet(FOR_GPU)] == ["GPU-h100"]
+    assert [gpu.identifier for gpu in gpus_that_meet({"compute_capability": ">=7.0"})] == ["GPU-t4", "GPU-h100"]
+    assert [gpu.identifier for gpu in gpus_that_meet({})] == ["GPU-t4", "GPU-h100"]
