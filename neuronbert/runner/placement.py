@@ -1,4 +1,4 @@
-"""Where the workers go: a group of NeuronCores each, or a share of the CPUs that never oversubscribes them."""
+"""Where the workers go: a group of NeuronCores or a GPU each, or a share of the CPUs that never oversubscribes them."""
 
 import os
 from typing import Dict, List, NamedTuple, Optional, Sequence
@@ -9,7 +9,9 @@ from neuronbert.backends import load_backend
 from neuronbert.backends.neuron.target import recorded_layout
 from neuronbert.errors import ArtifactError, UsageError, counted, positive, shown_value, text_or_none
 from neuronbert.hardware.cores import CoreLayout
+from neuronbert.hardware.cuda import VISIBLE_DEVICES, Gpu
 from neuronbert.hardware.machine import physical_cores
+from neuronbert.hardware.requirements import gpus_that_meet
 from neuronbert.runner.supervision import WorkerPlace
 
 
@@ -34,25 +36,29 @@ def place_workers(
     instance_type: Optional[str] = None,
     mode: Optional[str] = None,
 ) -> Placement:
-    """Places for ``workers`` processes (None: all core groups; on CPUs one process with a stream for each thread).
+    """Places for ``workers`` processes (None: for all core groups or GPUs; on CPUs one, with a stream for each thread).
 
-    ``threads`` are each worker's. UsageError for more workers than there are groups or CPUs, for a layout that the
-    artifact was not compiled for, and for a layout of NeuronCores where the variant runs on a CPU.
+    GPUs are those that CUDA_VISIBLE_DEVICES leaves, and slices of them. ``threads`` are each worker's. UsageError for
+    more workers than there are groups, GPUs or CPUs, for a layout that the artifact was not compiled for, and for a
+    layout of NeuronCores where the variant does not run on them.
     """
     workers, threads, streams = positive("workers", workers), positive("threads", threads), positive("streams", streams)
     instance_type, mode = text_or_none("instance_type", instance_type), text_or_none("mode", mode)
     if layout is not None and not isinstance(layout, CoreLayout):
         raise UsageError(f"layout must be a CoreLayout, not {shown_value(layout)}", hint="neuronbert.cores.layout_for")
     variants = choose_variants(artifact, variant)
-    if load_backend(variants[0]["backend"]).STATIC_SHAPES:
+    backend = load_backend(variants[0]["backend"])
+    if backend.STATIC_SHAPES:
         chosen = layout or _layout(artifact, variants[0], instance_type, mode)
         return _on_cores(variants, _checked(chosen, variants[0]), workers, streams)
     if layout is not None or instance_type is not None or mode is not None:
         raise UsageError(
-            f"{variants[0]['name']} runs on the CPU and has no layout of NeuronCores",
+            f"{variants[0]['name']} runs on {'GPUs' if backend.DEVICE == 'cuda' else 'the CPU'} and has no layout of "
+            "NeuronCores",
             hint="workers=N, or an artifact compiled with --backend neuron",
         )
-    return _on_cpus(variants, workers, threads, streams)
+    on_device = _on_gpus if backend.DEVICE == "cuda" else _on_cpus
+    return on_device(variants, workers, threads, streams)
 
 
 def _layout(artifact: Artifact, variant: Variant, instance_type: Optional[str], mode: Optional[str]) -> CoreLayout:
@@ -107,6 +113,30 @@ def _on_cpus(
             "they would take turns",
             hint=f"workers={available}",
         )
+    share = _thread_share(count, threads)
+    places = [_cpu_place(number, share, pinned=count > 1) for number in range(count)]
+    return Placement(places, list(variants), streams or _streams(variants, share), None, None)
+
+
+def _on_gpus(
+    variants: Sequence[Variant], workers: Optional[int], threads: Optional[int], streams: Optional[int]
+) -> Placement:
+    gpus = gpus_that_meet(variants[0]["requires"])
+    count = len(gpus) if workers is None else workers
+    if count > len(gpus):
+        raise UsageError(
+            f"{counted(count, 'worker')} are more than the {counted(len(gpus), 'GPU')} of this process, slices "
+            "included: a worker has one of its own",
+            hint=f"workers={len(gpus)}",
+        )
+    share = _thread_share(count, threads)
+    places = [_gpu_place(gpu, share) for gpu in gpus[:count]]
+    return Placement(places, list(variants), streams or _streams(variants, share), None, None)
+
+
+def _thread_share(count: int, threads: Optional[int]) -> int:
+    """Threads of each of ``count`` workers: one at least, though there be fewer cores. UsageError for too many."""
+    available = max(count, physical_cores())
     share = available // count if threads is None else threads
     if share * count > available:
         raise UsageError(
@@ -114,15 +144,25 @@ def _on_cpus(
             f"{counted(available, 'CPU core')} of this process",
             hint=f"threads={available // count}",
         )
-    plan = load_backend(variants[0]["backend"]).throughput_plan(share)
-    places = [_cpu_place(number, share, pinned=count > 1) for number in range(count)]
-    return Placement(places, list(variants), streams or plan.streams, None, None)
+    return share
+
+
+def _streams(variants: Sequence[Variant], threads: int) -> int:
+    return load_backend(variants[0]["backend"]).throughput_plan(threads).streams
+
+
+def _gpu_place(gpu: Gpu, share: int) -> WorkerPlace:
+    variables = {VISIBLE_DEVICES: gpu.identifier, **_host_variables(share)}
+    return WorkerPlace(variables, None, share, f"GPU {gpu.number} ({gpu.name})")
+
+
+def _host_variables(share: int) -> Dict[str, str]:
+    return {"OMP_NUM_THREADS": str(share), "TOKENIZERS_PARALLELISM": "false"}
 
 
 def _cpu_place(number: int, share: int, pinned: bool) -> WorkerPlace:
     cpus: Optional[List[int]] = None
     if pinned and hasattr(os, "sched_getaffinity"):
         cpus = sorted(os.sched_getaffinity(0))[number * share : (number + 1) * share]
-    variables: Dict[str, str] = {"OMP_NUM_THREADS": str(share), "TOKENIZERS_PARALLELISM": "false"}
     cores = f"CPU {','.join(map(str, cpus))}" if cpus else counted(share, "CPU thread")
-    return WorkerPlace(variables, cpus, share, cores)
+    return WorkerPlace(_host_variables(share), cpus, share, cores)

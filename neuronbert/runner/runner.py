@@ -42,10 +42,11 @@ class Runner:
 
     What is asked and answered is up to the artifact's ``task``.
 
-    workers: processes (default: one for each core group; on CPUs one, with as many streams as it has threads).
+    workers: processes (default: one for each core group, or for each GPU or slice of one that CUDA_VISIBLE_DEVICES
+        leaves; on CPUs one, with as many streams as it has threads).
     variant, threads, streams: each worker's, as for Engine. layout, or instance_type and mode: the NeuronCores.
     in_flight_per_group: batches that a worker holds at once (default: 2 in data-parallel mode, p over p cores, one
-        more than run at once on CPUs). More keep the device busy, 1 answers soonest.
+        more than run at once elsewhere). More keep the device busy, 1 answers soonest.
     batch_size: rows of a batch at most, where shapes are dynamic (default: what the backend runs fastest).
     max_queue: rows (windows) that may wait; beyond it ``submit`` raises Overloaded. A request is let in whole while
         fewer wait, so that a long one has the chance of a short one: as many rows as it has may be too many then.

@@ -1,8 +1,17 @@
 import os
+import signal
+import sys
+from pathlib import Path
+from types import ModuleType
 
 import pytest
+from fake_nvml import SLICED, T4, Card, use_gpus
+from processes import wait_until
 
+from neuronbert import Runner
 from neuronbert.artifact.manifest import Artifact
+from neuronbert.backends import BACKENDS, backend_module
+from neuronbert.cli import top
 from neuronbert.errors import ArtifactError, UsageError
 from neuronbert.hardware import requirements
 from neuronbert.hardware.cores import layout_for
@@ -85,3 +94,114 @@ def test_layouts_that_cannot_be(neuron_artifact):
         place_workers(neuron_artifact, instance_type="inf1.huge")
     with pytest.raises(UsageError, match="the layout has 4"):
         place_workers(neuron_artifact, layout=layout_for("inf1.xlarge", "pipeline", 4))
+
+
+@pytest.fixture()
+def gpu_artifact(echo_artifact, monkeypatch):
+    """One whose backend says that it runs on GPUs; nothing is loaded. It needs what a T4 has not."""
+    backend = ModuleType("gpu_backend")
+    vars(backend).update(vars(backend_module("echo")), DEVICE="cuda")
+    monkeypatch.setitem(sys.modules, "gpu_backend", backend)
+    monkeypatch.setitem(BACKENDS, "cuda", "gpu_backend")
+    monkeypatch.setattr(requirements, "library_version", lambda name: "99.0")
+    requires = {"device": "cuda", "compute_capability": ">=8.0"}
+    variant = {**echo_artifact.variants[0], "name": "cuda-bf16", "backend": "cuda", "requires": requires}
+    return Artifact(echo_artifact.folder, {**echo_artifact.manifest, "variants": [variant]})
+
+
+H100 = Card("GPU-h100")
+
+
+def test_a_worker_for_each_gpu_and_slice(gpu_artifact, four_cpus, monkeypatch):
+    use_gpus(monkeypatch, H100, SLICED)
+    found = place_workers(gpu_artifact)
+    assert [place.variables["CUDA_VISIBLE_DEVICES"] for place in found.places] == ["GPU-h100", "MIG-1", "MIG-2"]
+    assert [place.cores for place in found.places] == [
+        "GPU 0 (NVIDIA H100 80GB HBM3)",
+        "GPU 1 (NVIDIA A100-SXM4-40GB MIG 1g.5gb)",
+        "GPU 1 (NVIDIA A100-SXM4-40GB MIG 1g.5gb)",
+    ]
+    assert [(place.threads, place.cpus, place.variables["OMP_NUM_THREADS"]) for place in found.places] == [
+        (1, None, "1")
+    ] * 3
+    assert (found.layout, found.in_flight) == (None, None)
+
+
+def test_workers_take_the_first_gpus_and_share_the_cpus(gpu_artifact, four_cpus, monkeypatch):
+    use_gpus(monkeypatch, H100, SLICED)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1,0")
+    found = place_workers(gpu_artifact, workers=2)
+    assert [place.variables["CUDA_VISIBLE_DEVICES"] for place in found.places] == ["MIG-1", "MIG-2"]
+    assert [place.threads for place in found.places] == [2, 2]
+    assert [place.threads for place in place_workers(gpu_artifact, workers=2, threads=1).places] == [1, 1]
+    assert place_workers(gpu_artifact, workers=1, streams=3).streams == 3
+    with pytest.raises(UsageError, match="4 workers are more than the 3 GPUs of this process") as caught:
+        place_workers(gpu_artifact, workers=4)
+    assert caught.value.hint == "workers=3"
+    with pytest.raises(UsageError, match="2 workers × 3 threads is more than the 4 CPU cores"):
+        place_workers(gpu_artifact, workers=2, threads=3)
+
+
+def test_more_gpus_than_cores_have_a_thread_each(gpu_artifact, monkeypatch):
+    monkeypatch.setattr(placement, "physical_cores", lambda: 1)
+    use_gpus(monkeypatch, H100, H100._replace(uuid="GPU-other"))
+    for threads in (None, 1):
+        assert [place.threads for place in place_workers(gpu_artifact, threads=threads).places] == [1, 1]
+
+
+def test_a_gpu_that_is_too_old_gets_no_worker(gpu_artifact, four_cpus, monkeypatch):
+    use_gpus(monkeypatch, T4, H100)
+    found = place_workers(gpu_artifact)
+    assert [place.variables["CUDA_VISIBLE_DEVICES"] for place in found.places] == ["GPU-h100"]
+    use_gpus(monkeypatch, T4)
+    with pytest.raises(ArtifactError, match="needs a GPU of compute capability >=8.0 .there is Tesla T4"):
+        place_workers(gpu_artifact)
+
+
+def test_gpus_have_no_layout_of_cores(gpu_artifact, monkeypatch):
+    use_gpus(monkeypatch, H100)
+    for options in ({"instance_type": "inf1.xlarge"}, {"mode": "pipeline"}, {"layout": layout_for("inf1.xlarge")}):
+        with pytest.raises(UsageError, match="cuda-bf16 runs on GPUs and has no layout of NeuronCores"):
+            place_workers(gpu_artifact, **options)
+
+
+def test_what_is_missing_for_a_gpu_is_the_extra_of_its_backend(gpu_artifact, monkeypatch):
+    """Not the extras that others have its libraries in."""
+    use_gpus(monkeypatch, H100)
+    monkeypatch.setitem(sys.modules, "pynvml", None)
+    monkeypatch.setattr(requirements, "library_version", lambda name: None)
+    gpu_artifact.variants[0]["requires"]["libraries"] = {"torch": ">=2.4", "nvidia-ml-py": ">=12.535"}
+    with pytest.raises(ArtifactError, match="torch >=2.4 .not installed., nvidia-ml-py") as caught:
+        place_workers(gpu_artifact)
+    assert '"neuronbert[cuda]"' in str(caught.value.hint)
+
+
+def visible_to(pid):
+    variables = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+    return [one.decode() for one in variables if one.startswith(b"CUDA_VISIBLE_DEVICES=")]
+
+
+@pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="this system does not show a process's variables")
+def test_each_worker_has_its_gpu_through_every_restart_and_top_names_it(
+    echo_artifact, gpu_artifact, four_cpus, monkeypatch, tmp_path, texts, expected
+):
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    use_gpus(monkeypatch, H100, SLICED)
+    places = place_workers(gpu_artifact, workers=2)
+    # Its workers are real, so they are of the echo artifact, which needs no GPU.
+    monkeypatch.setattr("neuronbert.runner.runner.place_workers", lambda *_, **__: places._replace(
+        variants=echo_artifact.variants))  # fmt: skip
+    wanted = [["CUDA_VISIBLE_DEVICES=GPU-h100"], ["CUDA_VISIBLE_DEVICES=MIG-1"]]
+    with Runner(echo_artifact, workers=2, publish=True) as runner:
+        assert list(runner.map(texts)) == expected
+        pids = [worker["pid"] for worker in runner.stats()["workers"]]
+        assert [visible_to(pid) for pid in pids] == wanted
+        for pid in pids:
+            os.kill(pid, signal.SIGKILL)
+        assert list(runner.map(texts)) == expected
+        wait_until(lambda: all(one["state"] == "ready" for one in runner.stats()["workers"]))
+        again = [worker["pid"] for worker in runner.stats()["workers"]]
+        assert not {*pids} & {*again} and [visible_to(pid) for pid in again] == wanted
+        wait_until(lambda: any(one["pid"] == os.getpid() for one in top.running()))
+        (mine,) = [one for one in top.running() if one["pid"] == os.getpid()]
+        assert [row[2] for row in top.describe(mine, mine["at"]).workers] == [place.cores for place in places.places]

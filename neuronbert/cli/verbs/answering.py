@@ -167,7 +167,9 @@ def _answer_file(
     help="A new file: a JSON line, or a row, for each line or row read; .npy (embeddings) and .parquet too.",
 )
 @click.option(
-    "--workers", type=click.IntRange(min=1), help="Processes.  [default: one a core group; on CPUs one that has all]"
+    "--workers",
+    type=click.IntRange(min=1),
+    help="Processes.  [default: one a core group or GPU; on CPUs one that has all]",
 )
 @busy_wait_option
 @line_options(output="by the suffix of --output, else jsonl")
