@@ -10,13 +10,14 @@ from typing import Any, Dict, Iterable, List, NamedTuple, Optional, Sequence, Un
 from neuronbert.backends import BACKENDS, backend_module, load_backend
 from neuronbert.backends.base import Recipe, Session, ThroughputPlan
 from neuronbert.errors import UsageError
+from neuronbert.hardware.cuda import VISIBLE_DEVICES, has_gpu, visible_entries
 from neuronbert.hardware.machine import has_inferentia
 from neuronbert.tasks.base import Agreement, Document
 
 Names = Union[str, Sequence[str]]
 VariantEntry = Dict[str, Any]  # a variant as the manifest will list it, filled in step by step
 
-PRECISIONS = ("fp32", "bf16", "fp16", "int8")
+PRECISIONS = ("fp32", "tf32", "bf16", "fp16", "fp8", "int8")
 
 
 class Candidate(NamedTuple):
@@ -123,12 +124,20 @@ def _offers(backends: Iterable[str]) -> str:
 def auto_backends() -> Sequence[str]:
     """The backends that ``auto`` stands for on this machine: those of its device, by their rank.
 
-    On an inf1 instance, real or emulated, those are the ones for its chips: the chips are what is paid for.
+    On an inf1 instance, real or emulated, those are the ones for its chips, and else where there is a GPU those for
+    GPUs: they are what is paid for. Whoever hides the GPUs (CUDA_VISIBLE_DEVICES) means the CPU.
     """
-    device = "neuron" if has_inferentia() or os.environ.get("NEURONBERT_EMULATE") else "cpu"
+    device = _auto_device()
     modules = {name: backend_module(name) for name in BACKENDS}
     ranks = {name: module.AUTO_RANK for name, module in modules.items() if module.DEVICE == device}
     return [name for _, name in sorted((rank, name) for name, rank in ranks.items() if rank is not None)]
+
+
+def _auto_device() -> str:
+    if has_inferentia() or os.environ.get("NEURONBERT_EMULATE"):
+        return "neuron"
+    hidden = VISIBLE_DEVICES in os.environ and not visible_entries(os.environ[VISIBLE_DEVICES])
+    return "cuda" if has_gpu() and not hidden else "cpu"
 
 
 def _offered(backend: str, precisions: Sequence[str], neuron_precision: Optional[str]) -> List[str]:

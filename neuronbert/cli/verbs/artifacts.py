@@ -33,7 +33,11 @@ from neuronbert.tasks import TASKS
 )
 @backend_option
 @click.option(
-    "--precision", multiple=True, default=["auto"], show_default=True, help="auto, fp32, bf16, fp16, int8; repeatable."
+    "--precision",
+    multiple=True,
+    default=["auto"],
+    show_default=True,
+    help="auto, fp32, tf32, bf16, fp16, fp8, int8; repeatable.",
 )
 @gate_options
 @neuron_options
