@@ -121,10 +121,12 @@ def why_no_gpu() -> Optional[str]:
 
 def gpu_records() -> List[GpuRecord]:
     """The GPUs and slices that this process may use, for manifests and reports."""
-    return [
-        {"name": gpu.name, "compute_capability": gpu.capability, "memory_bytes": gpu.memory_bytes}
-        for gpu in visible_gpus()
-    ]
+    return records_of(visible_gpus())
+
+
+def records_of(gpus: Sequence[Gpu]) -> List[GpuRecord]:
+    """``gpus`` as plain JSON data, without what differs between two of a kind."""
+    return [{"name": gpu.name, "compute_capability": gpu.capability, "memory_bytes": gpu.memory_bytes} for gpu in gpus]
 
 
 def gpus_in_words(gpus: Sequence[GpuRecord]) -> str:

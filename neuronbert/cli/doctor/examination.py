@@ -3,7 +3,7 @@
 from functools import partial
 from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence
 
-from neuronbert.cli.doctor import machine_checks, neuron_checks
+from neuronbert.cli.doctor import gpu_checks, machine_checks, neuron_checks
 from neuronbert.cli.doctor.facts import ENGINES, Facts, gather
 from neuronbert.cli.doctor.machine_checks import FAIL, OK, WARN, Check
 from neuronbert.errors import in_words
@@ -27,6 +27,9 @@ CHECKS: Dict[str, CheckFunction] = {
     "inferentia": neuron_checks.check_driver,
     "neuron cores": neuron_checks.check_cores,
     "neuron env": neuron_checks.check_neuron_variables,
+    "gpu": gpu_checks.check_gpu,
+    "gpu env": gpu_checks.check_gpu_variables,
+    "torch cuda": gpu_checks.check_torch_cuda,
 }
 
 

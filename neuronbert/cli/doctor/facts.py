@@ -10,7 +10,7 @@ from typing import Any, Dict, FrozenSet, Mapping, Optional, Tuple
 
 from neuronbert.backends import BACKENDS, backend_module
 from neuronbert.cli.doctor import hub
-from neuronbert.hardware import machine, neuron
+from neuronbert.hardware import cuda, machine, neuron
 from neuronbert.hardware.libraries import optional_imports
 
 # The bounds of setup.cfg, by extra: they must be known where neuronbert runs from a checkout.
@@ -22,6 +22,9 @@ COMPILING = {
     "nncf": ">=2.13",
     "onnx": ">=1.14",
 }
+CUDA = {"nvidia-ml-py": ">=12.535", "safetensors": ">=0.4", "torch": ">=2.4"}
+# What compiles kernels for GPUs; torch's builds with CUDA for Linux bring it.
+BESIDE_CUDA = ("triton",)
 
 
 # What compiling for inf1 stands upon (neuron_checks.py has the versions).
@@ -76,6 +79,11 @@ class Facts:
     inferentia_chips: int = 0  # on the PCI bus, with a driver or without
     driver_version: Optional[str] = None
     neuron_ls: Optional[str] = None  # what `neuron-ls -j` printed; None where there is no such tool
+    nvidia_files: Tuple[str, ...] = ()  # /dev/nvidia0, ...
+    nvidia_cards: int = 0  # on the PCI bus, with a driver or without
+    nvidia_driver: Optional[str] = None  # its version
+    nvidia: cuda.Driver = cuda.Driver()  # what it says
+    torch_cuda: Optional[str] = None  # the CUDA that torch is built for
     package_manager: str = "apt"  # the system's, one of hardware.neuron.PACKAGE_COMMANDS
     emulated: Optional[str] = None  # the instance type that is emulated in this environment
     emulation_error: Optional[str] = None  # why it cannot be
@@ -84,18 +92,21 @@ class Facts:
     def as_dict(self) -> Dict[str, Any]:
         """As plain JSON data, without the environment: nobody should send his secrets along."""
         known = {name: value for name, value in vars(self).items() if name != "environ"}
-        return {**known, "cpu_flags": sorted(self.cpu_flags)}
+        gpus = [
+            {**device._asdict(), "usable": [gpu._asdict() for gpu in device.usable]} for device in self.nvidia.devices
+        ]
+        return {**known, "cpu_flags": sorted(self.cpu_flags), "nvidia": {**self.nvidia._asdict(), "devices": gpus}}
 
 
 def gather() -> Facts:
-    """The facts about this process and machine; a few tens of ms, and the time the hub takes; imports no engine."""
+    """The facts about this process and machine; a few tens of ms, and what the hub and the NVIDIA driver take."""
     folder = machine.working_directory()
     devices = neuron.device_files()
     cache = hub_cache(os.environ)
     facts = Facts(
         python=sys.version_info[:3],
         architecture=platform.machine(),
-        libraries=machine.library_versions([*REQUIRED, *ENGINES, *COMPILING, *NEURON]),
+        libraries=machine.library_versions([*REQUIRED, *ENGINES, *COMPILING, *NEURON, *CUDA, *BESIDE_CUDA]),
         environ=dict(os.environ),
         cpu_model=machine.cpu_model(),
         cpu_flags=machine.cpu_flags(),
@@ -116,6 +127,11 @@ def gather() -> Facts:
         inferentia_chips=neuron.count_inferentia_chips(),
         driver_version=neuron.driver_version(),
         neuron_ls=neuron.run_neuron_ls() if devices else None,
+        nvidia_files=cuda.device_files(),
+        nvidia_cards=cuda.count_cards(),
+        nvidia_driver=cuda.driver_version(),
+        nvidia=cuda.ask_driver(),
+        torch_cuda=cuda.torch_cuda_version(),
         package_manager=neuron.package_manager(),
     )
     return with_emulation(facts)

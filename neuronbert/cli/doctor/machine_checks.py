@@ -2,7 +2,7 @@
 
 from typing import List, Mapping, NamedTuple, Optional
 
-from neuronbert.cli.doctor.facts import COMPILING, ENGINES, ENGINES_ERROR, INF1_COMPILING, REQUIRED, Facts
+from neuronbert.cli.doctor.facts import COMPILING, CUDA, ENGINES, ENGINES_ERROR, INF1_COMPILING, REQUIRED, Facts
 from neuronbert.cli.doctor.hub import endpoint, offline_by
 from neuronbert.errors import counted
 from neuronbert.hardware import machine
@@ -41,7 +41,7 @@ def check_python(facts: Facts) -> Check:
 
 def check_required(facts: Facts) -> Check:
     """What answering needs whichever engine runs."""
-    faults = _faults(facts, REQUIRED)
+    faults = faults_of(facts, REQUIRED)
     if faults:
         return Check("libraries", FAIL, "; ".join(faults), "python -m pip install --upgrade neuronbert")
     return Check("libraries", OK, _versions(facts, REQUIRED))
@@ -51,14 +51,21 @@ def check_engine(name: str, facts: Facts) -> Check:
     """One library that answers on a CPU; one of them is enough."""
     mend = install_command(name)
     if name in facts.libraries:
-        faults = _faults(facts, {name: ENGINES[name]})
+        faults = faults_of(facts, {name: ENGINES[name]})
         return Check(name, FAIL, faults[0], mend) if faults else Check(name, OK, facts.libraries[name])
     engines = [engine for engine in ENGINES if engine in facts.libraries]
     if engines:
         return Check(name, OK, f"not installed ({engines[0]} is)", mend)
-    if "torch-neuron" in facts.libraries:
-        return Check(name, OK, "not installed (torch-neuron is)", mend)
+    other = (
+        "torch-neuron" if "torch-neuron" in facts.libraries else "torch for GPUs" if _answers_on_gpus(facts) else None
+    )
+    if other is not None:
+        return Check(name, OK, f"not installed ({other} is)", mend)
     return Check(name, FAIL, "not installed, nor any other engine that answers on a CPU", mend)
+
+
+def _answers_on_gpus(facts: Facts) -> bool:
+    return bool(facts.nvidia.devices) and facts.torch_cuda is not None and not faults_of(facts, CUDA)
 
 
 def check_engines_unknown(facts: Facts) -> Check:
@@ -75,7 +82,7 @@ def check_compiling(facts: Facts) -> Check:
     mend = install_command("inf1" if inf1 else "compile")
     if not any(name in facts.libraries for name in COMPILING):
         return Check("compiling", OK, "not installed: this machine answers from artifacts, it cannot make them", mend)
-    faults = _faults(facts, wanted)
+    faults = faults_of(facts, wanted)
     if faults:
         return Check("compiling", WARN, "; ".join(faults), mend)
     return Check("compiling", OK, _versions(facts, wanted))
@@ -172,7 +179,7 @@ def check_hub(facts: Facts) -> Check:
     return Check("hub", OK, f"online, {token}, cache {facts.hub_cache} ({state})")
 
 
-def _faults(facts: Facts, wanted: Mapping[str, str]) -> List[str]:
+def faults_of(facts: Facts, wanted: Mapping[str, str]) -> List[str]:
     """What is missing or too old, in words."""
     faults = []
     for name, bound in wanted.items():
