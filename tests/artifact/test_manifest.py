@@ -225,6 +225,7 @@ def first_variant(**changes):
         (first_variant(requires={"libraries": {"numpy": "new"}}), "requires.libraries.numpy is 'new', and must be"),
         (first_variant(requires={"libraries": {"numpy": ">=" + "9" * 9999}}), "requires.libraries.numpy is '>=999"),
         (first_variant(requires={"device": ["cpu"]}), r"requires.device is \['cpu'\], and must be text"),
+        (first_variant(requires={"compute_capability": "8"}), "requires.compute_capability is '8', and must be of"),
         (first_variant(precision="../../evil"), r"precision is '\.\./\.\./evil', and must be of the form"),
         (first_variant(**SHAPED, recipe={}), "variant echo-fp32: recipe lacks .*auto_cast, .*compiler_timeout_s"),
         (first_variant(**SHAPED, recipe=RECIPE, compile_s="1"), "variant echo-fp32: compile_s is '1', and must be"),
@@ -249,6 +250,8 @@ def first_variant(**changes):
         (lambda manifest: manifest["checkpoint"].update(parameters="1"), "checkpoint.parameters is '1', and must be"),
         (lambda manifest: manifest.update(gate=[]), r"gate is \[\], and must be an object"),
         (lambda manifest: manifest.update(environment="x"), "environment is 'x', and must be an object"),
+        (lambda manifest: manifest["environment"].update(gpus=[{}]), r"environment.gpus\[0\] lacks name, compute"),
+        (lambda manifest: manifest["environment"].pop("gpus"), None),  # as before GPUs were recorded
         (lambda manifest: manifest.update(extra=nested(60)), None),
         (lambda manifest: manifest.update(extra=nested(64)), "nested more than|nested too deeply"),
         (lambda manifest: manifest.update(extra="\ud800"), "half a character"),

@@ -20,5 +20,10 @@ def test_unlike_machines_and_artifacts_are_not_compared():
     other = {**before, "environment": {**ENVIRONMENT, "usable_cpus": 64}, "artifact": {"fingerprint": "def"}}
     with pytest.raises(UsageError, match="artifact.fingerprint: 'abc' and 'def'; environment.usable_cpus: 2 and 64"):
         compare_reports(before, other)
+    gpu = {"name": "NVIDIA L4", "compute_capability": "8.9", "memory_bytes": 1}
+    with pytest.raises(UsageError, match="environment.gpus: None and .*NVIDIA L4"):
+        compare_reports(before, {**before, "environment": {**ENVIRONMENT, "gpus": [gpu]}})
+    # A report from before GPUs were recorded, and one of a machine without.
+    assert compare_reports(before, {**before, "environment": {**ENVIRONMENT, "gpus": []}})
     with pytest.raises(UsageError, match="no point in common"):
         compare_reports(before, {**before, "points": [point(12, 1)]})

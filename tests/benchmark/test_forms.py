@@ -116,6 +116,17 @@ def test_the_page_says_everything_in_words():
         assert meaning in said
 
 
+def test_the_page_names_gpus_and_their_driver():
+    made = document()
+    gpu = {"name": "NVIDIA L4", "compute_capability": "8.9", "memory_bytes": 24 << 30}
+    made["environment"] = dict(environment(), gpus=[gpu, gpu], nvidia_driver="570.86.15")
+    said = Text(page.as_html(made)).said
+    assert said[said.index("GPUs") + 1] == "2 × NVIDIA L4 (compute capability 8.9, 24.0 GiB)"
+    assert said[said.index("NVIDIA driver") + 1] == "570.86.15"
+    made["environment"].update(gpus=[], nvidia_driver=None)
+    assert not {"GPUs", "NVIDIA driver"} & set(Text(page.as_html(made)).said)
+
+
 def test_the_page_is_whole_and_asks_for_nothing_from_elsewhere():
     made = document()
     made["command"] = "neuronbert benchmark '</script><script>alert(1)</script><!--'"

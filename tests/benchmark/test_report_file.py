@@ -48,6 +48,17 @@ def test_a_point_that_could_not_be_compared_is_refused_by_its_place(tmp_path, br
         read_report(tmp_path / "x.json")
 
 
+def test_gpus_that_no_page_could_show_are_refused_and_old_reports_have_none(tmp_path):
+    made = document()
+    made["environment"].pop("gpus", None)
+    (tmp_path / "x.json").write_text(json.dumps(made))
+    assert "gpus" not in read_report(tmp_path / "x.json")["environment"]
+    made["environment"]["gpus"] = [{"name": "Tesla T4", "compute_capability": 7.5, "memory_bytes": 1}]
+    (tmp_path / "x.json").write_text(json.dumps(made))
+    with pytest.raises(InputError, match=r"environment.gpus\[0\].compute_capability is 7.5, and must be text"):
+        read_report(tmp_path / "x.json")
+
+
 def test_a_point_without_what_a_comparison_reads_is_refused(tmp_path):
     made = document()
     del made["points"][0]["intervals"]

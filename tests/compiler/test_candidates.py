@@ -1,16 +1,20 @@
 """Which variants are tried, and how fast each is."""
 
 import re
+import sys
 from contextlib import contextmanager
+from types import ModuleType
 from typing import List
 
 import numpy as np
 import pytest
+from fake_nvml import Card, use_gpus
 from logits import logits as logits_of
 
-from neuronbert.backends import BACKENDS
+from neuronbert.backends import BACKENDS, backend_module
 from neuronbert.backends.base import Batch
 from neuronbert.backends.outputs import Outputs
+from neuronbert.compiler import candidates
 from neuronbert.compiler.candidates import Candidate, Trial, auto_backends, choose_candidates, names
 from neuronbert.compiler.timing import ROUNDS, time_trials
 from neuronbert.errors import BackendFailed, UsageError
@@ -72,6 +76,32 @@ def test_every_backend_is_known_to_the_table():
 @pytest.mark.parametrize(("emulated", "expected"), [("", ["openvino", "onnxruntime"]), ("inf1.xlarge", ["neuron"])])
 def test_auto_goes_by_the_device_and_the_ranks_that_backends_state(monkeypatch, emulated, expected):
     monkeypatch.setenv("NEURONBERT_EMULATE", emulated)
+    assert auto_backends() == expected
+
+
+@pytest.mark.parametrize(
+    ("gpu", "visible", "inferentia", "expected"),
+    [
+        (True, None, False, ["cuda"]),
+        (True, "0", False, ["cuda"]),
+        (True, "", False, ["openvino", "onnxruntime"]),
+        (True, "-1", False, ["openvino", "onnxruntime"]),
+        (True, None, True, ["neuron"]),
+        (False, None, False, ["openvino", "onnxruntime"]),
+    ],
+)
+def test_auto_means_the_gpu_unless_it_is_hidden_or_there_is_inferentia(monkeypatch, gpu, visible, inferentia, expected):
+    """Whether or not what asks the driver is installed: what is missing is said, rather than a GPU left idle."""
+    use_gpus(monkeypatch, *([Card("GPU-h100")] if gpu else []))
+    monkeypatch.setitem(sys.modules, "pynvml", None)
+    backend = ModuleType("gpu_backend")
+    vars(backend).update(vars(backend_module("echo")), DEVICE="cuda", AUTO_RANK=0)
+    monkeypatch.setitem(sys.modules, "gpu_backend", backend)
+    monkeypatch.setitem(BACKENDS, "cuda", "gpu_backend")
+    monkeypatch.delenv("NEURONBERT_EMULATE", raising=False)
+    monkeypatch.setattr(candidates, "has_inferentia", lambda: inferentia)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     assert auto_backends() == expected
 
 

@@ -4,6 +4,7 @@ import subprocess
 import sys
 
 import pytest
+from fake_nvml import T4, Card, use_gpus
 
 from neuronbert.errors import UsageError
 from neuronbert.hardware import machine
@@ -177,3 +178,13 @@ def test_the_fingerprint_is_json_and_imports_nothing_heavy():
     assert document["python"] == ".".join(map(str, sys.version_info[:3]))
     assert document["cpu_model"] and document["os"] and document["memory_bytes"] > 0
     assert document["libraries"]["numpy"] == __import__("numpy").__version__
+
+
+def test_the_fingerprint_names_the_gpus_that_may_be_used(monkeypatch):
+    use_gpus(monkeypatch, T4, Card("GPU-h100"))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
+    found = machine.environment()
+    assert found["gpus"] == [{"name": "NVIDIA H100 80GB HBM3", "compute_capability": "9.0", "memory_bytes": 80 << 30}]
+    assert found["nvidia_driver"] == "570.86.15"
+    use_gpus(monkeypatch)
+    assert machine.environment()["gpus"] == []
