@@ -108,7 +108,7 @@ def _shapes(base: Variant, variants: Sequence[Variant], axes: Axes) -> Iterator[
         raise UsageError(f"{base['name']} runs on NeuronCores, and --threads is for CPUs", hint="leave out --threads")
     if base["batch_size"] is None:
         if cores:
-            raise UsageError(f"{base['name']} does not run on NeuronCores, and has none to spread over")
+            raise UsageError(f"{base['name']} has no NeuronCores to spread over")
         dynamic: List[Optional[int]] = [*lengths] or [None]
         for size, length in itertools.product(sizes or [DYNAMIC_BATCH_SIZE], dynamic):
             yield _Shape(base["name"], None, size, length)
