@@ -10,7 +10,7 @@ from typing import Any, Dict, Iterable, List, NamedTuple, Optional, Sequence, Un
 from neuronbert.backends import BACKENDS, backend_module, load_backend
 from neuronbert.backends.base import Recipe, Session, ThroughputPlan
 from neuronbert.errors import UsageError
-from neuronbert.hardware.cuda import VISIBLE_DEVICES, has_gpu, visible_entries
+from neuronbert.hardware.cuda import VISIBLE_DEVICES, has_gpu, torch_cuda_version, visible_entries
 from neuronbert.hardware.machine import has_inferentia
 from neuronbert.tasks.base import Agreement, Document
 
@@ -125,7 +125,8 @@ def auto_backends() -> Sequence[str]:
     """The backends that ``auto`` stands for on this machine: those of its device, by their rank.
 
     On an inf1 instance, real or emulated, those are the ones for its chips, and else where there is a GPU those for
-    GPUs: they are what is paid for. Whoever hides the GPUs (CUDA_VISIBLE_DEVICES) means the CPU.
+    GPUs: they are what is paid for. Whoever hides the GPUs (CUDA_VISIBLE_DEVICES), or has a torch that knows none,
+    means the CPU.
     """
     device = _auto_device()
     modules = {name: backend_module(name) for name in BACKENDS}
@@ -137,7 +138,7 @@ def _auto_device() -> str:
     if has_inferentia() or os.environ.get("NEURONBERT_EMULATE"):
         return "neuron"
     hidden = VISIBLE_DEVICES in os.environ and not visible_entries(os.environ[VISIBLE_DEVICES])
-    return "cuda" if has_gpu() and not hidden else "cpu"
+    return "cuda" if has_gpu() and not hidden and torch_cuda_version() is not None else "cpu"
 
 
 def _offered(backend: str, precisions: Sequence[str], neuron_precision: Optional[str]) -> List[str]:

@@ -8,7 +8,7 @@ from neuronbert.backends.cuda.graph import graph_of, load_graph, save_graph
 from neuronbert.backends.outputs import Output
 from neuronbert.backends.tracing import disk_errors, model_bytes
 from neuronbert.errors import BackendFailed, BackendUnavailable
-from neuronbert.hardware.libraries import optional_imports, require_libraries
+from neuronbert.hardware.libraries import optional_imports
 from neuronbert.hardware.machine import library_version, library_versions
 from neuronbert.hardware.requirements import version_meets
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 PRECISIONS: Tuple[str, ...] = ("fp32", "tf32", "bf16", "fp16", "fp8")
 STATIC_SHAPES = False
-REQUIREMENTS: Mapping[str, str] = {"torch": ">=2.4", "safetensors": ">=0.4"}
+REQUIREMENTS: Mapping[str, str] = {"torch": ">=2.4", "safetensors": ">=0.4", "nvidia-ml-py": ">=12.535"}
 DEVICE = "cuda"
 AUTO_RANK: Optional[int] = 0
 BY_NAME_ONLY = False
@@ -40,7 +40,7 @@ def check_available(precision: str) -> None:
         raise BackendUnavailable(
             f"cuda has no precision {precision!r}", hint=f"--precision {', '.join(PRECISIONS)}, or --backend openvino"
         )
-    require_libraries("torch", "safetensors")
+    _require_libraries()
     installed = library_version("torch") or "0"
     if not version_meets(installed, REQUIREMENTS["torch"]):
         raise BackendUnavailable(
@@ -54,6 +54,13 @@ def check_available(precision: str) -> None:
             f"{wanted[0]}.{wanted[1]}",
             hint=f"--precision {', '.join(name for name, least in CAPABILITIES.items() if least <= capability)}",
         )
+
+
+@optional_imports("cuda")
+def _require_libraries() -> None:
+    import pynvml as pynvml
+    import safetensors as safetensors
+    import torch as torch
 
 
 @optional_imports("cuda")

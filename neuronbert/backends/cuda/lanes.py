@@ -70,8 +70,9 @@ class _Recorded(NamedTuple):
 class GpuLane(Lane):
     """A stream of a GPU. Small batches, which would wait for the CPU to launch kernels, run as recorded graphs."""
 
-    def __init__(self, encoder: Encoder, device: torch.device):
+    def __init__(self, encoder: Encoder, device: torch.device, most_graphs: int = MOST_GRAPHS):
         super().__init__(encoder)
+        self._most_graphs = most_graphs
         self._device = device
         self._stream = torch.cuda.Stream(device)
         self._graphs: Dict[_Shape, _Recorded] = {}
@@ -105,7 +106,7 @@ class GpuLane(Lane):
         tokens, rows = next_step(packed.tokens, TOKEN_STEPS), next_step(packed.row_count, ROW_STEPS)
         longest = next_step(max(packed.longest, tokens - packed.tokens), LONGEST_STEPS)
         shape = _Shape(tokens, rows + 1, longest)
-        return shape if shape in self._graphs or len(self._graphs) < MOST_GRAPHS else None
+        return shape if shape in self._graphs or len(self._graphs) < self._most_graphs else None
 
     def _record(self, host: torch.Tensor, shape: _Shape) -> _Recorded:
         joined = self._sent(host)

@@ -33,9 +33,12 @@ def open_session(
 ) -> "CudaSession":
     """A session with ``streams`` lanes on ``device``; on the CPU, for tests, lanes compute one after another."""
     encoder = make_encoder(graph, weights, device)
-    if device.type == "cuda":
-        return CudaSession(graph, [GpuLane(encoder, device) for _ in range(streams)], outputs, precision)
-    return CudaSession(graph, [Lane(encoder) for _ in range(streams)], outputs, precision)
+    if device.type != "cuda":
+        return CudaSession(graph, [Lane(encoder) for _ in range(streams)], outputs, precision)
+    lanes = [GpuLane(encoder, device) for _ in range(streams)]
+    with torch.inference_mode(), _float32_products(precision):
+        lanes[0].prepare([(tokens, 1) for tokens in PREPARED_TOKENS if tokens <= graph.longest_row])
+    return CudaSession(graph, lanes, outputs, precision)
 
 
 def make_encoder(graph: Graph, weights: Weights, device: torch.device) -> Encoder:
@@ -69,7 +72,7 @@ class CudaSession:
         self._outputs = tuple(outputs)
         self._closed = False
         self._free: queue.LifoQueue[Lane] = queue.LifoQueue()
-        for lane in lanes:
+        for lane in reversed(lanes):  # the first is the first to be taken
             self._free.put(lane)
 
     def run(self, batch: Batch) -> Outputs:

@@ -1,10 +1,8 @@
 """The steps of an acceptance run, in order, each recorded whether it works or fails."""
 
-import resource
-import time
 from functools import partial
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple, TypeVar
+from typing import Any, Callable, Dict, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
 from neuronbert.artifact.manifest import read_manifest
 from neuronbert.backends.neuron.target import recorded_layout
@@ -24,7 +22,7 @@ from neuronbert_tools.acceptance.recipes import (
     published,
     published_casts,
 )
-from neuronbert_tools.console import print_message
+from neuronbert_tools.acceptance.recorder import Record, Recorder
 from neuronbert_tools.paths import ROOT
 from neuronbert_tools.published_rows import Row, published_rows
 
@@ -32,8 +30,6 @@ SQUAD = ROOT / "examples" / "squad.json"
 MODES: Mapping[str, object] = {"data-parallel": 1, "pipeline": "auto"}  # → pipeline cores
 ODD_PIPELINES = (2, 3, 5, 6)
 RATED_PIPELINES = (4, 8, 12, 16)  # where weights begin to stay on chip
-Result = TypeVar("Result")
-Record = Dict[str, Any]
 
 
 class Options(NamedTuple):
@@ -50,7 +46,7 @@ class Options(NamedTuple):
     compile_only: Optional[Path]
 
 
-class Acceptance:
+class Acceptance(Recorder):
     """One run, and what it has found so far; ``save`` is called after every step.
 
     Artifacts are compiled into the folder of --compile-only, or into ``scratch``, where checkpoints are made.
@@ -61,8 +57,7 @@ class Acceptance:
         self.scratch = scratch
         self.folder = options.compile_only or scratch
         self.instance = INSTANCE_TYPES[options.instance_type]
-        self.steps: List[Record] = []
-        self._save = save
+        super().__init__(save)
 
     def check(self) -> None:
         """UsageError for a run that would measure nothing of what was asked for, or something else."""
@@ -90,25 +85,6 @@ class Acceptance:
                 f"{artifact} was compiled for {made_for}, not for {self.instance.name}",
                 hint=f"compile into another folder: --compile-only FOLDER --instance-type {self.instance.name}",
             )
-
-    def step(self, name: str, work: Callable[[], Result]) -> Optional[Result]:
-        """Run ``work`` and record what it returns or how it failed; None if it failed."""
-        print_message(f"{name} …")
-        started = time.perf_counter()
-        record: Record = {"name": name}
-        result: Optional[Result] = None
-        try:
-            result = work()
-            record.update(ok=True, result=result)
-        except Exception as error:
-            record.update(ok=False, error=f"{type(error).__name__}: {error}")
-            print_message(f"  failed: {error}")
-        record["seconds"] = round(time.perf_counter() - started, 2)
-        # Linux has it in KiB, of the largest process that has ended.
-        record["largest_process_mb_so_far"] = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss // 1000
-        self.steps.append(record)
-        self._save(self.steps)
-        return result
 
     # ---- artifacts
 

@@ -1,0 +1,1 @@
+"""What tools/gpu_acceptance measures on a GPU: its limits, the backend's variants, and transformers beside them."""
