@@ -5,11 +5,19 @@ from typing import Iterator, List, Sequence
 
 from neuronbert.cli.tables import table
 from neuronbert.planner.configurations import Configuration
-from neuronbert.planner.explanation import explanation, figure, first_where, footnotes, ruled_out, spread
+from neuronbert.planner.explanation import (
+    bests_of_devices,
+    explanation,
+    figure,
+    first_where,
+    footnotes,
+    ruled_out,
+    spread,
+)
 from neuronbert.planner.planning import Plan
 
 WIDTH = 110  # characters
-SHOWN = 8  # configurations in the table, beside the best that has the formula's cores
+SHOWN = 8  # configurations in the table, beside the best of each device and the best that has the formula's cores
 
 
 def plan_text(plan: Plan) -> str:
@@ -30,11 +38,10 @@ def _wrapped(lines: Sequence[str]) -> Iterator[str]:
 
 
 def ranking(ranked: Sequence[Configuration]) -> str:
-    """The best configurations as a table; the best that has the formula's cores is always among them."""
-    shown = list(ranked[:SHOWN])
+    """The best configurations as a table, among them the best of each device and that with the formula's cores."""
     formula = first_where(ranked, lambda configuration: configuration.formula)
-    if formula is not None and formula not in shown:
-        shown.append(formula)
+    notable = {id(one) for one in [*ranked[:SHOWN], *bests_of_devices(ranked), *([formula] if formula else [])]}
+    shown = [configuration for configuration in ranked if id(configuration) in notable]
     header = (
         "",
         "configuration",

@@ -1,17 +1,17 @@
-"""Every configuration that could serve a checkpoint: predicted by the device model, or measured by a benchmark.
+"""Every configuration that could serve a checkpoint: predicted for inf1 and for GPUs, or measured by a benchmark.
 
 planning.py judges them against the target.
 """
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Dict, Iterator, Optional, Tuple, Union
+from typing import Dict, Iterator, Optional, Sequence, Tuple, Union
 
 from neuronbert.benchmark.columns import LOAD
 from neuronbert.benchmark.report import Point, identity_of
 from neuronbert.benchmark.report_file import read_report
 from neuronbert.errors import InputError, UsageError, quoted
-from neuronbert.hardware import cores
+from neuronbert.hardware import cores, gpu_model
 from neuronbert.hardware.closed_loop import most_batches_per_s, occupied_s
 from neuronbert.hardware.device_model import (
     ModelShape,
@@ -23,7 +23,7 @@ from neuronbert.hardware.device_model import (
     unlike_published,
 )
 from neuronbert.hardware.prices import PriceBook
-from neuronbert.planner.configurations import Configuration, Target
+from neuronbert.planner.configurations import CPU, GPU, INF1, Configuration, Target
 from neuronbert.planner.queueing import MAX_WAIT_S, Service
 
 # The sizes in AWS's tables and tutorials: between them the device model would interpolate what nobody has measured.
@@ -31,6 +31,10 @@ BATCH_SIZES = (1, 2, 3, 4, 6, 8, 12)
 PIPELINE_CORES = (2, 4, 8, 16)
 # What the published rows were compiled with, so what predictions are for: neuron-cc's default, --fast-math all.
 PREDICTED_CASTS = " --auto-cast all"
+# What predictions for GPUs are for: every kind in the table has it.
+GPU_PRECISION = "fp16"
+# The engines that compute elsewhere than on the CPU.
+DEVICE_OF_ENGINE = {"neuron": INF1, "cuda": GPU}
 
 
 def predicted_configurations(
@@ -127,6 +131,47 @@ def _compile_command(source: str, layout: cores.CoreLayout, batch_size: int, seq
     )
 
 
+def predicted_gpu_configurations(
+    shape: ModelShape, target: Target, source: str, book: PriceBook, wanted: Sequence[str] = ()
+) -> Iterator[Configuration]:
+    """The ``wanted`` GPU sizes with their predicted times; by default, of each kind and number of GPUs, the cheapest.
+
+    A GPU is a group of its own. A batch is taken to last as long as a full one however few rows it has.
+    """
+    for size in _gpu_sizes(book, wanted):
+        kind, tokens = size.kind, target.sequence_length
+        batch_size = gpu_model.full_batch(shape, tokens, kind)
+        why = gpu_model.why_no_room(shape, kind)
+        batch_s = batch_size / gpu_model.sequences_per_s(shape, tokens, kind)
+        service = Service(size.gpus, batch_size, batch_s, batch_s, max_wait_s=min(MAX_WAIT_S, batch_s / 2))
+        yield Configuration(
+            instance_type=size.instance_type, mode=f"cuda {GPU_PRECISION}", pipeline_cores=1, batch_size=batch_size,
+            models=size.gpus, measured=False, formula=False,
+            compile_command=_dynamic_command(source, "cuda", GPU_PRECISION),
+            service=None if why else service, price=book.price(size.instance_type), device=GPU,
+            rejected=f"does not fit GPU memory: {why}" if why else "",
+            extrapolated=gpu_model.unlike_published(shape, tokens, kind),
+        )  # fmt: skip
+
+
+def _gpu_sizes(book: PriceBook, wanted: Sequence[str]) -> Iterator[gpu_model.GpuSize]:
+    """More vCPUs beside the same GPUs change no prediction, so a dearer size is asked for by its name or not at all."""
+    cheapest: Dict[Tuple[str, int], gpu_model.GpuSize] = {}
+    for size in gpu_model.gpu_sizes().values():
+        if size.instance_type in wanted:
+            yield size
+        key = (size.kind.name, size.gpus)
+        price = book.price(size.instance_type).usd_per_hour
+        if key not in cheapest or price < book.price(cheapest[key].instance_type).usd_per_hour:
+            cheapest[key] = size
+    if not wanted:
+        yield from cheapest.values()
+
+
+def _dynamic_command(source: str, engine: str, precision: str) -> str:
+    return f"neuronbert compile {quoted(source)} OUTPUT --backend {engine} --precision {precision}"
+
+
 def measured_configurations(
     path: Optional[Union[str, Path]], source: str, book: PriceBook, target: Target
 ) -> Iterator[Configuration]:
@@ -169,12 +214,13 @@ def _measured_configuration(point: Point, source: str, book: PriceBook, target: 
     command = (
         _compile_command(source, cores.layout_for(instance, point["mode"], cores_per_model), batch, length)
         if static
-        else f"neuronbert compile {quoted(source)} OUTPUT --backend {engine} --precision {precision}"
+        else _dynamic_command(source, engine, precision)
     )
     return Configuration(
         instance_type=instance, mode=point["mode"] if static else f"{engine} {precision}",
         pipeline_cores=cores_per_model, batch_size=batch, models=models, measured=True, formula=False,
         service=service, price=book.price(instance) if instance in book else None, spread=spread,
+        device=DEVICE_OF_ENGINE.get(engine, CPU),
         compile_command=command, rejected=why,
     )  # fmt: skip
 

@@ -4,10 +4,16 @@ import math
 from dataclasses import dataclass
 from typing import Any, Dict, NamedTuple, Optional, Tuple
 
-from neuronbert.hardware import cores
-from neuronbert.hardware.device_model import LATEST_RELEASE, likely_range
+from neuronbert.hardware import cores, device_model, gpu_model
+from neuronbert.hardware.device_model import LATEST_RELEASE
 from neuronbert.hardware.prices import Price
 from neuronbert.planner.queueing import LatencyUnderLoad, Service, ServiceAt
+
+# What computes.
+INF1, CPU, GPU = "inf1", "cpu", "gpu"
+DEVICES = (INF1, CPU, GPU)
+DEVICE_WORDS = {INF1: "Inferentia", CPU: "CPU", GPU: "GPU"}
+_LIKELY_RANGES = {INF1: device_model.likely_range, GPU: gpu_model.likely_range}
 
 
 class Target(NamedTuple):
@@ -27,15 +33,16 @@ class Configuration:
     """A layout of an instance type and its figures at the asked load; ``rejected`` says why the target excludes it."""
 
     instance_type: str
-    mode: str  # data-parallel, pipeline, or engine and precision of what was measured on a CPU
+    mode: str  # data-parallel, pipeline, or engine and precision of what runs on a CPU or a GPU
     pipeline_cores: int
     batch_size: int
     models: int  # copies on an instance
-    measured: bool  # by neuronbert benchmark; else predicted by the device model
+    measured: bool  # by neuronbert benchmark; else predicted: inf1 by device_model, a GPU by gpu_model
     formula: bool  # its cores are 4 * round(weights / 2e7)
     compile_command: str
     service: Optional[Service]  # at capacity
     price: Optional[Price]
+    device: str = INF1  # of DEVICES
     extrapolated: str = ""  # what of a prediction no published figure has
     service_at: Optional[ServiceAt] = None  # at less; None: a batch of it takes the same at every load
     spread: float = 1.0  # p95 of a measured batch over its p50
@@ -72,7 +79,7 @@ class Configuration:
         return self._likely("p95_ms", self.p95_ms)
 
     def _likely(self, figure: str, value: float) -> Tuple[float, float]:
-        low, high = (1.0, 1.0) if self.measured else likely_range(figure)
+        low, high = (1.0, 1.0) if self.measured else _LIKELY_RANGES[self.device](figure)
         return value * low, value * high
 
     @property
@@ -109,7 +116,7 @@ class Configuration:
         """Plain JSON data, with neuronperf's names where it has one."""
         latency = self.latency
         return {
-            "name": self.name, "instance_type": self.instance_type, "mode": self.mode,
+            "name": self.name, "instance_type": self.instance_type, "device": self.device, "mode": self.mode,
             "pipeline_size": self.pipeline_cores, "batch_size": self.batch_size, "n_models": self.models,
             "source": "measured" if self.measured else "predicted", "formula": self.formula,
             "instances": self.instances, "throughput_per_instance": _rounded(self.load_per_instance),
@@ -121,7 +128,7 @@ class Configuration:
             "latency_ms_p95_low": _rounded(self.p95_range_ms[0]),
             "latency_ms_p95_high": _rounded(self.p95_range_ms[1]),
             "extrapolated": self.extrapolated or None,
-            "casts": None if self.measured else "all",
+            "casts": "all" if self.device == INF1 and not self.measured else None,
             "utilisation": _rounded(latency.utilisation) if latency else None,
             "rows_per_batch": _rounded(latency.rows_per_batch) if latency else None,
             "usd_per_hour": _rounded(self.usd_per_hour), "cost_per_1m_inf": _rounded(self.usd_per_million),

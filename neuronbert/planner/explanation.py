@@ -8,8 +8,9 @@ from typing import Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple
 from neuronbert.errors import counted
 from neuronbert.hardware import cores
 from neuronbert.hardware.device_model import ModelShape
-from neuronbert.planner.candidates import device_service
-from neuronbert.planner.configurations import Configuration, Target
+from neuronbert.hardware.gpu_model import calibrated_share, gpu_sizes, likely_range, share_of
+from neuronbert.planner.candidates import GPU_PRECISION, device_service
+from neuronbert.planner.configurations import DEVICES, GPU, INF1, Configuration, Target
 
 OBJECTIVE_WORDS = {
     "cost": "lowest cost",
@@ -44,6 +45,14 @@ def _how_it_works(best: Configuration) -> str:
     if best.measured:
         rate = figure(best.capacity_per_s, 4)
         return f"Measured on {best.instance_type}: {rate} sequences/s at batch {best.batch_size}."
+    if best.device == GPU:
+        kind = gpu_sizes()[best.instance_type].kind
+        each = f"each of the {best.models} GPUs holds" if best.models > 1 else "its GPU holds"
+        return (
+            f"{kind.name}: {each} a whole copy of the model, and takes batches of {best.batch_size} sequences, the least "
+            f"that keep all of its {kind.multiprocessors} multiprocessors busy. Predicted: {share_of(kind):.2g} of the "
+            f"{kind.dense_flops_per_s / 1e12:.4g} TFLOPS of its datasheet."
+        )
     if best.mode == cores.DATA_PARALLEL:
         start = f"Data-parallel: each of the {best.models} cores holds a whole copy of the model. "
         if best.batch_size == 1:
@@ -105,7 +114,7 @@ def _cost(best: Configuration) -> str:
 
 
 def _alternatives(target: Target, ranked: Sequence[Configuration]) -> List[str]:
-    """The best of the other modes and sizes, and the formula's answer, each with what speaks against it."""
+    """The best of the other modes, sizes and devices, and the formula's answer, each with what speaks against it."""
     return [
         f"Not {alternative.name}{label}: {_drawbacks(alternative, ranked[0], target.objective)}."
         for label, alternative in _notable(ranked)
@@ -115,7 +124,9 @@ def _alternatives(target: Target, ranked: Sequence[Configuration]) -> List[str]:
 def _notable(ranked: Sequence[Configuration]) -> List[Tuple[str, Configuration]]:
     """The alternatives worth a sentence, each once and with what is said after its name."""
     best = ranked[0]
-    other_mode = first_where(ranked, lambda candidate: not candidate.measured and candidate.mode != best.mode)
+    other_mode = first_where(
+        ranked, lambda candidate: candidate.device == INF1 and not candidate.measured and candidate.mode != best.mode
+    )
     other_batch = first_where(
         ranked,
         lambda candidate: _layout(candidate) == _layout(best) and candidate.batch_size != best.batch_size,
@@ -124,10 +135,21 @@ def _notable(ranked: Sequence[Configuration]) -> List[Tuple[str, Configuration]]
     if not best.formula:
         formula = first_where(ranked, lambda candidate: candidate.formula and candidate is not best)
     notable: Dict[int, Tuple[str, Configuration]] = {}
-    for label, alternative in (("", other_mode), ("", other_batch), (" (the formula's cores)", formula)):
+    for label, alternative in (
+        ("", other_mode),
+        ("", other_batch),
+        (" (the formula's cores)", formula),
+        *(("", other) for other in bests_of_devices(ranked) if other is not best),
+    ):
         if alternative is not None:
-            notable[id(alternative)] = (label, alternative)
+            notable.setdefault(id(alternative), (label, alternative))
     return list(notable.values())
+
+
+def bests_of_devices(ranked: Sequence[Configuration]) -> List[Configuration]:
+    """The best on Inferentia, on a CPU and on a GPU, of those that there are."""
+    found = (first_where(ranked, lambda candidate, device=device: candidate.device == device) for device in DEVICES)
+    return [best for best in found if best is not None]
 
 
 def first_where(
@@ -176,7 +198,7 @@ def _ruled_out_line(layout: Layout, several: Sequence[Configuration]) -> str:
 
 def _casts(shape: ModelShape, target: Target, ranked: Sequence[Configuration]) -> List[str]:
     """Which precision the predictions are for, and what is known of another."""
-    best = first_where(ranked, lambda candidate: not candidate.measured)
+    best = _predicted_on(ranked, INF1)
     if best is None:
         return []
     layout = cores.layout_for(best.instance_type, best.mode, best.pipeline_cores)
@@ -191,13 +213,39 @@ def _casts(shape: ModelShape, target: Target, ranked: Sequence[Configuration]) -
 
 def footnotes(shape: ModelShape, target: Target, ranked: Sequence[Configuration]) -> List[str]:
     """What the figures rest on."""
-    formula = cores.choose_pipeline_cores(shape.weights).sentence()
     prices = dict.fromkeys(configuration.price[1:] for configuration in ranked if configuration.price)
     return [
-        f"Formula: {formula}, AWS's starting point; its configurations are marked.",
-        "Predicted by a model of the device that was fitted to AWS's published figures, not measured. Ranges are where "
-        "8 of 10 published figures lie of a configuration that it was not fitted to; all of those are of 128 tokens, "
-        "BERT-base or 6 layers of it, and clients that are never idle. Tokenising and decoding are not in it.",
-        *_casts(shape, target, ranked),
+        *_inf1_footnotes(shape, target, ranked),
+        *_gpu_footnotes(ranked),
         f"Headroom {target.headroom:.0%}. Prices: {'; '.join(map(', '.join, prices)) or 'none are known'}.",
     ]
+
+
+def _inf1_footnotes(shape: ModelShape, target: Target, ranked: Sequence[Configuration]) -> List[str]:
+    if _predicted_on(ranked, INF1) is None:
+        return []
+    return [
+        f"Formula: {cores.choose_pipeline_cores(shape.weights).sentence()}, AWS's starting point; its configurations are "
+        "marked.",
+        "Inferentia is predicted by a model of the device that was fitted to AWS's published figures, not measured. "
+        "Ranges are where 8 of 10 published figures lie of a configuration that it was not fitted to; all of those are of "
+        "128 tokens, BERT-base or 6 layers of it, and clients that are never idle. Tokenising and decoding are not in it.",
+        *_casts(shape, target, ranked),
+    ]
+
+
+def _gpu_footnotes(ranked: Sequence[Configuration]) -> List[str]:
+    if _predicted_on(ranked, GPU) is None:
+        return []
+    share, (low, high) = calibrated_share(), likely_range("throughput_per_s")
+    return [
+        f"GPUs are predicted, not measured: {share.value:g} of the datasheet's dense 16-bit rate ({share.source}), or less "
+        f"where less is published of a chip in 16 bits, at {GPU_PRECISION} with full batches. What is published in 16 bits "
+        f"is {low:.2g} to {high:.2g} times the prediction. Tokenising and decoding are not in it, and limit a fast GPU "
+        "first; --measured with a report of neuronbert benchmark says what a machine does."
+    ]
+
+
+def _predicted_on(ranked: Sequence[Configuration], device: str) -> Optional[Configuration]:
+    """The best that is predicted for ``device``."""
+    return first_where(ranked, lambda candidate: candidate.device == device and not candidate.measured)

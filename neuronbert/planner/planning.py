@@ -27,8 +27,13 @@ from neuronbert.errors import (
 )
 from neuronbert.hardware import cores
 from neuronbert.hardware.device_model import LATEST_RELEASE, ModelShape, known_release
+from neuronbert.hardware.gpu_model import gpu_sizes
 from neuronbert.hardware.prices import PriceBook, load_prices
-from neuronbert.planner.candidates import measured_configurations, predicted_configurations
+from neuronbert.planner.candidates import (
+    measured_configurations,
+    predicted_configurations,
+    predicted_gpu_configurations,
+)
 from neuronbert.planner.configurations import Configuration, Target
 from neuronbert.planner.explanation import explanation, figure
 from neuronbert.planner.queueing import under_load
@@ -110,6 +115,7 @@ def plan(
             if not wanted or name in wanted
             for candidate in predicted_configurations(name, shape, target, source, book)
         ),
+        *predicted_gpu_configurations(shape, target, source, book, wanted),
         *(
             candidate
             for candidate in measured_configurations(measured, source, book, target)
@@ -118,8 +124,9 @@ def plan(
     ]
     if not candidates:
         raise NoConfiguration(
-            f"there is no configuration on {', '.join(wanted)}: the device model knows inf1, nothing else was measured",
-            hint=f"one of {', '.join(cores.INSTANCE_TYPES)}, or --measured with a report of neuronbert benchmark",
+            f"there is no configuration on {', '.join(wanted)}: inf1 and GPUs are predicted, nothing else was measured",
+            hint=f"one of {', '.join(cores.INSTANCE_TYPES)}, {', '.join(gpu_sizes())}, or --measured with a report of "
+            "neuronbert benchmark",
         )
     judged = []
     for candidate in candidates:
