@@ -28,6 +28,7 @@ class Library(NamedTuple):
 LIBRARIES: Dict[str, Library] = {
     "cryptography": Library("cryptography", "sign"),
     "huggingface_hub": Library("huggingface_hub", "compile"),
+    "matplotlib": Library("matplotlib", "plan"),
     "mlperf_loadgen": Library("mlcommons-loadgen", "loadgen"),
     "nncf": Library("nncf", "compile"),
     "neuron_cc": Library("neuron-cc", "inf1"),
@@ -59,7 +60,7 @@ PURPOSES = {
     "emulator": "to emulate an inf1 instance",
     "inf1": "to use AWS Inferentia 1",
     "parquet": "to write Parquet files",
-    "plan": "to simulate queues",
+    "plan": "to simulate queues and to draw plans",
     "sign": "to sign artifacts and to verify signatures",
     "loadgen": "to measure with MLPerf LoadGen",
 }

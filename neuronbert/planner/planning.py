@@ -36,6 +36,7 @@ from neuronbert.planner.candidates import (
 )
 from neuronbert.planner.configurations import Configuration, Target
 from neuronbert.planner.explanation import explanation, figure
+from neuronbert.planner.frontier import PublishedCost, cost_frontier, published_costs
 from neuronbert.planner.queueing import under_load
 
 OBJECTIVES = ("cost", "latency", "throughput")
@@ -54,6 +55,12 @@ class Plan(NamedTuple):
     target: Target
     ranked: List[Configuration]
     rejected: List[Configuration]
+    published: List[PublishedCost]  # what others say of GPUs, to hold beside it
+
+    @property
+    def frontier(self) -> List[Configuration]:
+        """What costs least at each latency, by growing p95."""
+        return cost_frontier(self.ranked)
 
     @property
     def best(self) -> Configuration:
@@ -68,6 +75,8 @@ class Plan(NamedTuple):
             "explanation": explanation(self.target, self.ranked),
             "ranked": [configuration.as_dict() for configuration in self.ranked],
             "rejected": [configuration.as_dict() for configuration in self.rejected],
+            "frontier": [configuration.name for configuration in self.frontier],
+            "published": [one.as_dict() for one in self.published],
         }  # fmt: skip
 
 
@@ -137,7 +146,7 @@ def plan(
     ranked = sorted(possible, key=functools.partial(_rank, target.objective))
     if not ranked:
         raise _impossible(target, rejected)
-    return Plan(source, shape, target, ranked, rejected)
+    return Plan(source, shape, target, ranked, rejected, published_costs(book))
 
 
 def _target(

@@ -1,6 +1,6 @@
 """The verbs that give figures: how good and how fast an artifact is, and which instance would serve it."""
 
-from typing import Any
+from typing import Any, Optional
 
 import click
 
@@ -131,7 +131,7 @@ def benchmark_(artifact: str, as_json: bool, **options: Any) -> None:
     show(as_json, document, lambda: benchmark_text(document))
 
 
-@click.command("plan", short_help="Which inf1 instance and layout serve a load, at what price.")
+@click.command("plan", short_help="Which instance serves a load, at what price.")
 @checkpoint_argument
 @click.option(
     "--throughput", type=float, help="Sequences to answer in a second.  [default: as many as one instance takes]"
@@ -147,17 +147,26 @@ def benchmark_(artifact: str, as_json: bool, **options: Any) -> None:
 @click.option("--headroom", type=float, default=0.25, show_default=True, help="Share of the capacity to keep free.")
 @click.option("--sdk-release", default="2.20", show_default=True, help="Neuron SDK to predict for: 1.13 to 2.20.")
 @click.option("--in-flight", type=int, help="Batches with a core group at once.  [default: as the runner does]")
-@click.option("--instance-type", multiple=True, help="Only these; repeatable.  [default: every inf1 size]")
+@click.option("--instance-type", multiple=True, help="Only these; repeatable.  [default: every inf1 size, and of each GPU the cheapest]")
 @click.option("--prices", type=click.Path(), help="JSON price file that goes before the shipped price book.")
 @click.option("--measured", type=click.Path(), help="Report of neuronbert benchmark: its points are candidates too.")
+@click.option("--plot", type=click.Path(), help="Draw cost against p95 as a .png or .svg file.")
 @trusted_key_option
 @hub_options
 @json_option
-def plan_(checkpoint: str, as_json: bool, **options: Any) -> None:
-    """Which instance type, mode, cores and batch size serve CHECKPOINT (or an artifact) at a target, and why."""
+def plan_(checkpoint: str, as_json: bool, plot: Optional[str], **options: Any) -> None:
+    """Which instance type, mode, cores and batch size serve CHECKPOINT (or an artifact) at a target, and why.
+
+    Inferentia and NVIDIA GPUs are predicted; a CPU, and whatever was measured, comes from --measured.
+    """
     from neuronbert.cli.plan_table import plan_text
+    from neuronbert.planner.picture import refuse_undrawable, write_picture
     from neuronbert.planner.planning import plan
 
+    if plot is not None:
+        refuse_undrawable(plot)
     with Progress("planning") as progress:
         result = plan(checkpoint, progress=progress, **options)
+    if plot is not None:
+        write_picture(result, plot)
     show(as_json, result.as_dict(), lambda: plan_text(result))
