@@ -1,4 +1,4 @@
-"""Which instance, mode, cores and batch size serve a model at a target: device model, queueing, price, and the reasons.
+"""Which instance, mode, cores and batch size serve a model at a target: device models, queueing, price, and the reasons.
 
 Only ``cli`` may import it. In reading order:
 
@@ -8,4 +8,6 @@ candidates      every configuration, predicted or measured
 queueing        how long requests wait for one another
 simulation      the same event by event, to check queueing
 explanation     the plan in words
+frontier        what costs least at each latency, and what others have published
+picture         the plan as a picture
 """

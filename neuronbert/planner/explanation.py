@@ -49,9 +49,9 @@ def _how_it_works(best: Configuration) -> str:
         kind = gpu_sizes()[best.instance_type].kind
         each = f"each of the {best.models} GPUs holds" if best.models > 1 else "its GPU holds"
         return (
-            f"{kind.name}: {each} a whole copy of the model, and takes batches of {best.batch_size} sequences, the least "
-            f"that keep all of its {kind.multiprocessors} multiprocessors busy. Predicted: {share_of(kind):.2g} of the "
-            f"{kind.dense_flops_per_s / 1e12:.4g} TFLOPS of its datasheet."
+            f"{kind.name}: {each} a whole copy of the model, and takes batches of {best.batch_size} sequences, the "
+            f"least that keep all of its {kind.multiprocessors} multiprocessors busy. Predicted: {share_of(kind):.2g} "
+            f"of the {kind.dense_flops_per_s / 1e12:.4g} TFLOPS of its datasheet."
         )
     if best.mode == cores.DATA_PARALLEL:
         start = f"Data-parallel: each of the {best.models} cores holds a whole copy of the model. "
@@ -135,21 +135,19 @@ def _notable(ranked: Sequence[Configuration]) -> List[Tuple[str, Configuration]]
     if not best.formula:
         formula = first_where(ranked, lambda candidate: candidate.formula and candidate is not best)
     notable: Dict[int, Tuple[str, Configuration]] = {}
-    for label, alternative in (
-        ("", other_mode),
-        ("", other_batch),
-        (" (the formula's cores)", formula),
-        *(("", other) for other in bests_of_devices(ranked) if other is not best),
-    ):
+    for label, alternative in (("", other_mode), ("", other_batch), (" (the formula's cores)", formula)):
         if alternative is not None:
-            notable.setdefault(id(alternative), (label, alternative))
+            notable[id(alternative)] = (label, alternative)
+    for other in bests_of_devices(ranked):
+        if other is not best:
+            notable.setdefault(id(other), ("", other))
     return list(notable.values())
 
 
 def bests_of_devices(ranked: Sequence[Configuration]) -> List[Configuration]:
     """The best on Inferentia, on a CPU and on a GPU, of those that there are."""
-    found = (first_where(ranked, lambda candidate, device=device: candidate.device == device) for device in DEVICES)
-    return [best for best in found if best is not None]
+    found = {one.device: one for one in reversed(ranked)}
+    return [found[device] for device in DEVICES if device in found]
 
 
 def first_where(
@@ -225,11 +223,12 @@ def _inf1_footnotes(shape: ModelShape, target: Target, ranked: Sequence[Configur
     if _predicted_on(ranked, INF1) is None:
         return []
     return [
-        f"Formula: {cores.choose_pipeline_cores(shape.weights).sentence()}, AWS's starting point; its configurations are "
-        "marked.",
+        f"Formula: {cores.choose_pipeline_cores(shape.weights).sentence()}, AWS's starting point; its configurations "
+        "are marked.",
         "Inferentia is predicted by a model of the device that was fitted to AWS's published figures, not measured. "
-        "Ranges are where 8 of 10 published figures lie of a configuration that it was not fitted to; all of those are of "
-        "128 tokens, BERT-base or 6 layers of it, and clients that are never idle. Tokenising and decoding are not in it.",
+        "Ranges are where 8 of 10 published figures lie of a configuration that it was not fitted to; all of those are "
+        "of 128 tokens, BERT-base or 6 layers of it, and clients that are never idle. Tokenising and decoding are not "
+        "in it.",
         *_casts(shape, target, ranked),
     ]
 
@@ -239,10 +238,10 @@ def _gpu_footnotes(ranked: Sequence[Configuration]) -> List[str]:
         return []
     share, (low, high) = calibrated_share(), likely_range("throughput_per_s")
     return [
-        f"GPUs are predicted, not measured: {share.value:g} of the datasheet's dense 16-bit rate ({share.source}), or less "
-        f"where less is published of a chip in 16 bits, at {GPU_PRECISION} with full batches. What is published in 16 bits "
-        f"is {low:.2g} to {high:.2g} times the prediction. Tokenising and decoding are not in it, and limit a fast GPU "
-        "first; --measured with a report of neuronbert benchmark says what a machine does."
+        f"GPUs are predicted, not measured: {share.value:g} of the datasheet's dense 16-bit rate ({share.source}), or "
+        f"less where less is published of a chip in 16 bits, at {GPU_PRECISION} with full batches. What is published "
+        f"in 16 bits is {low:.2g} to {high:.2g} times the prediction. Tokenising and decoding are not in it, and limit "
+        "a fast GPU first; --measured with a report of neuronbert benchmark says what a machine does."
     ]
 
 

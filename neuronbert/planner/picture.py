@@ -8,7 +8,7 @@ import os
 import string
 import textwrap
 from pathlib import Path
-from typing import Any, List, Sequence, Tuple, Union
+from typing import Any, Iterable, List, Sequence, Tuple, Union
 
 from neuronbert.artifact.files import output_errors, replace_file
 from neuronbert.errors import UsageError, counted, quoted
@@ -86,7 +86,7 @@ def _draw_configurations(axes: Any, plan: Plan) -> None:
                 label = f"{DEVICE_WORDS[device]}, {'measured' if measured else 'predicted'}"
                 face = colour if measured else "white"
                 axes.scatter(*zip(*points), marker=mark, s=34, facecolor=face, edgecolor=colour, label=label, zorder=3)
-    corners = [(one.p95_ms, one.usd_per_million) for one in plan.frontier]
+    corners = [(one.p95_ms, one.usd_per_million or 0.0) for one in plan.frontier]
     axes.step(*zip(*corners), where="post", color=INK, linewidth=1.2, zorder=2, label="least cost at each latency")
     for number, one in enumerate(plan.frontier, 1):
         x, y = corners[number - 1]
@@ -148,12 +148,13 @@ def _keys(plan: Plan) -> List[Tuple[str, str]]:
     """The lines below the picture, with their colours: what the numbers and the letters are, and what it rests on."""
     lines = [("Least cost at each latency (a bar is where p95 is likely to be):", INK)]
     lines += _wrapped((f"{number}  {_of(one)}" for number, one in enumerate(plan.frontier, 1)), INK)
-    lines += [("Published by others, of other programs, and most of them of other models and lengths:", PUBLISHED_COLOUR)]
-    lines += _wrapped(map("{}  {}".format, string.ascii_lowercase, map(_of_published, plan.published)), PUBLISHED_COLOUR)
+    lines += [("Published by others, with their own programs, each for the model and length named:", PUBLISHED_COLOUR)]
+    published = (f"{letter}  {_of_published(one)}" for letter, one in zip(string.ascii_lowercase, plan.published))
+    lines += _wrapped(published, PUBLISHED_COLOUR)
     return lines + _wrapped([f"Prices: {'; '.join(_prices(plan))}."], SOFT)
 
 
-def _wrapped(texts: Any, colour: str) -> List[Tuple[str, str]]:
+def _wrapped(texts: Iterable[str], colour: str) -> List[Tuple[str, str]]:
     indent = "     "
     return [
         (line, colour)
@@ -166,7 +167,8 @@ def _of(one: Configuration) -> str:
     assert one.usd_per_million is not None
     low, high = one.p95_range_ms
     p95 = f"{figure(one.p95_ms)} ms" + (f" (likely {spread(low, high)})" if low < high else "")
-    how = "measured" if one.measured else "predicted" + (f", extrapolated: {one.extrapolated}" if one.extrapolated else "")
+    extrapolated = f", extrapolated: {one.extrapolated}" if one.extrapolated else ""
+    how = "measured" if one.measured else "predicted" + extrapolated
     return f"{one.name}, {counted(one.instances, 'instance')}: {one.usd_per_million:.3g} USD, p95 {p95}; {how}"
 
 
@@ -176,5 +178,5 @@ def _of_published(one: PublishedCost) -> str:
 
 
 def _prices(plan: Plan) -> List[str]:
-    used = [one.price for one in [*plan.ranked, *plan.published] if one.price]
-    return list(dict.fromkeys(", ".join(price[1:]) for price in used))
+    used = [*(one.price for one in plan.ranked), *(one.price for one in plan.published)]
+    return list(dict.fromkeys(", ".join(price[1:]) for price in used if price))

@@ -146,7 +146,7 @@ FUNCTIONS = {
 # What only one of the two has: how the command line reads and prints, and what has no meaning beside it.
 ONLY_PYTHON = {"progress", "on_step", "on_point", "facts", "model", "on_skip", "on_unsaid", "screen"}
 TEXTS = {text.name for task in TASKS for verb in load_options(task).VERBS for text in verb.texts}
-ONLY_COMMAND_LINE = {"as_json", "input_", "once", "log", *TEXTS}
+ONLY_COMMAND_LINE = {"as_json", "input_", "once", "log", "plot", *TEXTS}
 WITHOUT_MEANING = {
     "evaluate": {"top_k", "details", "return_texts", "aggregation_strategy"},
     **{verb.name: {"task"} for task in TASKS for verb in load_options(task).VERBS},  # it is for that task

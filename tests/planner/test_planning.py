@@ -20,14 +20,24 @@ from neuronbert.cli.plan_table import plan_text
 from neuronbert.errors import CheckpointError, InputError, NoConfiguration, UsageError
 from neuronbert.hardware import cores
 from neuronbert.hardware.device_model import BERT_BASE, ModelShape, Work, predict
+from neuronbert.hardware.gpu_model import full_batch, gpu_kinds, gpu_sizes, likely_range, sequences_per_s
 from neuronbert.planner.candidates import BATCH_SIZES
 from neuronbert.planner.explanation import explanation, spread
 from neuronbert.planner.planning import plan
 from neuronbert.planner.queueing import under_load
 
 BERT_LARGE = ModelShape(24, 1024, 4096, 16, 302_309_376)
+INF1 = list(cores.INSTANCE_TYPES)
 CONFIG = {"model_type": "bert", "num_hidden_layers": 12, "hidden_size": 768, "intermediate_size": 3072,
           "num_attention_heads": 12}  # fmt: skip
+
+
+# The cheapest instance with so many GPUs of a kind.
+CHEAPEST_GPUS = (
+    "g4dn.xlarge", "g4dn.12xlarge", "g4dn.metal", "g5.xlarge", "g5.12xlarge", "g5.48xlarge", "g6.xlarge", "g6.12xlarge",
+    "g6.48xlarge", "g6e.xlarge", "g6e.12xlarge", "g6e.48xlarge", "p4d.24xlarge", "p5.4xlarge", "p5.48xlarge",
+    "p5en.48xlarge",
+)  # fmt: skip
 
 
 def base_plan(**options):
@@ -42,13 +52,14 @@ def test_bert_base_is_cheapest_data_parallel_at_batch_6_on_the_smallest_instance
 
 @pytest.mark.parametrize("asked", [{}, {"throughput": 800, "latency_p95_ms": 60}, {"throughput": 100}])
 def test_bert_base_is_soonest_done_in_a_pipeline_of_16_at_batch_1(asked):
-    best = base_plan(objective="latency", **asked).best
+    best = base_plan(objective="latency", instance_type=INF1, **asked).best
     assert (best.mode, best.pipeline_cores, best.batch_size) == ("pipeline", 16, 1)
     assert best.instance_type == "inf1.6xlarge" and best.formula
 
 
 def test_most_from_one_instance_is_the_largest_one():
-    assert base_plan(objective="throughput").best.instance_type == "inf1.24xlarge"
+    assert base_plan(objective="throughput", instance_type=INF1).best.instance_type == "inf1.24xlarge"
+    assert base_plan(objective="throughput").best.instance_type in ("p5.48xlarge", "p5en.48xlarge")
 
 
 def test_every_layout_is_ranked_or_rejected_with_a_reason():
@@ -60,7 +71,7 @@ def test_every_layout_is_ranked_or_rejected_with_a_reason():
         for p in (1, 2, 4, 8, 16)
         if p <= size.cores
         for b in BATCH_SIZES
-    }
+    } | {(name, 1, full_batch(BERT_BASE, 128, gpu_sizes()[name].kind)) for name in CHEAPEST_GPUS}
     assert {(one.instance_type, one.pipeline_cores, one.batch_size) for one in everything} == expected
     assert len(everything) == len(expected)
     assert found.rejected and all(one.rejected for one in found.rejected)
@@ -115,11 +126,11 @@ def test_a_model_too_large_for_a_chip_is_rejected_with_the_numbers():
 @pytest.mark.parametrize("load", [None, 800.0])
 def test_an_impossible_latency_names_the_nearest_and_that_one_can_be_had(load):
     with pytest.raises(NoConfiguration) as caught:
-        base_plan(latency_p95_ms=1, throughput=load)
+        base_plan(latency_p95_ms=1, throughput=load, instance_type=INF1)
     assert caught.value.exit_code == 5
     assert re.search(r"nearest is pipeline × 16, batch 1, inf1.6xlarge: 5\.\d+ ms", caught.value.message)
     reachable = float(re.search(r"--latency-p95-ms ([\d.]+)", caught.value.hint).group(1))
-    assert base_plan(latency_p95_ms=reachable, throughput=load).best.pipeline_cores == 16
+    assert base_plan(latency_p95_ms=reachable, throughput=load, instance_type=INF1).best.pipeline_cores == 16
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 6, 8])
@@ -192,8 +203,8 @@ def test_whatever_number_the_load_and_the_headroom_are_the_plan_is_plain_json(nu
 
 
 def test_an_instance_nobody_can_predict_or_measured_is_no_configuration():
-    with pytest.raises(NoConfiguration, match="g4dn.xlarge.*\n.*--measured"):
-        base_plan(instance_type=["g4dn.xlarge"])
+    with pytest.raises(NoConfiguration, match="c5.xlarge.*\n.*inf1.xlarge.*g6.xlarge.*--measured"):
+        base_plan(instance_type=["c5.xlarge"])
 
 
 def test_prices_of_a_file_decide(tmp_path):
@@ -319,12 +330,95 @@ def test_a_point_that_lacks_its_p95_is_rejected(tmp_path):
     assert "gave 100.0 answers/s" in one.rejected
 
 
+# ---------------------------------------------------------------------------- GPUs
+
+
+def gpus_of(found):
+    return [one for one in [*found.ranked, *found.rejected] if one.device == "gpu"]
+
+
+def test_a_gpu_is_predicted_by_its_datasheet_and_called_predicted():
+    (one,) = base_plan(instance_type=["g6.12xlarge"]).ranked
+    assert one.capacity_per_s == pytest.approx(4 * sequences_per_s(BERT_BASE, 128, gpu_kinds()["L4"]))
+    found = one.as_dict()
+    assert (found["source"], found["device"], found["n_models"], found["casts"]) == ("predicted", "gpu", 4, None)
+    assert found["extrapolated"] == "128 tokens instead of 177, 12 layers of 768 instead of 24 of 1024"
+    low, high = likely_range("throughput_per_s")
+    assert found["capacity_per_instance_low"] == pytest.approx(low * one.capacity_per_s, rel=1e-4)
+    assert found["capacity_per_instance_high"] == pytest.approx(high * one.capacity_per_s, rel=1e-4)
+    assert found["latency_ms_p95_low"] < found["latency_ms_p95"] < found["latency_ms_p95_high"]
+    assert one.price.usd_per_hour == 4.6016 and one.name == "cuda fp16, batch 32, g6.12xlarge"
+
+
+def test_devices_are_ranked_together():
+    ranked = base_plan(throughput=20000, latency_p95_ms=20).ranked
+    assert {one.device for one in ranked} == {"inf1", "gpu"} and ranked[0].device == "gpu"
+    costs = [float(f"{one.usd_per_million:.3g}") for one in ranked]
+    assert costs == sorted(costs)
+
+
+def test_a_size_with_more_cpus_beside_the_same_gpu_is_predicted_where_it_is_asked_for():
+    assert [one.instance_type for one in base_plan(instance_type=["g5.16xlarge"]).ranked] == ["g5.16xlarge"]
+    assert {one.instance_type for one in gpus_of(base_plan())} == set(CHEAPEST_GPUS)
+
+
+def test_the_prices_of_a_file_say_which_size_of_a_gpu_is_cheapest(tmp_path):
+    path = tmp_path / "prices.json"
+    one = {"region": "mars", "date": "2030-01", "source": "offer", "usd_per_hour": {"g5.16xlarge": 0.01}}
+    path.write_text(json.dumps({"schema_version": 1, "lists": [one]}))
+    names = {one.instance_type for one in gpus_of(base_plan(prices=path))}
+    assert "g5.16xlarge" in names and "g5.xlarge" not in names
+
+
+def test_a_model_too_large_for_a_gpu_is_rejected_with_the_numbers():
+    giant = ModelShape(96, 4096, 16384, 64, 19_000_000_000)
+    found = plan(giant, instance_type=["g6.xlarge", "p5.4xlarge"])
+    assert [one.instance_type for one in found.ranked] == ["p5.4xlarge"]
+    assert [one.rejected for one in found.rejected] == [
+        "does not fit GPU memory: 38.0 GB of weights in 16 bits, and 19.2 of L4's memory are for them"
+    ]
+
+
+def test_a_measured_gpu_joins_as_a_cpu_does(tmp_path):
+    point = {"instance_type": "g6.xlarge", "engine": "cuda", "variant": "cuda-bf16", "precision": "bf16",
+             "throughput_avg": 2500.0, "latency_ms_p50": 12.0, "latency_ms_p95": 12.6, "batch_size": 32}  # fmt: skip
+    found = base_plan(throughput=2000, measured=report(tmp_path, point, {}))
+    measured = {one.device: one for one in measured_ones(found)}
+    one = measured["gpu"]
+    assert measured["cpu"].instance_type == "c5.xlarge"
+    assert one.capacity_per_s == pytest.approx(2500) and one.price.usd_per_hour == 0.8048
+    assert one.capacity_range_per_s == (one.capacity_per_s,) * 2 and one.as_dict()["source"] == "measured"
+    assert one.compile_command.endswith("--backend cuda --precision bf16")
+
+
+def test_a_measured_openvino_on_a_gpu_instance_is_a_cpu(tmp_path):
+    (one,) = measured_ones(base_plan(measured=report(tmp_path, instance_type="g6.xlarge")))
+    assert one.device == "cpu" and one.price.usd_per_hour == 0.8048
+
+
+def test_the_words_say_what_a_prediction_for_a_gpu_rests_on():
+    found = base_plan(objective="throughput", instance_type=["p5.48xlarge", "g6.xlarge"])
+    text = " ".join(plan_text(found).split())
+    assert "H100: each of the 8 GPUs holds a whole copy" in text and "989.4 TFLOPS of its datasheet" in text
+    assert "GPUs are predicted, not measured: " in text and "extrapolated: nothing in 16 bits is published" in text
+    assert "Inferentia" not in text and "--auto-cast" not in text
+
+
+def test_the_best_of_each_device_is_in_the_table_and_among_the_reasons(tmp_path):
+    found = base_plan(throughput=800, latency_p95_ms=90, measured=report(tmp_path, throughput_avg=900.0))
+    text = plan_text(found)
+    for device in ("cpu", "gpu"):
+        best = next(one for one in found.ranked if one.device == device)
+        assert f"Not {best.name}: costs " in text
+        assert f"{found.ranked.index(best) + 1:<3}" in text and text.count(best.name) >= 2
+
+
 # ---------------------------------------------------------------------------- words and the command line
 
 
 @pytest.mark.parametrize("objective", ["cost", "latency", "throughput"])
 def test_the_words_say_choice_reason_price_and_command(objective):
-    found = base_plan(objective=objective, throughput=800, latency_p95_ms=60)
+    found = base_plan(objective=objective, throughput=800, latency_p95_ms=60, instance_type=INF1)
     said = " ".join(explanation(found.target, found.ranked))
     for part in (found.best.name, "95 of 100 within", "us-east-1, 2024-09", "USD for a million", "Not ",
                  f"make it: {found.best.compile_command}"):  # fmt: skip
@@ -335,10 +429,15 @@ def test_the_words_say_choice_reason_price_and_command(objective):
 
 
 def test_the_compile_command_is_one_the_command_line_takes():
-    for one in (base_plan().best, base_plan(objective="latency").best):
+    bests = (
+        base_plan().best,
+        base_plan(objective="latency", instance_type=INF1).best,
+        base_plan(objective="latency").best,
+    )
+    # The published rows, so the predictions, are of --fast-math all; on a GPU, of 16 bits.
+    for one, end in zip(bests, ("--auto-cast all", "--auto-cast all", "--backend cuda --precision fp16")):
+        assert one.compile_command.endswith(end)
         words = one.compile_command.split()
-        # The published rows, so the predictions, are of --fast-math all.
-        assert words[-2:] == ["--auto-cast", "all"]
         assert words[:2] == ["neuronbert", "compile"]
         known = {option for parameter in cli.commands["compile"].params for option in parameter.opts}
         assert {word for word in words if word.startswith("--")} <= known

@@ -147,7 +147,11 @@ def benchmark_(artifact: str, as_json: bool, **options: Any) -> None:
 @click.option("--headroom", type=float, default=0.25, show_default=True, help="Share of the capacity to keep free.")
 @click.option("--sdk-release", default="2.20", show_default=True, help="Neuron SDK to predict for: 1.13 to 2.20.")
 @click.option("--in-flight", type=int, help="Batches with a core group at once.  [default: as the runner does]")
-@click.option("--instance-type", multiple=True, help="Only these; repeatable.  [default: every inf1 size, and of each GPU the cheapest]")
+@click.option(
+    "--instance-type",
+    multiple=True,
+    help="Only these; repeatable.  [default: every inf1 size, and of each kind and number of GPUs the cheapest]",
+)
 @click.option("--prices", type=click.Path(), help="JSON price file that goes before the shipped price book.")
 @click.option("--measured", type=click.Path(), help="Report of neuronbert benchmark: its points are candidates too.")
 @click.option("--plot", type=click.Path(), help="Draw cost against p95 as a .png or .svg file.")
