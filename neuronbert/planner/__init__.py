@@ -1,4 +1,4 @@
-"""Which instance, mode, cores and batch size serve a model at a target: device models, queueing, price, and the reasons.
+"""Which instance, mode, cores and batch size serve a model at a target: device models, queueing, price, reasons.
 
 Only ``cli`` may import it. In reading order:
 

@@ -241,7 +241,8 @@ def _gpu_footnotes(ranked: Sequence[Configuration]) -> List[str]:
         f"GPUs are predicted, not measured: {share.value:g} of the datasheet's dense 16-bit rate ({share.source}), or "
         f"less where less is published of a chip in 16 bits, at {GPU_PRECISION} with full batches. What is published "
         f"in 16 bits is {low:.2g} to {high:.2g} times the prediction. Tokenising and decoding are not in it, and limit "
-        "a fast GPU first; --measured with a report of neuronbert benchmark says what a machine does."
+        "a fast GPU first; nor is what the host adds to a batch, so short latencies are too short. --measured with a "
+        "report of neuronbert benchmark says what a machine does."
     ]
 
 

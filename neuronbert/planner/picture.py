@@ -113,6 +113,7 @@ def _name(axes: Any, text: str, point: Tuple[float, float], offset: Tuple[float,
                   zorder=5)  # fmt: skip
 
 
+@optional_imports("plan")
 def _dress(whole: Any, axes: Any, beside: Any, plan: Plan) -> None:
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
@@ -151,7 +152,12 @@ def _keys(plan: Plan) -> List[Tuple[str, str]]:
     lines += [("Published by others, with their own programs, each for the model and length named:", PUBLISHED_COLOUR)]
     published = (f"{letter}  {_of_published(one)}" for letter, one in zip(string.ascii_lowercase, plan.published))
     lines += _wrapped(published, PUBLISHED_COLOUR)
-    return lines + _wrapped([f"Prices: {'; '.join(_prices(plan))}."], SOFT)
+    notes = [f"Prices: {'; '.join(_prices(plan))}."]
+    if any(one.device == GPU and not one.measured for one in plan.ranked):
+        notes.insert(
+            0, "Predicted latencies of GPUs leave out what the host adds to a batch; those of Inferentia have it."
+        )
+    return lines + _wrapped(notes, SOFT)
 
 
 def _wrapped(texts: Iterable[str], colour: str) -> List[Tuple[str, str]]:

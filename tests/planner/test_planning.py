@@ -379,6 +379,13 @@ def test_a_model_too_large_for_a_gpu_is_rejected_with_the_numbers():
     ]
 
 
+def test_an_impossible_latency_names_a_gpu_where_one_comes_nearest():
+    with pytest.raises(NoConfiguration, match=r"nearest is cuda fp16, batch 72, p5.48xlarge: 3\.\d+ ms") as caught:
+        base_plan(latency_p95_ms=1, throughput=800.0, instance_type=[*INF1, "p5.48xlarge"])
+    reachable = float(re.search(r"--latency-p95-ms ([\d.]+)", caught.value.hint).group(1))
+    assert base_plan(latency_p95_ms=reachable, throughput=800.0, instance_type=["p5.48xlarge"]).best.device == "gpu"
+
+
 def test_a_measured_gpu_joins_as_a_cpu_does(tmp_path):
     point = {"instance_type": "g6.xlarge", "engine": "cuda", "variant": "cuda-bf16", "precision": "bf16",
              "throughput_avg": 2500.0, "latency_ms_p50": 12.0, "latency_ms_p95": 12.6, "batch_size": 32}  # fmt: skip
