@@ -22,16 +22,16 @@ import json
 import tempfile
 import time
 from pathlib import Path
-from typing import Any, Dict, Iterable, List, Sequence, Tuple
-
-from neuronbert.hardware.gpu_model import published_rows
+from typing import Any, Dict, Iterable, List, Mapping, Sequence, Tuple
 
 from neuronbert.artifact.files import output_errors, replace_file
 from neuronbert.backends import load_backend
+from neuronbert.hardware.gpu_model import gpu_sizes, published_rows
 from neuronbert.hardware.machine import environment
+from neuronbert.hardware.prices import load_prices
 from neuronbert_tools.console import new_parser, one_or_more, print_message
 from neuronbert_tools.gpu.contenders import WAYS
-from neuronbert_tools.gpu.steps import MODELS, PRECISIONS, STEPS, GpuAcceptance, Options, share_of_published
+from neuronbert_tools.gpu.steps import MODELS, PRECISIONS, STEPS, GpuAcceptance, Options, fastest, share_of_published
 
 OFFERED: Sequence[Tuple[str, Iterable[str]]] = (
     ("only", STEPS),
@@ -68,8 +68,31 @@ def make_report(options: Options, steps: Sequence[Dict[str, Any]], where: Dict[s
         "options": options._asdict(),
         "failed": [step["name"] for step in steps if not step["ok"]],
         "beside_published": share_of_published(steps, published),
+        "usd_per_million": costs(steps, where),
         "steps": steps,
     }
+
+
+def costs(steps: Sequence[Dict[str, Any]], where: Mapping[str, Any]) -> List[Dict[str, Any]]:
+    """Dollars for a million rows of each model by its fastest way of ours, on every EC2 size with this kind of GPU.
+
+    Every GPU of a size is taken to be as fast as this one, and the host to keep them busy.
+    """
+    here = where["gpus"][0]["name"]
+    sizes = [size for size in gpu_sizes().values() if size.kind.name in here.split()]
+    book = load_prices()
+    return [
+        {
+            "model": model,
+            "way": name,
+            "instance_type": size.instance_type,
+            "price": book.price(size.instance_type).sentence(),
+            "usd_per_million": book.price(size.instance_type).per_million(size.gpus * rows_per_s),
+        }
+        for model, (name, rows_per_s) in fastest(steps).items()
+        for size in sizes
+        if size.instance_type in book
+    ]
 
 
 def main(arguments: List[str]) -> int:
