@@ -29,6 +29,9 @@ TABLES = {
     "neuronbert.tasks": {f"{folder}.{module}" for folder in TASKS.values() for module in ("task", "figures")},
 }
 
+# What is imported on use only, by the backend's export and load.
+CUDA_MODEL = ("attention", "encoder", "head", "kernels", "lanes", "layers", "session", "weights")
+
 
 class Import(NamedTuple):
     """One import statement: what it names, and whether its failure is seen to."""
@@ -158,4 +161,5 @@ def test_only_what_stands_behind_a_guard_needs_a_library_to_be_imported() -> Non
     assert {name for name in heavy if not name.startswith("neuronbert.emulator.")} == {
         "neuronbert.checkpoint.reference_model",
         "neuronbert.tasks.feature_extraction.graph",
+        *(f"neuronbert.backends.cuda.{name}" for name in CUDA_MODEL),
     }

@@ -145,7 +145,9 @@ def test_an_unknown_precision_names_those_there_are(name: str) -> None:
 def test_plans_keep_every_thread_busy(name: str) -> None:
     for threads in (1, 2, 7, 64):
         plan = load_backend(name).throughput_plan(threads)
-        assert 1 <= plan.streams <= threads and plan.rows >= 1 and plan.tokens >= 512
+        # The batches that an accelerator has at once are no threads of the CPU.
+        most = threads if load_backend(name).DEVICE == "cpu" else 8
+        assert 1 <= plan.streams <= most and plan.rows >= 1 and plan.tokens >= 512
 
 
 def test_an_unknown_backend_names_those_there_are() -> None:
