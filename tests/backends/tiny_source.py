@@ -1,13 +1,13 @@
 """Tiny random models of every family, as the compiler hands them to a backend; shared by the tests of this folder."""
 
-from typing import Any, Dict, List, Tuple
+from typing import Any, Dict, List, Optional, Tuple
 
 import numpy as np
 
 from neuronbert.backends.base import Batch
-from neuronbert.backends.outputs import Outputs
+from neuronbert.backends.outputs import Outputs, named
 from neuronbert.checkpoint.families import FAMILIES, Family
-from neuronbert.tasks.question_answering.task import HEAD, OUTPUTS
+from neuronbert.tasks.question_answering import task as question_answering
 
 # Small enough that exporting one takes seconds; 80 positions, so that longer rows fail.
 SIZES: Dict[str, int] = {
@@ -24,20 +24,31 @@ DISTILBERT_SIZES = {
 
 
 class TinySource:
-    """An ExportSource with random weights, large enough that logits differ by more than rounding."""
+    """An ExportSource with random weights, large enough that logits differ by more than rounding.
 
-    head, outputs = HEAD, OUTPUTS
+    ``task`` is a task's module, ``changes`` are for its config.
+    """
 
-    def __init__(self, model_type: str = "bert"):
+    def __init__(
+        self,
+        model_type: str = "bert",
+        task: Any = question_answering,
+        uses_token_types: Optional[bool] = None,
+        **changes: Any,
+    ):
         self.family: Family = FAMILIES[model_type]
+        self.head = task.HEAD
         self.config: Dict[str, Any] = {
             "model_type": model_type,
             **(DISTILBERT_SIZES if model_type == "distilbert" else SIZES),
         }
         if model_type == "electra":
             self.config["embedding_size"] = 16
+        self.config.update(changes)
+        self.outputs = tuple(task.outputs(self.config))
         names = ("input_ids", "attention_mask", "token_type_ids")
-        self.input_names: Tuple[str, ...] = names if self.family.has_token_types else names[:2]
+        self._uses_token_types = self.family.has_token_types if uses_token_types is None else uses_token_types
+        self.input_names: Tuple[str, ...] = names if self._uses_token_types else names[:2]
         self._model = self._build()
 
     def _build(self) -> Any:
@@ -47,11 +58,11 @@ class TinySource:
 
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(7)
-            model = new_transformers_model(self.family, HEAD, self.config).eval()
+            model = new_transformers_model(self.family, self.head, self.config).eval()
             with torch.no_grad():
                 for name, parameter in model.named_parameters():
                     parameter.copy_(torch.randn_like(parameter) * 0.25 + (1.0 if "orm.weight" in name else 0.0))
-        return ReferenceModel(model, self.family.prefix, HEAD, self.family.has_token_types).eval()
+        return ReferenceModel(model, self.family.prefix, self.head, self._uses_token_types).eval()
 
     def torch_model(self) -> Any:
         return self._model
@@ -67,8 +78,8 @@ class TinySource:
         import torch
 
         with torch.no_grad():
-            start, end = self._model(*[torch.from_numpy(batch._asdict()[name]) for name in self.input_names])
-        return {"start_logits": start.numpy(), "end_logits": end.numpy()}
+            found = self._model(*[torch.from_numpy(batch._asdict()[name]) for name in self.input_names])
+        return named(self.outputs, [array.numpy() for array in found])
 
 
 def random_batch(rows: int, tokens: int, seed: int = 0, padding: int = 0) -> Batch:
