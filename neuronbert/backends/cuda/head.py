@@ -51,7 +51,7 @@ def _linear(step: Linear, weights: Weights, states: torch.Tensor) -> torch.Tenso
 
 
 def pooled(hidden: torch.Tensor, step: Pool, rows: Rows) -> torch.Tensor:
-    """float32 [rows, width · poolings] of [tokens, width]; of a row without tokens, anything."""
+    """float32 [rows, width · poolings] of [tokens, width]; of a row without tokens, some numbers."""
     return torch.cat([_POOLINGS[mode](hidden, rows) for mode in step.poolings], dim=-1)
 
 
@@ -85,4 +85,5 @@ _POOLINGS: Dict[str, Callable[[torch.Tensor, Rows], torch.Tensor]] = {
 
 
 def _maximum(hidden: torch.Tensor, rows: Rows) -> torch.Tensor:
-    return torch.segment_reduce(hidden.float(), "max", offsets=rows.starts.long(), axis=0, unsafe=True)
+    found = torch.segment_reduce(hidden.float(), "max", offsets=rows.starts.long(), axis=0, unsafe=True)
+    return found.masked_fill((rows.starts[1:] == rows.starts[:-1])[:, None], 0)  # of nothing it is -Inf

@@ -67,7 +67,7 @@ def farthest(actual: Outputs, expected: Outputs, source: TinySource, batch: Batc
         assert actual[output.name].shape == expected[output.name].shape, output.name
         assert actual[output.name].dtype == np.float32
         kept = seen if output.per == PER_TOKEN else seen.any(axis=1)
-        distance = np.abs(actual[output.name] - expected[output.name])[kept]
+        distance = np.abs(actual[output.name][kept] - expected[output.name][kept])
         differences[output.name] = float(distance.max()) if distance.size else 0.0
     return max(differences.values())
 
