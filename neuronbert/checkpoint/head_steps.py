@@ -72,6 +72,44 @@ def weight_names(outputs: Sequence[Steps]) -> Set[str]:
     return {name for name in names if name is not None and name != INPUT}
 
 
+def pools(steps: Steps) -> bool:
+    """Whether the output has an entry for each row, not for each token."""
+    return any(isinstance(step, Pool) for step in steps)
+
+
+def entry_shape(steps: Steps, hidden: int, shapes: Mapping[str, Sequence[int]]) -> Tuple[int, ...]:
+    """The shape of what becomes of ``hidden`` numbers: (width,), or () of a single number.
+
+    ``shapes``: the weights' by their names. ValueError, in words, where a step cannot follow what comes before it.
+    """
+    width: Optional[int] = hidden
+    for place, step in enumerate(steps):
+        if width is None:
+            raise ValueError("a step follows one that leaves a single number")
+        if isinstance(step, Pool):
+            if pools(steps[:place]):
+                raise ValueError("a pooling follows another, which left no tokens")
+            width *= len(step.poolings)
+        elif isinstance(step, Linear):
+            width = _linear_width(step, width, shapes)
+        elif isinstance(step, Column):
+            if step.number >= width:
+                raise ValueError(f"column {step.number} is taken of {width} numbers")
+            width = None
+    return () if width is None else (width,)
+
+
+def _linear_width(step: Linear, width: int, shapes: Mapping[str, Sequence[int]]) -> int:
+    outputs = next(iter(shapes[step.weight]), 0)
+    wanted = ((step.weight, (outputs, width)), (step.bias, (outputs,)), (step.skip, (outputs, width)))
+    for name, shape in wanted:
+        if name is not None and name != INPUT and tuple(shapes[name]) != shape:
+            raise ValueError(f"{name} is {list(shapes[name])} where {list(shape)} is needed")
+    if step.skip == INPUT and outputs != width:
+        raise ValueError(f"{step.weight} makes {outputs} numbers of {width}, and these are to be added to them")
+    return outputs
+
+
 def document(outputs: Sequence[Steps]) -> List[List[Dict[str, Any]]]:
     """The steps as JSON."""
     names = {kind: name for name, kind in _NAMES.items()}

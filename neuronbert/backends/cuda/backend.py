@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Dict, Mapping, Optional, Sequence, Tuple
 
 from neuronbert.backends.base import ExportResult, ExportSource, Recipe, ThroughputPlan, Variant, engine_errors
-from neuronbert.backends.cuda.graph import graph_of, load_graph, save_graph
+from neuronbert.backends.cuda.graph import graph_of, load_graph, refuse_other_outputs, save_graph
 from neuronbert.backends.outputs import Output
 from neuronbert.backends.tracing import disk_errors, model_bytes
 from neuronbert.errors import BackendFailed, BackendUnavailable
@@ -144,6 +144,7 @@ def load_on(device: Any, folder: Path, precision: str, outputs: Sequence[Output]
     from neuronbert.backends.cuda.weights import load_weights
 
     graph = load_graph(folder)
+    refuse_other_outputs(graph, outputs, folder)
     with engine_errors(
         f"{folder} cannot be put onto {device}", hint="compile the artifact again, or neuronbert doctor"
     ):

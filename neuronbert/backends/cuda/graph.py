@@ -2,10 +2,11 @@
 
 import json
 from pathlib import Path
-from typing import Any, Dict, Mapping, NamedTuple, Tuple
+from typing import Any, Dict, Mapping, NamedTuple, Sequence, Tuple
 
+from neuronbert.backends.outputs import PER_ROW, PER_TOKEN, Output
 from neuronbert.checkpoint.families import Config, Family, Head, Shape, family_of, size_of, usable_positions
-from neuronbert.checkpoint.head_steps import STEPS_FORM, Steps, document, steps_of, weight_names
+from neuronbert.checkpoint.head_steps import STEPS_FORM, Steps, document, pools, steps_of, weight_names
 from neuronbert.errors import BackendFailed
 from neuronbert.hardware.schema import FLAG, NUMBER, Schema, record, whole
 from neuronbert.hardware.untrusted import Refusal, read_document
@@ -24,22 +25,23 @@ ACTIVATIONS: Dict[str, str] = {
     "silu": "silu",
     "swish": "silu",
 }
-_SIZE = whole(1, 1 << 24)
+# The bounds are those of config.json (checkpoint/config.py).
+_SIZE = whole(1, 1 << 27)
 FORM = Schema(
     **record(
         {
             "vocabulary": _SIZE,
             "positions": _SIZE,
-            "token_types": whole(0, 1 << 10),
+            "token_types": whole(0, 1 << 20),
             "embedding_width": _SIZE,
             "hidden": _SIZE,
-            "layers": whole(1, 1 << 10),
-            "heads": whole(1, 1 << 10),
+            "layers": whole(1, 10_000),
+            "heads": whole(1, 10_000),
             "intermediate": _SIZE,
             "activation": {"enum": sorted(set(ACTIVATIONS.values()))},
             "norm_epsilon": NUMBER,
             "skips_padding_id": FLAG,
-            "padding_id": whole(0, 1 << 24),
+            "padding_id": whole(0, 1 << 27),
             "head": STEPS_FORM,
         }
     )
@@ -141,7 +143,7 @@ def graph_of(config: Config, head: Head, uses_token_types: bool) -> Graph:
 
 def _activation(config: Config, family: Family) -> str:
     asked = config.get("activation" if family.model_type == "distilbert" else "hidden_act") or "gelu"
-    if asked not in ACTIVATIONS:
+    if not isinstance(asked, str) or asked not in ACTIVATIONS:
         raise BackendFailed(
             f"the model's activation is {asked!r}, and the cuda backend has {', '.join(ACTIVATIONS)}",
             hint="--backend openvino, or another checkpoint",
@@ -175,6 +177,13 @@ def load_graph(folder: Path) -> Graph:
     if graph.hidden % graph.heads or graph.longest_row < 1:
         raise DAMAGED.of(f"{path}: {graph.hidden} numbers over {graph.heads} heads, {graph.positions} positions")
     return graph
+
+
+def refuse_other_outputs(graph: Graph, outputs: Sequence[Output], folder: Path) -> None:
+    """BackendFailed unless the head has these outputs, of tokens or of rows as they are."""
+    found, wanted = [PER_ROW if pools(steps) else PER_TOKEN for steps in graph.head], [output.per for output in outputs]
+    if found != wanted:
+        raise DAMAGED.of(f"{folder / FILE_NAME}: the head's outputs are per {found}, and the task's are per {wanted}")
 
 
 def head_weight_names(graph: Graph) -> Tuple[str, ...]:

@@ -7,7 +7,9 @@ import torch
 
 from neuronbert.backends.cuda.graph import DAMAGED, Graph, head_weight_names
 from neuronbert.checkpoint.families import Config, Family, Shape, family_of
+from neuronbert.checkpoint.head_steps import entry_shape
 from neuronbert.hardware.libraries import optional_imports
+from neuronbert.hardware.untrusted import open_regular
 
 with optional_imports("cuda"):
     import safetensors
@@ -26,6 +28,7 @@ TYPES: Dict[str, torch.dtype] = {
 }
 FP8 = torch.float8_e4m3fn
 FP8_LARGEST = 448.0  # of e4m3fn, torch.finfo(FP8).max
+_HEAD = "head."  # before the checkpoint's own names
 SCALE = ".scale"  # behind the name of an FP8 matrix: float32 [outputs], what its rows are multiplied by
 
 
@@ -33,7 +36,7 @@ def make_weights(named: Mapping[str, torch.Tensor], config: Config, graph: Graph
     """The weights of ``graph`` in ``precision``, of a checkpoint's float32 ones by their canonical names."""
     family = family_of(config, "config.json")
     exact = {**_embeddings(named, family, graph), **_layers(named, family, graph)}
-    exact.update({f"head.{name}": named[name] for name in head_weight_names(graph)})
+    exact.update({_HEAD + name: named[name] for name in head_weight_names(graph)})
     made: Weights = {}
     for name, weight in exact.items():
         if precision == "fp8" and is_product(name, graph):
@@ -51,7 +54,7 @@ def is_product(name: str, graph: Graph) -> bool:
 
 def type_of(name: str, precision: str) -> torch.dtype:
     """The type of a weight that is not in FP8. A head is small, and its sums are what is compared: it stays float32."""
-    exact = "norm." in name or name.startswith("head.") or name.endswith(SCALE)
+    exact = "norm." in name or name.startswith(_HEAD) or name.endswith(SCALE)
     return torch.float32 if exact else TYPES[precision]
 
 
@@ -124,6 +127,8 @@ def load_weights(folder: Path, graph: Graph, precision: str, device: torch.devic
     """The weights that ``save_weights`` wrote, on ``device``; BackendFailed where they are not those of ``graph``."""
     path = folder / FILE_NAME
     try:
+        with open_regular(path, DAMAGED, links=False):  # a pipe would be waited for
+            pass
         weights: Weights = load_file(str(path), device=str(device))
     except FileNotFoundError:
         raise DAMAGED.of(f"{path} is missing") from None
@@ -137,10 +142,16 @@ def _refuse_others(weights: Weights, graph: Graph, precision: str, path: Path) -
     shapes = graph.encoder_shapes()
     scales = [name for name in shapes if precision == "fp8" and is_product(name, graph)]
     expected: Dict[str, Shape] = {**shapes, **{name + SCALE: shapes[name][:1] for name in scales}}
-    names = {*expected, *(f"head.{name}" for name in head_weight_names(graph))}
+    names = {*expected, *(_HEAD + name for name in head_weight_names(graph))}
     if set(weights) != names:
         raise DAMAGED.of(f"{path}: the weight {sorted(set(weights) ^ names)[0]} is missing or not the graph's")
     for name, weight in weights.items():
         wanted = FP8 if name in scales else type_of(name, precision)
         if weight.dtype != wanted or tuple(weight.shape) != tuple(expected.get(name, weight.shape)):
             raise DAMAGED.of(f"{path}: {name} is {weight.dtype} {list(weight.shape)}, not as its graph says")
+    of_head = {name[len(_HEAD) :]: tuple(weight.shape) for name, weight in weights.items() if name.startswith(_HEAD)}
+    for steps in graph.head:
+        try:
+            entry_shape(steps, graph.hidden, of_head)
+        except ValueError as error:
+            raise DAMAGED.of(f"{path} or its graph, in the head: {error}") from None
