@@ -5,7 +5,7 @@ It imports torch, so backend.py imports it on use.
 
 import queue
 import threading
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Iterator, List, Optional, Sequence
 
 import numpy as np
@@ -25,6 +25,7 @@ from neuronbert.errors import BackendFailed, DeviceLost
 # What is recorded before the first answer: single rows, for whoever sends one question at a time.
 PREPARED_TOKENS = (32, 64, 96, 128, 192, 256, 320, 384, 448, 512)
 
+_CLOSED = "this session is closed"
 _tf32 = threading.Lock()  # whether float32 products may be TF32 is a setting of the whole process
 
 
@@ -62,6 +63,11 @@ def _gpu_attention(dtype: torch.dtype, head_width: int, device: torch.device) ->
     return (flash_attention() if head_width in FLASH_WIDTHS else None) or padded_attention
 
 
+# Of torch, and of Triton, whose kernels are compiled and loaded by itself.
+_OUT_OF_MEMORY = ("CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "Triton Error [CUDA]: out of memory")
+_LOST = ("CUDA error:", "Triton Error [CUDA]:")
+
+
 class CudaSession:
     """A model on one GPU; ``run`` may be called from as many threads at once as it has lanes."""
 
@@ -71,7 +77,7 @@ class CudaSession:
         self._graph = graph
         self._outputs = tuple(outputs)
         self._closed = False
-        self._free: queue.LifoQueue[Lane] = queue.LifoQueue()
+        self._free: queue.LifoQueue[Optional[Lane]] = queue.LifoQueue()  # None: there will be no more
         for lane in reversed(lanes):  # the first is the first to be taken
             self._free.put(lane)
 
@@ -82,14 +88,14 @@ class CudaSession:
         of it.
         """
         if self._closed:
-            raise BackendFailed("this session is closed")
+            raise BackendFailed(_CLOSED)
         packed = pack(batch, self._graph)
         what = f"the GPU failed on a batch of shape {batch.input_ids.shape}"
         with engine_errors(what, hint="neuronbert doctor, or another variant"), _lost_devices(what):
             arrays = self._arrays(packed if packed.tokens else grown(packed, 1, packed.row_count))
         if arrays is not None:
             return unpacked(arrays, self._outputs, batch)
-        if len(batch.input_ids) == 1:
+        if len(batch.input_ids) <= 1:
             raise BackendFailed(
                 f"the GPU's memory does not hold one row of {packed.tokens} tokens beside the model",
                 hint="nvidia-smi names who else uses the GPU's memory; or a smaller model, or shorter rows",
@@ -100,6 +106,9 @@ class CudaSession:
     def _arrays(self, packed: Packed) -> Optional[List[np.ndarray]]:
         """The model's outputs; None for want of memory, with what the attempt took given back."""
         lane = self._free.get()
+        if lane is None:
+            self._free.put(None)  # for whoever else waits
+            raise BackendFailed(_CLOSED)
         try:
             with torch.inference_mode(), _float32_products(self.precision):
                 return lane.run(packed)
@@ -107,7 +116,7 @@ class CudaSession:
             if not is_out_of_memory(error):
                 raise
         finally:
-            self._free.put(lane)
+            self._free.put(None if self._closed else lane)
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         return None
@@ -115,8 +124,10 @@ class CudaSession:
     def close(self) -> None:
         """Release the model; runs that are under way end as usual."""
         self._closed = True
-        while not self._free.empty():
-            self._free.get_nowait()
+        with suppress(queue.Empty):
+            while True:
+                self._free.get_nowait()
+        self._free.put(None)
 
 
 @contextmanager
@@ -125,20 +136,49 @@ def _float32_products(precision: str) -> Iterator[None]:
     if precision not in ("fp32", "tf32"):
         yield
         return
-    with _tf32:
-        before = torch.backends.cuda.matmul.allow_tf32
-        torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
+    with _tf32, _tf32_products(precision == "tf32"):
+        yield
+
+
+@contextmanager
+def _tf32_products(wanted: bool) -> Iterator[None]:
+    """The setting changed inside, where it has to be.
+
+    From torch 2.9 on it has two names, and the older one raises where they disagree: as they do in a process that set
+    the newer one alone, and must not after a run in one that knows the older one only.
+    """
+    products = torch.backends.cuda.matmul
+    newer: Optional[str] = getattr(products, "fp32_precision", None)
+    try:
+        allowed: bool = products.allow_tf32
+        older: str = torch.get_float32_matmul_precision()
+    except RuntimeError:
+        products.fp32_precision = "tf32" if wanted else "ieee"
         try:
             yield
         finally:
-            torch.backends.cuda.matmul.allow_tf32 = before
+            products.fp32_precision = newer
+        return
+    if allowed == wanted:
+        yield
+        return
+    products.allow_tf32 = wanted
+    try:
+        yield
+    finally:
+        if older == "medium":  # True would make it "high"
+            torch.set_float32_matmul_precision(older)
+        else:
+            products.allow_tf32 = allowed
+        if newer is not None:
+            products.fp32_precision = newer
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:
     """Whether a batch failed for want of the GPU's memory: torch's own error, or what CUDA and cuBLAS say of it."""
     if isinstance(error, torch.cuda.OutOfMemoryError):
         return True
-    return "CUDA error: out of memory" in str(error) or "CUBLAS_STATUS_ALLOC_FAILED" in str(error)
+    return any(text in str(error) for text in _OUT_OF_MEMORY)
 
 
 @contextmanager
@@ -147,7 +187,7 @@ def _lost_devices(what: str) -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        if "CUDA error:" not in str(error):
+        if not any(text in str(error) for text in _LOST):
             raise
         raise DeviceLost(f"{what}: {error}", hint="neuronbert doctor; nvidia-smi and the kernel's log (Xid)") from error
 
