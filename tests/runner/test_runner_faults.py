@@ -10,12 +10,15 @@ import time
 from contextlib import suppress
 from functools import partial
 
+import losing_worker
 import pytest
 from echo_files import with_echo
 from processes import is_running, stopped, wait_until
 
 from neuronbert import Runner
+from neuronbert.backends.child import start_child
 from neuronbert.errors import ArtifactError, BackendFailed, Overloaded, PoisonRequest
+from neuronbert.runner import supervision
 from neuronbert.runner.requests import now_s
 from neuronbert.runner.supervision import FAULTS
 from neuronbert.runner.suspicion import MAX_DEATHS, Doer
@@ -49,6 +52,22 @@ def test_the_last_workers_death_is_not_the_runners(faulty_artifact, texts, expec
         for _ in range(3):
             os.kill(wait_until(lambda: pids(runner))[0], signal.SIGKILL)
             assert runner.submit(*texts[0]).result(60) == expected[0]
+
+
+def test_a_worker_that_loses_its_device_ends_and_its_successor_answers(
+    echo_artifact, texts, expected, tmp_path, monkeypatch
+):
+    def start_losing(module, *arguments, **settings):
+        return start_child("losing_worker", *arguments, **settings)
+
+    monkeypatch.setenv(losing_worker.MARKER, str(tmp_path / "lost"))
+    monkeypatch.setattr(supervision, "start_child", start_losing)
+    with Runner(echo_artifact, workers=1) as runner:
+        first = pids(runner)
+        assert list(runner.map(texts[:40])) == expected[:40]
+        assert pids(runner) != first
+        assert [event["cause"] for event in events(runner, "died")] == ["exited with code 1"]
+        assert runner.stats()["requests"]["deaths"] == 1
 
 
 @pytest.mark.parametrize(("word", "cause"), [("dynamite", "exited with code 9"), ("torpedo", "died of SIGABRT")])

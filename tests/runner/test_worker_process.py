@@ -5,7 +5,7 @@ import pytest
 
 from neuronbert.backends.base import Batch, ThroughputPlan
 from neuronbert.engine.batches import infer_rows
-from neuronbert.errors import BackendFailed
+from neuronbert.errors import BackendFailed, DeviceLost
 from neuronbert.runner import worker_process
 from neuronbert.runner.frames import packed, reader_of, receive_blocking
 from neuronbert.runner.messages import BatchFailed, BatchOrder, LoadFailed, WorkerReady
@@ -44,6 +44,29 @@ def test_whatever_a_session_raises_is_an_answer(worker, error):
     answer = worker._run(ORDER)
     assert isinstance(answer, BatchFailed) and answer.number == 7
     assert isinstance(answer.error, BackendFailed) and type(error).__name__ in answer.error.message
+
+
+def test_a_lost_device_is_no_answer_and_ends_the_process(monkeypatch, capsys):
+    """Its batch comes back with the next process, which has the device again."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        worker = Worker(theirs)
+        worker._session = Session(DeviceLost("CUDA error: device-side assert triggered"))
+        with pytest.raises(DeviceLost):
+            worker._run(ORDER)
+
+        def end(code):
+            raise Ended(code)
+
+        monkeypatch.setattr(worker_process.os, "_exit", end)
+        ours.sendall(packed(ORDER))
+        with pytest.raises(Ended) as ended:
+            worker._run_or_end()
+        assert ended.value.args == (1,)
+        assert "device-side assert" in capsys.readouterr().err  # for whoever reads the log
+        ours.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            ours.recv(1)
 
 
 class OddSession:
