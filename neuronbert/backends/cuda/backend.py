@@ -49,10 +49,11 @@ def check_available(precision: str) -> None:
         )
     capability, wanted = _capability(), CAPABILITIES[precision]
     if capability < wanted:
+        there = ", ".join(name for name, least in CAPABILITIES.items() if least <= capability)
         raise BackendUnavailable(
             f"this GPU has compute capability {capability[0]}.{capability[1]}, and {precision} needs "
             f"{wanted[0]}.{wanted[1]}",
-            hint=f"--precision {', '.join(name for name, least in CAPABILITIES.items() if least <= capability)}",
+            hint=f"--precision {there}" if there else "--backend openvino uses the CPU",
         )
 
 
