@@ -86,8 +86,8 @@ def batch_invariant(precision: str) -> bool:
 
 
 def throughput_plan(threads: int) -> ThroughputPlan:
-    """Two batches at once, so that the GPU has one while the other is on its way."""
-    return ThroughputPlan(streams=2, rows=512, tokens=32768)
+    """Three batches at once: the GPU computes one while another is on its way there, and a third on its way back."""
+    return ThroughputPlan(streams=3, rows=512, tokens=32768)
 
 
 def recipes(precision: str) -> Sequence[Recipe]:
