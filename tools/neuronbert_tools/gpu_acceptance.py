@@ -9,7 +9,8 @@ Its parts, in order:
     machine     what doctor says; the rates of matrix products and of memory, measured
     accuracy    the demo compiled in every precision through the gate, and its F1 on XQuAD
     speed       BERT-base and BERT-large with random weights (speed depends on shapes alone) on XQuAD's rows, tokenised
-                beforehand: our precisions beside transformers in FP32, TF32, AMP and FP16, and compiled; in turns
+                beforehand: our precisions beside transformers in FP32, TF32, AMP and FP16, and compiled, and ONNX
+                Runtime where it has CUDA; in turns
     latency     one row at a time: recorded CUDA graphs, the same without, transformers
     faults      a batch that does not fit the memory; a worker that is killed
     text        questions a second from text, and what they cost the CPU

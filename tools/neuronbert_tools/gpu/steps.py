@@ -23,7 +23,7 @@ from neuronbert.tasks.base import Row
 from neuronbert_tools.acceptance.bert_base import LARGE, write_bert
 from neuronbert_tools.acceptance.processes import verb
 from neuronbert_tools.acceptance.recorder import Record, Recorder
-from neuronbert_tools.gpu.contenders import Contender, our_variant, transformers_ways
+from neuronbert_tools.gpu.contenders import ONNXRUNTIME, Contender, onnxruntime_ways, our_variant, transformers_ways
 from neuronbert_tools.gpu.rates import rates
 from neuronbert_tools.paths import XQUAD
 from neuronbert_tools.processes import run_module
@@ -110,7 +110,10 @@ class GpuAcceptance(Recorder):
         rows = xquad_rows(engines[0]) * PASSES
         graph = load_graph(artifact.variant_folder(artifact.variants[0]))
         ways = [our_variant(engine) for engine in engines]
-        ways += transformers_ways(str(self.scratch / f"{model}-checkpoint"), self.options.ways)
+        folder = self.scratch / f"{model}-checkpoint"
+        ways += transformers_ways(str(folder), self.options.ways)
+        if ONNXRUNTIME in self.options.ways:
+            ways += onnxruntime_ways(folder, self.scratch / f"{model}-onnxruntime")
         samples = in_turns(ways, rows, self.options.rounds)
         found = {name: self._speed_of(seconds, rows, graph) for name, seconds in samples.items()}
         for engine in engines:
