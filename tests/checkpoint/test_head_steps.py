@@ -69,7 +69,15 @@ def test_the_weights_of_all_steps_are_named_and_the_input_is_none() -> None:
     assert linear("x.y", "relu") == Linear("x.y.weight", "x.y.bias", "relu", None)
 
 
-SHAPES = {"square": (4, 4), "wide": (8, 4), "narrow": (1, 4), "four": (4,), "eight": (8,), "number": (), "cube": (4, 4, 4)}
+SHAPES = {
+    "square": (4, 4),
+    "wide": (8, 4),
+    "narrow": (1, 4),
+    "four": (4,),
+    "eight": (8,),
+    "number": (),
+    "cube": (4, 4, 4),
+}
 
 
 @pytest.mark.parametrize(

@@ -92,7 +92,7 @@ class GpuLayers(Layers):
 
 
 def attention(queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, rows: Rows) -> torch.Tensor:
-    """attention.Attention for 16 bits and heads of ATTENTION_WIDTHS, of parts of one product; the scores are float32."""
+    """attention.Attention for 16 bits and heads of ATTENTION_WIDTHS, parts of one product; the scores are float32."""
     count, heads, width = queries.shape
     assert queries.stride() == keys.stride() == values.stride() and queries.stride(2) == 1
     out = torch.empty((count, heads, width), dtype=queries.dtype, device=queries.device)

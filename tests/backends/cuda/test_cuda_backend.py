@@ -58,9 +58,7 @@ def test_every_precision_is_there_on_a_new_gpu(monkeypatch: pytest.MonkeyPatch, 
         ((12, 1), list(backend.PRECISIONS)),
     ],
 )
-def test_an_older_gpu_has_fewer(
-    monkeypatch: pytest.MonkeyPatch, capability: Tuple[int, int], there: List[str]
-) -> None:
+def test_an_older_gpu_has_fewer(monkeypatch: pytest.MonkeyPatch, capability: Tuple[int, int], there: List[str]) -> None:
     has_gpu(monkeypatch, capability)
     for precision in backend.PRECISIONS:
         if precision in there:

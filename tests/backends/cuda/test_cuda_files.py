@@ -1,4 +1,4 @@
-"""graph.json and weights.safetensors: written and read back; damaged, they are refused by name, whoever damaged them."""
+"""graph.json and weights.safetensors: written and read back; damaged, they are refused by name."""
 
 import copy
 import json
@@ -176,7 +176,13 @@ def test_sizes_of_another_model_do_not_fit_the_weights(variant: Path, facts: Dic
     refused(variant, WEIGHTS)
 
 
-LOGITS = {"step": "linear", "weight": "qa_outputs.weight", "bias": "qa_outputs.bias", "activation": "identity", "skip": None}
+LOGITS = {
+    "step": "linear",
+    "weight": "qa_outputs.weight",
+    "bias": "qa_outputs.bias",
+    "activation": "identity",
+    "skip": None,
+}
 FIRST, SECOND = {"step": "column", "number": 0}, {"step": "column", "number": 1}
 POOL = {"step": "pool", "poolings": ["cls"]}
 
@@ -429,7 +435,9 @@ def test_fewer_bits_differ_by_their_rounding(tmp_path: Path, precision: str, mod
     batch = random_batch(4, 40, padding=9)
     found, expected = session.run(batch), source.logits(batch)
     seen = batch.attention_mask.astype(bool)
-    distance = max(float(np.abs(found[name] - expected[name])[seen].max() / np.ptp(expected[name][seen])) for name in found)
+    distance = max(
+        float(np.abs(found[name] - expected[name])[seen].max() / np.ptp(expected[name][seen])) for name in found
+    )
     assert 1e-5 < distance < TOLERANCES[precision]
 
 

@@ -1,4 +1,4 @@
-"""A session: several threads at once, want of memory, devices that are lost, the end, and TF32 as the process has it."""
+"""A session: several threads at once, want of memory, devices that are lost, the end, the process's TF32."""
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -175,8 +175,8 @@ def test_a_device_that_refuses_this_process_is_lost(opened: Any, source: TinySou
 @pytest.mark.parametrize(
     "error",
     [
-        RuntimeError("mat1 and mat2 shapes cannot be multiplied"), IndexError("index 7 is out of bounds"), KeyError("x"),
-        ValueError(""), MemoryError(), AssertionError(),
+        RuntimeError("mat1 and mat2 shapes cannot be multiplied"), IndexError("index 7 is out of bounds"),
+        KeyError("x"), ValueError(""), MemoryError(), AssertionError(),
     ],
 )  # fmt: skip
 def test_any_other_failure_is_this_batch_s(opened: Any, source: TinySource, error: Exception) -> None:

@@ -1,4 +1,4 @@
-"""Packed equals padded: rows of any length, with holes, in any order and company, against transformers on padded rows."""
+"""Packed equals padded: rows of any length, with holes, in any order and company, against transformers."""
 
 from typing import Any, Iterator, List, NamedTuple
 
@@ -28,7 +28,11 @@ class Model(NamedTuple):
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Iterator[List[Model]]:
     """Outputs of tokens, and of rows by each pooling."""
-    sources = [TinySource(), TinySource("roberta", TASKS["token-classification"]), encoder_source(SentenceModules(POOLINGS))]
+    sources = [
+        TinySource(),
+        TinySource("roberta", TASKS["token-classification"]),
+        encoder_source(SentenceModules(POOLINGS)),
+    ]
     made = [Model(source, on_cpu(source, tmp_path_factory.mktemp("model"), streams=2)) for source in sources]
     yield made
     for model in made:

@@ -65,7 +65,9 @@ def tokens_of(batch: Batch, positions: List[List[int]], with_types: bool) -> Lis
 
 
 def assert_says(packed: Packed, rows: List[List[Token]]) -> None:
-    assert list(map(Token._make, zip(*(field.tolist() for field in packed[:5])))) == [one for row in rows for one in row]
+    assert list(map(Token._make, zip(*(field.tolist() for field in packed[:5])))) == [
+        one for row in rows for one in row
+    ]
     assert packed.starts.tolist() == np.cumsum([0, *map(len, rows)]).tolist()
     assert packed.longest == max(map(len, rows), default=0)
     assert (packed.tokens, packed.row_count) == (sum(map(len, rows)), len(rows))
