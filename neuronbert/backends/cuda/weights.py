@@ -120,7 +120,11 @@ def _renamed(named: Mapping[str, torch.Tensor], theirs: str, ours: str) -> Weigh
 
 def save_weights(weights: Weights, folder: Path) -> None:
     """Write ``weights`` into ``folder``; OSError on a full disk."""
-    save_file(weights, str(folder / FILE_NAME))
+    path = folder / FILE_NAME
+    path.touch()
+    mode = path.stat().st_mode & 0o777
+    save_file(weights, str(path))
+    path.chmod(mode)  # some releases of safetensors put another file there, which nobody else may read
 
 
 def load_weights(folder: Path, graph: Graph, precision: str, device: torch.device) -> Weights:

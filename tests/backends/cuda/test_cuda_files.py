@@ -26,7 +26,7 @@ from neuronbert.backends.cuda.graph import (
 )
 from neuronbert.backends.outputs import PER_ROW, PER_TOKEN, Output
 from neuronbert.checkpoint.config import CONFIG
-from neuronbert.checkpoint.families import FAMILIES, expected_shapes
+from neuronbert.checkpoint.families import FAMILIES, expected_shapes, usable_positions
 from neuronbert.errors import BackendFailed
 from neuronbert.tasks.feature_extraction.modules import SentenceModules
 from neuronbert.tasks.question_answering.task import HEAD, OUTPUTS
@@ -70,6 +70,13 @@ def test_a_graph_has_every_number_of_the_checkpoint(model_type: str) -> None:
         theirs = sum(math.prod(shape) for shape in expected_shapes(source.config, source.family, None).values())
         types = 0 if with_types or model_type == "distilbert" else 2 * graph.embedding_width
         assert sum(math.prod(shape) for shape in graph.encoder_shapes().values()) == theirs - types
+
+
+@pytest.mark.parametrize("changes", [{}, {"pad_token_id": 0}, {"max_position_embeddings": 514, "pad_token_id": 7}])
+@pytest.mark.parametrize("model_type", FAMILIES)
+def test_the_longest_row_is_what_the_tokenizer_is_told(model_type: str, changes: Dict[str, int]) -> None:
+    config = {"model_type": model_type, **changes}
+    assert graph_of(config, HEAD, False).longest_row == usable_positions(config, FAMILIES[model_type])
 
 
 @pytest.mark.parametrize("activation", ["quick_gelu", "mish", "", "Gelu", ["gelu"], {"a": 1}, 7])
@@ -373,6 +380,16 @@ def test_a_header_that_lies_is_refused(variant: Path, change: Dict[str, Any]) ->
 def test_what_is_no_safetensors_file_is_refused(variant: Path, raw: bytes) -> None:
     (variant / WEIGHTS).write_bytes(raw)
     refused(variant, WEIGHTS)
+
+
+def test_whoever_may_read_the_graph_may_read_the_weights(tmp_path: Path) -> None:
+    """safetensors 0.8 makes a file for its owner alone: a service of another user could not load the artifact."""
+    before = os.umask(0o027)
+    try:
+        exported(TinySource(), tmp_path)
+    finally:
+        os.umask(before)
+    assert {path.name: path.stat().st_mode & 0o777 for path in tmp_path.iterdir()} == {FILE_NAME: 0o640, WEIGHTS: 0o640}
 
 
 def test_a_pickle_is_not_opened(variant: Path, tmp_path: Path) -> None:
