@@ -19,6 +19,7 @@ from toy_task.task import SentenceLabelsOutput
 
 import neuronbert
 from neuronbert import Engine, NeuronBertForQuestionAnswering, Runner, load_artifact, load_checkpoint, pipeline, run_job
+from neuronbert.artifact import variants
 from neuronbert.artifact.manifest import Artifact
 from neuronbert.benchmark import sweep
 from neuronbert.benchmark.evaluation import evaluate_artifact
@@ -186,6 +187,32 @@ def test_the_manifest_names_the_task_and_what_its_gate_measured(artifact: Artifa
     (variant,) = artifact.variants
     assert variant["agreement"]["n"] == len(TEXTS) and variant["agreement"]["equal_labels"] == 1.0
     assert artifact.manifest["gate"]["data"][0]["name"] == SAMPLE.name
+
+
+def test_a_backend_with_a_model_of_its_own_knows_the_head_by_its_steps(
+    artifact: Artifact, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An output of rows beside one of tokens, of the same weights: as torch gives them."""
+    torch = pytest.importorskip("torch", minversion="2.4")
+    pytest.importorskip("safetensors")
+    from neuronbert.backends.cuda import backend
+
+    def load(folder: Path, variant: Any, *, outputs: Any, threads: int, streams: int) -> Any:
+        return backend.load_on(torch.device("cpu"), folder, variant["precision"], outputs, streams)
+
+    monkeypatch.setattr(backend, "check_available", lambda precision: None)
+    monkeypatch.setattr(backend, "load", load)
+    monkeypatch.setattr(variants, "unmet_requirements", lambda requires: [])
+    output = tmp_path / "artifact"
+    options = LabelOptions(evidence=True)
+    with Engine(artifact, variant="torchscript", threads=1) as engine:
+        theirs = engine.answer(TEXTS, answer_options=options)
+    made = compile_checkpoint(checkpoint, output, backend="cuda", precision="fp32", threads=1, skip_gate=True)
+    with Engine(made, threads=1) as engine:
+        ours = engine.answer(TEXTS, answer_options=options)
+    for one, other in zip(ours, theirs):
+        assert {**one, "score": 0} == {**other, "score": 0}
+        assert one["score"] == pytest.approx(other["score"], abs=1e-5)
 
 
 def test_what_the_gate_refuses_is_refused_in_the_tasks_words(checkpoint: Path, tmp_path: Path) -> None:

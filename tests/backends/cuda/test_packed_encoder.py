@@ -143,6 +143,18 @@ def test_agrees_on_sentences_of_every_family(tmp_path: Path, model_type: str) ->
     assert_exact(encoder_source(SENTENCES["one behind another"], model_type), tmp_path)
 
 
+def test_vectors_of_almost_no_length_are_normalised_as_torch_does() -> None:
+    from neuronbert.backends.cuda.attention import Rows
+    from neuronbert.backends.cuda.head import apply_head
+    from neuronbert.checkpoint.head_steps import Normalize
+
+    hidden = torch.ones(5, 4) * torch.tensor([0.0, 1e-20, 1e-9, 1e-3, 7.0])[:, None]
+    numbers = torch.arange(5, dtype=torch.int32)
+    rows = Rows(torch.arange(6, dtype=torch.int32), numbers, numbers * 0, 1)
+    (found,) = apply_head(((Normalize(),),), {}, hidden, rows)
+    torch.testing.assert_close(found, torch.nn.functional.normalize(hidden, dim=-1), rtol=1e-6, atol=0)
+
+
 @pytest.mark.parametrize("labels", [1, 2, 17])
 def test_agrees_on_any_number_of_labels(tmp_path: Path, labels: int) -> None:
     names = {str(number): f"label {number}" for number in range(labels)}
