@@ -1,5 +1,6 @@
 """NVIDIA GPUs: safetensors and a graph description in the artifact, our own encoder without padding at load."""
 
+import importlib.util
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Dict, Mapping, Optional, Sequence, Tuple
 
@@ -54,6 +55,11 @@ def check_available(precision: str) -> None:
             f"this GPU has compute capability {capability[0]}.{capability[1]}, and {precision} needs "
             f"{wanted[0]}.{wanted[1]}",
             hint=f"--precision {there}" if there else "--backend openvino uses the CPU",
+        )
+    if importlib.util.find_spec("triton") is None:
+        raise BackendUnavailable(
+            "triton is not installed, which torch's builds for CUDA bring along on Linux: the GPU's kernels are in it",
+            hint="python -m pip install triton",
         )
 
 

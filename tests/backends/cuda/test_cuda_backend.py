@@ -3,7 +3,9 @@
 import json
 import subprocess
 import sys
+from importlib.machinery import ModuleSpec
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Dict, List, Tuple
 
 import numpy as np
@@ -27,11 +29,14 @@ from neuronbert.tasks.question_answering.task import OUTPUTS
 torch = pytest.importorskip("torch", minversion="2.4")
 pytest.importorskip("safetensors")
 
-H100, A10 = (9, 0), (8, 6)
+H100 = (9, 0)
 
 
 def has_gpu(monkeypatch: pytest.MonkeyPatch, capability: Tuple[int, int]) -> None:
-    """torch finds a GPU."""
+    """torch finds a GPU, and triton is installed."""
+    triton = ModuleType("triton")
+    triton.__spec__ = ModuleSpec("triton", None)
+    monkeypatch.setitem(sys.modules, "triton", triton)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda *_: capability)
 
@@ -100,6 +105,15 @@ def test_a_library_that_is_missing_is_named_with_the_extra(monkeypatch: pytest.M
     monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(MissingLibrary, match=f"{name} is not installed"):
         backend.check_available("fp32")
+
+
+def test_torch_without_triton_is_told_before_anything_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was a bug's message, of a model that could not be loaded."""
+    has_gpu(monkeypatch, H100)
+    monkeypatch.setitem(sys.modules, "triton", None)
+    with pytest.raises(BackendUnavailable, match="triton is not installed") as caught:
+        backend.check_available("bf16")
+    assert caught.value.hint == "python -m pip install triton"
 
 
 def test_the_module_itself_needs_no_torch() -> None:
