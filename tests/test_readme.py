@@ -28,6 +28,8 @@ NOT_RUN = {
     "neuronbert benchmark qa-artifact --scenario server --request-rate 20:80:20 --compare": "a minute",
     "neuronbert compile demo qa-inf1": "minutes on the emulator; tests/backends/neuron compiles smaller ones",
     "neuronbert env qa-inf1": "needs what the command before it makes",
+    "neuronbert compile demo qa-gpu": "needs a GPU; tests/backends/cuda compiles on the CPU path of the same code",
+    "neuronbert benchmark qa-gpu": "needs what the command before it makes",
     "tools/finetune.py": "a minute; tests/tools/test_finetune.py trains smaller ones",
     "neuronbert compile ../intents": "needs what the command before it makes, as the next two do",
     "neuronbert compile cross-encoder": "needs the network",
