@@ -1,6 +1,8 @@
 """A session: several threads at once, want of memory, devices that are lost, the end, the process's TF32."""
 
+import gc
 import threading
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -255,6 +257,26 @@ def test_the_end_waits_for_nobody_and_keeps_nobody_waiting(opened: Any, source: 
         assert farthest(under_way.result(60), source.logits(batch), source, batch) < EXACT
     with pytest.raises(BackendFailed, match="closed"):
         session.run(batch)
+
+
+def test_the_model_is_released_with_the_last_run(opened: Any) -> None:
+    """A session that somebody still holds keeps no GPU's memory."""
+    entered, proceed = threading.Event(), threading.Event()
+
+    def wait(packed: Packed) -> None:
+        entered.set()
+        assert proceed.wait(60)
+
+    session = opened(wait, streams=2)
+    lanes = [weakref.ref(lane) for lane in session._free.queue]
+    with ThreadPoolExecutor(1) as pool:
+        under_way = pool.submit(session.run, random_batch(2, 9))
+        assert entered.wait(60)
+        session.close()
+        proceed.set()
+        under_way.result(60)
+    gc.collect()
+    assert [lane() for lane in lanes] == [None, None]
 
 
 def test_an_end_in_the_middle_of_a_call_is_told(opened: Any, monkeypatch: pytest.MonkeyPatch) -> None:
