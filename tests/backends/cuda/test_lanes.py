@@ -6,7 +6,7 @@ from typing import Any, List
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from packed_models import TASKS, batch_of, encoder_source, exported, farthest
 from tiny_source import TinySource, difference, random_batch
@@ -40,9 +40,13 @@ def packed_rows(lengths: List[int]) -> Packed:
     return Packed(zeros, zeros, zeros, zeros, zeros, starts, max(lengths))
 
 
-LENGTHS = st.lists(st.one_of(st.integers(0, 40), st.integers(0, 512)), min_size=1, max_size=60).filter(any)
+LENGTHS = st.one_of(
+    st.lists(st.one_of(st.integers(0, 40), st.integers(0, 512)), min_size=1, max_size=60),
+    st.lists(st.integers(0, 3), min_size=1, max_size=60).map(lambda few: few * 8),
+).filter(any)
 
 
+@example([10] * 65)  # what is added is longer than any of them
 @given(LENGTHS)
 def test_a_recorded_shape_holds_the_batch_that_it_is_grown_to(lengths: List[int]) -> None:
     packed = packed_rows(lengths)
