@@ -141,7 +141,7 @@ class Backend(Protocol):
     PRECISIONS: Tuple[str, ...]
     STATIC_SHAPES: bool
     REQUIREMENTS: Mapping[str, str]  # the libraries that load what export wrote: {"openvino": ">=2024.4"}
-    DEVICE: str  # what it runs on: "cpu" or "neuron"
+    DEVICE: str  # what it runs on: "cpu", "neuron" or "cuda"
     AUTO_RANK: Optional[int]  # its position among those that ``--backend auto`` tries on its device; None: never tried
     # Whether what export wrote is a program that could do anything when it is loaded: then no variant of this backend
     # is loaded unless somebody asked for it (artifact/variants.py).

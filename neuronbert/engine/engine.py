@@ -56,13 +56,13 @@ class Engine:
         self._lock = Lock()
         self._closed = False
         most_streams = throughput_streams(self.variant, self.threads)
-        # Static shapes: one load has all the requests in flight that the cores take, and a second one needs more cores.
-        static = load_backend(self.variant["backend"]).STATIC_SHAPES
-        self._soonest = self._load(positive("streams", streams) or (most_streams if static else 1))
+        # Streams share a CPU's threads; on another device each is as fast alone, and a second load takes its memory.
+        on_cpu = load_backend(self.variant["backend"]).DEVICE == "cpu"
+        self._soonest = self._load(positive("streams", streams) or (1 if on_cpu else most_streams))
         self._fastest: Optional[Loaded] = None
         if self._soonest.plan.lengths:
             self.tokenizer.limit_length(max(self._soonest.plan.lengths))
-        self._fastest_streams = 1 if static or streams is not None else most_streams
+        self._fastest_streams = most_streams if on_cpu and streams is None else 1
 
     @classmethod
     def for_many(

@@ -183,11 +183,14 @@ def is_out_of_memory(error: RuntimeError) -> bool:
 
 @contextmanager
 def _lost_devices(what: str) -> Iterator[None]:
-    """DeviceLost for what CUDA says of a failure after which it refuses everything in this process."""
+    """DeviceLost for what CUDA says of a failure after which it refuses everything in this process.
+
+    cuBLAS says so of a product that it has no kernel for, too; where it was the GPU, the next batch says so itself.
+    """
     try:
         yield
     except RuntimeError as error:
-        if not any(text in str(error) for text in _LOST):
+        if "CUBLAS_STATUS_" in str(error) or not any(text in str(error) for text in _LOST):
             raise
         raise DeviceLost(f"{what}: {error}", hint="neuronbert doctor; nvidia-smi and the kernel's log (Xid)") from error
 

@@ -178,6 +178,7 @@ def test_a_device_that_refuses_this_process_is_lost(opened: Any, source: TinySou
 @pytest.mark.parametrize(
     "error",
     [
+        RuntimeError("CUDA error: CUBLAS_STATUS_NOT_SUPPORTED when calling `cublasLtMatmulAlgoGetHeuristic`"),
         RuntimeError("mat1 and mat2 shapes cannot be multiplied"), IndexError("index 7 is out of bounds"),
         KeyError("x"), ValueError(""), MemoryError(), AssertionError(),
     ],
