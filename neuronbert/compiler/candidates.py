@@ -9,7 +9,7 @@ from typing import Any, Dict, Iterable, List, NamedTuple, Optional, Sequence, Un
 
 from neuronbert.backends import BACKENDS, backend_module, load_backend
 from neuronbert.backends.base import Recipe, Session, ThroughputPlan
-from neuronbert.errors import UsageError
+from neuronbert.errors import BackendUnavailable, UsageError
 from neuronbert.hardware.cuda import VISIBLE_DEVICES, has_gpu, torch_cuda_version, visible_entries
 from neuronbert.hardware.machine import has_inferentia
 from neuronbert.tasks.base import Agreement, Document
@@ -110,11 +110,24 @@ def choose_candidates(backend: Names, precision: Names, neuron_precision: Option
     return candidates
 
 
-def refuse_unavailable(candidates: Iterable[Candidate]) -> None:
-    """Raise BackendUnavailable for a candidate that was asked for by name and that this machine cannot have."""
+def refuse_unavailable(candidates: Sequence[Candidate]) -> None:
+    """Raise BackendUnavailable for a candidate that was asked for by name and that this machine cannot have.
+
+    So for the first of a backend that this machine can have in no precision, where there is no other.
+    """
+    faults = []
+    only = len({candidate.backend for candidate in candidates}) == 1
     for candidate in candidates:
-        if candidate.explicit:
+        if not (candidate.explicit or only):
+            continue
+        try:
             load_backend(candidate.backend).check_available(candidate.precision)
+        except BackendUnavailable as error:
+            if candidate.explicit:
+                raise
+            faults.append(error)
+    if faults and len(faults) == len(candidates):
+        raise faults[0]
 
 
 def _offers(backends: Iterable[str]) -> str:

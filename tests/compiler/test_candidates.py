@@ -15,9 +15,16 @@ from neuronbert.backends import BACKENDS, backend_module
 from neuronbert.backends.base import Batch
 from neuronbert.backends.outputs import Outputs
 from neuronbert.compiler import candidates
-from neuronbert.compiler.candidates import Candidate, Trial, auto_backends, choose_candidates, names
+from neuronbert.compiler.candidates import (
+    Candidate,
+    Trial,
+    auto_backends,
+    choose_candidates,
+    names,
+    refuse_unavailable,
+)
 from neuronbert.compiler.timing import ROUNDS, time_trials
-from neuronbert.errors import BackendFailed, UsageError
+from neuronbert.errors import BackendFailed, BackendUnavailable, UsageError
 from neuronbert.tasks.question_answering.task import OUTPUTS
 from neuronbert.tasks.question_answering.windows import Window
 
@@ -121,6 +128,32 @@ class Sleeper:
 
     def close(self) -> None:
         pass
+
+
+@pytest.mark.parametrize(
+    "backend, missing, refused",
+    [
+        ("openvino", {"fp32", "bf16", "int8"}, True),  # a machine that has it in no precision is told at once
+        ("openvino", {"bf16"}, False),
+        ("auto", {"fp32", "bf16", "int8"}, False),  # there are others, and each says why it was not built
+    ],
+)
+def test_a_backend_that_is_not_there_at_all_is_refused_before_a_checkpoint_is_read(
+    monkeypatch, backend, missing, refused
+):
+    monkeypatch.setattr(candidates, "_auto_device", lambda: "cpu")
+
+    def check(precision: str) -> None:
+        if precision in missing:
+            raise BackendUnavailable(f"openvino cannot run {precision} here", hint="another machine")
+
+    monkeypatch.setattr(backend_module("openvino"), "check_available", check)
+    chosen = choose_candidates(backend, "auto")
+    if refused:
+        with pytest.raises(BackendUnavailable, match="openvino cannot run fp32 here"):
+            refuse_unavailable(chosen)
+    else:
+        refuse_unavailable(chosen)
 
 
 def test_speeds_are_windows_per_second_over_the_same_windows():
