@@ -3,7 +3,6 @@
 import re
 import sys
 from contextlib import contextmanager
-from types import ModuleType
 from typing import List
 
 import numpy as np
@@ -87,24 +86,24 @@ def test_auto_goes_by_the_device_and_the_ranks_that_backends_state(monkeypatch, 
 
 
 @pytest.mark.parametrize(
-    ("gpu", "visible", "inferentia", "expected"),
+    ("gpu", "torch_cuda", "visible", "inferentia", "expected"),
     [
-        (True, None, False, ["cuda"]),
-        (True, "0", False, ["cuda"]),
-        (True, "", False, ["openvino", "onnxruntime"]),
-        (True, "-1", False, ["openvino", "onnxruntime"]),
-        (True, None, True, ["neuron"]),
-        (False, None, False, ["openvino", "onnxruntime"]),
+        (True, "13.0", None, False, ["cuda"]),
+        (True, "13.0", "0", False, ["cuda"]),
+        (True, "13.0", "", False, ["openvino", "onnxruntime"]),
+        (True, "13.0", "-1", False, ["openvino", "onnxruntime"]),
+        (True, None, None, False, ["openvino", "onnxruntime"]),  # torch is built without CUDA: doctor says so
+        (True, "13.0", None, True, ["neuron"]),
+        (False, "13.0", None, False, ["openvino", "onnxruntime"]),
     ],
 )
-def test_auto_means_the_gpu_unless_it_is_hidden_or_there_is_inferentia(monkeypatch, gpu, visible, inferentia, expected):
+def test_auto_means_the_gpu_unless_it_is_hidden_or_there_is_inferentia(
+    monkeypatch, gpu, torch_cuda, visible, inferentia, expected
+):
     """Whether or not what asks the driver is installed: what is missing is said, rather than a GPU left idle."""
     use_gpus(monkeypatch, *([Card("GPU-h100")] if gpu else []))
     monkeypatch.setitem(sys.modules, "pynvml", None)
-    backend = ModuleType("gpu_backend")
-    vars(backend).update(vars(backend_module("echo")), DEVICE="cuda", AUTO_RANK=0)
-    monkeypatch.setitem(sys.modules, "gpu_backend", backend)
-    monkeypatch.setitem(BACKENDS, "cuda", "gpu_backend")
+    monkeypatch.setattr(candidates, "torch_cuda_version", lambda: torch_cuda)
     monkeypatch.delenv("NEURONBERT_EMULATE", raising=False)
     monkeypatch.setattr(candidates, "has_inferentia", lambda: inferentia)
     if visible is not None:
