@@ -13,6 +13,7 @@ from neuronbert.tasks.base import Row
 ROUNDS = 3
 ROUND_S = 1.0  # of the slowest candidate; the others take the same rows
 TIMED_ROWS = (16, 96)  # at least, at most
+TIMED_BATCHES = 2  # at most, where full ones hold more rows than that: a GPU with a part of one is all launches
 
 
 def time_trials(
@@ -42,6 +43,7 @@ def time_trials(
     probe = _evenly(by_length, 8)
     measured(probe)  # the first run of a session also allocates
     low, high = TIMED_ROWS
+    high = max(high, TIMED_BATCHES * max((trial.plan.rows for trial in trials), default=0))
     sample = _evenly(by_length, int(min(high, max(low, min(measured(probe), default=0.0) * ROUND_S))))
     for trial in trials:
         trial.windows_per_s = []

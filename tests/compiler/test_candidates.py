@@ -11,7 +11,7 @@ from fake_nvml import Card, use_gpus
 from logits import logits as logits_of
 
 from neuronbert.backends import BACKENDS, backend_module
-from neuronbert.backends.base import Batch
+from neuronbert.backends.base import Batch, ThroughputPlan
 from neuronbert.backends.outputs import Outputs
 from neuronbert.compiler import candidates
 from neuronbert.compiler.candidates import (
@@ -111,24 +111,6 @@ def test_auto_means_the_gpu_unless_it_is_hidden_or_there_is_inferentia(
     assert auto_backends() == expected
 
 
-class Sleeper:
-    """A session that takes ``tokens`` of a clock of its own."""
-
-    precision = "fp32"
-    concurrency = 1
-
-    def __init__(self, now: List[float], seconds_per_token: float):
-        self.now = now
-        self.seconds_per_token = seconds_per_token
-
-    def run(self, batch: Batch) -> Outputs:
-        self.now[0] += batch.input_ids.size * self.seconds_per_token
-        return logits_of(np.zeros(batch.input_ids.shape, np.float32), np.zeros(batch.input_ids.shape, np.float32))
-
-    def close(self) -> None:
-        pass
-
-
 @pytest.mark.parametrize(
     "backend, missing, refused",
     [
@@ -155,6 +137,24 @@ def test_a_backend_that_is_not_there_at_all_is_refused_before_a_checkpoint_is_re
         refuse_unavailable(chosen)
 
 
+class Sleeper:
+    """A session that takes ``tokens`` of a clock of its own."""
+
+    precision = "fp32"
+    concurrency = 1
+
+    def __init__(self, now: List[float], seconds_per_token: float):
+        self.now = now
+        self.seconds_per_token = seconds_per_token
+
+    def run(self, batch: Batch) -> Outputs:
+        self.now[0] += batch.input_ids.size * self.seconds_per_token
+        return logits_of(np.zeros(batch.input_ids.shape, np.float32), np.zeros(batch.input_ids.shape, np.float32))
+
+    def close(self) -> None:
+        pass
+
+
 def test_speeds_are_windows_per_second_over_the_same_windows():
     now = [0.0]
     window = Window(np.ones(100, np.int64), np.zeros(100, np.int64), 10, 0, 89)
@@ -165,6 +165,23 @@ def test_speeds_are_windows_per_second_over_the_same_windows():
     time_trials(trials, [window] * 40, OUTPUTS, 0, lambda: now[0])
     assert [trial.speed for trial in trials] == pytest.approx([5.0, 10.0])
     assert [len(trial.windows_per_s) for trial in trials] == [ROUNDS, ROUNDS]
+
+
+@pytest.mark.parametrize("rows, timed", [(8, 96), (64, 128), (512, 300)])
+def test_what_is_timed_fills_two_batches_of_the_largest(rows, timed):
+    now, asked = [0.0], []
+
+    class Counting(Sleeper):
+        def run(self, batch: Batch) -> Outputs:
+            asked.append(len(batch.input_ids))
+            return super().run(batch)
+
+    window = Window(np.ones(4, np.int64), np.zeros(4, np.int64), 1, 0, 2)
+    plans = (ThroughputPlan(1, 8, 4096), ThroughputPlan(1, rows, 4096))
+    trials = [Trial(Candidate("a", "fp32", False), session=Counting(now, 1e-9), plan=plan) for plan in plans]
+    time_trials(trials, [window] * 300, OUTPUTS, 0, lambda: now[0])
+    probe = 2 * 2 * 8  # twice by each
+    assert sum(asked) == probe + ROUNDS * len(trials) * timed
 
 
 def test_one_that_breaks_while_it_is_timed_leaves_the_others_timed():
