@@ -10,7 +10,7 @@ from typing import Any, Dict, Iterable, List, NamedTuple, Optional, Sequence, Un
 from neuronbert.backends import BACKENDS, backend_module, load_backend
 from neuronbert.backends.base import Recipe, Session, ThroughputPlan
 from neuronbert.errors import BackendUnavailable, UsageError
-from neuronbert.hardware.cuda import VISIBLE_DEVICES, has_gpu, torch_cuda_version, visible_entries
+from neuronbert.hardware.cuda import VISIBLE_DEVICES, has_gpu, visible_entries
 from neuronbert.hardware.machine import has_inferentia
 from neuronbert.tasks.base import Agreement, Document
 
@@ -138,8 +138,8 @@ def auto_backends() -> Sequence[str]:
     """The backends that ``auto`` stands for on this machine: those of its device, by their rank.
 
     On an inf1 instance, real or emulated, those are the ones for its chips, and else where there is a GPU those for
-    GPUs: they are what is paid for. Whoever hides the GPUs (CUDA_VISIBLE_DEVICES), or has a torch that knows none,
-    means the CPU.
+    GPUs: they are what is paid for. Whoever hides the GPUs (CUDA_VISIBLE_DEVICES) means the CPU, which is also
+    what is left where a GPU cannot be used (``unusable_gpu``).
     """
     device = _auto_device()
     modules = {name: backend_module(name) for name in BACKENDS}
@@ -150,8 +150,27 @@ def auto_backends() -> Sequence[str]:
 def _auto_device() -> str:
     if has_inferentia() or os.environ.get("NEURONBERT_EMULATE"):
         return "neuron"
+    return "cuda" if _shows_gpu() and unusable_gpu() is None else "cpu"
+
+
+def _shows_gpu() -> bool:
     hidden = VISIBLE_DEVICES in os.environ and not visible_entries(os.environ[VISIBLE_DEVICES])
-    return "cuda" if has_gpu() and not hidden and torch_cuda_version() is not None else "cpu"
+    return has_gpu() and not hidden
+
+
+def unusable_gpu() -> Optional[str]:
+    """Why no backend can use the GPU that this machine shows, and what helps; None where one can, or none is shown."""
+    fault: Optional[BackendUnavailable] = None
+    for module in (backend_module(name) for name in BACKENDS if _shows_gpu()):
+        if module.DEVICE != "cuda":
+            continue
+        for precision in module.PRECISIONS:
+            try:
+                module.check_available(precision)
+                return None
+            except BackendUnavailable as error:
+                fault = fault or error
+    return None if fault is None else f"the GPU is left alone: {fault.message} (try: {fault.hint})"
 
 
 def _offered(backend: str, precisions: Sequence[str], neuron_precision: Optional[str]) -> List[str]:

@@ -32,7 +32,15 @@ from neuronbert.backends.neuron.target import (
 )
 from neuronbert.backends.outputs import Output
 from neuronbert.checkpoint.loading import Checkpoint, Source, needed_libraries
-from neuronbert.compiler.candidates import Candidate, Names, Trial, choose_candidates, names, refuse_unavailable
+from neuronbert.compiler.candidates import (
+    Candidate,
+    Names,
+    Trial,
+    choose_candidates,
+    names,
+    refuse_unavailable,
+    unusable_gpu,
+)
 from neuronbert.compiler.exporter import Exporter
 from neuronbert.compiler.selection import Selection, keep_unloaded
 from neuronbert.compiler.source import CompileSource, Progress
@@ -133,6 +141,9 @@ def compile_checkpoint(
     )
     require_libraries(*needed_libraries(checkpoint))
     refuse_unavailable(candidates)
+    left_alone = unusable_gpu() if names(backend) == ["auto"] else None
+    if left_alone is not None:
+        progress(left_alone)
     progress("reading the checkpoint")
     source = load_checkpoint(
         checkpoint,

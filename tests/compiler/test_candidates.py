@@ -1,7 +1,6 @@
 """Which variants are tried, and how fast each is."""
 
 import re
-import sys
 from contextlib import contextmanager
 from typing import List
 
@@ -21,6 +20,7 @@ from neuronbert.compiler.candidates import (
     choose_candidates,
     names,
     refuse_unavailable,
+    unusable_gpu,
 )
 from neuronbert.compiler.timing import ROUNDS, time_trials
 from neuronbert.errors import BackendFailed, BackendUnavailable, UsageError
@@ -86,29 +86,43 @@ def test_auto_goes_by_the_device_and_the_ranks_that_backends_state(monkeypatch, 
 
 
 @pytest.mark.parametrize(
-    ("gpu", "torch_cuda", "visible", "inferentia", "expected"),
+    ("gpu", "usable", "visible", "inferentia", "expected"),
     [
-        (True, "13.0", None, False, ["cuda"]),
-        (True, "13.0", "0", False, ["cuda"]),
-        (True, "13.0", "", False, ["openvino", "onnxruntime"]),
-        (True, "13.0", "-1", False, ["openvino", "onnxruntime"]),
-        (True, None, None, False, ["openvino", "onnxruntime"]),  # torch is built without CUDA: doctor says so
-        (True, "13.0", None, True, ["neuron"]),
-        (False, "13.0", None, False, ["openvino", "onnxruntime"]),
+        (True, True, None, False, ["cuda"]),
+        (True, True, "0", False, ["cuda"]),
+        (True, True, "", False, ["openvino", "onnxruntime"]),
+        (True, True, "-1", False, ["openvino", "onnxruntime"]),
+        (True, False, None, False, ["openvino", "onnxruntime"]),
+        (True, True, None, True, ["neuron"]),
+        (False, True, None, False, ["openvino", "onnxruntime"]),
     ],
 )
-def test_auto_means_the_gpu_unless_it_is_hidden_or_there_is_inferentia(
-    monkeypatch, gpu, torch_cuda, visible, inferentia, expected
+def test_auto_means_the_gpu_unless_it_is_hidden_or_of_no_use_or_there_is_inferentia(
+    monkeypatch, gpu, usable, visible, inferentia, expected
 ):
-    """Whether or not what asks the driver is installed: what is missing is said, rather than a GPU left idle."""
+    def check(precision: str) -> None:
+        if not usable:
+            raise BackendUnavailable("torch is built without CUDA", hint="another torch")
+
     use_gpus(monkeypatch, *([Card("GPU-h100")] if gpu else []))
-    monkeypatch.setitem(sys.modules, "pynvml", None)
-    monkeypatch.setattr(candidates, "torch_cuda_version", lambda: torch_cuda)
+    monkeypatch.setattr(backend_module("cuda"), "check_available", check)
     monkeypatch.delenv("NEURONBERT_EMULATE", raising=False)
     monkeypatch.setattr(candidates, "has_inferentia", lambda: inferentia)
     if visible is not None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     assert auto_backends() == expected
+    said = "the GPU is left alone: torch is built without CUDA (try: another torch)"
+    assert unusable_gpu() == (said if gpu and not usable else None)
+
+
+def test_a_gpu_that_has_one_precision_is_of_use(monkeypatch):
+    def check(precision: str) -> None:
+        if precision != "fp16":
+            raise BackendUnavailable(f"no {precision}")
+
+    use_gpus(monkeypatch, Card("GPU-h100"))
+    monkeypatch.setattr(backend_module("cuda"), "check_available", check)
+    assert unusable_gpu() is None
 
 
 @pytest.mark.parametrize(

@@ -205,6 +205,7 @@ PARSED_ELSEWHERE = {
     "emulator/neff.py": "a program, which may do anything anyway",
     "emulator/reservation.py": "our own folder (hardware/own_places.py)",
     "hardware/device_model.py": "a file of the package",
+    "hardware/gpu_model.py": "a file of the package",
     "hardware/neuron.py": "what neuron-ls printed",
     "tasks/lines.py": "a line of a stream, refused by its number",
 }

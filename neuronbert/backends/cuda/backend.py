@@ -1,6 +1,7 @@
 """NVIDIA GPUs: safetensors and a graph description in the artifact, our own encoder without padding at load."""
 
 import importlib.util
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Dict, Mapping, Optional, Sequence, Tuple
 
@@ -33,24 +34,26 @@ CAPABILITIES: Dict[str, Tuple[int, int]] = {
 }
 # FP8 units take matrices whose sides are multiples of this (torch._scaled_mm).
 FP8_MULTIPLE = 16
+FP8_TORCH = ">=2.7"  # the first with a scale for each row on all GPUs that have FP8 (pytorch/pytorch#145676)
 
 
 def check_available(precision: str) -> None:
     """Raise BackendUnavailable unless there is a GPU with ``precision``, and a torch that can use it."""
     if precision not in PRECISIONS:
         raise BackendUnavailable(
-            f"cuda has no precision {precision!r}", hint=f"--precision {', '.join(PRECISIONS)}, or --backend openvino"
+            f"cuda has no precision {precision!r}", hint=f"--precision {','.join(PRECISIONS)}, or --backend openvino"
         )
     _require_libraries()
     installed = library_version("torch") or "0"
-    if not version_meets(installed, REQUIREMENTS["torch"]):
+    needed = _libraries(precision)["torch"]
+    if not version_meets(installed, needed):
         raise BackendUnavailable(
-            f"torch {installed} is installed, and cuda needs {REQUIREMENTS['torch']}",
-            hint='python -m pip install --upgrade "torch>=2.4"',
+            f"torch {installed} is installed, and {precision} on cuda needs {needed}",
+            hint=f'python -m pip install --upgrade "torch{needed}"',
         )
     capability, wanted = _capability(), CAPABILITIES[precision]
     if capability < wanted:
-        there = ", ".join(name for name, least in CAPABILITIES.items() if least <= capability)
+        there = ",".join(name for name, least in CAPABILITIES.items() if least <= capability)
         raise BackendUnavailable(
             f"this GPU has compute capability {capability[0]}.{capability[1]}, and {precision} needs "
             f"{wanted[0]}.{wanted[1]}",
@@ -61,6 +64,48 @@ def check_available(precision: str) -> None:
             "triton is not installed, which torch's builds for CUDA bring along on Linux: the GPU's kernels are in it",
             hint="python -m pip install triton",
         )
+    _refuse_without_kernels(capability)
+    if precision == "fp8":
+        _try_fp8()
+
+
+def _libraries(precision: str) -> Dict[str, str]:
+    return {**REQUIREMENTS, **({"torch": FP8_TORCH} if precision == "fp8" else {})}
+
+
+@optional_imports("cuda")
+def _refuse_without_kernels(capability: Tuple[int, int]) -> None:
+    """BackendUnavailable where the installed torch was built for other GPUs: its builds leave out old ones."""
+    import torch
+
+    built = torch.cuda.get_arch_list()
+    major, minor = capability
+    kernels = [name for name in built if re.match(rf"sm_{major}[0-{minor}]\D*$", name)]
+    # compute_90 is code that the driver compiles for any GPU from that one on
+    portable = [name for name in built if re.match(r"compute_\d+$", name) and int(name[8:]) <= 10 * major + minor]
+    if built and not kernels + portable:
+        raise BackendUnavailable(
+            f"torch {torch.__version__} has no kernels for this GPU of compute capability {major}.{minor}: it is built "
+            f"for {', '.join(built)}",
+            hint="a build for an older CUDA has them: python -m pip install --force-reinstall torch --index-url "
+            "https://download.pytorch.org/whl/cu126",
+        )
+
+
+@optional_imports("cuda")
+def _try_fp8() -> None:
+    """BackendUnavailable where the libraries refuse a product that the chip has units for."""
+    import torch
+
+    matrix = torch.zeros((FP8_MULTIPLE, FP8_MULTIPLE), device="cuda").to(torch.float8_e4m3fn)
+    scale = torch.ones((FP8_MULTIPLE, 1), device="cuda")
+    try:
+        torch._scaled_mm(matrix, matrix.t(), scale, scale.t(), out_dtype=torch.bfloat16, use_fast_accum=True)
+    except (RuntimeError, TypeError, ValueError) as error:
+        raise BackendUnavailable(
+            f"torch {torch.__version__} has no FP8 product with a scale for each row on this GPU: {error}",
+            hint="--precision bf16, or a newer torch",
+        ) from error
 
 
 @optional_imports("cuda")
@@ -123,7 +168,7 @@ def export(source: ExportSource, precision: str, recipe: Recipe, folder: Path) -
     return ExportResult(
         batch_invariant=True,
         requires={
-            "libraries": dict(REQUIREMENTS),
+            "libraries": _libraries(precision),
             "device": DEVICE,
             "compute_capability": f">={least[0]}.{least[1]}",
         },
@@ -147,7 +192,7 @@ def load(folder: Path, variant: Variant, *, outputs: Sequence[Output], threads: 
 @optional_imports("cuda")
 def load_on(device: Any, folder: Path, precision: str, outputs: Sequence[Output], streams: int) -> "CudaSession":
     """As ``load``, on a torch.device, which may be the CPU."""
-    from neuronbert.backends.cuda.session import open_session, precision_of
+    from neuronbert.backends.cuda.session import MEMORY_HINT, is_out_of_memory, open_session, precision_of
     from neuronbert.backends.cuda.weights import load_weights
 
     graph = load_graph(folder)
@@ -155,5 +200,10 @@ def load_on(device: Any, folder: Path, precision: str, outputs: Sequence[Output]
     with engine_errors(
         f"{folder} cannot be put onto {device}", hint="compile the artifact again, or neuronbert doctor"
     ):
-        weights = load_weights(folder, graph, precision, device)
-        return open_session(graph, weights, outputs, precision_of(weights, precision), device, streams)
+        try:
+            weights = load_weights(folder, graph, precision, device)
+            return open_session(graph, weights, outputs, precision_of(weights, precision), device, streams)
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            raise BackendFailed(f"the GPU's memory does not hold the model of {folder}", hint=MEMORY_HINT) from error

@@ -4,7 +4,7 @@ from typing import NamedTuple, Tuple
 
 import torch
 
-from neuronbert.backends.cuda.attention import Attention, Rows
+from neuronbert.backends.cuda.attention import Attention, Rows, padded_attention
 from neuronbert.backends.cuda.graph import Graph
 from neuronbert.backends.cuda.head import apply_head
 from neuronbert.backends.cuda.layers import Hidden, Layers
@@ -31,6 +31,7 @@ class Encoder:
         self._layers = layers
         self._weights = layers.weights
         self._attention = attention
+        self.pads = attention is padded_attention
 
     def __call__(self, inputs: Inputs) -> Tuple[torch.Tensor, ...]:
         """float32 [tokens, …] or [rows, …] for each output, in order."""

@@ -14,7 +14,7 @@ from neuronbert.hardware.untrusted import Refusal, read_document
 FILE_NAME = "graph.json"
 DAMAGED = Refusal(BackendFailed, "compile the artifact again")
 
-# transformers' name → ours. What approximates another to within a 16-bit float's rounding is its name here too.
+# transformers' name → ours. Those of one formula, written in several ways, have one name.
 ACTIVATIONS: Dict[str, str] = {
     "gelu": "gelu",
     "gelu_python": "gelu",

@@ -28,7 +28,8 @@ ATTENTION_WIDTHS = (16, 32, 64, 128)  # of a head: what a matrix unit multiplies
 class GpuLayers(Layers):
     """``Layers`` on an NVIDIA GPU: biases, sums, activations, norms and FP8 with one read and one write of memory.
 
-    With 16 bits or less, GELU is its approximation by tanh, which is nearer to it than 16 bits tell apart.
+    With 16 bits or less, GELU is its approximation by tanh, which is off by 0.0005 at most, and which cuBLAS computes
+    within a product.
     """
 
     def scaled_product(
@@ -41,6 +42,7 @@ class GpuLayers(Layers):
         dtype: torch.dtype,
     ) -> torch.Tensor:
         """FP8 products by the GPU's own units; ``dtype`` is bfloat16, which is what they give."""
+        # The public function, torch.nn.functional.scaled_mm, is of torch 2.10.
         return torch._scaled_mm(
             x, weight.t(), x_scale, weight_scale[None, :], bias=bias, out_dtype=dtype, use_fast_accum=True
         )
@@ -56,7 +58,7 @@ class GpuLayers(Layers):
     def widened(self, x: Hidden, name: str) -> Hidden:
         bias, dtype = self.weights[name + ".bias"], x.states.dtype
         if dtype != torch.float32 and self.activation.startswith("gelu") and not self.uses_fp8:
-            # cuBLAS adds and activates what it has in registers.
+            # cuBLAS adds and activates what it has in registers; torch has no public name for that.
             weight = self.weights[name + ".weight"]
             return Hidden(torch._addmm_activation(bias, x.states, weight.t(), use_gelu=True))
         product = self.product(x, name, bias=False)
@@ -96,7 +98,7 @@ def attention(queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, r
     count, heads, width = queries.shape
     assert queries.stride() == keys.stride() == values.stride() and queries.stride(2) == 1
     out = torch.empty((count, heads, width), dtype=queries.dtype, device=queries.device)
-    grid = (triton.cdiv(rows.longest, QUERIES), rows.row_count, heads)
+    grid = (rows.row_count, triton.cdiv(rows.longest, QUERIES), heads)  # the first may be large
     _attend[grid](
         queries, keys, values, out, rows.starts, queries.stride(0), queries.stride(1), out.stride(0),
         width**-0.5 * _LOG2_E, WIDTH=width, QUERIES=QUERIES, KEYS=KEYS, num_warps=4, num_stages=3,
@@ -210,10 +212,10 @@ def _attend(  # type: ignore[no-untyped-def]
 
     The maximum so far rescales the sums when a larger one comes (Milakov and Gimelshein, arXiv 1805.02867).
     """
-    row, head = tl.program_id(1), tl.program_id(2)
+    row, head = tl.program_id(0), tl.program_id(2)
     begin = tl.load(starts + row)
     length = tl.load(starts + row + 1) - begin
-    first = tl.program_id(0) * QUERIES
+    first = tl.program_id(1) * QUERIES
     if first < length:
         column = tl.arange(0, WIDTH)
         asking = first + tl.arange(0, QUERIES)

@@ -16,8 +16,16 @@ from neuronbert.backends.cuda.packing import LONGEST_STEPS, ROW_STEPS, TOKEN_STE
 # Recorded batches of one lane: each has its own inputs and outputs, and all share the memory between them.
 MOST_GRAPHS = 64
 _TOKEN_ARRAYS = 5  # of Packed: each has a number for each token
+_ALIGNED = 4  # int32 numbers in 16 bytes: Triton compiles a kernel again for arrays that begin elsewhere
 
 _recording = threading.Lock()  # CUDA records one graph at a time in a process
+
+
+def release_memory() -> None:
+    """Give back what torch keeps of the GPU's memory for later; not while a graph is recorded, which it refuses."""
+    if torch.cuda.is_available():
+        with _recording:
+            torch.cuda.empty_cache()
 
 
 class Lane:
@@ -44,19 +52,24 @@ class _Shape(NamedTuple):
         return cls(packed.tokens, packed.row_count, packed.longest)
 
     @property
-    def numbers(self) -> int:
-        return _TOKEN_ARRAYS * self.tokens + self.rows + 1
+    def stride(self) -> int:
+        """Numbers from one array of tokens to the next."""
+        return -(-self.tokens // _ALIGNED) * _ALIGNED
 
 
 def _joined(packed: Packed) -> np.ndarray:
     """All of a batch's arrays one behind another: one copy to the GPU takes less time than six."""
-    return np.concatenate(packed[: _TOKEN_ARRAYS + 1])
+    stride = _Shape.of(packed).stride
+    joined = np.zeros(_TOKEN_ARRAYS * stride + len(packed.starts), dtype=np.int32)
+    joined[: _TOKEN_ARRAYS * stride].reshape(_TOKEN_ARRAYS, stride)[:, : packed.tokens] = packed[:_TOKEN_ARRAYS]
+    joined[_TOKEN_ARRAYS * stride :] = packed.starts
+    return joined
 
 
 def _views(joined: torch.Tensor, shape: _Shape) -> Inputs:
-    ids, positions, types, places, rows = joined[: _TOKEN_ARRAYS * shape.tokens].view(_TOKEN_ARRAYS, shape.tokens)
-    starts = joined[_TOKEN_ARRAYS * shape.tokens :]
-    return Inputs(ids, positions, types, Rows(starts, rows, places, shape.longest))
+    of_tokens = joined[: _TOKEN_ARRAYS * shape.stride].view(_TOKEN_ARRAYS, shape.stride)[:, : shape.tokens]
+    ids, positions, types, places, rows = of_tokens
+    return Inputs(ids, positions, types, Rows(joined[_TOKEN_ARRAYS * shape.stride :], rows, places, shape.longest))
 
 
 class _Recorded(NamedTuple):
@@ -100,8 +113,11 @@ class GpuLane(Lane):
             self.run(Packed(zeros, zeros, zeros, zeros, zeros, starts, int(np.diff(starts).max())))
 
     def _recorded_shape(self, packed: Packed) -> Optional[_Shape]:
-        """The shape that such a batch is recorded with, one row more than it has; None: it runs without."""
-        if packed.tokens > TOKEN_STEPS[-1] or packed.row_count > ROW_STEPS[-1]:
+        """The shape that such a batch is recorded with, one row more than it has; None: it runs without.
+
+        Where attention pads, the added row, which is as long as all that was added, would pad every other.
+        """
+        if packed.tokens > TOKEN_STEPS[-1] or packed.row_count > (1 if self._encoder.pads else ROW_STEPS[-1]):
             return None
         tokens, rows = next_step(packed.tokens, TOKEN_STEPS), next_step(packed.row_count, ROW_STEPS)
         longest = next_step(max(packed.longest, tokens - packed.tokens), LONGEST_STEPS)

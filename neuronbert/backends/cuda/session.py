@@ -15,7 +15,7 @@ from neuronbert.backends.base import Batch, engine_errors
 from neuronbert.backends.cuda.attention import CAPABILITY, FLASH_WIDTHS, Attention, flash_attention, padded_attention
 from neuronbert.backends.cuda.encoder import Encoder
 from neuronbert.backends.cuda.graph import Graph
-from neuronbert.backends.cuda.lanes import GpuLane, Lane
+from neuronbert.backends.cuda.lanes import GpuLane, Lane, release_memory
 from neuronbert.backends.cuda.layers import Layers
 from neuronbert.backends.cuda.packing import Packed, grown, halves, pack, unpacked
 from neuronbert.backends.cuda.weights import FP8, Weights
@@ -23,9 +23,12 @@ from neuronbert.backends.outputs import Output, Outputs, fit_tokens, joined
 from neuronbert.errors import BackendFailed, DeviceLost
 
 # What is recorded before the first answer: single rows, for whoever sends one question at a time.
-PREPARED_TOKENS = (32, 64, 96, 128, 192, 256, 320, 384, 448, 512)
+# The largest first: the others then find their memory among its.
+PREPARED_TOKENS = (512, 448, 384, 320, 256, 192, 128, 96, 64, 32)
 
 _CLOSED = "this session is closed"
+MEMORY_HINT = "nvidia-smi names who else uses the GPU's memory; or a smaller model, or shorter rows"
+
 _tf32 = threading.Lock()  # whether float32 products may be TF32 is a setting of the whole process
 
 
@@ -38,7 +41,11 @@ def open_session(
         return CudaSession(graph, [Lane(encoder) for _ in range(streams)], outputs, precision)
     lanes = [GpuLane(encoder, device) for _ in range(streams)]
     with torch.inference_mode(), _float32_products(precision):
-        lanes[0].prepare([(tokens, 1) for tokens in PREPARED_TOKENS if tokens <= graph.longest_row])
+        try:
+            lanes[0].prepare([(tokens, 1) for tokens in PREPARED_TOKENS if tokens <= graph.longest_row])
+        except RuntimeError as error:  # then they are recorded when they come, or run without
+            if not is_out_of_memory(error):
+                raise
     return CudaSession(graph, lanes, outputs, precision)
 
 
@@ -63,9 +70,16 @@ def _gpu_attention(dtype: torch.dtype, head_width: int, device: torch.device) ->
     return (flash_attention() if head_width in FLASH_WIDTHS else None) or padded_attention
 
 
-# Of torch, and of Triton, whose kernels are compiled and loaded by itself.
+# Of torch, and of Triton, which compiles and loads its kernels by itself.
 _OUT_OF_MEMORY = ("CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "Triton Error [CUDA]: out of memory")
-_LOST = ("CUDA error:", "Triton Error [CUDA]:")
+# Behind "CUDA error: " or "Triton Error [CUDA]: ": those after which, as the CUDA runtime's documentation says of each,
+# all that a process asks of the GPU fails, until another process asks.
+_LOST = (
+    "an illegal memory access", "the launch timed out", "hardware stack error", "an illegal instruction",
+    "misaligned address", "operation not supported on global/shared address space", "invalid program counter",
+    "unspecified launch failure", "device-side assert triggered", "uncorrectable ECC error",
+    "uncorrectable NVLink error", "unknown error",
+)  # fmt: skip
 
 
 class CudaSession:
@@ -98,7 +112,7 @@ class CudaSession:
         if len(batch.input_ids) <= 1:
             raise BackendFailed(
                 f"the GPU's memory does not hold one row of {packed.tokens} tokens beside the model",
-                hint="nvidia-smi names who else uses the GPU's memory; or a smaller model, or shorter rows",
+                hint=MEMORY_HINT,
             )
         width = batch.input_ids.shape[1]
         return joined([fit_tokens(self.run(half), self._outputs, width) for half in halves(batch)])
@@ -110,16 +124,16 @@ class CudaSession:
             self._free.put(None)  # for whoever else waits
             raise BackendFailed(_CLOSED)
         try:
-            with torch.inference_mode(), _float32_products(self.precision):
-                return lane.run(packed)
-        except RuntimeError as error:
-            if not is_out_of_memory(error):
-                raise
+            try:
+                with torch.inference_mode(), _float32_products(self.precision):
+                    return lane.run(packed)
+            except RuntimeError as error:
+                if not is_out_of_memory(error):
+                    raise
+            release_memory()  # not in the block above, in which the error holds what the attempt has made
+            return None
         finally:
             self._free.put(None if self._closed else lane)
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
-        return None
 
     def close(self) -> None:
         """Release the model; runs that are under way end as usual."""
@@ -128,6 +142,7 @@ class CudaSession:
             while True:
                 self._free.get_nowait()
         self._free.put(None)
+        release_memory()
 
 
 @contextmanager
@@ -183,14 +198,11 @@ def is_out_of_memory(error: RuntimeError) -> bool:
 
 @contextmanager
 def _lost_devices(what: str) -> Iterator[None]:
-    """DeviceLost for what CUDA says of a failure after which it refuses everything in this process.
-
-    cuBLAS says so of a product that it has no kernel for, too; where it was the GPU, the next batch says so itself.
-    """
+    """DeviceLost for what CUDA says of a failure after which it refuses everything in this process."""
     try:
         yield
     except RuntimeError as error:
-        if "CUBLAS_STATUS_" in str(error) or not any(text in str(error) for text in _LOST):
+        if not any(text in str(error) for text in _LOST):
             raise
         raise DeviceLost(f"{what}: {error}", hint="neuronbert doctor; nvidia-smi and the kernel's log (Xid)") from error
 

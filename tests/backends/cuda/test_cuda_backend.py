@@ -39,6 +39,7 @@ def has_gpu(monkeypatch: pytest.MonkeyPatch, capability: Tuple[int, int]) -> Non
     monkeypatch.setitem(sys.modules, "triton", triton)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda *_: capability)
+    monkeypatch.setattr(backend, "_try_fp8", lambda: None)
 
 
 # ---------------------------------------------------------------------- what is there
@@ -78,6 +79,57 @@ def test_an_older_gpu_has_fewer(monkeypatch: pytest.MonkeyPatch, capability: Tup
         # What helps: a precision that it has, or where it has none something that can be typed.
         named = [name for name in backend.PRECISIONS if name in str(caught.value.hint).replace(",", " ").split()]
         assert named == there and (there or "openvino" in str(caught.value.hint))
+
+
+@pytest.mark.parametrize(
+    ("built", "capability", "runs"),
+    [
+        (["sm_75", "sm_80", "sm_86", "sm_90", "sm_100", "sm_120"], (7, 0), False),  # CUDA 13 left Volta out
+        (["sm_70", "sm_75", "sm_80"], (7, 0), True),
+        (["sm_75", "sm_80", "sm_86", "sm_90", "sm_100", "sm_120"], (8, 9), True),
+        (["sm_75", "sm_80", "sm_86", "sm_90a"], (9, 0), True),
+        (["sm_80", "sm_90"], (12, 0), False),
+        (["sm_80", "sm_90", "compute_90"], (12, 0), True),
+        (["sm_100", "compute_120"], (9, 0), False),
+        (["sm_100"], (10, 3), True),
+        ([], (8, 0), True),  # it does not say
+    ],
+)
+def test_a_torch_that_was_built_for_other_gpus_is_refused(
+    monkeypatch: pytest.MonkeyPatch, built: List[str], capability: Tuple[int, int], runs: bool
+) -> None:
+    has_gpu(monkeypatch, capability)
+    monkeypatch.setattr(torch.cuda, "get_arch_list", lambda: built)
+    if runs:
+        backend.check_available("fp32")
+        return
+    with pytest.raises(BackendUnavailable, match="has no kernels for this GPU of compute capability") as caught:
+        backend.check_available("fp32")
+    assert ", ".join(built) in caught.value.message and "--index-url" in str(caught.value.hint)
+
+
+def test_fp8_that_the_libraries_refuse_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried = backend._try_fp8
+    has_gpu(monkeypatch, H100)
+    monkeypatch.setattr(backend, "_try_fp8", tried)
+    monkeypatch.setattr(torch, "zeros", lambda shape, device: torch.empty(shape).fill_(0.0))
+    monkeypatch.setattr(torch, "ones", lambda shape, device: torch.empty(shape).fill_(1.0))
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise RuntimeError("CUDA error: CUBLAS_STATUS_NOT_SUPPORTED when calling `cublasLtMatmulAlgoGetHeuristic`")
+
+    monkeypatch.setattr(torch, "_scaled_mm", refuse)
+    with pytest.raises(BackendUnavailable, match="no FP8 product .* CUBLAS_STATUS_NOT_SUPPORTED"):
+        backend.check_available("fp8")
+    backend.check_available("bf16")
+
+
+def test_fp8_asks_for_a_newer_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    has_gpu(monkeypatch, H100)
+    monkeypatch.setattr(backend, "library_version", lambda name: "2.6.0")
+    backend.check_available("bf16")
+    with pytest.raises(BackendUnavailable, match="torch 2.6.0 is installed, and fp8 on cuda needs >=2.7"):
+        backend.check_available("fp8")
 
 
 @pytest.mark.parametrize(
@@ -288,7 +340,7 @@ def test_the_command_says_so_too_and_inspect_shows_it(
     assert run(["inspect", str(compiled.folder)]) == 0
     shown = capsys.readouterr().out
     assert all(f"cuda-{precision}" in shown for precision in backend.PRECISIONS)
-    assert "compute capability >=8.9, torch >=2.4" in shown
+    assert "compute capability >=8.9, torch >=2.7" in shown
     assert run(["inspect", str(compiled.folder), "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
     assert "compute_capability" in json.dumps(document)

@@ -2,6 +2,7 @@
 
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, List
 
 import numpy as np
@@ -20,17 +21,18 @@ from neuronbert.tasks.feature_extraction.modules import POOLINGS, SentenceModule
 torch = pytest.importorskip("torch", minversion="2.4")
 pytest.importorskip("safetensors")
 
-from neuronbert.backends.cuda.lanes import MOST_GRAPHS, GpuLane, Lane  # noqa: E402  # they import torch
+from neuronbert.backends.cuda.lanes import MOST_GRAPHS, GpuLane, Lane, _joined, _Shape, _views  # noqa: E402  # they import torch
 from neuronbert.backends.cuda.session import make_encoder  # noqa: E402
 from neuronbert.backends.cuda.weights import load_weights  # noqa: E402
 
 CPU = torch.device("cpu")
 
 
-def planning_lane(*recorded: Any) -> Any:
+def planning_lane(*recorded: Any, pads: bool = False) -> Any:
     """A GPU's lane that is asked for shapes only: it needs no stream."""
     lane: Any = GpuLane.__new__(GpuLane)
-    lane._graphs = dict.fromkeys(recorded)
+    lane._encoder = SimpleNamespace(pads=pads)
+    lane._graphs, lane._most_graphs = dict.fromkeys(recorded), MOST_GRAPHS
     return lane
 
 
@@ -70,6 +72,25 @@ def test_a_recorded_shape_holds_the_batch_that_it_is_grown_to(lengths: List[int]
 )
 def test_what_is_too_much_for_any_recording_runs_without(lengths: List[int], is_recorded: bool) -> None:
     assert (planning_lane()._recorded_shape(packed_rows(lengths)) is not None) == is_recorded
+
+
+@given(LENGTHS)
+def test_where_attention_pads_no_row_is_recorded_beside_a_longer_one(lengths: List[int]) -> None:
+    """500 rows of 31 tokens were 34 times the tokens, and what that takes stays with the recording."""
+    packed = packed_rows(lengths)
+    shape = planning_lane(pads=True)._recorded_shape(packed)
+    assert (shape is not None) == (len(lengths) == 1)
+    assert shape is None or shape.rows * shape.longest <= 2 * 4 * max(32, packed.tokens)
+
+
+@pytest.mark.parametrize("tokens", [1, 3, 4, 32, 37])
+def test_every_array_of_a_batch_begins_where_kernels_are_compiled_for(tokens: int) -> None:
+    arrays = [np.arange(tokens, dtype=np.int32) + 100 * number for number in range(5)]
+    packed = Packed(*arrays, np.array([0, 2, tokens], dtype=np.int32), tokens)  # type: ignore[call-arg, arg-type]
+    inputs = _views(torch.from_numpy(_joined(packed)), _Shape.of(packed))
+    found = [inputs.ids, inputs.positions, inputs.types, inputs.rows.places, inputs.rows.rows, inputs.rows.starts]
+    assert [array.storage_offset() * 4 % 16 for array in found] == [0] * 6
+    assert [array.tolist() for array in found] == [array.tolist() for array in (*arrays, packed.starts)]
 
 
 def test_recordings_are_limited_and_those_there_are_stay_in_use() -> None:
