@@ -164,18 +164,28 @@ def _optional(text: str) -> Optional[float]:
     return float(text) if text else None
 
 
-class CalibratedShare(NamedTuple):
-    """The constant, and who says so."""
+class Constant(NamedTuple):
+    """One that was measured, and who says so."""
 
     value: float
     source: str
 
 
 @functools.lru_cache(maxsize=1)
-def calibrated_share() -> CalibratedShare:
+def calibrated_share() -> Constant:
     """The share of the dense 16-bit rate that ships with the package."""
-    found: Dict[str, Any] = json.loads(CALIBRATION_PATH.read_text(encoding="utf-8"))["share_of_matrix_rate"]
-    return CalibratedShare(float(found["value"]), str(found["source"]))
+    return _constant("share_of_matrix_rate")
+
+
+@functools.lru_cache(maxsize=1)
+def runner_rate() -> Constant:
+    """The most sequences a second that one Runner feeds to a GPU."""
+    return _constant("runner_rate")
+
+
+def _constant(name: str) -> Constant:
+    found: Dict[str, Any] = json.loads(CALIBRATION_PATH.read_text(encoding="utf-8"))[name]
+    return Constant(float(found["value"]), str(found["source"]))
 
 
 # ---------------------------------------------------------------------------- prediction

@@ -136,7 +136,8 @@ def predicted_gpu_configurations(
 ) -> Iterator[Configuration]:
     """The ``wanted`` GPU sizes with their predicted times; by default, of each kind and number of GPUs, the cheapest.
 
-    A GPU is a group of its own. A batch is taken to last as long as a full one however few rows it has.
+    A GPU is a group of its own, with a Runner of its own. A batch is taken to last as long as a full one however few
+    rows it has.
     """
     for size in _gpu_sizes(book, wanted):
         kind, tokens = size.kind, target.sequence_length
@@ -151,6 +152,7 @@ def predicted_gpu_configurations(
             service=None if why else service, price=book.price(size.instance_type), device=GPU,
             rejected=f"does not fit GPU memory: {why}" if why else "",
             extrapolated=gpu_model.unlike_published(shape, tokens, kind),
+            fed_per_s=size.gpus * gpu_model.runner_rate().value,
         )  # fmt: skip
 
 

@@ -45,6 +45,7 @@ class Configuration:
     device: str = INF1  # of DEVICES
     extrapolated: str = ""  # what of a prediction no published figure has
     service_at: Optional[ServiceAt] = None  # at less; None: a batch of it takes the same at every load
+    fed_per_s: float = math.inf  # sequences that the host has ready in a second, where that can be less than it takes
     spread: float = 1.0  # p95 of a measured batch over its p50
     instances: int = 0
     load_per_instance: float = 0.0
@@ -60,7 +61,7 @@ class Configuration:
     @property
     def capacity_per_s(self) -> float:
         """Sequences a second that one instance could take."""
-        return self.service.capacity_per_s if self.service else 0.0
+        return min(self.service.capacity_per_s, self.fed_per_s) if self.service else 0.0
 
     @property
     def service_ms(self) -> float:

@@ -8,7 +8,7 @@ from typing import Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple
 from neuronbert.errors import counted
 from neuronbert.hardware import cores
 from neuronbert.hardware.device_model import ModelShape
-from neuronbert.hardware.gpu_model import calibrated_share, gpu_sizes, likely_range, share_of
+from neuronbert.hardware.gpu_model import calibrated_share, gpu_sizes, likely_range, runner_rate, share_of
 from neuronbert.planner.candidates import GPU_PRECISION, device_service
 from neuronbert.planner.configurations import DEVICES, GPU, INF1, Configuration, Target
 
@@ -236,13 +236,14 @@ def _inf1_footnotes(shape: ModelShape, target: Target, ranked: Sequence[Configur
 def _gpu_footnotes(ranked: Sequence[Configuration]) -> List[str]:
     if _predicted_on(ranked, GPU) is None:
         return []
-    share, (low, high) = calibrated_share(), likely_range("throughput_per_s")
+    share, fed, (low, high) = calibrated_share(), runner_rate(), likely_range("throughput_per_s")
     return [
         f"GPUs are predicted, not measured: {share.value:g} of the datasheet's dense 16-bit rate ({share.source}), or "
         f"less where less is published of a chip in 16 bits, at {GPU_PRECISION} with full batches. What is published "
-        f"in 16 bits is {low:.2g} to {high:.2g} times the prediction. Tokenising and decoding are not in it, and limit "
-        "a fast GPU first; nor is what the host adds to a batch, so short latencies are too short. --measured with a "
-        "report of neuronbert benchmark says what a machine does."
+        f"in 16 bits is {low:.2g} to {high:.2g} times the prediction. No GPU is given more than the {fed.value:,.0f} "
+        f"sequences/s that one Runner tokenises and decodes ({fed.source}). What the host adds to a batch is not in "
+        "it, so short latencies are too short. --measured with a report of neuronbert benchmark says what a machine "
+        "does."
     ]
 
 

@@ -38,9 +38,7 @@ GPUS["g6"], GPUS["g6e"] = ("L4", GPUS["g5"][1]), ("L40S", GPUS["g5"][1])
 @pytest.fixture()
 def share(monkeypatch):
     """The calibrated share, as a function that sets it."""
-    return lambda value: monkeypatch.setattr(
-        gpu_model, "calibrated_share", lambda: gpu_model.CalibratedShare(value, "a test")
-    )
+    return lambda value: monkeypatch.setattr(gpu_model, "calibrated_share", lambda: gpu_model.Constant(value, "a test"))
 
 
 def test_the_gpus_of_every_size():
@@ -65,6 +63,11 @@ def test_the_share_names_its_source():
     written = json.loads(gpu_model.CALIBRATION_PATH.read_text())["share_of_matrix_rate"]
     assert gpu_model.calibrated_share() == (written["value"], written["source"])
     assert 0 < written["value"] <= 1 and written["source"]
+
+
+def test_the_rate_of_a_runner_names_its_source():
+    written = json.loads(gpu_model.CALIBRATION_PATH.read_text())["runner_rate"]
+    assert gpu_model.runner_rate() == (written["value"], written["source"]) and written["source"]
 
 
 def test_a_published_figure_of_one_gpu_is_that_of_all_divided():
@@ -102,7 +105,7 @@ def test_a_share_is_cut_by_what_was_published_of_the_chip_in_16_bits(share):
 @given(value=st.floats(0.05, 1.0))
 def test_every_published_figure_in_16_bits_lies_in_the_likely_range(value):
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(gpu_model, "calibrated_share", lambda: gpu_model.CalibratedShare(value, "a test"))
+        patched.setattr(gpu_model, "calibrated_share", lambda: gpu_model.Constant(value, "a test"))
         low, high = likely_range("throughput_per_s")
         for row in published_rows():
             if row.precision == "fp16":

@@ -20,7 +20,7 @@ from neuronbert.cli.plan_table import plan_text
 from neuronbert.errors import CheckpointError, InputError, NoConfiguration, UsageError
 from neuronbert.hardware import cores
 from neuronbert.hardware.device_model import BERT_BASE, ModelShape, Work, predict
-from neuronbert.hardware.gpu_model import full_batch, gpu_kinds, gpu_sizes, likely_range, sequences_per_s
+from neuronbert.hardware.gpu_model import full_batch, gpu_kinds, gpu_sizes, likely_range, runner_rate, sequences_per_s
 from neuronbert.planner.candidates import BATCH_SIZES
 from neuronbert.planner.explanation import explanation, spread
 from neuronbert.planner.planning import plan
@@ -59,7 +59,8 @@ def test_bert_base_is_soonest_done_in_a_pipeline_of_16_at_batch_1(asked):
 
 def test_most_from_one_instance_is_the_largest_one():
     assert base_plan(objective="throughput", instance_type=INF1).best.instance_type == "inf1.24xlarge"
-    assert base_plan(objective="throughput").best.instance_type in ("p5.48xlarge", "p5en.48xlarge")
+    # Of those with eight GPUs that a Runner each cannot keep busy, the cheapest.
+    assert base_plan(objective="throughput").best.instance_type == "p4d.24xlarge"
 
 
 def test_every_layout_is_ranked_or_rejected_with_a_reason():
@@ -337,6 +338,15 @@ def gpus_of(found):
     return [one for one in [*found.ranked, *found.rejected] if one.device == "gpu"]
 
 
+def test_a_fast_gpu_takes_no_more_than_one_runner_feeds_it():
+    (one,) = base_plan(instance_type=["p5.4xlarge"]).ranked
+    assert one.capacity_per_s == runner_rate().value < sequences_per_s(BERT_BASE, 128, gpu_kinds()["H100"])
+    (eight,) = base_plan(instance_type=["p5.48xlarge"]).ranked
+    assert eight.capacity_per_s == 8 * runner_rate().value
+    # A batch is as soon done as ever.
+    assert one.service_ms == eight.service_ms < 1e3 * one.batch_size / runner_rate().value
+
+
 def test_a_gpu_is_predicted_by_its_datasheet_and_called_predicted():
     (one,) = base_plan(instance_type=["g6.12xlarge"]).ranked
     assert one.capacity_per_s == pytest.approx(4 * sequences_per_s(BERT_BASE, 128, gpu_kinds()["L4"]))
@@ -352,7 +362,7 @@ def test_a_gpu_is_predicted_by_its_datasheet_and_called_predicted():
 
 def test_devices_are_ranked_together():
     ranked = base_plan(throughput=20000, latency_p95_ms=20).ranked
-    assert {one.device for one in ranked} == {"inf1", "gpu"} and ranked[0].device == "gpu"
+    assert {one.device for one in ranked} == {"inf1", "gpu"}
     costs = [float(f"{one.usd_per_million:.3g}") for one in ranked]
     assert costs == sorted(costs)
 
