@@ -97,11 +97,6 @@ def driver_version() -> Optional[str]:
     return ask_driver().version or read_text(Path("/sys/module/nvidia/version")).strip() or None
 
 
-def cuda_driver_version() -> Optional[Tuple[int, int]]:
-    """The newest CUDA that the driver runs, such as (12, 8); None where there is no driver that can be asked."""
-    return ask_driver().cuda
-
-
 def why_no_gpu() -> Optional[str]:
     """Why this process has no GPU, in words; None where it has one."""
     driver = ask_driver()

@@ -15,7 +15,6 @@ from neuronbert.hardware.cuda import (
     Device,
     Gpu,
     count_cards,
-    cuda_driver_version,
     driver_version,
     gpu_records,
     gpus_in_words,
@@ -51,7 +50,7 @@ def test_a_gpu_is_what_the_driver_says_of_it(monkeypatch: pytest.MonkeyPatch) ->
     ]
     assert [gpu.capability for gpu in visible_gpus()] == ["9.0", "7.5"]
     assert has_gpu() and why_no_gpu() is None
-    assert (driver_version(), cuda_driver_version()) == ("570.86.15", (12, 8))
+    assert (driver_version(), ask_driver().cuda) == ("570.86.15", (12, 8))
 
 
 def test_a_gpu_in_mig_mode_is_its_slices(monkeypatch: pytest.MonkeyPatch) -> None:

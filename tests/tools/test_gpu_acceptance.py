@@ -12,15 +12,17 @@ import pytest
 
 pytest.importorskip("torch", minversion="2.4")
 
+from neuronbert.backends import backend_module
 from neuronbert.backends.cuda.graph import Graph
 from neuronbert.checkpoint.head_steps import Column, linear
+from neuronbert.errors import BackendUnavailable
 from neuronbert.hardware.device_model import BERT_BASE
 from neuronbert.hardware.gpu_model import published_rows
 from neuronbert.hardware.prices import load_prices
 from neuronbert_tools.acceptance.bert_base import write_bert
 from neuronbert_tools.gpu.contenders import ONNXRUNTIME, WAYS, Contender, onnxruntime_ways
 from neuronbert_tools.gpu.steps import MODELS, PRECISIONS, STEPS, GpuAcceptance, fastest, in_turns, latency_of
-from neuronbert_tools.gpu_acceptance import make_report, parse
+from neuronbert_tools.gpu_acceptance import available, make_report, parse
 
 SCRIPT = Path(__file__).parents[2] / "tools" / "gpu_acceptance"
 H200 = {"gpus": [{"name": "NVIDIA H200", "compute_capability": "9.0", "memory_bytes": 150754820096}]}
@@ -86,6 +88,31 @@ def test_a_failed_speed_and_a_gpu_that_no_size_has_claim_nothing():
     other = {"gpus": [{"name": "NVIDIA GeForce RTX 4090", "compute_capability": "8.9", "memory_bytes": 1}]}
     assert make_report(parse([]), [speed("bert-base", neuronbert_bf16=1.0)], other)["usd_per_million"] == []
     assert fastest([failed, speed("bert-base", neuronbert_bf16=1.0)]) == {"bert-base": ("neuronbert bf16", 1.0)}
+
+
+@pytest.mark.parametrize(
+    ("name", "sizes"),
+    [("NVIDIA A100-SXM4-40GB", ["p4d.24xlarge"]), ("NVIDIA H100 80GB HBM3", ["p5.4xlarge", "p5.48xlarge"]), ("", [])],
+)
+def test_a_gpu_is_known_by_the_name_that_its_driver_gives(name, sizes):
+    where = {"gpus": [{"name": name}] if name else []}
+    report = make_report(parse([]), [speed("bert-base", neuronbert_bf16=1000.0)], where)
+    assert [cost["instance_type"] for cost in report["usd_per_million"]] == sizes
+
+
+def test_a_precision_that_a_gpu_has_not_is_left_out_with_the_reason(monkeypatch, capsys):
+    def check(precision: str) -> None:
+        if precision in missing:
+            raise BackendUnavailable(f"no {precision} here", hint="another GPU")
+
+    missing = {"fp8"}
+    monkeypatch.setattr(backend_module("cuda"), "check_available", check)
+    there, absent = available(PRECISIONS)
+    assert there == ["fp32", "tf32", "bf16", "fp16"] and list(absent) == ["fp8"]
+    assert "fp8 is left out: no fp8 here" in capsys.readouterr().err
+    missing.update(PRECISIONS)
+    with pytest.raises(BackendUnavailable, match="no fp32 here"):
+        available(PRECISIONS)
 
 
 @pytest.mark.parametrize("tokens", [1, 128, 384])

@@ -1,6 +1,6 @@
 """What only a real NVIDIA GPU can tell, in one command and one JSON report.
 
-    tools/gpu_acceptance                                   everything, on the first visible GPU; some 6 minutes (H200)
+    tools/gpu_acceptance                                   everything, on the first visible GPU; a quarter of an hour
     tools/gpu_acceptance --only machine,accuracy           some of it
     tools/gpu_acceptance --models bert-base --ways fp16    without BERT-large, and without torch.compile's minutes
 
@@ -27,6 +27,7 @@ from typing import Any, Dict, Iterable, List, Mapping, Sequence, Tuple
 
 from neuronbert.artifact.files import output_errors, replace_file
 from neuronbert.backends import load_backend
+from neuronbert.errors import BackendUnavailable
 from neuronbert.hardware.gpu_model import gpu_sizes, published_rows
 from neuronbert.hardware.machine import environment
 from neuronbert.hardware.prices import load_prices
@@ -74,13 +75,28 @@ def make_report(options: Options, steps: Sequence[Dict[str, Any]], where: Dict[s
     }
 
 
+def available(precisions: Sequence[str]) -> Tuple[List[str], Dict[str, str]]:
+    """Those of the precisions that this machine has, and why it has not the others; BackendUnavailable for none."""
+    absent: Dict[str, BackendUnavailable] = {}
+    for precision in precisions:
+        try:
+            load_backend("cuda").check_available(precision)
+        except BackendUnavailable as error:
+            absent[precision] = error
+            print_message(f"{precision} is left out: {error.message}")
+    if len(absent) == len(precisions):
+        raise absent[precisions[0]]
+    return [name for name in precisions if name not in absent], {name: str(why) for name, why in absent.items()}
+
+
 def costs(steps: Sequence[Dict[str, Any]], where: Mapping[str, Any]) -> List[Dict[str, Any]]:
     """Dollars for a million rows of each model by its fastest way of ours, on every EC2 size with this kind of GPU.
 
     Every GPU of a size is taken to be as fast as this one, and the host to keep them busy.
     """
-    here = where["gpus"][0]["name"]
-    sizes = [size for size in gpu_sizes().values() if size.kind.name in here.split()]
+    # "NVIDIA A100-SXM4-40GB" is an A100.
+    names = {word.partition("-")[0] for gpu in where["gpus"][:1] for word in gpu["name"].split()}
+    sizes = [size for size in gpu_sizes().values() if size.kind.name in names]
     book = load_prices()
     return [
         {
@@ -99,14 +115,15 @@ def costs(steps: Sequence[Dict[str, Any]], where: Mapping[str, Any]) -> List[Dic
 def main(arguments: List[str]) -> int:
     """The command; its exit code."""
     options = parse(arguments)
-    for precision in options.precisions:
-        load_backend("cuda").check_available(precision)
+    there, absent = available(options.precisions)
+    options = options._replace(precisions=there)
     output, where = Path(options.output), dict(environment())
 
     def save(steps: Sequence[Dict[str, Any]]) -> None:
         # After every step: a machine may be taken away.
         with output_errors(output):
-            replace_file(output, json.dumps(make_report(options, steps, where), indent=1, default=str) + "\n")
+            report = {**make_report(options, steps, where), "precisions_not_there": absent}
+            replace_file(output, json.dumps(report, indent=1, default=str) + "\n")
 
     save([])
     with tempfile.TemporaryDirectory(prefix="gpu-acceptance-") as scratch:
