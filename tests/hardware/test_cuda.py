@@ -50,7 +50,7 @@ def test_a_gpu_is_what_the_driver_says_of_it(monkeypatch: pytest.MonkeyPatch) ->
     ]
     assert [gpu.capability for gpu in visible_gpus()] == ["9.0", "7.5"]
     assert has_gpu() and why_no_gpu() is None
-    assert (driver_version(), ask_driver().cuda) == ("570.86.15", (12, 8))
+    assert (driver_version(), cuda.ask_driver().cuda) == ("570.86.15", (12, 8))
 
 
 def test_a_gpu_in_mig_mode_is_its_slices(monkeypatch: pytest.MonkeyPatch) -> None:
