@@ -20,6 +20,9 @@ from neuronbert.tasks.samples import gate_path
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 # What a process that is started cannot write stays in its buffers, as it does on any machine.
 os.environ.pop("PYTHONUNBUFFERED", None)
+# Without a GPU, Triton's kernels are tested in its interpreter, which is chosen when anything first imports triton.
+if not os.path.exists("/dev/nvidia0"):
+    os.environ.setdefault("TRITON_INTERPRET", "1")
 # Artifacts of the echo backend that fail on purpose are our own here.
 os.environ["NEURONBERT_ECHO_FAULTS"] = "1"
 

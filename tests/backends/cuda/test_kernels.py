@@ -4,7 +4,6 @@ The interpreter is slow, and wrong about bf16 and fp8: there a few small shapes,
 """
 
 import importlib.util
-import os
 from typing import Any, List, Tuple
 
 import numpy as np
@@ -90,11 +89,9 @@ def test_torch_s_own_attention_is_there_or_not() -> None:
 
 @pytest.fixture(scope="module")
 def kernels() -> Any:
-    """The module, in the interpreter where there is no GPU: Triton asks for that when it is imported."""
+    """The module, in the interpreter where there is no GPU (tests/conftest.py)."""
     if importlib.util.find_spec("triton") is None:
         pytest.skip("triton is not installed")
-    if not ON_GPU and os.environ.get("TRITON_INTERPRET") != "1":
-        pytest.skip("there is no GPU, and TRITON_INTERPRET=1 is not set")
     from neuronbert.backends.cuda import kernels
 
     return kernels
