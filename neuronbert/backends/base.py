@@ -146,6 +146,9 @@ class Backend(Protocol):
     # Whether what export wrote is a program that could do anything when it is loaded: then no variant of this backend
     # is loaded unless somebody asked for it (artifact/variants.py).
     BY_NAME_ONLY: bool
+    # Whether one process that tokenises and ranks cannot keep it busy: then an offline job's text is answered inside
+    # the workers (runner/job.py), several of which share a GPU.
+    HOST_BOUND: bool
 
     def check_available(self, precision: str) -> None:
         """Raise BackendUnavailable, with the command that helps, unless this machine can run ``precision``."""

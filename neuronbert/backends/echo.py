@@ -28,6 +28,7 @@ REQUIREMENTS: Mapping[str, str] = {}
 DEVICE = "cpu"
 AUTO_RANK: Optional[int] = None  # it has no model
 BY_NAME_ONLY = False
+HOST_BOUND = False
 FILE_NAME = "echo.json"
 FAULTS_VARIABLE = "NEURONBERT_ECHO_FAULTS"
 FAULTS = ("exit", "abort", "kill", "hang", "raise")

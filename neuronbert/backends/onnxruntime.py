@@ -22,6 +22,7 @@ REQUIREMENTS: Mapping[str, str] = {"onnxruntime": ">=1.17"}
 DEVICE = "cpu"
 AUTO_RANK: Optional[int] = 1
 BY_NAME_ONLY = False
+HOST_BOUND = False
 FILE_NAME = "model.onnx"
 OPSET = 17  # the first with LayerNormalization
 # The optimizer's name for the layout that BERT, RoBERTa, ELECTRA and DistilBERT share.

@@ -20,6 +20,7 @@ REQUIREMENTS: Mapping[str, str] = {"torch": ">=1.13.1"}
 DEVICE = "cpu"
 AUTO_RANK: Optional[int] = None  # what it made could only be loaded by name
 BY_NAME_ONLY = True  # torch.from_file(...).fill_() in a scripted model writes any file
+HOST_BOUND = False
 FILE_NAME = "model.pt"
 
 

@@ -67,7 +67,7 @@ class Admission:
         unable = self._dispatcher.unable
         if unable is not None:
             raise unable
-        if request.size > self._max_windows:
+        if request.whole is None and request.size > self._max_windows:
             raise InputError(
                 f"this request needs {request.size} windows, and the runner takes {self._max_windows}",
                 hint="a shorter context, a smaller doc_stride, or Runner(..., max_windows_per_request=N, max_queue=N)",

@@ -30,7 +30,7 @@ class QueuedRow(NamedTuple):
 
     request: Request
     row_index: int  # among the request's rows, or WHOLE_BATCH
-    length: int  # in tokens
+    length: int  # in tokens; 0 of what goes as it is
 
 
 class NextBatch(NamedTuple):
@@ -41,7 +41,7 @@ class NextBatch(NamedTuple):
 
     @property
     def row_count(self) -> int:
-        """Rows for the model: those of a whole batch are one QueuedRow."""
+        """Rows for the model, entries of a block: those that go as they are, are one QueuedRow."""
         first = self.rows[0]
         return first.request.size if first.row_index == WHOLE_BATCH else len(self.rows)
 
@@ -74,7 +74,8 @@ class BatchInFlight:
     size: BatchSize
     reason: str
     sent: float
-    began: Optional[float] = None  # when the worker had a stream for it; None: it waits there for others
+    is_block: bool = False  # the worker makes batches of it
+    began: Optional[float] = None  # when the worker had a stream for it, or last told of it; None: it waits there
 
     def distinct_requests(self) -> List[Request]:
         """The requests that have rows in it, in order."""
@@ -107,7 +108,7 @@ class Batcher:
 
     def add(self, request: Request) -> None:
         """Queue all of a request, behind what came before it."""
-        if request.batch is not None:
+        if request.whole is not None:
             self._whole.append(request)
             return
         for index in range(len(request.rows)):
@@ -119,7 +120,7 @@ class Batcher:
         request.waiting.update(rows)
         if request.alone:
             self._suspects[request.id] = request
-        elif request.batch is not None:
+        elif request.whole is not None:
             _insert(self._whole, request, request.since, lambda other: other.since)
         else:
             for index in reversed(rows):
@@ -199,7 +200,7 @@ class Batcher:
         """The next batch of a suspect's rows; None when none of them waits."""
         if not request.waiting:
             return None
-        if request.batch is not None:
+        if request.whole is not None:
             return self._leave_whole(request, SUSPECT)
         rows = [self._row(request, index) for index in sorted(request.waiting)]
         batch = rows[: self.capacity(max(row.length for row in rows))]
@@ -253,9 +254,8 @@ class Batcher:
         return rows
 
     def _leave_whole(self, request: Request, reason: str) -> NextBatch:
-        assert request.batch is not None
         self.drop(request)
-        return NextBatch([QueuedRow(request, WHOLE_BATCH, request.batch.input_ids.shape[1])], reason)
+        return NextBatch([QueuedRow(request, WHOLE_BATCH, 0)], reason)
 
 
 def _is_out_of_line(request: Request) -> bool:

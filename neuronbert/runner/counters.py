@@ -105,9 +105,12 @@ class Statistics:
         """Add one to one of ``COUNTS``."""
         self.counts[name] += 1
 
-    def batch_sent(self, reason: str, rows: int, capacity: int, tokens: int, computed_tokens: int) -> None:
-        """Count a batch that left the queue."""
+    def left_queue(self, reason: str) -> None:
+        """Count a batch, or a block."""
         self.batches[reason] += 1
+
+    def rows_sent(self, rows: int, capacity: int, tokens: int, computed_tokens: int) -> None:
+        """Count the rows of a batch, or those of a block once they are known."""
         self.rows += rows
         self.capacity += capacity
         self.tokens += tokens

@@ -19,7 +19,7 @@ from neuronbert.runner.decoding import Decoder
 from neuronbert.runner.documents import WorkerState
 from neuronbert.runner.events import Report
 from neuronbert.runner.inbox import Accept, Cancel, Decoded, Drain, Inbox, InboxMessage
-from neuronbert.runner.messages import BatchDone, BatchFailed, FromWorker, WorkerReady
+from neuronbert.runner.messages import BatchDone, BatchFailed, BlockDone, BlockStep, FromWorker, WorkerReady
 from neuronbert.runner.open_requests import OpenRequests
 from neuronbert.runner.requests import now_s
 from neuronbert.runner.scheduler import Scheduler
@@ -180,6 +180,10 @@ class Dispatcher:
     def _hear(self, worker: WorkerHandle, message: FromWorker) -> None:
         if isinstance(message, BatchDone):
             self._scheduler.take_result(worker, message)
+        elif isinstance(message, BlockStep):
+            self._scheduler.take_step(worker, message)
+        elif isinstance(message, BlockDone):
+            self._scheduler.take_part(worker, message)
         elif isinstance(message, BatchFailed):
             self._scheduler.take_failure(worker, message)
         elif isinstance(message, WorkerReady):

@@ -1,9 +1,13 @@
 """The offline job: a file of questions of any size in, a file of answers out, through the runner; can be resumed.
 
 The input is worked through in blocks of entries: its lines or rows (job_input.py). A block's windows are cut into
-batches by the block alone, and a batch goes to its worker as it is, so every number in the output depends on the input
-only: not on the workers, on timing, or on where an earlier run was killed. A block is also what is recorded at once
-(artifact/resumable.py).
+batches by the block alone (blocks.py), and a batch goes to its worker as it is, so every number in the output depends
+on the input only: not on the workers, on timing, or on where an earlier run was killed. A block is also what is
+recorded at once (artifact/resumable.py).
+
+There are two ways to the same bytes. Where the model takes most of the time, this process tokenises, and workers get
+batches. Where one process that tokenises cannot keep a device busy (``Backend.HOST_BOUND``), workers get blocks, as
+text. A block of which no worker makes its part of the output goes the other way: there it shows which line is at fault.
 """
 
 import time
@@ -11,40 +15,36 @@ from collections import deque
 from concurrent.futures import Future, wait
 from dataclasses import asdict, dataclass
 from functools import partial
-from heapq import merge
-from operator import itemgetter
-from typing import Any, Callable, Deque, Dict, Iterator, List, NamedTuple, Optional, Tuple, Union
+from queue import SimpleQueue
+from typing import Any, Callable, Deque, Dict, Iterator, List, NamedTuple, Optional, Tuple, TypeVar, Union
 
 from neuronbert import __version__
 from neuronbert.artifact.files import refuse_inside
 from neuronbert.artifact.manifest import Artifact, PathLike, artifact_of
 from neuronbert.artifact.resumable import Record, as_job, resumable_output
 from neuronbert.artifact.signatures import TrustedKey
-from neuronbert.backends.outputs import Outputs, row_of
+from neuronbert.backends import load_backend
+from neuronbert.backends.base import Backend
+from neuronbert.backends.outputs import Outputs
 from neuronbert.checkpoint.config import read_config
-from neuronbert.engine.batches import collate, plan_batches
-from neuronbert.engine.lines import PreparedLine, prepare_lines, refuse_no_input, result_of
-from neuronbert.errors import (
-    BackendFailed,
-    InputError,
-    NeuronBertError,
-    PoisonRequest,
-    RunnerClosed,
-    is_path,
-    refuse_no_path,
-)
+from neuronbert.engine.lines import refuse_no_input
+from neuronbert.errors import InputError, NeuronBertError, RunnerClosed, is_path, refuse_no_path
 from neuronbert.runner import job_input
+from neuronbert.runner.blocks import Block, CutBlock, Part, Rules, cut_block, part_of
 from neuronbert.runner.job_input import JobInput, open_input
 from neuronbert.runner.job_progress import JobProgress, Progress
+from neuronbert.runner.placement import workers_of_job
 from neuronbert.runner.runner import Runner
 from neuronbert.tasks import load_task
-from neuronbert.tasks.base import Columns, DecodeOptions, Document, EncodeOptions, Row, option_kinds, options_of
-from neuronbert.tasks.line_formats import LineFormat, line_format
+from neuronbert.tasks.base import option_kinds, options_of
+from neuronbert.tasks.line_formats import line_format
 from neuronbert.tasks.lines import SkippedLine
-from neuronbert.tasks.result_files import ResultFile, result_file
+from neuronbert.tasks.result_files import result_file
 
 # The first is ranked and written, the second is computed, and the third has batches ready when that is done.
 BLOCKS_IN_FLIGHT = 3
+# A block of so many times BLOCK_BYTES has a line so long that a worker would tokenise it in silence for too long.
+TOO_LONG_FOR_WORKER = 2
 
 
 @dataclass(frozen=True)
@@ -89,12 +89,13 @@ def run_job(
     While it runs, ``output``.partial grows, and ``output``.partial.json records how far it is: the same call goes on
     after a kill, and the output is what one undisturbed run writes. The input may have grown until then. Input that is
     no plain file cannot be read again, so such a job begins anew. workers, variant, threads, busy_wait, trusted_key: as
-    for Runner. ``input_format`` and ``output_format`` are "jsonl", "csv" or "tsv", and of the output also "parquet", or
-    "npy" for embeddings; None is that of the suffix, or "jsonl". ``options`` are those of the task (windows and
-    answers), which a line may set for itself. A broken line fails the job; with ``on_error="skip"`` the output has its
-    error in place of a result, and it is passed to ``on_skip``. ``on_unsaid`` is given the number of each line of whose
-    result the output cannot say everything, and what is not said. ``progress`` is called when the workers are loaded,
-    and then after each batch. ``neuronbert top`` shows the job, in the same numbers.
+    for Runner; but by default a GPU has as many workers as there are CPU cores for it, 8 at most, if it has the memory.
+    ``input_format`` and ``output_format`` are "jsonl", "csv" or "tsv", and of the output also "parquet", or "npy" for
+    embeddings; None is that of the suffix, or "jsonl". ``options`` are those of the task (windows and answers), which a
+    line may set for itself. A broken line fails the job; with ``on_error="skip"`` the output has its error in place of
+    a result, and it is passed to ``on_skip``. ``on_unsaid`` is given the number of each line of whose result the output
+    cannot say everything, and what is not said. ``progress`` is called when the workers are loaded, and then after each
+    batch. ``neuronbert top`` shows the job, in the same numbers.
 
     Raises InputError naming the line, or if the input became shorter while it was read, OutputError (``output`` exists,
     the disk is full, the partial output is of another job), ArtifactError and what else keeps workers from running.
@@ -116,18 +117,20 @@ def run_job(
         counts = JobProgress(growing.output, source.total, progress)
         with Runner(
             loaded,
-            workers=workers,
+            workers=workers_of_job(loaded, variant) if workers is None else workers,
             variant=variant,
             threads=threads,
             busy_wait=busy_wait,
             publish=True,
             work=counts.work,
         ) as runner:
-            description = _description(runner, source, reads, writes, encode_options, decode_options)
+            backend = load_backend(runner.variants[0]["backend"])
+            rules = Rules(reads.name, writes.name, encode_options, decode_options, columns, on_error, runner.plan)
+            description = _description(runner, backend, source, rules)
             record = growing.begin(description, source.resumable)
             source.skip(record, growing.output)
             counts.recorded(record)
-            job = _Job(runner, source, reads, writes, columns, encode_options, decode_options, on_error)
+            job = _Job(runner, source, rules, in_workers=backend.HOST_BOUND)
             first, started = record, time.perf_counter()
             for block in job.blocks():
                 done = job.answer(block, partial(counts.beyond, record, block.input_lines - record.input_lines))
@@ -154,26 +157,20 @@ def run_job(
     )
 
 
-def _description(
-    runner: Runner,
-    source: JobInput,
-    reads: LineFormat,
-    writes: ResultFile,
-    encode_options: EncodeOptions,
-    decode_options: DecodeOptions,
-) -> Dict[str, Any]:
+def _description(runner: Runner, backend: Backend, source: JobInput, rules: Rules) -> Dict[str, Any]:
     """All that the output depends on except the input's bytes; a message names the part that changed."""
     plan = runner.plan
+    on_cpu = backend.DEVICE != "cuda"  # where no CPU thread computes, their number changes nothing
     return as_job(
         input=source.kind,
-        input_format=reads.name,
-        output_format=writes.name,
+        input_format=rules.reads,
+        output_format=rules.writes,
         artifact=runner.artifact.manifest["digest"],
         variant=runner.name,
-        **asdict(encode_options),
-        **asdict(decode_options),
+        **asdict(rules.encode_options),
+        **asdict(rules.decode_options),
         batches={"rows": plan.rows, "tokens": plan.tokens, "lengths": plan.lengths},
-        threads_per_batch=max(1, runner.places[0].threads // plan.streams),
+        threads_per_batch=max(1, runner.places[0].threads // plan.streams) if on_cpu else None,
         block={
             "lines": (job_input.FIRST_LINES, job_input.BLOCK_LINES),
             "bytes": (job_input.FIRST_BYTES, job_input.BLOCK_BYTES),
@@ -185,26 +182,31 @@ def _description(
 # ---------------------------------------------------------------------- the work
 
 
-class _Batch(NamedTuple):
-    """The indexes of its rows in the block, and the future of their outputs."""
+class _InWorker(NamedTuple):
+    """A block that a worker answers: the future of its part of the output, and the shares of its rows that are done."""
 
-    rows: List[int]
-    outputs: "Future[Outputs]"
+    block: Block
+    part: "Future[Part]"
+    shares: "SimpleQueue[Optional[float]]"  # None behind the last one
 
 
-class _Block(NamedTuple):
-    """Lines in flight, and how far the input was read with them."""
+class _InBatches(NamedTuple):
+    """A block of which workers answer batches: the futures of their outputs, in the order of ``cut.batches``."""
 
-    prepared: List[PreparedLine]
-    skipped: List[SkippedLine]
-    rows: List[Row]
-    batches: List[_Batch]
+    cut: CutBlock
+    outputs: "List[Future[Outputs]]"
+
+
+class _InFlight(NamedTuple):
+    """A block that is asked, and how far the input was read with it."""
+
+    asked: Union[_InWorker, _InBatches]
     input_sha256: str
     input_bytes: int
     input_lines: int
     is_last: bool  # cut short by the end of the input
 
-    def recorded(self, before: Record, done: "_Answered") -> Record:
+    def recorded(self, before: Record, done: Part) -> Record:
         """The record of the job once this block is done."""
         return before._replace(
             input_sha256=self.input_sha256,
@@ -214,36 +216,18 @@ class _Block(NamedTuple):
             skipped=before.skipped + len(done.skipped),
         )
 
-
-class _Answered(NamedTuple):
-    """What a block adds to the output, as bytes and counts."""
-
-    data: bytes
-    answered: int
-    skipped: List[SkippedLine]
-    unsaid: List[Tuple[int, str]]  # numbers of lines, and what the output cannot say of their results
+    @property
+    def futures(self) -> "List[Future[Any]]":
+        return [self.asked.part] if isinstance(self.asked, _InWorker) else [*self.asked.outputs]
 
 
 class _Job:
-    def __init__(
-        self,
-        runner: Runner,
-        source: JobInput,
-        reads: LineFormat,
-        writes: ResultFile,
-        columns: Columns,
-        encode_options: EncodeOptions,
-        decode_options: DecodeOptions,
-        on_error: str,
-    ):
-        self._runner, self._source = runner, source
-        self._reads, self._writes = reads, writes
-        self._options = encode_options, decode_options
-        self._columns = columns
-        self._on_error = on_error
-        self._waiting: Deque[_Block] = deque()
+    def __init__(self, runner: Runner, source: JobInput, rules: Rules, in_workers: bool):
+        self._runner, self._source, self._rules = runner, source, rules
+        self._in_workers = in_workers
+        self._waiting: Deque[_InFlight] = deque()
 
-    def blocks(self) -> Iterator[_Block]:
+    def blocks(self) -> Iterator[_InFlight]:
         """Every block, in order and already submitted, with the next ones in flight behind it."""
         broken: Optional[InputError] = None
         while True:
@@ -262,112 +246,100 @@ class _Job:
             raise broken
 
     def _is_enough(self) -> bool:
-        """Whether every worker has rows to do while the first block is ranked, and the next one is read."""
-        plan, rows = self._runner.plan, sum(len(block.rows) for block in self._waiting)
-        busy = len(self._runner.places) * (plan.streams + 1) * plan.rows
-        blocks = len(self._waiting)
-        return blocks >= BLOCKS_IN_FLIGHT and rows - len(self._waiting[0].rows) >= busy
+        """Whether every worker has all that it may hold, while the first block is written and the next one is read."""
+        blocks, held = len(self._waiting), len(self._runner.places) * (self._runner.plan.streams + 1)
+        if blocks < BLOCKS_IN_FLIGHT:
+            return False
+        behind = [waiting.asked for waiting in self._waiting][1:]
+        rows = sum(len(asked.cut.rows) for asked in behind if isinstance(asked, _InBatches))
+        whole = sum(isinstance(asked, _InWorker) for asked in behind)
+        return whole + rows / self._runner.plan.rows >= held
 
-    def _ask(self) -> Optional[_Block]:
-        runner, source = self._runner, self._source
+    def _ask(self) -> Optional[_InFlight]:
+        source, before = self._source, self._source.bytes
         entries = source.block()
         if not entries:
             return None
-        prepared, skipped = prepare_lines(
-            runner.task,
-            runner.tokenizer,
-            entries,
-            *self._options,
-            on_error=self._on_error,
-            line_format=self._reads,
-            check_result=self._check_result,
-        )
+        block = Block(entries, self._rules)
+        is_short = not source.is_inside and source.bytes - before < TOO_LONG_FOR_WORKER * job_input.BLOCK_BYTES
+        asked = self._ask_worker(block) if self._in_workers and is_short else self._ask_batches(self._cut(block))
         source.pass_over()  # not before: a line that fails the job may have no end
-        rows = [row for line in prepared for row in line.example.windows]
-        batches = [
-            _Batch(batch, self._submit(rows, batch))
-            for batch in plan_batches([len(row.input_ids) for row in rows], runner.plan)
-        ]
-        return _Block(
-            prepared, skipped, rows, batches, source.sha256, source.bytes, source.lines, is_last=source.is_ended
-        )
+        return _InFlight(asked, source.sha256, source.bytes, source.lines, is_last=source.is_ended)
 
-    def _check_result(self, options: DecodeOptions) -> None:
-        if options == self._options[1]:  # most lines set none of these
-            return
-        columns = self._runner.task.columns(self._runner.tokenizer.config, options)
-        self._writes.check_line(self._columns, columns)
+    def _ask_worker(self, block: Block) -> _InWorker:
+        shares: SimpleQueue[Optional[float]] = SimpleQueue()
+        part = self._runner.submit_block(block, shares.put)
+        part.add_done_callback(lambda _: shares.put(None))
+        return _InWorker(block, part, shares)
 
-    def _submit(self, rows: List[Row], batch: List[int]) -> "Future[Outputs]":
-        return self._runner.submit_together(collate([rows[index] for index in batch], self._runner.tokenizer.pad_id))
+    def _ask_batches(self, cut: CutBlock) -> _InBatches:
+        return _InBatches(cut, [self._submit(cut, rows) for rows in cut.batches])
 
-    def answer(self, block: _Block, progress: Callable[[float], None]) -> _Answered:
-        """The output lines of ``block``, once its batches are done; ``progress`` is told the share of its rows."""
-        outputs, failed = self._outputs(block, progress)
-        task = self._runner.task
-        documents: List[Document] = []
-        skipped = list(block.skipped)
-        first = 0
-        for line in block.prepared:
-            rows = range(first, first + len(line.example.windows))
-            first = rows.stop
-            error = next((failed[index] for index in rows if index in failed), None)
-            if error is None:
-                result = task.decode(line.example, [outputs[index] for index in rows], line.options)
-                documents.append(result_of(task, line, result))
-            elif self._on_error == "skip":
-                skipped.append(SkippedLine(line.line.line_number, _reason_of(error), line.line.id))
-            else:
-                raise BackendFailed(
-                    f"line {line.line.line_number}: {error.message}",
-                    hint="--on-error skip writes an error in place of such a result",
-                )
-        skipped.sort()
-        errors = (line.document() for line in skipped)
-        data = self._writes.part([*merge(documents, errors, key=itemgetter("line"))], self._columns)
-        unsaid = [(document["line"], self._writes.unsaid(document)) for document in documents]
-        return _Answered(data, len(documents), skipped, [(number, what) for number, what in unsaid if what])
+    def _cut(self, block: Block) -> CutBlock:
+        return cut_block(block, self._runner.task, self._runner.tokenizer)
+
+    def _submit(self, cut: CutBlock, rows: List[int]) -> "Future[Outputs]":
+        return self._runner.submit_together(cut.batch(rows, self._runner.tokenizer.pad_id))
+
+    def answer(self, asked: _InFlight, progress: Callable[[float], None]) -> Part:
+        """The output of a block, once it is done; ``progress`` is told the share of its rows, which only grows."""
+        told = 0.0
+
+        def tell(share: float) -> None:
+            nonlocal told
+            told = max(told, share)
+            progress(told)
+
+        if isinstance(asked.asked, _InWorker):
+            for share in iter(asked.asked.shares.get, None):
+                tell(share)
+            part = _outcome(asked.asked.part)
+            if not isinstance(part, NeuronBertError):
+                return part
+            cut = self._cut(asked.asked.block)  # raises if a line fails the job
+            self._wait_for_all(asked)
+            asked = asked._replace(asked=self._ask_batches(cut))
+        assert isinstance(asked.asked, _InBatches)
+        cut = asked.asked.cut
+        outputs, failed = self._outputs(asked, asked.asked, tell)
+        return part_of(cut, self._rules, self._runner.task, outputs, failed)
 
     def _outputs(
-        self, block: _Block, progress: Callable[[float], None]
+        self, asked: _InFlight, batches: _InBatches, progress: Callable[[float], None]
     ) -> Tuple[Dict[int, Outputs], Dict[int, NeuronBertError]]:
         """The outputs of each row by its number, and what is wrong with those that have none."""
+        cut, specs = batches.cut, self._runner.specs
         outputs: Dict[int, Outputs] = {}
         failed: Dict[int, NeuronBertError] = {}
-        for batch in block.batches:
-            outcome = _outcome(batch.outputs)
+        for rows, future in zip(cut.batches, batches.outputs):
+            outcome = _outcome(future)
             if not isinstance(outcome, NeuronBertError):
-                outputs.update(self._rows_of(block, batch.rows, outcome))
-                progress((len(outputs) + len(failed)) / len(block.rows))
+                outputs.update(cut.outputs(rows, outcome, specs))
+                progress((len(outputs) + len(failed)) / len(cut.rows))
                 continue
-            # One of its rows may be at fault, or a row of another batch that was with the same worker when it died.
-            wait([in_flight.outputs for waiting in (block, *self._waiting) for in_flight in waiting.batches])
-            for index in batch.rows:
-                alone = _outcome(self._submit(block.rows, [index]))
+            self._wait_for_all(asked)
+            for row in rows:
+                alone = _outcome(self._submit(cut, [row]))
                 if isinstance(alone, NeuronBertError):
-                    failed[index] = alone
+                    failed[row] = alone
                 else:
-                    outputs.update(self._rows_of(block, [index], alone))
+                    outputs.update(cut.outputs([row], alone, specs))
         return outputs, failed
 
-    def _rows_of(self, block: _Block, batch: List[int], outputs: Outputs) -> Dict[int, Outputs]:
-        specs = self._runner.specs
-        return {
-            index: row_of(outputs, specs, number, len(block.rows[index].input_ids))
-            for number, index in enumerate(batch)
-        }
+    def _wait_for_all(self, failed: _InFlight) -> None:
+        """Until nothing else is with a worker: what failed is tried again in parts, one of which may end some.
+
+        And what is at fault may be something that was with the same worker when it died.
+        """
+        wait([future for asked in (failed, *self._waiting) for future in asked.futures])
 
 
-def _reason_of(error: NeuronBertError) -> str:
-    """Why a line has no result, for the output: the same words in every run."""
-    if isinstance(error, PoisonRequest):  # which numbers the request, and the workers that died
-        return "the workers that read it died"
-    return error.message
+Outcome = TypeVar("Outcome")
 
 
-def _outcome(outputs: "Future[Outputs]") -> Union[Outputs, NeuronBertError]:
+def _outcome(future: "Future[Outcome]") -> Union[Outcome, NeuronBertError]:
     try:
-        return outputs.result()
+        return future.result()
     except RunnerClosed:
         raise
     except NeuronBertError as error:

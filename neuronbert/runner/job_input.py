@@ -53,6 +53,11 @@ class JobInput:
         return self._sha.hexdigest()
 
     @property
+    def is_inside(self) -> bool:
+        """Whether the last line is too long, and its end was not read."""
+        return self._source.is_inside
+
+    @property
     def is_ended(self) -> bool:
         """Whether the last block was cut short by the end of the input: with more lines it would be another."""
         return self._source.is_ended

@@ -1,11 +1,14 @@
 """What the runner and its workers say to each other, a type for each message; ``frames`` carries them."""
 
-from typing import List, NamedTuple, Optional, Union
+from typing import TYPE_CHECKING, List, NamedTuple, Optional, Union
 
 from neuronbert.artifact.signatures import PublicKey
 from neuronbert.backends.base import Batch, ThroughputPlan
 from neuronbert.backends.outputs import Outputs
 from neuronbert.errors import NeuronBertError
+
+if TYPE_CHECKING:  # a worker imports what an engine needs while it loads, and can then say what is missing
+    from neuronbert.runner.blocks import Block, Part
 
 # ---------------------------------------------------------------------- to a worker
 
@@ -27,6 +30,13 @@ class BatchOrder(NamedTuple):
 
     number: int
     batch: Batch
+
+
+class BlockOrder(NamedTuple):
+    """Answer these entries of a job, in batches of your own."""
+
+    number: int
+    block: "Block"
 
 
 # ---------------------------------------------------------------------- from a worker
@@ -57,12 +67,30 @@ class BatchDone(NamedTuple):
     device_s: float
 
 
+class BlockStep(NamedTuple):
+    """One batch of a block is done: the worker is alive, and this is what it did."""
+
+    number: int  # of the block
+    rows: int
+    width: int  # tokens of each, with padding
+    tokens: int  # that count
+    device_s: float
+    share: float  # of the block's rows that are done
+
+
+class BlockDone(NamedTuple):
+    """The block's part of the output."""
+
+    number: int
+    part: "Part"
+
+
 class BatchFailed(NamedTuple):
-    """The session raised; the worker goes on."""
+    """The session raised, or a block cannot be answered as a whole; the worker goes on."""
 
     number: int
     error: NeuronBertError
 
 
-ToWorker = Union[LoadOrder, BatchOrder]
-FromWorker = Union[WorkerReady, LoadFailed, BatchDone, BatchFailed]
+ToWorker = Union[LoadOrder, BatchOrder, BlockOrder]
+FromWorker = Union[WorkerReady, LoadFailed, BatchDone, BlockStep, BlockDone, BatchFailed]

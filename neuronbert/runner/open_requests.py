@@ -124,6 +124,10 @@ class OpenRequests:
             self._statistics.room.come_back(request.queued)
             self._undecoded.append(request)
 
+    def finish_with(self, request: Request, result: object) -> None:
+        """Its future gets the result that a worker made."""
+        self._deliver(Decoded(request, result, None, 0.0))
+
     def decoded(self, done: Decoded) -> None:
         """The decoder has made a result: it is delivered, and the next one begun."""
         self._at_decoder = None

@@ -1,4 +1,4 @@
-"""Where the workers go: a group of NeuronCores or a GPU each, or a share of the CPUs that never oversubscribes them."""
+"""Where the workers go: to a group of NeuronCores each, to GPUs, or to a share of the CPUs, never oversubscribed."""
 
 import os
 from typing import Dict, List, NamedTuple, Optional, Sequence
@@ -13,6 +13,11 @@ from neuronbert.hardware.cuda import VISIBLE_DEVICES, Gpu
 from neuronbert.hardware.machine import physical_cores
 from neuronbert.hardware.requirements import gpus_that_meet
 from neuronbert.runner.supervision import WorkerPlace
+
+# Of a job's workers on one GPU. Eight times the rate of one process from text is more than a GPU's from tokens
+# (docs/measurements.md), and each has its own copy of the weights.
+MOST_ON_GPU = 8
+ROOM_ON_GPU_BYTES = 4 << 30  # what one may take: CUDA's context, the weights, and a few batches at once
 
 
 class Placement(NamedTuple):
@@ -38,9 +43,9 @@ def place_workers(
 ) -> Placement:
     """Places for ``workers`` processes (None: for all core groups or GPUs; on CPUs one, with a stream for each thread).
 
-    GPUs are those that CUDA_VISIBLE_DEVICES leaves, and slices of them. ``threads`` are each worker's. UsageError for
-    more workers than there are groups, GPUs or CPUs, for a layout that the artifact was not compiled for, and for a
-    layout of NeuronCores where the variant does not run on them.
+    GPUs are those that CUDA_VISIBLE_DEVICES leaves, and slices of them; more workers than GPUs share them evenly.
+    ``threads`` are each worker's. UsageError for more workers than there are groups or CPUs, for a layout that the
+    artifact was not compiled for, and for a layout of NeuronCores where the variant does not run on them.
     """
     workers, threads, streams = positive("workers", workers), positive("threads", threads), positive("streams", streams)
     instance_type, mode = text_or_none("instance_type", instance_type), text_or_none("mode", mode)
@@ -59,6 +64,18 @@ def place_workers(
         )
     on_device = _on_gpus if backend.DEVICE == "cuda" else _on_cpus
     return on_device(variants, workers, threads, streams)
+
+
+def workers_of_job(artifact: Artifact, variant: Optional[str] = None) -> Optional[int]:
+    """How many workers answer a job's text inside them where nobody asked for a number; None: as ``place_workers``."""
+    chosen = choose_variants(artifact, text_or_none("variant", variant))[0]
+    backend = load_backend(chosen["backend"])
+    if not backend.HOST_BOUND or backend.DEVICE != "cuda":
+        return None
+    gpus = gpus_that_meet(chosen["requires"])
+    least_bytes = min((gpu.memory_bytes for gpu in gpus if gpu.memory_bytes), default=MOST_ON_GPU * ROOM_ON_GPU_BYTES)
+    on_each = min(MOST_ON_GPU, physical_cores() // max(1, len(gpus)), least_bytes // ROOM_ON_GPU_BYTES)
+    return len(gpus) * max(1, on_each)
 
 
 def _layout(artifact: Artifact, variant: Variant, instance_type: Optional[str], mode: Optional[str]) -> CoreLayout:
@@ -122,15 +139,15 @@ def _on_gpus(
     variants: Sequence[Variant], workers: Optional[int], threads: Optional[int], streams: Optional[int]
 ) -> Placement:
     gpus = gpus_that_meet(variants[0]["requires"])
-    count = len(gpus) if workers is None else workers
-    if count > len(gpus):
+    count, most = workers or len(gpus), max(len(gpus), physical_cores())
+    if count > most:
         raise UsageError(
-            f"{counted(count, 'worker')} are more than the {counted(len(gpus), 'GPU')} of this process, slices "
-            "included: a worker has one of its own",
-            hint=f"workers={len(gpus)}",
+            f"{counted(count, 'worker')} are more than the {counted(len(gpus), 'GPU')}, slices included, and than the "
+            f"{counted(physical_cores(), 'CPU core')} of this process: they would take turns",
+            hint=f"workers={most}",
         )
     share = _thread_share(count, threads)
-    places = [_gpu_place(gpu, share) for gpu in gpus[:count]]
+    places = [_gpu_place(gpus[number % len(gpus)], share, -(-count // len(gpus))) for number in range(count)]
     return Placement(places, list(variants), streams or _streams(variants, share), None, None)
 
 
@@ -151,9 +168,9 @@ def _streams(variants: Sequence[Variant], threads: int) -> int:
     return load_backend(variants[0]["backend"]).throughput_plan(threads).streams
 
 
-def _gpu_place(gpu: Gpu, share: int) -> WorkerPlace:
+def _gpu_place(gpu: Gpu, share: int, sharing: int) -> WorkerPlace:
     variables = {VISIBLE_DEVICES: gpu.identifier, **_host_variables(share)}
-    return WorkerPlace(variables, None, share, f"GPU {gpu.number} ({gpu.name})")
+    return WorkerPlace(variables, None, share, f"GPU {gpu.number} ({gpu.name})", sharing)
 
 
 def _host_variables(share: int) -> Dict[str, str]:

@@ -11,8 +11,9 @@ from neuronbert.backends.outputs import Outputs, stacked
 from neuronbert.checkpoint.tokenizer import RowLimit, Tokenizer
 from neuronbert.engine.encoded import encoded_batch, refuse_foreign_tokens
 from neuronbert.errors import InputError, NeuronBertError, shown_value
+from neuronbert.runner.blocks import Block
 from neuronbert.runner.placement import Placement
-from neuronbert.runner.requests import Finish, Request, Row, now_s
+from neuronbert.runner.requests import Finish, Request, Row, Told, Whole, now_s
 from neuronbert.tasks import load_task
 from neuronbert.tasks.base import DecodeOptions, EncodeOptions, Example, Input, option_kinds, options_of
 from neuronbert.tasks.encoding import encode_each
@@ -67,7 +68,7 @@ class RequestFactory:
         submitted = now_s()
         batch = self._checked(input_ids, attention_mask, token_type_ids)
         if len(batch.input_ids) == full_batch:
-            return self._new(submitted, (), self._output, batch=batch, breakdown=breakdown)
+            return self._new(submitted, (), self._output, whole=batch, breakdown=breakdown)
         rows = [Row(ids, types, mask) for ids, mask, types in zip(*batch)]
         return self._new(submitted, rows, self._stacked_output, breakdown=breakdown)
 
@@ -76,7 +77,13 @@ class RequestFactory:
         submitted = now_s()
         if not isinstance(batch, Batch):
             raise InputError(f"rows that stay together are a Batch, not {shown_value(batch)}")
-        return self._new(submitted, (), lambda outputs: outputs[0], batch=self._checked(*batch))
+        return self._new(submitted, (), lambda outputs: outputs[0], whole=self._checked(*batch))
+
+    def of_block(self, block: Block, told: Told) -> Request:
+        """The request of a block, whose result is its Part."""
+        request = self._new(now_s(), (), lambda outputs: outputs[0], whole=block)
+        request.told = told
+        return request
 
     def _checked(self, input_ids: Any, attention_mask: Any, token_type_ids: Any) -> Batch:
         batch = encoded_batch(input_ids, attention_mask, token_type_ids)
@@ -99,10 +106,10 @@ class RequestFactory:
         submitted: float,
         rows: Sequence[Row],
         finish: Finish,
-        batch: Optional[Batch] = None,
+        whole: Optional[Whole] = None,
         breakdown: bool = False,
     ) -> Request:
-        return Request(next(self._ids), rows, finish, submitted, batch=batch, wants_breakdown=breakdown)
+        return Request(next(self._ids), rows, finish, submitted, whole=whole, wants_breakdown=breakdown)
 
     def _output(self, outputs: List[Outputs]) -> Any:
         return self.task.MODEL_OUTPUT(**outputs[0])

@@ -3,18 +3,22 @@
 import math
 import time
 from dataclasses import dataclass, field
-from typing import Any, Callable, Dict, List, NamedTuple, NoReturn, Optional, Sequence, Set
+from typing import Any, Callable, Dict, List, NamedTuple, NoReturn, Optional, Sequence, Set, Union
 
 import numpy as np
 
 from neuronbert.backends.base import Batch
 from neuronbert.backends.outputs import Outputs
+from neuronbert.runner.blocks import Block
 from neuronbert.runner.futures import RunnerFuture
 from neuronbert.runner.suspicion import NO_BLAME, Blame
 
 Finish = Callable[[List[Outputs]], Any]  # the rows' outputs, un-padded → the result
 
-WHOLE_BATCH = -1  # in place of a row's index: all of the request's batch
+Whole = Union[Batch, Block]  # goes to one worker as it is, and nothing is put beside it
+Told = Callable[[float], None]  # the share of a block's rows that is done
+
+WHOLE_BATCH = -1  # in place of a row's index: all of what the request has to go as it is
 
 
 class Row(NamedTuple):
@@ -57,9 +61,10 @@ class Request:
     accepted: float = 0.0  # tokenised and queued
     since: float = 0.0  # its place in the queue: when it was accepted, or sent to the end again
     deadline: float = math.inf
-    batch: Optional[Batch] = None  # rows that stay together, in a batch of their own: nothing is put beside them
+    whole: Optional[Whole] = None  # in place of rows
     wants_breakdown: bool = False
     is_slow_to_decode: bool = False  # others should not wait while its result is made of the outputs
+    told: Told = lambda share: None  # in the runner's thread: quick
     future: RunnerFuture = field(default_factory=RunnerFuture)
 
     deaths: int = 0  # workers that died with it
@@ -74,17 +79,19 @@ class Request:
     outputs: List[Optional[Outputs]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.outputs = [None] * (1 if self.batch is not None else len(self.rows))
-        self.waiting = {WHOLE_BATCH} if self.batch is not None else set(range(len(self.rows)))
+        self.outputs = [None] * (1 if self.whole is not None else len(self.rows))
+        self.waiting = {WHOLE_BATCH} if self.whole is not None else set(range(len(self.rows)))
 
     def forget(self) -> None:
         """Drop what is large: a caller may keep the future, and queue and deadlines the request for a while."""
-        self.rows, self.batch, self.outputs, self.finish = (), None, [], _forgotten
+        self.rows, self.whole, self.outputs, self.finish = (), None, [], _forgotten
 
     @property
     def size(self) -> int:
-        """Rows, which is what a place in the queue is counted in."""
-        return len(self.batch.input_ids) if self.batch is not None else len(self.rows)
+        """Rows, which is what a place in the queue is counted in; of a block its entries: nobody knows its rows yet."""
+        if self.whole is None:
+            return len(self.rows)
+        return len(self.whole.entries if isinstance(self.whole, Block) else self.whole.input_ids)
 
     @property
     def queued(self) -> int:

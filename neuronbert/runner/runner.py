@@ -23,6 +23,7 @@ from neuronbert.errors import (
 )
 from neuronbert.hardware.cores import CoreLayout
 from neuronbert.runner.admission import Admission
+from neuronbert.runner.blocks import Block, Part
 from neuronbert.runner.counters import Statistics
 from neuronbert.runner.dispatcher import Dispatcher
 from neuronbert.runner.documents import RunnerStatistics, Work
@@ -31,7 +32,7 @@ from neuronbert.runner.mapping import InputMapping
 from neuronbert.runner.placement import place_workers
 from neuronbert.runner.publishing import Publisher
 from neuronbert.runner.request_factory import RequestFactory
-from neuronbert.runner.requests import now_s
+from neuronbert.runner.requests import Told, now_s
 from neuronbert.runner.settings import Limits, Settings, settings_of
 from neuronbert.runner.sigterm import SigtermHandler, end_process
 from neuronbert.tasks.base import Input
@@ -43,7 +44,7 @@ class Runner:
     What is asked and answered is up to the artifact's ``task``.
 
     workers: processes (default: one for each core group, or for each GPU or slice of one that CUDA_VISIBLE_DEVICES
-        leaves; on CPUs one, with as many streams as it has threads).
+        leaves, where more share them; on CPUs one, with as many streams as it has threads).
     variant, threads, streams: each worker's, as for Engine. layout, or instance_type and mode: the NeuronCores.
     in_flight_per_group: batches that a worker holds at once (default: 2 in data-parallel mode, p over p cores, one
         more than run at once elsewhere). More keep the device busy, 1 answers soonest.
@@ -56,8 +57,9 @@ class Runner:
         one request in flight gets its next sooner. For root on Linux, where a driver of cpuidle has the state POLL
         (many virtual machines have none); UsageError elsewhere. It costs power, and where processors share a core,
         speed.
-    hang_timeout_s: a worker that is at one batch for so long is killed: at least a second more than the slowest batch
-        takes, for the runner itself may be held up for 0.6 s before it makes allowance for that.
+    hang_timeout_s: a worker that is at one batch for so long is killed (where workers share a GPU: so many times as
+        long): at least a second more than the slowest batch takes, for the runner itself may be held up for 0.6 s
+        before it makes allowance for that.
     start_timeout_s: for loading and self-test of a worker. drain_timeout_s: how long ``close`` and SIGTERM let
         accepted requests finish.
     on_event: called with each event (a dictionary) in the runner's thread; they are also logged to "neuronbert.runner".
@@ -207,6 +209,17 @@ class Runner:
         Waits while the queue is full. The future's result is the batch's Outputs.
         """
         request = self._requests.of_batch(batch)
+        self._admission.admit(request, None, wait=True)
+        return request.future
+
+    def submit_block(self, block: Block, told: Told) -> "Future[Part]":
+        """Entries of a job that one worker reads, answers and writes; ``job`` says when.
+
+        ``told`` is called in the runner's thread after each of its batches, with the share of its rows that is done:
+        once more from the beginning if the worker dies. Waits while the queue is full. The future's result is its
+        part of the output, or an error where no worker can answer all of it, one of its lines may be the reason.
+        """
+        request = self._requests.of_block(block, told)
         self._admission.admit(request, None, wait=True)
         return request.future
 

@@ -9,14 +9,22 @@ the rows of one of them, until all of those are back.
 import itertools
 from typing import Iterable, List, Optional, Tuple
 
-from neuronbert.runner.batching import SUSPECT, Batcher, BatchInFlight, NextBatch, QueuedRow, adaptive_wait_s
+from neuronbert.runner.batching import (
+    SUSPECT,
+    Batcher,
+    BatchInFlight,
+    BatchSize,
+    NextBatch,
+    QueuedRow,
+    adaptive_wait_s,
+)
 from neuronbert.runner.counters import Statistics
 from neuronbert.runner.events import Report
-from neuronbert.runner.messages import BatchDone, BatchFailed, BatchOrder
+from neuronbert.runner.messages import BatchDone, BatchFailed, BlockDone, BlockOrder, BlockStep
 from neuronbert.runner.open_requests import OpenRequests
 from neuronbert.runner.requests import Request, Trip, now_s
 from neuronbert.runner.settings import Settings
-from neuronbert.runner.stacking import hand_out, measure_batch, stack_rows
+from neuronbert.runner.stacking import hand_out, measure_batch, order_of, size_of
 from neuronbert.runner.supervision import READY, USELESS, WorkerHandle
 from neuronbert.runner.suspicion import NO_BLAME
 from neuronbert.runner.worker_pool import WorkerPool
@@ -141,18 +149,27 @@ class Scheduler:
             return
         queue = self._requests.queue
         assert queue is not None and worker.channel is not None
-        number, batch = next(self._numbers), stack_rows(rows, self._settings.pad_id)
-        worker.channel.send(BatchOrder(number, batch))  # before it is noted: the device may be waiting for it
+        order = order_of(next(self._numbers), rows, self._settings.pad_id)
+        worker.channel.send(order)  # before it is noted: the device may be waiting for it
         if worker.channel.has_unsent:
             self._pool.listen(worker)
-        size = measure_batch(batch, rows, queue)
-        worker.give(BatchInFlight(number, rows, size, reason, now), now)
+        is_block = isinstance(order, BlockOrder)
+        if isinstance(order, BlockOrder):
+            entries = len(order.block.entries)
+            size = BatchSize(entries, entries, 0, 0)  # its rows are counted as its steps tell of them
+        else:
+            size = measure_batch(order.batch, rows, queue)
+            self._count_rows(size)
+        worker.give(BatchInFlight(order.number, rows, size, reason, now, is_block), now)
         room_since = self._room_since
         for row in rows:
             if row.request.sent_first == 0.0:
                 row.request.sent_first = now
                 row.request.batch_wait_s = 0.0 if room_since is None else now - max(room_since, row.request.accepted)
-        self._statistics.batch_sent(reason, size.row_count, size.capacity, size.tokens, size.computed_tokens)
+        self._statistics.left_queue(reason)
+
+    def _count_rows(self, size: BatchSize) -> None:
+        self._statistics.rows_sent(size.row_count, size.capacity, size.tokens, size.computed_tokens)
 
     # ---- back
 
@@ -160,11 +177,7 @@ class Scheduler:
         """A batch is done: its rows go to their requests, and those that are complete get their result."""
         now = now_s()
         batch = worker.take_back(message.number, now)
-        worker.failed_batches, worker.was_useful = 0, True
-        worker.rows_done += batch.size.row_count
-        worker.batches_done += 1
-        worker.device_s += message.device_s
-        self._statistics.batch_done(now, batch.size.row_count, message.device_s, backlog=self._statistics.room.rows > 0)
+        self._count_batch(worker, batch.size.row_count, message.device_s, now)
         hand_out(message.outputs, self._settings.outputs, batch.rows, _trip(worker, batch, now, message.device_s))
         for request in batch.open_requests():
             if batch.reason == SUSPECT:
@@ -173,10 +186,35 @@ class Scheduler:
                 self._requests.finish(request)
         self._statistics.round_trip.add(now_s() - batch.sent)  # what callers saw, their callbacks included
 
+    def take_step(self, worker: WorkerHandle, message: BlockStep) -> None:
+        """A batch of a block is done, and the block is not."""
+        now, queue = now_s(), self._requests.queue
+        assert queue is not None
+        batch = worker.heard_of(message.number, now)
+        self._count_rows(size_of(message.rows, message.width, message.tokens, queue))
+        self._count_batch(worker, message.rows, message.device_s, now)
+        for request in batch.open_requests():
+            request.told(message.share)
+
+    def take_part(self, worker: WorkerHandle, message: BlockDone) -> None:
+        """A block is done."""
+        batch = worker.take_back(message.number, now_s())
+        worker.failed_batches, worker.was_useful = 0, True
+        for request in batch.open_requests():
+            self._requests.finish_with(request, message.part)
+        self._statistics.round_trip.add(now_s() - batch.sent)
+
+    def _count_batch(self, worker: WorkerHandle, rows: int, device_s: float, now: float) -> None:
+        worker.failed_batches, worker.was_useful = 0, True
+        worker.rows_done += rows
+        worker.batches_done += 1
+        worker.device_s += device_s
+        self._statistics.batch_done(now, rows, device_s, backlog=self._statistics.room.rows > 0)
+
     def take_failure(self, worker: WorkerHandle, message: BatchFailed) -> None:
         """The batch raised. With several requests in it, each is tried alone, so that only the one at fault fails."""
         batch = worker.take_back(message.number, now_s())
-        worker.failed_batches += 1
+        worker.failed_batches += not batch.is_block  # it may be its text; its batches are tried again, and count
         requests = batch.open_requests()
         self._report(
             "batch_failed",

@@ -1,20 +1,27 @@
 """Queued rows stacked to a batch for the model, and its result cut back into rows; ``scheduler`` calls it."""
 
-from typing import List, Sequence
+from typing import List, Sequence, Union
 
 from neuronbert.backends.base import Batch
 from neuronbert.backends.outputs import Output, Outputs, row_of
 from neuronbert.engine.batches import collate
 from neuronbert.runner.batching import Batcher, BatchSize, QueuedRow
+from neuronbert.runner.blocks import Block
+from neuronbert.runner.messages import BatchOrder, BlockOrder
 from neuronbert.runner.requests import WHOLE_BATCH, Trip
 
 
+def order_of(number: int, rows: Sequence[QueuedRow], pad_id: int) -> Union[BatchOrder, BlockOrder]:
+    """What a worker is sent for ``rows``: a batch of them, or what their request has to go as it is."""
+    if rows[0].row_index != WHOLE_BATCH:
+        return BatchOrder(number, stack_rows(rows, pad_id))
+    whole = rows[0].request.whole
+    assert whole is not None
+    return BlockOrder(number, whole) if isinstance(whole, Block) else BatchOrder(number, whole)
+
+
 def stack_rows(rows: Sequence[QueuedRow], pad_id: int) -> Batch:
-    """One batch of ``rows``, padded to the longest; a whole batch is the request's own, as it is."""
-    if rows[0].row_index == WHOLE_BATCH:
-        whole = rows[0].request.batch
-        assert whole is not None
-        return whole
+    """One batch of ``rows``, padded to the longest."""
     model_rows = [row.request.rows[row.row_index] for row in rows]
     batch = collate(model_rows, pad_id)
     for number, row in enumerate(model_rows):
@@ -25,15 +32,19 @@ def stack_rows(rows: Sequence[QueuedRow], pad_id: int) -> Batch:
 
 def measure_batch(batch: Batch, rows: Sequence[QueuedRow], queue: Batcher) -> BatchSize:
     """The size of ``batch``, stacked from ``rows`` of ``queue``; static shapes compute whole buckets."""
+    whole = rows[0].row_index == WHOLE_BATCH
+    tokens = int(batch.attention_mask.sum()) if whole else sum(row.length for row in rows)
     row_count, width = batch.input_ids.shape
+    return size_of(row_count, width, tokens, queue)
+
+
+def size_of(row_count: int, width: int, tokens: int, queue: Batcher) -> BatchSize:
+    """The size of a batch of so many rows as wide as that, with so many tokens that count."""
     computed_rows = row_count
     if queue.plan.lengths:
         width = queue.class_of(width)
         computed_rows = -(-row_count // queue.plan.rows) * queue.plan.rows
-    capacity = max(queue.capacity(width), row_count)
-    whole = rows[0].row_index == WHOLE_BATCH
-    lengths = [int(batch.attention_mask.sum())] if whole else [row.length for row in rows]
-    return BatchSize(row_count, capacity, sum(lengths), computed_rows * width)
+    return BatchSize(row_count, max(queue.capacity(width), row_count), tokens, computed_rows * width)
 
 
 def hand_out(outputs: Outputs, specs: Sequence[Output], rows: List[QueuedRow], trip: Trip) -> None:

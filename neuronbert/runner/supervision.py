@@ -55,6 +55,7 @@ class WorkerPlace(NamedTuple):
     cpus: Optional[List[int]]  # to which it is pinned; None: all of the runner's
     threads: int
     cores: str
+    sharing: int = 1  # workers of this runner that take turns at its device
 
 
 class Stopwatch:
@@ -224,6 +225,12 @@ class WorkerHandle:
         self._note_begun(now)
         return batch
 
+    def heard_of(self, number: int, now: float) -> BatchInFlight:
+        """What it has under this number, with which it got a step further."""
+        batch = self.in_flight[number]
+        batch.began = now
+        return batch
+
     def _note_begun(self, now: float) -> None:
         for batch in self._running():
             if batch.began is None:
@@ -241,9 +248,12 @@ class WorkerHandle:
             batch.began = None if batch.began is None else batch.began + seconds
 
     def overdue(self, now: float, start_timeout_s: float, hang_timeout_s: float) -> Optional[Death]:
-        """Why it must go, if it must: too long at a batch (whatever goes on beside that), at loading, or stopped."""
+        """Why it must go, if it must: too long at a batch (whatever goes on beside that), at loading, or stopped.
+
+        Where workers share a device, a batch may have to wait for one of each of the others.
+        """
         if self.state == READY:
-            return self.stall() if self.silent_s(now) > hang_timeout_s else None
+            return self.stall() if self.silent_s(now) > hang_timeout_s * self.place.sharing else None
         if self.state != STARTING:
             return None
         if now - self.started > start_timeout_s:

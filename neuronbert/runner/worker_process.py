@@ -13,22 +13,28 @@ import sys
 import threading
 import time
 import traceback
-from typing import Any, Callable, List, NoReturn, Optional, Sequence, Union
+from typing import TYPE_CHECKING, Any, Callable, List, NoReturn, Optional, Sequence, Tuple, Union
 
 from neuronbert.artifact.manifest import load_same_artifact
-from neuronbert.backends.base import Session
-from neuronbert.backends.outputs import Output, refuse_misshapen
+from neuronbert.backends.base import Batch, Session
+from neuronbert.backends.outputs import Output, Outputs, refuse_misshapen
 from neuronbert.errors import BackendFailed, DeviceLost, NeuronBertError, counted, in_words
 from neuronbert.runner.frames import packed, reader_of, receive_blocking
 from neuronbert.runner.messages import (
     BatchDone,
     BatchFailed,
     BatchOrder,
+    BlockDone,
+    BlockOrder,
+    BlockStep,
     FromWorker,
     LoadFailed,
     LoadOrder,
     WorkerReady,
 )
+
+if TYPE_CHECKING:
+    from neuronbert.engine.engine import Engine
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
@@ -72,6 +78,7 @@ class Worker:
         self._receiving = threading.Lock()
         self._session: Optional[Session] = None
         self._outputs: Sequence[Output] = ()
+        self._engine: Optional[Engine] = None
 
     def receive(self) -> Any:
         """The runner's next message; EOFError when it has closed the socket."""
@@ -96,7 +103,7 @@ class Worker:
 
         artifact = load_same_artifact(order.artifact, order.digest, order.signed_by)
         engine = Engine(artifact, variant=order.variant, threads=order.threads, streams=order.streams)
-        self._session, self._outputs = engine.session, engine.specs
+        self._engine, self._session, self._outputs = engine, engine.session, engine.specs
         return WorkerReady(
             pid=os.getpid(),
             variant=engine.name,
@@ -110,7 +117,7 @@ class Worker:
         """Run batch after batch. Each thread reads its own from the socket: handed over, a batch would start later."""
         while True:
             with self._receiving:
-                order: BatchOrder = self.receive()
+                order: Union[BatchOrder, BlockOrder] = self.receive()
             self._send_packed(self._answer(order))
 
     def _run_or_end(self) -> NoReturn:
@@ -124,24 +131,44 @@ class Worker:
             sys.stderr.flush()
             os._exit(1)
 
-    def _answer(self, order: BatchOrder) -> memoryview:
+    def _answer(self, order: Union[BatchOrder, BlockOrder]) -> memoryview:
         answer = self._run(order)
         try:
             return packed(answer)
         except TypeError as error:  # outputs that are no numbers: this batch's failure, not the worker's
             return packed(BatchFailed(order.number, _sendable(error)))
 
-    def _run(self, order: BatchOrder) -> Union[BatchDone, BatchFailed]:
-        assert self._session is not None
-        started = time.perf_counter()
+    def _run(self, order: Union[BatchOrder, BlockOrder]) -> Union[BatchDone, BlockDone, BatchFailed]:
         try:
-            found = self._session.run(order.batch)
-            outputs = refuse_misshapen(found, self._outputs, *order.batch.input_ids.shape)
+            if isinstance(order, BlockOrder):
+                return self._run_block(order)
+            outputs, device_s = self._run_batch(order.batch)
+            return BatchDone(order.number, outputs, device_s)
         except DeviceLost:  # a new process has the device again: _run_or_end ends this one, the runner starts it
             raise
         except BaseException as error:  # sys.exit() too: it would end this thread and not the process
             return BatchFailed(order.number, _sendable(error))
-        return BatchDone(order.number, outputs, time.perf_counter() - started)
+
+    def _run_batch(self, batch: Batch) -> Tuple[Outputs, float]:
+        assert self._session is not None
+        started = time.perf_counter()
+        outputs = refuse_misshapen(self._session.run(batch), self._outputs, *batch.input_ids.shape)
+        return outputs, time.perf_counter() - started
+
+    def _run_block(self, order: BlockOrder) -> BlockDone:
+        """In this thread alone, one batch after another: the device's other streams have other blocks."""
+        from neuronbert.runner.blocks import answer_block
+
+        assert self._engine is not None
+
+        def run(batch: Batch, share: float) -> Outputs:
+            outputs, device_s = self._run_batch(batch)
+            rows, width = batch.input_ids.shape
+            tokens = int(batch.attention_mask.sum())
+            self._send(BlockStep(order.number, rows, width, tokens, device_s, share))
+            return outputs
+
+        return BlockDone(order.number, answer_block(order.block, self._engine, run))
 
     def _send(self, message: FromWorker) -> None:
         self._send_packed(packed(message))

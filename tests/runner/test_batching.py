@@ -29,7 +29,7 @@ def request(number, *lengths, since=0.0, alone=False):
 
 def whole(number, rows=8, tokens=16, since=0.0):
     array = np.ones((rows, tokens), np.int64)
-    return Request(number, (), len, submitted=0.0, since=since, batch=Batch(array, array, array))
+    return Request(number, (), len, submitted=0.0, since=since, whole=Batch(array, array, array))
 
 
 def drained(batcher, now=100.0):

@@ -99,7 +99,8 @@ def test_late_is_what_has_a_queue_before_it_that_is_too_long():
 def test_a_snapshot_is_json():
     statistics = Statistics(max_queue=10)
     assert json.loads(json.dumps(statistics.snapshot()))["fill"] is None
-    statistics.batch_sent("full", rows=6, capacity=8, tokens=300, computed_tokens=400)
+    statistics.left_queue("full")
+    statistics.rows_sent(rows=6, capacity=8, tokens=300, computed_tokens=400)
     for latency in (0.1, 0.2, 0.3):
         statistics.request_done(latency)
     snapshot = json.loads(json.dumps(statistics.snapshot()))

@@ -135,9 +135,9 @@ def test_workers_take_the_first_gpus_and_share_the_cpus(gpu_artifact, four_cpus,
     assert [place.threads for place in found.places] == [2, 2]
     assert [place.threads for place in place_workers(gpu_artifact, workers=2, threads=1).places] == [1, 1]
     assert place_workers(gpu_artifact, workers=1, streams=3).streams == 3
-    with pytest.raises(UsageError, match="4 workers are more than the 3 GPUs of this process") as caught:
-        place_workers(gpu_artifact, workers=4)
-    assert caught.value.hint == "workers=3"
+    with pytest.raises(UsageError, match="5 workers are more than the 3 GPUs, .* and than the 4 CPU cores") as caught:
+        place_workers(gpu_artifact, workers=5)
+    assert caught.value.hint == "workers=4"
     with pytest.raises(UsageError, match="2 workers × 3 threads is more than the 4 CPU cores"):
         place_workers(gpu_artifact, workers=2, threads=3)
 

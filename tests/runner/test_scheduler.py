@@ -85,12 +85,12 @@ class Runner:
         if whole:
             ids = np.full((len(lengths), max(lengths)), number)
             ids[-1, 0] = first_token
-            request = Request(number, (), list, now_s(), batch=Batch(ids, np.ones_like(ids), np.zeros_like(ids)))
+            request = Request(number, (), list, now_s(), whole=Batch(ids, np.ones_like(ids), np.zeros_like(ids)))
         else:
             request = Request(number, [Row(ids, np.zeros_like(ids)) for ids in arrays], list, now_s())
         request.accepted = request.since = now_s()
         assert self.statistics.room.enter(Ticket(request.size))
-        self.asked.append((request, arrays if not whole else [request.batch.input_ids]))
+        self.asked.append((request, arrays if not whole else [request.whole.input_ids]))
         self.requests.accept(request)
         self.scheduler.dispatch(now_s())
         return request

@@ -4,7 +4,7 @@ from logits import logits
 from neuronbert.backends.base import Batch, ThroughputPlan
 from neuronbert.runner.batching import Batcher, QueuedRow
 from neuronbert.runner.requests import WHOLE_BATCH, Request, Row, Trip
-from neuronbert.runner.stacking import hand_out, measure_batch, stack_rows
+from neuronbert.runner.stacking import hand_out, measure_batch, order_of, stack_rows
 from neuronbert.tasks.question_answering.task import OUTPUTS
 
 TRIP = Trip(0, "CPU", "full", 2, 1.0, 0.0, 0.0, 1.0, 0.5)
@@ -21,7 +21,7 @@ def queued(asked, *indices):
 
 def whole(rows, tokens):
     array = np.ones((rows, tokens), np.int64)
-    return Request(2, (), len, submitted=0.0, batch=Batch(array, array, array))
+    return Request(2, (), len, submitted=0.0, whole=Batch(array, array, array))
 
 
 def test_rows_are_padded_to_the_longest():
@@ -50,7 +50,8 @@ def test_a_request_with_an_outcome_gets_nothing_more():
 def test_a_whole_batch_goes_and_comes_back_as_it_is():
     asked = whole(2, 5)
     rows = [QueuedRow(asked, WHOLE_BATCH, 5)]
-    assert stack_rows(rows, pad_id=0) is asked.batch
+    order = order_of(7, rows, pad_id=0)
+    assert order.number == 7 and order.batch is asked.whole
     outputs = logits(np.ones((2, 5)), np.ones((2, 5)))
     hand_out(outputs, OUTPUTS, rows, TRIP)
     assert asked.outputs[0] is outputs

@@ -23,6 +23,7 @@ REQUIREMENTS: Mapping[str, str] = {"torch": ">=2.4", "safetensors": ">=0.4", "nv
 DEVICE = "cuda"
 AUTO_RANK: Optional[int] = 0
 BY_NAME_ONLY = False
+HOST_BOUND = True
 
 # The least compute capability with the precision's matrix units: Volta, Ampere, Ada.
 CAPABILITIES: Dict[str, Tuple[int, int]] = {

@@ -40,6 +40,7 @@ AUTO_RANK: Optional[int] = 0
 # Its files are TorchScript too, and so programs. On an inf1 machine there is nothing else to load: a name that is typed
 # always would protect nobody. SECURITY.md says so, and a signature is the answer to it.
 BY_NAME_ONLY = False
+HOST_BOUND = False
 FILE_NAME = "model.neuron"
 LOG_NAME = "compile.log"
 EMULATED = "+emulated"  # how the version of an emulated torch_neuron ends

@@ -26,6 +26,7 @@ REQUIREMENTS: Mapping[str, str] = {"openvino": ">=2024.4"}
 DEVICE = "cpu"
 AUTO_RANK: Optional[int] = 0
 BY_NAME_ONLY = False
+HOST_BOUND = False
 FILE_NAME = "openvino_model.xml"
 # OpenVINO's attention kernel handles 16 tokens at a time and is slow on a remainder. Over XQuAD's lengths (2 cores,
 # int8) padding to 16 makes the demo, with heads of 32, 3 % faster though 5 % more tokens are computed; BERT-base, with

@@ -169,7 +169,8 @@ def _answer_file(
 @click.option(
     "--workers",
     type=click.IntRange(min=1),
-    help="Processes.  [default: one a core group or GPU; on CPUs one that has all]",
+    help="Processes.  [default: one a core group; on GPUs one a CPU core, as far as memory goes and up to 8 a GPU; on "
+    "CPUs one that has all]",
 )
 @busy_wait_option
 @line_options(output="by the suffix of --output, else jsonl")

@@ -64,7 +64,7 @@ def evaluate(artifact: str, data: str, as_json: bool, **options: Any) -> None:
     help="Clients that each wait for an answer before they ask again, at most 4096: 1,2,4 or 1:16, doubling.  "
     "[default: 1:16]",
 )
-@list_option("--workers", help="Worker processes.  [default: as many as neuronbert run takes]")
+@list_option("--workers", help="Worker processes.  [default: one a core group or GPU; on CPUs one that has all]")
 @list_option("--threads", help="CPU threads of each worker.  [default: all, divided among the workers]")
 @list_option("--sequence-length", help="Tokens of every request.  [default: real text, its own lengths]")
 @list_option(
