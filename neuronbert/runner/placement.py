@@ -9,7 +9,7 @@ from neuronbert.backends import load_backend
 from neuronbert.backends.neuron.target import recorded_layout
 from neuronbert.errors import ArtifactError, UsageError, counted, positive, shown_value, text_or_none
 from neuronbert.hardware.cores import CoreLayout
-from neuronbert.hardware.cuda import VISIBLE_DEVICES, Gpu
+from neuronbert.hardware.cuda import GIB, VISIBLE_DEVICES, Gpu
 from neuronbert.hardware.machine import physical_cores
 from neuronbert.hardware.requirements import gpus_that_meet
 from neuronbert.runner.supervision import WorkerPlace
@@ -17,7 +17,7 @@ from neuronbert.runner.supervision import WorkerPlace
 # Of a job's workers on one GPU. Eight times the rate of one process from text is more than a GPU's from tokens
 # (docs/measurements.md), and each has its own copy of the weights.
 MOST_ON_GPU = 8
-ROOM_ON_GPU_BYTES = 4 << 30  # what one may take: CUDA's context, the weights, and a few batches at once
+ROOM_ON_GPU_BYTES = 4 * GIB  # what one may take: CUDA's context, the weights, and a few batches at once
 
 
 class Placement(NamedTuple):

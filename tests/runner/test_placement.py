@@ -15,8 +15,9 @@ from neuronbert.cli import top
 from neuronbert.errors import ArtifactError, UsageError
 from neuronbert.hardware import requirements
 from neuronbert.hardware.cores import layout_for
+from neuronbert.hardware.cuda import GIB
 from neuronbert.runner import placement
-from neuronbert.runner.placement import place_workers
+from neuronbert.runner.placement import place_workers, workers_of_job
 
 
 @pytest.fixture()
@@ -140,6 +141,44 @@ def test_workers_take_the_first_gpus_and_share_the_cpus(gpu_artifact, four_cpus,
     assert caught.value.hint == "workers=4"
     with pytest.raises(UsageError, match="2 workers × 3 threads is more than the 4 CPU cores"):
         place_workers(gpu_artifact, workers=2, threads=3)
+
+
+def test_more_workers_than_gpus_share_them_evenly(gpu_artifact, monkeypatch):
+    monkeypatch.setattr(placement, "physical_cores", lambda: 16)
+    use_gpus(monkeypatch, H100, H100._replace(uuid="GPU-other"))
+    found = place_workers(gpu_artifact, workers=5)
+    assert [place.variables["CUDA_VISIBLE_DEVICES"] for place in found.places] == [
+        "GPU-h100", "GPU-other", "GPU-h100", "GPU-other", "GPU-h100",
+    ]  # fmt: skip
+    assert {(place.threads, place.sharing) for place in found.places} == {(3, 3)}
+    assert {place.sharing for place in place_workers(gpu_artifact, workers=16).places} == {8}
+    assert {place.sharing for place in place_workers(gpu_artifact).places} == {1}
+
+
+@pytest.mark.parametrize(
+    ("cards", "cores", "workers"),
+    [
+        ([H100], 16, 8),
+        ([H100], 6, 6),
+        ([H100, H100._replace(uuid="GPU-other")], 6, 6),
+        ([H100, H100._replace(uuid="GPU-other")], 1, 2),
+        ([Card("GPU-t4", "Tesla T4", (8, 0), 16 * GIB)], 16, 4),
+        ([SLICED], 16, 2),
+        ([H100._replace(memory_bytes=None)], 16, 8),  # the driver does not say
+    ],
+)
+def test_a_job_s_workers_are_as_many_as_cores_and_memory_allow(gpu_artifact, monkeypatch, cards, cores, workers):
+    monkeypatch.setattr(placement, "physical_cores", lambda: cores)
+    use_gpus(monkeypatch, *cards)
+    assert workers_of_job(gpu_artifact) is None  # where one process that tokenises is enough
+    monkeypatch.setattr(sys.modules["gpu_backend"], "HOST_BOUND", True)
+    assert workers_of_job(gpu_artifact) == workers
+    assert len(place_workers(gpu_artifact, workers=workers).places) == workers
+
+
+def test_a_job_on_cpus_has_the_runner_s_workers(echo_artifact, monkeypatch):
+    monkeypatch.setattr("neuronbert.backends.echo.HOST_BOUND", True)
+    assert workers_of_job(echo_artifact) is None
 
 
 def test_more_gpus_than_cores_have_a_thread_each(gpu_artifact, monkeypatch):

@@ -9,16 +9,18 @@ from logits import logits
 from neuronbert.backends.base import Batch, ThroughputPlan
 from neuronbert.errors import BackendFailed, PoisonRequest
 from neuronbert.runner.batching import SUSPECT, Batcher
+from neuronbert.runner.blocks import Block
 from neuronbert.runner.counters import Statistics
 from neuronbert.runner.decoding import Decoder
-from neuronbert.runner.messages import BatchDone, BatchFailed
+from neuronbert.runner.messages import BatchDone, BatchFailed, BlockDone, BlockOrder, BlockStep
 from neuronbert.runner.open_requests import OpenRequests
 from neuronbert.runner.requests import WHOLE_BATCH, Request, Row, now_s
 from neuronbert.runner.room import Ticket
-from neuronbert.runner.scheduler import Scheduler
+from neuronbert.runner.scheduler import MAX_FAILED_BATCHES, Scheduler
 from neuronbert.runner.settings import Settings
 from neuronbert.runner.supervision import READY, WAITING, WorkerHandle, WorkerPlace
 from neuronbert.runner.suspicion import MAX_DEATHS, Doer
+from neuronbert.tasks.lines import Entry
 from neuronbert.tasks.question_answering.task import OUTPUTS
 
 PLANS = {
@@ -38,7 +40,14 @@ class FakeChannel:
         self.orders = {}
 
     def send(self, order):
-        self.orders[order.number] = order.batch
+        self.orders[order.number] = order
+
+
+def tokens_of(order):
+    """The first column has the first token of each row; a block has an entry in place of each."""
+    if isinstance(order, BlockOrder):
+        return np.array([[entry.line_number] for entry in order.block.entries])
+    return order.batch.input_ids
 
 
 class FakeWorker(WorkerHandle):
@@ -78,19 +87,23 @@ class Runner:
     def report(self, event, **facts):
         pass
 
-    def submit(self, lengths, first_token=GOOD, whole=False):
+    def submit(self, lengths, first_token=GOOD, whole=None):
         number = len(self.asked) + 1
         arrays = [np.full(length, number) for length in lengths]
         arrays[-1][0] = first_token
-        if whole:
-            ids = np.full((len(lengths), max(lengths)), number)
-            ids[-1, 0] = first_token
+        if whole == "block":
+            arrays = [np.array([[number]] * (len(lengths) - 1) + [[first_token]])]
+            request = Request(number, (), list, now_s(), whole=Block([Entry(line) for (line,) in arrays[0]], None))
+        elif whole == "batch":
+            arrays = [np.full((len(lengths), max(lengths)), number)]
+            arrays[0][-1, 0] = first_token
+            ids = arrays[0]
             request = Request(number, (), list, now_s(), whole=Batch(ids, np.ones_like(ids), np.zeros_like(ids)))
         else:
             request = Request(number, [Row(ids, np.zeros_like(ids)) for ids in arrays], list, now_s())
         request.accepted = request.since = now_s()
         assert self.statistics.room.enter(Ticket(request.size))
-        self.asked.append((request, arrays if not whole else [request.whole.input_ids]))
+        self.asked.append((request, arrays))
         self.requests.accept(request)
         self.scheduler.dispatch(now_s())
         return request
@@ -101,8 +114,11 @@ class Runner:
 
     def answer(self, worker, number):
         """The worker comes to the end of a batch, one way or another."""
-        batch = worker.channel.orders[number]
-        first = batch.input_ids[:, 0]
+        order = worker.channel.orders[number]
+        ids = tokens_of(order)
+        first = ids[:, 0]
+        if isinstance(order, BlockOrder):
+            self.scheduler.take_step(worker, BlockStep(number, *ids.shape, ids.size, 0.01, 0.5))
         if (first == KILLS).any():
             self.dies(worker, Doer.WORKER)
             return
@@ -110,8 +126,10 @@ class Runner:
             self.scheduler.take_failure(worker, BatchFailed(number, BackendFailed("told to")))
             if worker.killed:
                 self.dies(worker, worker.killed.doer)
+        elif isinstance(order, BlockOrder):
+            self.scheduler.take_part(worker, BlockDone(number, [logits(ids, ids)]))
         else:
-            outputs = logits(batch.input_ids.astype(np.float32), batch.input_ids.astype(np.float32))
+            outputs = logits(ids.astype(np.float32), ids.astype(np.float32))
             self.scheduler.take_result(worker, BatchDone(number, outputs, 0.01))
         self.scheduler.dispatch(now_s())
 
@@ -163,7 +181,7 @@ class AnyOrder(RuleBasedStateMachine):
         target=requests,
         lengths=st.lists(st.integers(1, 64), min_size=1, max_size=12),
         kind=st.sampled_from([GOOD, GOOD, GOOD, KILLS, RAISES]),
-        whole=st.sampled_from([False, False, True]),
+        whole=st.sampled_from([None, None, "batch", "block"]),
     )
     def submit(self, lengths, kind, whole):
         self.begin("dynamic", 2, 2) if self.runner is None else None
@@ -270,6 +288,34 @@ class AnyOrder(RuleBasedStateMachine):
             assert error is None and first_tokens.isdisjoint({KILLS, RAISES})
             found = [outputs["start_logits"] for outputs in request.future.result(0)]
             assert all(np.array_equal(one, ids) for one, ids in zip(found, arrays))
+
+
+def test_a_block_is_counted_as_its_batches_come():
+    runner, told = Runner(PLANS["dynamic"], workers=1, concurrency=2), []
+    block = runner.submit([1] * 5, whole="block")
+    block.told = told.append
+    (worker,) = runner.pool.workers
+    (number,) = worker.in_flight
+    before = worker.in_flight[number].began
+    runner.scheduler.take_step(worker, BlockStep(number, 4, 60, 200, 0.25, 0.5))
+    runner.scheduler.take_step(worker, BlockStep(number, 3, 10, 30, 0.5, 1.0))
+    assert worker.in_flight[number].began > before  # it is alive
+    assert told == [0.5, 1.0]
+    assert (worker.rows_done, worker.batches_done, worker.device_s) == (7, 2, 0.75)
+    assert runner.statistics.snapshot()["padding"] == 1 - 230 / 270
+    runner.scheduler.take_part(worker, BlockDone(number, "part"))
+    assert block.future.result(0) == "part" and not worker.in_flight
+    assert runner.statistics.snapshot()["rows"] == 7 and runner.statistics.batches["whole"] == 1
+
+
+def test_blocks_that_fail_are_not_held_against_the_worker():
+    """Each may have a line at fault; a device at fault is found by the batches that are tried after them."""
+    runner = Runner(PLANS["dynamic"], workers=1, concurrency=1)
+    failed = [runner.submit([1], RAISES, "block") for _ in range(MAX_FAILED_BATCHES + 1)]
+    runner.finish_all()
+    (worker,) = runner.pool.workers
+    assert all(isinstance(request.future.exception(0), BackendFailed) for request in failed)
+    assert worker.state == READY and worker.killed is None
 
 
 TestAnyOrder = AnyOrder.TestCase

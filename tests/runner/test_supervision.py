@@ -85,6 +85,31 @@ def test_a_batch_that_waits_in_the_worker_has_not_begun():
     assert worker.silent_s(51.0) == 0.5
 
 
+@pytest.fixture()
+def loading():
+    """A worker whose process is still loading at 1 s."""
+    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"]) as process:
+        yield WorkerHandle(0, WorkerPlace({}, None, 1, "CPU"), state=STARTING, process=process, started=1.0)
+        process.kill()
+
+
+def test_a_block_that_gets_on_is_no_hang():
+    worker = WorkerHandle(0, WorkerPlace({}, None, 1, "GPU"), state=READY)
+    worker.give(batch(1), 1.0)
+    for now in (50.0, 100.0, 150.0):
+        assert worker.silent_s(now) <= 50.0
+        assert worker.heard_of(1, now).number == 1
+    assert worker.silent_s(211.0) == 61.0
+
+
+@pytest.mark.parametrize(("sharing", "patience_s"), [(1, 60.0), (8, 480.0)])
+def test_who_shares_a_device_may_take_as_many_times_as_long(loading, sharing, patience_s):
+    worker = WorkerHandle(0, WorkerPlace({}, None, 1, "GPU", sharing), state=READY, process=loading.process)
+    worker.give(batch(1), 0.0)
+    assert worker.overdue(patience_s - 1, 600.0, 60.0) is None
+    assert worker.overdue(patience_s + 1, 600.0, 60.0) is HUNG
+
+
 def test_causes_of_death(monkeypatch):
     monkeypatch.setattr(supervision, "oom_kills", lambda: 3)
     assert death_by(0, 3).doer is Doer.ANYBODY  # whoever waited for it has its true code
@@ -105,14 +130,6 @@ def test_what_the_kernel_killed_before_a_trial_is_not_held_against_the_suspect(m
     assert death_by(-signal.SIGKILL, worker.oom_kills).doer is Doer.WORKER
     worker.oom_kills = 4
     assert death_by(-signal.SIGKILL, worker.oom_kills).doer is Doer.ANYBODY
-
-
-@pytest.fixture()
-def loading():
-    """A worker whose process is still loading at 1 s."""
-    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"]) as process:
-        yield WorkerHandle(0, WorkerPlace({}, None, 1, "CPU"), state=STARTING, process=process, started=1.0)
-        process.kill()
 
 
 def test_a_process_that_was_stopped_is_told_from_one_that_hangs(loading):

@@ -1,16 +1,33 @@
+import io
 import socket
+from contextlib import suppress
 
 import numpy as np
 import pytest
 
+from neuronbert import Engine
 from neuronbert.backends.base import Batch, ThroughputPlan
 from neuronbert.engine.batches import infer_rows
-from neuronbert.errors import BackendFailed, DeviceLost
+from neuronbert.engine.lines import answer_lines
+from neuronbert.errors import BackendFailed, DeviceLost, InputError
 from neuronbert.runner import worker_process
+from neuronbert.runner.blocks import Block, Rules
 from neuronbert.runner.frames import packed, reader_of, receive_blocking
-from neuronbert.runner.messages import BatchFailed, BatchOrder, LoadFailed, WorkerReady
+from neuronbert.runner.messages import (
+    BatchFailed,
+    BatchOrder,
+    BlockDone,
+    BlockOrder,
+    BlockStep,
+    LoadFailed,
+    WorkerReady,
+)
 from neuronbert.runner.requests import Row
 from neuronbert.runner.worker_process import Worker
+from neuronbert.tasks.base import option_kinds, options_of
+from neuronbert.tasks.lines import json_entries, json_line
+from neuronbert.tasks.question_answering import task as question_answering
+from neuronbert.tasks.question_answering.lines import question_line
 from neuronbert.tasks.question_answering.task import OUTPUTS
 
 ORDER = BatchOrder(7, Batch(*[np.ones((1, 4), np.int64)] * 3))
@@ -119,6 +136,66 @@ def test_so_they_are_without_a_runner(outputs, said):
     row = Row(np.ones(4, np.int64), np.ones(4, np.int64))
     with pytest.raises(BackendFailed, match=f"the model gave {said} for a batch of 1 × 4 tokens"):
         infer_rows(OddSession(outputs), [row], OUTPUTS, ThroughputPlan(1, 8, 4096), 0)
+
+
+@pytest.fixture(scope="module")
+def engine(echo_artifact):
+    with Engine(echo_artifact, threads=1) as engine:
+        yield engine
+
+
+def block_order(engine, lines, on_error="fail"):
+    """The order for a block of these JSON lines."""
+    options = options_of(option_kinds(question_answering), {})
+    columns = question_answering.columns({}, options[1])
+    rules = Rules("jsonl", "jsonl", *options, columns, on_error, engine.plan)
+    return BlockOrder(7, Block([*json_entries(enumerate(lines, 1))], rules))
+
+
+def answers_to(order, engine):
+    """What a worker with this engine sends back."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        worker = Worker(theirs)
+        worker._engine, worker._session, worker._outputs = engine, engine.session, engine.specs
+        ours.sendall(packed(order))
+        ours.shutdown(socket.SHUT_WR)
+        with pytest.raises(EOFError):
+            worker._run_received()
+        theirs.shutdown(socket.SHUT_WR)
+        reader, found = reader_of(ours), []
+        with suppress(EOFError):
+            while True:
+                found.append(receive_blocking(reader))
+    return found
+
+
+def test_a_block_comes_back_as_its_part_of_the_output_with_a_step_for_each_batch(engine):
+    lines = [question_line(f"What is {number}?", "Jim Henson. " * (1 + number % 90)) for number in range(20)]
+    lines[4:4] = ["", "{broken"]
+    *steps, done = answers_to(block_order(engine, lines, "skip"), engine)
+    assert isinstance(done, BlockDone) and done.number == 7
+    answered, skipped = answer_lines(
+        engine, io.BytesIO("\n".join(lines).encode()), *options_of(option_kinds(question_answering), {}), "skip"
+    )
+    assert done.part.data.decode() == "".join(map(json_line, answered))
+    assert (done.part.answered, done.part.skipped, done.part.unsaid) == (20, skipped, [])
+    assert all(isinstance(step, BlockStep) and step.number == 7 and step.tokens <= step.rows * step.width
+               for step in steps)  # fmt: skip
+    rows = sum(step.rows for step in steps)
+    assert len(steps) > 2 and rows >= 20
+    assert [step.share for step in steps] == [sum(one.rows for one in steps[:n]) / rows
+                                              for n in range(1, len(steps) + 1)]  # fmt: skip
+
+
+def test_a_block_with_a_line_at_fault_is_not_answered_as_a_whole(engine, monkeypatch):
+    good = question_line("Who?", "Jim Henson.")
+    (failed,) = answers_to(block_order(engine, [good, "{broken"]), engine)
+    assert isinstance(failed, BatchFailed) and isinstance(failed.error, InputError) and failed.number == 7
+    assert failed.error.message.startswith("line 2: not JSON")
+    monkeypatch.setattr(engine, "_soonest", engine._soonest._replace(session=Session(ZeroDivisionError("oops"))))
+    (failed,) = answers_to(block_order(engine, [good]), engine)
+    assert isinstance(failed, BatchFailed) and isinstance(failed.error, BackendFailed)
 
 
 class Ended(BaseException):
