@@ -14,13 +14,17 @@ from typing import Any, Dict, List
 
 import pytest
 from echo_files import with_echo
+from fake_nvml import Card, use_gpus
+from processes import wait_until
 
-from neuronbert import Engine, load_artifact, run_job
+from neuronbert import Engine, Runner, load_artifact, run_job
 from neuronbert.artifact import resumable
 from neuronbert.artifact.resumable import Record, partial_path, read_record, record_path
+from neuronbert.backends import echo
+from neuronbert.backends.base import ThroughputPlan
 from neuronbert.engine.lines import answer_lines
 from neuronbert.errors import ArtifactError, BackendFailed, InputError, OutputError, UsageError
-from neuronbert.runner import job, job_input
+from neuronbert.runner import job, job_input, placement
 from neuronbert.runner.job import BLOCKS_IN_FLIGHT
 from neuronbert.tasks import lines as tasks_lines
 from neuronbert.tasks.base import option_kinds, options_of
@@ -36,6 +40,21 @@ BLOCK_LINES = 16
 def small_blocks(monkeypatch):
     monkeypatch.setattr(job_input, "BLOCK_LINES", BLOCK_LINES)
     monkeypatch.setattr(os, "fsync", lambda descriptor: None)  # no test pulls the plug
+
+
+BATCHES, BLOCKS = "batches", "blocks"  # the two ways to the same bytes
+
+
+def go(way: str, monkeypatch) -> None:
+    """What workers get of a job from now on, of this process or of those that are started."""
+    monkeypatch.setattr(echo, "HOST_BOUND", way == BLOCKS)
+    monkeypatch.setenv("TEST_HOST_BOUND", way)
+
+
+@pytest.fixture(params=[BATCHES, BLOCKS])
+def way(request, monkeypatch):
+    go(request.param, monkeypatch)
+    return request.param
 
 
 def question_lines(count: int) -> List[str]:
@@ -118,6 +137,7 @@ def rows_of(output: Path) -> List[Dict[str, Any]]:
     return list(csv.DictReader(io.StringIO(output.read_text("utf-8"), newline=""), strict=True))
 
 
+@pytest.mark.usefixtures("way")
 def test_it_writes_what_answer_prints(echo_artifact, questions, tmp_path):
     seen = []
     report = run_job(
@@ -148,6 +168,7 @@ def test_an_output_inside_the_artifact_is_refused_and_leaves_it_whole(echo_copy,
     assert sorted(echo_copy.rglob("*")) == before
 
 
+@pytest.mark.usefixtures("way")
 def test_options_are_those_of_answer(echo_artifact, questions, tmp_path):
     options = {"max_seq_len": 64, "doc_stride": 16, "top_k": 2, "ranking": "document"}
     run_job(echo_artifact, questions, tmp_path / "out", workers=2, **options)
@@ -169,6 +190,7 @@ def recorded_lines(monkeypatch, artifact, questions: Path, output: Path) -> List
     return recorded
 
 
+@pytest.mark.usefixtures("way")
 def test_a_block_is_as_long_as_all_before_it_up_to_a_limit(echo_artifact, questions, tmp_path, monkeypatch):
     found = recorded_lines(monkeypatch, echo_artifact, questions, tmp_path / "lines")
     assert found == [8, 16, 32, 48, 64, 80, 96, 100]
@@ -188,6 +210,7 @@ def test_long_lines_make_small_blocks(echo_artifact, questions, tmp_path, monkey
     assert (tmp_path / "out").read_bytes() == expected(echo_artifact, questions)
 
 
+@pytest.mark.usefixtures("way")
 def test_memory_is_that_of_a_few_blocks(echo_artifact, tmp_path, monkeypatch):
     """However long the input: no more is read than what is on its way."""
     questions = write(tmp_path / "questions", question_lines(30 * BLOCK_LINES))
@@ -211,6 +234,7 @@ def test_memory_is_that_of_a_few_blocks(echo_artifact, tmp_path, monkeypatch):
 BROKEN = "{broken"
 
 
+@pytest.mark.usefixtures("way")
 def test_a_broken_line_keeps_what_was_good_before_it(echo_artifact, tmp_path):
     lines = question_lines(60)
     path = write(tmp_path / "questions", [*lines[:40], BROKEN, *lines[40:]])
@@ -231,6 +255,7 @@ def test_a_broken_line_in_the_first_block_leaves_nothing(echo_artifact, tmp_path
     assert os.listdir(tmp_path) == ["questions"]
 
 
+@pytest.mark.usefixtures("way")
 def test_broken_lines_are_told_and_written_as_errors(echo_artifact, tmp_path):
     lines = question_lines(40)
     mixed = [*lines[:20], BROKEN, question_line("why " * 600, "text"), *lines[20:], BROKEN]
@@ -457,6 +482,7 @@ def test_a_tab_separated_row_that_is_too_long_is_one_error(echo_artifact, tmp_pa
 # Lines without an end.
 
 
+@pytest.mark.usefixtures("way")
 def test_a_line_that_is_too_long_is_one_error(echo_artifact, tmp_path, monkeypatch):
     """Wherever it stands, what comes after it is answered, and a job that is resumed behind it goes on as it would."""
     monkeypatch.setattr(tasks_lines, "MAX_LINE_BYTES", 2000)
@@ -553,7 +579,8 @@ def unfinished(echo_artifact, questions, tmp_path):
     return tmp_path / "out"
 
 
-def test_it_goes_on_whatever_the_number_of_workers(echo_artifact, questions, unfinished):
+def test_it_goes_on_whatever_the_number_of_workers(echo_artifact, questions, unfinished, way):
+    """And whatever way it went before."""
     seen = []
     report = run_job(echo_artifact, questions, unfinished, workers=2, progress=lambda *done: seen.append(done))
     assert report.resumed_lines == 2 * BLOCK_LINES
@@ -651,6 +678,7 @@ def test_a_stream_is_not_what_it_was_begun_with(echo_artifact, questions, unfini
 
 CODE = (
     "import os, resource, sys; from neuronbert.runner import job_input; from neuronbert.cli.main import main; "
+    f"from neuronbert.backends import echo; echo.HOST_BOUND = os.environ.get('TEST_HOST_BOUND') == {BLOCKS!r}; "
     f"job_input.BLOCK_LINES = {BLOCK_LINES}; os.fsync = lambda descriptor: None; limit = int(sys.argv.pop(1)); "
     "limit and resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY)); main()"
 )
@@ -677,14 +705,16 @@ def size_of(path: Path) -> int:
 
 
 @pytest.mark.slow
-def test_killed_again_and_again_it_writes_the_same_bytes(echo_artifact, tmp_path):
+def test_killed_again_and_again_it_writes_the_same_bytes(echo_artifact, tmp_path, monkeypatch):
+    """Each run goes the other way."""
     questions = write(tmp_path / "questions", question_lines(1600))
     undisturbed = expected(echo_artifact, questions)
     chosen = random.Random(time.time_ns())
     # Three in the first half: however late it is noticed that one is reached, so many are killed.
     points = sorted(chosen.randrange(len(undisturbed) // share) for share in (2, 2, 2, 1, 1, 1))
     output, kills = tmp_path / "out", 0
-    for point in points:
+    for number, point in enumerate(points):
+        go(BATCHES if number % 2 else BLOCKS, monkeypatch)
         with start(echo_artifact, questions, output) as process:
             wait_for_bytes(process, output, point)
             time.sleep(chosen.random() * 0.02)
@@ -701,6 +731,7 @@ def test_killed_again_and_again_it_writes_the_same_bytes(echo_artifact, tmp_path
     assert sorted(os.listdir(tmp_path)) == ["out", "questions"]
 
 
+@pytest.mark.usefixtures("way")
 def test_a_table_job_that_is_killed_writes_the_same_bytes(echo_artifact, tmp_path):
     table, output = as_table(tmp_path / "questions.csv", 400), tmp_path / "out.csv"
     undisturbed, kills = expected_table(echo_artifact, table), 0
@@ -719,13 +750,15 @@ def test_a_table_job_that_is_killed_writes_the_same_bytes(echo_artifact, tmp_pat
     assert sorted(os.listdir(tmp_path)) == ["out.csv", "questions.csv"]
 
 
-def test_a_parquet_job_goes_on_after_a_full_disk(echo_artifact, table, tmp_path):
+def test_a_parquet_job_goes_on_after_a_full_disk(echo_artifact, table, tmp_path, monkeypatch):
     parquet = pytest.importorskip("pyarrow.parquet")
     output = tmp_path / "out.parquet"
+    go(BLOCKS, monkeypatch)
     with start(echo_artifact, table, output, limit=10_000) as process:
         process.communicate()
     assert process.returncode == 1 and not output.exists()
     assert run_job(echo_artifact.folder, table, output).resumed_lines > 0
+    go(BATCHES, monkeypatch)
     run_job(echo_artifact.folder, table, tmp_path / "other.parquet")
     assert output.read_bytes() == (tmp_path / "other.parquet").read_bytes()
     run_job(echo_artifact.folder, table, tmp_path / "out.csv")
@@ -785,7 +818,8 @@ def test_nohup_is_kept(echo_artifact, questions, tmp_path):
 
 
 @pytest.mark.parametrize("sign", [signal.SIGINT])
-def test_interrupted_it_says_that_it_can_go_on(echo_artifact, tmp_path, sign):
+def test_interrupted_it_says_that_it_can_go_on(echo_artifact, tmp_path, sign, monkeypatch):
+    go(BLOCKS, monkeypatch)
     questions = write(tmp_path / "questions", question_lines(1600))
     output = tmp_path / "out"
     with start(echo_artifact, questions, output) as process:
@@ -815,7 +849,8 @@ def test_a_full_disk_loses_nothing(echo_artifact, questions, tmp_path):
     assert output.read_bytes() == expected(echo_artifact, questions)
 
 
-def test_stdin_is_read_once(echo_artifact, questions, tmp_path):
+def test_stdin_is_read_once(echo_artifact, questions, tmp_path, monkeypatch):
+    go(BLOCKS, monkeypatch)
     output = tmp_path / "out"
     with start(echo_artifact, "-", output, stdin=subprocess.PIPE) as process:
         assert process.stdin is not None
@@ -839,6 +874,110 @@ def test_stdin_that_is_broken_leaves_nothing(echo_artifact, tmp_path):
     assert process.returncode == 1
     assert b"line 41" in err and b"goes on" not in err
     assert os.listdir(tmp_path) == []
+
+
+# Blocks in the workers.
+
+
+class WatchedRunner(Runner):
+    """The job's own, for a test to look at."""
+
+    made: "List[WatchedRunner]" = []
+
+    def __init__(self, *arguments: Any, **keywords: Any):
+        super().__init__(*arguments, **keywords)
+        self.made.append(self)
+
+    def pids(self) -> List[int]:
+        return [worker["pid"] for worker in self.stats()["workers"] if worker["state"] == "ready"]
+
+
+@pytest.fixture()
+def runners(monkeypatch):
+    monkeypatch.setattr(WatchedRunner, "made", [])
+    monkeypatch.setattr(job, "Runner", WatchedRunner)
+    return WatchedRunner.made
+
+
+def test_workers_that_are_killed_in_the_middle_of_blocks_change_nothing(echo_copy, tmp_path, monkeypatch, runners):
+    go(BLOCKS, monkeypatch)
+    slow = with_echo(echo_copy, batch_s=0.01)
+    questions = write(tmp_path / "questions", question_lines(400))
+    told, kills = [], [20, 60, 130, 250]
+
+    def kill(done, total):
+        told.append(done)
+        while kills and done >= kills[0]:
+            kills.pop(0)
+            os.kill(wait_until(runners[0].pids)[0], signal.SIGKILL)
+
+    report = run_job(slow, questions, tmp_path / "out", workers=2, progress=kill)
+    assert (tmp_path / "out").read_bytes() == expected(slow, questions)
+    assert told == sorted(told) and report.skipped == 0  # though blocks began anew
+    requests = runners[0].stats()["requests"]
+    assert requests["deaths"] == 4 and requests["retried"] > 0 and requests["failed"] == 0
+
+
+@pytest.mark.usefixtures("way")
+@pytest.mark.parametrize("on_error", ["skip", "fail"])
+def test_a_line_that_no_session_answers_is_the_only_error(faulty_artifact, tmp_path, on_error, runners):
+    lines = question_lines(60)
+    good = write(tmp_path / "good", [*lines[:30], "", *lines[31:]])
+    lines[30] = question_line("Do you refuse?", "It is in the box.", "mine")
+    path = write(tmp_path / "questions", lines)
+    if on_error == "fail":
+        with pytest.raises(BackendFailed, match="^line 31: the echo backend was told to fail"):
+            run_job(faulty_artifact, path, tmp_path / "out", workers=2)
+        assert read_record(tmp_path / "out").input_lines == BLOCK_LINES
+        return
+    report = run_job(faulty_artifact, path, tmp_path / "out", workers=2, on_error=on_error)
+    assert report.skipped == 1 and runners[0].stats()["requests"]["deaths"] == 0
+    written = (tmp_path / "out").read_bytes().splitlines(keepends=True)
+    (error,) = [line for line in written if b'"error"' in line]
+    assert json.loads(error) == {"line": 31, "id": "mine", "error": "the echo backend was told to fail (raise)"}
+    assert b"".join(line for line in written if line != error) == expected(faulty_artifact, good)
+
+
+def test_a_line_that_would_keep_a_worker_silent_goes_the_other_way(
+    echo_artifact, questions, tmp_path, monkeypatch, runners
+):
+    go(BLOCKS, monkeypatch)
+    monkeypatch.setattr(job_input, "BLOCK_BYTES", 3000)
+    whole, cut = [], []
+    submit_block, submit_together = Runner.submit_block, Runner.submit_together
+    monkeypatch.setattr(Runner, "submit_block", lambda *asked: whole.append(asked[1]) or submit_block(*asked))
+    monkeypatch.setattr(Runner, "submit_together", lambda *asked: cut.append(asked[1]) or submit_together(*asked))
+    long = question_line("Who?", "Jim Henson. " * 1000)
+    write(questions, [*question_lines(20), long, *question_lines(20)])
+    run_job(echo_artifact, questions, tmp_path / "out")
+    assert (tmp_path / "out").read_bytes() == expected(echo_artifact, questions)
+    assert whole and cut and 21 not in [entry.line_number for block in whole for entry in block.entries]
+
+
+def test_a_gpu_has_many_workers_and_what_they_write_is_no_matter_of_how_many(
+    echo_artifact, questions, tmp_path, monkeypatch, runners
+):
+    """Real processes, of a backend that says to this one only that it runs on GPUs."""
+    go(BLOCKS, monkeypatch)
+    undisturbed = expected(echo_artifact, questions)
+    monkeypatch.setattr(echo, "DEVICE", "cuda")
+    monkeypatch.setattr(echo, "throughput_plan", lambda threads: ThroughputPlan(streams=1, rows=8, tokens=4096))
+    monkeypatch.setattr(placement, "choose_variants", lambda artifact, name: artifact.variants)
+    monkeypatch.setattr(placement, "physical_cores", lambda: 3)
+    use_gpus(monkeypatch, Card("GPU-h100"))
+
+    def stop(done, total):
+        if (read_record(tmp_path / "out") or Record({}, True)).input_lines:
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        run_job(echo_artifact, questions, tmp_path / "out", progress=stop)
+    assert run_job(echo_artifact, questions, tmp_path / "out", workers=1).resumed_lines
+    assert [[place.variables["CUDA_VISIBLE_DEVICES"] for place in runner.places] for runner in runners] == [
+        ["GPU-h100"] * 3, ["GPU-h100"],
+    ]  # fmt: skip
+    assert [runner.places[0].threads for runner in runners] == [1, 3]
+    assert (tmp_path / "out").read_bytes() == undisturbed
 
 
 # A line with which every worker dies: one that holds the unknown token.
@@ -870,6 +1009,7 @@ def poisoned(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("way")
 def test_a_line_that_kills_workers_is_the_only_error(echo_artifact, poisoned, tmp_path):
     skipped: List[Any] = []
     report = run_job(echo_artifact, poisoned, tmp_path / "out", on_error="skip", on_skip=skipped.append)
@@ -884,7 +1024,8 @@ def test_a_line_that_kills_workers_is_the_only_error(echo_artifact, poisoned, tm
 
 
 @pytest.mark.slow
-def test_a_line_that_kills_workers_is_named(echo_artifact, poisoned, tmp_path):
+def test_a_line_that_kills_workers_is_named(echo_artifact, poisoned, tmp_path, monkeypatch):
+    go(BLOCKS, monkeypatch)
     with pytest.raises(BackendFailed, match="^line 21: .*workers when they died"):
         run_job(echo_artifact, poisoned, tmp_path / "out")
     record = read_record(tmp_path / "out")

@@ -14,6 +14,7 @@ import pytest
 from echo_files import with_echo
 
 from neuronbert import Runner, run_job
+from neuronbert.backends import echo
 from neuronbert.hardware.own_places import own_folder
 from neuronbert.runner import publishing
 from neuronbert.runner.counters import Statistics
@@ -117,9 +118,11 @@ def test_rates_are_of_the_time_between():
     assert rates(now, now)["rows_per_s"] is None and rates(now, now)["workers"][0]["busy"] is None
 
 
-def test_what_top_shows_of_a_job_is_what_the_job_says(echo_copy, tmp_path, monkeypatch):
+@pytest.mark.parametrize("in_workers", [False, True], ids=["batches", "blocks"])
+def test_what_top_shows_of_a_job_is_what_the_job_says(echo_copy, tmp_path, monkeypatch, in_workers):
     """Read while it runs, on a worker with two batches at once: the same lines, and no second counted twice."""
     monkeypatch.setattr(publishing, "INTERVAL_S", 0.02)
+    monkeypatch.setattr(echo, "HOST_BOUND", in_workers)
     artifact = with_echo(echo_copy, batch_s=0.05)
     lines = [question_line(f"What is {number}?", "Jim Henson. " * (1 + number % 40)) for number in range(150)]
     (tmp_path / "lines").write_text("\n".join([*lines, "{"]) + "\n")

@@ -242,6 +242,13 @@ def test_rows_that_stay_together(runner):
     assert runner.stats()["batches"]["whole"] == before + 1
 
 
+def test_a_batch_is_no_document_that_is_too_long(runner):
+    """However many rows its backend asks for: the limit is there for requests of many batches."""
+    ids = np.tile(ENCODED[:1], (runner.max_windows_per_request + 1, 1))
+    outputs = runner.submit_together(Batch(ids, np.ones_like(ids), np.zeros_like(ids))).result(30)
+    assert outputs["start_logits"].shape == ids.shape
+
+
 def test_where_the_time_went(runner, texts, expected):
     answered = runner.submit(*texts[0], breakdown=True).result(30)
     assert isinstance(answered, Answered)

@@ -19,9 +19,13 @@ from neuronbert import Runner
 from neuronbert.backends.child import start_child
 from neuronbert.errors import ArtifactError, BackendFailed, Overloaded, PoisonRequest
 from neuronbert.runner import supervision
+from neuronbert.runner.blocks import Block, Rules
 from neuronbert.runner.requests import now_s
 from neuronbert.runner.supervision import FAULTS
 from neuronbert.runner.suspicion import MAX_DEATHS, Doer
+from neuronbert.tasks.base import option_kinds, options_of
+from neuronbert.tasks.lines import json_entries
+from neuronbert.tasks.question_answering.lines import question_line
 
 
 def pids(runner):
@@ -251,6 +255,18 @@ def test_a_callback_that_takes_longer_than_a_hang_is_no_workers_fault(slow_artif
         asked = [runner.submit("Who?", "It was me.") for _ in range(24)]
         asked[12].add_done_callback(lambda _: time.sleep(4))
         assert all(future.result(60) for future in asked)
+        assert not events(runner, "died")
+
+
+def test_a_block_may_take_longer_than_a_hang_while_its_batches_do_not(echo_copy):
+    slow = with_echo(echo_copy, batch_s=0.4)
+    lines = [question_line(f"What is {number}?", "Jim Henson.") for number in range(48)]
+    told = []
+    with Runner(slow, workers=1, threads=1, hang_timeout_s=1.2) as runner:
+        options = options_of(option_kinds(runner.task), {})
+        rules = Rules("jsonl", "jsonl", *options, runner.task.columns({}, options[1]), "fail", runner.plan)
+        part = runner.submit_block(Block([*json_entries(enumerate(lines, 1))], rules), told.append).result(60)
+        assert part.answered == 48 and told == [number / 6 for number in range(1, 7)]
         assert not events(runner, "died")
 
 
