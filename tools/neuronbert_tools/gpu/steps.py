@@ -32,6 +32,7 @@ from neuronbert_tools.questions import squad_pairs
 MODELS: Mapping[str, Mapping[str, int]] = {"bert-base": {}, "bert-large": LARGE}
 PRECISIONS = ("fp32", "tf32", "bf16", "fp16", "fp8")
 TEXT_WAYS = (("engine", 1), ("engine", 4), ("engine", 16), ("runner", 1), ("runner", 16))  # tokenising threads
+RUN_WORKERS = (1, 2, 4, 8)
 LATENCY_ROWS = 200
 PASSES = 3  # over XQuAD's rows in each measurement: the first and the last batch, for which the GPU waits, count little
 CHAOS_QUESTIONS = 2000
@@ -158,12 +159,14 @@ class GpuAcceptance(Recorder):
         """From text to answers, with several numbers of tokenising threads."""
         for model in ("demo", *self.options.models):
             for way, threads in TEXT_WAYS:
-                self.step(f"text {model} {way}, {threads} threads", partial(self._text, model, way, threads))
+                variables = {"RAYON_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "true"}
+                self.step(f"text {model} {way}, {threads} threads", partial(self._text, model, way, variables))
+            for workers in RUN_WORKERS:
+                self.step(f"text {model} run, {workers} workers", partial(self._text, model, "run", {}, workers))
 
-    def _text(self, model: str, way: str, threads: int) -> Record:
-        artifact, variant = self.artifact(model).folder, f"cuda-{self._half()}"
-        variables = {"RAYON_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "true"}
-        rates = run_module("gpu.text_rate", artifact, variant, XQUAD, way, self.options.seconds, variables=variables)
+    def _text(self, model: str, way: str, variables: Mapping[str, str], *workers: int) -> Record:
+        artifact, variant, seconds = self.artifact(model).folder, f"cuda-{self._half()}", self.options.seconds
+        rates = run_module("gpu.text_rate", artifact, variant, XQUAD, way, seconds, *workers, variables=variables)
         found: Record = json.loads(rates)
         return found
 
