@@ -153,14 +153,13 @@ class Scheduler:
         worker.channel.send(order)  # before it is noted: the device may be waiting for it
         if worker.channel.has_unsent:
             self._pool.listen(worker)
-        is_block = isinstance(order, BlockOrder)
         if isinstance(order, BlockOrder):
             entries = len(order.block.entries)
             size = BatchSize(entries, entries, 0, 0)  # its rows are counted as its steps tell of them
         else:
             size = measure_batch(order.batch, rows, queue)
             self._count_rows(size)
-        worker.give(BatchInFlight(order.number, rows, size, reason, now, is_block), now)
+        worker.give(BatchInFlight(order.number, rows, size, reason, now, isinstance(order, BlockOrder)), now)
         room_since = self._room_since
         for row in rows:
             if row.request.sent_first == 0.0:
