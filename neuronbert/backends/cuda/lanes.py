@@ -92,15 +92,17 @@ class GpuLane(Lane):
         self._pool = torch.cuda.graph_pool_handle()
 
     def run(self, packed: Packed) -> List[np.ndarray]:
-        shape = self._recorded_shape(packed)
+        shape = self._grown_shape(packed)
         with torch.cuda.device(self._device), torch.cuda.stream(self._stream):
             if shape is None:
                 host = _pinned(_joined(packed))
                 return self._fetched(self._encoder(_views(self._sent(host), _Shape.of(packed))), small=False)
             host = _pinned(_joined(grown(packed, shape.tokens, shape.rows - 1)))
-            recorded = self._graphs.get(shape)
-            if recorded is None:
-                recorded = self._graphs[shape] = self._record(host, shape)
+            if shape not in self._graphs and len(self._graphs) < self._most_graphs:
+                self._graphs[shape] = self._record(host, shape)
+            if shape not in self._graphs:
+                return self._fetched(self._encoder(_views(self._sent(host), shape)), small=True)
+            recorded = self._graphs[shape]
             recorded.joined.copy_(host, non_blocking=True)
             recorded.graph.replay()
             return self._fetched(recorded.outputs, small=True)
@@ -112,17 +114,17 @@ class GpuLane(Lane):
             zeros = np.zeros(tokens, dtype=np.int32)
             self.run(Packed(zeros, zeros, zeros, zeros, zeros, starts, int(np.diff(starts).max())))
 
-    def _recorded_shape(self, packed: Packed) -> Optional[_Shape]:
-        """The shape that such a batch is recorded with, one row more than it has; None: it runs without.
+    def _grown_shape(self, packed: Packed) -> Optional[_Shape]:
+        """What such a batch is grown to, and recorded with: one row more than it has. None: it runs as it is.
 
+        It depends on the batch alone, recorded or not: products of other shapes may differ in their last bits.
         Where attention pads, the added row, which is as long as all that was added, would pad every other.
         """
         if packed.tokens > TOKEN_STEPS[-1] or packed.row_count > (1 if self._encoder.pads else ROW_STEPS[-1]):
             return None
         tokens, rows = next_step(packed.tokens, TOKEN_STEPS), next_step(packed.row_count, ROW_STEPS)
         longest = next_step(max(packed.longest, tokens - packed.tokens), LONGEST_STEPS)
-        shape = _Shape(tokens, rows + 1, longest)
-        return shape if shape in self._graphs or len(self._graphs) < self._most_graphs else None
+        return _Shape(tokens, rows + 1, longest)
 
     def _record(self, host: torch.Tensor, shape: _Shape) -> _Recorded:
         joined = self._sent(host)

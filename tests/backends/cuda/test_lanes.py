@@ -50,9 +50,9 @@ LENGTHS = st.one_of(
 
 @example([10] * 65)  # what is added is longer than any of them
 @given(LENGTHS)
-def test_a_recorded_shape_holds_the_batch_that_it_is_grown_to(lengths: List[int]) -> None:
+def test_a_grown_shape_holds_the_batch_that_it_is_grown_to(lengths: List[int]) -> None:
     packed = packed_rows(lengths)
-    shape = planning_lane()._recorded_shape(packed)
+    shape = planning_lane()._grown_shape(packed)
     large = grown(packed, shape.tokens, shape.rows - 1)
     assert (large.tokens, large.row_count) == (shape.tokens, shape.rows)
     assert large.longest <= shape.longest
@@ -71,14 +71,14 @@ def test_a_recorded_shape_holds_the_batch_that_it_is_grown_to(lengths: List[int]
     ],
 )
 def test_what_is_too_much_for_any_recording_runs_without(lengths: List[int], is_recorded: bool) -> None:
-    assert (planning_lane()._recorded_shape(packed_rows(lengths)) is not None) == is_recorded
+    assert (planning_lane()._grown_shape(packed_rows(lengths)) is not None) == is_recorded
 
 
 @given(LENGTHS)
 def test_where_attention_pads_no_row_is_recorded_beside_a_longer_one(lengths: List[int]) -> None:
     """500 rows of 31 tokens were 34 times the tokens, and what that takes stays with the recording."""
     packed = packed_rows(lengths)
-    shape = planning_lane(pads=True)._recorded_shape(packed)
+    shape = planning_lane(pads=True)._grown_shape(packed)
     assert (shape is not None) == (len(lengths) == 1)
     assert shape is None or shape.rows * shape.longest <= 2 * 4 * max(32, packed.tokens)
 
@@ -93,13 +93,11 @@ def test_every_array_of_a_batch_begins_where_kernels_are_compiled_for(tokens: in
     assert [array.tolist() for array in found] == [array.tolist() for array in (*arrays, packed.starts)]
 
 
-def test_recordings_are_limited_and_those_there_are_stay_in_use() -> None:
-    shape = planning_lane()._recorded_shape(packed_rows([20]))
-    others = [shape._replace(rows=1000 + number) for number in range(MOST_GRAPHS - 1)]
-    assert planning_lane(*others)._recorded_shape(packed_rows([20])) == shape
-    full = planning_lane(shape, *others)
-    assert full._recorded_shape(packed_rows([20])) == shape
-    assert full._recorded_shape(packed_rows([200])) is None
+def test_a_shape_depends_on_the_batch_alone() -> None:
+    """Else the last bits of a result would depend on what its lane has recorded before."""
+    shape = planning_lane()._grown_shape(packed_rows([20]))
+    full = planning_lane(*(shape._replace(rows=1000 + number) for number in range(MOST_GRAPHS)))
+    assert full._grown_shape(packed_rows([20])) == planning_lane(shape)._grown_shape(packed_rows([20])) == shape
 
 
 @pytest.fixture(scope="module")
@@ -117,7 +115,7 @@ def test_growing_changes_no_output(lane: Any, lengths: List[int]) -> None:
     source, graph, runs = lane
     batch = batch_of(np.arange(41)[None, :] < np.array(lengths)[:, None])
     packed = pack(batch, graph)
-    shape = planning_lane()._recorded_shape(packed)
+    shape = planning_lane()._grown_shape(packed)
     large = grown(packed, shape.tokens, shape.rows - 1)._replace(longest=shape.longest)
     with torch.inference_mode():
         expected = unpacked(runs.run(packed), source.outputs, batch)
