@@ -35,7 +35,13 @@ settings.load_profile("repeatable" if os.environ.get("CI") else "untimed")
 
 # What takes longest, in the order in which it should begin: the processes of one run (tools/test) take a file each, and
 # while the last file runs, the others idle.
-LONGEST_FIRST = ("tests/test_tutorials.py", "tests/compiler/test_compilation.py", "tests/backends/neuron/")
+LONGEST_FIRST = (
+    "tests/test_tutorials.py",
+    "tests/compiler/test_compilation.py",
+    "tests/backends/neuron/",
+    "tests/planner/test_planning.py",
+    "tests/tools/test_inf1_acceptance.py",
+)
 
 
 def pytest_collection_modifyitems(items: List[pytest.Item]) -> None:

@@ -61,8 +61,7 @@ def _neuron_variant(artifact: Artifact, name: Optional[str]) -> Variant:
     there = ", ".join(variant["name"] for variant in artifact.variants)
     raise ArtifactError(
         f"{artifact.folder} has no {'' if name is None else name + ', a '}variant for NeuronCores (it has {there})",
-        hint="neuronbert compile CHECKPOINT OUTPUT --backend neuron; other devices need no such variables, and "
-        "CUDA_VISIBLE_DEVICES chooses a GPU",
+        hint="neuronbert compile CHECKPOINT OUTPUT --backend neuron",
     )
 
 
