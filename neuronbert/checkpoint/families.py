@@ -236,22 +236,44 @@ def _add_embeddings(shapes: Dict[str, Shape], family: Family, size: Callable[[st
         _add_linear(shapes, family.prefix + "embeddings_project", hidden, width)
 
 
+class LayerNames(NamedTuple):
+    """What the parts of a transformer layer are called in a checkpoint; each has a ``.weight`` and a ``.bias``."""
+
+    query: str
+    key: str
+    value: str
+    attention_output: str
+    attention_norm: str
+    output_norm: str
+    widen: str
+    narrow: str
+
+
+_BERT_LAYER = LayerNames(
+    "attention.self.query", "attention.self.key", "attention.self.value", "attention.output.dense",
+    "attention.output.LayerNorm", "output.LayerNorm", "intermediate.dense", "output.dense",
+)  # fmt: skip
+_DISTILBERT_LAYER = LayerNames(
+    "attention.q_lin", "attention.k_lin", "attention.v_lin", "attention.out_lin",
+    "sa_layer_norm", "output_layer_norm", "ffn.lin1", "ffn.lin2",
+)  # fmt: skip
+
+
+def layer_names(family: Family, layer: int) -> LayerNames:
+    """The whole names of the parts of the layer numbered ``layer``, from 0."""
+    distilbert = family.model_type == "distilbert"
+    root = f"{family.prefix}{'transformer' if distilbert else 'encoder'}.layer.{layer}."
+    return LayerNames(*(root + name for name in (_DISTILBERT_LAYER if distilbert else _BERT_LAYER)))
+
+
 def _add_layer(shapes: Dict[str, Shape], family: Family, layer: int, hidden: int, intermediate: int) -> None:
-    if family.model_type == "distilbert":
-        root = f"{family.prefix}transformer.layer.{layer}."
-        square = ["attention.q_lin", "attention.k_lin", "attention.v_lin", "attention.out_lin"]
-        norms, widen, narrow = ["sa_layer_norm", "output_layer_norm"], "ffn.lin1", "ffn.lin2"
-    else:
-        root = f"{family.prefix}encoder.layer.{layer}."
-        square = ["attention.self.query", "attention.self.key", "attention.self.value", "attention.output.dense"]
-        norms = ["attention.output.LayerNorm", "output.LayerNorm"]
-        widen, narrow = "intermediate.dense", "output.dense"
-    for name in square:
-        _add_linear(shapes, root + name, hidden, hidden)
-    for name in norms:
-        _add_norm(shapes, root + name, hidden)
-    _add_linear(shapes, root + widen, intermediate, hidden)
-    _add_linear(shapes, root + narrow, hidden, intermediate)
+    names = layer_names(family, layer)
+    for name in (names.query, names.key, names.value, names.attention_output):
+        _add_linear(shapes, name, hidden, hidden)
+    for name in (names.attention_norm, names.output_norm):
+        _add_norm(shapes, name, hidden)
+    _add_linear(shapes, names.widen, intermediate, hidden)
+    _add_linear(shapes, names.narrow, hidden, intermediate)
 
 
 def _add_linear(shapes: Dict[str, Shape], name: str, outputs: int, inputs: int) -> None:

@@ -1,12 +1,12 @@
 """The weights of graph.py's models: of a checkpoint's, stored as safetensors, read and checked. It imports torch."""
 
 from pathlib import Path
-from typing import Dict, List, Mapping, Tuple
+from typing import Dict, Mapping, Tuple
 
 import torch
 
 from neuronbert.backends.cuda.graph import DAMAGED, Graph, head_weight_names
-from neuronbert.checkpoint.families import Config, Family, Shape, family_of
+from neuronbert.checkpoint.families import Config, Family, Shape, family_of, layer_names
 from neuronbert.checkpoint.head_steps import entry_shape
 from neuronbert.hardware.libraries import optional_imports
 from neuronbert.hardware.untrusted import open_regular
@@ -83,35 +83,14 @@ def _embeddings(named: Mapping[str, torch.Tensor], family: Family, graph: Graph)
 
 def _layers(named: Mapping[str, torch.Tensor], family: Family, graph: Graph) -> Weights:
     made: Weights = {}
-    distilbert = family.model_type == "distilbert"
     for number in range(graph.layers):
-        layer = f"layers.{number}."
-        root = f"{family.prefix}{'transformer' if distilbert else 'encoder'}.layer.{number}."
-        names = _DISTILBERT_NAMES if distilbert else _BERT_NAMES
+        layer, names = f"layers.{number}.", layer_names(family, number)
         for kind in ("weight", "bias"):
-            made[f"{layer}qkv.{kind}"] = torch.cat([named[f"{root}{name}.{kind}"] for name in names["qkv"]])
-            for ours in ("attention_output", "attention_norm", "widen", "narrow", "output_norm"):
-                (theirs,) = names[ours]
-                made[f"{layer}{ours}.{kind}"] = named[f"{root}{theirs}.{kind}"]
+            parts = [named[f"{name}.{kind}"] for name in (names.query, names.key, names.value)]
+            made[f"{layer}qkv.{kind}"] = torch.cat(parts)
+        for part in ("attention_output", "attention_norm", "widen", "narrow", "output_norm"):
+            made.update(_renamed(named, getattr(names, part), layer + part))
     return made
-
-
-_BERT_NAMES: Dict[str, List[str]] = {
-    "qkv": ["attention.self.query", "attention.self.key", "attention.self.value"],
-    "attention_output": ["attention.output.dense"],
-    "attention_norm": ["attention.output.LayerNorm"],
-    "widen": ["intermediate.dense"],
-    "narrow": ["output.dense"],
-    "output_norm": ["output.LayerNorm"],
-}
-_DISTILBERT_NAMES: Dict[str, List[str]] = {
-    "qkv": ["attention.q_lin", "attention.k_lin", "attention.v_lin"],
-    "attention_output": ["attention.out_lin"],
-    "attention_norm": ["sa_layer_norm"],
-    "widen": ["ffn.lin1"],
-    "narrow": ["ffn.lin2"],
-    "output_norm": ["output_layer_norm"],
-}
 
 
 def _renamed(named: Mapping[str, torch.Tensor], theirs: str, ours: str) -> Weights:
