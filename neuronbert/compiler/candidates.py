@@ -160,16 +160,16 @@ def _shows_gpu() -> bool:
 
 def unusable_gpu() -> Optional[str]:
     """Why no backend can use the GPU that this machine shows, and what helps; None where one can, or none is shown."""
+    if not _shows_gpu():
+        return None
     fault: Optional[BackendUnavailable] = None
-    for module in (backend_module(name) for name in BACKENDS if _shows_gpu()):
-        if module.DEVICE != "cuda":
-            continue
-        for precision in module.PRECISIONS:
-            try:
-                module.check_available(precision)
-                return None
-            except BackendUnavailable as error:
-                fault = fault or error
+    on_gpus = [module for module in map(backend_module, BACKENDS) if module.DEVICE == "cuda"]
+    for backend, precision in ((each, precision) for each in on_gpus for precision in each.PRECISIONS):
+        try:
+            backend.check_available(precision)
+            return None
+        except BackendUnavailable as error:
+            fault = fault or error
     return None if fault is None else f"the GPU is left alone: {fault.message} (try: {fault.hint})"
 
 

@@ -13,6 +13,7 @@ import pytest
 pytest.importorskip("torch", minversion="2.4")
 
 from neuronbert.backends import backend_module
+from neuronbert.backends.cuda.backend import PRECISIONS
 from neuronbert.backends.cuda.graph import Graph
 from neuronbert.checkpoint.head_steps import Column, linear
 from neuronbert.errors import BackendUnavailable
@@ -21,7 +22,7 @@ from neuronbert.hardware.gpu_model import published_rows
 from neuronbert.hardware.prices import load_prices
 from neuronbert_tools.acceptance.bert_base import write_bert
 from neuronbert_tools.gpu.contenders import ONNXRUNTIME, WAYS, Contender, onnxruntime_ways
-from neuronbert_tools.gpu.steps import MODELS, PRECISIONS, STEPS, GpuAcceptance, fastest, in_turns, latency_of
+from neuronbert_tools.gpu.steps import MODELS, STEPS, GpuAcceptance, fastest, in_turns, latency_of
 from neuronbert_tools.gpu_acceptance import available, make_report, parse
 
 SCRIPT = Path(__file__).parents[2] / "tools" / "gpu_acceptance"

@@ -27,13 +27,14 @@ from typing import Any, Dict, Iterable, List, Mapping, Sequence, Tuple
 
 from neuronbert.artifact.files import output_errors, replace_file
 from neuronbert.backends import load_backend
+from neuronbert.backends.cuda.backend import PRECISIONS
 from neuronbert.errors import BackendUnavailable
 from neuronbert.hardware.gpu_model import gpu_sizes, published_rows
 from neuronbert.hardware.machine import environment
 from neuronbert.hardware.prices import load_prices
 from neuronbert_tools.console import new_parser, one_or_more, print_message
 from neuronbert_tools.gpu.contenders import WAYS
-from neuronbert_tools.gpu.steps import MODELS, PRECISIONS, STEPS, GpuAcceptance, Options, fastest, share_of_published
+from neuronbert_tools.gpu.steps import MODELS, STEPS, GpuAcceptance, Options, fastest, share_of_published
 
 OFFERED: Sequence[Tuple[str, Iterable[str]]] = (
     ("only", STEPS),

@@ -151,12 +151,12 @@ def _float32_products(precision: str) -> Iterator[None]:
     if precision not in ("fp32", "tf32"):
         yield
         return
-    with _tf32, _tf32_products(precision == "tf32"):
+    with _tf32, tf32_products(precision == "tf32"):
         yield
 
 
 @contextmanager
-def _tf32_products(wanted: bool) -> Iterator[None]:
+def tf32_products(wanted: bool) -> Iterator[None]:
     """The setting changed inside, where it has to be.
 
     From torch 2.9 on it has two names, and the older one raises where they disagree: as they do in a process that set

@@ -52,8 +52,13 @@ def transformers_ways(folder: str, names: Sequence[str]) -> List[Contender]:
     import torch
     from transformers import BertForQuestionAnswering
 
+    from neuronbert.backends.cuda.session import tf32_products
+
     def model(dtype: Any) -> Any:
         return BertForQuestionAnswering.from_pretrained(folder).eval().to("cuda", dtype)
+
+    def tf32() -> ContextManager[Any]:
+        return tf32_products(True)
 
     def half_precision() -> ContextManager[Any]:
         around: ContextManager[Any] = torch.autocast("cuda", torch.float16)
@@ -62,7 +67,7 @@ def transformers_ways(folder: str, names: Sequence[str]) -> List[Contender]:
     plain = contextlib.nullcontext
     ways: Dict[str, Callable[[], Tuple[Any, Callable[[], ContextManager[Any]]]]] = {
         "fp32": lambda: (model(torch.float32), plain),
-        "tf32": lambda: (model(torch.float32), _tf32),
+        "tf32": lambda: (model(torch.float32), tf32),
         "amp": lambda: (model(torch.float32), half_precision),
         "fp16": lambda: (model(torch.float16), plain),
         "compiled": lambda: (torch.compile(model(torch.float16), dynamic=True), plain),
@@ -73,17 +78,6 @@ def transformers_ways(folder: str, names: Sequence[str]) -> List[Contender]:
         for name, made, around in chosen
         for plan in PADDED_PLANS
     ]
-
-
-@contextlib.contextmanager
-def _tf32() -> Any:
-    import torch
-
-    torch.backends.cuda.matmul.allow_tf32 = True
-    try:
-        yield
-    finally:
-        torch.backends.cuda.matmul.allow_tf32 = False
 
 
 def onnxruntime_ways(folder: Path, scratch: Path, provider: str = "CUDAExecutionProvider") -> List[Contender]:

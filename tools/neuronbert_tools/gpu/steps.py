@@ -30,7 +30,6 @@ from neuronbert_tools.processes import run_module
 from neuronbert_tools.questions import squad_pairs
 
 MODELS: Mapping[str, Mapping[str, int]] = {"bert-base": {}, "bert-large": LARGE}
-PRECISIONS = ("fp32", "tf32", "bf16", "fp16", "fp8")
 TEXT_WAYS = (("engine", 1), ("engine", 4), ("engine", 16), ("runner", 1), ("runner", 16))  # tokenising threads
 RUN_WORKERS = (1, 2, 4, 8)
 LATENCY_ROWS = 200
@@ -104,8 +103,6 @@ class GpuAcceptance(Recorder):
             self.step(f"speed {model}", partial(self._speed, model))
 
     def _speed(self, model: str) -> Record:
-        import torch
-
         artifact = self.artifact(model)
         engines = [Engine.for_many(artifact, variant=variant["name"]) for variant in artifact.variants]
         rows = xquad_rows(engines[0]) * PASSES
@@ -119,7 +116,6 @@ class GpuAcceptance(Recorder):
         found = {name: self._speed_of(seconds, rows, graph) for name, seconds in samples.items()}
         for engine in engines:
             engine.close()
-        torch.cuda.empty_cache()
         lengths = [len(row.input_ids) for row in rows]
         return {"rows": len(rows), "mean_tokens": statistics.mean(lengths), "ways": found}
 
@@ -287,9 +283,10 @@ def fastest(steps: Sequence[Record]) -> Dict[str, Tuple[str, float]]:
 
 def share_of_published(steps: Sequence[Record], published: Sequence[Tuple[str, float, str]]) -> List[Record]:
     """Our fastest BERT-large beside each published (name, sequences a second of one GPU, source)."""
-    if "bert-large" not in fastest(steps):
+    ours = fastest(steps).get("bert-large")
+    if ours is None:
         return []
-    name, best = fastest(steps)["bert-large"]
+    name, best = ours
     return [
         {"published": what, "rows_per_s": rate, "ours": name, "share": best / rate, "source": source}
         for what, rate, source in published
