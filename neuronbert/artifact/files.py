@@ -10,9 +10,9 @@ import shutil
 import tempfile
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO, Iterable, Iterator, Optional, Union
+from typing import BinaryIO, Collection, Iterable, Iterator, Optional, Union
 
-from neuronbert.errors import NeuronBertError, OutputError
+from neuronbert.errors import NeuronBertError, OutputError, UsageError, quoted
 from neuronbert.hardware.own_places import PathLike
 
 # With less free space than this, any failure of a writer counts as a full disk.
@@ -122,6 +122,23 @@ def refuse_existing(target: Path) -> None:
     """
     if os.path.lexists(target):
         raise OutputError(f"{target} exists already", hint="another name, or move away what is there")
+
+
+def refuse_target(path: Union[str, Path], what: str, made: str, suffixes: Collection[str]) -> None:
+    """UsageError, before any work is done, for the place of a ``what`` ("report") that could not be ``made`` there.
+
+    Its suffix must be one of ``suffixes``, and its folder must be there.
+    """
+    suffix = Path(path).suffix.lower()
+    if suffix not in suffixes:
+        endings = (", " if len(suffixes) > 2 else " or ").join(suffixes)
+        raise UsageError(
+            f"a {what} is not {made} as {suffix or 'a file without a suffix'}: {path}",
+            hint=f"a name that ends in {endings}",
+        )
+    if not os.path.isdir(Path(path).absolute().parent):
+        parent = Path(path).parent
+        raise UsageError(f"there is no folder {parent} for the {what}", hint=f"mkdir -p {quoted(parent)}")
 
 
 def refuse_inputs(outputs: Iterable[Path], inputs: Iterable[Optional[PathLike]]) -> None:

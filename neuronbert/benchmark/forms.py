@@ -3,17 +3,15 @@
 import csv
 import io
 import json
-import os
 from pathlib import Path
 from typing import Sequence, Union
 
-from neuronbert.artifact.files import output_errors, replace_file
+from neuronbert.artifact.files import output_errors, refuse_target, replace_file
 from neuronbert.benchmark.columns import COLUMNS
 from neuronbert.benchmark.naming import sentences
 from neuronbert.benchmark.page import as_html
 from neuronbert.benchmark.report import Document
 from neuronbert.benchmark.tables import machine_facts, measured_facts, point_tables, title_of, warnings_of
-from neuronbert.errors import UsageError, quoted
 
 
 def as_json(document: Document) -> str:
@@ -58,13 +56,7 @@ WRITERS = {".json": as_json, ".csv": as_csv, ".md": as_markdown, ".html": as_htm
 
 def refuse_unwritable(path: Union[str, Path]) -> None:
     """UsageError, before anything is measured, for a report that could not be written."""
-    suffix = Path(path).suffix.lower()
-    if suffix not in WRITERS:
-        raise UsageError(f"a report is not written as {suffix or 'a file without a suffix'}: {path}",
-                         hint=f"a name that ends in {', '.join(WRITERS)}")  # fmt: skip
-    if not os.path.isdir(Path(path).absolute().parent):
-        parent = Path(path).parent
-        raise UsageError(f"there is no folder {parent} for the report", hint=f"mkdir -p {quoted(parent)}")
+    refuse_target(path, "report", "written", WRITERS)
 
 
 def write_report(document: Document, path: Union[str, Path]) -> None:

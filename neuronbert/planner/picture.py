@@ -4,14 +4,13 @@ frontier.py has what is drawn; matplotlib (the extra ``plan``) draws it, and the
 """
 
 import io
-import os
 import string
 import textwrap
 from pathlib import Path
 from typing import Any, Iterable, List, Sequence, Tuple, Union
 
-from neuronbert.artifact.files import output_errors, replace_file
-from neuronbert.errors import UsageError, counted, quoted
+from neuronbert.artifact.files import output_errors, refuse_target, replace_file
+from neuronbert.errors import UsageError, counted
 from neuronbert.hardware.libraries import optional_imports, require_libraries
 from neuronbert.planner.configurations import CPU, DEVICE_WORDS, DEVICES, GPU, INF1, Configuration
 from neuronbert.planner.explanation import figure, spread
@@ -31,13 +30,7 @@ NUMBER_OFFSET, LETTER_OFFSET = (6, 5), (-2.5, 7)
 
 def refuse_undrawable(path: Union[str, Path]) -> None:
     """UsageError or MissingLibrary, before anything is planned, for a picture that could not be made."""
-    suffix = Path(path).suffix.lower()
-    if suffix not in SUFFIXES:
-        raise UsageError(f"a picture is not drawn as {suffix or 'a file without a suffix'}: {path}",
-                         hint=f"a name that ends in {' or '.join(SUFFIXES)}")  # fmt: skip
-    if not os.path.isdir(Path(path).absolute().parent):
-        parent = Path(path).parent
-        raise UsageError(f"there is no folder {parent} for the picture", hint=f"mkdir -p {quoted(parent)}")
+    refuse_target(path, "picture", "drawn", SUFFIXES)
     require_libraries("matplotlib")
 
 

@@ -12,6 +12,7 @@ from fake_nvml import A100, SLICED, T4, UNSLICED, Card, use_gpus
 from hypothesis import given
 from hypothesis import strategies as st
 
+from neuronbert.backends import backend_module
 from neuronbert.cli.doctor.examination import CHECKS, examine
 from neuronbert.cli.doctor.facts import CUDA, ENGINES, Facts, gather
 from neuronbert.cli.doctor.machine_checks import FAIL, OK, WARN
@@ -40,6 +41,10 @@ def machine_with(monkeypatch):
         return gather()
 
     return facts
+
+
+def test_the_bounds_are_those_of_the_backend():
+    assert CUDA == backend_module("cuda").REQUIREMENTS
 
 
 def found_by(facts: Facts, name: str):

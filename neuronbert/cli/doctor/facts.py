@@ -22,6 +22,7 @@ COMPILING = {
     "nncf": ">=2.13",
     "onnx": ">=1.14",
 }
+# The backend's too, which cannot be asked where numpy is missing; a test compares them.
 CUDA = {"nvidia-ml-py": ">=12.535", "safetensors": ">=0.4", "torch": ">=2.4"}
 # What compiles kernels for GPUs; torch's builds with CUDA for Linux bring it.
 BESIDE_CUDA = ("triton",)
