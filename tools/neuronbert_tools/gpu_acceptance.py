@@ -84,9 +84,10 @@ def available(precisions: Sequence[str]) -> Tuple[List[str], Dict[str, str]]:
             load_backend("cuda").check_available(precision)
         except BackendUnavailable as error:
             absent[precision] = error
-            print_message(f"{precision} is left out: {error.message}")
     if len(absent) == len(precisions):
         raise absent[precisions[0]]
+    for precision, error in absent.items():
+        print_message(f"{precision} is left out: {error.message}")
     return [name for name in precisions if name not in absent], {name: str(why) for name, why in absent.items()}
 
 
