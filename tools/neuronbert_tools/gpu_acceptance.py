@@ -86,8 +86,8 @@ def available(precisions: Sequence[str]) -> Tuple[List[str], Dict[str, str]]:
             absent[precision] = error
     if len(absent) == len(precisions):
         raise absent[precisions[0]]
-    for precision, error in absent.items():
-        print_message(f"{precision} is left out: {error.message}")
+    for precision, why in absent.items():
+        print_message(f"{precision} is left out: {why.message}")
     return [name for name in precisions if name not in absent], {name: str(why) for name, why in absent.items()}
 
 
