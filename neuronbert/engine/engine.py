@@ -13,11 +13,11 @@ from neuronbert.backends.outputs import Outputs
 from neuronbert.checkpoint.tokenizer import Tokenizer
 from neuronbert.engine.batches import RowsDone, infer_rows, plan_batches
 from neuronbert.engine.loading import Loaded, load_tested, specs_of, throughput_streams
-from neuronbert.errors import BackendFailed, InputError, positive
+from neuronbert.errors import BackendFailed, positive
 from neuronbert.hardware.machine import compute_threads
 from neuronbert.tasks import load_task
 from neuronbert.tasks.base import DecodeOptions, EncodeOptions, Example, Input, Result, Row
-from neuronbert.tasks.encoding import encode_each, place_in
+from neuronbert.tasks.encoding import encode_together
 
 # Rows are sorted by length within a chunk: large enough for batches of equal lengths, small enough to stream.
 CHUNK_INPUTS = 512
@@ -132,22 +132,10 @@ class Engine:
         self, pairs: Iterable[Input], window_options: EncodeOptions = None, answer_options: DecodeOptions = None
     ) -> Iterator[Result]:
         """Like ``answer``, over any number of inputs in bounded memory."""
-        for number, chunk in enumerate(chunks_of(pairs)):
-            try:
-                examples = self.encode(chunk, window_options)
-            except InputError:
-                self._refuse_by_place(chunk, window_options, number * CHUNK_INPUTS)
-                raise
-            yield from self.answer_encoded(examples, answer_options)
-
-    def _refuse_by_place(self, chunk: Sequence[Input], window_options: EncodeOptions, first: int) -> None:
-        """Raise the error of the chunk's first input at fault, with its place; a single input needs none."""
-        if first == 0 and len(chunk) == 1:
-            return
         options = self.task.ENCODE_OPTIONS() if window_options is None else window_options
-        for number, outcome in enumerate(encode_each(self.task, self.tokenizer, chunk, options), first):
-            if isinstance(outcome, InputError):
-                raise outcome.at(place_in(number)) from None
+        for number, chunk in enumerate(chunks_of(pairs)):
+            examples = encode_together(self.task, self.tokenizer, chunk, options, number * CHUNK_INPUTS)
+            yield from self.answer_encoded(examples, answer_options)
 
     def encode(self, pairs: Sequence[Input], window_options: EncodeOptions = None) -> Sequence[Example]:
         """Tokenise inputs into rows."""

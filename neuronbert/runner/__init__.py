@@ -3,10 +3,10 @@
 In reading order, the way of a request:
 
 runner              what callers see: tokenises in the caller's thread, gives out futures
-admission           lets a request into the queue, or refuses it
+admission           lets requests into the queue, or refuses them
 room                how many rows may wait, and who is let in next
 mapping             many inputs in their order
-requests            what was asked, and where its time went
+requests            what was asked, also of several as one, and where its time went
 futures             what callers hold of it
 callbacks           calls the users' functions in the runner's thread, which they cannot end
 placement           which cores and threads each worker gets
@@ -37,7 +37,11 @@ import importlib
 from typing import Any
 
 # Imported on use: `neuronbert env` and `top` are in this folder too, and need no engine.
-_EXPORTED = {"Answered": "neuronbert.runner.requests", "Runner": "neuronbert.runner.runner"}
+_EXPORTED = {
+    "Answered": "neuronbert.runner.requests",
+    "Prepared": "neuronbert.runner.requests",
+    "Runner": "neuronbert.runner.runner",
+}
 
 
 def __getattr__(name: str) -> Any:

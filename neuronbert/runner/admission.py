@@ -1,27 +1,26 @@
-"""Lets a request into the queue or refuses it, in the caller's thread; ``dispatcher`` takes it from there."""
+"""Lets requests into the queue or refuses them, in the caller's thread; ``dispatcher`` takes them from there."""
 
 import functools
 import os
 import threading
 from concurrent.futures import Future
-from typing import Optional
+from typing import Any, List, Optional
 
-from neuronbert.errors import InputError, Overloaded, RunnerClosed
+from neuronbert.errors import Overloaded, RunnerClosed
 from neuronbert.runner.counters import Statistics
 from neuronbert.runner.dispatcher import Dispatcher
 from neuronbert.runner.futures import forked_from, waits_for_itself
 from neuronbert.runner.inbox import Accept, Cancel
-from neuronbert.runner.requests import Request, now_s
+from neuronbert.runner.requests import Prepared, Request, now_s
 from neuronbert.runner.room import Ticket
 
 
 class Admission:
     """The door of the runner: open until ``close``."""
 
-    def __init__(self, dispatcher: Dispatcher, statistics: Statistics, max_windows_per_request: int):
+    def __init__(self, dispatcher: Dispatcher, statistics: Statistics):
         self._dispatcher = dispatcher
         self._statistics = statistics
-        self._max_windows = max_windows_per_request
         self._closed = False
         self._process = os.getpid()
 
@@ -47,19 +46,27 @@ class Admission:
 
     def refuse_early(self, timeout_s: Optional[float]) -> None:
         """Raise RunnerClosed or Overloaded before any work is spent on a request that cannot be let in."""
+        self.refuse_closed()
+        if not self._statistics.room.is_open:
+            raise self._overloaded("the queue is full")
+        if timeout_s is not None and self._statistics.would_be_late(timeout_s):
+            raise self._overloaded(f"the queue is too long for timeout_s={timeout_s:.3g}")
+
+    def refuse_closed(self) -> None:
+        """Raise RunnerClosed, or what ended the runner."""
         self.refuse_elsewhere()
         broken = self._dispatcher.broken
         if broken is not None:
             raise broken.again()
         if self._closed:
             raise RunnerClosed("this runner is closed, or closing", hint="make a new one, or ask inside its with block")
-        if not self._statistics.room.is_open:
-            raise self._overloaded("the queue is full")
-        if timeout_s is not None and self._statistics.would_be_late(timeout_s):
-            raise self._overloaded(f"the queue is too long for timeout_s={timeout_s:.3g}")
 
-    def admit(self, request: Request, timeout_s: Optional[float], wait: bool = False) -> None:
-        """Hand the request to the runner's thread, or raise why not. ``wait``: in the line, where the queue is full."""
+    def admit(self, prepared: Prepared, wait: bool = False) -> "List[Future[Any]]":
+        """Hand all requests to the runner's thread, or raise why none; gives their futures.
+
+        ``wait``: in the line, where the queue is full. Several have one ticket: to the queue they are as one that has
+        the rows of all.
+        """
         if wait:
             self.refuse_to_wait()
         else:
@@ -67,30 +74,31 @@ class Admission:
         unable = self._dispatcher.unable
         if unable is not None:
             raise unable
-        if request.whole is None and request.size > self._max_windows:
-            raise InputError(
-                f"this request needs {request.size} windows, and the runner takes {self._max_windows}",
-                hint="a shorter context, a smaller doc_stride, or Runner(..., max_windows_per_request=N, max_queue=N)",
-            )
+        requests, rows, timeout_s = prepared.take(), prepared.rows, prepared.timeout_s
         if timeout_s is not None:
-            request.deadline = request.submitted + timeout_s
-            if self._statistics.would_be_late(request.deadline - now_s(), request.size):
-                raise self._overloaded(f"{request.size} windows more are too many for timeout_s={timeout_s:.3g}")
-        request.future.runner_thread = self._dispatcher.thread
-        ticket = Ticket(request.size)
+            for request in requests:
+                request.deadline = request.submitted + timeout_s
+            if requests and self._statistics.would_be_late(requests[0].deadline - now_s(), rows):
+                raise self._overloaded(f"{rows} windows more are too many for timeout_s={timeout_s:.3g}")
+        ticket = Ticket(rows)
         try:
             self._enter(ticket, wait)
-            request.accepted = request.since = now_s()
-            request.future.add_done_callback(functools.partial(self._cancelled, request))
-            self._statistics.accepted()
-            self._dispatcher.inbox.put(Accept(request))
-        except BaseException:  # Ctrl-C: whoever asked has no future, whether or not the runner has the request by now
-            request.future.cancel()
+            accepted = now_s()
+            for request in requests:
+                request.accepted = request.since = accepted
+                request.future.runner_thread = self._dispatcher.thread
+                request.future.add_done_callback(functools.partial(self._cancelled, request))
+            self._statistics.accepted(len(requests))
+            self._dispatcher.inbox.put(Accept(requests))
+        except BaseException:  # Ctrl-C: whoever asked has no futures, whether or not the runner has the requests by now
+            for request in requests:
+                request.future.cancel()
             if ticket.is_in:
-                self._dispatcher.inbox.put(Cancel(request))
+                self._dispatcher.inbox.put(Cancel(requests))
             raise
         finally:
             self._dispatcher.sweep()
+        return [request.future for request in requests]
 
     def _enter(self, ticket: Ticket, wait: bool) -> None:
         room = self._statistics.room
@@ -115,4 +123,4 @@ class Admission:
 
     def _cancelled(self, request: Request, future: "Future[object]") -> None:
         if future.cancelled() and not self.is_elsewhere:
-            self._dispatcher.inbox.put(Cancel(request))
+            self._dispatcher.inbox.put(Cancel((request,)))

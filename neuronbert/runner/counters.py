@@ -75,13 +75,13 @@ class Statistics:
 
     # ---- any thread
 
-    def accepted(self) -> None:
-        """Count a request that was let in."""
+    def accepted(self, requests: int) -> None:
+        """Count requests that were let in."""
         with self._lock:
-            self.counts["submitted"] += 1
+            self.counts["submitted"] += requests
 
     def refused(self) -> None:
-        """Count a request that was refused."""
+        """Count a request that was refused, or several that were refused as one."""
         with self._lock:
             self.counts["refused"] += 1
 

@@ -91,7 +91,8 @@ class Dispatcher:
             return
         for message in self.inbox.messages():
             if not isinstance(message, Drain):
-                self._requests.fail(message.request, (self.broken or _closed()).again())
+                for request in message.requests:
+                    self._requests.fail(request, (self.broken or _closed()).again())
 
     @property
     def broken(self) -> Optional[NeuronBertError]:
@@ -150,12 +151,14 @@ class Dispatcher:
 
     def _obey(self, message: InboxMessage) -> None:
         if isinstance(message, Accept):
-            self._requests.accept(message.request)
-            unable = self._pool.unable
-            if unable is not None:  # since it was let in: nobody would come back to it
-                self._requests.fail(message.request, unable)
+            for request in message.requests:
+                self._requests.accept(request)
+                unable = self._pool.unable
+                if unable is not None:  # since it was let in: nobody would come back to it
+                    self._requests.fail(request, unable)
         elif isinstance(message, Cancel):
-            self._requests.cancel(message.request)
+            for request in message.requests:
+                self._requests.cancel(request)
         elif isinstance(message, Decoded):
             self._requests.decoded(message)
         else:

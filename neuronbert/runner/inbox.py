@@ -3,21 +3,21 @@
 import os
 import threading
 from collections import deque
-from typing import Any, Deque, Iterator, NamedTuple, Optional, Union
+from typing import Any, Deque, Iterator, NamedTuple, Optional, Sequence, Union
 
 from neuronbert.runner.requests import Request
 
 
 class Accept(NamedTuple):
-    """A request was let in."""
+    """Requests were let in, as one: none of them leaves before the others are in the queue."""
 
-    request: Request
+    requests: Sequence[Request]
 
 
 class Cancel(NamedTuple):
-    """A request's future was cancelled before it was on its way."""
+    """The futures of requests were cancelled before they were on their way."""
 
-    request: Request
+    requests: Sequence[Request]
 
 
 class Decoded(NamedTuple):
@@ -27,6 +27,11 @@ class Decoded(NamedTuple):
     result: Any
     error: Optional[BaseException]
     decode_s: float
+
+    @property
+    def requests(self) -> Sequence[Request]:
+        """That one, as the other messages have theirs."""
+        return (self.request,)
 
 
 class Drain(NamedTuple):

@@ -5,14 +5,13 @@ from collections import deque
 from concurrent.futures import CancelledError, Future
 from typing import Any, Deque, Iterator, List, Optional, Tuple
 
-from neuronbert.errors import InputError, NeuronBertError
+from neuronbert.errors import NeuronBertError
 from neuronbert.runner.admission import Admission
 from neuronbert.runner.futures import AnyFuture
-from neuronbert.runner.request_factory import Options, RequestFactory
+from neuronbert.runner.request_factory import CHUNK, Options, RequestFactory
+from neuronbert.runner.requests import Prepared
 from neuronbert.tasks.base import Input
 from neuronbert.tasks.encoding import place_in
-
-CHUNK = 32  # inputs tokenised together
 
 
 class InputMapping:
@@ -52,12 +51,7 @@ class InputMapping:
                 if isinstance(request, NeuronBertError):
                     yield _failed(request)
                     continue
-                try:
-                    self._admission.admit(request, None, wait=True)
-                except InputError as error:
-                    yield _failed(error)
-                    continue
-                yield request.future
+                yield from self._admission.admit(Prepared([request]), wait=True)
 
 
 class _UntilItRaises:

@@ -16,10 +16,11 @@ from neuronbert.runner.placement import Placement
 from neuronbert.runner.requests import Finish, Request, Row, Told, Whole, now_s
 from neuronbert.tasks import load_task
 from neuronbert.tasks.base import DecodeOptions, EncodeOptions, Example, Input, option_kinds, options_of
-from neuronbert.tasks.encoding import encode_each
+from neuronbert.tasks.encoding import encode_each, encode_together
 
 Options = Tuple[EncodeOptions, DecodeOptions]
 
+CHUNK = 32  # inputs tokenised together: what they become is in memory before it can be refused as too much
 MORE_WINDOWS = "Runner(..., max_windows_per_request=N, max_queue=N)"
 
 
@@ -32,6 +33,7 @@ class RequestFactory:
         # Of requests only: a job cuts its documents itself, and submits its rows batch by batch.
         self._requests_tokenizer = copy.copy(self.tokenizer)
         self._requests_tokenizer.row_limit = RowLimit(max_windows_per_request, "the runner", MORE_WINDOWS)
+        self._max_windows = max_windows_per_request
         self._ids = itertools.count(1)
 
     def options(self, keywords: Mapping[str, Any]) -> Options:
@@ -44,11 +46,25 @@ class RequestFactory:
         except TypeError:  # a value that cannot be hashed
             return options_of(kinds, keywords)
 
-    def of_call(self, submitted: float, asked: Input, keywords: Mapping[str, Any], breakdown: bool) -> Request:
-        """The request of an input with the task's options as keywords; InputError for a wrong input."""
+    def of_call(
+        self, submitted: float, inputs: Sequence[Input], keywords: Mapping[str, Any], breakdown: bool
+    ) -> List[Request]:
+        """The requests of inputs that are asked as one, with the task's options as keywords.
+
+        InputError for the first that is wrong, with its place if there are several, and for more windows than the
+        runner takes at once.
+        """
         encode_options, decode_options = self.options(keywords)
-        example = self.task.encode(self._requests_tokenizer, [asked], encode_options)[0]
-        return self._of_example(example, decode_options, submitted, breakdown)
+        requests: List[Request] = []
+        windows = 0
+        for first in range(0, len(inputs), CHUNK):
+            chunk = inputs[first : first + CHUNK]
+            for example in encode_together(self.task, self._requests_tokenizer, chunk, encode_options, first):
+                windows += len(example.windows)
+                if windows > self._max_windows:
+                    raise self._too_many(windows, len(inputs))
+                requests.append(self._of_example(example, decode_options, submitted, breakdown))
+        return requests
 
     def of_inputs(self, inputs: Sequence[Input], options: Options) -> List[Union[Request, NeuronBertError]]:
         """The request of each input, or what is wrong with it."""
@@ -56,19 +72,28 @@ class RequestFactory:
         encode_options, decode_options = options
         return [
             outcome
-            if isinstance(outcome, NeuronBertError)
+            if isinstance(outcome, InputError)
+            else self._too_many(len(outcome.windows))
+            if len(outcome.windows) > self._max_windows
             else self._of_example(outcome, decode_options, submitted, False)
             for outcome in encode_each(self.task, self._requests_tokenizer, inputs, encode_options)
         ]
 
     def of_tokens(
-        self, input_ids: Any, attention_mask: Any, token_type_ids: Any, full_batch: Optional[int], breakdown: bool
+        self,
+        submitted: float,
+        input_ids: Any,
+        attention_mask: Any,
+        token_type_ids: Any,
+        full_batch: Optional[int],
+        breakdown: bool,
     ) -> Request:
         """The request of rows that the caller tokenised; ``full_batch`` of them stay one batch as they are."""
-        submitted = now_s()
         batch = self._checked(input_ids, attention_mask, token_type_ids)
         if len(batch.input_ids) == full_batch:
             return self._new(submitted, (), self._output, whole=batch, breakdown=breakdown)
+        if len(batch.input_ids) > self._max_windows:
+            raise self._too_many(len(batch.input_ids))
         rows = [Row(ids, types, mask) for ids, mask, types in zip(*batch)]
         return self._new(submitted, rows, self._stacked_output, breakdown=breakdown)
 
@@ -84,6 +109,18 @@ class RequestFactory:
         request = self._new(now_s(), (), lambda outputs: outputs[0], whole=block)
         request.told = told
         return request
+
+    def _too_many(self, windows: int, inputs: int = 1) -> InputError:
+        """What is wrong with so many windows; of several inputs there may be more than were counted."""
+        if inputs == 1:
+            return InputError(
+                f"this request needs {windows} windows, and the runner takes {self._max_windows}",
+                hint=f"a shorter context, a smaller doc_stride, or {MORE_WINDOWS}",
+            )
+        return InputError(
+            f"these {inputs} inputs need more windows together than the runner takes: {self._max_windows}",
+            hint=f"fewer inputs at once, shorter ones, or {MORE_WINDOWS}",
+        )
 
     def _checked(self, input_ids: Any, attention_mask: Any, token_type_ids: Any) -> Batch:
         batch = encoded_batch(input_ids, attention_mask, token_type_ids)

@@ -9,6 +9,7 @@ import numpy as np
 
 from neuronbert.backends.base import Batch
 from neuronbert.backends.outputs import Outputs
+from neuronbert.errors import UsageError
 from neuronbert.runner.blocks import Block
 from neuronbert.runner.futures import RunnerFuture
 from neuronbert.runner.suspicion import NO_BLAME, Blame
@@ -117,6 +118,26 @@ class Request:
             "batches": len(self.trips),
             "deaths": self.deaths,
         }
+
+
+class Prepared:
+    """Inputs that are tokenised, for ``Runner.submit_prepared``: once, all of them or none.
+
+    rows: windows that they need, all inputs together; what a place in the queue is counted in.
+    """
+
+    def __init__(self, requests: Sequence[Request], timeout_s: Optional[float] = None, maker: object = None):
+        self.rows = sum([request.size for request in requests])
+        self.timeout_s = timeout_s  # from when they came to be tokenised
+        self.maker = maker  # the requests of another runner have its task and its numbers
+        self._requests = [requests]  # until they are taken: texts and rows are kept no longer than anybody needs them
+
+    def take(self) -> Sequence[Request]:
+        """The requests, to be let in; UsageError the second time."""
+        try:
+            return self._requests.pop()  # one of two threads, never both
+        except IndexError:
+            raise UsageError("these inputs were submitted before", hint="prepare them again") from None
 
 
 def _forgotten(outputs: List[Outputs]) -> NoReturn:

@@ -4,7 +4,7 @@ import asyncio
 import functools
 import time
 from concurrent.futures import Future
-from typing import Any, Callable, Dict, Iterable, Iterator, Mapping, Optional, Sequence, Type, Union
+from typing import Any, Callable, Dict, Iterable, Iterator, List, Mapping, Optional, Sequence, Type, Union
 
 from neuronbert.artifact.manifest import Artifact, PathLike, artifact_of
 from neuronbert.artifact.signatures import TrustedKey
@@ -32,10 +32,10 @@ from neuronbert.runner.mapping import InputMapping
 from neuronbert.runner.placement import place_workers
 from neuronbert.runner.publishing import Publisher
 from neuronbert.runner.request_factory import RequestFactory
-from neuronbert.runner.requests import Told, now_s
+from neuronbert.runner.requests import Prepared, Told, now_s
 from neuronbert.runner.settings import Limits, Settings, settings_of
 from neuronbert.runner.sigterm import SigtermHandler, end_process
-from neuronbert.tasks.base import Input
+from neuronbert.tasks.base import Input, Keywords
 
 
 class Runner:
@@ -51,7 +51,8 @@ class Runner:
     batch_size: rows of a batch at most, where shapes are dynamic (default: what the backend runs fastest).
     max_queue: rows (windows) that may wait; beyond it ``submit`` raises Overloaded. A request is let in whole while
         fewer wait, so that a long one has the chance of a short one: as many rows as it has may be too many then.
-    max_windows_per_request: a longer context is refused, so that one document cannot hold everybody up.
+    max_windows_per_request: a longer context is refused, so that one document cannot hold everybody up; and so are
+        inputs that are prepared together, if they need more windows in all.
     max_wait_ms: the longest that a row waits for others to share its batch while every worker is busy.
     busy_wait: idle processors of this machine poll instead of sleeping while the runner is open, so that a core with
         one request in flight gets its next sooner. For root on Linux, where a driver of cpuidle has the state POLL
@@ -143,7 +144,7 @@ class Runner:
     def _start(self, settings: Settings) -> None:
         """Start the runner's thread and wait for its workers; raises what keeps one from starting."""
         self._dispatcher = Dispatcher(settings, self._statistics, self.events.happened)
-        self._admission = Admission(self._dispatcher, self._statistics, self.max_windows_per_request)
+        self._admission = Admission(self._dispatcher, self._statistics)
         try:
             self._dispatcher.start()
             self._dispatcher.wait_until_started()
@@ -176,13 +177,10 @@ class Runner:
         inputs: Sequence[Any],
         timeout_s: Optional[float],
         breakdown: bool,
-        keywords: Mapping[str, Any],
+        keywords: Keywords,
     ) -> "Future[Any]":
         asked, options = self.task.call_input(*inputs, **keywords)
-        self._admission.refuse_early(timeout_s)
-        request = self._requests.of_call(submitted, asked, options, breakdown)
-        self._admission.admit(request, timeout_s)
-        return request.future
+        return self._admission.admit(self._prepare(submitted, [asked], timeout_s, breakdown, options))[0]
 
     def submit_encoded(
         self,
@@ -197,20 +195,85 @@ class Runner:
 
         The future's result has the model's outputs by name, float32 with [rows, …]. Errors as for ``submit``.
         """
+        prepared = self.prepare_encoded(
+            input_ids, attention_mask, token_type_ids, timeout_s=timeout_s, breakdown=breakdown
+        )
+        return self._admission.admit(prepared)[0]
+
+    def prepare(
+        self,
+        inputs: Sequence[Input],
+        *,
+        timeout_s: Optional[float] = None,
+        breakdown: bool = False,
+        **keywords: Any,
+    ) -> Prepared:
+        """Tokenise inputs that are let in or refused as one, by ``submit_prepared``; nothing is queued yet.
+
+        ``inputs``: as ``map`` takes them, in any form that the task has. ``timeout_s`` counts from now, ``keywords``
+        and ``breakdown`` are as for ``submit``, of every input. Raises InputError for the first that cannot be asked,
+        which names its place as ``map`` does if there are several: ``inputs[7]``; InputError too if all of them need
+        more windows together than max_windows_per_request. Overloaded and RunnerClosed as ``submit``, as far as
+        they can be told by now. From any thread.
+        """
+        submitted = now_s()
+        timeout_s, breakdown = _seconds(timeout_s), yes_or_no("breakdown", breakdown)
+        if isinstance(inputs, (str, bytes, Mapping)) or not isinstance(inputs, Iterable):
+            raise InputError(f"prepare takes several inputs, not {shown_value(inputs)}", hint="a list of them")
+        return self._prepare(submitted, list(inputs), timeout_s, breakdown, keywords)
+
+    def _prepare(
+        self,
+        submitted: float,
+        inputs: Sequence[Input],
+        timeout_s: Optional[float],
+        breakdown: bool,
+        keywords: Keywords,
+    ) -> Prepared:
+        self._admission.refuse_early(timeout_s)
+        requests = self._requests.of_call(submitted, inputs, keywords, breakdown)
+        return Prepared(requests, timeout_s, self._requests)
+
+    def prepare_encoded(
+        self,
+        input_ids: Any,
+        attention_mask: Any = None,
+        token_type_ids: Any = None,
+        *,
+        timeout_s: Optional[float] = None,
+        breakdown: bool = False,
+    ) -> Prepared:
+        """The first of two steps for what ``submit_encoded`` does in one: ``submit_prepared`` gives its one future."""
+        submitted = now_s()
         timeout_s, breakdown = _seconds(timeout_s), yes_or_no("breakdown", breakdown)
         self._admission.refuse_early(timeout_s)
-        request = self._requests.of_tokens(input_ids, attention_mask, token_type_ids, self.plan.rows, breakdown)
-        self._admission.admit(request, timeout_s)
-        return request.future
+        batch = self.plan.rows
+        request = self._requests.of_tokens(submitted, input_ids, attention_mask, token_type_ids, batch, breakdown)
+        return Prepared([request], timeout_s, self._requests)
+
+    def submit_prepared(self, prepared: Prepared) -> "List[Future[Any]]":
+        """Let all inputs of ``prepared`` in, or none of them: the future of each, in order. Once.
+
+        They are one request to the queue, which lets it in whole while fewer than max_queue rows wait: else Overloaded,
+        at once, as for ``submit``. From then on each has an outcome of its own, and cancelling one cancels no other.
+        UsageError for what this runner did not prepare, or was submitted before; RunnerClosed.
+        """
+        if not isinstance(prepared, Prepared):
+            raise UsageError(
+                f"submit_prepared takes what prepare gave, not {shown_value(prepared)}",
+                hint="runner.submit_prepared(runner.prepare(inputs))",
+            )
+        if prepared.maker is not self._requests:
+            raise UsageError("another runner prepared these inputs", hint="submit_prepared of the one that did")
+        self._admission.refuse_closed()  # they may have been prepared long ago
+        return self._admission.admit(prepared)
 
     def submit_together(self, batch: Batch) -> "Future[Outputs]":
         """Rows that go to one worker in one batch, nothing beside them: the same numbers whatever else is running.
 
         Waits while the queue is full. The future's result is the batch's Outputs.
         """
-        request = self._requests.of_batch(batch)
-        self._admission.admit(request, None, wait=True)
-        return request.future
+        return self._admission.admit(Prepared([self._requests.of_batch(batch)]), wait=True)[0]
 
     def submit_block(self, block: Block, told: Told) -> "Future[Part]":
         """Entries of a job that one worker reads, answers and writes; ``job`` says when.
@@ -219,9 +282,7 @@ class Runner:
         once more from the beginning if the worker dies. Waits while the queue is full. The future's result is its
         part of the output, or an error where no worker can answer all of it, one of its lines may be the reason.
         """
-        request = self._requests.of_block(block, told)
-        self._admission.admit(request, None, wait=True)
-        return request.future
+        return self._admission.admit(Prepared([self._requests.of_block(block, told)]), wait=True)[0]
 
     async def answer(
         self, *inputs: Any, timeout_s: Optional[float] = None, breakdown: bool = False, **keywords: Any

@@ -20,6 +20,23 @@ def encode_each(
     return [outcome for asked in inputs for outcome in encode_each(task, tokenizer, [asked], options)]
 
 
+def encode_together(
+    task: Task, tokenizer: Tokenizer, inputs: Sequence[Input], options: EncodeOptions, first: int = 0
+) -> Sequence[Example]:
+    """Every input encoded; InputError for the first that cannot be.
+
+    The error names its place, counted from ``first``: unless it is the only one, number 0.
+    """
+    try:
+        return task.encode(tokenizer, inputs, options)
+    except InputError:
+        if first or len(inputs) > 1:
+            for number, asked in enumerate(inputs, first):
+                with named_place(number):
+                    task.encode(tokenizer, [asked], options)
+        raise
+
+
 def place_in(number: int) -> str:
     """How an error names one of many inputs: counted from 0, as Python does."""
     return f"inputs[{number}]"

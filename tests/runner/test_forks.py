@@ -18,12 +18,15 @@ PRELUDE = """
 
     ROW = np.array([[101, 102]])
 
-    def refusals(runner, mapping, open_future):
+    def refusals(runner, mapping, prepared, open_future):
         asked = {
             "submit": lambda: runner.submit("Who?", "It was me."),
             "map": lambda: list(runner.map([("Who?", "It was me.")])),
             "mapping": lambda: list(mapping),
             "submit_encoded": lambda: runner.submit_encoded(ROW),
+            "prepare": lambda: runner.prepare([("Who?", "It was me.")]),
+            "prepare_encoded": lambda: runner.prepare_encoded(ROW),
+            "submit_prepared": lambda: runner.submit_prepared(prepared),
             "submit_together": lambda: runner.submit_together(Batch(ROW, ROW * 0 + 1, ROW * 0)),
             "stats": runner.stats,
             "close": runner.close,
@@ -54,10 +57,11 @@ ASK = """
         next(mapping)
         os.kill(pids[0], signal.SIGSTOP)
         open_futures.append(runner.submit("Who?", "It was the last one."))
+        prepared = runner.prepare([("Who?", "It was me.")] * 3)
         reading, writing = os.pipe()
 
         def child():
-            os.write(writing, json.dumps(refusals(runner, mapping, open_futures[-1])).encode())
+            os.write(writing, json.dumps(refusals(runner, mapping, prepared, open_futures[-1])).encode())
             sys.exit(5)  # through the with block, and Python's own end
 
         status = fork(child)
@@ -66,6 +70,7 @@ ASK = """
         found = {"code": os.WEXITSTATUS(status), "refusals": json.loads(os.read(reading, 65536)), "answers": answers}
         found["later"] = runner.submit("Who?", "It was me.").result(30)["answer"]
         found["mapped"] = len(list(mapping)) + 1
+        found["prepared"] = len([future.result(30) for future in runner.submit_prepared(prepared)])
         found["same workers"] = pids == [worker["pid"] for worker in runner.stats()["workers"]]
     print(json.dumps(found))
 """
@@ -99,7 +104,7 @@ def test_a_fork_is_refused_everything_and_ends_nothing(echo_artifact):
     assert set(found["refusals"].values()) == {"forked"}, found["refusals"]
     assert found["code"] == 5
     assert all(found["answers"]) and found["later"] and found["same workers"]
-    assert found["mapped"] == 500
+    assert found["mapped"] == 500 and found["prepared"] == 3
 
 
 def test_sigterm_ends_a_fork_at_once_and_drains_nothing(echo_artifact):

@@ -20,7 +20,7 @@ from neuronbert.backends.child import start_child
 from neuronbert.errors import ArtifactError, BackendFailed, Overloaded, PoisonRequest
 from neuronbert.runner import supervision
 from neuronbert.runner.blocks import Block, Rules
-from neuronbert.runner.requests import now_s
+from neuronbert.runner.requests import Prepared, now_s
 from neuronbert.runner.supervision import FAULTS
 from neuronbert.runner.suspicion import MAX_DEATHS, Doer
 from neuronbert.tasks.base import option_kinds, options_of
@@ -205,9 +205,8 @@ def test_what_comes_in_late_finds_a_worker_though_the_last_one_died_while_closin
 
     def come_late(event):
         if event["event"] == "poison":
-            request = runner._requests.of_call(now_s(), ("Who?", "It was me."), {}, False)
-            runner._admission.admit(request, None)  # it was past the door when that was closed
-            late.append(request.future)
+            requests = runner._requests.of_call(now_s(), [("Who?", "It was me.")], {}, False)
+            late.extend(runner._admission.admit(Prepared(requests)))  # it was past the door when that was closed
 
     runner = Runner(faulty_artifact, workers=1, on_event=come_late, drain_timeout_s=600)
     poison = runner.submit("Where is the dynamite?", "It is in the box.")
