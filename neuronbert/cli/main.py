@@ -9,7 +9,7 @@ import click
 from neuronbert import __version__
 from neuronbert.cli.boundary import run_group
 from neuronbert.cli.interrupts import Interrupts
-from neuronbert.cli.verbs import answering, artifacts, machine, measuring
+from neuronbert.cli.verbs import answering, artifacts, machine, measuring, serving
 from neuronbert.hardware.machine import prepare_standard_streams, wait_without_spinning
 
 CONTEXT_SETTINGS = {
@@ -44,6 +44,7 @@ VERBS: List[click.Command] = [
     artifacts.env,
     *answering.task_verbs(),
     answering.run_,
+    serving.serve_,
     measuring.evaluate,
     measuring.benchmark_,
     measuring.plan_,

@@ -27,24 +27,30 @@ class Library(NamedTuple):
 # By the name that is imported.
 LIBRARIES: Dict[str, Library] = {
     "cryptography": Library("cryptography", "sign"),
+    "httptools": Library("httptools", "serve"),
     "huggingface_hub": Library("huggingface_hub", "compile"),
     "matplotlib": Library("matplotlib", "plan"),
     "mlperf_loadgen": Library("mlcommons-loadgen", "loadgen"),
+    "msgspec": Library("msgspec", "serve"),
     "nncf": Library("nncf", "compile"),
     "neuron_cc": Library("neuron-cc", "inf1"),
     "neuronbert_demo": Library("neuronbert-demo", "demo"),
     "onnx": Library("onnx", "compile"),
     "onnxruntime": Library("onnxruntime", "onnxruntime"),
     "openvino": Library("openvino", "openvino"),
+    "prometheus_client": Library("prometheus-client", "serve"),
     "pyarrow": Library("pyarrow", "parquet"),
     "psutil": Library("psutil", "emulator"),
     "pynvml": Library("nvidia-ml-py", "cuda"),
     "rich": Library("rich", "top"),
     "safetensors": Library("safetensors", "emulator"),
     "simpy": Library("simpy", "plan"),
+    "starlette": Library("starlette", "serve"),
     "torch": Library("torch", "compile"),
     "torch_neuron": Library("torch-neuron", "inf1"),
     "transformers": Library("transformers", "compile"),
+    "uvicorn": Library("uvicorn", "serve"),
+    "uvloop": Library("uvloop", "serve"),
 }
 # What neuronbert itself requires: there wherever pip installed it.
 BASE = {name: Library(name, "") for name in ("click", "fastjsonschema", "numpy", "tokenizers")}
@@ -61,6 +67,7 @@ PURPOSES = {
     "inf1": "to use AWS Inferentia 1",
     "parquet": "to write Parquet files",
     "plan": "to simulate queues and to draw plans",
+    "serve": "to answer over HTTP",
     "sign": "to sign artifacts and to verify signatures",
     "loadgen": "to measure with MLPerf LoadGen",
 }

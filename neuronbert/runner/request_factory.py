@@ -47,9 +47,16 @@ class RequestFactory:
             return options_of(kinds, keywords)
 
     def of_call(
-        self, submitted: float, inputs: Sequence[Input], keywords: Mapping[str, Any], breakdown: bool
+        self,
+        submitted: float,
+        inputs: Sequence[Input],
+        keywords: Mapping[str, Any],
+        breakdown: bool,
+        as_documents: bool = False,
     ) -> List[Request]:
         """The requests of inputs that are asked as one, with the task's options as keywords.
+
+        ``as_documents``: their results are those of a file's lines.
 
         InputError for the first that is wrong, with its place if there are several, and for more windows than the
         runner takes at once.
@@ -63,7 +70,7 @@ class RequestFactory:
                 windows += len(example.windows)
                 if windows > self._max_windows:
                     raise self._too_many(windows, len(inputs))
-                requests.append(self._of_example(example, decode_options, submitted, breakdown))
+                requests.append(self._of_example(example, decode_options, submitted, breakdown, as_documents))
         return requests
 
     def of_inputs(self, inputs: Sequence[Input], options: Options) -> List[Union[Request, NeuronBertError]]:
@@ -127,11 +134,19 @@ class RequestFactory:
         refuse_foreign_tokens(batch, self.tokenizer.config, self.tokenizer.max_length)
         return batch
 
-    def _of_example(self, example: Example, options: DecodeOptions, submitted: float, breakdown: bool) -> Request:
+    def _of_example(
+        self,
+        example: Example,
+        options: DecodeOptions,
+        submitted: float,
+        breakdown: bool,
+        as_document: bool = False,
+    ) -> Request:
         task = self.task
 
         def finish(outputs: List[Outputs]) -> Any:
-            return task.call_result(task.decode(example, outputs, options))
+            result = task.decode(example, outputs, options)
+            return task.json_result(result, options) if as_document else task.call_result(result)
 
         rows = [Row(row.input_ids, row.token_type_ids) for row in example.windows]
         request = self._new(submitted, rows, finish, breakdown=breakdown)

@@ -95,6 +95,13 @@ class Request:
         return len(self.whole.entries if isinstance(self.whole, Block) else self.whole.input_ids)
 
     @property
+    def tokens(self) -> int:
+        """Of its rows, special ones included; of a block nobody has counted them: 0."""
+        if self.whole is None:
+            return sum([len(row.input_ids) for row in self.rows])
+        return 0 if isinstance(self.whole, Block) else int(self.whole.attention_mask.sum())
+
+    @property
     def queued(self) -> int:
         """Rows that wait, wherever they do."""
         return self.size if self.awaits_decoding or WHOLE_BATCH in self.waiting else len(self.waiting)
@@ -128,6 +135,7 @@ class Prepared:
 
     def __init__(self, requests: Sequence[Request], timeout_s: Optional[float] = None, maker: object = None):
         self.rows = sum([request.size for request in requests])
+        self.tokens = sum([request.tokens for request in requests])
         self.timeout_s = timeout_s  # from when they came to be tokenised
         self.maker = maker  # the requests of another runner have its task and its numbers
         self._requests = [requests]  # until they are taken: texts and rows are kept no longer than anybody needs them

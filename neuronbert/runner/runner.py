@@ -206,21 +206,23 @@ class Runner:
         *,
         timeout_s: Optional[float] = None,
         breakdown: bool = False,
+        as_documents: bool = False,
         **keywords: Any,
     ) -> Prepared:
         """Tokenise inputs that are let in or refused as one, by ``submit_prepared``; nothing is queued yet.
 
         ``inputs``: as ``map`` takes them, in any form that the task has. ``timeout_s`` counts from now, ``keywords``
-        and ``breakdown`` are as for ``submit``, of every input. Raises InputError for the first that cannot be asked,
-        which names its place as ``map`` does if there are several: ``inputs[7]``; InputError too if all of them need
-        more windows together than max_windows_per_request. Overloaded and RunnerClosed as ``submit``, as far as
-        they can be told by now. From any thread.
+        and ``breakdown`` are as for ``submit``, of every input. ``as_documents``: each result is the JSON object that a
+        file of results has for it (docs/files.md), in place of what ``pipeline`` gives.
+        Raises InputError for the first that cannot be asked, which names its place as ``map`` does if there are
+        several: ``inputs[7]``; InputError too if all of them need more windows together than max_windows_per_request.
+        Overloaded and RunnerClosed as ``submit``, as far as they can be told by now. From any thread.
         """
         submitted = now_s()
         timeout_s, breakdown = _seconds(timeout_s), yes_or_no("breakdown", breakdown)
         if isinstance(inputs, (str, bytes, Mapping)) or not isinstance(inputs, Iterable):
             raise InputError(f"prepare takes several inputs, not {shown_value(inputs)}", hint="a list of them")
-        return self._prepare(submitted, list(inputs), timeout_s, breakdown, keywords)
+        return self._prepare(submitted, list(inputs), timeout_s, breakdown, keywords, as_documents)
 
     def _prepare(
         self,
@@ -229,9 +231,10 @@ class Runner:
         timeout_s: Optional[float],
         breakdown: bool,
         keywords: Keywords,
+        as_documents: bool = False,
     ) -> Prepared:
         self._admission.refuse_early(timeout_s)
-        requests = self._requests.of_call(submitted, inputs, keywords, breakdown)
+        requests = self._requests.of_call(submitted, inputs, keywords, breakdown, as_documents)
         return Prepared(requests, timeout_s, self._requests)
 
     def prepare_encoded(
@@ -345,6 +348,11 @@ class Runner:
         """How a worker is kept busy: the rows and tokens of a batch, and the buckets where there are any."""
         assert self._dispatcher.plan is not None, "every worker has reported before __init__ returns"
         return self._dispatcher.plan
+
+    @property
+    def rows_waiting(self) -> int:
+        """Rows in the queue."""
+        return self._statistics.room.rows
 
     def stats(self) -> RunnerStatistics:
         """Queue, fill, padding, counters, and every worker's state, as plain JSON data."""

@@ -10,9 +10,10 @@ from neuronbert.errors import UsageError
 
 if TYPE_CHECKING:
     from neuronbert.tasks.base import Task, TaskFigures, TaskKeywords
+    from neuronbert.tasks.http import TaskHttp
 
-# name, as transformers calls its pipeline → folder with the modules task (base.Task), options (base.TaskKeywords) and
-# figures (base.TaskFigures), imported on use
+# name, as transformers calls its pipeline → folder with the modules task (base.Task), options (base.TaskKeywords),
+# figures (base.TaskFigures) and http (http.TaskHttp), imported on use
 TASKS = {
     "question-answering": "neuronbert.tasks.question_answering",
     "text-classification": "neuronbert.tasks.text_classification",
@@ -52,3 +53,8 @@ def load_options(name: str) -> "TaskKeywords":
 def load_figures(name: str) -> "TaskFigures":
     """The module that shows the gate's figures for the task called ``name``, which must be in the table."""
     return cast("TaskFigures", importlib.import_module(f"{TASKS[name]}.figures"))
+
+
+def load_http(name: str) -> "TaskHttp":
+    """The module that says what the task called ``name``, which must be in the table, can be asked over HTTP."""
+    return cast("TaskHttp", importlib.import_module(f"{TASKS[name]}.http"))

@@ -126,6 +126,7 @@ class LineForm(NamedTuple):
         Tuple[str, ...], ...
     ]  # the keys of a line; several sets of them where a line may be one thing or another
     lists: Tuple[str, ...] = ()  # the keys whose value is a list of texts
+    may_have: Tuple[str, ...] = ()  # the keys of texts that a line may leave out
 
 
 class Agreement(Protocol):

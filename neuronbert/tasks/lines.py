@@ -208,6 +208,14 @@ def read_lines(lines: Iterable[Raw], form: LineForm, on_error: str = "fail") -> 
     return LineReader(json_entries(enumerate(lines, start=1)), form, form.hint, on_error)
 
 
+def read_json_line(number: int, raw: Raw, form: LineForm) -> Union[InputLine, SkippedLine, None]:
+    """The input of one line, or what is wrong with it; None for a blank one."""
+    try:
+        return _input_line(_json_entry(number, raw), form)
+    except BrokenLine as reason:
+        return SkippedLine(number, str(reason), reason.id)
+
+
 def refuse_binary(raw: Raw, place: str, *, hint: str) -> None:
     """Raise InputError for gzip, UTF-16 and other binary data: JSON text never holds a NUL byte."""
     start = raw[:4] if isinstance(raw, bytes) else b""

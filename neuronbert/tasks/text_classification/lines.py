@@ -45,4 +45,5 @@ LINES = LineForm(
     input=as_input,
     needs=(("text",), ("query", "texts")),
     lists=("texts",),
+    may_have=("text_pair",),
 )

@@ -1,0 +1,22 @@
+"""Artifacts behind HTTP: ``neuronbert serve``. Only ``cli`` may import it.
+
+In reading order, the way of a request:
+
+serving             loads the models, and runs the process until a signal ends it
+process             uvicorn, and how it ends
+connections         one connection: bounds on heads and slow clients
+application         every route in one router
+endpoints           one route: lets the client in, sends the answer or the error, counts both
+exchange            one request: its body, what it asks of a runner, where its time went
+bulk                many lines through a runner, behind those who wait for one answer
+protocols           what clients speak, a module each
+routes              what a protocol says of its routes
+openapi             the description of all routes
+tensors, columns    numbers and texts as the Open Inference Protocol sends them
+clients             keys, and each client's share of the queue
+models              a Runner for each artifact, by name
+failures            errors as statuses and headers
+settings            the options
+metrics, logs       what operators see
+page                what people see
+"""

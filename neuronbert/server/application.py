@@ -1,0 +1,81 @@
+"""The ASGI application: every protocol's routes in one router. ``serving`` runs it."""
+
+from collections import defaultdict
+from typing import Any, Callable, Dict, List, Optional, Sequence
+
+from neuronbert.hardware.libraries import optional_imports
+from neuronbert.server.endpoints import Endpoint
+from neuronbert.server.exchange import Exchange, Service
+from neuronbert.server.failures import HttpError
+from neuronbert.server.metrics import Metrics
+from neuronbert.server.openapi import openapi_document
+from neuronbert.server.protocols import PROTOCOLS
+from neuronbert.server.protocols.hugging_face import BODY_OF_MODEL, failure_body
+from neuronbert.server.routes import Protocol, Reply, Route, json_reply
+
+with optional_imports():
+    from starlette.routing import Route as Routed
+    from starlette.routing import Router
+
+
+def application_of(service: Service, lifespan: Optional[Callable[[Any], Any]] = None) -> Router:
+    """The router of a server; ``lifespan`` is Starlette's."""
+    metrics = service.metrics
+    protocols = (*PROTOCOLS, _description(service))
+    routes = [
+        Routed(route.path, Endpoint(service, metrics, route, protocol.failure_body), methods=[route.method])
+        for protocol in protocols
+        for route in protocol.routes
+    ]
+    return Router(
+        [*routes, *_other_methods(service, metrics, protocols)],
+        redirect_slashes=False,
+        default=Endpoint(service, metrics, Route("*", "unknown", _not_found, "", is_open=True), failure_body),
+        lifespan=lifespan,
+    )
+
+
+def _description(service: Service) -> Protocol:
+    """/openapi.json, which lists all of them."""
+
+    async def describe(_: Exchange) -> Reply:
+        of_models = {model.task: model.http.BODY for model in service.models}
+        bodies = {path: tuple(of_models.values()) for path in BODY_OF_MODEL}
+        protocols = (*PROTOCOLS, protocol)
+        return json_reply(openapi_document(protocols, bodies, bool(service.settings.api_key)))
+
+    route = Route("GET", "/openapi.json", describe, "This description", is_open=True)
+    protocol = Protocol("Description", (route,), failure_body)
+    return protocol
+
+
+def _other_methods(service: Service, metrics: Metrics, protocols: Sequence[Protocol]) -> List[Routed]:
+    """For each path what answers the methods that it has not."""
+    methods: Dict[str, List[str]] = defaultdict(list)
+    of_path: Dict[str, Protocol] = {}
+    for protocol in protocols:
+        for route in protocol.routes:
+            methods[route.path].append(route.method)
+            of_path.setdefault(route.path, protocol)
+    return [
+        Routed(path, Endpoint(service, metrics, _refusal(path, methods[path]), protocol.failure_body))
+        for path, protocol in of_path.items()
+    ]
+
+
+def _refusal(path: str, methods: List[str]) -> Route:
+    allowed = ", ".join(sorted(methods))
+
+    async def refuse(exchange: Exchange) -> Any:
+        raise HttpError(
+            405,
+            f"{path} has no {exchange.scope['method']}",
+            hint=allowed,
+            headers=((b"allow", allowed.encode()),),
+        )
+
+    return Route("*", path, refuse, "", is_open=True)
+
+
+async def _not_found(exchange: Exchange) -> Any:
+    raise HttpError(404, "there is no such route", hint="GET /openapi.json lists them")

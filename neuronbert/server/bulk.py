@@ -1,0 +1,197 @@
+"""Any number of lines through a runner, in order, in bounded memory, and behind whoever waits for a single answer.
+
+``protocols/bulk`` makes a request of it. One task reads lines and asks, another writes the answers: a client may wait
+for the answer of each line before it sends the next, or send a million and read slowly.
+"""
+
+import asyncio
+import functools
+from concurrent.futures import Future
+from typing import Any, AsyncIterator, List, NamedTuple, Optional, Union
+
+from neuronbert.errors import InputError, Overloaded, RunnerClosed, UsageError
+from neuronbert.server.exchange import Exchange
+from neuronbert.server.failures import failure_of
+from neuronbert.server.models import Model
+from neuronbert.tasks.lines import InputLine, SkippedLine, json_line, line_head, read_json_line
+
+LOOK_S = 0.005  # how often a line that gives way looks whether others still wait
+PATIENCE_S = 1.0  # after which it goes though others wait: slowly is better than never
+MOST_UNREAD = 256  # answers of one request that nobody has read yet
+
+
+class AskedLine(NamedTuple):
+    """A line that the runner has, and the future of its document."""
+
+    line: InputLine
+    future: "Future[Any]"
+
+
+class End(NamedTuple):
+    """There are no more lines, or there is a reason to end."""
+
+    error: Optional[BaseException]
+
+
+Outcome = Union[AskedLine, SkippedLine, End]
+
+
+class Bulk:
+    """One request of many lines."""
+
+    def __init__(self, exchange: Exchange, model: Model):
+        self._exchange = exchange
+        self._model = model
+        self._outcomes: asyncio.Queue[Outcome] = asyncio.Queue(MOST_UNREAD)
+
+    async def answers(self) -> AsyncIterator[bytes]:
+        """For each line with an input a line of JSON: its number, its ``id``, and its result or its ``error``.
+
+        Raises ClientGone where nobody is left to read them.
+        """
+        reading = asyncio.ensure_future(self._read_all())
+        try:
+            while True:
+                outcome = await self._outcomes.get()
+                if isinstance(outcome, End):
+                    if outcome.error is not None:
+                        raise outcome.error
+                    return
+                yield await self._answer(outcome)
+        finally:
+            reading.cancel()
+            self._forget_unread()
+
+    def _forget_unread(self) -> None:
+        while not self._outcomes.empty():
+            outcome = self._outcomes.get_nowait()
+            if isinstance(outcome, AskedLine):
+                outcome.future.cancel()
+
+    async def _answer(self, outcome: Union[AskedLine, SkippedLine]) -> bytes:
+        if isinstance(outcome, SkippedLine):
+            return json_line(outcome.document()).encode()
+        line = outcome.line
+        try:
+            document = await asyncio.wrap_future(outcome.future)
+        except Exception as error:
+            reason = failure_of(error, self._exchange.request_id).message
+            return json_line(SkippedLine(line.line_number, reason, line.id).document()).encode()
+        return json_line({**line_head(line.line_number, line.id), **document}).encode()
+
+    # ---- the reading task
+
+    async def _read_all(self) -> None:
+        try:
+            async for raw in _lines(self._exchange, self._exchange.service.settings.max_body_bytes):
+                outcome = await self._ask_line(raw)
+                if outcome is not None:
+                    await self._outcomes.put(outcome)
+        except Exception as error:
+            await self._outcomes.put(End(error))
+        else:
+            await self._outcomes.put(End(None))
+
+    async def _ask_line(self, raw: "RawLine") -> Union[AskedLine, SkippedLine, None]:
+        if raw.text is None:
+            return SkippedLine(raw.number, "longer than the server takes: --max-body-bytes says how long it may be")
+        line = read_json_line(raw.number, raw.text, self._model.runner.task.LINES)
+        if not isinstance(line, InputLine):
+            return line
+        try:
+            return AskedLine(line, await self._ask(line, len(raw.text)))
+        except (InputError, UsageError) as error:
+            return SkippedLine(line.line_number, error.message, line.id)
+
+    async def _ask(self, line: InputLine, size_bytes: int) -> "Future[Any]":
+        """The future of the line's document, once it is its turn."""
+        while True:
+            runner = self._model.runner
+            try:
+                prepare = functools.partial(runner.prepare, [line.input], as_documents=True, **line.keywords)
+                prepared = await self._exchange.prepared(prepare, size_bytes)
+                await self._wait_for_turn()
+                (future,) = runner.submit_prepared(prepared)
+            except Overloaded as error:
+                await asyncio.sleep(min(PATIENCE_S, error.wait_s or LOOK_S))
+            except RunnerClosed:
+                self._model = self._exchange.newer(self._model)
+            else:
+                self._count(prepared.rows, future)
+                return future
+
+    async def _wait_for_turn(self) -> None:
+        """Until the workers need more, and nobody else waits for them, or has for too long."""
+        loop = asyncio.get_running_loop()
+        patient_until = loop.time() + PATIENCE_S
+        while True:
+            runner = self._model.runner
+            plan = runner.plan
+            # What the workers hold, and a batch for each that is ready when one of theirs is done.
+            enough = plan.rows * (plan.streams + 1) * len(runner.places)
+            others_wait = runner.rows_waiting >= plan.rows and loop.time() < patient_until
+            if self._model.bulk_rows < enough and not others_wait:
+                return
+            await asyncio.sleep(LOOK_S)
+
+    def _count(self, rows: int, future: "Future[Any]") -> None:
+        model, loop = self._model, asyncio.get_running_loop()
+        model.bulk_rows += rows
+
+        def discount() -> None:
+            model.bulk_rows -= rows
+
+        future.add_done_callback(lambda _: loop.call_soon_threadsafe(discount))
+
+
+class RawLine(NamedTuple):
+    """A line as it came, without its end; None where it is too long to be kept."""
+
+    number: int  # from 1
+    text: Optional[bytes]
+
+
+class LineSplitter:
+    """Cuts what comes in parts into lines. Pure; of a line of more than ``most_bytes`` nothing is kept."""
+
+    def __init__(self, most_bytes: int):
+        self._most_bytes = most_bytes
+        self._kept: List[bytes] = []
+        self._bytes = 0
+        self._number = 0
+
+    def feed(self, part: bytes) -> List[RawLine]:
+        """The lines that end in ``part``."""
+        *ended, rest = part.split(b"\n")
+        lines = []
+        for text in ended:
+            self._keep(text)
+            lines.append(self._line())
+        self._keep(rest)
+        return lines
+
+    def end(self) -> List[RawLine]:
+        """The last line, where nothing ended it."""
+        return [self._line()] if self._bytes else []
+
+    def _keep(self, text: bytes) -> None:
+        self._bytes += len(text)
+        if self._bytes > self._most_bytes:
+            self._kept.clear()
+        else:
+            self._kept.append(text)
+
+    def _line(self) -> RawLine:
+        self._number += 1
+        text = None if self._bytes > self._most_bytes else b"".join(self._kept)
+        self._kept, self._bytes = [], 0
+        return RawLine(self._number, text)
+
+
+async def _lines(exchange: Exchange, most_bytes: int) -> AsyncIterator[RawLine]:
+    splitter = LineSplitter(most_bytes)
+    async for part in exchange.parts():
+        for line in splitter.feed(part):
+            yield line
+    for line in splitter.end():
+        yield line

@@ -1,0 +1,74 @@
+"""Who asks: the keys that let a client in, and how many rows each client has waiting."""
+
+import hashlib
+import hmac
+from collections import Counter
+from contextlib import contextmanager
+from typing import Counter as CounterOf
+from typing import Iterator, Mapping, Optional, Sequence, Tuple
+
+from neuronbert.errors import counted
+from neuronbert.server.failures import UNKNOWN_WAIT_S, HttpError, retry_headers
+
+_BEARER = b"bearer "
+
+
+class Clients:
+    """Lets clients in by their keys, and shares the queue among them.
+
+    keys: none lets everybody in, each by its address. most_rows: of one client, waiting or with a worker; None: no
+    limit but the queue's.
+    """
+
+    def __init__(self, keys: Sequence[str], most_rows: Optional[int]):
+        self._digests = [hashlib.sha256(key.encode()).digest() for key in keys]
+        self._most_rows = most_rows
+        self._rows: CounterOf[str] = Counter()
+
+    def identify(self, headers: Mapping[bytes, bytes], address: Optional[Tuple[str, int]]) -> str:
+        """The client's name in this process; HttpError 401 without a key that is one of ours.
+
+        Every key is compared, by digests of one length and in constant time: how long it takes tells nothing.
+        """
+        if not self._digests:
+            return address[0] if address else "local"
+        given = _given_key(headers)
+        digest = hashlib.sha256(given or b"").digest()
+        matches = [hmac.compare_digest(digest, known) for known in self._digests]
+        if given is None or not any(matches):
+            what = "no API key was sent" if given is None else "this API key is not one of the server's"
+            raise HttpError(
+                401,
+                what,
+                hint="the header Authorization: Bearer KEY",
+                headers=((b"www-authenticate", b'Bearer realm="neuronbert"'),),
+            )
+        return f"key {matches.index(True)}"
+
+    @contextmanager
+    def holding(self, client: str, rows: int) -> Iterator[None]:
+        """Count ``rows`` as the client's inside the block; HttpError 429 for more than one client may have."""
+        most = self._most_rows
+        if most is not None and self._rows[client] + rows > most:
+            raise HttpError(
+                429,
+                f"{counted(self._rows[client], 'row')} of this client wait, and {rows:,} more would be above its "
+                f"{most:,}",
+                hint="fewer requests at once",
+                headers=retry_headers(UNKNOWN_WAIT_S),
+            )
+        self._rows[client] += rows
+        try:
+            yield
+        finally:
+            self._rows[client] -= rows
+            if not self._rows[client]:
+                del self._rows[client]
+
+
+def _given_key(headers: Mapping[bytes, bytes]) -> Optional[bytes]:
+    """The key of a request; some clients have a header of their own for it."""
+    authorization = headers.get(b"authorization")
+    if authorization is not None and authorization[: len(_BEARER)].lower() == _BEARER:
+        return authorization[len(_BEARER) :].strip()
+    return headers.get(b"x-api-key")

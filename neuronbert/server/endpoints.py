@@ -1,0 +1,114 @@
+"""A route as an ASGI application: lets the client in, calls the handler, sends its answer or error, and counts it."""
+
+from typing import Any, Awaitable, Callable, Iterable, List, Optional
+
+from neuronbert.hardware.libraries import optional_imports
+from neuronbert.server.exchange import Exchange, Receive, Scope, Send, Service
+from neuronbert.server.failures import ClientGone, Failure, Header, HttpError, failure_of
+from neuronbert.server.logs import log, log_request
+from neuronbert.server.metrics import STAGES, Metrics
+from neuronbert.server.routes import JSON, Reply, Route, Stream
+
+with optional_imports():
+    import msgspec
+
+CLIENT_GONE = 499  # in log and metrics, as nginx has it: nobody receives it
+NO_MODEL = ""  # of routes that ask none
+
+
+class Endpoint:
+    """One route."""
+
+    def __init__(self, service: Service, metrics: Metrics, route: Route, failure_body: Callable[[Failure], Any]):
+        self._service = service
+        self._metrics = metrics
+        self._route = route
+        self._failure_body = failure_body
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        exchange = Exchange(self._service, scope, receive)
+        failure: Optional[Failure] = None
+        try:
+            if not self._route.is_open:
+                exchange.identify()
+            reply = await self._route.handler(exchange)
+            if isinstance(reply, Stream):
+                await self._stream(exchange, reply, send)
+                return
+        except ClientGone:
+            self._note(exchange, CLIENT_GONE, None)
+            return
+        except Exception as error:
+            failure = failure_of(error, exchange.request_id)
+            if failure.status >= 500 and not isinstance(error, HttpError):
+                log.error("request %s failed", exchange.request_id, exc_info=error)
+            reply = Reply(msgspec.json.encode(self._failure_body(failure)), JSON, failure.status, failure.headers)
+        await _send(send, reply, self._headers(exchange, reply), scope["method"] == "HEAD")
+        self._note(exchange, reply.status, failure)
+
+    def _headers(self, exchange: Exchange, reply: Reply) -> List[Header]:
+        headers = [
+            (b"content-length", str(len(reply.body)).encode()),
+            *reply.headers,
+            *_common_headers(exchange, reply.content_type),
+        ]
+        if not exchange.is_read and exchange.headers.get(b"content-length", b"0") != b"0":
+            headers.append((b"connection", b"close"))  # what is left of the body would be taken for the next request
+        if exchange.breakdowns:
+            headers.append((b"server-timing", _timing(exchange).encode()))
+        return headers
+
+    async def _stream(self, exchange: Exchange, stream: Stream, send: Send) -> None:
+        """Send the parts as they are made; what goes wrong after the first is the end of them."""
+        headers = _common_headers(exchange, stream.content_type)
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        status = 200
+        try:
+            async for part in stream.parts:
+                await send({"type": "http.response.body", "body": part, "more_body": True})
+            await send({"type": "http.response.body", "body": b""})
+        except ClientGone:
+            status = CLIENT_GONE
+        self._note(exchange, status, None)
+
+    def _note(self, exchange: Exchange, status: int, failure: Optional[Failure]) -> None:
+        seconds = exchange.seconds
+        model = NO_MODEL if exchange.model is None else exchange.model.name
+        self._metrics.answered(self._route.path, model, status, seconds, exchange.breakdowns)
+        if self._service.settings.access_log:
+            log_request(
+                self._route.method,
+                exchange.scope["path"],
+                status,
+                seconds,
+                request_id=exchange.request_id,
+                client=exchange.client,
+                model=model or None,
+                rows=exchange.rows,
+                error=None if failure is None else failure.message,
+            )
+
+
+def _common_headers(exchange: Exchange, content_type: bytes) -> List[Header]:
+    headers = [
+        (b"content-type", content_type),
+        (b"x-request-id", exchange.request_id.encode()),
+        *exchange.answer_headers,
+    ]
+    if exchange.model is not None:
+        headers.append((b"x-artifact-digest", exchange.model.digest.encode()))
+        if exchange.model.runner.emulated:
+            headers.append((b"x-emulated", b"true"))
+    return headers
+
+
+def _timing(exchange: Exchange) -> str:
+    """The way of the slowest input, for a browser's tools (Server-Timing, in milliseconds), and all of it."""
+    slowest = max(exchange.breakdowns, key=lambda breakdown: breakdown["total_ms"])
+    stages = [f"{stage};dur={slowest[name]:.3f}" for stage, name in STAGES.items()]
+    return ", ".join([*stages, f"total;dur={exchange.seconds * 1000:.3f}"])
+
+
+async def _send(send: Callable[[Any], Awaitable[None]], reply: Reply, headers: Iterable[Header], is_head: bool) -> None:
+    await send({"type": "http.response.start", "status": reply.status, "headers": list(headers)})
+    await send({"type": "http.response.body", "body": b"" if is_head else reply.body})

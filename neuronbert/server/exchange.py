@@ -1,0 +1,333 @@
+"""One request and its answer: who asks, how long it may take, what it asks of a runner, and where its time went.
+
+``endpoints`` makes one for each request; the functions of ``protocols`` read its body and ask through it.
+"""
+
+import asyncio
+import functools
+import math
+import re
+import threading
+import time
+import uuid
+import zlib
+from concurrent.futures import Future
+from typing import Any, AsyncIterator, Awaitable, Callable, Dict, List, Mapping, MutableMapping, Optional, Sequence
+
+from neuronbert.errors import DeadlineExceeded, InputError, NeuronBertError, RunnerClosed, UsageError, counted
+from neuronbert.hardware.libraries import optional_imports
+from neuronbert.runner.requests import Prepared
+from neuronbert.server.clients import Clients
+from neuronbert.server.failures import ClientGone, Header, HttpError
+from neuronbert.server.metrics import Metrics
+from neuronbert.server.models import Model, Models
+from neuronbert.server.settings import ServerSettings
+from neuronbert.tasks.base import Input, Keywords
+from neuronbert.tasks.http import cut_inputs
+
+with optional_imports():
+    import msgspec
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+
+# Text of at most so many bytes is tokenised in the loop's own thread: below that it takes less than a millisecond, and
+# the way to another thread and back costs a tenth of one.
+INLINE_BYTES = 16_384
+WATCH_AFTER_S = 0.05  # an answer that comes sooner is not worth looking whether anybody still waits
+LONGEST_ID = 128
+_ID = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,%d}" % LONGEST_ID)
+
+
+class Service:
+    """What all requests share."""
+
+    def __init__(self, settings: ServerSettings, models: Models):
+        self.settings = settings
+        self.models = models
+        self.clients = Clients(settings.api_key, settings.max_rows_per_client)
+        self.metrics = Metrics(models)
+
+
+class Exchange:
+    """One request. Its methods raise what ``failures`` makes an answer of, and ClientGone."""
+
+    def __init__(self, service: Service, scope: Scope, receive: Receive):
+        self.service = service
+        self.scope = scope
+        self.started = time.perf_counter()
+        self.headers: Dict[bytes, bytes] = dict(scope["headers"])
+        self.request_id = _request_id(self.headers.get(b"x-request-id"))
+        self.client = ""
+        self.timeout_s = service.settings.request_timeout_s
+        self.model: Optional[Model] = None
+        self.rows = self.tokens = 0  # that it needed of the model
+        self.body_bytes = 0
+        self.breakdowns: List[Dict[str, Any]] = []  # of each answered input
+        self.answer_headers: List[Header] = []
+        self.is_read = False  # all of its body
+        self._receive = receive
+
+    @property
+    def seconds(self) -> float:
+        """Since it began."""
+        return time.perf_counter() - self.started
+
+    # ---- what was sent
+
+    def identify(self) -> None:
+        """Know the client, and how long it waits; HttpError for one without a key, or a timeout that is none."""
+        self.client = self.service.clients.identify(self.headers, self.scope.get("client"))
+        self.wait_at_most_ms(self.headers.get(b"x-request-timeout-ms"), "the header X-Request-Timeout-Ms")
+
+    def wait_at_most_ms(self, given: Any, what: str, per_ms: float = 1.0) -> None:
+        """Answer within so many milliseconds, or units of which ``per_ms`` make one; HttpError for what is no time."""
+        if given is None:
+            return
+        try:
+            timeout_ms = float(given) / per_ms
+        except (TypeError, ValueError, OverflowError):
+            timeout_ms = math.nan
+        if not 0 < timeout_ms < math.inf:
+            shown = given.decode("latin-1") if isinstance(given, bytes) else given
+            raise HttpError(
+                400, f"{what} is {shown!r:.60}, not a time above 0", hint=f"{1000 * per_ms:.0f} is a second"
+            )
+        self.timeout_s = timeout_ms / 1000
+
+    async def body(self) -> bytes:
+        """All of the body, unpacked; HttpError 413 for a larger one than is taken."""
+        most = self.service.settings.max_body_bytes
+        declared = self.headers.get(b"content-length", b"0")
+        if declared.isdigit() and int(declared) > most:
+            raise _too_large(most)
+        parts = [part async for part in self.parts(most)]
+        packed = parts[0] if len(parts) == 1 else b"".join(parts)
+        body = _unpacked(packed, self.headers.get(b"content-encoding"), most)
+        self.body_bytes = len(body)
+        return body
+
+    async def parts(self, most: Optional[int] = None) -> AsyncIterator[bytes]:
+        """The body as it comes, in parts of any size; ClientGone where it ends too soon."""
+        received = 0
+        while not self.is_read:
+            message = await self._receive()
+            if message["type"] == "http.disconnect":
+                raise ClientGone
+            part = message.get("body", b"")
+            received += len(part)
+            if most is not None and received > most:
+                raise _too_large(most)
+            self.is_read = not message.get("more_body", False)
+            yield part
+
+    async def until_gone(self) -> None:
+        """Until the client has gone. Once all of the body is read, and in one task at a time."""
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+
+    async def decoded(self, decoder: "msgspec.json.Decoder[Any]") -> Any:
+        """The body as JSON of the decoder's type; HttpError 400 with the place of what is wrong in it."""
+        return decoded(await self.body(), decoder)
+
+    # ---- asking
+
+    async def ask(
+        self, model: Model, inputs: Sequence[Input], keywords: Keywords, *, place: str = "$.inputs", **how: Any
+    ) -> List[Any]:
+        """The result of each input. ``place``: of the inputs in the body, which an error names."""
+
+        def prepare(model: Model) -> Prepared:
+            return model.runner.prepare(inputs, timeout_s=self.timeout_s, breakdown=True, **how, **keywords)
+
+        try:
+            results = await self._asked(model, prepare)
+        except UsageError as error:
+            raise HttpError(400, error.message, hint=error.hint, path="$.parameters") from None
+        except InputError as error:
+            raise placed(error, place) from None
+        cut = cut_inputs(results)
+        if cut:
+            self.answer_headers.append((b"x-truncated", ",".join(map(str, cut)).encode()))
+        return results
+
+    async def ask_encoded(self, model: Model, *arrays: Any, place: str = "$.inputs") -> Any:
+        """The model's outputs for rows of token ids: int64 [rows, tokens] each, as ``Runner.submit_encoded`` takes."""
+
+        def prepare(model: Model) -> Prepared:
+            return model.runner.prepare_encoded(*arrays, timeout_s=self.timeout_s, breakdown=True)
+
+        try:
+            return (await self._asked(model, prepare))[0]
+        except InputError as error:
+            raise placed(error, place) from None
+
+    async def _asked(self, model: Model, prepare: Callable[[Model], Prepared]) -> List[Any]:
+        began = time.perf_counter()
+        while True:
+            self.model = model
+            try:
+                prepared = await self.prepared(functools.partial(prepare, model), self.body_bytes)
+                return await self._answers(model, prepared, began)
+            except RunnerClosed:
+                model = self.newer(model)
+
+    def newer(self, model: Model) -> Model:
+        """What was put in the place of ``model``, whose runner is closed; RunnerClosed where nothing was."""
+        newer = self.service.models.in_place(model)
+        if newer is None:
+            raise RunnerClosed(f"{model.name} takes no more requests")
+        return newer
+
+    async def prepared(self, prepare: Callable[[], Prepared], size_bytes: int) -> Prepared:
+        """What ``prepare`` makes of about so many bytes of text: in another thread where they are many."""
+        if size_bytes <= INLINE_BYTES:
+            return prepare()
+        return await asyncio.get_running_loop().run_in_executor(None, prepare)
+
+    async def _answers(self, model: Model, prepared: Prepared, began: float) -> List[Any]:
+        most = self.service.settings.max_rows_per_request
+        if prepared.rows > most:
+            raise HttpError(
+                413,
+                f"this request needs {counted(prepared.rows, 'row')}, and the server takes {most:,} at once",
+                hint="fewer or shorter inputs in each request, or POST /v1/bulk",
+            )
+        self.rows, self.tokens = prepared.rows, prepared.tokens
+        with self.service.clients.holding(self.client, prepared.rows):
+            futures = model.runner.submit_prepared(prepared)
+            await self._all_done(futures, began)
+        answered = [future.result() for future in futures]
+        self.breakdowns = [each.breakdown for each in answered]
+        return [each.result for each in answered]
+
+    async def _all_done(self, futures: Sequence["Future[Any]"], began: float) -> None:
+        """Until each has its result, or one an error, which is raised; then, and if nobody waits, the rest is freed."""
+        loop = asyncio.get_running_loop()
+        done = _when_done(loop, futures)
+        watch = loop.call_later(WATCH_AFTER_S, self._watch, done)
+        timers = [watch]
+        if self.timeout_s is not None:
+            timers.append(loop.call_at(loop.time() + began + self.timeout_s - time.perf_counter(), _late, done, self))
+        try:
+            await done
+        finally:
+            for timer in timers:
+                timer.cancel()
+            for future in futures:
+                future.cancel()
+
+    def _watch(self, done: "asyncio.Future[None]") -> None:
+        watching = asyncio.ensure_future(self.until_gone())
+        watching.add_done_callback(lambda _: _fail(done, ClientGone()))
+        done.add_done_callback(lambda _: watching.cancel())
+
+
+def decoded(body: bytes, decoder: "msgspec.json.Decoder[Any]") -> Any:
+    """``body`` as JSON of the decoder's type; HttpError 400 with the place of what is wrong in it."""
+    try:
+        return decoder.decode(body)
+    except msgspec.ValidationError as error:
+        message, at, place = str(error).partition(" - at `")
+        raise HttpError(
+            400, f"{place.rstrip('`')}: {message}" if at else message, path=place.rstrip("`") or "$"
+        ) from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise HttpError(400, f"the body is no JSON: {error}", path="$") from None
+
+
+def _request_id(given: Optional[bytes]) -> str:
+    """The client's own where it can be written anywhere as it is, else a new one."""
+    return given.decode() if given is not None and _ID.fullmatch(given) else uuid.uuid4().hex
+
+
+def _too_large(most: int) -> HttpError:
+    return HttpError(
+        413,
+        f"the body has more than the {most:,} bytes that this server takes",
+        hint="fewer inputs in each request, or POST /v1/bulk",
+        headers=((b"connection", b"close"),),
+    )
+
+
+def _unpacked(body: bytes, encoding: Optional[bytes], most: int) -> bytes:
+    """A body that came with this Content-Encoding; a small one may unpack to gigabytes, of which ``most`` are made."""
+    name = (encoding or b"identity").strip().lower()
+    if name == b"identity":
+        return body
+    if name not in _WINDOW_BITS:
+        raise HttpError(415, f"Content-Encoding {name.decode('latin-1')[:40]!r} is not taken", hint="gzip or deflate")
+    unpacking = zlib.decompressobj(_WINDOW_BITS[name])
+    try:
+        unpacked = unpacking.decompress(body, most + 1)
+    except zlib.error as error:
+        raise HttpError(400, f"the body is no {name.decode()}: {error}") from None
+    if len(unpacked) > most:
+        raise _too_large(most)
+    if not unpacking.eof:
+        raise HttpError(400, f"the body is no {name.decode()}: it ends too soon")
+    return unpacked
+
+
+_WINDOW_BITS: Mapping[bytes, int] = {b"gzip": 31, b"deflate": 15}  # zlib's numbers for both formats
+
+_PLACE = re.compile(r"inputs(\[\d+\]): ")
+
+
+def placed(error: NeuronBertError, place: str) -> HttpError:
+    """The error of an input with its place in the body."""
+    found = _PLACE.match(error.message)
+    if error.message.startswith("$"):
+        path, message = error.message.split(": ", 1)[0], error.message
+    elif found:
+        path = place + found[1]
+        message = f"{path}: {error.message[found.end() :]}"
+    else:
+        path, message = place, f"{place}: {error.message}"
+    return HttpError(400, message, hint=error.hint, path=path)
+
+
+def _when_done(loop: asyncio.AbstractEventLoop, futures: Sequence["Future[Any]"]) -> "asyncio.Future[None]":
+    """Done once all of ``futures`` are, or with the error of the first that fails: the loop is woken once."""
+    done: asyncio.Future[None] = loop.create_future()
+    left = _Countdown(len(futures))
+
+    def called(future: "Future[Any]") -> None:
+        error = None if future.cancelled() else future.exception()
+        if left.is_last() or error is not None:
+            loop.call_soon_threadsafe(_settle, done, error)
+
+    for future in futures:
+        future.add_done_callback(called)
+    return done
+
+
+class _Countdown:
+    """Counts down in several threads: an answer may come while the next is waited for."""
+
+    def __init__(self, count: int):
+        self._count = count
+        self._lock = threading.Lock()
+
+    def is_last(self) -> bool:
+        with self._lock:
+            self._count -= 1
+            return self._count == 0
+
+
+def _settle(done: "asyncio.Future[None]", error: Optional[BaseException]) -> None:
+    if error is not None:
+        _fail(done, error)
+    elif not done.done():
+        done.set_result(None)
+
+
+def _fail(done: "asyncio.Future[None]", error: BaseException) -> None:
+    if not done.done():
+        done.set_exception(error)
+
+
+def _late(done: "asyncio.Future[None]", exchange: Exchange) -> None:
+    _fail(done, DeadlineExceeded(f"the answer was not there within {exchange.timeout_s:.3g} s"))

@@ -1,0 +1,126 @@
+"""What went wrong with a request, as an HTTP status, headers and a message; each protocol gives it its own body."""
+
+import math
+from typing import Any, Dict, Mapping, NamedTuple, Optional, Tuple
+
+from neuronbert.errors import (
+    BackendUnavailable,
+    DeadlineExceeded,
+    InputError,
+    NeuronBertError,
+    Overloaded,
+    PoisonRequest,
+    RunnerClosed,
+    UsageError,
+)
+
+Header = Tuple[bytes, bytes]
+
+UNKNOWN_WAIT_S = 1.0  # before anything was measured
+RESTART_WAIT_S = 2.0  # in which a worker is up again, or a server replaced
+
+
+class HttpError(NeuronBertError):
+    """A request that is refused with a status of its own."""
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        *,
+        hint: Optional[str] = None,
+        path: Optional[str] = None,
+        headers: Tuple[Header, ...] = (),
+    ) -> None:
+        super().__init__(message, hint=hint)
+        self.http_status = status
+        self.path = path
+        self.headers = headers
+
+
+class ClientGone(Exception):
+    """Nobody waits for the answer any more."""
+
+
+class Failure(NamedTuple):
+    """A failed request, whatever its protocol."""
+
+    status: int
+    kind: str  # "invalid_request", "overloaded", ...
+    message: str
+    path: Optional[str] = None  # of what is wrong in the body, such as $.inputs.question
+    headers: Tuple[Header, ...] = ()
+
+
+KINDS: Mapping[int, str] = {
+    400: "invalid_request",
+    401: "unauthorized",
+    403: "forbidden",
+    404: "not_found",
+    405: "method_not_allowed",
+    408: "timeout",
+    409: "conflict",
+    411: "invalid_request",
+    413: "too_large",
+    415: "unsupported_media_type",
+    429: "overloaded",
+    500: "internal_error",
+    503: "unavailable",
+    504: "deadline_exceeded",
+}
+_NEVER_AGAIN: Header = (b"x-should-retry", b"false")
+
+
+def failure_of(error: BaseException, request_id: str) -> Failure:
+    """What a client is told of ``error``: of what is no fault of its own only where the server's log has more."""
+    if isinstance(error, HttpError):
+        return Failure(error.http_status, _kind(error.http_status), _said(error), error.path, error.headers)
+    if isinstance(error, Overloaded):
+        return Failure(429, "overloaded", _said(error), headers=retry_headers(error.wait_s))
+    if isinstance(error, DeadlineExceeded):
+        return Failure(504, "deadline_exceeded", error.message, headers=(_NEVER_AGAIN,))
+    if isinstance(error, PoisonRequest):
+        return Failure(500, "poison", error.message, headers=(_NEVER_AGAIN,))
+    if isinstance(error, (InputError, UsageError)):
+        return Failure(400, "invalid_request", _said(error), _path_in(error.message))
+    if isinstance(error, (RunnerClosed, BackendUnavailable)):
+        message = f"this model takes no requests at the moment (request {request_id})"
+        return Failure(503, "unavailable", message, headers=retry_headers(RESTART_WAIT_S))
+    return Failure(500, "internal_error", f"the server failed: its log says more of request {request_id}")
+
+
+def _kind(status: int) -> str:
+    return KINDS.get(status, "invalid_request" if status < 500 else "internal_error")
+
+
+def _said(error: NeuronBertError) -> str:
+    return error.message if error.hint is None else f"{error.message} (try: {error.hint})"
+
+
+def _path_in(message: str) -> Optional[str]:
+    """The place in the body that a message begins or, as msgspec's do, ends with."""
+    first = message.split(": ", 1)[0]
+    if first.startswith("$"):
+        return first
+    _, found, place = message.rpartition(" - at `$")
+    return "$" + place.rstrip("`") if found else None
+
+
+def retry_headers(wait_s: Optional[float]) -> Tuple[Header, ...]:
+    """When it is worth asking again, in whole seconds (RFC 9110, 10.2.3), and in milliseconds for those that read it.
+
+    wait_s: as the runner predicts; None where nothing was measured yet.
+    """
+    wait_s = UNKNOWN_WAIT_S if wait_s is None else wait_s
+    return (
+        (b"retry-after", str(max(1, math.ceil(wait_s))).encode()),
+        (b"retry-after-ms", str(max(1, math.ceil(wait_s * 1000))).encode()),
+    )
+
+
+def as_details(failure: Failure) -> Dict[str, Any]:
+    """Kind and path, for protocols whose clients look at the message alone."""
+    details: Dict[str, Any] = {"error_type": failure.kind}
+    if failure.path is not None:
+        details["path"] = failure.path
+    return details

@@ -1,0 +1,212 @@
+"""What Prometheus scrapes at /metrics: counted by request here, and read from each model's runner at every scrape."""
+
+import time
+from dataclasses import dataclass
+from typing import Any, Dict, Iterable, Iterator, List, Mapping, Tuple
+
+from neuronbert.hardware.libraries import optional_imports
+from neuronbert.runner.documents import Reading, RunnerStatistics
+from neuronbert.runner.publishing import rates
+from neuronbert.server.models import Model, Models
+
+with optional_imports():
+    from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+    from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+    from prometheus_client.metrics_core import Metric
+
+CONTENT_TYPE = b"text/plain; version=0.0.4; charset=utf-8"
+
+# Seconds: from one row on a fast device to a minute's patience.
+LATENCY_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+# The parts of a request's time, by the names of ``Request.breakdown``.
+STAGES = {
+    "tokenise": "tokenise_ms",
+    "queue": "queue_ms",
+    "batch_wait": "batch_wait_ms",
+    "worker_wait": "worker_wait_ms",
+    "device": "device_ms",
+    "decode": "decode_ms",
+}
+
+
+@dataclass
+class Totals:
+    """Of a model's answered inputs: how many, the sums of their times, and when the last was answered (Unix time)."""
+
+    count: int = 0
+    answered_s: float = 0.0
+    queue_s: float = 0.0
+    device_s: float = 0.0
+    last_at: float = 0.0
+
+    def add(self, breakdown: Mapping[str, Any]) -> None:
+        """Add one."""
+        self.count += 1
+        self.answered_s += breakdown["total_ms"] / 1000
+        self.queue_s += (breakdown["queue_ms"] + breakdown["batch_wait_ms"]) / 1000
+        self.device_s += breakdown["device_ms"] / 1000
+        self.last_at = time.time()
+
+
+class Metrics:
+    """The metrics of one server."""
+
+    def __init__(self, models: Models):
+        self._registry = CollectorRegistry()
+        self._requests = Counter(
+            "neuronbert_http_requests",
+            "Requests that were answered, by route, model and status; 499: the client had gone.",
+            ("route", "model", "status"),
+            registry=self._registry,
+        )
+        self._latency = Histogram(
+            "neuronbert_http_request_seconds",
+            "From a request's head to its answer.",
+            ("route", "model"),
+            buckets=LATENCY_BUCKETS_S,
+            registry=self._registry,
+        )
+        self._stages = Histogram(
+            "neuronbert_stage_seconds",
+            "Where the time of an input's way through the runner went.",
+            ("model", "stage"),
+            buckets=LATENCY_BUCKETS_S,
+            registry=self._registry,
+        )
+        self._totals: Dict[str, Totals] = {}
+        self._of_requests: Dict[Tuple[str, str, int], Tuple[Counter, Histogram]] = {}
+        self._of_stages: Dict[str, List[Tuple[str, Histogram]]] = {}
+        self._registry.register(_Runners(models))  # type: ignore[arg-type]  # anything with collect()
+
+    def answered(
+        self, route: str, model: str, status: int, seconds: float, breakdowns: Iterable[Mapping[str, Any]]
+    ) -> None:
+        """Count a request that has its answer."""
+        key = (route, model, status)
+        found = self._of_requests.get(key)
+        if found is None:
+            found = (self._requests.labels(route, model, str(status)), self._latency.labels(route, model))
+            self._of_requests[key] = found
+        found[0].inc()
+        found[1].observe(seconds)
+        totals = self.totals(model)
+        for breakdown in breakdowns:
+            totals.add(breakdown)
+            for name, histogram in self._stages_of(model):
+                histogram.observe(breakdown[name] / 1000)
+
+    def totals(self, model: str) -> "Totals":
+        """Of the inputs that a model answered."""
+        return self._totals.setdefault(model, Totals())
+
+    def _stages_of(self, model: str) -> List[Tuple[str, Histogram]]:
+        if model not in self._of_stages:
+            self._of_stages[model] = [(name, self._stages.labels(model, stage)) for stage, name in STAGES.items()]
+        return self._of_stages[model]
+
+    def text(self) -> bytes:
+        """All of it in Prometheus' text format."""
+        return bytes(generate_latest(self._registry))
+
+
+class _Runners:
+    """Reads the runners when Prometheus does."""
+
+    def __init__(self, models: Models):
+        self._models = models
+        self._before: Dict[str, Tuple[str, Reading]] = {}  # model → its artifact's digest, and the last reading
+
+    def describe(self) -> List[Metric]:
+        """Nothing: there is no need to read the runners at the start."""
+        return []
+
+    def collect(self) -> Iterator[Metric]:
+        """One family after the other, each with a sample for each model."""
+        read = [(model, model.runner.stats()) for model in self._models]
+        yield from _gauges(read, self._models)
+        yield from _counters(read)
+        yield from _of_workers(read)
+        yield self._utilisation(read)
+
+    def _utilisation(self, read: List[Tuple[Model, RunnerStatistics]]) -> Metric:
+        """Between two scrapes."""
+        family = GaugeMetricFamily(
+            "neuronbert_core_group_utilisation",
+            "Share of the time since the last scrape in which a worker held a batch, 0 to 1.",
+            labels=("model", "worker", "cores"),
+        )
+        for model, stats in read:
+            now: Reading = {"at": time.time(), "workers": stats["workers"]}
+            digest, before = self._before.get(model.name, (model.digest, now))
+            self._before[model.name] = (model.digest, now)
+            if digest != model.digest:
+                continue
+            for worker in rates(before, now)["workers"]:
+                if worker["busy"] is not None:
+                    family.add_metric((model.name, str(worker["worker"]), worker["cores"]), worker["busy"])
+        return family
+
+
+def _gauges(read: List[Tuple[Model, RunnerStatistics]], models: Models) -> Iterator[Metric]:
+    info = GaugeMetricFamily(
+        "neuronbert_model_info",
+        "1; what is in place. An emulated model's figures are of no hardware.",
+        labels=("model", "task", "digest", "variant", "emulated"),
+    )
+    ready = GaugeMetricFamily("neuronbert_model_ready", "1 if a new request would find a worker.", labels=("model",))
+    queue = GaugeMetricFamily("neuronbert_queue_rows", "Rows that wait for a worker.", labels=("model",))
+    room = GaugeMetricFamily("neuronbert_queue_max_rows", "Rows that may wait.", labels=("model",))
+    wait = GaugeMetricFamily(
+        "neuronbert_predicted_wait_seconds",
+        "How long a row that comes now waits, 0 before any was measured.",
+        labels=("model",),
+    )
+    fill = GaugeMetricFamily(
+        "neuronbert_batch_fill_ratio", "Rows of the batches by their room, 0 to 1.", labels=("model",)
+    )
+    padding = GaugeMetricFamily(
+        "neuronbert_padding_ratio", "Share of the computed tokens that are padding, 0 to 1.", labels=("model",)
+    )
+    for model, stats in read:
+        emulated = "true" if model.runner.emulated else "false"
+        info.add_metric((model.name, model.task, model.digest, model.runner.name, emulated), 1)
+        ready.add_metric((model.name,), float(models.is_ready(model.name)))
+        queue.add_metric((model.name,), stats["queue"]["rows"])
+        room.add_metric((model.name,), stats["queue"]["max_rows"])
+        wait.add_metric((model.name,), stats["queue"]["predicted_wait_s"] or 0.0)
+        fill.add_metric((model.name,), stats["fill"] or 0.0)
+        padding.add_metric((model.name,), stats["padding"] or 0.0)
+    yield from (info, ready, queue, room, wait, fill, padding)
+
+
+def _counters(read: List[Tuple[Model, RunnerStatistics]]) -> Iterator[Metric]:
+    rows = CounterMetricFamily("neuronbert_rows", "Rows that the model computed.", labels=("model",))
+    outcomes = CounterMetricFamily(
+        "neuronbert_inputs", "What became of the inputs that the runner was asked.", labels=("model", "outcome")
+    )
+    batches = CounterMetricFamily(
+        "neuronbert_batches", "Batches, by the reason for which they left.", labels=("model", "reason")
+    )
+    for model, stats in read:
+        rows.add_metric((model.name,), stats["rows"])
+        for outcome, count in stats["requests"].items():
+            outcomes.add_metric((model.name, outcome), count)
+        for reason, count in stats["batches"].items():
+            batches.add_metric((model.name, reason), count)
+    yield from (rows, outcomes, batches)
+
+
+def _of_workers(read: List[Tuple[Model, RunnerStatistics]]) -> Iterator[Metric]:
+    labels = ("model", "worker", "cores")
+    up = GaugeMetricFamily("neuronbert_worker_up", "1 if the worker is ready.", labels=labels)
+    restarts = CounterMetricFamily("neuronbert_worker_restarts", "Times that it was started again.", labels=labels)
+    busy = CounterMetricFamily("neuronbert_worker_busy_seconds", "While it held a batch or more.", labels=labels)
+    device = CounterMetricFamily("neuronbert_worker_device_seconds", "Of its batches on the device.", labels=labels)
+    for model, stats in read:
+        for worker in stats["workers"]:
+            values = (model.name, str(worker["worker"]), worker["cores"])
+            up.add_metric(values, float(worker["state"] == "ready"))
+            restarts.add_metric(values, worker["restarts"])
+            busy.add_metric(values, worker["busy_s"])
+            device.add_metric(values, worker["device_s"])
+    yield from (up, restarts, busy, device)

@@ -1,0 +1,132 @@
+"""uvicorn with our application, for ``serving``: ready when the models are, and drained by a signal before it ends."""
+
+import asyncio
+import signal
+import socket
+from concurrent.futures import Future
+from contextlib import asynccontextmanager
+from types import FrameType
+from typing import Any, AsyncIterator, Callable, List, Optional
+
+from neuronbert.errors import in_words
+from neuronbert.hardware.libraries import optional_imports
+from neuronbert.server.application import application_of
+from neuronbert.server.connections import connections_of
+from neuronbert.server.exchange import Service
+from neuronbert.server.logs import log
+from neuronbert.server.models import Models
+from neuronbert.server.settings import ServerSettings
+
+with optional_imports():
+    import uvicorn
+
+Told = Callable[[str, Models], None]
+BACKLOG = 2048  # connections that wait to be accepted
+MARGIN_S = 2.0  # for answers to be sent after their runner drained
+
+
+def run(
+    settings: ServerSettings, models: Models, loading: "Future[None]", listening: socket.socket, on_ready: Told
+) -> bool:
+    """Serve until a signal, or until the loading fails; whether the signal was SIGINT."""
+    service = Service(settings, models)
+    server: _Server
+
+    @asynccontextmanager
+    async def lifespan(_: Any) -> AsyncIterator[None]:
+        server.begin(loading, lambda: on_ready(url_of(settings, listening), models))
+        yield
+        await asyncio.get_running_loop().run_in_executor(None, models.close, settings.drain_timeout_s)
+
+    config = uvicorn.Config(
+        application_of(service, lifespan),
+        http=connections_of(settings),
+        ws="none",
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        backlog=BACKLOG,
+        timeout_keep_alive=int(settings.keep_alive_s),
+        timeout_graceful_shutdown=int(settings.drain_timeout_s + MARGIN_S),
+        ssl_keyfile=settings.ssl_keyfile,
+        ssl_certfile=settings.ssl_certfile,
+    )
+    server = _Server(config, models, settings)
+    server.run(sockets=[listening])
+    return server.received[:1] == [signal.SIGINT]
+
+
+def url_of(settings: ServerSettings, listening: socket.socket) -> str:
+    """Where the server is found."""
+    host, port = listening.getsockname()[:2]
+    scheme = "http" if settings.ssl_keyfile is None else "https"
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
+
+
+class _Server(uvicorn.Server):
+    """Ends in steps: not ready any more, a grace, then no new connections, and what was accepted is finished."""
+
+    def __init__(self, config: uvicorn.Config, models: Models, settings: ServerSettings):
+        super().__init__(config)
+        self._allow_reload = settings.allow_reload
+        self.received: List[int] = []
+        self._models = models
+        self._grace_s = settings.grace_s
+        self._loop: Optional[asyncio.AbstractEventLoop] = None
+
+    def begin(self, loading: "Future[None]", on_ready: Callable[[], None]) -> None:
+        """Called in the loop, before the first connection."""
+        self._loop = asyncio.get_running_loop()
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as under nohup
+            self._loop.add_signal_handler(signal.SIGHUP, self._on_hangup)
+        loop = self._loop
+        loading.add_done_callback(lambda _: loop.call_soon_threadsafe(self._loaded, loading, on_ready))
+
+    def _loaded(self, loading: "Future[None]", on_ready: Callable[[], None]) -> None:
+        if loading.exception() is not None:  # which ``serve`` raises
+            self.should_exit = True
+        elif not self._models.is_draining:
+            on_ready()
+
+    def _on_hangup(self) -> None:
+        """New artifacts where that is allowed; else the terminal has gone, and with it whoever would end the server."""
+        if not self._allow_reload:
+            self.handle_exit(signal.SIGTERM, None)
+            return
+        assert self._loop is not None
+        for name in self._models.names:
+            self._loop.run_in_executor(None, self._reload, name)
+
+    def _reload(self, name: str) -> None:
+        try:
+            model = self._models.reload(name)
+        except Exception as error:  # the old one stays, and answers
+            log.error("cannot put a new %s in place: %s", name, in_words(error))
+        else:
+            log.info("a new %s is in place", name, extra={"facts": {"digest": model.digest}})
+
+    def handle_exit(self, sig: int, frame: Optional[FrameType]) -> None:
+        """uvicorn's handler of SIGTERM and SIGINT. It may interrupt anything: the loop decides."""
+        self.received.append(sig)
+        if self._loop is None:
+            self.should_exit = True
+        else:
+            self._loop.call_soon_threadsafe(self._end_step)
+
+    def _end_step(self) -> None:
+        """The first signal drains, SIGTERM after a grace; a second one leaves the grace out, a third the draining."""
+        assert self._loop is not None
+        count = len(self.received)
+        if count == 1:
+            self._models.is_draining = True
+            grace_s = self._grace_s if self.received[0] == signal.SIGTERM else 0.0
+            log.info("draining", extra={"facts": {"signal": signal.Signals(self.received[0]).name, "grace_s": grace_s}})
+            self._loop.call_later(grace_s, self._stop)
+        else:
+            self._stop()
+            self.force_exit = count > 2
+
+    def _stop(self) -> None:
+        self.should_exit = True

@@ -1,0 +1,62 @@
+"""Cohere's rerank API: /v1/rerank and /v2/rerank."""
+
+from typing import Any, Dict, List, Optional, Union
+
+from neuronbert.server.exchange import Exchange
+from neuronbert.server.failures import Failure, HttpError
+from neuronbert.server.routes import Protocol, Reply, Route, decoder_of, json_reply
+from neuronbert.tasks.http import RANKING, Struct
+
+
+class Document(Struct):
+    """A text in an object of its own."""
+
+    text: str
+
+
+class CohereRerankBody(Struct):
+    """Documents to be ordered by how well they fit the query."""
+
+    query: str
+    documents: List[Union[str, Document]]
+    model: Optional[str] = None
+    top_n: Optional[int] = None
+    return_documents: Optional[bool] = None
+
+
+async def _rerank(exchange: Exchange) -> Reply:
+    body: CohereRerankBody = await exchange.decoded(decoder_of(CohereRerankBody))
+    if body.top_n is not None and body.top_n < 1:
+        raise HttpError(400, f"$.top_n: {body.top_n} documents are none", hint="1 or more", path="$.top_n")
+    model = exchange.service.models.offering(RANKING, body.model)
+    texts = [each if isinstance(each, str) else each.text for each in body.documents]
+    asked = {"query": body.query, "texts": texts}
+    keywords = {"top_k": body.top_n, "return_texts": bool(body.return_documents)}
+    (ranking,) = await exchange.ask(model, [asked], keywords, place="$.documents")
+    return json_reply(
+        {
+            "id": exchange.request_id,
+            "results": [_result(each) for each in ranking],
+            "meta": {"api_version": {"version": "2" if exchange.scope["path"].startswith("/v2") else "1"}},
+        }
+    )
+
+
+def _result(entry: Dict[str, Any]) -> Dict[str, Any]:
+    document = {"document": {"text": entry["text"]}} if "text" in entry else {}
+    return {"index": entry["index"], "relevance_score": entry["score"], **document}
+
+
+def failure_body(failure: Failure) -> Dict[str, Any]:
+    """As Cohere's: a message."""
+    return {"message": failure.message, "path": failure.path, "error_type": failure.kind}
+
+
+PROTOCOL = Protocol(
+    "Cohere",
+    (
+        Route("POST", "/v1/rerank", _rerank, "Order documents, as Cohere's clients ask for it", CohereRerankBody),
+        Route("POST", "/v2/rerank", _rerank, "The same, in the second version of its API", CohereRerankBody),
+    ),
+    failure_body,
+)

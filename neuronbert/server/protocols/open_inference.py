@@ -1,0 +1,343 @@
+"""The Open Inference Protocol, KServe's and Triton's "V2": health, metadata, and inference on texts or token ids.
+
+Texts are BYTES tensors called as the keys of the task's lines (tasks/base.py:LineForm), results tensors called as the
+keys of its documents; ``input_ids`` and what belongs to them are answered with the model's own outputs.
+"""
+
+import asyncio
+from typing import Any, Dict, List, Mapping, Sequence, Tuple
+
+from neuronbert import __version__
+from neuronbert.server.columns import tensors_of_documents
+from neuronbert.server.exchange import Exchange
+from neuronbert.server.failures import Failure, HttpError, as_details
+from neuronbert.server.logs import log
+from neuronbert.server.models import Model, Models
+from neuronbert.server.protocols.operations import live, ready
+from neuronbert.server.routes import JSON, Protocol, Reply, Route, json_reply, optional_text_of, text_of
+from neuronbert.server.tensors import InferRequest, Tensor, read_request, write_response
+from neuronbert.tasks.base import Column, ColumnType, Document, Keywords, LineForm, option_kinds, options_of
+
+EXTENSIONS = ["binary_tensor_data", "model_configuration", "statistics", "model_repository"]
+VERSION = "1"  # of every model: which artifact it is, its digest says
+BINARY = b"application/octet-stream"
+TOKEN_TENSORS = ("input_ids", "attention_mask", "token_type_ids")
+# What Triton's clients may put beside the parameters of a task; of a sequence of requests we keep no state.
+_NOT_THE_TASKS = frozenset(
+    ("timeout", "priority", "sequence_id", "sequence_start", "sequence_end", "binary_data_output")
+)
+_DATATYPES: Mapping[ColumnType, str] = {
+    ColumnType.TEXT: "BYTES",
+    ColumnType.NUMBER: "FP64",
+    ColumnType.WHOLE: "INT64",
+    ColumnType.FLAG: "BOOL",
+    ColumnType.OBJECTS: "BYTES",
+    ColumnType.VECTOR: "FP32",
+    ColumnType.VECTORS: "BYTES",
+}
+_NS = 1_000_000_000
+
+
+# ---------------------------------------------------------------------------- metadata
+
+
+async def _server(exchange: Exchange) -> Reply:
+    return json_reply({"name": "neuronbert", "version": __version__, "extensions": EXTENSIONS})
+
+
+async def _model_ready(exchange: Exchange) -> Reply:
+    model = _asked_model(exchange)
+    if not exchange.service.models.is_ready(model.name):
+        raise HttpError(503, f"{model.name} is not ready")
+    return json_reply({"name": model.name, "ready": True})
+
+
+async def _metadata(exchange: Exchange) -> Reply:
+    model = _asked_model(exchange)
+    return json_reply(
+        {
+            "name": model.name,
+            "versions": [VERSION],
+            "platform": f"neuronbert_{model.runner.variants[0]['backend']}",
+            "inputs": [{"name": name, "datatype": kind, "shape": shape} for name, kind, shape in _inputs(model)],
+            "outputs": [{"name": name, "datatype": kind, "shape": shape} for name, kind, shape in _outputs(model)],
+            "parameters": {"task": model.task, "artifact_digest": model.digest, "emulated": model.runner.emulated},
+        }
+    )
+
+
+async def _config(exchange: Exchange) -> Reply:
+    """As much of Triton's model configuration as there is to say."""
+    model = _asked_model(exchange)
+    return json_reply(
+        {
+            "name": model.name,
+            "platform": f"neuronbert_{model.runner.variants[0]['backend']}",
+            "backend": "neuronbert",
+            "max_batch_size": exchange.service.settings.max_rows_per_request,
+            "input": [
+                {"name": name, "data_type": f"TYPE_{_triton_type(kind)}", "dims": shape, "optional": True}
+                for name, kind, shape in _inputs(model)
+            ],
+            "output": [
+                {"name": name, "data_type": f"TYPE_{_triton_type(kind)}", "dims": shape}
+                for name, kind, shape in _outputs(model)
+            ],
+            "instance_group": [{"name": model.name, "count": len(model.runner.places)}],
+            "parameters": {"task": {"string_value": model.task}},
+        }
+    )
+
+
+def _triton_type(datatype: str) -> str:
+    return "STRING" if datatype == "BYTES" else datatype
+
+
+async def _stats(exchange: Exchange) -> Reply:
+    """Triton's statistics, and beside them the runner's own."""
+    model = _asked_model(exchange)
+    stats, totals = model.runner.stats(), exchange.service.metrics.totals(model.name)
+    counts = stats["requests"]
+    durations = {
+        "success": totals.answered_s,
+        "queue": totals.queue_s,
+        "compute_infer": totals.device_s,
+    }
+    statistics = {
+        "name": model.name,
+        "version": VERSION,
+        "last_inference": int(totals.last_at * 1000),
+        "inference_count": stats["rows"],
+        "execution_count": sum(stats["batches"].values()),
+        "inference_stats": {
+            **{name: {"count": totals.count, "ns": int(seconds * _NS)} for name, seconds in durations.items()},
+            "fail": {"count": counts["failed"], "ns": 0},
+        },
+    }
+    return json_reply({"model_stats": [statistics], "runner": stats})
+
+
+async def _index(exchange: Exchange) -> Reply:
+    models = exchange.service.models
+    loaded = {model.name: model for model in models}
+    return json_reply([_index_entry(name, name in loaded and models.is_ready(name)) for name in models.names])
+
+
+async def _load(exchange: Exchange) -> Reply:
+    """Put what is in the model's folder now in its place."""
+    name = _reloadable(exchange)
+    await exchange.body()
+    model = await asyncio.get_running_loop().run_in_executor(None, _loaded, exchange.service.models, name)
+    return json_reply({"name": name, "version": VERSION, "digest": model.digest})
+
+
+def _loaded(models: Models, name: str) -> Model:
+    try:
+        return models.reload(name)
+    except HttpError:
+        raise
+    except Exception as error:
+        log.error("cannot put a new %s in place", name, exc_info=error)
+        raise HttpError(
+            422, f"the new {name} cannot be loaded, and the old one stays: the server's log says why"
+        ) from None
+
+
+async def _unload(exchange: Exchange) -> Reply:
+    name = _reloadable(exchange)
+    await exchange.body()
+    await asyncio.get_running_loop().run_in_executor(None, exchange.service.models.unload, name)
+    return json_reply({"name": name, "version": VERSION})
+
+
+def _reloadable(exchange: Exchange) -> str:
+    if not exchange.service.settings.allow_reload:
+        raise HttpError(403, "this server keeps the models that it has", hint="start it with --allow-reload")
+    return text_of(exchange, "name")
+
+
+def _index_entry(name: str, is_ready: bool) -> Dict[str, str]:
+    return {"name": name, "version": VERSION, "state": "READY" if is_ready else "UNAVAILABLE", "reason": ""}
+
+
+def _asked_model(exchange: Exchange) -> Model:
+    model = exchange.service.models.named(text_of(exchange, "name"))
+    version = optional_text_of(exchange, "version")
+    if version not in (None, VERSION):
+        raise HttpError(404, f"{model.name} has no version {version!r:.40}", hint=f"version {VERSION}, or none")
+    return model
+
+
+Specification = Tuple[str, str, List[int]]  # name, datatype, shape
+
+
+def _inputs(model: Model) -> List[Specification]:
+    form = model.runner.task.LINES
+    texts = [(name, "BYTES", [-1, -1] if name in form.lists else [-1]) for name in _text_names(form)]
+    return [*texts, *((name, "INT64", [-1, -1]) for name in TOKEN_TENSORS)]
+
+
+def _text_names(form: LineForm) -> Tuple[str, ...]:
+    return tuple(dict.fromkeys([*(name for names in form.needs for name in names), *form.may_have]))
+
+
+def _outputs(model: Model) -> List[Specification]:
+    columns = _columns(model, {})
+    texts = [(name, _DATATYPES[column.type], _shape(column)) for name, column in columns.items()]
+    return [*texts, *((output.name, "FP32", [-1, -1]) for output in model.runner.specs)]
+
+
+def _shape(column: Column) -> List[int]:
+    return [-1, column.width] if column.type == ColumnType.VECTOR else [-1]
+
+
+def _columns(model: Model, keywords: Keywords) -> Mapping[str, Column]:
+    task = model.runner.task
+    _, decode = options_of(option_kinds(task), keywords)
+    return task.columns(model.runner.tokenizer.config, decode)
+
+
+# ---------------------------------------------------------------------------- inference
+
+
+async def _infer(exchange: Exchange) -> Reply:
+    model = _asked_model(exchange)
+    body = await exchange.body()
+    request = read_request(body, _header_length(exchange))
+    exchange.wait_at_most_ms(request.parameters.get("timeout"), "$.parameters.timeout (microseconds)", per_ms=1000)
+    answer = _answer_tokens if _holds_tokens(request) else _answer_texts
+    tensors = await answer(exchange, model, request)
+    written, header_length = write_response(model.name, VERSION, request, _wanted(request, tensors))
+    if header_length is None:
+        return Reply(written, JSON)
+    return Reply(written, BINARY, headers=((b"inference-header-content-length", str(header_length).encode()),))
+
+
+def _header_length(exchange: Exchange) -> Any:
+    given = exchange.headers.get(b"inference-header-content-length")
+    if given is None:
+        return None
+    if not given.isdigit():
+        raise HttpError(400, f"the header Inference-Header-Content-Length is {given.decode('latin-1')!r:.40}")
+    return int(given)
+
+
+def _holds_tokens(request: InferRequest) -> bool:
+    return any(tensor.name == TOKEN_TENSORS[0] for tensor in request.tensors)
+
+
+async def _answer_tokens(exchange: Exchange, model: Model, request: InferRequest) -> List[Tensor]:
+    arrays: Dict[str, Any] = {}
+    for number, tensor in enumerate(request.tensors):
+        if tensor.name not in TOKEN_TENSORS:
+            raise _unknown_tensor(number, tensor.name, TOKEN_TENSORS)
+        arrays[tensor.name] = tensor.array
+    outputs = await exchange.ask_encoded(model, *(arrays.get(name) for name in TOKEN_TENSORS))
+    found = outputs._asdict()
+    return [Tensor(name, "FP32", array) for name, array in found.items() if array is not None]
+
+
+async def _answer_texts(exchange: Exchange, model: Model, request: InferRequest) -> List[Tensor]:
+    task = model.runner.task
+    keywords = {name: value for name, value in request.parameters.items() if name not in _NOT_THE_TASKS}
+    inputs = _inputs_of(request, task.LINES)
+    documents = await exchange.ask(model, inputs, keywords, as_documents=True)
+    return tensors_of_documents(documents, _columns(model, keywords), {wanted.name for wanted in request.wanted})
+
+
+def _inputs_of(request: InferRequest, form: LineForm) -> List[Any]:
+    """One input of the task for each place in the tensors."""
+    known = _text_names(form)
+    columns: Dict[str, Sequence[Any]] = {}
+    for number, tensor in enumerate(request.tensors):
+        if tensor.name not in known:
+            raise _unknown_tensor(number, tensor.name, (*known, *TOKEN_TENSORS))
+        columns[tensor.name] = _texts(tensor, number, tensor.name in form.lists)
+    if not any(set(names) <= set(columns) for names in form.needs):
+        needed = ", or ".join(" and ".join(names) for names in form.needs)
+        raise HttpError(400, f"$.inputs: the tensors {needed} are needed", path="$.inputs")
+    counts = sorted({len(column) for column in columns.values()})
+    if len(counts) > 1:
+        raise HttpError(400, f"$.inputs: the tensors have {counts[0]} and {counts[-1]} texts", path="$.inputs")
+    return [_input(dict(zip(columns, values)), form, number) for number, values in enumerate(zip(*columns.values()))]
+
+
+def _input(record: Document, form: LineForm, number: int) -> Any:
+    fault = form.fault(record)
+    if fault:
+        raise HttpError(400, f"$.inputs: text {number}: {fault}", path="$.inputs")
+    return form.input(record)
+
+
+def _texts(tensor: Tensor, number: int, is_listed: bool) -> List[Any]:
+    """The texts of a tensor of shape [n] or [n, 1], or the lists of one of shape [n, texts]."""
+    place = f"$.inputs[{number}]"
+    if tensor.datatype != "BYTES":
+        raise HttpError(
+            400, f"{place}.datatype: {tensor.name} is {tensor.datatype}, not BYTES", path=f"{place}.datatype"
+        )
+    shape = list(tensor.array.shape)
+    if is_listed and len(shape) == 2:
+        return [[_text(text, place) for text in row] for row in tensor.array.tolist()]
+    if is_listed or not (len(shape) == 1 or (len(shape) == 2 and shape[1] == 1)):
+        expected = "[n, texts]" if is_listed else "[n]"
+        raise HttpError(400, f"{place}.shape: {tensor.name} has shape {shape}, not {expected}", path=f"{place}.shape")
+    return [_text(text, place) for text in tensor.array.reshape(-1).tolist()]
+
+
+def _text(raw: bytes, place: str) -> str:
+    try:
+        return raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise HttpError(400, f"{place}.data: a text is not UTF-8 ({error.reason})", path=f"{place}.data") from None
+
+
+def _unknown_tensor(number: int, name: str, known: Sequence[str]) -> HttpError:
+    place = f"$.inputs[{number}].name"
+    return HttpError(400, f"{place}: there is no input {name!r:.60}", hint=f"one of {', '.join(known)}", path=place)
+
+
+def _wanted(request: InferRequest, tensors: Sequence[Tensor]) -> List[Tensor]:
+    """Those of the tensors that were asked for, all where none was named."""
+    if not request.wanted:
+        return list(tensors)
+    by_name = {tensor.name: tensor for tensor in tensors}
+    for number, wanted in enumerate(request.wanted):
+        if wanted.name not in by_name:
+            place = f"$.outputs[{number}].name"
+            raise HttpError(
+                400, f"{place}: there is no output {wanted.name!r:.60}", hint=f"one of {', '.join(by_name)}", path=place
+            )
+    return [by_name[wanted.name] for wanted in request.wanted]
+
+
+def failure_body(failure: Failure) -> Dict[str, Any]:
+    """As the protocol has it: a message; and the place."""
+    return {"error": failure.message, **as_details(failure)}
+
+
+def _of_model(method: str, end: str, handler: Any, summary: str) -> Tuple[Route, Route]:
+    """A route of a model, and of its version."""
+    return (
+        Route(method, f"/v2/models/{{name}}{end}", handler, summary),
+        Route(method, f"/v2/models/{{name}}/versions/{{version}}{end}", handler, summary),
+    )
+
+
+PROTOCOL = Protocol(
+    "Open Inference Protocol",
+    (
+        Route("GET", "/v2", _server, "The server's name, version and extensions"),
+        Route("GET", "/v2/health/live", live, "Whether the process answers", is_open=True),
+        Route("GET", "/v2/health/ready", ready, "Whether new requests would find a worker", is_open=True),
+        Route("POST", "/v2/repository/index", _index, "The models, and whether each is ready"),
+        Route("POST", "/v2/repository/models/{name}/load", _load, "Load a model again, as its folder is now"),
+        Route("POST", "/v2/repository/models/{name}/unload", _unload, "Take a model out"),
+        *_of_model("GET", "", _metadata, "A model's inputs and outputs"),
+        *_of_model("GET", "/ready", _model_ready, "Whether a model would find a worker"),
+        *_of_model("GET", "/config", _config, "A model's configuration, as Triton's"),
+        *_of_model("GET", "/stats", _stats, "What a model did so far, as Triton's, and its runner's statistics"),
+        *_of_model("POST", "/infer", _infer, "Infer from texts, or from token ids"),
+    ),
+    failure_body,
+)

@@ -1,0 +1,138 @@
+"""The routes of Hugging Face's text-embeddings-inference: /embed, /predict, /rerank, /similarity."""
+
+from typing import Any, Dict, List, Optional, Union
+
+from neuronbert.server.exchange import Exchange
+from neuronbert.server.failures import Failure, HttpError, as_details
+from neuronbert.server.routes import Protocol, Reply, Route, decoder_of, json_reply
+from neuronbert.tasks.http import EMBEDDINGS, EVERY_LABEL, LABELS, RANKING, Struct, as_list, refuse_cut
+
+
+class EmbedBody(Struct):
+    """Texts to embed."""
+
+    inputs: Union[str, List[str]]
+    normalize: bool = True
+    truncate: Optional[bool] = None
+    prompt_name: Optional[str] = None
+    dimensions: Optional[int] = None
+
+
+class PredictBody(Struct):
+    """A text, or a pair of texts; or a list with a list for each text or pair."""
+
+    inputs: Union[str, List[Union[str, List[str]]]]
+    raw_scores: bool = False
+    truncate: Optional[bool] = None
+
+
+class RerankBody(Struct):
+    """Texts to be ordered by how well they fit the query."""
+
+    query: str
+    texts: List[str]
+    raw_scores: bool = False
+    return_text: bool = False
+    truncate: Optional[bool] = None
+
+
+class Compared(Struct):
+    """A text, and those that it is compared with."""
+
+    source_sentence: str
+    sentences: List[str]
+
+
+class SimilarityParameters(Struct):
+    """How texts are read."""
+
+    truncate: Optional[bool] = None
+    prompt_name: Optional[str] = None
+
+
+class SimilarityBody(Struct):
+    """A text, and those that it is compared with."""
+
+    inputs: Compared
+    parameters: Optional[SimilarityParameters] = None
+
+
+async def _embed(exchange: Exchange) -> Reply:
+    body: EmbedBody = await exchange.decoded(decoder_of(EmbedBody))
+    model = exchange.service.models.offering(EMBEDDINGS)
+    texts = as_list(body.inputs)
+    if not texts:
+        raise HttpError(400, "$.inputs: there are none", path="$.inputs")
+    keywords = {"normalize": body.normalize, "prompt_name": body.prompt_name, "truncate_dim": body.dimensions}
+    results = await exchange.ask(model, texts, keywords)
+    _refuse_cut(body.truncate, results)
+    return json_reply([result["embedding"].tolist() for result in results])
+
+
+async def _predict(exchange: Exchange) -> Reply:
+    body: PredictBody = await exchange.decoded(decoder_of(PredictBody))
+    model = exchange.service.models.offering(LABELS)
+    is_batch = isinstance(body.inputs, list) and any(isinstance(each, list) for each in body.inputs)
+    inputs = [_text_or_pair(each) for each in (body.inputs if is_batch else [body.inputs])]
+    function = "none" if body.raw_scores else "default"
+    results = await exchange.ask(model, inputs, {"top_k": EVERY_LABEL, "function_to_apply": function})
+    _refuse_cut(body.truncate, results)
+    labels = [[{"score": each["score"], "label": each["label"]} for each in as_list(result)] for result in results]
+    return json_reply(labels if is_batch else labels[0])
+
+
+def _text_or_pair(given: Union[str, List[Any]]) -> Any:
+    texts = as_list(given)
+    if not 1 <= len(texts) <= 2 or not all(isinstance(text, str) for text in texts):
+        raise HttpError(400, "$.inputs: each is a text, or a pair of two texts", path="$.inputs")
+    return texts[0] if len(texts) == 1 else tuple(texts)
+
+
+async def _rerank(exchange: Exchange) -> Reply:
+    body: RerankBody = await exchange.decoded(decoder_of(RerankBody))
+    model = exchange.service.models.offering(RANKING)
+    keywords = {
+        "function_to_apply": "none" if body.raw_scores else "default",
+        "return_texts": body.return_text,
+    }
+    asked = {"query": body.query, "texts": body.texts}
+    results = await exchange.ask(model, [asked], keywords, place="$.texts")
+    _refuse_cut(body.truncate, results)
+    return json_reply(
+        [{name: each[name] for name in ("index", "score", "text") if name in each} for each in results[0]]
+    )
+
+
+async def _similarity(exchange: Exchange) -> Reply:
+    body: SimilarityBody = await exchange.decoded(decoder_of(SimilarityBody))
+    model = exchange.service.models.offering(EMBEDDINGS)
+    if not body.inputs.sentences:
+        raise HttpError(400, "$.inputs.sentences: there are none", path="$.inputs.sentences")
+    parameters = body.parameters or SimilarityParameters()
+    keywords = {"normalize": True, "prompt_name": parameters.prompt_name}
+    results = await exchange.ask(model, [body.inputs.source_sentence, *body.inputs.sentences], keywords)
+    _refuse_cut(parameters.truncate, results)
+    source, *others = (result["embedding"] for result in results)
+    return json_reply([float(source @ other) for other in others])
+
+
+def _refuse_cut(truncate: Optional[bool], results: List[Any]) -> None:
+    if truncate is False:
+        refuse_cut(results)
+
+
+def failure_body(failure: Failure) -> Dict[str, Any]:
+    """As that server's: a message and a type."""
+    return {"error": failure.message, **as_details(failure)}
+
+
+PROTOCOL = Protocol(
+    "text-embeddings-inference",
+    (
+        Route("POST", "/embed", _embed, "Embed texts", EmbedBody, List[List[float]]),
+        Route("POST", "/predict", _predict, "Label texts, or pairs of texts", PredictBody),
+        Route("POST", "/rerank", _rerank, "Order texts by how well they fit a query", RerankBody),
+        Route("POST", "/similarity", _similarity, "Compare a text with others", SimilarityBody, List[float]),
+    ),
+    failure_body,
+)

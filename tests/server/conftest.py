@@ -1,0 +1,40 @@
+"""One server with a model of each task, for all tests that only ask it."""
+
+from pathlib import Path
+from typing import Dict, Iterator
+
+import pytest
+from tiny_checkpoints import write_checkpoint
+from tiny_classifiers import compiled, labels_of, write_classifier
+from tiny_encoders import write_sentence_folder
+
+from neuronbert.artifact.manifest import Artifact
+from server.served import Served, serving
+
+for library in ("starlette", "uvicorn", "msgspec", "prometheus_client"):
+    pytest.importorskip(library)
+
+
+TAGS = ("O", "B-PER", "I-PER")
+
+
+@pytest.fixture(scope="session")
+def artifacts(echo_artifact: Artifact, tmp_path_factory: pytest.TempPathFactory) -> Dict[str, Path]:
+    """An artifact of each task, and one that ranks, by name; on the echo backend: numbers that mean nothing."""
+    folder = tmp_path_factory.mktemp("served")
+    checkpoints = {
+        "labels": write_classifier(folder / "labels"),
+        "ranks": write_classifier(folder / "ranks", labels=["LABEL_0"]),
+        "tags": write_checkpoint(folder / "tags", "bert", "TokenClassification", **labels_of(TAGS)),
+        "embeds": write_sentence_folder(folder / "embeds"),
+    }
+    made = {name: compiled(path, folder / f"{name}-artifact", "echo").folder for name, path in checkpoints.items()}
+    return {"answers": echo_artifact.folder, **made}
+
+
+@pytest.fixture(scope="session")
+def served(artifacts: Dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """A server of all of them, with the options that it has without being told any."""
+    places = [f"{name}={folder}" for name, folder in artifacts.items()]
+    with serving(tmp_path_factory.mktemp("server"), *places, "--threads", "1") as server:
+        yield server
