@@ -2,7 +2,7 @@
 
 import sys
 import time
-from typing import List, NamedTuple, Optional, TextIO
+from typing import Callable, List, NamedTuple, Optional, TextIO
 
 from neuronbert.cli.progress import harmless
 from neuronbert.cli.tables import table
@@ -45,7 +45,7 @@ def describe(runner: PublishedRunner, now: float) -> Description:
     counts, queue, latency, work = runner["requests"], runner["queue"], runner["latency_ms"], runner["work"]
     trouble = ", ".join(f"{counts[name]:,} {name}" for name in ("refused", "expired", "poisoned") if counts[name])
     return Description(
-        title=f"{runner['artifact']} ({runner['variant']}), pid {runner['pid']}, "
+        title=f"{runner['artifact']} ({runner['variant']}){_process(runner)}, "
         f"up {_duration(now - runner['started_at'])}{emulated}{stale}",
         facts=[
             f"queue {queue['rows']:,} of {queue['max_rows']:,} rows, wait {_seconds(queue['predicted_wait_s'])}   "
@@ -62,6 +62,11 @@ def describe(runner: PublishedRunner, now: float) -> Description:
         ],
         workers=[_worker_row(worker) for worker in runner["workers"]],
     )
+
+
+def _process(runner: PublishedRunner) -> str:
+    """Its process, where that is on this machine."""
+    return "" if runner["pid"] is None else f", pid {runner['pid']}"
 
 
 def _work(work: Work) -> str:
@@ -104,8 +109,8 @@ def _duration(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{rest:02}"
 
 
-def watch(stdout: Optional[TextIO] = None) -> None:
-    """Show the runners live until Ctrl-C. Raises NeuronBertError without the library that draws."""
+def watch(read: Callable[[], List[PublishedRunner]] = running, stdout: Optional[TextIO] = None) -> None:
+    """Show the runners that ``read`` finds live until Ctrl-C. NeuronBertError without the library that draws."""
     with optional_imports(otherwise="neuronbert top --once"):
         from rich.console import Console, Group, RenderableType
         from rich.live import Live
@@ -114,7 +119,7 @@ def watch(stdout: Optional[TextIO] = None) -> None:
 
     def drawn() -> Group:
         parts: List[RenderableType] = []
-        for runner in running():
+        for runner in read():
             described = describe(runner, time.time())
             rows = Table(*HEADER, box=None, padding=(0, 2, 0, 0), header_style="bold")
             for row in described.workers:

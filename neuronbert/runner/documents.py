@@ -85,7 +85,7 @@ class PublishedRunner(Snapshot):
     """What ``neuronbert top`` reads of one runner."""
 
     at: float  # Unix time in seconds, as is started_at
-    pid: int
+    pid: Optional[int]  # None: of a process on another machine
     process_started: Optional[int]  # the kernel's ticks since boot
     artifact: str
     variant: str

@@ -13,21 +13,25 @@ from neuronbert.cli.progress import is_terminal
 
 
 @click.command("top", short_help="Watch running jobs and runners.")
+@click.argument("url", required=False)
 @click.option("--once", is_flag=True, help="One plain table; also when stdout is no terminal.")
 @json_option
-def top(once: bool, as_json: bool) -> None:
+def top(url: Optional[str], once: bool, as_json: bool) -> None:
     """Watch this user's running jobs and other runners live: queue, fill, padding, and every worker.
 
-    Those that were made with Runner(publish=True) are seen; neuronbert run makes its own so. Ctrl-C leaves.
+    Those that were made with Runner(publish=True) are seen; neuronbert run and serve make theirs so. With URL, those
+    of a server elsewhere: NEURONBERT_API_KEY is its key, where it wants one. Ctrl-C leaves.
     """
+    from neuronbert.cli.remote import RemoteRunners
     from neuronbert.cli.top import as_text, running, watch
 
+    server = None if url is None else RemoteRunners(url)
     if as_json or once or not is_terminal(sys.stdout):
-        runners = running()
+        runners = running() if server is None else server.running()
         show(as_json, {"runners": runners}, lambda: as_text(runners, time.time()))
         return
     with suppress(KeyboardInterrupt):  # the way out
-        watch()
+        watch(running if server is None else server.running_or_last)
 
 
 @click.command("doctor", short_help="What this machine can run, and the command that mends the rest.")
