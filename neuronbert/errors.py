@@ -135,7 +135,7 @@ class NoConfiguration(NeuronBertError, RuntimeError):
 class Overloaded(NeuronBertError, RuntimeError):
     """A runner whose queue is full, or too long for the deadline; ``wait_s`` is the predicted wait, None if unknown."""
 
-    http_status = 503
+    http_status = 429
 
     def __init__(self, message: str, *, hint: Optional[str] = None, wait_s: Optional[float] = None) -> None:
         super().__init__(message, hint=hint)

@@ -4,13 +4,11 @@ import math
 from typing import Any, Dict, Mapping, NamedTuple, Optional, Tuple
 
 from neuronbert.errors import (
-    BackendUnavailable,
     DeadlineExceeded,
     InputError,
     NeuronBertError,
     Overloaded,
     PoisonRequest,
-    RunnerClosed,
     UsageError,
 )
 
@@ -75,18 +73,24 @@ def failure_of(error: BaseException, request_id: str) -> Failure:
     """What a client is told of ``error``: of what is no fault of its own only where the server's log has more."""
     if isinstance(error, HttpError):
         return Failure(error.http_status, _kind(error.http_status), _said(error), error.path, error.headers)
-    if isinstance(error, Overloaded):
-        return Failure(429, "overloaded", _said(error), headers=retry_headers(error.wait_s))
-    if isinstance(error, DeadlineExceeded):
-        return Failure(504, "deadline_exceeded", error.message, headers=(_NEVER_AGAIN,))
-    if isinstance(error, PoisonRequest):
-        return Failure(500, "poison", error.message, headers=(_NEVER_AGAIN,))
-    if isinstance(error, (InputError, UsageError)):
-        return Failure(400, "invalid_request", _said(error), _path_in(error.message))
-    if isinstance(error, (RunnerClosed, BackendUnavailable)):
+    if isinstance(error, _OF_THE_REQUEST):
+        status = error.http_status
+        kind = "poison" if isinstance(error, PoisonRequest) else _kind(status)
+        return Failure(status, kind, _said(error), _path_in(error.message), _headers_of(error))
+    if isinstance(error, NeuronBertError) and error.http_status == 503:
         message = f"this model takes no requests at the moment (request {request_id})"
-        return Failure(503, "unavailable", message, headers=retry_headers(RESTART_WAIT_S))
-    return Failure(500, "internal_error", f"the server failed: its log says more of request {request_id}")
+        return Failure(503, _kind(503), message, headers=retry_headers(RESTART_WAIT_S))
+    return Failure(500, _kind(500), f"the server failed: its log says more of request {request_id}")
+
+
+# Whose messages are about the request alone: those of others may name what is on the server.
+_OF_THE_REQUEST = (InputError, UsageError, Overloaded, DeadlineExceeded, PoisonRequest)
+
+
+def _headers_of(error: NeuronBertError) -> Tuple[Header, ...]:
+    if isinstance(error, Overloaded):
+        return retry_headers(error.wait_s)
+    return (_NEVER_AGAIN,) if isinstance(error, (DeadlineExceeded, PoisonRequest)) else ()
 
 
 def _kind(status: int) -> str:
@@ -98,12 +102,9 @@ def _said(error: NeuronBertError) -> str:
 
 
 def _path_in(message: str) -> Optional[str]:
-    """The place in the body that a message begins or, as msgspec's do, ends with."""
+    """The place in the body that a message begins with."""
     first = message.split(": ", 1)[0]
-    if first.startswith("$"):
-        return first
-    _, found, place = message.rpartition(" - at `$")
-    return "$" + place.rstrip("`") if found else None
+    return first if first.startswith("$") else None
 
 
 def retry_headers(wait_s: Optional[float]) -> Tuple[Header, ...]:
