@@ -37,6 +37,7 @@ LIBRARIES: Dict[str, Library] = {
     "neuronbert_demo": Library("neuronbert-demo", "demo"),
     "onnx": Library("onnx", "compile"),
     "onnxruntime": Library("onnxruntime", "onnxruntime"),
+    "opentelemetry": Library("opentelemetry-exporter-otlp-proto-http", "trace"),
     "openvino": Library("openvino", "openvino"),
     "prometheus_client": Library("prometheus-client", "serve"),
     "pyarrow": Library("pyarrow", "parquet"),
@@ -70,6 +71,7 @@ PURPOSES = {
     "serve": "to answer over HTTP",
     "sign": "to sign artifacts and to verify signatures",
     "loadgen": "to measure with MLPerf LoadGen",
+    "trace": "to send traces",
 }
 _ALL = {**LIBRARIES, **BASE}
 _DEMO = Path("examples") / "demo-checkpoint"

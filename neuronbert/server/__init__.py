@@ -18,5 +18,6 @@ models              a Runner for each artifact, by name
 failures            errors as statuses and headers
 settings            the options
 metrics, logs       what operators see
+tracing             a trace of each request, for OpenTelemetry
 page                what people see
 """

@@ -1,6 +1,6 @@
 """A route as an ASGI application: lets the client in, calls the handler, sends its answer or error, and counts it."""
 
-from typing import Any, Awaitable, Callable, Iterable, List, Optional
+from typing import Any, Awaitable, Callable, Dict, Iterable, List, Optional
 
 from neuronbert.hardware.libraries import optional_imports
 from neuronbert.server.exchange import Exchange, Receive, Scope, Send, Service
@@ -75,6 +75,14 @@ class Endpoint:
         seconds = exchange.seconds
         model = NO_MODEL if exchange.model is None else exchange.model.name
         self._metrics.answered(self._route.path, model, status, seconds, exchange.breakdowns)
+        if self._service.tracer is not None:
+            self._service.tracer.answered(
+                f"{self._route.method} {self._route.path}",
+                seconds,
+                exchange.headers,
+                _span_attributes(exchange, self._route, status),
+                exchange.breakdowns,
+            )
         if self._service.settings.access_log:
             log_request(
                 self._route.method,
@@ -100,6 +108,26 @@ def _common_headers(exchange: Exchange, content_type: bytes) -> List[Header]:
         if exchange.model.runner.emulated:
             headers.append((b"x-emulated", b"true"))
     return headers
+
+
+def _span_attributes(exchange: Exchange, route: Route, status: int) -> Dict[str, Any]:
+    """By OpenTelemetry's names where it has them (semantic conventions for HTTP)."""
+    attributes = {
+        "http.request.method": route.method,
+        "http.route": route.path,
+        "url.path": exchange.scope["path"],
+        "http.response.status_code": status,
+        "neuronbert.request_id": exchange.request_id,
+    }
+    if exchange.model is None:
+        return attributes
+    of_model = {
+        "neuronbert.model": exchange.model.name,
+        "neuronbert.artifact_digest": exchange.model.digest,
+        "neuronbert.emulated": exchange.model.runner.emulated,
+        "neuronbert.rows": exchange.rows,
+    }
+    return {**attributes, **of_model}
 
 
 def _timing(exchange: Exchange) -> str:

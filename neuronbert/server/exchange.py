@@ -22,6 +22,7 @@ from neuronbert.server.failures import ClientGone, Header, HttpError
 from neuronbert.server.metrics import Metrics
 from neuronbert.server.models import Model, Models
 from neuronbert.server.settings import ServerSettings
+from neuronbert.server.tracing import Tracer
 from neuronbert.tasks.base import Input, Keywords
 from neuronbert.tasks.http import cut_inputs
 
@@ -49,6 +50,7 @@ class Service:
         self.models = models
         self.clients = Clients(settings.api_key, settings.max_rows_per_client)
         self.metrics = Metrics(models)
+        self.tracer = Tracer() if settings.trace else None
 
 
 class Exchange:

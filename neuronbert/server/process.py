@@ -37,6 +37,8 @@ def run(
         server.begin(loading, lambda: on_ready(url_of(settings, listening), models))
         yield
         await asyncio.get_running_loop().run_in_executor(None, models.close, settings.drain_timeout_s)
+        if service.tracer is not None:
+            service.tracer.close()
 
     config = uvicorn.Config(
         application_of(service, lifespan),

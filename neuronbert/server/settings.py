@@ -36,7 +36,8 @@ class ServerSettings:
     grace_s: how long requests are taken after SIGTERM, while readiness says no: balancers need that to look elsewhere.
     drain_timeout_s: how long accepted requests may take after that.
     allow_reload: whether requests and SIGHUP may put artifacts in place.
-    log_format: "text" or "json". access_log: whether a line is written for each request.
+    log_format: "text" or "json". access_log: whether a line is written for each request. trace: whether traces are
+        sent to where OpenTelemetry's variables say.
     """
 
     host: str = "127.0.0.1"
@@ -57,6 +58,7 @@ class ServerSettings:
     allow_reload: bool = False
     log_format: str = "text"
     access_log: bool = True
+    trace: bool = False
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -114,6 +116,7 @@ _CHECKS: Mapping[str, Callable[[str, Any], Any]] = {
     "allow_reload": yes_or_no,
     "log_format": _log_format,
     "access_log": yes_or_no,
+    "trace": yes_or_no,
 }
 
 

@@ -100,6 +100,7 @@ def server_option(name: str, **keywords: Any) -> Callable[[Callable[..., Any]], 
     "--log-format", type=click.Choice(["text", "json"]), default="text", show_default=True, help="On stderr."
 )
 @server_option("--access-log/--no-access-log", default=True, show_default=True, help="A line for each request.")
+@server_option("--trace", is_flag=True, help="Send traces to where OTEL_EXPORTER_OTLP_ENDPOINT says (the extra trace).")
 @busy_wait_option
 @trusted_key_option
 def serve_(artifacts: Sequence[str], **options: Any) -> None:
