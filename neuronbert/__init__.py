@@ -24,6 +24,7 @@ _PUBLIC = {
     "evaluate_artifact": "neuronbert.benchmark.evaluation",
     "benchmark_artifact": "neuronbert.benchmark.sweep",
     "plan": "neuronbert.planner.planning",
+    "serve": "neuronbert.server.serving",
 }
 
 _MODULES = {

@@ -83,6 +83,7 @@ def commands(artifact: Path, tiny_checkpoint: Path) -> Dict[str, List[str]]:
         "compile demo": ["compile", "demo", "compiled"],
         "compile hub": ["compile", "some/checkpoint", "compiled", "--local-files-only"],
         "sign": ["sign", of_artifact, "--key", "key"],
+        "serve": ["serve", of_artifact],
         "benchmark": ["benchmark", of_artifact, "--workers", "1", "--concurrency", "1", "--longest-s", "1"],
         "benchmark loadgen": ["benchmark", of_artifact, "--loadgen"],
     }
@@ -112,6 +113,7 @@ ANYWHERE = {
     "compile demo": (1, install("compile", demo=True)),
     "compile hub": (1, install("compile")),
     "sign": (1, install("sign")),
+    "serve": (1, install("serve")),
     "benchmark loadgen": (1, install("loadgen") + ", or leave out --loadgen"),
 }
 FASTEST = "the extra of the engine that the artifact found to be faster"

@@ -27,6 +27,8 @@ NOT_RUN = {
     "neuronbert benchmark qa-artifact --scenario server --request-rate 20:80:20 --latency": "a minute",
     "neuronbert benchmark qa-artifact --scenario server --request-rate 20:80:20 --compare": "a minute",
     "neuronbert compile demo qa-inf1": "minutes on the emulator; tests/backends/neuron compiles smaller ones",
+    "neuronbert serve qa-artifact": "until Ctrl-C; tests/server starts such servers",
+    "curl localhost:8080/": "needs the command before it; tests/server runs the lines of docs/serving.md",
     "neuronbert env qa-inf1": "needs what the command before it makes",
     "neuronbert compile demo qa-gpu": "needs a GPU; tests/backends/cuda compiles on the CPU path of the same code",
     "neuronbert benchmark qa-gpu": "needs what the command before it makes",

@@ -47,6 +47,7 @@ PUBLIC_NAMES = {
     "pipeline",
     "plan",
     "run_job",
+    "serve",
     "benchmark_artifact",
 }
 # The bounds above which the inf1 extra may go no further.

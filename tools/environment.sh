@@ -166,5 +166,5 @@ ensure_environment() {
     pip_install -e "$DEMO" -e ".[$1]" || die "pip could not install neuronbert[$1]" "read pip's message above; then run $0 again"
     "$VENV/bin/neuronbert" --version >/dev/null || die "neuronbert was installed and does not start" "rm -rf ${VENV##*/} && $0"
     stamp_text >"$VENV/.installed-$1"
-    if [ "$1" = dev ]; then stamp_text >"$VENV/.installed-compile,sign"; fi # dev includes both
+    if [ "$1" = dev ]; then stamp_text >"$VENV/.installed-compile,serve,sign"; fi # dev includes both
 }

@@ -27,7 +27,7 @@ MARGIN_S = 2.0  # for answers to be sent after their runner drained
 
 def run(
     settings: ServerSettings, models: Models, loading: "Future[None]", listening: socket.socket, on_ready: Told
-) -> bool:
+) -> None:
     """Serve until a signal, or until the loading fails; whether the signal was SIGINT."""
     service = Service(settings, models)
     server: _Server
@@ -57,7 +57,6 @@ def run(
     )
     server = _Server(config, models, settings)
     server.run(sockets=[listening])
-    return server.received[:1] == [signal.SIGINT]
 
 
 def url_of(settings: ServerSettings, listening: socket.socket) -> str:

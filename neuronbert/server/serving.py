@@ -18,8 +18,8 @@ def serve(artifacts: Sequence[str], *, on_ready: Told = lambda url, models: None
     """Serve artifacts ("ARTIFACT" or "NAME=ARTIFACT") over HTTP until SIGTERM or SIGINT, and drain.
 
     ``options`` are those of ServerSettings, and of Runner. In the main thread only, for the signals.
-    Raises what keeps an artifact from loading, UsageError for options, OutputError for an address that cannot be had,
-    and KeyboardInterrupt after SIGINT, once all is drained.
+    Raises what keeps an artifact from loading, UsageError for options, and OutputError for an address that cannot be
+    had.
     """
     require_libraries("starlette", "uvicorn", "httptools", "uvloop", "msgspec", "prometheus_client")
     settings, runner_options = _sorted_options(options)
@@ -42,13 +42,11 @@ def serve(artifacts: Sequence[str], *, on_ready: Told = lambda url, models: None
             # Now: importing the web stack takes a third of the time that a worker needs to load.
             from neuronbert.server.process import run
 
-            was_interrupted = run(settings, models, loading, listening, on_ready)
+            run(settings, models, loading, listening, on_ready)
         finally:
             models.close(0)
     if loading.done():
         loading.result()
-    if was_interrupted:
-        raise KeyboardInterrupt
 
 
 def _sorted_options(options: Dict[str, Any]) -> Tuple[ServerSettings, Dict[str, Any]]:

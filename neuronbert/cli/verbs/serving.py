@@ -1,14 +1,15 @@
 """The verb that puts artifacts behind HTTP."""
 
-from typing import TYPE_CHECKING, Any, Callable, Sequence, Tuple
+from typing import TYPE_CHECKING, Any, Callable, Sequence
 
 import click
 
-from neuronbert.cli.options import busy_wait_option, trusted_key_option
+from neuronbert.cli.options import busy_wait_option, json_option, trusted_key_option
+from neuronbert.cli.output import show
 from neuronbert.cli.progress import note
 
 if TYPE_CHECKING:
-    from neuronbert.server.models import Models
+    from neuronbert.server.models import Model, Models
 
 
 def server_option(name: str, **keywords: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -103,20 +104,23 @@ def server_option(name: str, **keywords: Any) -> Callable[[Callable[..., Any]], 
 @server_option("--trace", is_flag=True, help="Send traces to where OTEL_EXPORTER_OTLP_ENDPOINT says (the extra trace).")
 @busy_wait_option
 @trusted_key_option
-def serve_(artifacts: Sequence[str], **options: Any) -> None:
-    """Answer over HTTP from one or several artifacts, of any task, until SIGTERM.
+@json_option
+def serve_(artifacts: Sequence[str], as_json: bool, **options: Any) -> None:
+    """Answer over HTTP from one or several artifacts, of any task, until SIGTERM or Ctrl-C.
 
     Clients of Hugging Face, OpenAI, Cohere, text-embeddings-inference, KServe, Triton and SageMaker can ask it as they
     are (docs/serving.md); a browser shows a page to ask from. The first artifact answers where a request names none.
     """
     from neuronbert.server.serving import serve
 
-    serve(artifacts, on_ready=_tell, **options)
+    def tell(url: str, models: "Models") -> None:
+        note(f"serving {', '.join(map(_described, models))} at {url}")
+        if as_json:
+            show(as_json, {"url": url, "models": [model.info() for model in models]}, str)
+
+    serve(artifacts, on_ready=tell, **options)
 
 
-def _tell(url: str, models: "Models") -> None:
-    names: Tuple[str, ...] = tuple(
-        f"{model.name} ({model.task}, {model.runner.name}{', EMULATED' if model.runner.emulated else ''})"
-        for model in models
-    )
-    note(f"serving {', '.join(names)} at {url}")
+def _described(model: "Model") -> str:
+    emulated = ", EMULATED" if model.runner.emulated else ""
+    return f"{model.name} ({model.task}, {model.runner.name}{emulated})"
