@@ -51,7 +51,7 @@ def keywords_of(task: str) -> Iterator[Keyword]:
         for field in fields(options_class):
             offer = field.metadata.get(METADATA)
             if offer is not None:
-                yield Keyword(verb, field.name, _without_none(kinds[field.name]), field.default, offer)
+                yield Keyword(verb, field.name, without_none(kinds[field.name]), field.default, offer)
 
 
 def task_options(tasks: Sequence[str] = (), *, of_output: bool = True) -> Decorator:
@@ -115,7 +115,7 @@ def _typed_only(verb: Callable[..., Any]) -> Callable[..., Any]:
     return call
 
 
-def _without_none(kind: Any) -> Any:
+def without_none(kind: Any) -> Any:
     """The type that an Optional is of."""
     others: Tuple[Any, ...] = tuple(each for each in getattr(kind, "__args__", ()) if each is not type(None))
     return others[0] if getattr(kind, "__origin__", None) is Union else kind

@@ -13,7 +13,7 @@ from neuronbert.runner.supervision import READY
 from neuronbert.server.failures import HttpError
 from neuronbert.server.settings import Placed
 from neuronbert.tasks import load_figures, load_http
-from neuronbert.tasks.http import TaskHttp
+from neuronbert.tasks.base import TaskHttp
 
 Result = TypeVar("Result")
 Launch = Callable[[str], Runner]  # a runner of the artifact in a folder, ready to be asked

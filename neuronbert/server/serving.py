@@ -1,37 +1,64 @@
 """``serve``: loads the models while the web stack is imported, and runs ``process`` until it is told to end."""
 
 import socket
-from dataclasses import fields
-from typing import Any, Callable, Dict, Sequence, Tuple
+from typing import Any, Callable, Optional, Sequence
 
+from neuronbert.artifact.signatures import TrustedKey
 from neuronbert.errors import OutputError, UsageError
 from neuronbert.hardware.libraries import require_libraries
 from neuronbert.runner.runner import Runner
 from neuronbert.server.logs import begin_logging
 from neuronbert.server.models import Models, begin
-from neuronbert.server.settings import ServerSettings, places_of
+from neuronbert.server.settings import places_of, settings_of
 
 Told = Callable[[str, Models], None]  # the URL, and the models, all of which can be asked
 
 
-def serve(artifacts: Sequence[str], *, on_ready: Told = lambda url, models: None, **options: Any) -> None:
+def serve(
+    artifacts: Sequence[str],
+    *,
+    variant: Optional[str] = None,
+    workers: Optional[int] = None,
+    threads: Optional[int] = None,
+    instance_type: Optional[str] = None,
+    in_flight_per_group: Optional[int] = None,
+    batch_size: Optional[int] = None,
+    max_queue: int = 1024,
+    max_wait_ms: float = 5.0,
+    hang_timeout_s: float = 60.0,
+    busy_wait: bool = False,
+    trusted_key: TrustedKey = None,
+    on_ready: Told = lambda url, models: None,
+    **options: Any,
+) -> None:
     """Serve artifacts ("ARTIFACT" or "NAME=ARTIFACT") over HTTP until SIGTERM or SIGINT, and drain.
 
-    ``options`` are those of ServerSettings, and of Runner. In the main thread only, for the signals.
+    ``options`` are ServerSettings'; the others are as for Runner, of each artifact. ``on_ready`` is called with the URL
+    once all models can be asked. In the main thread only, for the signals.
     Raises what keeps an artifact from loading, UsageError for options, and OutputError for an address that cannot be
     had.
     """
     require_libraries("starlette", "uvicorn", "httptools", "uvloop", "msgspec", "prometheus_client")
-    settings, runner_options = _sorted_options(options)
+    settings = settings_of(options)
     places = places_of(artifacts)
 
     def launch(folder: str) -> Runner:
         return Runner(
             folder,
-            drain_on_sigterm=False,
-            publish=True,
+            variant=variant,
+            workers=workers,
+            threads=threads,
+            instance_type=instance_type,
+            in_flight_per_group=in_flight_per_group,
+            batch_size=batch_size,
+            max_queue=max_queue,
             max_windows_per_request=settings.max_rows_per_request,
-            **runner_options,
+            max_wait_ms=max_wait_ms,
+            hang_timeout_s=hang_timeout_s,
+            busy_wait=busy_wait,
+            trusted_key=trusted_key,
+            publish=True,
+            drain_on_sigterm=False,
         )
 
     begin_logging(settings.log_format)
@@ -47,13 +74,6 @@ def serve(artifacts: Sequence[str], *, on_ready: Told = lambda url, models: None
             models.close(0)
     if loading.done():
         loading.result()
-
-
-def _sorted_options(options: Dict[str, Any]) -> Tuple[ServerSettings, Dict[str, Any]]:
-    """Those of the server, and the Runner's."""
-    names = {field.name for field in fields(ServerSettings)}
-    of_server = {name: value for name, value in options.items() if name in names}
-    return ServerSettings(**of_server), {name: value for name, value in options.items() if name not in names}
 
 
 def listening_socket(host: str, port: int) -> socket.socket:

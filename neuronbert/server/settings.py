@@ -5,8 +5,8 @@ from dataclasses import dataclass, fields
 from typing import Any, Callable, Dict, Mapping, NamedTuple, Optional, Sequence, Tuple
 
 from neuronbert.errors import UsageError, above_zero, count_of, not_below_zero, positive, shown_value, yes_or_no
+from neuronbert.tasks.option import option
 
-MIB = 1 << 20
 LOG_FORMATS = ("text", "json")
 NAME_HINT = "letters, digits, and . _ - behind the first, such as NAME=ARTIFACT"
 _NAME_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-")
@@ -21,44 +21,42 @@ class Placed(NamedTuple):
 
 @dataclass(frozen=True)
 class ServerSettings:
-    """The options of ``serve`` that are not a Runner's; UsageError for one that cannot be.
+    """The options of ``serve`` that are not a Runner's, each with what the command line says of it.
 
-    host, port: where it listens; port 0 is any free one.
-    api_key: keys, one of which a request must bring; none: everybody is let in.
-    ssl_keyfile, ssl_certfile: for TLS, both or neither.
-    max_body_bytes: of a request, unpacked. max_head_bytes: of its request line and headers together.
-    max_rows_per_request: rows (windows) that one request may need, of all its inputs together.
-    max_rows_per_client: rows that one client (a key, or without keys an address) may have waiting; None: as many as the
-        queue takes.
-    request_timeout_s: for a request that does not say how long it waits; None: as long as it takes.
-    head_timeout_s: for a request's head to arrive. body_timeout_s: for its body, and a second more for each kilobyte.
-    keep_alive_s: how long a connection may idle between requests.
-    grace_s: how long requests are taken after SIGTERM, while readiness says no: balancers need that to look elsewhere.
-    drain_timeout_s: how long accepted requests may take after that.
-    allow_reload: whether requests and SIGHUP may put artifacts in place.
-    log_format: "text" or "json". access_log: whether a line is written for each request. trace: whether traces are
-        sent to where OpenTelemetry's variables say.
+    UsageError for one that cannot be.
     """
 
-    host: str = "127.0.0.1"
-    port: int = 8080
-    api_key: Tuple[str, ...] = ()
-    ssl_keyfile: Optional[str] = None
-    ssl_certfile: Optional[str] = None
-    max_body_bytes: int = 16 * MIB
-    max_head_bytes: int = 65_536
-    max_rows_per_request: int = 256
-    max_rows_per_client: Optional[int] = None
-    request_timeout_s: Optional[float] = None
-    head_timeout_s: float = 10.0
-    body_timeout_s: float = 30.0
-    keep_alive_s: float = 75.0
-    grace_s: float = 5.0
-    drain_timeout_s: float = 20.0
-    allow_reload: bool = False
-    log_format: str = "text"
-    access_log: bool = True
-    trace: bool = False
+    host: str = option("127.0.0.1", "Where to listen; 0.0.0.0 for everywhere.", shows_default=True)
+    port: int = option(8080, "Its port; 0 is any free one.", least=0, shows_default=True)
+    api_key: Tuple[str, ...] = option(
+        (), "A key that requests must bring (Authorization: Bearer KEY); repeatable, in the variable between spaces."
+    )
+    ssl_keyfile: Optional[str] = option(None, "For TLS: a private key in PEM.")
+    ssl_certfile: Optional[str] = option(None, "For TLS: its certificate in PEM.")
+    max_rows_per_request: int = option(
+        256, "Rows (windows) that one request may need, of all its inputs together.", least=1, shows_default=True
+    )
+    max_rows_per_client: Optional[int] = option(
+        None, "Rows that one client (a key, or an address) may have waiting.  [default: what the queue takes]", least=1
+    )
+    max_body_bytes: int = option(16 << 20, "Of a request, unpacked; of /v1/bulk a line.", least=1, shows_default=True)
+    max_head_bytes: int = option(65_536, "Of a request's first line and headers together.", least=1, shows_default=True)
+    request_timeout_s: Optional[float] = option(None, "For requests that do not say how long they wait.")
+    head_timeout_s: float = option(10.0, "For a request's headers to arrive.", shows_default=True)
+    body_timeout_s: float = option(
+        30.0, "For its body; longer where it comes at 1 KiB a second or faster.", shows_default=True
+    )
+    keep_alive_s: float = option(75.0, "For which a connection may idle.", shows_default=True)
+    grace_s: float = option(
+        5.0, "After SIGTERM, for balancers to notice that it is not ready; it answers meanwhile.", shows_default=True
+    )
+    drain_timeout_s: float = option(20.0, "For accepted requests, after that.", shows_default=True)
+    allow_reload: bool = option(
+        False, "POST /v2/repository/models/NAME/load, and SIGHUP, put what is in the folders then in place."
+    )
+    log_format: str = option("text", "Of stderr.", choices=LOG_FORMATS, shows_default=True)
+    access_log: bool = option(True, "A line for each request.", shows_default=True)
+    trace: bool = option(False, "Send traces to where OTEL_EXPORTER_OTLP_ENDPOINT says (the extra trace).")
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -71,6 +69,15 @@ class ServerSettings:
             path = getattr(self, name)
             if path is not None and not os.access(path, os.R_OK):
                 raise UsageError(f"{name} {path} cannot be read", hint="a PEM file that this user may read")
+
+
+def settings_of(options: Mapping[str, Any]) -> ServerSettings:
+    """The settings of these options; UsageError for one that there is not."""
+    names = [field.name for field in fields(ServerSettings)]
+    for name in options:
+        if name not in names:
+            raise UsageError(f"there is no option {name!r}", hint=f"one of {', '.join(names)}")
+    return ServerSettings(**options)
 
 
 def _port(name: str, value: Any) -> int:

@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING, cast
 from neuronbert.errors import UsageError
 
 if TYPE_CHECKING:
-    from neuronbert.tasks.base import Task, TaskFigures, TaskKeywords
-    from neuronbert.tasks.http import TaskHttp
+    from neuronbert.tasks.base import Task, TaskFigures, TaskHttp, TaskKeywords
 
 # name, as transformers calls its pipeline → folder with the modules task (base.Task), options (base.TaskKeywords),
-# figures (base.TaskFigures) and http (http.TaskHttp), imported on use
+# figures (base.TaskFigures) and http (base.TaskHttp), imported on use
 TASKS = {
     "question-answering": "neuronbert.tasks.question_answering",
     "text-classification": "neuronbert.tasks.text_classification",

@@ -11,6 +11,7 @@ from typing import (
     Any,
     Callable,
     Dict,
+    FrozenSet,
     Iterable,
     List,
     Mapping,
@@ -331,6 +332,30 @@ class Task(Protocol):
         self, data: PathLike, limit: Optional[int], window_options: EncodeOptions, answer_options: DecodeOptions
     ) -> TaskEvaluation:
         """An evaluation on the file ``data``, on its first ``limit`` inputs."""
+
+
+class Asked(NamedTuple):
+    """What a body asks for, and how it is answered."""
+
+    inputs: Sequence[Input]  # as Runner.prepare takes them
+    keywords: Keywords  # of the task's options
+    answer: Callable[[Sequence[Any]], Any]  # of the result of each input the value that is sent, as msgspec encodes it
+
+
+class TaskHttp(Protocol):
+    """What a task's artifacts can be asked over HTTP: a module of its own, for it needs what only the server needs.
+
+    ``BODY`` and ``asked`` are the form of Hugging Face's inference API.
+    """
+
+    BODY: Any  # the type that msgspec decodes a body as
+    EXAMPLE: Any  # a body, for /openapi.json and the page
+
+    def offers(self, config: Config) -> FrozenSet[str]:
+        """Which of the other protocols' questions (tasks/http.py) a checkpoint with this config.json answers."""
+
+    def asked(self, body: Any) -> Asked:
+        """What ``body``, a BODY, asks for."""
 
 
 OptionKinds = Tuple[Type[EncodeOptions], Type[DecodeOptions]]

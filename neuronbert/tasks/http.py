@@ -5,12 +5,11 @@ for it: {"inputs": ..., "parameters": ...}. ``offers`` says which of the other p
 """
 
 from dataclasses import fields
-from typing import Any, Callable, Dict, FrozenSet, List, NamedTuple, Optional, Protocol, Sequence, Tuple, get_type_hints
+from typing import Any, Dict, List, Optional, Sequence, Tuple, get_type_hints
 
-from neuronbert.checkpoint.families import Config
 from neuronbert.errors import InputError
 from neuronbert.hardware.libraries import optional_imports
-from neuronbert.tasks.base import Input, Keywords
+from neuronbert.tasks.base import Asked as Asked
 
 with optional_imports():
     import msgspec
@@ -22,27 +21,6 @@ LABELS = "labels"  # labels with scores for each text or pair
 RANKING = "ranking"  # texts by how well they fit a query: takes {"query", "texts"}, gives a list of {"index", "score"}
 
 EVERY_LABEL = 2**31 - 1  # as ``top_k``: however many there are
-
-
-class Asked(NamedTuple):
-    """What a body asks for, and how it is answered."""
-
-    inputs: Sequence[Input]  # as Runner.prepare takes them
-    keywords: Keywords  # of the task's options
-    answer: Callable[[Sequence[Any]], Any]  # of the result of each input the value that is sent, as msgspec encodes it
-
-
-class TaskHttp(Protocol):
-    """A task's module ``http``."""
-
-    BODY: Any  # the type that msgspec decodes a body as
-    EXAMPLE: Any  # a body, for /openapi.json and the page
-
-    def offers(self, config: Config) -> FrozenSet[str]:
-        """Which of the questions above a checkpoint with this config.json answers."""
-
-    def asked(self, body: Any) -> Asked:
-        """What ``body``, a BODY, asks for."""
 
 
 def body_type(name: str, inputs: Any, *kinds: type, beside: Optional[Dict[str, Any]] = None) -> Any:

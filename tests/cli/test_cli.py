@@ -27,6 +27,7 @@ from neuronbert.cli.main import cli, run
 from neuronbert.cli.top import running
 from neuronbert.hardware.libraries import PURPOSES
 from neuronbert.runner.core_environment import core_environment
+from neuronbert.server.settings import ServerSettings
 from neuronbert.tasks import TASKS, load_options, load_task
 from neuronbert.tasks.base import option_kinds
 from neuronbert.tasks.option import METADATA
@@ -138,15 +139,16 @@ FUNCTIONS = {
     "evaluate": (neuronbert.evaluate_artifact, EVERY_KIND),
     "env": (core_environment, ()),
     "run": (neuronbert.run_job, EVERY_KIND),
+    "serve": (neuronbert.serve, (ServerSettings,)),
     "top": (running, ()),
     "benchmark": (neuronbert.benchmark_artifact, ()),
     "plan": (neuronbert.plan, ()),
     "doctor": (examine, ()),
 }
 # What only one of the two has: how the command line reads and prints, and what has no meaning beside it.
-ONLY_PYTHON = {"progress", "on_step", "on_point", "facts", "model", "on_skip", "on_unsaid", "screen"}
+ONLY_PYTHON = {"progress", "on_step", "on_point", "facts", "model", "on_skip", "on_unsaid", "on_ready", "screen"}
 TEXTS = {text.name for task in TASKS for verb in load_options(task).VERBS for text in verb.texts}
-ONLY_COMMAND_LINE = {"as_json", "input_", "once", "log", "plot", *TEXTS}
+ONLY_COMMAND_LINE = {"as_json", "input_", "once", "log", "plot", "url", *TEXTS}
 WITHOUT_MEANING = {
     "evaluate": {"top_k", "details", "return_texts", "aggregation_strategy"},
     **{verb.name: {"task"} for task in TASKS for verb in load_options(task).VERBS},  # it is for that task
