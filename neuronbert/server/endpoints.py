@@ -52,8 +52,8 @@ class Endpoint:
             *reply.headers,
             *_common_headers(exchange, reply.content_type),
         ]
-        if not exchange.is_read and exchange.headers.get(b"content-length", b"0") != b"0":
-            headers.append((b"connection", b"close"))  # what is left of the body would be taken for the next request
+        if not exchange.is_read and b"expect" in exchange.headers:
+            headers.append((b"connection", b"close"))  # nobody knows whether the body will come all the same
         if exchange.breakdowns:
             headers.append((b"server-timing", _timing(exchange).encode()))
         return headers

@@ -250,7 +250,6 @@ def _too_large(most: int) -> HttpError:
         413,
         f"the body has more than the {most:,} bytes that this server takes",
         hint="fewer inputs in each request, or POST /v1/bulk",
-        headers=((b"connection", b"close"),),
     )
 
 
