@@ -98,6 +98,12 @@ class InputError(NeuronBertError, ValueError):
     http_status = 400
 
 
+class TooManyRows(InputError):
+    """Inputs that need more rows (windows) of the model than one request may."""
+
+    http_status = 413
+
+
 class OutputError(NeuronBertError, OSError):
     """A place to write to that is in use, read-only or full."""
 

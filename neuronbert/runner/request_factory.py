@@ -10,7 +10,7 @@ from neuronbert.backends.base import Batch
 from neuronbert.backends.outputs import Outputs, stacked
 from neuronbert.checkpoint.tokenizer import RowLimit, Tokenizer
 from neuronbert.engine.encoded import encoded_batch, refuse_foreign_tokens
-from neuronbert.errors import InputError, NeuronBertError, shown_value
+from neuronbert.errors import InputError, NeuronBertError, TooManyRows, shown_value
 from neuronbert.runner.blocks import Block
 from neuronbert.runner.placement import Placement
 from neuronbert.runner.requests import Finish, Request, Row, Told, Whole, now_s
@@ -117,14 +117,14 @@ class RequestFactory:
         request.told = told
         return request
 
-    def _too_many(self, windows: int, inputs: int = 1) -> InputError:
+    def _too_many(self, windows: int, inputs: int = 1) -> TooManyRows:
         """What is wrong with so many windows; of several inputs there may be more than were counted."""
         if inputs == 1:
-            return InputError(
+            return TooManyRows(
                 f"this request needs {windows} windows, and the runner takes {self._max_windows}",
                 hint=f"a shorter context, a smaller doc_stride, or {MORE_WINDOWS}",
             )
-        return InputError(
+        return TooManyRows(
             f"these {inputs} inputs need more windows together than the runner takes: {self._max_windows}",
             hint=f"fewer inputs at once, shorter ones, or {MORE_WINDOWS}",
         )

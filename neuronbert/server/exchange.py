@@ -14,7 +14,7 @@ import zlib
 from concurrent.futures import Future
 from typing import Any, AsyncIterator, Awaitable, Callable, Dict, List, Mapping, MutableMapping, Optional, Sequence
 
-from neuronbert.errors import DeadlineExceeded, InputError, NeuronBertError, RunnerClosed, UsageError, counted
+from neuronbert.errors import DeadlineExceeded, InputError, NeuronBertError, RunnerClosed, TooManyRows, UsageError, counted
 from neuronbert.hardware.libraries import optional_imports
 from neuronbert.runner.requests import Prepared
 from neuronbert.server.clients import Clients
@@ -195,7 +195,7 @@ class Exchange:
             raise HttpError(
                 413,
                 f"this request needs {counted(prepared.rows, 'row')}, and the server takes {most:,} at once",
-                hint="fewer or shorter inputs in each request, or POST /v1/bulk",
+                hint=FEWER_ROWS,
             )
         self.rows, self.tokens = prepared.rows, prepared.tokens
         with self.service.clients.holding(self.client, prepared.rows):
@@ -274,6 +274,7 @@ def _unpacked(body: bytes, encoding: Optional[bytes], most: int) -> bytes:
 
 _WINDOW_BITS: Mapping[bytes, int] = {b"gzip": 31, b"deflate": 15}  # zlib's numbers for both formats
 
+FEWER_ROWS = "fewer or shorter inputs in each request; the server's --max-rows-per-request is the limit"
 _PLACE = re.compile(r"inputs(\[\d+\]): ")
 
 
@@ -287,7 +288,8 @@ def placed(error: NeuronBertError, place: str) -> HttpError:
         message = f"{path}: {error.message[found.end() :]}"
     else:
         path, message = place, f"{place}: {error.message}"
-    return HttpError(400, message, hint=error.hint, path=path)
+    hint = FEWER_ROWS if isinstance(error, TooManyRows) else error.hint  # which is for users of Runner
+    return HttpError(error.http_status, message, hint=hint, path=path)
 
 
 def _when_done(loop: asyncio.AbstractEventLoop, futures: Sequence["Future[Any]"]) -> "asyncio.Future[None]":

@@ -3,7 +3,7 @@
 from typing import List, NamedTuple, Sequence, Tuple
 
 from neuronbert.checkpoint.tokenizer import Tokenizer, once_per_tokenizer
-from neuronbert.errors import InputError, UsageError, counted, shown_value
+from neuronbert.errors import InputError, TooManyRows, UsageError, counted, shown_value
 from neuronbert.tasks.feature_extraction.modules import SentenceModules, modules_of
 from neuronbert.tasks.feature_extraction.options import POOLED, TextOptions
 from neuronbert.tasks.rows import CutRow, TextRow, check_text, encode_rows, row_limit, token_rows
@@ -102,7 +102,7 @@ def _windows(
         )
     most, count = tokenizer.row_limit, -(-len(body) // room)
     if count > most.rows:
-        raise InputError(
+        raise TooManyRows(
             f"a text of {len(body):,} tokens becomes {count:,} rows, and {most.whose} takes {most.rows:,}",
             hint="a shorter text, or long_texts='cut'",
         )

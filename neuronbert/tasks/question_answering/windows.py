@@ -10,7 +10,7 @@ import numpy as np
 import tokenizers
 
 from neuronbert.checkpoint.tokenizer import Tokenizer
-from neuronbert.errors import InputError, UsageError, counted, shown_value
+from neuronbert.errors import InputError, TooManyRows, UsageError, counted, shown_value
 from neuronbert.tasks.question_answering.options import WindowOptions
 from neuronbert.tasks.rows import check_text
 from neuronbert.tasks.window_ranges import window_count, window_ranges
@@ -126,7 +126,7 @@ def _cut(
         raise _no_room(len(question_ids), tokenizer.template.special_tokens, max_seq_len)
     count, limit = window_count(len(context_ids), room, doc_stride), tokenizer.row_limit
     if count > limit.rows:
-        raise InputError(
+        raise TooManyRows(
             f"this request needs {count} windows, and {limit.whose} takes {limit.rows}",
             hint=f"a shorter context, a smaller doc_stride, or {limit.way_out or 'a larger max_seq_len'}",
         )

@@ -3,7 +3,7 @@
 from typing import Any, List, NamedTuple, Optional, Sequence, Tuple, Union
 
 from neuronbert.checkpoint.tokenizer import Tokenizer, once_per_tokenizer
-from neuronbert.errors import InputError, counted, shown_value
+from neuronbert.errors import InputError, TooManyRows, counted, shown_value
 from neuronbert.tasks.rows import CutRow, TextOrPair, TextPair, TextRow, check_text, encode_rows
 from neuronbert.tasks.text_classification.options import RowOptions
 from neuronbert.tasks.text_classification.problem import Problem, problem_of
@@ -109,7 +109,7 @@ def _refuse_ranking(asked: Ranking, problem: Problem, tokenizer: Tokenizer) -> N
         check_text("text", text)
     limit = tokenizer.row_limit
     if len(asked.texts) > limit.rows:
-        raise InputError(
+        raise TooManyRows(
             f"this request ranks {counted(len(asked.texts), 'text')}, and {limit.whose} takes {limit.rows:,}",
             hint="fewer texts" + (f", or {limit.way_out}" if limit.way_out else ""),
         )

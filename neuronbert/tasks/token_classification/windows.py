@@ -10,7 +10,7 @@ import numpy as np
 import tokenizers
 
 from neuronbert.checkpoint.tokenizer import Tokenizer, once_per_tokenizer
-from neuronbert.errors import InputError, UsageError, counted, shown_value
+from neuronbert.errors import InputError, TooManyRows, UsageError, counted, shown_value
 from neuronbert.tasks.labels import label_names
 from neuronbert.tasks.rows import row_limit
 from neuronbert.tasks.token_classification.options import StrideOptions
@@ -168,7 +168,7 @@ def _example(
 def _refuse_many(tokenizer: Tokenizer, count: int) -> None:
     limit = tokenizer.row_limit
     if count > limit.rows:
-        raise InputError(
+        raise TooManyRows(
             f"this text needs {count} windows, and {limit.whose} takes {limit.rows}",
             hint=f"a shorter text, a smaller stride, or {limit.way_out or 'a larger max_length'}",
         )
