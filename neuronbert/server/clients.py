@@ -47,8 +47,17 @@ class Clients:
 
     @contextmanager
     def holding(self, client: str, rows: int) -> Iterator[None]:
-        """Count ``rows`` as the client's inside the block; HttpError 429 for more than one client may have."""
+        """Count ``rows`` as the client's inside the block.
+
+        HttpError 429 for more than one client may have, and 413 for more than it ever may: no use in asking again.
+        """
         most = self._most_rows
+        if most is not None and rows > most:
+            raise HttpError(
+                413,
+                f"this request needs {counted(rows, 'row')}, and one client may have {most:,} waiting",
+                hint="fewer or shorter inputs in each request",
+            )
         if most is not None and self._rows[client] + rows > most:
             raise HttpError(
                 429,
