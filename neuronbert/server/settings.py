@@ -4,7 +4,16 @@ import os
 from dataclasses import dataclass, fields
 from typing import Any, Callable, Dict, Mapping, NamedTuple, Optional, Sequence, Tuple
 
-from neuronbert.errors import UsageError, above_zero, count_of, not_below_zero, positive, shown_value, yes_or_no
+from neuronbert.errors import (
+    UsageError,
+    above_zero,
+    count_of,
+    in_words,
+    not_below_zero,
+    positive,
+    shown_value,
+    yes_or_no,
+)
 from neuronbert.tasks.option import option
 
 LOG_FORMATS = ("text", "json")
@@ -65,10 +74,25 @@ class ServerSettings:
                 object.__setattr__(self, field.name, check(field.name, getattr(self, field.name)))
         if (self.ssl_keyfile is None) != (self.ssl_certfile is None):
             raise UsageError("TLS needs a key and a certificate", hint="--ssl-keyfile FILE --ssl-certfile FILE")
-        for name in ("ssl_keyfile", "ssl_certfile"):
-            path = getattr(self, name)
-            if path is not None and not os.access(path, os.R_OK):
-                raise UsageError(f"{name} {path} cannot be read", hint="a PEM file that this user may read")
+        if self.ssl_certfile is not None and self.ssl_keyfile is not None:
+            _refuse_no_certificate(self.ssl_certfile, self.ssl_keyfile)
+
+
+def _refuse_no_certificate(certificate: str, key: str) -> None:
+    """UsageError unless both files can be read, are PEM, and belong together: before any model is loaded."""
+    for path in (certificate, key):
+        if not os.path.isfile(path) or not os.access(path, os.R_OK):
+            raise UsageError(f"{path} cannot be read", hint="a PEM file that this user may read")
+    import ssl  # here, so that --help does not wait for it
+
+    try:
+        # Nobody is there to type a password.
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key, password=lambda: "")
+    except (OSError, ValueError) as error:
+        raise UsageError(
+            f"{certificate} and {key} are no certificate with its private key: {in_words(error)}",
+            hint="both in PEM, the key without a password: openssl pkey -in KEY -out KEY-WITHOUT",
+        ) from None
 
 
 def settings_of(options: Mapping[str, Any]) -> ServerSettings:
