@@ -1,6 +1,7 @@
 """uvicorn with our application, for ``serving``: ready when the models are, and drained by a signal before it ends."""
 
 import asyncio
+import math
 import signal
 import socket
 from concurrent.futures import Future
@@ -22,6 +23,7 @@ with optional_imports():
 
 Told = Callable[[str, Models], None]
 BACKLOG = 2048  # connections that wait to be accepted
+LONGEST_S = 1e9  # some thirty years
 MARGIN_S = 2.0  # for answers to be sent after their runner drained
 
 
@@ -50,13 +52,18 @@ def run(
         server_header=False,
         proxy_headers=False,
         backlog=BACKLOG,
-        timeout_keep_alive=int(settings.keep_alive_s),
-        timeout_graceful_shutdown=int(settings.drain_timeout_s + MARGIN_S),
+        timeout_keep_alive=_whole_seconds(settings.keep_alive_s),
+        timeout_graceful_shutdown=_whole_seconds(settings.drain_timeout_s + MARGIN_S),
         ssl_keyfile=settings.ssl_keyfile,
         ssl_certfile=settings.ssl_certfile,
     )
     server = _Server(config, models, settings)
     server.run(sockets=[listening])
+
+
+def _whole_seconds(seconds: float) -> int:
+    """Not 0 for half a second, and a number for infinity."""
+    return math.ceil(min(seconds, LONGEST_S))
 
 
 def url_of(settings: ServerSettings, listening: socket.socket) -> str:
