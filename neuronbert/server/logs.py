@@ -34,8 +34,15 @@ class TextLines(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         facts = " ".join(f"{name}={value}" for name, value in getattr(record, "facts", {}).items() if value is not None)
         line = f"{_timestamp(record.created)} {record.levelname.lower():<7} {record.getMessage()}"
-        text = f"{line} {facts}".rstrip()
+        text = _one_line(f"{line} {facts}".rstrip())
         return f"{text}\n{self.formatException(record.exc_info)}" if record.exc_info else text
+
+
+def _one_line(text: str) -> str:
+    """``text`` without what would begin another line or steer a terminal: a path is whatever a client likes."""
+    if text.isprintable():
+        return text
+    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
 
 
 def _timestamp(at: float) -> str:
