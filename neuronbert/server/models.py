@@ -221,7 +221,7 @@ class Models:
             return of_checkpoint[0]
         if name in self._wanted:
             raise HttpError(503, f"the model {name!r} is being loaded", hint="ask again in a few seconds")
-        raise HttpError(404, f"there is no model {name!r}", hint=f"one of {', '.join(self.names)}")
+        raise HttpError(404, f"there is no model {name!r:.60}", hint=f"one of {', '.join(model.name for model in self)}")
 
     def in_place(self, model: Model) -> Optional[Model]:
         """What took the place of ``model``; None where nothing did."""
