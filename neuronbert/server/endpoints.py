@@ -85,7 +85,7 @@ class Endpoint:
             )
         if self._service.settings.access_log:
             log_request(
-                self._route.method,
+                exchange.scope["method"],
                 exchange.scope["path"],
                 status,
                 seconds,
