@@ -7,11 +7,13 @@ for the answer of each line before it sends the next, or send a million and read
 import asyncio
 import functools
 from concurrent.futures import Future
+from contextlib import suppress
 from typing import Any, AsyncIterator, List, NamedTuple, Optional, Union
 
-from neuronbert.errors import InputError, Overloaded, RunnerClosed, UsageError
+from neuronbert.errors import InputError, NeuronBertError, Overloaded, RunnerClosed, UsageError
 from neuronbert.server.exchange import Exchange
 from neuronbert.server.failures import failure_of
+from neuronbert.server.logs import log
 from neuronbert.server.models import Model
 from neuronbert.tasks.lines import InputLine, SkippedLine, json_line, line_head, read_json_line
 
@@ -57,9 +59,13 @@ class Bulk:
                     if outcome.error is not None:
                         raise outcome.error
                     return
-                yield await self._answer(outcome)
+                answer = await self._answer(outcome)
+                self._exchange.refuse_gone()
+                yield answer
         finally:
             reading.cancel()
+            with suppress(asyncio.CancelledError):
+                await reading  # it may still hold a line that the runner has
             self._forget_unread()
 
     def _forget_unread(self) -> None:
@@ -75,8 +81,10 @@ class Bulk:
         try:
             document = await asyncio.wrap_future(outcome.future)
         except Exception as error:
-            reason = failure_of(error, self._exchange.request_id).message
-            return json_line(SkippedLine(line.line_number, reason, line.id).document()).encode()
+            failure = failure_of(error, self._exchange.request_id)
+            if failure.status >= 500:
+                log.error("request %s, line %d failed", self._exchange.request_id, line.line_number, exc_info=error)
+            return json_line(SkippedLine(line.line_number, failure.message, line.id).document()).encode()
         return json_line({**line_head(line.line_number, line.id), **document}).encode()
 
     # ---- the reading task
@@ -86,11 +94,19 @@ class Bulk:
             async for raw in _lines(self._exchange, self._exchange.service.settings.max_body_bytes):
                 outcome = await self._ask_line(raw)
                 if outcome is not None:
-                    await self._outcomes.put(outcome)
+                    await self._put(outcome)
         except Exception as error:
             await self._outcomes.put(End(error))
         else:
             await self._outcomes.put(End(None))
+
+    async def _put(self, outcome: Outcome) -> None:
+        try:
+            await self._outcomes.put(outcome)
+        except asyncio.CancelledError:
+            if isinstance(outcome, AskedLine):
+                outcome.future.cancel()
+            raise
 
     async def _ask_line(self, raw: "RawLine") -> Union[AskedLine, SkippedLine, None]:
         if raw.text is None:
@@ -102,10 +118,13 @@ class Bulk:
             return AskedLine(line, await self._ask(line, len(raw.text)))
         except (InputError, UsageError) as error:
             return SkippedLine(line.line_number, error.message, line.id)
+        except NeuronBertError as error:  # the model was taken out, or has no workers: each line has its answer
+            return SkippedLine(line.line_number, failure_of(error, self._exchange.request_id).message, line.id)
 
     async def _ask(self, line: InputLine, size_bytes: int) -> "Future[Any]":
         """The future of the line's document, once it is its turn."""
         while True:
+            self._exchange.refuse_gone()
             runner = self._model.runner
             try:
                 prepare = functools.partial(runner.prepare, [line.input], as_documents=True, **line.keywords)
@@ -125,6 +144,7 @@ class Bulk:
         loop = asyncio.get_running_loop()
         patient_until = loop.time() + PATIENCE_S
         while True:
+            self._exchange.refuse_gone()
             runner = self._model.runner
             plan = runner.plan
             # What the workers hold, and a batch for each that is ready when one of theirs is done.

@@ -69,6 +69,9 @@ class Endpoint:
             await send({"type": "http.response.body", "body": b""})
         except ClientGone:
             status = CLIENT_GONE
+        except Exception as error:  # the end that is missing tells the client
+            status = 500
+            log.error("request %s failed", exchange.request_id, exc_info=error)
         self._note(exchange, status, None)
 
     def _note(self, exchange: Exchange, status: int, failure: Optional[Failure]) -> None:

@@ -18,6 +18,7 @@ from neuronbert.errors import DeadlineExceeded, InputError, NeuronBertError, Run
 from neuronbert.hardware.libraries import optional_imports
 from neuronbert.runner.requests import Prepared
 from neuronbert.server.clients import Clients
+from neuronbert.server.connections import GONE
 from neuronbert.server.failures import ClientGone, Header, HttpError
 from neuronbert.server.metrics import Metrics
 from neuronbert.server.models import Model, Models
@@ -71,6 +72,12 @@ class Exchange:
         self.answer_headers: List[Header] = []
         self.is_read = False  # all of its body
         self._receive = receive
+        self._is_gone: Callable[[], bool] = scope.get("extensions", {}).get(GONE, lambda: False)
+
+    def refuse_gone(self) -> None:
+        """Raise ClientGone where it is known that nobody waits any more, so that no work is begun for nobody."""
+        if self._is_gone():
+            raise ClientGone
 
     @property
     def seconds(self) -> float:
@@ -187,7 +194,9 @@ class Exchange:
         """What ``prepare`` makes of about so many bytes of text: in another thread where they are many."""
         if size_bytes <= INLINE_BYTES:
             return prepare()
-        return await asyncio.get_running_loop().run_in_executor(None, prepare)
+        prepared = await asyncio.get_running_loop().run_in_executor(None, prepare)
+        self.refuse_gone()
+        return prepared
 
     async def _answers(self, model: Model, prepared: Prepared, began: float) -> List[Any]:
         most = self.service.settings.max_rows_per_request
