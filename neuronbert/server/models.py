@@ -120,11 +120,15 @@ class Models:
 
     def load_all(self) -> None:
         """Load every artifact, side by side; raises the error of the first that cannot be, with none left running."""
-        loading = [begin(functools.partial(self._load, place)) for place in self._places]
+        loading = [begin(functools.partial(self._load_first, place)) for place in self._places]
         errors = [error for error in (future.exception() for future in loading) if error is not None]
         if errors:
             self.close(0)
             raise errors[0]
+
+    def _load_first(self, place: Placed) -> None:
+        with self._loading(place.name):  # a reload that comes now would load it beside
+            self._load(place)
 
     def _load(self, place: Placed) -> Model:
         model = Model(place, self._launch(place.folder))
