@@ -12,7 +12,7 @@ from typing import Any, AsyncIterator, List, NamedTuple, Optional, Union
 
 from neuronbert.errors import InputError, NeuronBertError, Overloaded, RunnerClosed, UsageError
 from neuronbert.server.exchange import Exchange
-from neuronbert.server.failures import failure_of
+from neuronbert.server.failures import KINDS, failure_of
 from neuronbert.server.logs import log
 from neuronbert.server.models import Model
 from neuronbert.tasks.lines import InputLine, SkippedLine, json_line, line_head, read_json_line
@@ -82,7 +82,7 @@ class Bulk:
             document = await asyncio.wrap_future(outcome.future)
         except Exception as error:
             failure = failure_of(error, self._exchange.request_id)
-            if failure.status >= 500:
+            if failure.kind == KINDS[500]:
                 log.error("request %s, line %d failed", self._exchange.request_id, line.line_number, exc_info=error)
             return json_line(SkippedLine(line.line_number, failure.message, line.id).document()).encode()
         return json_line({**line_head(line.line_number, line.id), **document}).encode()

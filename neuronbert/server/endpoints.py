@@ -4,7 +4,7 @@ from typing import Any, Awaitable, Callable, Dict, Iterable, List, Optional
 
 from neuronbert.hardware.libraries import optional_imports
 from neuronbert.server.exchange import Exchange, Receive, Scope, Send, Service
-from neuronbert.server.failures import ClientGone, Failure, Header, HttpError, failure_of
+from neuronbert.server.failures import KINDS, ClientGone, Failure, Header, failure_of
 from neuronbert.server.logs import log, log_request
 from neuronbert.server.metrics import STAGES, Metrics
 from neuronbert.server.routes import JSON, Reply, Route, Stream
@@ -40,7 +40,7 @@ class Endpoint:
             return
         except Exception as error:
             failure = failure_of(error, exchange.request_id)
-            if failure.status >= 500 and not isinstance(error, HttpError):
+            if failure.kind == KINDS[500]:  # of others the line of the request says enough
                 log.error("request %s failed", exchange.request_id, exc_info=error)
             reply = Reply(msgspec.json.encode(self._failure_body(failure)), JSON, failure.status, failure.headers)
         await _send(send, reply, self._headers(exchange, reply), scope["method"] == "HEAD")
