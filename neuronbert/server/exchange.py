@@ -14,7 +14,15 @@ import zlib
 from concurrent.futures import Future
 from typing import Any, AsyncIterator, Awaitable, Callable, Dict, List, Mapping, MutableMapping, Optional, Sequence
 
-from neuronbert.errors import DeadlineExceeded, InputError, NeuronBertError, RunnerClosed, TooManyRows, UsageError, counted
+from neuronbert.errors import (
+    DeadlineExceeded,
+    InputError,
+    NeuronBertError,
+    RunnerClosed,
+    TooManyRows,
+    UsageError,
+    counted,
+)
 from neuronbert.hardware.libraries import optional_imports
 from neuronbert.runner.requests import Prepared
 from neuronbert.server.clients import Clients

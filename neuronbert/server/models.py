@@ -225,7 +225,9 @@ class Models:
             return of_checkpoint[0]
         if name in self._wanted:
             raise HttpError(503, f"the model {name!r} is being loaded", hint="ask again in a few seconds")
-        raise HttpError(404, f"there is no model {name!r:.60}", hint=f"one of {', '.join(model.name for model in self)}")
+        raise HttpError(
+            404, f"there is no model {name!r:.60}", hint=f"one of {', '.join(model.name for model in self)}"
+        )
 
     def in_place(self, model: Model) -> Optional[Model]:
         """What took the place of ``model``; None where nothing did."""

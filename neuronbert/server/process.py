@@ -28,9 +28,14 @@ MARGIN_S = 2.0  # for answers to be sent after their runner drained
 
 
 def run(
-    settings: ServerSettings, models: Models, loading: "Future[None]", listening: socket.socket, on_ready: Told
+    settings: ServerSettings,
+    models: Models,
+    loading: "Future[None]",
+    listening: socket.socket,
+    on_ready: Told,
+    received: List[int],
 ) -> None:
-    """Serve until a signal, or until the loading fails; whether the signal was SIGINT."""
+    """Serve until a signal, or until the loading fails. ``received``: the signals so far, and those that come."""
     service = Service(settings, models)
     server: _Server
 
@@ -57,7 +62,7 @@ def run(
         ssl_keyfile=settings.ssl_keyfile,
         ssl_certfile=settings.ssl_certfile,
     )
-    server = _Server(config, models, settings)
+    server = _Server(config, models, settings, received)
     server.run(sockets=[listening])
 
 
@@ -76,10 +81,10 @@ def url_of(settings: ServerSettings, listening: socket.socket) -> str:
 class _Server(uvicorn.Server):
     """Ends in steps: not ready any more, a grace, then no new connections, and what was accepted is finished."""
 
-    def __init__(self, config: uvicorn.Config, models: Models, settings: ServerSettings):
+    def __init__(self, config: uvicorn.Config, models: Models, settings: ServerSettings, received: List[int]):
         super().__init__(config)
         self._allow_reload = settings.allow_reload
-        self.received: List[int] = []
+        self._received = received
         self._models = models
         self._grace_s = settings.grace_s
         self._loop: Optional[asyncio.AbstractEventLoop] = None
@@ -90,6 +95,7 @@ class _Server(uvicorn.Server):
         if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as under nohup
             self._loop.add_signal_handler(signal.SIGHUP, self._on_hangup)
         loop = self._loop
+        self.should_exit = bool(self._received)  # before uvicorn looked for them
         loading.add_done_callback(lambda _: loop.call_soon_threadsafe(self._loaded, loading, on_ready))
 
     def _loaded(self, loading: "Future[None]", on_ready: Callable[[], None]) -> None:
@@ -117,7 +123,7 @@ class _Server(uvicorn.Server):
 
     def handle_exit(self, sig: int, frame: Optional[FrameType]) -> None:
         """uvicorn's handler of SIGTERM and SIGINT. It may interrupt anything: the loop decides."""
-        self.received.append(sig)
+        self._received.append(sig)
         if self._loop is None:
             self.should_exit = True
         else:
@@ -126,11 +132,13 @@ class _Server(uvicorn.Server):
     def _end_step(self) -> None:
         """The first signal drains, SIGTERM after a grace; a second one leaves the grace out, a third the draining."""
         assert self._loop is not None
-        count = len(self.received)
+        count = len(self._received)
         if count == 1:
             self._models.is_draining = True
-            grace_s = self._grace_s if self.received[0] == signal.SIGTERM else 0.0
-            log.info("draining", extra={"facts": {"signal": signal.Signals(self.received[0]).name, "grace_s": grace_s}})
+            grace_s = self._grace_s if self._received[0] == signal.SIGTERM else 0.0
+            log.info(
+                "draining", extra={"facts": {"signal": signal.Signals(self._received[0]).name, "grace_s": grace_s}}
+            )
             self._loop.call_later(grace_s, self._stop)
         else:
             self._stop()

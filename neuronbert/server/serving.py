@@ -1,7 +1,9 @@
 """``serve``: loads the models while the web stack is imported, and runs ``process`` until it is told to end."""
 
+import signal
 import socket
-from typing import Any, Callable, Optional, Sequence
+from contextlib import contextmanager
+from typing import Any, Callable, Iterator, List, Optional, Sequence
 
 from neuronbert.artifact.signatures import TrustedKey
 from neuronbert.errors import OutputError, UsageError
@@ -64,16 +66,35 @@ def serve(
     begin_logging(settings.log_format)
     with listening_socket(settings.host, settings.port) as listening:
         models = Models(places, launch, settings.drain_timeout_s)
-        loading = begin(models.load_all)
-        try:
-            # Now: importing the web stack takes a third of the time that a worker needs to load.
-            from neuronbert.server.process import run
+        with _noted_signals(settings.allow_reload) as received:
+            loading = begin(models.load_all)
+            try:
+                # Now: importing the web stack takes a third of the time that a worker needs to load.
+                from neuronbert.server.process import run
 
-            run(settings, models, loading, listening, on_ready)
-        finally:
-            models.close(0)
-    if loading.done():
+                run(settings, models, loading, listening, on_ready, received)
+            finally:
+                models.close(0)
+    if not received:  # it ended because of what was loaded
         loading.result()
+
+
+@contextmanager
+def _noted_signals(allow_reload: bool) -> Iterator[List[int]]:
+    """What came of SIGTERM, SIGINT and SIGHUP while uvicorn did not look yet, in place of an exception.
+
+    One that is raised while modules are imported may be swallowed there, or leave a lock of theirs held for ever.
+    """
+    received: List[int] = []
+    numbers = [signal.SIGTERM, signal.SIGINT]
+    if not allow_reload and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        numbers.append(signal.SIGHUP)
+    before = {number: signal.signal(number, lambda number, _: received.append(number)) for number in numbers}
+    try:
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def listening_socket(host: str, port: int) -> socket.socket:
