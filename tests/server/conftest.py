@@ -9,6 +9,7 @@ from tiny_classifiers import compiled, labels_of, write_classifier
 from tiny_encoders import write_sentence_folder
 
 from neuronbert.artifact.manifest import Artifact
+from server.hostile import faulty_copy, slow_copy
 from server.served import Served, serving
 
 for library in ("starlette", "uvicorn", "msgspec", "prometheus_client"):
@@ -38,3 +39,15 @@ def served(artifacts: Dict[str, Path], tmp_path_factory: pytest.TempPathFactory)
     places = [f"{name}={folder}" for name, folder in artifacts.items()]
     with serving(tmp_path_factory.mktemp("server"), *places, "--threads", "1") as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def slow_artifact(echo_artifact: Artifact, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The echo artifact with batches that take a quarter of a second."""
+    return slow_copy(echo_artifact.folder, tmp_path_factory.mktemp("slow") / "artifact", 0.25)
+
+
+@pytest.fixture(scope="session")
+def faulty_artifact(echo_artifact: Artifact, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The echo artifact with words that break its worker."""
+    return faulty_copy(echo_artifact.folder, tmp_path_factory.mktemp("faulty") / "artifact")
