@@ -97,9 +97,7 @@ class _BoundedConnection(HttpToolsProtocol):  # type: ignore[misc,unused-ignore]
 
     def _new_parser(self) -> Any:
         parser = httptools.HttpRequestParser(self)
-        if hasattr(
-            parser, "set_dangerous_leniencies"
-        ):  # what uvicorn's own have: a request behind the last one is read
+        if hasattr(parser, "set_dangerous_leniencies"):  # as uvicorn: a request behind the last one is read
             parser.set_dangerous_leniencies(lenient_data_after_close=True)
         return parser
 

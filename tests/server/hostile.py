@@ -10,8 +10,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Callable, List, Sequence, TypeVar
 
-from neuronbert.checkpoint.tokenizer import Tokenizer
 from runner.echo_files import with_echo
+
+from neuronbert.checkpoint.tokenizer import Tokenizer
 from server.served import Answer, Served
 
 PATIENCE_S = 60.0  # for what takes a moment: a ceiling, on a busy machine

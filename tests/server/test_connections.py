@@ -230,7 +230,9 @@ def test_a_client_that_asks_for_http_2_is_answered_in_http_1(strict: Served, in_
                 time.sleep(0.05)
                 connection.sendall(data[at:])
             assert next_answer(connection).status == 200
-    web_socket = head("GET", "/v2/health/live", "Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Version: 13")
+    web_socket = head(
+        "GET", "/v2/health/live", "Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Version: 13"
+    )
     with connected(strict.port) as connection:
         connection.sendall(web_socket)
         assert next_answer(connection).status == 200
@@ -290,7 +292,9 @@ def _insert(chance: random.Random, data: bytes) -> bytes:
 
 def _lengthen(chance: random.Random, data: bytes) -> bytes:
     length = chance.choice([b"0", b"7", b"-7", b"999999999", b"0x10", b"", b"1 2", b"18446744073709551616"])
-    return data.replace(b"Content-Length: ", b"Content-Length: " + length + chance.choice([b"", b"\r\nContent-Length: "]))
+    return data.replace(
+        b"Content-Length: ", b"Content-Length: " + length + chance.choice([b"", b"\r\nContent-Length: "])
+    )
 
 
 def _smuggle(chance: random.Random, data: bytes) -> bytes:
@@ -315,8 +319,12 @@ def _pipeline(chance: random.Random, data: bytes) -> bytes:
 
 
 def _path(chance: random.Random, data: bytes) -> bytes:
-    path = chance.choice([b"//", b"/%00", b"/%", b"/%ff%fe", b"/../..", b"*", b"", b"http://", b"http://[::1", b"/?\0", b"/#"])
-    return data.replace(b" / ", b" " + path + b" ").replace(b" HTTP/1.1", chance.choice([b" HTTP/1.1", b"", b" HTTP/0.9"]))
+    path = chance.choice(
+        [b"//", b"/%00", b"/%", b"/%ff%fe", b"/../..", b"*", b"", b"http://", b"http://[::1", b"/?\0", b"/#"]
+    )
+    return data.replace(b" / ", b" " + path + b" ").replace(
+        b" HTTP/1.1", chance.choice([b" HTTP/1.1", b"", b" HTTP/0.9"])
+    )
 
 
 def _upgrade(chance: random.Random, data: bytes) -> bytes:

@@ -3,7 +3,7 @@
 from typing import List, NamedTuple, Sequence, Tuple
 
 from neuronbert.checkpoint.tokenizer import Tokenizer, once_per_tokenizer
-from neuronbert.errors import InputError, TooManyRows, UsageError, counted, shown_value
+from neuronbert.errors import TooManyRows, UsageError, counted, shown_value
 from neuronbert.tasks.feature_extraction.modules import SentenceModules, modules_of
 from neuronbert.tasks.feature_extraction.options import POOLED, TextOptions
 from neuronbert.tasks.rows import CutRow, TextRow, check_text, encode_rows, row_limit, token_rows
