@@ -6,14 +6,10 @@ from neuronbert import __version__
 from neuronbert.server.exchange import Exchange
 from neuronbert.server.failures import Failure, HttpError, as_details, retry_headers
 from neuronbert.server.metrics import CONTENT_TYPE
-from neuronbert.server.page import page_bytes
+from neuronbert.server.page import page_bytes, page_policy
 from neuronbert.server.routes import Protocol, Reply, Route, json_reply
 
 HTML = b"text/html; charset=utf-8"
-# Of the page: it is one file, and asks nobody but this server.
-_POLICY = (
-    b"default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'; img-src data:"
-)
 LOADING_S = 1.0
 
 
@@ -60,7 +56,7 @@ async def _metrics(exchange: Exchange) -> Reply:
 
 
 async def _page(exchange: Exchange) -> Reply:
-    return Reply(page_bytes(), HTML, headers=((b"content-security-policy", _POLICY),))
+    return Reply(page_bytes(), HTML, headers=((b"content-security-policy", page_policy()),))
 
 
 def failure_body(failure: Failure) -> Dict[str, Any]:
