@@ -111,7 +111,8 @@ class _BoundedConnection(HttpToolsProtocol):  # type: ignore[misc,unused-ignore]
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
-        self.scope["extensions"] = {GONE: lambda: self._is_lost}
+        extensions: Any = {GONE: lambda: self._is_lost}
+        self.scope["extensions"] = extensions
         self._is_in_head = self._is_in_message = True
         self._head_bytes = self._quiet_bytes = self._body_bytes = self._unwanted_bytes = 0
         self._expect(self.limits.head_timeout_s)

@@ -217,7 +217,7 @@ def _header_length(exchange: Exchange) -> Any:
     given = exchange.headers.get(b"inference-header-content-length")
     if given is None:
         return None
-    if not given.isdigit():
+    if not given.isdigit() or len(given) > 12:
         raise HttpError(400, f"the header Inference-Header-Content-Length is {given.decode('latin-1')!r:.40}")
     return int(given)
 
