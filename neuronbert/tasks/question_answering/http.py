@@ -17,7 +17,12 @@ class Question(Struct):
 
 
 BODY = body_type("QuestionAnswering", Union[Question, List[Question]], WindowOptions, AnswerOptions)
-EXAMPLE = {"inputs": {"question": "Who was Jim Henson?", "context": "Jim Henson was a nice puppet."}}
+EXAMPLE = {
+    "inputs": {
+        "question": "Who built the first Kermit?",
+        "context": "Jim Henson built the first Kermit in 1955 from his mother's old coat and half a ping-pong ball.",
+    }
+}
 
 
 def offers(config: Config) -> FrozenSet[str]:
