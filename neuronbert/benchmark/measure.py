@@ -46,6 +46,7 @@ class _Texts:
 
     def __init__(self, runner: Runner):
         self._runner = runner
+        runner.tokenizer.recent.resize(0)  # the same inputs come again and again, which a service's do not
 
     def submit(self, item: Input) -> "Future[object]":
         return self._runner.submit(*self._runner.task.call_arguments(item))

@@ -3,7 +3,7 @@
 import re
 from functools import wraps
 from pathlib import Path
-from typing import Any, Callable, List, Mapping, MutableMapping, NamedTuple, Optional, Sequence, TypeVar, Union
+from typing import Any, Callable, Dict, List, Mapping, MutableMapping, NamedTuple, Optional, Sequence, TypeVar, Union
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -11,6 +11,7 @@ import tokenizers
 
 from neuronbert.checkpoint.config import read_config, refuse_malformed
 from neuronbert.checkpoint.families import Config, family_like, usable_positions
+from neuronbert.checkpoint.recent_texts import Encoded, RecentTexts
 from neuronbert.checkpoint.tokenizer_files import (
     DAMAGED,
     SETTINGS,
@@ -84,7 +85,7 @@ class Tokenizer:
     ``cuts_left`` (whether a text that is too long loses its beginning), ``template`` (the special tokens around a pair
     of texts), ``single`` (those around one text), ``config`` (the model's, from which a task reads such things as the
     names of its labels; empty when it was not given), ``row_limit`` (what a task that cuts a text into many rows
-    refuses before it makes them).
+    refuses before it makes them), ``recent`` (the texts that ``encode_documents`` keeps, which copies share).
     """
 
     def __init__(
@@ -97,6 +98,7 @@ class Tokenizer:
         backend.no_truncation()
         backend.no_padding()
         self.backend = backend
+        self.recent = RecentTexts()
         self.config: Mapping[str, Any] = config or {}
         self.few_texts = FEW_TEXTS
         self.row_limit = ROW_LIMIT
@@ -160,6 +162,17 @@ class Tokenizer:
             return list(map(self._encode_alone, texts))
         with library_errors(lambda reason: self._one_at_fault(texts, reason)):
             return self.backend.encode_batch(texts, add_special_tokens=False)
+
+    def encode_documents(self, texts: Sequence[str]) -> Dict[str, Encoded]:
+        """Each text encoded once, as ``encode`` does it, and a long one not again that came in another call of late."""
+        texts = list(dict.fromkeys(texts))
+        known = self.recent.known(texts)
+        new = [text for text in texts if text not in known]
+        encodings = self.encode(new) if new else []
+        made = {text: Encoded(each, np.array(each.ids, dtype=np.int64)) for text, each in zip(new, encodings)}
+        self.recent.keep(made)
+        made.update(known)
+        return made
 
     def _encode_alone(self, text: str) -> tokenizers.Encoding:
         with library_errors(lambda reason: _cannot_encode(shown_value(text), reason)):

@@ -4,12 +4,18 @@ import copy
 import gc
 import json
 import weakref
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, List
+from typing import Any, List, Sequence
 
+import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from neuronbert_demo import FOLDER as DEMO
 from tiny_checkpoints import write_vocabulary
 
+from neuronbert.checkpoint.recent_texts import MIN_CHARACTERS, RecentTexts
 from neuronbert.checkpoint.tokenizer import Tokenizer, once_per_tokenizer
 from neuronbert.checkpoint.tokenizer_files import read_tokenizer
 from neuronbert.engine.lines import prepare_lines
@@ -88,3 +94,74 @@ def test_what_was_read_goes_with_its_tokenizer(damaged: Tokenizer) -> None:
     del copied
     gc.collect()
     assert gone() is None and kept() is read(damaged)
+
+
+LONG = [
+    f"{word} nice puppet maker of number {number}, \ud800 \u200b Zu\u0308rich {word} " * 9
+    for number, word in enumerate(("the", "strange", "\u5317\u4eac", "caf\u00e9"))
+]
+
+
+def same_tokens(found: Any, encoding: Any) -> bool:
+    return (
+        found.ids.tobytes() == np.array(encoding.ids, np.int64).tobytes()
+        and found.encoding.offsets == encoding.offsets
+        and found.encoding.word_ids == encoding.word_ids
+        and found.encoding.tokens == encoding.tokens
+    )
+
+
+@given(
+    st.lists(st.lists(st.one_of(st.sampled_from(LONG), st.text(max_size=12)), max_size=5), max_size=8),
+    st.sampled_from([0, 60_000, 1 << 20]),
+)
+def test_documents_are_encoded_as_any_text_whatever_is_kept_of_them(calls: List[List[str]], max_bytes: int) -> None:
+    tokenizer = Tokenizer.from_files(DEMO)
+    tokenizer.recent = RecentTexts(max_bytes)
+    for texts in calls:
+        found = tokenizer.encode_documents(texts)
+        assert set(found) == set(texts)
+        assert all(same_tokens(found[text], encoding) for text, encoding in zip(texts, tokenizer.encode(texts)))
+        assert tokenizer.recent.size_bytes <= max_bytes
+
+
+@pytest.mark.parametrize("max_bytes", [60_000, 1 << 20], ids=["some are pushed out", "all are kept"])
+def test_documents_are_encoded_alike_from_many_threads(max_bytes: int) -> None:
+    tokenizer = Tokenizer.from_files(DEMO)
+    tokenizer.recent = RecentTexts(max_bytes)
+    expected = dict(zip(LONG, tokenizer.encode(LONG)))
+
+    def ask(number: int) -> bool:
+        texts = [LONG[(number + step) % len(LONG)] for step in range(1 + number % 3)]
+        return all(same_tokens(found, expected[text]) for text, found in tokenizer.encode_documents(texts).items())
+
+    with ThreadPoolExecutor(8) as pool:
+        assert all(pool.map(ask, range(400)))
+
+
+def test_a_long_text_is_encoded_once_over_many_calls_and_copies(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert len(LONG[0]) >= MIN_CHARACTERS
+    tokenizer = Tokenizer.from_files(DEMO)
+    asked: List[str] = []
+    encode = Tokenizer.encode
+
+    def counted(self: Tokenizer, texts: Sequence[str]) -> Any:
+        asked.extend(texts)
+        return encode(self, texts)
+
+    monkeypatch.setattr(Tokenizer, "encode", counted)
+    shared = copy.copy(tokenizer)
+    first = tokenizer.encode_documents(["Who?", LONG[0], LONG[0]])
+    again = shared.encode_documents(["Where?", LONG[0]])
+    assert asked == ["Who?", LONG[0], "Where?"]
+    assert again[LONG[0]] is first[LONG[0]]
+    with pytest.raises(ValueError, match="read-only"):
+        again[LONG[0]].ids[0] = 7
+
+
+def test_a_text_that_cannot_be_encoded_is_not_kept(damaged: Tokenizer) -> None:
+    document = " ".join([STRANGE] * MIN_CHARACTERS)
+    for _ in range(2):
+        with pytest.raises(InputError, match="tokenizer cannot encode"):
+            damaged.encode_documents([SOUND, document])
+    assert damaged.recent.size_bytes == 0

@@ -13,6 +13,7 @@ from processes import is_running, open_descriptors, stopped, wait_until
 
 from neuronbert import NeuronBertForQuestionAnswering, Runner
 from neuronbert.backends.base import Batch
+from neuronbert.checkpoint.tokenizer import Tokenizer
 from neuronbert.errors import (
     ArtifactError,
     BackendFailed,
@@ -309,6 +310,17 @@ def test_map_takes_what_the_pipeline_takes(runner, texts, expected):
         runner.map(5)
     with pytest.raises(UsageError, match="on_error is 'perhaps'"):
         runner.map([], on_error="perhaps")
+
+
+def test_a_document_of_many_questions_is_encoded_once(echo_artifact, texts, expected, monkeypatch):
+    (question, document), asked, encode = texts[17], [], Tokenizer.encode
+    monkeypatch.setattr(Tokenizer, "encode", lambda self, texts: asked.extend(texts) or encode(self, texts))
+    with Runner(echo_artifact, workers=1) as runner:
+        futures = [runner.submit(question, "".join(list(document))) for _ in range(3)]
+        futures += runner.submit_prepared(runner.prepare([(question, document)] * 2))
+        found = [*(future.result(30) for future in futures), *runner.map([(question, document)] * 40)]
+    assert found == [expected[17]] * 45
+    assert asked.count(document) == 1
 
 
 def test_a_document_that_is_too_long_is_refused_by_itself(runner, texts, expected):

@@ -9,6 +9,7 @@ from typing import Any, List, NamedTuple, Optional, Sequence, Tuple
 import numpy as np
 import tokenizers
 
+from neuronbert.checkpoint.recent_texts import Encoded
 from neuronbert.checkpoint.tokenizer import Tokenizer
 from neuronbert.errors import InputError, TooManyRows, UsageError, counted, shown_value
 from neuronbert.tasks.question_answering.options import WindowOptions
@@ -66,23 +67,20 @@ def window_lengths(tokenizer: Tokenizer, options: WindowOptions) -> Tuple[int, i
 def encode_examples(
     tokenizer: Tokenizer, pairs: Sequence[Any], options: WindowOptions = WindowOptions()
 ) -> List[Example]:
-    """Cut every (question, context) into windows; a text that occurs several times is encoded once.
+    """Cut every (question, context) into windows.
 
-    A pair may also be a dictionary of both. InputError for a question or context that is empty or no str, for a
-    question that leaves no room for the context, and for more windows than the tokenizer's ``row_limit``, of which
-    none is made. A context without a single token (only zero-width characters, say)
-    gives one window with no context.
+    A text that occurs several times is encoded once, a long one also if it comes again in other calls
+    (``Tokenizer.encode_documents``). A pair may also be a dictionary of both. InputError for a question or context that
+    is empty or no str, for a question that leaves no room for the context, and for more windows than the tokenizer's
+    ``row_limit``, of which none is made. A context without a single token (only zero-width characters, say) gives one
+    window with no context.
     """
     max_seq_len, doc_stride = window_lengths(tokenizer, options)
     pairs = list(map(as_pair, pairs))
     for question, context in pairs:
         _check_filled("question", question)
         _check_filled("context", context)
-    texts = list(dict.fromkeys(text for pair in pairs for text in pair))
-    encodings = {
-        text: (encoding, np.array(encoding.ids, dtype=np.int64))
-        for text, encoding in zip(texts, tokenizer.encode(texts))
-    }
+    encodings = tokenizer.encode_documents([text for pair in pairs for text in pair])
     return [
         _cut(tokenizer, pair, encodings[pair[0]], encodings[pair[1]], max_seq_len, doc_stride, options.max_question_len)
         for pair in pairs
@@ -113,14 +111,14 @@ def _check_filled(name: str, text: Any) -> None:
 def _cut(
     tokenizer: Tokenizer,
     pair: Tuple[str, str],
-    question: Tuple[tokenizers.Encoding, np.ndarray],
-    context: Tuple[tokenizers.Encoding, np.ndarray],
+    question: Encoded,
+    context: Encoded,
     max_seq_len: int,
     doc_stride: int,
     max_question_len: Optional[int],
 ) -> Example:
-    question_ids = question[1][:max_question_len]
-    context_ids = context[1]
+    question_ids = question.ids[:max_question_len]
+    context_ids = context.ids
     room = max_seq_len - len(question_ids) - tokenizer.template.special_tokens
     if room < 1 and len(context_ids) > room:
         raise _no_room(len(question_ids), tokenizer.template.special_tokens, max_seq_len)
@@ -138,7 +136,7 @@ def _cut(
         token_type_ids[: len(head)] = head_types
         token_type_ids[len(input_ids) - len(tail) :] = tail_types
         windows.append(Window(input_ids, token_type_ids, len(head), first, stop - first))
-    return Example(pair[0], pair[1], windows, context[0])
+    return Example(pair[0], pair[1], windows, context.encoding)
 
 
 def _surround(

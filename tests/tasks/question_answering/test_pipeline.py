@@ -7,6 +7,7 @@ from typing import NamedTuple
 import pytest
 
 import neuronbert
+from neuronbert.checkpoint.tokenizer import Tokenizer
 from neuronbert.engine.engine import Engine
 from neuronbert.engine.pipeline import pipeline
 from neuronbert.errors import ArtifactError, InputError, NeuronBertError, UsageError
@@ -341,3 +342,13 @@ def test_what_is_no_model_is_refused(engine):
         pipeline("question-answering", model={})
     with pytest.raises(UsageError, match="chosen when an Engine is made"):
         pipeline("question-answering", model=engine, threads=1)
+
+
+def test_a_document_of_many_questions_is_encoded_once(echo_artifact, monkeypatch):
+    document, asked, encode = f"{C1} {C2} " * 40, [], Tokenizer.encode
+    monkeypatch.setattr(Tokenizer, "encode", lambda self, texts: asked.extend(texts) or encode(self, texts))
+    with Engine(echo_artifact) as engine:
+        qa = pipeline("question-answering", model=engine)
+        found = [qa(question=question, context="".join(list(document))) for question in (Q1, Q2, Q1)]
+        assert [ranked[0] for ranked in engine.answer([(Q1, document), (Q2, document)])] == found[:2]
+    assert found[0] == found[2] and asked.count(document) == 1

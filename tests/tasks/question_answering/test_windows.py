@@ -1,5 +1,6 @@
 """neuronbert.tasks.question_answering.windows against the windows that `tokenizers` itself makes of a pair of texts."""
 
+import copy
 import json
 import pickle
 
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from neuronbert_demo import FOLDER as DEMO
 from tokenizers import models, normalizers, pre_tokenizers, processors, trainers
 
+from neuronbert.checkpoint.recent_texts import RecentTexts
 from neuronbert.checkpoint.tokenizer import RowLimit, Tokenizer
 from neuronbert.engine.batches import collate
 from neuronbert.errors import CheckpointError, InputError, UsageError
@@ -342,3 +344,34 @@ def test_more_windows_than_the_limit_are_refused_before_one_is_made(monkeypatch)
 def test_a_whole_shelf_of_books_is_no_document(demo):
     with pytest.raises(InputError, match="needs 19622 windows, and neuronbert takes 10000"):
         encode_examples(demo, [("Who?", "a " * 20_000)], WindowOptions(max_seq_len=384, doc_stride=384))
+
+
+DEMO_TOKENIZER = Tokenizer.from_files(DEMO)
+DOCUMENTS = [" ".join(TRAINING_TEXT * times) for times in (3, 9, 27)]
+
+
+def same_examples(found, wanted):
+    for one, other in zip(found, wanted):
+        assert (one.question, one.context, len(one.windows)) == (other.question, other.context, len(other.windows))
+        for window, same in zip(one.windows, other.windows):
+            assert window[2:] == same[2:]
+            assert window.input_ids.tobytes() == same.input_ids.tobytes() and window.input_ids.flags.writeable
+            assert window.token_type_ids.tobytes() == same.token_type_ids.tobytes()
+        assert one.context_encoding.offsets == other.context_encoding.offsets
+        assert one.context_encoding.word_ids == other.context_encoding.word_ids
+    return len(found) == len(wanted)
+
+
+@settings(deadline=None)
+@given(
+    st.lists(st.lists(st.tuples(TEXT, st.one_of(st.sampled_from(DOCUMENTS), TEXT)), max_size=4), max_size=6),
+    st.integers(24, 64),
+    st.integers(0, 8),
+    st.sampled_from([0, 20_000, 1 << 20]),
+)
+def test_windows_are_the_same_whatever_was_asked_before(calls, max_seq_len, doc_stride, kept_bytes):
+    options = WindowOptions(max_seq_len=max_seq_len, doc_stride=doc_stride, max_question_len=8)
+    lasting, forgetful = (copy.copy(DEMO_TOKENIZER) for _ in range(2))
+    lasting.recent, forgetful.recent = RecentTexts(kept_bytes), RecentTexts(0)
+    for pairs in calls:
+        assert same_examples(encode_examples(lasting, pairs, options), encode_examples(forgetful, pairs, options))
