@@ -26,6 +26,7 @@ class Library(NamedTuple):
 
 # By the name that is imported.
 LIBRARIES: Dict[str, Library] = {
+    "cachetools": Library("cachetools", "serve"),
     "cryptography": Library("cryptography", "sign"),
     "httptools": Library("httptools", "serve"),
     "huggingface_hub": Library("huggingface_hub", "compile"),
@@ -43,6 +44,7 @@ LIBRARIES: Dict[str, Library] = {
     "pyarrow": Library("pyarrow", "parquet"),
     "psutil": Library("psutil", "emulator"),
     "pynvml": Library("nvidia-ml-py", "cuda"),
+    "redis": Library("redis", "serve-redis"),
     "rich": Library("rich", "top"),
     "safetensors": Library("safetensors", "emulator"),
     "simpy": Library("simpy", "plan"),
@@ -69,6 +71,7 @@ PURPOSES = {
     "parquet": "to write Parquet files",
     "plan": "to simulate queues and to draw plans",
     "serve": "to answer over HTTP",
+    "serve-redis": "to share cached answers among servers",
     "sign": "to sign artifacts and to verify signatures",
     "loadgen": "to measure with MLPerf LoadGen",
     "trace": "to send traces",

@@ -8,6 +8,8 @@ connections         one connection: bounds on heads and slow clients
 application         every route in one router
 endpoints           one route: lets the client in, sends the answer or the error, counts both
 exchange            one request: its body, what it asks of a runner, where its time went
+caching             the same request again, or at the same time: answered without asking again
+cache, shared_cache answers in this process, and in a Redis for several servers
 bulk                many lines through a runner, behind those who wait for one answer
 protocols           what clients speak, a module each
 routes              what a protocol says of its routes

@@ -12,7 +12,19 @@ import time
 import uuid
 import zlib
 from concurrent.futures import Future
-from typing import Any, AsyncIterator, Awaitable, Callable, Dict, List, Mapping, MutableMapping, Optional, Sequence
+from typing import (
+    Any,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Dict,
+    List,
+    Mapping,
+    MutableMapping,
+    Optional,
+    Sequence,
+    TypeVar,
+)
 
 from neuronbert.errors import (
     DeadlineExceeded,
@@ -25,6 +37,7 @@ from neuronbert.errors import (
 )
 from neuronbert.hardware.libraries import optional_imports
 from neuronbert.runner.requests import Prepared
+from neuronbert.server.cache import ResultCache
 from neuronbert.server.clients import Clients
 from neuronbert.server.connections import GONE
 from neuronbert.server.failures import ClientGone, Header, HttpError
@@ -42,6 +55,7 @@ Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
+Waited = TypeVar("Waited")
 
 # Text of at most so many bytes is tokenised in the loop's own thread: below that it takes less than a millisecond, and
 # the way to another thread and back costs a tenth of one.
@@ -54,11 +68,12 @@ _ID = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,%d}" % LONGEST_ID)
 class Service:
     """What all requests share."""
 
-    def __init__(self, settings: ServerSettings, models: Models):
+    def __init__(self, settings: ServerSettings, models: Models, cache: Optional[ResultCache[Any]] = None):
         self.settings = settings
         self.models = models
+        self.cache = cache
         self.clients = Clients(settings.api_key, settings.max_rows_per_client)
-        self.metrics = Metrics(models)
+        self.metrics = Metrics(models, cache)
         self.tracer = Tracer() if settings.trace else None
 
 
@@ -81,6 +96,7 @@ class Exchange:
         self.is_read = False  # all of its body
         self._receive = receive
         self._is_gone: Callable[[], bool] = scope.get("extensions", {}).get(GONE, lambda: False)
+        self._asked_at: Optional[float] = None
 
     def refuse_gone(self) -> None:
         """Raise ClientGone where it is known that nobody waits any more, so that no work is begun for nobody."""
@@ -157,7 +173,7 @@ class Exchange:
         """The result of each input. ``place``: of the inputs in the body, which an error names."""
 
         def prepare(model: Model) -> Prepared:
-            return model.runner.prepare(inputs, timeout_s=self.timeout_s, breakdown=True, **how, **keywords)
+            return model.runner.prepare(inputs, timeout_s=self._left_s(), breakdown=True, **how, **keywords)
 
         try:
             results = await self._asked(model, prepare)
@@ -174,7 +190,7 @@ class Exchange:
         """The model's outputs for rows of token ids: int64 [rows, tokens] each, as ``Runner.submit_encoded`` takes."""
 
         def prepare(model: Model) -> Prepared:
-            return model.runner.prepare_encoded(*arrays, timeout_s=self.timeout_s, breakdown=True)
+            return model.runner.prepare_encoded(*arrays, timeout_s=self._left_s(), breakdown=True)
 
         try:
             return (await self._asked(model, prepare))[0]
@@ -182,12 +198,12 @@ class Exchange:
             raise placed(error, place) from None
 
     async def _asked(self, model: Model, prepare: Callable[[Model], Prepared]) -> List[Any]:
-        began = time.perf_counter()
+        self._asking_since()
         while True:
             self.model = model
             try:
                 prepared = await self.prepared(functools.partial(prepare, model), self.body_bytes)
-                return await self._answers(model, prepared, began)
+                return await self._answers(model, prepared)
             except RunnerClosed:
                 model = self.newer(model)
 
@@ -206,7 +222,7 @@ class Exchange:
         self.refuse_gone()
         return prepared
 
-    async def _answers(self, model: Model, prepared: Prepared, began: float) -> List[Any]:
+    async def _answers(self, model: Model, prepared: Prepared) -> List[Any]:
         most = self.service.settings.max_rows_per_request
         if prepared.rows > most:
             raise HttpError(
@@ -217,28 +233,50 @@ class Exchange:
         self.rows, self.tokens = prepared.rows, prepared.tokens
         with self.service.clients.holding(self.client, prepared.rows):
             futures = model.runner.submit_prepared(prepared)
-            await self._all_done(futures, began)
+            await self._all_done(futures)
         answered = [future.result() for future in futures]
         self.breakdowns = [each.breakdown for each in answered]
         return [each.result for each in answered]
 
-    async def _all_done(self, futures: Sequence["Future[Any]"], began: float) -> None:
+    async def _all_done(self, futures: Sequence["Future[Any]"]) -> None:
         """Until each has its result, or one an error, which is raised; then, and if nobody waits, the rest is freed."""
-        loop = asyncio.get_running_loop()
-        done = _when_done(loop, futures)
-        watch = loop.call_later(WATCH_AFTER_S, self._watch, done)
-        timers = [watch]
-        if self.timeout_s is not None:
-            timers.append(loop.call_at(loop.time() + began + self.timeout_s - time.perf_counter(), _late, done, self))
         try:
-            await done
+            await self.until(_when_done(asyncio.get_running_loop(), futures))
         finally:
-            for timer in timers:
-                timer.cancel()
             for future in futures:
                 future.cancel()
 
-    def _watch(self, done: "asyncio.Future[None]") -> None:
+    async def until(self, done: "asyncio.Future[Waited]") -> Waited:
+        """The result of ``done``; DeadlineExceeded where that comes too late, ClientGone once nobody waits for it.
+
+        The time that the client gave is for all that it waits for.
+        """
+        loop = asyncio.get_running_loop()
+        began = self._asking_since()
+        timers = [loop.call_later(WATCH_AFTER_S, self._watch, done)]
+        if self.timeout_s is not None:
+            timers.append(loop.call_at(loop.time() + began + self.timeout_s - time.perf_counter(), _late, done, self))
+        try:
+            return await done
+        finally:
+            for timer in timers:
+                timer.cancel()
+
+    def _asking_since(self) -> float:
+        if self._asked_at is None:
+            self._asked_at = time.perf_counter()
+        return self._asked_at
+
+    def _left_s(self) -> Optional[float]:
+        """Of the time that the client gave; DeadlineExceeded where none is."""
+        if self.timeout_s is None:
+            return None
+        left_s = self._asking_since() + self.timeout_s - time.perf_counter()
+        if left_s <= 0:
+            raise _too_late(self)
+        return left_s
+
+    def _watch(self, done: "asyncio.Future[Any]") -> None:
         watching = asyncio.ensure_future(self.until_gone())
         watching.add_done_callback(lambda _: _fail(done, ClientGone()))
         done.add_done_callback(lambda _: watching.cancel())
@@ -344,10 +382,14 @@ def _settle(done: "asyncio.Future[None]", error: Optional[BaseException]) -> Non
         done.set_result(None)
 
 
-def _fail(done: "asyncio.Future[None]", error: BaseException) -> None:
+def _fail(done: "asyncio.Future[Any]", error: BaseException) -> None:
     if not done.done():
         done.set_exception(error)
 
 
-def _late(done: "asyncio.Future[None]", exchange: Exchange) -> None:
-    _fail(done, DeadlineExceeded(f"the answer was not there within {exchange.timeout_s:.3g} s"))
+def _late(done: "asyncio.Future[Any]", exchange: Exchange) -> None:
+    _fail(done, _too_late(exchange))
+
+
+def _too_late(exchange: Exchange) -> DeadlineExceeded:
+    return DeadlineExceeded(f"the answer was not there within {exchange.timeout_s:.3g} s")

@@ -2,11 +2,12 @@
 
 import time
 from dataclasses import dataclass
-from typing import Any, Dict, Iterable, Iterator, List, Mapping, Tuple
+from typing import Any, Dict, Iterable, Iterator, List, Mapping, Optional, Tuple
 
 from neuronbert.hardware.libraries import optional_imports
 from neuronbert.runner.documents import Reading, RunnerStatistics
 from neuronbert.runner.publishing import rates
+from neuronbert.server.cache import ResultCache
 from neuronbert.server.models import Model, Models
 
 with optional_imports():
@@ -51,7 +52,7 @@ class Totals:
 class Metrics:
     """The metrics of one server."""
 
-    def __init__(self, models: Models):
+    def __init__(self, models: Models, cache: Optional[ResultCache[Any]] = None):
         self._registry = CollectorRegistry()
         self._requests = Counter(
             "neuronbert_http_requests",
@@ -77,6 +78,8 @@ class Metrics:
         self._of_requests: Dict[Tuple[str, str, int], Tuple[Counter, Histogram]] = {}
         self._of_stages: Dict[str, List[Tuple[str, Histogram]]] = {}
         self._registry.register(_Runners(models))  # type: ignore[arg-type]  # anything with collect()
+        if cache is not None:
+            self._registry.register(_Cache(cache))  # type: ignore[arg-type]
 
     def answered(
         self, route: str, model: str, status: int, seconds: float, breakdowns: Iterable[Mapping[str, Any]]
@@ -210,3 +213,34 @@ def _of_workers(read: List[Tuple[Model, RunnerStatistics]]) -> Iterator[Metric]:
             busy.add_metric(values, worker["busy_s"])
             device.add_metric(values, worker["device_s"])
     yield from (up, restarts, busy, device)
+
+
+class _Cache:
+    """Reads the cache at every scrape."""
+
+    def __init__(self, cache: ResultCache[Any]):
+        self._cache = cache
+
+    def collect(self) -> Iterator[Metric]:
+        """Its families."""
+        cache = self._cache
+        requests = CounterMetricFamily(
+            "neuronbert_cache_requests",
+            "Requests by what the cache did for them; joined: it waited for the answer to one that asked the same.",
+            labels=("model", "result"),
+        )
+        for names, count in sorted(cache.requests.items()):
+            requests.add_metric(names, count)
+        entries, size_bytes = cache.local.size()
+        yield requests
+        yield GaugeMetricFamily("neuronbert_cache_entries", "Answers in this process's cache.", entries)
+        yield GaugeMetricFamily("neuronbert_cache_bytes", "Of those, with keys and overhead.", size_bytes)
+        if cache.shared is not None:
+            errors = CounterMetricFamily(
+                "neuronbert_cache_errors",
+                "Failures of the shared cache; unverified: answers in it that nobody with the secret wrote.",
+                labels=("reason",),
+            )
+            errors.add_metric(("unreachable",), cache.shared.unreachable)
+            errors.add_metric(("unverified",), cache.shared.unverified)
+            yield errors

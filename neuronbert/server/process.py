@@ -12,6 +12,7 @@ from typing import Any, AsyncIterator, Callable, List, Optional
 from neuronbert.errors import in_words
 from neuronbert.hardware.libraries import optional_imports
 from neuronbert.server.application import application_of
+from neuronbert.server.caching import cache_of
 from neuronbert.server.connections import connections_of
 from neuronbert.server.exchange import Service
 from neuronbert.server.logs import log
@@ -36,7 +37,7 @@ def run(
     received: List[int],
 ) -> None:
     """Serve until a signal, or until the loading fails. ``received``: the signals so far, and those that come."""
-    service = Service(settings, models)
+    service = Service(settings, models, cache_of(settings))
     server: _Server
 
     @asynccontextmanager
@@ -44,6 +45,8 @@ def run(
         server.begin(loading, lambda: on_ready(url_of(settings, listening), models))
         yield
         await asyncio.get_running_loop().run_in_executor(None, models.close, settings.drain_timeout_s)
+        if service.cache is not None:
+            await service.cache.close()
         if service.tracer is not None:
             service.tracer.close()
 

@@ -40,8 +40,10 @@ def serve(
     Raises what keeps an artifact from loading, UsageError for options, and OutputError for an address that cannot be
     had.
     """
-    require_libraries("starlette", "uvicorn", "httptools", "uvloop", "msgspec", "prometheus_client")
+    require_libraries("starlette", "uvicorn", "httptools", "uvloop", "msgspec", "prometheus_client", "cachetools")
     settings = settings_of(options)
+    if settings.cache_url is not None:
+        require_libraries("redis")
     places = places_of(artifacts)
 
     def launch(folder: str) -> Runner:

@@ -17,6 +17,9 @@ from neuronbert.errors import (
 from neuronbert.tasks.option import option
 
 LOG_FORMATS = ("text", "json")
+REDIS_SCHEMES = ("redis", "rediss", "unix")
+LEAST_SECRET = 16  # characters
+_SECRET_HINT = "python -c 'import secrets; print(secrets.token_urlsafe(32))' makes one"
 NAME_HINT = "letters, digits, and . _ - behind the first, such as NAME=ARTIFACT"
 _NAME_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-")
 
@@ -63,6 +66,14 @@ class ServerSettings:
     allow_reload: bool = option(
         False, "POST /v2/repository/models/NAME/load, and SIGHUP, put what is in the folders then in place."
     )
+    cache_bytes: Optional[int] = option(
+        None, "Keep answers, in so much memory, for requests that ask the same.  [default: keep none]", least=0
+    )
+    cache_ttl_s: float = option(3600.0, "For how long.", shows_default=True)
+    cache_url: Optional[str] = option(None, "A Redis (redis://HOST:PORT/DB) in which servers share them.")
+    cache_secret: Optional[str] = option(
+        None, "What the answers there are signed with, the same for all servers; rather in the variable."
+    )
     log_format: str = option("text", "Of stderr.", choices=LOG_FORMATS, shows_default=True)
     access_log: bool = option(True, "A line for each request.", shows_default=True)
     trace: bool = option(False, "Send traces to where OTEL_EXPORTER_OTLP_ENDPOINT says (the extra trace).")
@@ -76,6 +87,19 @@ class ServerSettings:
             raise UsageError("TLS needs a key and a certificate", hint="--ssl-keyfile FILE --ssl-certfile FILE")
         if self.ssl_certfile is not None and self.ssl_keyfile is not None:
             _refuse_no_certificate(self.ssl_certfile, self.ssl_keyfile)
+        if self.cache_url is not None:
+            self._refuse_half_a_shared_cache()
+
+    def _refuse_half_a_shared_cache(self) -> None:
+        if not self.cache_bytes:
+            raise UsageError(
+                "cache_url is of a cache behind the server's own, and that is off", hint="--cache-bytes 100000000"
+            )
+        if self.cache_secret is None:
+            raise UsageError(
+                "cache_url needs a secret, with which the answers in it are signed",
+                hint=f"NEURONBERT_CACHE_SECRET; {_SECRET_HINT}",
+            )
 
 
 def _refuse_no_certificate(certificate: str, key: str) -> None:
@@ -115,10 +139,31 @@ def _keys(name: str, value: Any) -> Tuple[str, ...]:
     for key in keys:
         if not key or not key.isascii() or not key.isprintable() or " " in key:
             raise UsageError(
-                f"{name}: a key must be of visible ASCII characters, and one of these is not",
-                hint="python -c 'import secrets; print(secrets.token_urlsafe(32))' makes one",
+                f"{name}: a key must be of visible ASCII characters, and one of these is not", hint=_SECRET_HINT
             )
     return keys
+
+
+def _bytes_or_none(name: str, value: Any) -> Optional[int]:
+    return None if value == 0 else positive(name, value)
+
+
+def _url_of_redis(name: str, value: Any) -> Optional[str]:
+    if value is None:
+        return None
+    scheme, separator, _ = str(value).partition("://")
+    if not separator or scheme not in REDIS_SCHEMES:  # the whole URL may hold a password
+        raise UsageError(
+            f"{name} must begin with one of {', '.join(f'{each}://' for each in REDIS_SCHEMES)}",
+            hint="redis://127.0.0.1:6379/0",
+        )
+    return str(value)
+
+
+def _secret(name: str, value: Any) -> Optional[str]:
+    if value is not None and len(value) < LEAST_SECRET:
+        raise UsageError(f"{name} has {len(value)} characters, and {LEAST_SECRET} are the least", hint=_SECRET_HINT)
+    return None if value is None else str(value)
 
 
 def _log_format(name: str, value: Any) -> str:
@@ -145,6 +190,10 @@ _CHECKS: Mapping[str, Callable[[str, Any], Any]] = {
     "grace_s": not_below_zero,
     "drain_timeout_s": not_below_zero,
     "allow_reload": yes_or_no,
+    "cache_bytes": _bytes_or_none,
+    "cache_ttl_s": above_zero,
+    "cache_url": _url_of_redis,
+    "cache_secret": _secret,
     "log_format": _log_format,
     "access_log": yes_or_no,
     "trace": yes_or_no,

@@ -33,6 +33,12 @@ def test_an_answer_says_which_artifact_made_it_and_where_its_time_went(served: S
     assert "x-emulated" not in answer.headers
 
 
+def test_without_the_option_nothing_is_kept(served: Served) -> None:
+    answers = [served.ask("/", {"inputs": QUESTION}) for _ in range(2)]
+    assert all("x-cache" not in answer.headers and "device" in answer.headers["server-timing"] for answer in answers)
+    assert b"neuronbert_cache" not in served.ask("/metrics").body
+
+
 @pytest.mark.parametrize("given", ["", "two words", "x" * 129, "\u00e9"])
 def test_a_request_id_that_a_log_could_not_hold_is_replaced(served: Served, given: str) -> None:
     answer = served.ask("/v2/health/live", headers={"X-Request-Id": given.encode("utf-8").decode("latin-1")})

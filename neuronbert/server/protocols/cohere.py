@@ -2,10 +2,15 @@
 
 from typing import Any, Dict, List, Optional, Union
 
+from neuronbert.hardware.libraries import optional_imports
+from neuronbert.server.caching import cached
 from neuronbert.server.exchange import Exchange
 from neuronbert.server.failures import Failure, HttpError
 from neuronbert.server.routes import Protocol, Reply, Route, decoder_of, json_reply
 from neuronbert.tasks.http import RANKING, Struct
+
+with optional_imports():
+    import msgspec
 
 
 class Document(Struct):
@@ -32,14 +37,18 @@ async def _rerank(exchange: Exchange) -> Reply:
     texts = [each if isinstance(each, str) else each.text for each in body.documents]
     asked = {"query": body.query, "texts": texts}
     keywords = {"top_k": body.top_n, "return_texts": bool(body.return_documents)}
-    (ranking,) = await exchange.ask(model, [asked], keywords, place="$.documents")
-    return json_reply(
-        {
-            "id": exchange.request_id,
-            "results": [_result(each) for each in ranking],
-            "meta": {"api_version": {"version": "2" if exchange.scope["path"].startswith("/v2") else "1"}},
-        }
-    )
+
+    async def results() -> Reply:
+        (ranking,) = await exchange.ask(model, [asked], keywords, place="$.documents")
+        return json_reply([_result(each) for each in ranking])
+
+    reply = await cached(exchange, model, "cohere", (asked, keywords), results)
+    answer = {
+        "id": exchange.request_id,  # so the answer as a whole is nobody else's
+        "results": msgspec.Raw(reply.body),
+        "meta": {"api_version": {"version": "2" if exchange.scope["path"].startswith("/v2") else "1"}},
+    }
+    return reply._replace(body=msgspec.json.encode(answer))
 
 
 def _result(entry: Dict[str, Any]) -> Dict[str, Any]:

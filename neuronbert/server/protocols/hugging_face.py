@@ -3,6 +3,7 @@
 from typing import Any, Dict
 
 from neuronbert.errors import InputError
+from neuronbert.server.caching import cached
 from neuronbert.server.exchange import Exchange, placed
 from neuronbert.server.failures import Failure, HttpError, as_details
 from neuronbert.server.models import Model
@@ -21,14 +22,18 @@ async def _named(exchange: Exchange) -> Reply:
 
 async def _answer(exchange: Exchange, model: Model) -> Reply:
     body = await exchange.decoded(decoder_of(model.http.BODY))
-    try:
-        asked = model.http.asked(body)
-        if not asked.inputs:
-            raise HttpError(400, "$.inputs: there are none", path="$.inputs")
-        results = await exchange.ask(model, asked.inputs, asked.keywords)
-        return json_reply(asked.answer(results))
-    except InputError as error:
-        raise placed(error, "$.inputs") from None
+
+    async def answer() -> Reply:
+        try:
+            asked = model.http.asked(body)
+            if not asked.inputs:
+                raise HttpError(400, "$.inputs: there are none", path="$.inputs")
+            results = await exchange.ask(model, asked.inputs, asked.keywords)
+            return json_reply(asked.answer(results))
+        except InputError as error:
+            raise placed(error, "$.inputs") from None
+
+    return await cached(exchange, model, "hugging_face", body, answer)
 
 
 def failure_body(failure: Failure) -> Dict[str, Any]:

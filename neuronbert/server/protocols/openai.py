@@ -5,6 +5,7 @@ from typing import Any, Dict, List, Optional, Sequence, Tuple, Union
 
 import numpy as np
 
+from neuronbert.server.caching import cached
 from neuronbert.server.exchange import Exchange
 from neuronbert.server.failures import Failure, HttpError
 from neuronbert.server.models import Model
@@ -32,11 +33,16 @@ async def _embeddings(exchange: Exchange) -> Reply:
             400, f"$.encoding_format: there is no {encoding!r:.40}", hint="float or base64", path="$.encoding_format"
         )
     model = exchange.service.models.offering(EMBEDDINGS, body.model)
-    arrays = await _arrays(exchange, model, body)
-    shown = [_as_base64(each) if encoding == "base64" else each.tolist() for each in arrays]
-    data = [{"object": "embedding", "index": number, "embedding": each} for number, each in enumerate(shown)]
-    usage = {"prompt_tokens": exchange.tokens, "total_tokens": exchange.tokens}
-    return json_reply({"object": "list", "model": model.name, "data": data, "usage": usage})
+
+    async def answer() -> Reply:
+        arrays = await _arrays(exchange, model, body)
+        shown = [_as_base64(each) if encoding == "base64" else each.tolist() for each in arrays]
+        data = [{"object": "embedding", "index": number, "embedding": each} for number, each in enumerate(shown)]
+        usage = {"prompt_tokens": exchange.tokens, "total_tokens": exchange.tokens}
+        return json_reply({"object": "list", "model": model.name, "data": data, "usage": usage})
+
+    asked = (model.name, encoding, body.dimensions, body.input)
+    return await cached(exchange, model, "openai", asked, answer)
 
 
 def _as_base64(array: np.ndarray) -> str:

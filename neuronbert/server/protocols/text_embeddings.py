@@ -2,6 +2,7 @@
 
 from typing import Any, Dict, List, Optional, Union
 
+from neuronbert.server.caching import cached
 from neuronbert.server.exchange import Exchange
 from neuronbert.server.failures import Failure, HttpError, as_details
 from neuronbert.server.routes import Protocol, Reply, Route, decoder_of, json_reply
@@ -64,9 +65,13 @@ async def _embed(exchange: Exchange) -> Reply:
     if not texts:
         raise HttpError(400, "$.inputs: there are none", path="$.inputs")
     keywords = {"normalize": body.normalize, "prompt_name": body.prompt_name, "truncate_dim": body.dimensions}
-    results = await exchange.ask(model, texts, keywords)
-    _refuse_cut(body.truncate, results)
-    return json_reply([result["embedding"].tolist() for result in results])
+
+    async def answer() -> Reply:
+        results = await exchange.ask(model, texts, keywords)
+        _refuse_cut(body.truncate, results)
+        return json_reply([result["embedding"].tolist() for result in results])
+
+    return await cached(exchange, model, "embed", body, answer)
 
 
 async def _predict(exchange: Exchange) -> Reply:
@@ -75,10 +80,14 @@ async def _predict(exchange: Exchange) -> Reply:
     is_batch = isinstance(body.inputs, list) and any(isinstance(each, list) for each in body.inputs)
     inputs = [_text_or_pair(each) for each in (body.inputs if is_batch else [body.inputs])]
     function = "none" if body.raw_scores else "default"
-    results = await exchange.ask(model, inputs, {"top_k": EVERY_LABEL, "function_to_apply": function})
-    _refuse_cut(body.truncate, results)
-    labels = [[{"score": each["score"], "label": each["label"]} for each in as_list(result)] for result in results]
-    return json_reply(labels if is_batch else labels[0])
+
+    async def answer() -> Reply:
+        results = await exchange.ask(model, inputs, {"top_k": EVERY_LABEL, "function_to_apply": function})
+        _refuse_cut(body.truncate, results)
+        labels = [[{"score": each["score"], "label": each["label"]} for each in as_list(result)] for result in results]
+        return json_reply(labels if is_batch else labels[0])
+
+    return await cached(exchange, model, "predict", body, answer)
 
 
 def _text_or_pair(given: Union[str, List[Any]]) -> Any:
@@ -96,11 +105,15 @@ async def _rerank(exchange: Exchange) -> Reply:
         "return_texts": body.return_text,
     }
     asked = {"query": body.query, "texts": body.texts}
-    results = await exchange.ask(model, [asked], keywords, place="$.texts")
-    _refuse_cut(body.truncate, results)
-    return json_reply(
-        [{name: each[name] for name in ("index", "score", "text") if name in each} for each in results[0]]
-    )
+
+    async def answer() -> Reply:
+        results = await exchange.ask(model, [asked], keywords, place="$.texts")
+        _refuse_cut(body.truncate, results)
+        return json_reply(
+            [{name: each[name] for name in ("index", "score", "text") if name in each} for each in results[0]]
+        )
+
+    return await cached(exchange, model, "rerank", body, answer)
 
 
 async def _similarity(exchange: Exchange) -> Reply:
@@ -110,10 +123,14 @@ async def _similarity(exchange: Exchange) -> Reply:
         raise HttpError(400, "$.inputs.sentences: there are none", path="$.inputs.sentences")
     parameters = body.parameters or SimilarityParameters()
     keywords = {"normalize": True, "prompt_name": parameters.prompt_name}
-    results = await exchange.ask(model, [body.inputs.source_sentence, *body.inputs.sentences], keywords)
-    _refuse_cut(parameters.truncate, results)
-    source, *others = (result["embedding"] for result in results)
-    return json_reply([float(source @ other) for other in others])
+
+    async def answer() -> Reply:
+        results = await exchange.ask(model, [body.inputs.source_sentence, *body.inputs.sentences], keywords)
+        _refuse_cut(parameters.truncate, results)
+        source, *others = (result["embedding"] for result in results)
+        return json_reply([float(source @ other) for other in others])
+
+    return await cached(exchange, model, "similarity", body, answer)
 
 
 def _refuse_cut(truncate: Optional[bool], results: List[Any]) -> None:

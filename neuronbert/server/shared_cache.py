@@ -1,0 +1,179 @@
+"""Answers that several servers share, in Redis: what ``caching`` asks where its own process has none.
+
+Whoever may write to that Redis could put answers there. So each is signed (HMAC-SHA256 of key and value, RFC 2104), and
+one that does not verify is none. A Redis that is down or slow costs its PATIENCE_S once, and is then left alone for
+PAUSE_S: answers go on without it.
+"""
+
+import asyncio
+import hashlib
+import hmac
+import math
+import time
+from typing import Any, Awaitable, Callable, Optional, Set, Tuple
+from urllib.parse import urlsplit
+
+from neuronbert.errors import UsageError
+from neuronbert.hardware.libraries import optional_imports
+from neuronbert.server.cache import Answer, Found
+from neuronbert.server.failures import Header
+from neuronbert.server.logs import log
+
+with optional_imports():
+    import msgspec
+    import redis.asyncio
+    import redis.exceptions
+
+PATIENCE_S = 0.005  # 50 times what a Redis on the same machine takes
+PAUSE_S = 1.0
+# For a connection to be made, and for an answer for which nobody waits any more: the next request has use for both.
+SOCKET_TIMEOUT_S = 1.0
+MOST_CONNECTIONS = 32
+MOST_WRITES = 256  # under way at once; what comes then is not shared
+PREFIX = b"neuronbert:"
+MAC_BYTES = 32
+
+_Stored = Tuple[float, bytes, Tuple[Header, ...], bytes]  # Unix time, content type, headers, body
+_FAILURES = (redis.exceptions.RedisError, OSError, asyncio.TimeoutError)
+
+
+class SharedCache:
+    """Answers in the Redis at ``url``, under ``secret``, for ``ttl_s`` each; UsageError for a URL that is none.
+
+    most_bytes: of an answer. clock: of the pauses. ``unreachable`` and ``unverified`` count what went wrong.
+    """
+
+    def __init__(
+        self, url: str, secret: str, *, ttl_s: float, most_bytes: int, clock: Callable[[], float] = time.monotonic
+    ):
+        self._url = url
+        self._secret = secret.encode()
+        self._ttl_s = ttl_s
+        self._most_bytes = most_bytes
+        self._clock = clock
+        self._paused_until = -math.inf
+        self._is_down = False
+        self._tasks: Set[asyncio.Task[Any]] = set()
+        self._decoder = msgspec.msgpack.Decoder(_Stored)
+        self._connected: Any = None
+        self.unreachable = self.unverified = 0
+        try:
+            redis.asyncio.connection.parse_url(url)
+        except ValueError as error:
+            raise UsageError(f"cache_url is no URL of a Redis: {error}", hint="redis://HOST:6379/0") from None
+
+    async def get(self, key: bytes) -> Optional[Found]:
+        """The answer of this key, if there is one that verifies, is not too old and comes at once. Never raises."""
+        if self._is_paused():
+            return None
+        # One byte more than is ours to take: what a stranger put there may be as large as Redis allows.
+        most = MAC_BYTES + self._most_bytes
+        asking = self._task(self._redis().getrange(PREFIX + key.hex().encode(), 0, most))
+        try:
+            sealed = await asyncio.wait_for(asyncio.shield(asking), PATIENCE_S)
+        except _FAILURES as error:
+            self._failed(error)
+            return None
+        self._worked()
+        return self._opened(key, sealed) if sealed else None
+
+    def put(self, key: bytes, answer: Answer) -> None:
+        """Share an answer that was just made; nobody waits for that."""
+        sealed = self.sealed(key, answer, time.time())
+        if self._is_paused() or len(self._tasks) >= MOST_WRITES or len(sealed) > MAC_BYTES + self._most_bytes:
+            return
+        milliseconds = max(1, int(min(self._ttl_s, _LONGEST_TTL_S) * 1000))
+        self._task(self._write(PREFIX + key.hex().encode(), sealed, milliseconds))
+
+    async def _write(self, name: bytes, sealed: bytes, milliseconds: int) -> None:
+        try:
+            await self._redis().set(name, sealed, px=milliseconds)
+        except _FAILURES as error:
+            self._failed(error)
+        else:
+            self._worked()
+
+    def sealed(self, key: bytes, answer: Answer, made_at_s: float) -> bytes:
+        """An answer as it is stored; ``made_at_s`` is Unix time."""
+        stored: _Stored = (made_at_s, answer.content_type, answer.headers, answer.body)
+        value: bytes = msgspec.msgpack.encode(stored)
+        return self._mac(key, value) + value
+
+    def _opened(self, key: bytes, sealed: bytes) -> Optional[Found]:
+        mac, value = sealed[:MAC_BYTES], sealed[MAC_BYTES:]
+        if not hmac.compare_digest(mac, self._mac(key, value)):
+            self.unverified += 1
+            if self.unverified == 1:
+                log.warning(
+                    "an answer in the shared cache is not signed with this server's secret: it is ignored, as others "
+                    "like it will be (neuronbert_cache_errors_total counts them)"
+                )
+            return None
+        made_at_s, content_type, headers, body = self._decoder.decode(value)
+        age_s = max(0.0, time.time() - made_at_s)  # the clocks of two machines differ
+        return Found(Answer(body, content_type, headers), age_s) if age_s < self._ttl_s else None
+
+    def _mac(self, key: bytes, value: bytes) -> bytes:
+        return hmac.new(self._secret, key + value, hashlib.sha256).digest()
+
+    # ---- the connection
+
+    def _redis(self) -> Any:
+        """Made in the loop that uses it: on Python 3.8 its locks belong to the loop in which they are made."""
+        if self._connected is None:
+            pool = redis.asyncio.BlockingConnectionPool.from_url(
+                self._url,
+                max_connections=MOST_CONNECTIONS,
+                timeout=SOCKET_TIMEOUT_S,
+                socket_timeout=SOCKET_TIMEOUT_S,
+                socket_connect_timeout=SOCKET_TIMEOUT_S,
+                retry=None,
+            )
+            self._connected = redis.asyncio.Redis.from_pool(pool)
+        return self._connected
+
+    def _task(self, doing: Awaitable[Any]) -> "asyncio.Task[Any]":
+        """A task that goes on when nobody waits for it any more."""
+        task: asyncio.Task[Any] = asyncio.ensure_future(doing)  # type: ignore[assignment]  # it is given a coroutine
+        self._tasks.add(task)
+        task.add_done_callback(self._forget)
+        return task
+
+    def _forget(self, task: "asyncio.Task[Any]") -> None:
+        self._tasks.discard(task)
+        if not task.cancelled():
+            task.exception()  # seen: whoever waited for it counted it
+
+    def _is_paused(self) -> bool:
+        return self._clock() < self._paused_until
+
+    def _failed(self, error: BaseException) -> None:
+        self.unreachable += 1
+        self._paused_until = self._clock() + PAUSE_S
+        if not self._is_down:
+            self._is_down = True
+            said = str(error) or f"no answer within {PATIENCE_S * 1000:.0f} ms"
+            log.warning("the shared cache at %s cannot be used, answers go on: %s", _place(self._url), said)
+
+    def _worked(self) -> None:
+        if self._is_down and not self._is_paused():
+            self._is_down = False
+            log.info("the shared cache at %s can be used again", _place(self._url))
+
+    async def close(self) -> None:
+        """Give up what is under way, and the connections."""
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        if self._connected is not None:
+            await self._connected.aclose()
+
+
+_LONGEST_TTL_S = 10 * 366 * 86_400.0  # Redis refuses times that overflow
+
+
+def _place(url: str) -> str:
+    """Where it is, without the password that the URL may have."""
+    parts = urlsplit(url)
+    return parts.path if parts.scheme == "unix" else f"{parts.hostname}:{parts.port or 6379}"
