@@ -64,14 +64,14 @@ class Found(NamedTuple):
 
 
 def key_of(identity: Sequence[Any], asked: Any) -> Optional[bytes]:
-    """The key of what is asked, of whom and for whom (``identity``); None for numbers and texts that no key can hold.
+    """The key of what is asked, of whom and for whom (``identity``); None for what no key can hold.
 
     Two bodies have the same key where they say the same: the order of an object's members does not matter, and one
     that is left out is as one that is null, or as an object without members.
     """
     try:
         packed = msgspec.msgpack.encode((*identity, _said(asked)))
-    except (OverflowError, UnicodeEncodeError):  # numbers of more than 64 bits, halves of surrogate pairs
+    except (OverflowError, UnicodeEncodeError, RecursionError):  # more than 64 bits, half a surrogate pair, too deep
         return None
     return hashlib.blake2b(packed, digest_size=KEY_BYTES).digest()
 
@@ -165,6 +165,9 @@ class Shared(Protocol):
     unreachable: int  # times that it could not be asked
     unverified: int  # answers that nobody with the secret wrote
 
+    def open(self) -> None:
+        """Begin to use it. In the loop of all other calls."""
+
     async def get(self, key: bytes) -> Optional[Found]:
         """The answer of this key, if it comes at once. Never raises what is wrong with the connection."""
 
@@ -183,6 +186,11 @@ class ResultCache(Generic[Value]):
         self.shared = shared
         self.flights: Flights[Value] = Flights()
         self.requests: CounterOf[Tuple[str, str]] = Counter()  # by model and result
+
+    def open(self) -> None:
+        """Begin to connect, if it has whom to."""
+        if self.shared is not None:
+            self.shared.open()
 
     async def find_shared(self, key: bytes) -> Optional[Found]:
         """The answer of another server, which is kept here too."""

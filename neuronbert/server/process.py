@@ -42,6 +42,8 @@ def run(
 
     @asynccontextmanager
     async def lifespan(_: Any) -> AsyncIterator[None]:
+        if service.cache is not None:
+            service.cache.open()
         server.begin(loading, lambda: on_ready(url_of(settings, listening), models))
         yield
         await asyncio.get_running_loop().run_in_executor(None, models.close, settings.drain_timeout_s)

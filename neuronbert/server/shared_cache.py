@@ -1,16 +1,15 @@
 """Answers that several servers share, in Redis: what ``caching`` asks where its own process has none.
 
 Whoever may write to that Redis could put answers there. So each is signed (HMAC-SHA256 of key and value, RFC 2104), and
-one that does not verify is none. A Redis that is down or slow costs its PATIENCE_S once, and is then left alone for
-PAUSE_S: answers go on without it.
+one that does not verify is none. A Redis that is down or slow costs a request PATIENCE_S once. Answers then go on
+without it, and it is asked every PAUSE_S, by nobody who waits, whether it is there again.
 """
 
 import asyncio
 import hashlib
 import hmac
-import math
 import time
-from typing import Any, Awaitable, Callable, Optional, Set, Tuple
+from typing import Any, Awaitable, Optional, Set, Tuple
 from urllib.parse import urlsplit
 
 from neuronbert.errors import UsageError
@@ -26,9 +25,8 @@ with optional_imports():
 
 PATIENCE_S = 0.005  # 50 times what a Redis on the same machine takes
 PAUSE_S = 1.0
-# For a connection to be made, and for an answer for which nobody waits any more: the next request has use for both.
-SOCKET_TIMEOUT_S = 1.0
-MOST_CONNECTIONS = 32
+SOCKET_TIMEOUT_S = 1.0  # for what no request waits for, such as a connection
+CONNECTIONS = 8  # made before they are needed: that takes milliseconds, and with TLS more
 MOST_WRITES = 256  # under way at once; what comes then is not shared
 PREFIX = b"neuronbert:"
 MAC_BYTES = 32
@@ -40,19 +38,16 @@ _FAILURES = (redis.exceptions.RedisError, OSError, asyncio.TimeoutError)
 class SharedCache:
     """Answers in the Redis at ``url``, under ``secret``, for ``ttl_s`` each; UsageError for a URL that is none.
 
-    most_bytes: of an answer. clock: of the pauses. ``unreachable`` and ``unverified`` count what went wrong.
+    most_bytes: of an answer. ``unreachable`` and ``unverified`` count what went wrong.
     """
 
-    def __init__(
-        self, url: str, secret: str, *, ttl_s: float, most_bytes: int, clock: Callable[[], float] = time.monotonic
-    ):
+    def __init__(self, url: str, secret: str, *, ttl_s: float, most_bytes: int):
         self._url = url
         self._secret = secret.encode()
         self._ttl_s = ttl_s
         self._most_bytes = most_bytes
-        self._clock = clock
-        self._paused_until = -math.inf
-        self._is_down = False
+        self._is_usable = False
+        self._was_missed = False  # it was said that it cannot be used
         self._tasks: Set[asyncio.Task[Any]] = set()
         self._decoder = msgspec.msgpack.Decoder(_Stored)
         self._connected: Any = None
@@ -62,36 +57,37 @@ class SharedCache:
         except ValueError as error:
             raise UsageError(f"cache_url is no URL of a Redis: {error}", hint="redis://HOST:6379/0") from None
 
+    def open(self) -> None:
+        """Begin to use it. In the loop of all other calls."""
+        self._task(self._connect(0))
+
     async def get(self, key: bytes) -> Optional[Found]:
         """The answer of this key, if there is one that verifies, is not too old and comes at once. Never raises."""
-        if self._is_paused():
+        if not self._is_usable:
             return None
         # One byte more than is ours to take: what a stranger put there may be as large as Redis allows.
         most = MAC_BYTES + self._most_bytes
-        asking = self._task(self._redis().getrange(PREFIX + key.hex().encode(), 0, most))
+        asking = self._task(self._redis().getrange(_name(key), 0, most))
         try:
             sealed = await asyncio.wait_for(asyncio.shield(asking), PATIENCE_S)
         except _FAILURES as error:
             self._failed(error)
             return None
-        self._worked()
         return self._opened(key, sealed) if sealed else None
 
     def put(self, key: bytes, answer: Answer) -> None:
         """Share an answer that was just made; nobody waits for that."""
         sealed = self.sealed(key, answer, time.time())
-        if self._is_paused() or len(self._tasks) >= MOST_WRITES or len(sealed) > MAC_BYTES + self._most_bytes:
+        if not self._is_usable or len(self._tasks) >= MOST_WRITES or len(sealed) > MAC_BYTES + self._most_bytes:
             return
         milliseconds = max(1, int(min(self._ttl_s, _LONGEST_TTL_S) * 1000))
-        self._task(self._write(PREFIX + key.hex().encode(), sealed, milliseconds))
+        self._task(self._write(_name(key), sealed, milliseconds))
 
     async def _write(self, name: bytes, sealed: bytes, milliseconds: int) -> None:
         try:
             await self._redis().set(name, sealed, px=milliseconds)
         except _FAILURES as error:
             self._failed(error)
-        else:
-            self._worked()
 
     def sealed(self, key: bytes, answer: Answer, made_at_s: float) -> bytes:
         """An answer as it is stored; ``made_at_s`` is Unix time."""
@@ -123,7 +119,7 @@ class SharedCache:
         if self._connected is None:
             pool = redis.asyncio.BlockingConnectionPool.from_url(
                 self._url,
-                max_connections=MOST_CONNECTIONS,
+                max_connections=CONNECTIONS,
                 timeout=SOCKET_TIMEOUT_S,
                 socket_timeout=SOCKET_TIMEOUT_S,
                 socket_connect_timeout=SOCKET_TIMEOUT_S,
@@ -144,21 +140,34 @@ class SharedCache:
         if not task.cancelled():
             task.exception()  # seen: whoever waited for it counted it
 
-    def _is_paused(self) -> bool:
-        return self._clock() < self._paused_until
+    async def _connect(self, after_s: float) -> None:
+        """Make the connections, and make them again until that succeeds."""
+        await asyncio.sleep(after_s)
+        while not self._is_usable:
+            try:
+                await asyncio.gather(*(self._redis().ping() for _ in range(CONNECTIONS)))
+            except _FAILURES as error:
+                self._missed(error)
+                await asyncio.sleep(PAUSE_S)
+            else:
+                self._is_usable = True
+        if self._was_missed:
+            self._was_missed = False
+            log.info("the shared cache at %s can be used again", _place(self._url))
 
     def _failed(self, error: BaseException) -> None:
+        """Do without it until ``_connect`` has found it again. Of several that failed together the first does that."""
+        self._missed(error)
+        if self._is_usable:
+            self._is_usable = False
+            self._task(self._connect(PAUSE_S))
+
+    def _missed(self, error: BaseException) -> None:
         self.unreachable += 1
-        self._paused_until = self._clock() + PAUSE_S
-        if not self._is_down:
-            self._is_down = True
+        if not self._was_missed:
+            self._was_missed = True
             said = str(error) or f"no answer within {PATIENCE_S * 1000:.0f} ms"
             log.warning("the shared cache at %s cannot be used, answers go on: %s", _place(self._url), said)
-
-    def _worked(self) -> None:
-        if self._is_down and not self._is_paused():
-            self._is_down = False
-            log.info("the shared cache at %s can be used again", _place(self._url))
 
     async def close(self) -> None:
         """Give up what is under way, and the connections."""
@@ -171,6 +180,10 @@ class SharedCache:
 
 
 _LONGEST_TTL_S = 10 * 366 * 86_400.0  # Redis refuses times that overflow
+
+
+def _name(key: bytes) -> bytes:
+    return PREFIX + key.hex().encode()
 
 
 def _place(url: str) -> str:

@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import socket
+import struct
 import time
 import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
@@ -141,6 +142,10 @@ def test_the_bodies_of_our_routes(kind: str, body: Any, same: List[Any], others:
 def test_what_no_key_can_hold_has_none() -> None:
     assert key_of((), [2**64]) is None
     assert key_of((), "\ud800") is None
+    deep: Dict[str, Any] = {}
+    for _ in range(5000):
+        deep = {"a": deep}
+    assert key_of((), deep) is None
 
 
 # ---------------------------------------------------------------------------- the local cache
@@ -392,6 +397,8 @@ def test_errors_are_not_kept(caching: Served) -> None:
     assert ask(caching, "/v1/embeddings", {"model": "embeds", "input": [2**70]}).status == 400
 
 
+TEXT = {"shape": [1], "datatype": "BYTES", "data": ["it was jim"]}
+IDS = {"name": "input_ids", "shape": [1, 4], "datatype": "INT64", "data": [2, 5, 6, 3]}
 EVERY_FORM = [
     ("/models/labels", {"inputs": "it was jim"}),
     ("/embed", {"inputs": "it was jim " * 400}),
@@ -399,6 +406,8 @@ EVERY_FORM = [
     ("/rerank", {"query": "who", "texts": ["jim", "london"]}),
     ("/similarity", {"inputs": {"source_sentence": "jim", "sentences": ["london"]}}),
     ("/v1/embeddings", {"model": "embeds", "input": ["it was jim"]}),
+    ("/v2/models/labels/infer", {"inputs": [{"name": "text", **TEXT}], "parameters": {"top_k": 1}}),
+    ("/v2/models/embeds/infer", {"inputs": [IDS], "parameters": {"binary_data_output": True}}),
 ]
 
 
@@ -428,6 +437,29 @@ def test_an_id_is_of_one_answer(caching: Served) -> None:
     assert again.json["results"] == first.json["results"]
     assert (first.json["id"], again.json["id"]) == ("first", "second")
     assert again.json["meta"]["api_version"] == {"version": "2"}
+
+
+@pytest.mark.parametrize("binary", [False, True])
+def test_tensors_however_they_are_sent(caching: Served, binary: bool) -> None:
+    path, wanted = "/v2/models/embeds/infer", {"parameters": {"binary_data_output": binary}}
+    ids = {**IDS, "data": [2, 7 + binary, 6, 3]}
+    first = ask(caching, path, {"inputs": [ids], "id": "first", **wanted})
+    described = {**{name: IDS[name] for name in ("name", "shape", "datatype")}, "parameters": {"binary_data_size": 32}}
+    head = {"inputs": [described], "parameters": {**wanted["parameters"], "timeout": 10**8}}
+    packed = json.dumps({**head, "id": "second"}).encode()
+    body = packed + struct.pack("<4q", *ids["data"])
+    again = ask(caching, path, body, Inference_Header_Content_Length=str(len(packed)))
+    other = ask(caching, path, {"inputs": [{**IDS, "data": [2, 9 + binary, 6, 3]}], "id": "", **wanted})
+    assert [each.headers["x-cache"] for each in (first, again, other)] == ["MISS", "HIT", "MISS"]
+
+    def parts(answer: Got) -> Any:
+        end = int(answer.headers.get("inference-header-content-length", len(answer.body)))
+        document = json.loads(answer.body[:end])
+        return document.pop("id", None), document, answer.body[end:]
+
+    assert ("inference-header-content-length" in again.headers) == binary == bool(parts(again)[2])
+    assert (parts(first)[0], parts(again)[0], parts(other)[0]) == ("first", "second", None)
+    assert parts(again)[1:] == parts(first)[1:] != parts(other)[1:]
 
 
 def test_equal_questions_at_once_are_computed_once(caching: Served) -> None:

@@ -5,9 +5,11 @@ keys of its documents; ``input_ids`` and what belongs to them are answered with 
 """
 
 import asyncio
-from typing import Any, Dict, List, Mapping, Sequence, Tuple
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
 from neuronbert import __version__
+from neuronbert.hardware.libraries import optional_imports
+from neuronbert.server.caching import cached
 from neuronbert.server.columns import tensors_of_documents
 from neuronbert.server.exchange import Exchange
 from neuronbert.server.failures import Failure, HttpError, as_details
@@ -15,12 +17,16 @@ from neuronbert.server.logs import log
 from neuronbert.server.models import Model, Models
 from neuronbert.server.protocols.operations import live, ready
 from neuronbert.server.routes import JSON, Protocol, Reply, Route, json_reply, optional_text_of, text_of
-from neuronbert.server.tensors import InferRequest, Tensor, read_request, write_response
+from neuronbert.server.tensors import BYTES, InferRequest, Tensor, read_request, write_response
 from neuronbert.tasks.base import Column, ColumnType, Document, Keywords, LineForm, option_kinds, options_of
+
+with optional_imports():
+    import msgspec
 
 EXTENSIONS = ["binary_tensor_data", "model_configuration", "statistics", "model_repository"]
 VERSION = "1"  # of every model: which artifact it is, its digest says
 BINARY = b"application/octet-stream"
+HEADER_LENGTH = b"inference-header-content-length"
 TOKEN_TENSORS = ("input_ids", "attention_mask", "token_type_ids")
 # What Triton's clients may put beside the parameters of a task; of a sequence of requests we keep no state.
 _NOT_THE_TASKS = frozenset(
@@ -205,16 +211,47 @@ async def _infer(exchange: Exchange) -> Reply:
     body = await exchange.body()
     request = read_request(body, _header_length(exchange))
     exchange.wait_at_most_ms(request.parameters.get("timeout"), "$.parameters.timeout (microseconds)", per_ms=1000)
-    answer = _answer_tokens if _holds_tokens(request) else _answer_texts
-    tensors = await answer(exchange, model, request)
-    written, header_length = write_response(model.name, VERSION, request, _wanted(request, tensors))
+    tensors_of = _answer_tokens if _holds_tokens(request) else _answer_texts
+
+    async def answer() -> Reply:
+        tensors = await tensors_of(exchange, model, request)
+        nameless = request._replace(id="")  # the id is of one answer
+        return _written(*write_response(model.name, VERSION, nameless, _wanted(request, tensors)))
+
+    reply = await cached(exchange, model, "infer", _asked(model, request), answer)
+    return _with_id(reply, request.id) if request.id else reply
+
+
+def _asked(model: Model, request: InferRequest) -> Tuple[Any, ...]:
+    """What the answer depends on, however it was sent."""
+    tensors = {tensor.name: (tensor.datatype, tensor.array.shape, _data(tensor)) for tensor in request.tensors}
+    return model.name, tensors, _keywords(request), request.wanted, request.binary_default
+
+
+def _data(tensor: Tensor) -> Any:
+    """As msgpack can encode it, without a copy."""
+    return tensor.array.ravel().tolist() if tensor.datatype == BYTES else tensor.array.data
+
+
+def _written(written: bytes, header_length: Optional[int]) -> Reply:
     if header_length is None:
         return Reply(written, JSON)
-    return Reply(written, BINARY, headers=((b"inference-header-content-length", str(header_length).encode()),))
+    return Reply(written, BINARY, headers=((HEADER_LENGTH, str(header_length).encode()),))
+
+
+def _with_id(reply: Reply, request_id: str) -> Reply:
+    """With the id as the last member of the JSON, which binary data may follow."""
+    headers = dict(reply.headers)
+    binary = HEADER_LENGTH in headers
+    end = int(headers[HEADER_LENGTH]) if binary else len(reply.body)
+    head = b'%s,"id":%s}' % (reply.body[: end - 1], msgspec.json.encode(request_id))
+    if binary:
+        headers[HEADER_LENGTH] = str(len(head)).encode()
+    return reply._replace(body=head + reply.body[end:], headers=tuple(headers.items()))
 
 
 def _header_length(exchange: Exchange) -> Any:
-    given = exchange.headers.get(b"inference-header-content-length")
+    given = exchange.headers.get(HEADER_LENGTH)
     if given is None:
         return None
     if not given.isdigit() or len(given) > 12:
@@ -239,10 +276,14 @@ async def _answer_tokens(exchange: Exchange, model: Model, request: InferRequest
 
 async def _answer_texts(exchange: Exchange, model: Model, request: InferRequest) -> List[Tensor]:
     task = model.runner.task
-    keywords = {name: value for name, value in request.parameters.items() if name not in _NOT_THE_TASKS}
+    keywords = _keywords(request)
     inputs = _inputs_of(request, task.LINES)
     documents = await exchange.ask(model, inputs, keywords, as_documents=True)
     return tensors_of_documents(documents, _columns(model, keywords), {wanted.name for wanted in request.wanted})
+
+
+def _keywords(request: InferRequest) -> Keywords:
+    return {name: value for name, value in request.parameters.items() if name not in _NOT_THE_TASKS}
 
 
 def _inputs_of(request: InferRequest, form: LineForm) -> List[Any]:
