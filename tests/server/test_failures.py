@@ -11,9 +11,7 @@ from neuronbert.server.failures import KINDS, HttpError, as_details, failure_of,
 
 PLACE = "/srv/artifacts/qa"
 EVERY_ERROR = [
-    kind
-    for kind in vars(errors).values()
-    if isinstance(kind, type) and issubclass(kind, errors.NeuronBertError)
+    kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, errors.NeuronBertError)
 ]
 OF_THE_CLIENT = (errors.InputError, errors.UsageError)
 OF_THE_REQUEST = (*OF_THE_CLIENT, errors.Overloaded, errors.DeadlineExceeded, errors.PoisonRequest)

@@ -16,10 +16,10 @@ from typing import Any, Dict, Iterator, List
 
 import click
 import pytest
+from runner.echo_files import with_echo
 
 from neuronbert.artifact.manifest import Artifact
 from neuronbert.cli.verbs.serving import serve_
-from runner.echo_files import with_echo
 from server.hostile import PATIENCE_S, QUESTION, asking, at_once, bulk_line, counts, wait_until
 from server.served import Answer, Served, ask, serving, started
 

@@ -41,7 +41,9 @@ def test_a_key_is_what_a_header_can_hold(keys: List[str]) -> None:
         assert not any(key in error.message for key in keys if len(key) > 3)  # a key is no part of a message
 
 
-@pytest.mark.parametrize("files", [{"ssl_keyfile": "k"}, {"ssl_certfile": "c"}, {"ssl_keyfile": "k", "ssl_certfile": "c"}])
+@pytest.mark.parametrize(
+    "files", [{"ssl_keyfile": "k"}, {"ssl_certfile": "c"}, {"ssl_keyfile": "k", "ssl_certfile": "c"}]
+)
 def test_tls_needs_both_files(files: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UsageError):
