@@ -39,12 +39,11 @@ trusted_key_option = click.option(
     help="A .pub file of ssh-keygen: one of its keys must have signed ARTIFACT; repeatable.  "
     "[env: NEURONBERT_TRUSTED_KEY]",
 )
-busy_wait_option = click.option(
-    "--busy-wait",
-    is_flag=True,
-    help="Idle processors poll instead of sleeping meanwhile: answers come sooner where few are asked for at once.  "
-    "For root on Linux, where the kernel has an idle state that polls.",
+BUSY_WAIT_HELP = (
+    "Idle processors poll instead of sleeping meanwhile: answers come sooner where few are asked for at once.  "
+    "For root on Linux, where the kernel has an idle state that polls."
 )
+busy_wait_option = click.option("--busy-wait", is_flag=True, help=BUSY_WAIT_HELP)
 variant_option = click.option(
     "--variant", help="A variant, or a backend, by name.  [default: the fastest this machine can run]"
 )

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any, Callable, Sequence, get_type_hints
 
 import click
 
-from neuronbert.cli.options import busy_wait_option, json_option, trusted_key_option
+from neuronbert.cli.options import BUSY_WAIT_HELP, json_option, trusted_key_option
 from neuronbert.cli.output import show
 from neuronbert.cli.progress import note
 from neuronbert.cli.task_options import Decorator, Keyword, without_none
@@ -63,7 +63,7 @@ def settings_options(verb: Callable[..., Any]) -> Callable[..., Any]:
 @server_option(
     "--hang-timeout-s", type=float, default=60.0, show_default=True, help="After which a worker that hangs is killed."
 )
-@busy_wait_option
+@server_option("--busy-wait", is_flag=True, help=BUSY_WAIT_HELP)
 @trusted_key_option
 @json_option
 def serve_(artifacts: Sequence[str], as_json: bool, **options: Any) -> None:
