@@ -120,7 +120,7 @@ class Exchange:
         if given is None:
             return
         try:
-            timeout_ms = float(given) / per_ms
+            timeout_ms = math.nan if isinstance(given, bool) else float(given) / per_ms
         except (TypeError, ValueError, OverflowError):
             timeout_ms = math.nan
         if not 0 < timeout_ms < math.inf:

@@ -8,6 +8,7 @@ import asyncio
 from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
 from neuronbert import __version__
+from neuronbert.errors import UsageError
 from neuronbert.hardware.libraries import optional_imports
 from neuronbert.server.caching import cached
 from neuronbert.server.columns import tensors_of_documents
@@ -278,8 +279,12 @@ async def _answer_texts(exchange: Exchange, model: Model, request: InferRequest)
     task = model.runner.task
     keywords = _keywords(request)
     inputs = _inputs_of(request, task.LINES)
+    try:  # before the runner sees them: it would take some for its own
+        columns = _columns(model, keywords)
+    except UsageError as error:
+        raise HttpError(400, error.message, hint=error.hint, path="$.parameters") from None
     documents = await exchange.ask(model, inputs, keywords, as_documents=True)
-    return tensors_of_documents(documents, _columns(model, keywords), {wanted.name for wanted in request.wanted})
+    return tensors_of_documents(documents, columns, {wanted.name for wanted in request.wanted})
 
 
 def _keywords(request: InferRequest) -> Keywords:
