@@ -61,6 +61,7 @@ KINDS: Mapping[int, str] = {
     411: "invalid_request",
     413: "too_large",
     415: "unsupported_media_type",
+    422: "invalid_request",
     429: "overloaded",
     500: "internal_error",
     503: "unavailable",

@@ -26,7 +26,7 @@ def openapi_document(
     schema_of = {id(kind): schema for kind, schema in zip(kinds, schemas)}
     paths: Dict[str, Dict[str, Any]] = {}
     for protocol, route in routes:
-        of_models = [schema_of[id(kind)] for kind in bodies.get(route.path, ())]
+        of_models = [schema_of[id(kind)] for kind in bodies.get(route.path, ()) if route.method == "POST"]
         body = {"anyOf": of_models} if of_models else schema_of.get(id(route.body))
         paths.setdefault(route.path, {})[route.method.lower()] = _operation(
             protocol, route, body, schema_of.get(id(route.answer)), needs_key
@@ -73,8 +73,8 @@ def _statuses(route: Route) -> Tuple[int, ...]:
     if _PARAMETER.search(route.path) or route.method == "POST":
         of_any = (*of_any, 404)
     if route.method == "POST":
-        return (400, *of_any, 413, 415, 429, 500, 503, 504)
-    return (*of_any, 503)
+        return (400, *of_any, *route.refusals, 413, 415, 429, 500, 503, 504)
+    return (*of_any, *route.refusals, 503)
 
 
 def _refusal(kind: str) -> Dict[str, Any]:

@@ -43,6 +43,7 @@ class Route(NamedTuple):
     answer: Any = None
     is_open: bool = False  # to clients without a key
     content_type: str = "application/json"  # of its answer
+    refusals: Tuple[int, ...] = ()  # statuses that few other routes have
 
 
 class Protocol(NamedTuple):

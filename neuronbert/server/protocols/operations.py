@@ -67,9 +67,9 @@ def failure_body(failure: Failure) -> Dict[str, Any]:
 PROTOCOL = Protocol(
     "Operations",
     (
-        Route("GET", "/", _page, "A page to ask the models from", is_open=True),
+        Route("GET", "/", _page, "A page to ask the models from", is_open=True, content_type="text/html"),
         Route("GET", "/info", _info, "What is served: artifact, variant, precision, the gate's figures"),
-        Route("GET", "/metrics", _metrics, "For Prometheus"),
+        Route("GET", "/metrics", _metrics, "For Prometheus", content_type="text/plain"),
         Route("GET", "/health", ready, "As /v2/health/ready", is_open=True),
         Route("GET", "/ping", ready, "As /v2/health/ready, for SageMaker", is_open=True),
     ),
