@@ -4,6 +4,7 @@ Behind a head that is broken, too long or too slow nobody knows where the next r
 """
 
 import asyncio
+import resource
 from collections import deque
 from typing import Any, Deque, List, NamedTuple, Optional, Tuple, Type
 
@@ -16,6 +17,8 @@ with optional_imports():
 
 LEAST_BYTES_PER_S = 1024  # of a body, once ``body_timeout_s`` has passed
 MOST_PIPELINED = 256  # requests that wait for the answer of one before them; each costs memory and a place in the loop
+RESERVED_FILES = 128  # of those that the process may have open, for workers, artifacts and logs
+MOST_FILES = 65_536  # that it asks for
 GONE = "neuronbert.gone"  # in a scope's extensions: tells whether the client has gone, at once and without waiting
 
 
@@ -28,6 +31,7 @@ _BROKEN = _Refusal(400, "Bad Request")
 _TOO_SLOW = _Refusal(408, "Request Timeout")
 _TOO_MANY = _Refusal(429, "Too Many Requests")
 _TOO_LARGE = _Refusal(431, "Request Header Fields Too Large")
+_TOO_BUSY = _Refusal(503, "Service Unavailable")
 
 
 class _Refused(Exception):
@@ -35,18 +39,30 @@ class _Refused(Exception):
 
 
 def connections_of(settings: ServerSettings) -> Type[asyncio.Protocol]:
-    """The class of a server's connections."""
+    """The class of a server's connections, as many of which as this process may have files."""
 
     class Connection(_BoundedConnection):
         limits = settings
+        most_connections = max(1, _most_files() - RESERVED_FILES)
 
     return Connection
+
+
+def _most_files() -> int:
+    """How many files this process may have open, once the limit is as high as it may be: 1,024 are soon used up."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MOST_FILES if hard == resource.RLIM_INFINITY else min(hard, MOST_FILES)
+    if soft == resource.RLIM_INFINITY or soft >= wanted:
+        return MOST_FILES if soft == resource.RLIM_INFINITY else soft
+    resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    return wanted
 
 
 class _BoundedConnection(HttpToolsProtocol):  # type: ignore[misc,unused-ignore]
     """Counts the bytes of heads, and times heads and bodies."""
 
     limits: ServerSettings
+    most_connections: int
 
     def __init__(self, *arguments: Any, **keywords: Any):
         super().__init__(*arguments, **keywords)
@@ -68,6 +84,8 @@ class _BoundedConnection(HttpToolsProtocol):  # type: ignore[misc,unused-ignore]
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
         self._expect(self.limits.head_timeout_s)
+        if len(self.connections) > self.most_connections:
+            self._end(_TOO_BUSY)
 
     def data_received(self, data: bytes) -> None:
         self._unset_keepalive_if_required()

@@ -2,8 +2,10 @@
 
 import json
 import random
+import resource
 import socket
 import time
+from pathlib import Path
 from typing import Callable, Iterator, List, Sequence
 
 import pytest
@@ -11,6 +13,7 @@ import pytest
 from neuronbert.artifact.manifest import Artifact
 from server.hostile import (
     QUESTION,
+    asking,
     connected,
     head,
     next_answer,
@@ -20,7 +23,7 @@ from server.hostile import (
     until_closed,
     wait_until,
 )
-from server.served import Served, serving
+from server.served import Served, serving, started
 
 LIVE = head("GET", "/v2/health/live")
 LAST = head("GET", "/v2/health/live", "Connection: close")
@@ -146,6 +149,28 @@ def test_slow_connections_do_not_stop_the_others(served: Served) -> None:
     finally:
         for connection in slow:
             connection.close()
+
+
+def test_more_connections_than_files_leave_some_for_the_workers(faulty_artifact: Path, tmp_path: Path) -> None:
+    arguments = (f"a={faulty_artifact}", "--threads", "1", "--head-timeout-s", "2")
+    with started(tmp_path, *arguments) as (process, log):
+        resource.prlimit(process.pid, resource.RLIMIT_NOFILE, (100, 300))  # the second is as high as it may be
+        server = Served(process, log)
+        silent = [connected(server.port) for _ in range(400)]
+        refused = [status for connection in silent[200:] for status in statuses(until_closed(connection))]
+        assert refused.count(503) > 100
+        for connection in silent:
+            connection.close()
+        wait_until(lambda: is_let_in(server), "there is room again")
+        assert server.ask("/", asking("dynamite")).status == 500  # its worker dies, and another one is started
+        assert server.ask("/", asking("calm")).status == 200
+
+
+def is_let_in(server: Served) -> bool:
+    try:
+        return server.ask("/v2/health/live").status == 200
+    except OSError:
+        return False
 
 
 # ---------------------------------------------------------------------------- bodies
