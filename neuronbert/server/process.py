@@ -24,6 +24,7 @@ with optional_imports():
 
 Told = Callable[[str, Models], None]
 BACKLOG = 2048  # connections that wait to be accepted
+LOOK_S = 0.01  # how often one looks whether uvicorn has begun
 LONGEST_S = 1e9  # some thirty years
 MARGIN_S = 2.0  # for answers to be sent after their runner drained
 
@@ -100,12 +101,13 @@ class _Server(uvicorn.Server):
         if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as under nohup
             self._loop.add_signal_handler(signal.SIGHUP, self._on_hangup)
         loop = self._loop
-        self.should_exit = bool(self._received)  # before uvicorn looked for them
+        if self._received:  # before uvicorn looked for them
+            self._stop()
         loading.add_done_callback(lambda _: loop.call_soon_threadsafe(self._loaded, loading, on_ready))
 
     def _loaded(self, loading: "Future[None]", on_ready: Callable[[], None]) -> None:
         if loading.exception() is not None:  # which ``serve`` raises
-            self.should_exit = True
+            self._stop()
         elif not self._models.is_draining:
             on_ready()
 
@@ -129,9 +131,7 @@ class _Server(uvicorn.Server):
     def handle_exit(self, sig: int, frame: Optional[FrameType]) -> None:
         """uvicorn's handler of SIGTERM and SIGINT. It may interrupt anything: the loop decides."""
         self._received.append(sig)
-        if self._loop is None:
-            self.should_exit = True
-        else:
+        if self._loop is not None:
             self._loop.call_soon_threadsafe(self._end_step)
 
     def _end_step(self) -> None:
@@ -150,4 +150,9 @@ class _Server(uvicorn.Server):
             self.force_exit = count > 2
 
     def _stop(self) -> None:
-        self.should_exit = True
+        """End, but not before it has begun: uvicorn would leave the application in the middle of its start."""
+        assert self._loop is not None
+        if self.started:
+            self.should_exit = True
+        else:
+            self._loop.call_later(LOOK_S, self._stop)
