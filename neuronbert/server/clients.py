@@ -4,13 +4,14 @@ import hashlib
 import hmac
 from collections import Counter
 from contextlib import contextmanager
+from typing import Callable, Iterator, Mapping, Optional, Sequence, Tuple
 from typing import Counter as CounterOf
-from typing import Iterator, Mapping, Optional, Sequence, Tuple
 
 from neuronbert.errors import counted
-from neuronbert.server.failures import UNKNOWN_WAIT_S, HttpError, retry_headers
+from neuronbert.server.failures import HttpError, retry_headers
 
 _BEARER = b"bearer "
+Wait = Callable[[], Optional[float]]
 
 
 class Clients:
@@ -51,8 +52,8 @@ class Clients:
         return self._tenants.get(client, b"")
 
     @contextmanager
-    def holding(self, client: str, rows: int) -> Iterator[None]:
-        """Count ``rows`` as the client's inside the block.
+    def holding(self, client: str, rows: int, wait_s: Wait = lambda: None) -> Iterator[None]:
+        """Count ``rows`` as the client's inside the block. ``wait_s``: how long what waits will take, if it is known.
 
         HttpError 429 for more than one client may have, and 413 for more than it ever may: no use in asking again.
         """
@@ -69,7 +70,7 @@ class Clients:
                 f"{counted(self._rows[client], 'row')} of this client wait, and {rows:,} more would be above its "
                 f"{most:,}",
                 hint="fewer requests at once",
-                headers=retry_headers(UNKNOWN_WAIT_S),
+                headers=retry_headers(wait_s()),
             )
         self._rows[client] += rows
         try:

@@ -231,7 +231,7 @@ class Exchange:
                 hint=FEWER_ROWS,
             )
         self.rows, self.tokens = prepared.rows, prepared.tokens
-        with self.service.clients.holding(self.client, prepared.rows):
+        with self.service.clients.holding(self.client, prepared.rows, functools.partial(_predicted_wait_s, model)):
             futures = model.runner.submit_prepared(prepared)
             await self._all_done(futures)
         answered = [future.result() for future in futures]
@@ -345,6 +345,10 @@ def placed(error: NeuronBertError, place: str) -> HttpError:
         path, message = place, f"{place}: {error.message}"
     hint = FEWER_ROWS if isinstance(error, TooManyRows) else error.hint  # which is for users of Runner
     return HttpError(error.http_status, message, hint=hint, path=path)
+
+
+def _predicted_wait_s(model: Model) -> Optional[float]:
+    return model.runner.stats()["queue"]["predicted_wait_s"]
 
 
 def _when_done(loop: asyncio.AbstractEventLoop, futures: Sequence["Future[Any]"]) -> "asyncio.Future[None]":

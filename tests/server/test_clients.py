@@ -57,3 +57,11 @@ def test_no_client_has_more_rows_than_its_share(asks: List[Tuple[str, int]], mos
                 assert held[client] <= most
     with clients.holding("a", most), clients.holding("b", most):  # all was given back
         pass
+
+
+def test_who_has_too_many_rows_is_told_when_there_are_fewer() -> None:
+    clients = Clients([], 4)
+    with clients.holding("a", 4), pytest.raises(HttpError) as refused:
+        with clients.holding("a", 1, lambda: 7.25):
+            pass
+    assert dict(refused.value.headers) == {b"retry-after": b"8", b"retry-after-ms": b"7250"}
