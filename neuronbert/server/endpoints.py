@@ -1,5 +1,6 @@
 """A route as an ASGI application: lets the client in, calls the handler, sends its answer or error, and counts it."""
 
+import asyncio
 from typing import Any, Awaitable, Callable, Dict, Iterable, List, Optional
 
 from neuronbert.hardware.libraries import optional_imports
@@ -37,6 +38,9 @@ class Endpoint:
                 return
         except ClientGone:
             self._note(exchange, CLIENT_GONE, None)
+            return
+        except asyncio.CancelledError:  # the server ends, and its time to drain is over
+            self._note(exchange, 503, None)
             return
         except Exception as error:
             failure = failure_of(error, exchange.request_id)

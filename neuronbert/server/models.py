@@ -110,6 +110,7 @@ class Models:
         self._launch = launch
         self._drain_timeout_s = drain_timeout_s
         self._in_place: Dict[str, Model] = {}
+        self._leaving: List[Model] = []
         self._wanted = {place.name for place in self._places}  # all but those that were unloaded
         self._being_loaded: Set[str] = set()
         self._is_closed = False
@@ -186,7 +187,8 @@ class Models:
         """Finish what was accepted, for ``drain_timeout_s`` at most, and end every worker."""
         with self._lock:
             self._is_closed = True
-            models, self._in_place = list(self._in_place.values()), {}
+            self._leaving += self._in_place.values()  # another call may leave them less time
+            models, self._in_place = list(self._leaving), {}
         for closing in [begin(functools.partial(model.runner.close, drain_timeout_s)) for model in models]:
             closing.result()
 

@@ -1,6 +1,7 @@
 """uvicorn with our application, for ``serving``: ready when the models are, and drained by a signal before it ends."""
 
 import asyncio
+import functools
 import math
 import signal
 import socket
@@ -16,7 +17,7 @@ from neuronbert.server.caching import cache_of
 from neuronbert.server.connections import connections_of
 from neuronbert.server.exchange import Service
 from neuronbert.server.logs import log
-from neuronbert.server.models import Models
+from neuronbert.server.models import Models, begin
 from neuronbert.server.settings import ServerSettings
 
 with optional_imports():
@@ -47,7 +48,7 @@ def run(
             service.cache.open()
         server.begin(loading, lambda: on_ready(url_of(settings, listening), models))
         yield
-        await asyncio.get_running_loop().run_in_executor(None, models.close, settings.drain_timeout_s)
+        await asyncio.wrap_future(server.drained())
         if service.cache is not None:
             await service.cache.close()
         if service.tracer is not None:
@@ -93,6 +94,8 @@ class _Server(uvicorn.Server):
         self._received = received
         self._models = models
         self._grace_s = settings.grace_s
+        self._drain_timeout_s = settings.drain_timeout_s
+        self._drained: Optional[Future[None]] = None
         self._loop: Optional[asyncio.AbstractEventLoop] = None
 
     def begin(self, loading: "Future[None]", on_ready: Callable[[], None]) -> None:
@@ -154,5 +157,12 @@ class _Server(uvicorn.Server):
         assert self._loop is not None
         if self.started:
             self.should_exit = True
+            self.drained()
         else:
             self._loop.call_later(LOOK_S, self._stop)
+
+    def drained(self) -> "Future[None]":
+        """Done once the runners are closed, which begins now: uvicorn waits for answers, and the runners make them."""
+        if self._drained is None:
+            self._drained = begin(functools.partial(self._models.close, self._drain_timeout_s))
+        return self._drained

@@ -20,7 +20,18 @@ from runner.echo_files import with_echo
 
 from neuronbert.artifact.manifest import Artifact
 from neuronbert.cli.verbs.serving import serve_
-from server.hostile import PATIENCE_S, QUESTION, asking, at_once, bulk_line, counts, wait_until
+from server.hostile import (
+    PATIENCE_S,
+    QUESTION,
+    asking,
+    at_once,
+    bulk_line,
+    connected,
+    counts,
+    head,
+    until_closed,
+    wait_until,
+)
 from server.served import Answer, Served, ask, serving, started
 
 ASKED = {"inputs": QUESTION}
@@ -70,6 +81,23 @@ def test_what_was_accepted_in_the_last_moment_is_finished(slow_artifact: Path, t
         for thread in asking_now:
             thread.join(PATIENCE_S)
         assert [answer.status for answer in answers] == [200] * 24
+
+
+def test_what_cannot_be_finished_in_time_is_503_to_be_asked_elsewhere(slow_artifact: Path, tmp_path: Path) -> None:
+    limits = ("--grace-s", "0", "--drain-timeout-s", "0.5", "--threads", "1")
+    with serving(tmp_path, f"slow={slow_artifact}", *limits) as server, connected(server.port) as bulk:
+        line = bulk_line(1)
+        bulk.sendall(head("POST", "/v1/bulk", "Transfer-Encoding: chunked") + b"%x\r\n%s\r\n" % (len(line), line))
+        answers: List[Answer] = []
+        asking_now = in_background(server, 80, answers)
+        wait_until(lambda: counts(server, "slow")["submitted"] >= 80, "all of them wait")
+        assert server.end(signal.SIGTERM) == 0
+        for thread in asking_now:
+            thread.join(PATIENCE_S)
+        assert {answer.status for answer in answers} == {200, 503} and len(answers) == 80
+        assert all("retry-after" in answer.headers for answer in answers if answer.status == 503)
+        assert not until_closed(bulk).endswith(b"0\r\n\r\n")  # it was not ended by its client
+        assert "Traceback" not in server.text()
 
 
 @pytest.mark.parametrize(
