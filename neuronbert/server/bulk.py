@@ -8,10 +8,10 @@ import asyncio
 import functools
 from concurrent.futures import Future
 from contextlib import suppress
-from typing import Any, AsyncIterator, List, NamedTuple, Optional, Union
+from typing import Any, AsyncIterator, List, NamedTuple, Optional, Sequence, Union
 
 from neuronbert.errors import InputError, NeuronBertError, Overloaded, RunnerClosed, UsageError
-from neuronbert.server.exchange import Exchange
+from neuronbert.server.exchange import Countdown, Exchange
 from neuronbert.server.failures import KINDS, failure_of
 from neuronbert.server.logs import log
 from neuronbert.server.models import Model
@@ -19,6 +19,7 @@ from neuronbert.tasks.lines import InputLine, SkippedLine, json_line, line_head,
 
 LOOK_S = 0.005  # how often a line that gives way looks whether others still wait
 PATIENCE_S = 1.0  # after which it goes though others wait: slowly is better than never
+MOST_TOGETHER = 8  # lines that are tokenised and let in together: few rows, so that others get their turn between them
 MOST_UNREAD = 256  # answers of one request that nobody has read yet
 
 
@@ -91,53 +92,72 @@ class Bulk:
 
     async def _read_all(self) -> None:
         try:
-            async for raw in _lines(self._exchange, self._exchange.service.settings.max_body_bytes):
-                outcome = await self._ask_line(raw)
-                if outcome is not None:
-                    await self._put(outcome)
+            async for group in _groups(self._exchange, self._exchange.service.settings.max_body_bytes):
+                await self._put_all(await self._ask_lines(group))
         except Exception as error:
             await self._outcomes.put(End(error))
         else:
             await self._outcomes.put(End(None))
 
-    async def _put(self, outcome: Outcome) -> None:
+    async def _put_all(self, outcomes: Sequence[Outcome]) -> None:
+        left = list(outcomes)
         try:
-            await self._outcomes.put(outcome)
+            while left:
+                await self._outcomes.put(left[0])
+                del left[0]
         except asyncio.CancelledError:
-            if isinstance(outcome, AskedLine):
-                outcome.future.cancel()
+            for outcome in left:
+                if isinstance(outcome, AskedLine):
+                    outcome.future.cancel()
             raise
 
-    async def _ask_line(self, raw: "RawLine") -> Union[AskedLine, SkippedLine, None]:
+    async def _ask_lines(self, group: Sequence["RawLine"]) -> List[Outcome]:
+        """What becomes of each line, in order; blank ones are left out."""
+        read = [line for line in map(self._read, group) if line is not None]
+        asked = [line for line in read if isinstance(line, InputLine)]
+        size_bytes = sum(len(raw.text or b"") for raw in group)
+        outcomes = {line.line_number: outcome for line, outcome in zip(asked, await self._ask(asked, size_bytes))}
+        return [outcomes[line.line_number] if isinstance(line, InputLine) else line for line in read]
+
+    def _read(self, raw: "RawLine") -> Union[InputLine, SkippedLine, None]:
         if raw.text is None:
             return SkippedLine(raw.number, "longer than the server takes: --max-body-bytes says how long it may be")
-        line = read_json_line(raw.number, raw.text, self._model.runner.task.LINES)
-        if not isinstance(line, InputLine):
-            return line
-        try:
-            return AskedLine(line, await self._ask(line, len(raw.text)))
-        except (InputError, UsageError) as error:
-            return SkippedLine(line.line_number, error.message, line.id)
-        except NeuronBertError as error:  # the model was taken out, or has no workers: each line has its answer
-            return SkippedLine(line.line_number, failure_of(error, self._exchange.request_id).message, line.id)
+        return read_json_line(raw.number, raw.text, self._model.runner.task.LINES)
 
-    async def _ask(self, line: InputLine, size_bytes: int) -> "Future[Any]":
-        """The future of the line's document, once it is its turn."""
+    async def _ask(self, lines: Sequence[InputLine], size_bytes: int) -> List[Outcome]:
+        """Ask lines together, where their options are the same and none is at fault; else each by itself."""
+        if not lines:
+            return []
+        alike = all(line.keywords == lines[0].keywords for line in lines)
+        try:
+            if alike or len(lines) == 1:
+                return await self._asked(lines, size_bytes)
+        except (InputError, UsageError) as error:
+            if len(lines) == 1:
+                return [SkippedLine(lines[0].line_number, error.message, lines[0].id)]
+        except NeuronBertError as error:  # the model was taken out, or has no workers: each line has its answer
+            reason = failure_of(error, self._exchange.request_id).message
+            return [SkippedLine(line.line_number, reason, line.id) for line in lines]
+        return [outcome for line in lines for outcome in await self._ask([line], size_bytes // len(lines))]
+
+    async def _asked(self, lines: Sequence[InputLine], size_bytes: int) -> List[Outcome]:
+        """The lines with the futures of their documents, once it is their turn."""
+        inputs, keywords = [line.input for line in lines], lines[0].keywords
         while True:
             self._exchange.refuse_gone()
             runner = self._model.runner
             try:
-                prepare = functools.partial(runner.prepare, [line.input], as_documents=True, **line.keywords)
+                prepare = functools.partial(runner.prepare, inputs, as_documents=True, **keywords)
                 prepared = await self._exchange.prepared(prepare, size_bytes)
                 await self._wait_for_turn()
-                (future,) = runner.submit_prepared(prepared)
+                futures = runner.submit_prepared(prepared)
             except Overloaded as error:
                 await asyncio.sleep(min(PATIENCE_S, error.wait_s or LOOK_S))
             except RunnerClosed:
                 self._model = self._exchange.newer(self._model)
             else:
-                self._count(prepared.rows, future)
-                return future
+                self._count(prepared.rows, futures)
+                return [AskedLine(line, future) for line, future in zip(lines, futures)]
 
     async def _wait_for_turn(self) -> None:
         """Until the workers need more, and nobody else waits for them, or has for too long."""
@@ -154,14 +174,20 @@ class Bulk:
                 return
             await asyncio.sleep(LOOK_S)
 
-    def _count(self, rows: int, future: "Future[Any]") -> None:
-        model, loop = self._model, asyncio.get_running_loop()
+    def _count(self, rows: int, futures: Sequence["Future[Any]"]) -> None:
+        """Count rows as the model's of lines until the last of their futures is done."""
+        model, loop, left = self._model, asyncio.get_running_loop(), Countdown(len(futures))
         model.bulk_rows += rows
 
         def discount() -> None:
             model.bulk_rows -= rows
 
-        future.add_done_callback(lambda _: loop.call_soon_threadsafe(discount))
+        def done(_: "Future[Any]") -> None:
+            if left.is_last():
+                loop.call_soon_threadsafe(discount)
+
+        for future in futures:
+            future.add_done_callback(done)
 
 
 class RawLine(NamedTuple):
@@ -208,10 +234,11 @@ class LineSplitter:
         return RawLine(self._number, text)
 
 
-async def _lines(exchange: Exchange, most_bytes: int) -> AsyncIterator[RawLine]:
+async def _groups(exchange: Exchange, most_bytes: int) -> AsyncIterator[List[RawLine]]:
+    """The lines that are there, so many at a time at most: nobody waits for more of them."""
     splitter = LineSplitter(most_bytes)
     async for part in exchange.parts():
-        for line in splitter.feed(part):
-            yield line
-    for line in splitter.end():
-        yield line
+        lines = splitter.feed(part)
+        for first in range(0, len(lines), MOST_TOGETHER):
+            yield lines[first : first + MOST_TOGETHER]
+    yield splitter.end()

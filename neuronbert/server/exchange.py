@@ -354,7 +354,7 @@ def _predicted_wait_s(model: Model) -> Optional[float]:
 def _when_done(loop: asyncio.AbstractEventLoop, futures: Sequence["Future[Any]"]) -> "asyncio.Future[None]":
     """Done once all of ``futures`` are, or with the error of the first that fails: the loop is woken once."""
     done: asyncio.Future[None] = loop.create_future()
-    left = _Countdown(len(futures))
+    left = Countdown(len(futures))
 
     def called(future: "Future[Any]") -> None:
         error = None if future.cancelled() else future.exception()
@@ -366,7 +366,7 @@ def _when_done(loop: asyncio.AbstractEventLoop, futures: Sequence["Future[Any]"]
     return done
 
 
-class _Countdown:
+class Countdown:
     """Counts down in several threads: an answer may come while the next is waited for."""
 
     def __init__(self, count: int):
