@@ -1,6 +1,8 @@
 """What the server costs: CPU of its main process above Runner.submit's, and its rate beside other servers'.
 
 Everything is started for its turn and ended after it, so that nothing else runs while one is asked.
+The one question is asked again and again: its context is tokenised once, in all contenders alike, for each keeps the
+latest texts (neuronbert/checkpoint/recent_texts.py).
 """
 
 import json
