@@ -1,15 +1,20 @@
 """The server's log on stderr: a line for each request and each event of the runners, as text or as JSON."""
 
+import asyncio
+import functools
 import json
 import logging
 import sys
+import threading
 import time
-from typing import Any, Dict, Optional
+from contextlib import nullcontext
+from typing import Any, Dict, List, Optional
 
 log = logging.getLogger("neuronbert.server")
 
 # Of these loggers: ours, the runners' and uvicorn's. Others' are not touched.
 _LOGGERS = ("neuronbert", "uvicorn")
+GATHER_S = 0.01
 
 
 class JsonLines(logging.Formatter):
@@ -47,12 +52,71 @@ def _one_line(text: str) -> str:
 
 def _timestamp(at: float) -> str:
     """UTC, in milliseconds, as RFC 3339 has it."""
-    return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(at))}.{int(at % 1 * 1000):03d}Z"
+    return f"{_second(int(at))}.{int(at % 1 * 1000):03d}Z"
+
+
+@functools.lru_cache(maxsize=4)
+def _second(at_s: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(at_s))
+
+
+class GatheringHandler(logging.StreamHandler):  # type: ignore[type-arg]  # generic since Python 3.11
+    """Writes what the event loop's thread logs every GATHER_S, many lines at once: a write costs as much as ten lines.
+
+    Warnings, and what other threads log, are written at once, behind what was kept before.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(sys.stderr)
+        self._lines: List[str] = []
+        self._loop: Optional[asyncio.AbstractEventLoop] = None
+        self._loop_thread = 0
+        self._timer: Optional[asyncio.TimerHandle] = None
+
+    def gather_in(self, loop: asyncio.AbstractEventLoop) -> None:
+        """From now on, in the thread of this loop, which calls it."""
+        self._loop, self._loop_thread = loop, threading.get_ident()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            self._lines.append(self.format(record))
+        except Exception:  # as of any handler
+            self.handleError(record)
+            return
+        may_wait = record.levelno <= logging.INFO and threading.get_ident() == self._loop_thread
+        if not may_wait or self._loop is None or self._loop.is_closed():
+            self.flush()
+        elif self._timer is None:
+            self._timer = self._loop.call_later(GATHER_S, self._flush_in_time)
+
+    def _flush_in_time(self) -> None:
+        self._timer = None
+        self.flush()
+
+    def flush(self) -> None:
+        """Write what was kept."""
+        with self.lock or nullcontext():
+            lines, self._lines = self._lines, []
+            try:
+                if lines:
+                    self.stream.write("\n".join([*lines, ""]))
+                self.stream.flush()
+            except (OSError, ValueError):  # nobody reads stderr any more
+                pass
+
+
+_handler = GatheringHandler()
+
+
+def gather_lines(loop: asyncio.AbstractEventLoop) -> None:
+    """Write the lines of this loop's thread, which calls it, many at once."""
+    _handler.gather_in(loop)
 
 
 def begin_logging(log_format: str) -> None:
     """Write the records of _LOGGERS to stderr in this format: "text" or "json"."""
-    handler = logging.StreamHandler(sys.stderr)
+    handler = _handler
+    handler.setStream(sys.stderr)
     handler.setFormatter(JsonLines() if log_format == "json" else TextLines())
     for name in _LOGGERS:
         logger = logging.getLogger(name)

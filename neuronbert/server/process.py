@@ -16,7 +16,7 @@ from neuronbert.server.application import application_of
 from neuronbert.server.caching import cache_of
 from neuronbert.server.connections import connections_of
 from neuronbert.server.exchange import Service
-from neuronbert.server.logs import log
+from neuronbert.server.logs import gather_lines, log
 from neuronbert.server.models import Models, begin
 from neuronbert.server.settings import ServerSettings
 
@@ -101,6 +101,7 @@ class _Server(uvicorn.Server):
     def begin(self, loading: "Future[None]", on_ready: Callable[[], None]) -> None:
         """Called in the loop, before the first connection."""
         self._loop = asyncio.get_running_loop()
+        gather_lines(self._loop)
         if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as under nohup
             self._loop.add_signal_handler(signal.SIGHUP, self._on_hangup)
         loop = self._loop

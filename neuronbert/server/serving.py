@@ -1,5 +1,6 @@
 """``serve``: loads the models while the web stack is imported, and runs ``process`` until it is told to end."""
 
+import os
 import signal
 import socket
 from contextlib import contextmanager
@@ -66,6 +67,8 @@ def serve(
         )
 
     begin_logging(settings.log_format)
+    # Threads of the tokenizer's own would take more from the workers than they give to one request.
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     with listening_socket(settings.host, settings.port) as listening:
         models = Models(places, launch, settings.drain_timeout_s)
         with _noted_signals(settings.allow_reload) as received:

@@ -54,6 +54,16 @@ class Served:
         """Its stderr so far."""
         return self.log.read_text(encoding="utf-8")
 
+    def logged(self, text: str) -> str:
+        """The line of its log with this text, which it writes within a moment."""
+        end = time.monotonic() + START_S
+        while time.monotonic() < end:
+            for line in self.text().splitlines():
+                if text in line:
+                    return line
+            time.sleep(0.01)
+        raise AssertionError(f"the log has no {text!r}:\n{self.text()}")
+
     @property
     def port(self) -> int:
         return int(self.url.rpartition(":")[2])

@@ -203,5 +203,5 @@ def test_metrics_count_what_happened(served: Served) -> None:
 
 def test_the_log_has_a_line_for_each_request(served: Served) -> None:
     answer = served.ask("/models/labels", {"inputs": "jim"})
-    line = next(each for each in served.text().splitlines() if answer.headers["x-request-id"] in each)
+    line = served.logged(answer.headers["x-request-id"])
     assert "POST /models/labels" in line and "status=200" in line and "model=labels" in line

@@ -361,6 +361,7 @@ def test_sighup_loads_again(reloadable: Served) -> None:
 def test_each_line_of_the_log_is_json(reloadable: Served) -> None:
     reloadable.ask("/models/first", ASKED, {"X-Request-Id": "json-1"})
     reloadable.ask("/a%0a%1b[31m%00%22", headers={"X-Request-Id": "json-2"})
+    reloadable.logged("json-2")
     documents = [json.loads(line) for line in reloadable.text().splitlines() if not line.startswith("serving ")]
     assert all({"at", "level", "logger", "message"} <= set(document) for document in documents)
     by_id = {document.get("request_id"): document for document in documents}
