@@ -38,5 +38,5 @@ def test_a_server_that_does_not_answer_is_named(
         RemoteRunners(served.url + "/elsewhere").running()
     watched = RemoteRunners(served.url)
     seen = watched.running()
-    monkeypatch.setattr(watched, "_url", "http://127.0.0.1:9")
+    monkeypatch.setattr(watched._server, "url", "http://127.0.0.1:9")
     assert watched.running_or_last() == seen
