@@ -207,6 +207,7 @@ class TaskKeywords(Protocol):
     DECODE_OPTIONS: Type[DecodeOptions]  # frozen dataclass of keywords: how outputs become results
     VERBS: Tuple[Verb, ...]  # its commands; the first is what an error names
     EVALUATION: str  # a sentence for ``evaluate --help``: which data, and what is measured
+    OFFERS: Tuple[str, ...]  # the most of other protocols' questions (tasks/offers.py) that a checkpoint of it answers
 
 
 class TaskFigures(Protocol):
@@ -352,7 +353,7 @@ class TaskHttp(Protocol):
     EXAMPLE: Any  # a body, for /openapi.json and the page
 
     def offers(self, config: Config) -> FrozenSet[str]:
-        """Which of the other protocols' questions (tasks/http.py) a checkpoint with this config.json answers."""
+        """Which of the task's OFFERS a checkpoint with this config.json answers."""
 
     def asked(self, body: Any) -> Asked:
         """What ``body``, a BODY, asks for."""

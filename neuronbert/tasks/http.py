@@ -10,15 +10,13 @@ from typing import Any, Dict, List, Optional, Sequence, Tuple, get_type_hints
 from neuronbert.errors import InputError
 from neuronbert.hardware.libraries import optional_imports
 from neuronbert.tasks.base import Asked as Asked
+from neuronbert.tasks.offers import EMBEDDINGS as EMBEDDINGS
+from neuronbert.tasks.offers import LABELS as LABELS
+from neuronbert.tasks.offers import RANKING as RANKING
 
 with optional_imports():
     import msgspec
     from msgspec import Struct as Struct  # what parts of bodies are declared as
-
-# What other protocols ask for, whoever answers it.
-EMBEDDINGS = "embeddings"  # a vector for each text: its results have "embedding"
-LABELS = "labels"  # labels with scores for each text or pair
-RANKING = "ranking"  # texts by how well they fit a query: takes {"query", "texts"}, gives a list of {"index", "score"}
 
 EVERY_LABEL = 2**31 - 1  # as ``top_k``: however many there are
 

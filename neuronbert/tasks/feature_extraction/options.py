@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Optional
 
 from neuronbert.errors import UsageError, positive, shown_value, yes_or_no
+from neuronbert.tasks.offers import EMBEDDINGS
 from neuronbert.tasks.option import Text, Verb, option
 
 CUT, POOLED = "cut", "pooled"
@@ -66,6 +67,7 @@ EVALUATION = (
     "scored pairs of texts (CSV, TSV, JSON lines): Spearman's and Pearson's correlation; queries with their texts (the "
     "same, or SQuAD): recall, MRR and nDCG"
 )
+OFFERS = (EMBEDDINGS,)
 VERBS = (
     Verb(
         name="embed",

@@ -1,7 +1,7 @@
 """The keywords of question answering, and its verb: light, for the command line lists them (tasks/option.py)."""
 
 from dataclasses import dataclass
-from typing import Dict, Optional
+from typing import Dict, Optional, Tuple
 
 from neuronbert.errors import UsageError, as_real, as_whole, positive, shown_value, yes_or_no
 from neuronbert.tasks.option import Text, Verb, option
@@ -108,6 +108,7 @@ class AnswerOptions:
 ENCODE_OPTIONS = WindowOptions
 DECODE_OPTIONS = AnswerOptions
 EVALUATION = "questions (SQuAD v1.1 or v2.0): exact match and F1, as the official scripts count them"
+OFFERS: Tuple[str, ...] = ()
 VERBS = (
     Verb(
         name="answer",

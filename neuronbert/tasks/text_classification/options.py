@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Optional
 
 from neuronbert.errors import UsageError, as_whole, positive, shown_value, yes_or_no
+from neuronbert.tasks.offers import LABELS, RANKING
 from neuronbert.tasks.option import Text, Verb, option
 
 FUNCTIONS = ("default", "softmax", "sigmoid", "none")
@@ -66,6 +67,7 @@ DECODE_OPTIONS = LabelOptions
 EVALUATION = (
     "labelled texts (CSV, TSV, JSON lines): accuracy, macro F1 and Matthews' correlation; of scores, correlations"
 )
+OFFERS = (LABELS, RANKING)
 VERBS = (
     Verb(
         name="classify",

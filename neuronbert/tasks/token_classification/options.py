@@ -93,6 +93,7 @@ def _labels(value: object) -> Tuple[str, ...]:
 ENCODE_OPTIONS = StrideOptions
 DECODE_OPTIONS = EntityOptions
 EVALUATION = "labelled entities (CoNLL, JSON lines): their precision, recall and F1, as seqeval counts them"
+OFFERS: Tuple[str, ...] = ()
 VERBS = (
     Verb(
         name="tag",

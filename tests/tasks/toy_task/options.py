@@ -29,6 +29,7 @@ class LabelOptions:
 ENCODE_OPTIONS = CutOptions
 DECODE_OPTIONS = LabelOptions
 EVALUATION = "labelled sentences (JSON): how many labels are right"
+OFFERS: Tuple[str, ...] = ()
 VERBS: Tuple[Verb, ...] = (
     Verb("feel", "Label a sentence.", "Label a sentence with ARTIFACT.", (Text("text", "A sentence."),), '{"text"}'),
 )
