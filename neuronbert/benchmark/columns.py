@@ -62,6 +62,7 @@ COLUMNS: Dict[str, Column] = {
     "emulated": Column("emulated", "", "On an emulator of the hardware, not on the hardware.", _yes_no),
     "threads": Column("threads of a worker", "", "CPU threads that each worker computes with.", _whole),
     "input": Column("requests", "", "Text of its own length, or rows that are full of tokens.", str),
+    "protocol": Column("protocol", "", "The words in which a server was asked.", str),
     "concurrency": Column("clients", "", "Clients that each wait for an answer before they ask again.", _whole),
     "offered_qps": Column("load", "requests/s", "Requests that come in a second, whether or not answered.", _whole),
     "errors": Column("errors", "", "Requests that ended with an error, refused ones included.", _whole),
@@ -72,6 +73,13 @@ COLUMNS: Dict[str, Column] = {
     "cold_start_s": Column("start", "s", "From nothing to workers that are ready.", figure),
     "host_cpu_us": Column("CPU time of an answer", "µs", "Of all processes together.", figure),
     "memory_bytes": Column("memory", "MiB", "Of all processes together, shared pages counted once.", _mib),
+    "server_tokenise_ms": Column("tokenising", "ms", "At the server, from text to tokens, on average.", figure),
+    "server_queue_ms": Column("queue", "ms", "At the server, until its batch was made up, on average.", figure),
+    "server_batch_wait_ms": Column("wait for others", "ms", "For rows that share the batch, on average.", figure),
+    "server_worker_wait_ms": Column("wait for a worker", "ms", "In a batch that waits its turn, on average.", figure),
+    "server_device_ms": Column("device", "ms", "In which the model computes, on average.", figure),
+    "server_decode_ms": Column("decoding", "ms", "At the server, from numbers to the answer, on average.", figure),
+    "server_total_ms": Column("at the server", "ms", "All of it; what latency has beyond is the way.", figure),
     "loadgen_throughput": Column("LoadGen", "per second", "Answers in a second as MLPerf LoadGen counts them.", figure),
     "loadgen_latency_ms_p50": Column("LoadGen p50", "ms", "Half of LoadGen's answers.", figure),
     "loadgen_latency_ms_p90": Column("LoadGen p90", "ms", "90 of 100 of LoadGen's answers.", figure),
@@ -80,16 +88,22 @@ COLUMNS: Dict[str, Column] = {
     "loadgen_p50_ratio": Column("p50 of LoadGen's", "", "Our p50 as a share of LoadGen's.", _share),
     "loadgen_valid": Column("LoadGen valid", "", "Whether the run keeps MLPerf's own rules.", _yes_no),
 }  # fmt: skip
+# The stages of a server's own time (its header Server-Timing), and their columns.
+SERVER_STAGES: Dict[str, str] = {
+    stage: f"server_{stage}_ms"
+    for stage in ("tokenise", "queue", "batch_wait", "worker_wait", "device", "decode", "total")
+}
 SPEED = (
     "throughput_avg", "latency_ms_p50", "latency_ms_p90", "latency_ms_p95", "latency_ms_p99", "cost_per_1m_inf",
 )  # fmt: skip
 EXPENSE = ("errors", "steady", "padding_ratio", "cold_start_s", "host_cpu_us", "memory_bytes")
+SERVER = tuple(SERVER_STAGES.values())
 LOADGEN = tuple(name for name in COLUMNS if name.startswith("loadgen_"))
 # What was asked for: the same in many points, and named with them.
 SETTING = (
     "model_filename", "instance_type", "price_usd_per_hour", "price_region", "price_date", "engine", "variant", "mode",
     "precision", "emulated", "n_models", "workers_per_model", "threads", "pipeline_size", "batch_size",
-    "sequence_length", "input",
+    "sequence_length", "input", "protocol",
 )  # fmt: skip
 LOAD = ("concurrency", "offered_qps")
 MARKS = ("knee", "at_target")

@@ -16,6 +16,8 @@ ALIKE = (
     ("artifact", ("fingerprint",)),
     ("environment", ("cpu_model", "usable_cpus", "memory_bytes", "gpus")),
     ("asked", ("questions", "request_distribution", "emulation")),
+    # Over HTTP and without are two things; so are two machines, and two ways to ask.
+    ("server", ("host", "protocol", "timeout_ms", "known_by_name")),
 )
 # Figures that are compared, and whether more is better.
 FIGURES = (("throughput_avg", True), ("latency_ms_p95", False))
@@ -25,7 +27,7 @@ def refuse_unlike(before: Document, after: Document) -> None:
     """Raise UsageError, naming every difference, when two reports are of other machines, artifacts or requests."""
     unlike = []
     for part, keys in ALIKE:
-        old, new = before.get(part, {}), after.get(part, {})
+        old, new = before.get(part) or {}, after.get(part) or {}
         unlike += [
             f"{part}.{key}: {old.get(key)!r} and {new.get(key)!r}"
             for key in keys
@@ -90,6 +92,9 @@ def refuse_slower(before: Document, after: Document, path: Union[str, Path], pro
 
     Raises GateRefused when a figure is slower than in ``before``, which was read from ``path``.
     """
+    old, new = ((report.get("server") or {}).get("digest") for report in (before, after))
+    if old != new:
+        progress(f"compiled anew, from the same weights: artifact {str(old)[:16]} → {str(new)[:16]}")
     differences = compare_reports(before, after)
     for difference in differences:
         change = f"{figure(difference.before.value)} → {figure(difference.after.value)}"

@@ -1,4 +1,4 @@
-"""Puts a runner under load with clients that ask as people would, and records what they saw.
+"""Puts a runner or a server under load with clients that ask as people would, and records what they saw.
 
 *Closed loop*: each of so many clients asks, waits for the answer and asks again. *Open loop*: requests come at their
 own times, constantly or at random, whether or not the earlier ones are answered; latency counts from the moment a
@@ -31,6 +31,14 @@ Item = TypeVar("Item")  # what a client is given to ask
 AskedItem = TypeVar("AskedItem", contravariant=True)
 
 
+class AnsweredWith(Exception):
+    """An answer of a server that is none to what was asked; counted by its ``status``."""
+
+    def __init__(self, status: int):
+        super().__init__(f"answered with {status}")
+        self.status = status
+
+
 class Client(Protocol[AskedItem]):
     """What is asked: ``submit`` hands over an item and returns at once; the future ends with the answer or an error."""
 
@@ -55,7 +63,7 @@ class RequestSample(NamedTuple):
 
     intended_s: float
     done_s: float
-    error: Optional[str]  # class name
+    error: Optional[str]  # class name, or the status that a server answered with
 
     @property
     def latency_ms(self) -> float:
@@ -74,7 +82,7 @@ class LoadResult:
     first_window: int = 0  # index of the first that counts
     arrived_per_s: float = 0.0  # requests that were meant to come in the windows that count
     offered_per_s: Optional[float] = None  # requests; open loop only
-    errors: Dict[str, int] = field(default_factory=dict)  # class name → how many, over the whole run
+    errors: Dict[str, int] = field(default_factory=dict)  # class name or status → how many, over the whole run
 
     @property
     def latencies_ms(self) -> List[float]:
@@ -239,7 +247,7 @@ def _send(run: "_Run", client: Client[Item], items: Sequence[Item], gaps_s: Iter
         try:
             future = client.submit(items[number % len(items)])
         except Exception as error:
-            run.record(intended, type(error).__name__)
+            run.record(intended, _name_of(error))
             continue
         pending.add(1)
         future.add_done_callback(_recorder(run, intended, pending))
@@ -254,20 +262,24 @@ def _recorder(run: "_Run", intended_s: float, pending: _Pending) -> Callable[["F
 
 
 def _outcome(client: Client[Item], item: Item) -> Optional[str]:
-    """Asks and waits; the class name of the error, if there was one."""
+    """Asks and waits; the name of the error, if there was one."""
     try:
         client.submit(item).result()
     except Exception as error:
-        return type(error).__name__
+        return _name_of(error)
     return None
 
 
+def _name_of(error: BaseException) -> str:
+    return str(error.status) if isinstance(error, AnsweredWith) else type(error).__name__
+
+
 def error_of(future: "Future[object]") -> Optional[str]:
-    """The class name of the error that a finished request ended with; None after an answer."""
+    """The class name or status of the error that a finished request ended with; None after an answer."""
     if future.cancelled():
         return "CancelledError"
     error = future.exception()
-    return None if error is None else type(error).__name__
+    return None if error is None else _name_of(error)
 
 
 class _Run:

@@ -1,6 +1,6 @@
-"""Measures one point of a sweep: a runner of its own, a load, and the machine time and memory that it took.
+"""Measures one point of an artifact's sweep: a runner of its own, a load, and the machine time and memory that it took.
 
-sweep.py asks for the points; load.py and loadgen.py are the clients.
+artifact_target.py asks for the points; load.py and loadgen.py are the clients.
 """
 
 import time
@@ -97,8 +97,11 @@ def measure(
         client, items = _client_and_items(runner, setting, options.inputs)
         before = runner.stats()
         cpu_s = _cpu_s(before)
+        assert setting.batch_size is not None
         in_flight = len(before["workers"]) * setting.batch_size * OFFLINE_BATCHES
-        result = _ask(client, items, setting.load, in_flight, options)
+        # LoadGen measures for as long as it was told: both are to last equally long.
+        period = options.period if options.loadgen_folder is None else options.period._replace(until_steady=False)
+        result = put_under_load(client, items, setting.load, in_flight, options.distribution, period)
         after = runner.stats()
         used_s, memory_bytes = _cpu_s(after) - cpu_s, _memory_bytes(after)
         loadgen_result = _ask_with_loadgen(client, items, setting, in_flight, options, result)
@@ -125,14 +128,13 @@ def _client_and_items(runner: Runner, setting: Setting, inputs: Sequence[Input])
     return _Tokens(runner), full_rows(runner.task, runner.tokenizer, inputs, setting.sequence_length)
 
 
-def _ask(
-    client: Client[Item], items: Sequence[Item], load: LoadSpec, in_flight: int, options: MeasureOptions
+def put_under_load(
+    client: Client[Item], items: Sequence[Item], load: LoadSpec, in_flight: int, distribution: str, period: Period
 ) -> LoadResult:
-    # LoadGen measures for as long as it was told: both are to last equally long.
-    period = options.period if options.loadgen_folder is None else options.period._replace(until_steady=False)
+    """Ask as ``load`` says; ``in_flight`` is how many requests keep every batch full."""
     if load.kind == OPEN:
         assert load.number is not None
-        return open_loop(client, items, rate_per_s=load.number, distribution=options.distribution, period=period)
+        return open_loop(client, items, rate_per_s=load.number, distribution=distribution, period=period)
     clients = in_flight if load.kind == OFFLINE else int(load.number or 1)
     least = LEAST_BATCHES * min(clients, in_flight // OFFLINE_BATCHES)
     return closed_loop(client, items, concurrency=clients, period=period._replace(least_answers=least))

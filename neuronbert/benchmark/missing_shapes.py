@@ -1,6 +1,6 @@
 """Compiles the static shapes that a sweep asks for and an artifact lacks, and keeps them for the next sweep.
 
-sweep.py asks for the artifact of each point; compiler/ does the work.
+artifact_target.py asks for the artifact of each point; compiler/ does the work.
 """
 
 from pathlib import Path
@@ -80,6 +80,7 @@ class ShapeCompiler:
 
     def _compile(self, setting: Setting, template: Variant, output: str) -> None:
         recipe = template["recipe"]
+        assert setting.batch_size is not None
         compile_checkpoint(
             self._source(),
             output,

@@ -17,8 +17,8 @@ class Names:
     def __init__(self, points: Sequence[Point]):
         parts = [configuration_parts(point) for point in points]
         common = {part for part in parts[0] if all(part in others for others in parts)} if parts else set()
-        # The batch size is what readers look for first, so it stays even where all have the same.
-        self._common = {part for part in common if not part.startswith("batch ")}
+        # What readers look for first stays even where all have the same.
+        self._common = common - {leading_part(point) for point in points}
         self.shared: List[str] = [part for part in parts[0] if part in self._common] if parts else []
 
     def configuration(self, point: Point) -> str:
@@ -41,10 +41,16 @@ def configuration_parts(point: Point) -> List[str]:
         f"pipeline × {size}" if size > 1 else point.get("mode"),
         counted(point["n_models"], "worker") if point.get("n_models") else None,
         _threads(point),
-        f"batch {point.get('batch_size')}",
+        leading_part(point),
         f"rows of {length} tokens" if length else text,
     ]
     return [str(part) for part in parts if part]
+
+
+def leading_part(point: Point) -> str:
+    """What readers look for first: the batch size, or of a server, whose batches are its own, how it was asked."""
+    size = point.get("batch_size")
+    return f"{point['protocol']} over HTTP" if size is None and point.get("protocol") else f"batch {size}"
 
 
 def _threads(point: Point) -> Optional[str]:

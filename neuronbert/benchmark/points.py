@@ -37,7 +37,7 @@ class Setting(NamedTuple):
     pipeline_cores: Optional[int]  # static shapes: of each copy of the model
     workers: Optional[int]  # None: what the runner takes by itself
     threads: Optional[int]  # of each worker; None likewise
-    batch_size: int
+    batch_size: Optional[int]  # None: a server's own
     sequence_length: Optional[int]  # tokens; None: shapes are dynamic, and questions have their own lengths
     text: bool  # questions with their own lengths; else rows that are full
     load: LoadSpec

@@ -1,9 +1,9 @@
 """A benchmark as a document: its points with their figures, their marks, and the facts that they rest on.
 
 The document is {"schema_version", "kind", "neuronbert_version", "created_at", "command", "artifact", "environment",
-"points": [...]}; a point has ``COLUMNS`` (neuronperf's names where it has one), the figures' intervals and the raw
-samples. forms.py writes it, report_file.py reads it back; ``neuronbert plan --measured`` uses it, and comparison.py
-compares two.
+"points": [...]}, of a server "server" as well. A point has ``COLUMNS`` (neuronperf's names where it has one), the
+figures' intervals and the raw samples. forms.py writes it, report_file.py reads it back; ``neuronbert plan --measured``
+uses it, and comparison.py compares two.
 """
 
 import math
@@ -27,7 +27,7 @@ KIND = "neuronbert-benchmark"
 # Equal in these columns, two points are the same question asked twice; the other columns are answers.
 IDENTITY = (
     "instance_type", "engine", "variant", "mode", "precision", "emulated", "n_models", "workers_per_model", "threads",
-    "pipeline_size", "batch_size", "sequence_length", "input", "concurrency", "offered_qps",
+    "pipeline_size", "batch_size", "sequence_length", "input", "protocol", "concurrency", "offered_qps",
 )  # fmt: skip
 
 
@@ -146,10 +146,14 @@ def document_of(
     artifact: Mapping[str, object],
     environment: Mapping[str, object],
     asked: Optional[Mapping[str, object]] = None,
+    server: Optional[Mapping[str, object]] = None,
     latency_p95_ms: Optional[float] = None,
     left_out: Optional[Mapping[str, int]] = None,
 ) -> Document:
-    """The whole report: knees and what meets ``latency_p95_ms`` are marked, ``left_out`` is reason → missing points."""
+    """The whole report: knees and what meets ``latency_p95_ms`` are marked, ``left_out`` is reason → missing points.
+
+    ``server``: what was asked where, if it was a server.
+    """
     mark_knees(points)
     mark_target(points, latency_p95_ms)
     return {
@@ -161,6 +165,7 @@ def document_of(
         "artifact": dict(artifact),
         "environment": dict(environment),
         "asked": dict(asked or {}),
+        **({} if server is None else {"server": dict(server)}),
         "latency_target_p95_ms": latency_p95_ms,
         "left_out": dict(left_out or {}),
         "points": list(points),

@@ -25,9 +25,9 @@ _NEEDED = {
     "mode": _TEXT_OR_NULL,
     "precision": TEXT,
     "emulated": FLAG,
-    "n_models": whole(1, MOST),
-    "pipeline_size": whole(1, MOST),
-    "batch_size": whole(1, MOST),
+    "n_models": whole(1, MOST, "null"),  # as the next two, of a server what it does not say
+    "pipeline_size": whole(1, MOST, "null"),
+    "batch_size": whole(1, MOST, "null"),
     "sequence_length": whole(1, MOST, "null"),
     "concurrency": _SOME_NUMBER,
     "offered_qps": _SOME_NUMBER,
@@ -38,7 +38,8 @@ _NEEDED = {
     "intervals": object_of(_INTERVAL),
 }
 # They tell points apart too, where they are.
-_TOLD = {"workers_per_model": whole(1, MOST, "null"), "threads": whole(1, MOST, "null"), "input": _TEXT_OR_NULL}
+_TOLD = {"workers_per_model": whole(1, MOST, "null"), "threads": whole(1, MOST, "null"), "input": _TEXT_OR_NULL,
+         "protocol": _TEXT_OR_NULL}  # fmt: skip
 POINT = record(_NEEDED, _TOLD)
 _REPORT = Schema(
     **record(
@@ -47,7 +48,8 @@ _REPORT = Schema(
             "environment": record({}, {"memory_bytes": _SOME_NUMBER, "gpus": list_of(form_of(GpuRecord))}),
             "asked": object_of(ANY),
             "points": list_of(POINT),
-        }
+        },
+        {"server": object_of(ANY)},
     )
 )
 

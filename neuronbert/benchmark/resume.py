@@ -23,7 +23,7 @@ _SETTING: Form = {
             "pipeline_cores": _COUNT,
             "workers": _COUNT,
             "threads": _COUNT,
-            "batch_size": whole(1, MOST),
+            "batch_size": _COUNT,
             "sequence_length": _COUNT,
             "text": FLAG,
             "load": {**_LOAD, "additionalProperties": False},

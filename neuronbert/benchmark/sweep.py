@@ -1,30 +1,28 @@
-"""Measures an artifact through the multi-worker runner: throughput against latency, swept over settings.
+"""Measures an artifact through the multi-worker runner, or a server: throughput against latency, swept over settings.
 
-A sweep is planned (sweep_plan.py), measured point by point (measure.py) and reported (report.py). Each point has a
-runner to itself, so a sweep that was interrupted continues where it stopped (resume.py).
+What is measured is a target (targets.py), which plans the points and measures each; the result is reported (report.py).
+Points do not depend on one another, so a sweep that was interrupted continues where it stopped (resume.py).
 """
 
 import hashlib
 import inspect
 import json
-import math
 import os
 import shlex
 import sys
 from collections import Counter
 from pathlib import Path
-from typing import Callable, Dict, List, Mapping, NamedTuple, Optional, Sequence, Union
-
-import numpy as np
+from typing import Callable, Dict, Mapping, NamedTuple, Optional, Sequence, Union
 
 from neuronbert.artifact.files import refuse_inside
-from neuronbert.artifact.manifest import Artifact, PathLike, Variant, artifact_of
+from neuronbert.artifact.manifest import Artifact, PathLike, artifact_of
 from neuronbert.artifact.signatures import TrustedKey
+from neuronbert.benchmark.artifact_target import ArtifactTarget
+from neuronbert.benchmark.asked_inputs import inputs_of
 from neuronbert.benchmark.comparison import refuse_disjoint, refuse_slower, refuse_unlike
 from neuronbert.benchmark.forms import write_report
 from neuronbert.benchmark.load import Period
-from neuronbert.benchmark.measure import ITEMS, MeasureOptions, measure
-from neuronbert.benchmark.missing_shapes import Progress, ShapeCompiler
+from neuronbert.benchmark.missing_shapes import Progress
 from neuronbert.benchmark.naming import full_name, measured_text
 from neuronbert.benchmark.points import OFFLINE, OPEN, LoadSpec, Setting
 from neuronbert.benchmark.report import (
@@ -36,16 +34,16 @@ from neuronbert.benchmark.report import (
 )
 from neuronbert.benchmark.report_file import read_report
 from neuronbert.benchmark.resume import SavedPoints
-from neuronbert.benchmark.sweep_plan import SweepOptions, SweepPlan, announcement, plan_sweep, refuse_early
-from neuronbert.emulator.emulator_settings import settings_from
-from neuronbert.errors import InputError, NeuronBertError, UsageError, counted
+from neuronbert.benchmark.server_target import ServerTarget
+from neuronbert.benchmark.sweep_plan import SweepOptions, announcement, refuse_early
+from neuronbert.benchmark.targets import Target
+from neuronbert.errors import NeuronBertError, UsageError, counted
 from neuronbert.hardware.machine import Environment, environment
+from neuronbert.hardware.remote import is_url
 from neuronbert.tasks import load_task
-from neuronbert.tasks.base import Input, Task
 
 # The server scenario's rate where none was given, as a share of what offline reached.
 SERVER_SHARE = 0.6
-GOLDEN_RATIO = (math.sqrt(5) - 1) / 2
 
 
 def benchmark_artifact(
@@ -71,6 +69,10 @@ def benchmark_artifact(
     instance_type: Optional[str] = None,
     prices: Optional[Union[str, Path]] = None,
     loadgen: bool = False,
+    model: Optional[str] = None,
+    protocol: Optional[str] = None,
+    task: Optional[str] = None,
+    timeout_ms: Optional[float] = None,
     trusted_key: TrustedKey = None,
     progress: Progress = lambda line: None,
     on_point: Callable[[int, int], None] = lambda done, total: None,
@@ -95,7 +97,13 @@ def benchmark_artifact(
     ``progress`` is called with lines for a person, ``on_point`` before each point with how many are done, of how
     many.
 
-    Raises UsageError for settings that cannot be, ArtifactError for what the artifact does not have.
+    ``artifact`` may be the URL of a server, which is asked over HTTP: a neuronbert server's ``model``, which has to be
+    named where there are several, or any other server's, of which ``task`` has to be said. ``protocol``: hugging-face
+    (unless told), open-inference, text-embeddings, openai or cohere. ``timeout_ms``: the deadline that each request
+    states. The key is in NEURONBERT_API_KEY. Errors are counted by the status that was answered.
+
+    Raises UsageError for settings that cannot be, ArtifactError for what the artifact does not have, InputError for a
+    server that does not answer, and ArtifactChanged where it began to answer from another artifact meanwhile.
     """
     options = SweepOptions(
         batch_size=batch_size, concurrency=concurrency, workers=workers, threads=threads,
@@ -103,8 +111,12 @@ def benchmark_artifact(
         precision=precision, scenario=scenario, request_rate=request_rate, request_distribution=request_distribution,
         input_data=input_data, longest_s=longest_s, report=report, compare=compare, latency_p95_ms=latency_p95_ms,
         busy_wait=busy_wait, instance_type=instance_type, prices=prices, loadgen=loadgen,
+        model=model, protocol=protocol, task=task, timeout_ms=timeout_ms,
     )  # fmt: skip
-    return _sweep(artifact_of(artifact, trusted_key), _command(artifact, options), options, progress, on_point)
+    period = Period(longest_s=options.longest_s)
+    refuse_early(options, period)
+    target = _target(artifact, options, trusted_key, progress)
+    return _sweep(target, _command(artifact, options), options, period, progress, on_point)
 
 
 class SweepFacts(NamedTuple):
@@ -113,30 +125,44 @@ class SweepFacts(NamedTuple):
     artifact: Dict[str, object]
     environment: Environment
     asked: Dict[str, object]
+    server: Optional[Dict[str, object]]
 
 
-def _sweep(
-    loaded: Artifact, command: str, options: SweepOptions, progress: Progress, on_point: Callable[[int, int], None]
-) -> Document:
-    """Plan the points, measure each, and make the report of them."""
-    period = Period(longest_s=options.longest_s)
-    refuse_early(options, period)
+def _target(
+    artifact: Union[Artifact, PathLike], options: SweepOptions, trusted_key: TrustedKey, progress: Progress
+) -> Target:
+    if is_url(artifact):
+        return ServerTarget(str(artifact), options, trusted_key)
+    loaded = artifact_of(artifact, trusted_key)
     if options.report is not None:
         refuse_inside(loaded.folder, options.report)
     task = load_task(loaded.task)
-    plan = plan_sweep(loaded, task, _inputs(task, options.input_data), options)
+    return ArtifactTarget(loaded, task, inputs_of(task, options.input_data), options, progress)
+
+
+def _sweep(
+    target: Target,
+    command: str,
+    options: SweepOptions,
+    period: Period,
+    progress: Progress,
+    on_point: Callable[[int, int], None],
+) -> Document:
+    """Measure each of the planned points, and make the report of them."""
+    plan = target.plan
     for reason, count in plan.left_out.items():
         progress(f"{counted(count, 'point')} left out: {reason}")
-    facts = _facts_of(plan, options)
+    facts = _facts_of(target, options)
     before = _report_to_compare(options, facts, plan.settings)
-    saved = SavedPoints(options.report, _what_must_not_change(plan, options, facts))
-    failed = _measure_points(plan, options, period, saved, progress, on_point)
+    saved = SavedPoints(options.report, _what_must_not_change(target, options, facts))
+    failed = _measure_points(target, options, period, saved, progress, on_point)
     document = document_of(
         [saved.points[setting] for setting in plan.settings if setting in saved.points],
         command=command,
         artifact=facts.artifact,
         environment=facts.environment,
         asked=facts.asked,
+        server=facts.server,
         latency_p95_ms=options.latency_p95_ms,
         left_out=Counter(plan.left_out) + failed,
     )
@@ -161,11 +187,11 @@ def _report_to_compare(options: SweepOptions, facts: SweepFacts, settings: Seque
     return before
 
 
-def _what_must_not_change(plan: SweepPlan, options: SweepOptions, facts: SweepFacts) -> Dict[str, object]:
+def _what_must_not_change(target: Target, options: SweepOptions, facts: SweepFacts) -> Dict[str, object]:
     """What an interrupted sweep must have in common with the one that continues it."""
-    prices = plan.instances.prices(plan.settings)
+    prices = {target.instance_of(setting): target.price_of(setting) for setting in target.plan.settings}
     return {
-        "artifact": plan.artifact.manifest["digest"],
+        "artifact": target.digest,
         "asked": facts.asked,
         "longest_s": options.longest_s,
         "loadgen": options.loadgen,
@@ -173,40 +199,15 @@ def _what_must_not_change(plan: SweepPlan, options: SweepOptions, facts: SweepFa
         "prices": {name: price and price._asdict() for name, price in prices.items()},
         "environment": facts.environment,
         "threads": os.environ.get("OMP_NUM_THREADS"),
+        "server": facts.server,
     }
-
-
-def _loadgen_folder(report: Optional[Union[str, Path]]) -> Path:
-    return Path("loadgen") if report is None else Path(f"{os.fspath(report)}.loadgen")
-
-
-def _inputs(task: Task, path: Optional[PathLike]) -> List[Input]:
-    """At most ITEMS inputs of a file, or of the package's own, short and long ones mixed."""
-    inputs = task.read_inputs(path)
-    if not inputs:
-        raise InputError(f"{path} holds no {task.LINES.noun}", hint=f"one JSON object a line: {task.LINES.example}")
-    return _evenly_mixed(inputs[:: max(1, len(inputs) // ITEMS)][:ITEMS], task)
-
-
-def _evenly_mixed(inputs: List[Input], task: Task) -> List[Input]:
-    """In an order that mixes short and long ones evenly, so that every second is the same amount of work.
-
-    The multiples of the golden ratio, modulo 1, are spread more evenly than those of any other number.
-    """
-    ordered = sorted(inputs, key=lambda asked: sum(map(_characters, task.call_arguments(asked))))
-    ranks = np.argsort(np.argsort(np.arange(len(ordered)) * GOLDEN_RATIO % 1))
-    return [ordered[rank] for rank in ranks]
-
-
-def _characters(texts: Union[str, Sequence[str]]) -> int:
-    return len(texts) if isinstance(texts, str) else sum(map(len, texts))
 
 
 # ---------------------------------------------------------------------------- measuring
 
 
 def _measure_points(
-    plan: SweepPlan,
+    target: Target,
     options: SweepOptions,
     period: Period,
     saved: SavedPoints,
@@ -214,40 +215,40 @@ def _measure_points(
     on_point: Callable[[int, int], None],
 ) -> "Counter[str]":
     """Measure every point that is not saved yet; the reasons of those that failed, and how many did for each."""
-    shapes = ShapeCompiler(plan.artifact, plan.instances, progress)
-    pending = [setting for setting in plan.settings if setting not in saved.points]
-    compile_s = {setting.variant: shapes.compile_s(setting) for setting in pending}
-    for line in announcement(pending, compile_s, options.longest_s, loadgen=options.loadgen):
+    settings = target.plan.settings
+    pending = [setting for setting in settings if setting not in saved.points]
+    compile_s = {setting.variant: target.compile_s(setting) for setting in pending}
+    for line in announcement(pending, compile_s, options.longest_s, loadgen=options.loadgen, start_s=target.start_s):
         progress(line)
-    loadgen_folder = _loadgen_folder(options.report) if options.loadgen else None
-    shared = MeasureOptions(plan.inputs, options.request_distribution, period, loadgen_folder, options.busy_wait)
     failed: Counter[str] = Counter()
-    for number, setting in enumerate(plan.settings, start=1):
+    for number, setting in enumerate(settings, start=1):
         if setting in saved.points:
             continue
-        on_point(len(saved.points) + sum(failed.values()), len(plan.settings))
-        position = f"{number}/{len(plan.settings)}"
+        on_point(len(saved.points) + sum(failed.values()), len(settings))
+        position = f"{number}/{len(settings)}"
         try:
-            point = _point(plan, setting, shapes, shared, saved)
+            point = _point(target, setting, period, saved)
         except NeuronBertError as error:  # the others may well be possible, and must not be lost
-            if number == len(plan.settings) and not saved.points:
+            if number == len(settings) and not saved.points:
                 raise
             failed[error.message] += 1
-            progress(f"{position}  {setting.variant}, batch {setting.batch_size} left out: {error.message}")
+            progress(f"{position}  {setting.variant}, {_size_text(setting)}left out: {error.message}")
             continue
+        target.refuse_changed()
         saved.add(setting, point)
         progress(f"{position}  {_point_line(point)}")
     return failed
 
 
-def _point(
-    plan: SweepPlan, setting: Setting, shapes: ShapeCompiler, shared: MeasureOptions, saved: SavedPoints
-) -> Point:
+def _size_text(setting: Setting) -> str:
+    return "" if setting.batch_size is None else f"batch {setting.batch_size} "
+
+
+def _point(target: Target, setting: Setting, period: Period, saved: SavedPoints) -> Point:
     """Measure one setting; the result as a report's point."""
-    artifact, instances = shapes.artifact_for(setting), plan.instances
-    measured = measure(artifact, _with_rate(setting, saved.points), shared, instances.inf1_instance_type)
-    columns = {"instance_type": instances.name_of(setting), **measured.facts}
-    point = measured_point(columns, measured.load, instances.price_of(setting))
+    measured = target.measure(_with_rate(setting, saved.points), period)
+    columns = {"instance_type": target.instance_of(setting), **measured.facts}
+    point = measured_point(columns, measured.load, target.price_of(setting))
     return {**point, **loadgen_columns(point, measured.load, measured.loadgen)}
 
 
@@ -278,31 +279,18 @@ def _loadgen_text(point: Point) -> str:
 # ---------------------------------------------------------------------------- what is reported
 
 
-def _facts_of(plan: SweepPlan, options: SweepOptions) -> SweepFacts:
+def _facts_of(target: Target, options: SweepOptions) -> SweepFacts:
+    facts = target.facts
     return SweepFacts(
-        artifact=_artifact_facts(plan.artifact, plan.variants),
+        artifact=facts.artifact,
         environment=environment(),
         asked={
-            "questions": hashlib.sha256(json.dumps(plan.inputs).encode()).hexdigest(),
+            "questions": hashlib.sha256(json.dumps(target.plan.inputs).encode()).hexdigest(),
             "request_distribution": options.request_distribution,
-            "emulation": _emulation(plan.variants),
+            "emulation": facts.emulation,
         },
+        server=facts.server,
     )
-
-
-def _artifact_facts(artifact: Artifact, variants: Sequence[Variant]) -> Dict[str, object]:
-    return {
-        "name": artifact.folder.name,
-        "fingerprint": artifact.manifest["checkpoint"]["fingerprint"],
-        "source": artifact.manifest["checkpoint"]["source"],
-        "emulated": any(variant["emulated"] for variant in variants),
-    }
-
-
-def _emulation(variants: Sequence[Variant]) -> Optional[Dict[str, Optional[str]]]:
-    """What stands in for the device, for variants that run on the emulator; None where it is not used."""
-    emulator = settings_from(os.environ) if any(variant["emulated"] for variant in variants) else None
-    return None if emulator is None else {"instance_type": emulator.instance, "timed_as_release": emulator.release}
 
 
 def _command(artifact: Union[Artifact, PathLike], options: SweepOptions) -> str:

@@ -1,27 +1,21 @@
-"""Decides before anything runs what a sweep will measure, what it leaves out and why, and how long it will take.
+"""What is settled before anything runs: a sweep's options, its points, what is left out and why, and how long it takes.
 
-points.py lists the combinations, instances.py knows what there is room for; sweep.py carries the plan out.
+artifact_target.py and server_target.py plan; sweep.py carries the plan out.
 """
 
 import math
-from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Iterator, List, Mapping, NamedTuple, Optional, Sequence, Set, Union
+from typing import Iterator, List, Mapping, NamedTuple, Optional, Sequence, Union
 
 from neuronbert.artifact.files import refuse_inputs
-from neuronbert.artifact.manifest import Artifact, Variant
 from neuronbert.benchmark.forms import refuse_unwritable
-from neuronbert.benchmark.instances import PointInstances
 from neuronbert.benchmark.load import DISTRIBUTIONS, Period
 from neuronbert.benchmark.loadgen import LEAST_SERVER_QUERIES, import_loadgen
-from neuronbert.benchmark.measure import full_rows
-from neuronbert.benchmark.points import OPEN, Axes, Setting, chosen_variants, loads_of, settings_of
+from neuronbert.benchmark.points import OPEN, Setting
 from neuronbert.benchmark.resume import points_path
-from neuronbert.checkpoint.tokenizer import Tokenizer
-from neuronbert.errors import InputError, UsageError, above_zero, as_real, counted, shown_value
-from neuronbert.hardware.prices import load_prices
-from neuronbert.tasks.base import Input, Task
+from neuronbert.errors import UsageError, above_zero, as_real, counted, shown_value
+from neuronbert.tasks.base import Input
 
 # What a point takes beside its windows: starting the runner, loading and self-testing the variant.
 START_S = 3.0
@@ -54,16 +48,17 @@ class SweepOptions:
     instance_type: Optional[str]
     prices: Optional[Union[str, Path]]
     loadgen: bool
+    model: Optional[str]
+    protocol: Optional[str]
+    task: Optional[str]
+    timeout_ms: Optional[float]
 
 
 class SweepPlan(NamedTuple):
     """What will be measured, in order, and what will not."""
 
-    artifact: Artifact
-    variants: List[Variant]  # chosen by the options
     inputs: List[Input]
     settings: List[Setting]
-    instances: PointInstances
     left_out: Mapping[str, int]  # reason → how many points
 
 
@@ -91,63 +86,31 @@ def refuse_early(options: SweepOptions, period: Period) -> None:
         import_loadgen()
 
 
-def plan_sweep(artifact: Artifact, task: Task, inputs: List[Input], options: SweepOptions) -> SweepPlan:
-    """The points that the options ask for and that can be measured.
-
-    Raises UsageError for options that cannot be and when no point is left, ArtifactError for a variant that is not
-    there, InputError for a price file that cannot be used.
-    """
-    variants = chosen_variants(artifact, options.variant, options.precision)
-    axes = Axes(
-        options.batch_size,
-        options.workers,
-        options.threads,
-        options.sequence_length,
-        options.neuroncore_pipeline_cores,
-    )
-    instances = PointInstances(artifact, options.instance_type, load_prices(options.prices))
-    texts = _FullTexts(task, Tokenizer.from_files(artifact.folder), inputs)
-    loads = loads_of(options.scenario, options.concurrency, options.request_rate, loadgen=options.loadgen)
-    settings: List[Setting] = []
-    left_out: Counter[str] = Counter()
-    for setting in settings_of(variants, axes, loads):
-        try:
-            texts.require(setting)
-            instances.require_room(setting)
-            settings.append(setting)
-        except (UsageError, InputError) as error:
-            left_out[error.message] += 1
-    if not settings:
-        raise UsageError(f"no point of this sweep can be: {next(iter(left_out))}", hint="other values")
-    return SweepPlan(artifact, variants, inputs, settings, instances, left_out)
-
-
-class _FullTexts:
-    """Checks that rows of a length can be filled with text: the model takes them, and the inputs are long enough."""
-
-    def __init__(self, task: Task, tokenizer: Tokenizer, inputs: Sequence[Input]):
-        self._task, self._tokenizer, self._inputs = task, tokenizer, inputs
-        self._checked: Set[int] = set()
-
-    def require(self, setting: Setting) -> None:
-        """Raise UsageError for a length beyond the model's, InputError when the inputs hold no such text."""
-        length, longest = setting.sequence_length, self._tokenizer.max_length
-        if length and longest and length > longest:
-            raise UsageError(f"{length} tokens are more than the model's {longest}")
-        if length and not setting.text and length not in self._checked:
-            full_rows(self._task, self._tokenizer, self._inputs, length)
-            self._checked.add(length)
+def refuse_options(options: SweepOptions, names: Sequence[str], reason: str) -> None:
+    """Raise UsageError, naming them, where any of these options was given: ``reason`` says whose they are."""
+    given = [f"--{name.replace('_', '-')}" for name in names if getattr(options, name) not in (None, False, "")]
+    if given:
+        verb = "is" if len(given) == 1 else "are"
+        raise UsageError(f"{' and '.join(given)} {verb} {reason}", hint=f"leave out {' and '.join(given)}")
 
 
 def announcement(
-    settings: Sequence[Setting], compile_s: Mapping[str, float], longest_s: float, *, loadgen: bool
+    settings: Sequence[Setting],
+    compile_s: Mapping[str, float],
+    longest_s: float,
+    *,
+    loadgen: bool,
+    start_s: float = START_S,
 ) -> Iterator[str]:
-    """How long measuring ``settings`` will take, as lines; ``compile_s`` is variant → seconds to compile it first."""
+    """How long measuring ``settings`` will take, as lines.
+
+    ``compile_s`` is variant → seconds to compile it first, ``start_s`` what a point takes before it is asked anything.
+    """
     compiling_s = sum(compile_s.values())
     windows_s = longest_s if loadgen else min(longest_s, USUAL_S)
     loadgen_s = [_loadgen_s(setting, longest_s) if loadgen else 0.0 for setting in settings]
-    expected_s = compiling_s + sum(START_S + WARM_UP_S + windows_s + seconds for seconds in loadgen_s)
-    most_s = compiling_s + sum(START_S + WARM_UP_S + longest_s + 2 * seconds for seconds in loadgen_s)
+    expected_s = compiling_s + sum(start_s + WARM_UP_S + windows_s + seconds for seconds in loadgen_s)
+    most_s = compiling_s + sum(start_s + WARM_UP_S + longest_s + 2 * seconds for seconds in loadgen_s)
     slow = f"{most_s / 60:.1f} if no load becomes steady"
     yield f"{counted(len(settings), 'point')}, about {expected_s / 60:.1f} minutes, {slow}"
     if compiling_s:

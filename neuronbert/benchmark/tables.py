@@ -1,8 +1,19 @@
 """What a report says to a person, as tables and facts in words; forms.py and page.py write them down."""
 
-from typing import Any, Callable, Dict, List, NamedTuple, Sequence, Tuple
+from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Sequence, Tuple
 
-from neuronbert.benchmark.columns import COLUMNS, EXPENSE, LOADGEN, SETTING, SPEED, figure, heading, text_of, with_unit
+from neuronbert.benchmark.columns import (
+    COLUMNS,
+    EXPENSE,
+    LOADGEN,
+    SERVER,
+    SETTING,
+    SPEED,
+    figure,
+    heading,
+    text_of,
+    with_unit,
+)
 from neuronbert.benchmark.naming import Names, load_of, measured_text
 from neuronbert.benchmark.report import Document, Point
 from neuronbert.errors import counted
@@ -33,12 +44,20 @@ class PointTable(NamedTuple):
         return [with_unit(title, unit) for title, unit in self.headings]
 
 
+_GROUPS = (
+    ("Throughput and latency", SPEED),
+    ("Expense", EXPENSE),
+    ("The server's own time", SERVER),
+    ("MLPerf LoadGen", LOADGEN),
+)
+
+
 def point_tables(document: Document) -> List[PointTable]:
     """The points as tables that fit a page: what was reached, at what expense, and what LoadGen says, if asked."""
     points = document["points"]
     names = Names(points)
     tables = []
-    for title, group in (("Throughput and latency", SPEED), ("Expense", EXPENSE), ("MLPerf LoadGen", LOADGEN)):
+    for title, group in _GROUPS:
         columns = [name for name in group if any(point.get(name) is not None for point in points)]
         if columns:
             rows = [_row(names, point, columns, with_marks=group is SPEED) for point in points]
@@ -77,6 +96,7 @@ def measured_facts(document: Document) -> Facts:
         ("artifact", str(artifact.get("name") or "")),
         ("compiled from", str(artifact.get("source") or "")),
         ("fingerprint of the weights", str(artifact.get("fingerprint") or "")),
+        *_server_facts(document.get("server") or {}),
     ]
     for name in SETTING[1:]:
         values = {point.get(name) for point in points}
@@ -93,8 +113,19 @@ def measured_facts(document: Document) -> Facts:
     return [(name, text) for name, text in facts if text]
 
 
+def _server_facts(server: Mapping[str, Any]) -> Facts:
+    """Which server was asked; nothing where it was an artifact."""
+    known = {
+        "url": "server",
+        "neuronbert": "the server's neuronbert",
+        "digest": "digest of the artifact",
+        "timeout_ms": "deadline of a request, in ms",
+    }
+    return [(title, str(server[name])) for name, title in known.items() if server.get(name)]
+
+
 def machine_facts(document: Document) -> Facts:
-    """The machine and the libraries that the points were measured with."""
+    """The machine and the libraries that the points were measured with; of a server those that asked."""
     known: Dict[str, Tuple[str, Callable[[Any], str]]] = {
         "cpu_model": ("CPU", str),
         "usable_cpus": ("CPUs that it may use", str),
@@ -110,7 +141,8 @@ def machine_facts(document: Document) -> Facts:
         "libraries": ("libraries", lambda found: ", ".join(f"{name} {version}" for name, version in found.items())),
     }
     environment = document["environment"]
-    facts = [(title, text(environment[name])) for name, (title, text) in known.items() if environment.get(name)]
+    facts = [("this is", "the machine that asked: of the server's nothing is known")] if document.get("server") else []
+    facts += [(title, text(environment[name])) for name, (title, text) in known.items() if environment.get(name)]
     return facts + [(name.replace("_", " "), str(value)) for name, value in environment.items() if name not in known]
 
 

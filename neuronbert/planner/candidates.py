@@ -179,11 +179,17 @@ def measured_configurations(
 ) -> Iterator[Configuration]:
     """What the benchmark report at ``path`` measured: of each configuration the point of highest throughput.
 
-    Nothing when ``path`` is None. Raises InputError for a file that is no report, and for cores that an instance lacks.
+    Nothing when ``path`` is None. Raises InputError for a file that is no report, for one of a server, and for cores
+    that an instance lacks.
     """
     best: Dict[Tuple[object, ...], Configuration] = {}
     for number, point in enumerate(read_report(path)["points"] if path is not None else [], 1):
         key = identity_of(point, *LOAD)
+        if None in (point["batch_size"], point["n_models"], point["pipeline_size"]):
+            raise InputError(
+                f"point {number} of {path} is of a server, which keeps its batches to itself",
+                hint="--measured with a report of neuronbert benchmark ARTIFACT",
+            )
         try:
             measured = _measured_configuration(point, source, book, target)
         except UsageError as error:  # cores that its instance does not have

@@ -11,14 +11,14 @@ import pytest
 from made_reports import document, point
 
 from neuronbert.benchmark import forms, page, report, tables
-from neuronbert.benchmark.columns import COLUMNS, EXPENSE, LOAD, LOADGEN, MARKS, SETTING, SPEED
+from neuronbert.benchmark.columns import COLUMNS, EXPENSE, LOAD, LOADGEN, MARKS, SERVER, SETTING, SPEED
 from neuronbert.benchmark.report_file import read_report
 from neuronbert.errors import UsageError
 from neuronbert.hardware.machine import environment
 
 
 def test_every_column_has_a_place_and_says_what_it_means():
-    assert sorted([*SETTING, *LOAD, *SPEED, *EXPENSE, *LOADGEN, *MARKS]) == sorted(COLUMNS)
+    assert sorted([*SETTING, *LOAD, *SPEED, *EXPENSE, *SERVER, *LOADGEN, *MARKS]) == sorted(COLUMNS)
     titles = [(column.title, column.unit) for column in COLUMNS.values()]
     assert len(set(titles)) == len(titles) and not any("_" in title for title, _ in titles)
     assert all(column.meaning.endswith(".") for column in COLUMNS.values())

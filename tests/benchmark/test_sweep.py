@@ -10,7 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from neuronbert import benchmark_artifact, load_artifact
+from neuronbert.benchmark import artifact_target
 from neuronbert.benchmark import sweep as benchmark
+from neuronbert.benchmark.asked_inputs import evenly_mixed
 from neuronbert.benchmark.load import Period
 from neuronbert.benchmark.measure import full_rows
 from neuronbert.benchmark.points import CLOSED, Axes, LoadSpec, settings_of
@@ -121,14 +123,14 @@ def test_what_there_is_no_room_for_is_left_out_and_said(echo_artifact):
 
 
 def test_a_point_that_fails_does_not_lose_the_others(echo_artifact, monkeypatch):
-    real = benchmark.measure
+    real = artifact_target.measure
 
     def fails(artifact, setting, *more):
         if setting.batch_size == 2:
             raise BackendFailed("the device is gone")
         return real(artifact, setting, *more)
 
-    monkeypatch.setattr(benchmark, "measure", fails)
+    monkeypatch.setattr(artifact_target, "measure", fails)
     document = measured(echo_artifact, batch_size="1,2,4", concurrency="1")
     assert [one["batch_size"] for one in document["points"]] == [1, 4]
     assert document["left_out"] == {"the device is gone": 1}
@@ -164,7 +166,7 @@ def test_the_command_of_an_api_call_has_its_options(echo_artifact):
 
 def test_an_interrupted_sweep_goes_on(echo_artifact, tmp_path, monkeypatch):
     report = tmp_path / "report.json"
-    real, left = benchmark.measure, [2]
+    real, left = artifact_target.measure, [2]
 
     def interrupted(*arguments):
         if not left[0]:
@@ -172,11 +174,11 @@ def test_an_interrupted_sweep_goes_on(echo_artifact, tmp_path, monkeypatch):
         left[0] -= 1
         return real(*arguments)
 
-    monkeypatch.setattr(benchmark, "measure", interrupted)
+    monkeypatch.setattr(artifact_target, "measure", interrupted)
     with pytest.raises(KeyboardInterrupt):
         measured(echo_artifact, concurrency="1,2,4", report=report)
     assert not report.exists()
-    monkeypatch.setattr(benchmark, "measure", real)
+    monkeypatch.setattr(artifact_target, "measure", real)
     lines = []
     with pytest.raises(UsageError, match="other options"):
         measured(echo_artifact, concurrency="1,2,4", report=report, longest_s=0.5)
@@ -231,15 +233,12 @@ def test_settings_that_cannot_be(echo_artifact, options, error, words):
 
 @given(st.lists(st.tuples(st.just("Who?"), st.text(max_size=50)), max_size=80))
 def test_questions_are_mixed_and_none_is_lost(questions):
-    assert sorted(benchmark._evenly_mixed(questions, question_answering)) == sorted(questions)
+    assert sorted(evenly_mixed(questions, question_answering)) == sorted(questions)
 
 
 def test_every_stretch_of_the_mix_is_the_same_work():
     lengths = np.array(
-        [
-            len(context)
-            for _, context in benchmark._evenly_mixed([("", "x" * n) for n in range(200)], question_answering)
-        ]
+        [len(context) for _, context in evenly_mixed([("", "x" * n) for n in range(200)], question_answering)]
     )
     stretches = [np.roll(lengths, -first)[:64].mean() for first in range(200)]
     assert max(stretches) / min(stretches) < 1.1

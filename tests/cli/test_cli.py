@@ -146,12 +146,13 @@ FUNCTIONS = {
     "doctor": (examine, ()),
 }
 # What only one of the two has: how the command line reads and prints, and what has no meaning beside it.
-ONLY_PYTHON = {"progress", "on_step", "on_point", "facts", "model", "on_skip", "on_unsaid", "on_ready", "screen"}
+ONLY_PYTHON = {"progress", "on_step", "on_point", "facts", "on_skip", "on_unsaid", "on_ready", "screen"}
 TEXTS = {text.name for task in TASKS for verb in load_options(task).VERBS for text in verb.texts}
 ONLY_COMMAND_LINE = {"as_json", "input_", "once", "log", "plot", "url", *TEXTS}
 WITHOUT_MEANING = {
     "evaluate": {"top_k", "details", "return_texts", "aggregation_strategy"},
-    **{verb.name: {"task"} for task in TASKS for verb in load_options(task).VERBS},  # it is for that task
+    # It is for that task, and its argument is the model.
+    **{verb.name: {"task", "model"} for task in TASKS for verb in load_options(task).VERBS},
 }
 # What a function hands on by name, or leaves to another.
 HANDED_ON = {

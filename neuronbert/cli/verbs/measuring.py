@@ -54,8 +54,8 @@ def evaluate(artifact: str, data: str, as_json: bool, **options: Any) -> None:
     show(as_json, report.as_dict(), lambda: evaluation_text(report.tables()))
 
 
-@click.command("benchmark", short_help="Throughput against latency of an artifact, on this machine.")
-@click.argument("artifact", type=click.Path())
+@click.command("benchmark", short_help="Throughput against latency of an artifact, or of a server.")
+@click.argument("artifact", type=click.Path(), metavar="ARTIFACT|URL")
 @list_option(
     "--batch-size", help="Rows that are computed at once: 1,2,4 or 1:16, doubling.  [default: as compiled, else 8]"
 )
@@ -115,10 +115,20 @@ def evaluate(artifact: str, data: str, as_json: bool, **options: Any) -> None:
 @click.option("--instance-type", help="Whose price counts, and of inf1 whose cores: c5.xlarge.  [default: as compiled]")
 @click.option("--loadgen", is_flag=True, help="Measure each point again with MLPerf LoadGen, and keep its logs.")
 @click.option("--prices", type=click.Path(), help="JSON price file that goes before the shipped price book.")
+@click.option("--model", help="URL: which model of the server.  [default: its only one]")
+@click.option(
+    "--protocol",
+    help="URL: hugging-face, open-inference, text-embeddings, openai or cohere.  [default: hugging-face]",
+)
+@click.option("--task", help="URL of another server than neuronbert's: what its model is for.")
+@click.option("--timeout-ms", type=float, help="URL: the deadline that each request states (X-Request-Timeout-Ms).")
 @trusted_key_option
 @json_option
 def benchmark_(artifact: str, as_json: bool, **options: Any) -> None:
     """Measure ARTIFACT through the runner: throughput against latency, swept over the settings given.
+
+    Or measure the server at URL as it runs, over HTTP: how it batches and with how many workers is its own, so
+    the options for those are not for a URL. NEURONBERT_API_KEY is shown to it.
 
     Prints a table of all points and, last, the best of them in a sentence: the one within --latency-p95-ms that answers
     most; without that, the knee of a curve, the load where latency takes off. --report has all figures.
