@@ -73,10 +73,18 @@ def test_every_snippet_runs(served: Served, snippet: str) -> None:
 
 
 def test_every_option_that_the_page_names_is_there() -> None:
+    from neuronbert.cli.verbs.measuring import benchmark_
     from neuronbert.cli.verbs.serving import serve_
 
+    before, measuring = PAGE.split("\n## Measuring it\n")
     options = {name for parameter in serve_.params for name in parameter.opts}
-    named = set(re.findall(r"`(--[a-z-]+)", PAGE)) - {"--host"}
-    assert named <= options, named - options
+    for verb, part in ((serve_, before), (benchmark_, measuring)):
+        known = {name for parameter in verb.params for name in parameter.opts}
+        named = set(re.findall(r"`(--[a-z0-9-]+)", part)) - {"--host"}
+        assert named <= known, named - known
+    lines = re.findall(r"^\$ neuronbert benchmark (.*)", measuring, flags=re.MULTILINE)
+    assert len(lines) == 5
+    for line in lines:
+        benchmark_.make_context("benchmark", shlex.split(line))
     fields = {f"--{name.replace('_', '-')}" for name in ServerSettings.__dataclass_fields__}
     assert fields <= options
