@@ -231,6 +231,8 @@ class Exchange:
                 hint=FEWER_ROWS,
             )
         self.rows, self.tokens = prepared.rows, prepared.tokens
+        # Others that came with it are tokenised first: then all of them are there when a batch leaves.
+        await asyncio.sleep(0)
         with self.service.clients.holding(self.client, prepared.rows, functools.partial(_predicted_wait_s, model)):
             futures = model.runner.submit_prepared(prepared)
             await self._all_done(futures)
