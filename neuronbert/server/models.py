@@ -1,16 +1,18 @@
 """The models of a server: a Runner for each artifact, found by name, by what it offers, and replaced while it works."""
 
 import functools
+import re
 import threading
 import time
-from concurrent.futures import Future
+from concurrent.futures import FIRST_EXCEPTION, Future, wait
 from contextlib import contextmanager
-from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Sequence, Set, Tuple, TypeVar
+from typing import Any, Callable, Dict, FrozenSet, Iterator, List, Mapping, Optional, Sequence, Set, Tuple, TypeVar
 
 from neuronbert.errors import RunnerClosed
+from neuronbert.runner.documents import RunnerStatistics
 from neuronbert.runner.runner import Runner
 from neuronbert.runner.supervision import READY
-from neuronbert.server.failures import HttpError
+from neuronbert.server.failures import UNKNOWN_WAIT_S, HttpError, retry_headers
 from neuronbert.server.settings import Placed
 from neuronbert.tasks import load_figures, load_http
 from neuronbert.tasks.base import TaskHttp
@@ -34,9 +36,9 @@ class Model:
         self.loaded_at = time.time()
         self.bulk_rows = 0  # with the runner, for requests of many lines
 
-    def is_ready(self) -> bool:
-        """Whether a worker of it can be given work."""
-        return any(worker["state"] == READY for worker in self.runner.stats()["workers"])
+    def is_ready(self, stats: Optional[RunnerStatistics] = None) -> bool:
+        """Whether a worker of it can be given work; by ``stats`` of its runner where they are at hand."""
+        return any(worker["state"] == READY for worker in (stats or self.runner.stats())["workers"])
 
     def info(self) -> Dict[str, Any]:
         """What it is, for people and programs: artifact, variants, and what the gate measured of them."""
@@ -73,11 +75,16 @@ _VARIANT_FACTS = (
 )
 
 
+# The demo's name, and what the hub calls a model; a folder of two parts looks alike, and tells as little.
+_HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
+
+
 def _public(checkpoint: Mapping[str, Any]) -> Dict[str, Any]:
     """What the manifest says of the checkpoint, without the folder of the machine that it was compiled on."""
     facts = {name: checkpoint.get(name) for name in _CHECKPOINT_FACTS}
-    if "/" in str(facts["source"] or "").strip("./") and str(facts["source"])[:1] in "/.~":
-        facts["source"] = str(facts["source"]).rsplit("/", 1)[-1]
+    source = facts["source"]
+    if source is not None and not _HUB_ID.fullmatch(source):
+        facts["source"] = source.rstrip("/").rsplit("/", 1)[-1]
     return facts
 
 
@@ -91,6 +98,7 @@ def begin(function: Callable[[], Result]) -> "Future[Result]":
     A worker may take minutes to load. An executor's threads would be waited for.
     """
     future: Future[Result] = Future()
+    future.set_running_or_notify_cancel()  # who waits may give up; the function goes on
 
     def call() -> None:
         try:
@@ -109,20 +117,27 @@ class Models:
         self._places = tuple(places)
         self._launch = launch
         self._drain_timeout_s = drain_timeout_s
-        self._in_place: Dict[str, Model] = {}
+        # These two are never changed, only replaced: the loop reads them while other threads load and unload.
+        self._in_place: Mapping[str, Model] = {}
+        self._wanted: FrozenSet[str] = frozenset(place.name for place in self._places)  # all but the unloaded ones
         self._leaving: List[Model] = []
-        self._wanted = {place.name for place in self._places}  # all but those that were unloaded
         self._being_loaded: Set[str] = set()
         self._is_closed = False
         self._lock = threading.Lock()
         self.is_draining = False
+        self.closing: Future[None] = Future()  # done once they are closed, or about to be
+        self.closing.set_running_or_notify_cancel()
 
     # ---- their lives
 
     def load_all(self) -> None:
-        """Load every artifact, side by side; raises the error of the first that cannot be, with none left running."""
+        """Load every artifact, side by side; raises the error of the first that cannot be, at once.
+
+        Then those that are in place are closed, and the others will be when they have loaded.
+        """
         loading = [begin(functools.partial(self._load_first, place)) for place in self._places]
-        errors = [error for error in (future.exception() for future in loading) if error is not None]
+        wait(loading, return_when=FIRST_EXCEPTION)
+        errors = [error for error in (future.exception() for future in loading if future.done()) if error is not None]
         if errors:
             self.close(0)
             raise errors[0]
@@ -134,11 +149,14 @@ class Models:
     def _load(self, place: Placed) -> Model:
         model = Model(place, self._launch(place.folder))
         with self._lock:
-            if self._is_closed:
-                model.runner.close(0)
-                raise RunnerClosed(f"the server ended while {place.name} was loaded")
+            is_late = self._is_closed
             before = self._in_place.get(place.name)
-            self._in_place[place.name] = model
+            if not is_late:
+                self._in_place = {**self._in_place, place.name: model}
+                self._wanted |= {place.name}
+        if is_late:
+            model.runner.close(0)
+            raise RunnerClosed(f"the server ended while {place.name} was loaded")
         if before is not None:
             before.runner.close(self._drain_timeout_s)
         return model
@@ -151,17 +169,16 @@ class Models:
         """
         place = self._place(name)
         with self._loading(name):
-            model = self._load(place)
-            self._wanted.add(name)
-            return model
+            return self._load(place)
 
     def unload(self, name: str) -> None:
         """Take a model out of its place, and drain it; HttpError as for ``reload``."""
-        place = self._place(name)
+        self._place(name)
         with self._loading(name):
             with self._lock:
-                self._wanted.discard(name)
-                model = self._in_place.pop(place.name, None)
+                self._wanted -= {name}
+                model = self._in_place.get(name)
+                self._in_place = {each: kept for each, kept in self._in_place.items() if each != name}
             if model is not None:
                 model.runner.close(self._drain_timeout_s)
 
@@ -186,7 +203,9 @@ class Models:
     def close(self, drain_timeout_s: float) -> None:
         """Finish what was accepted, for ``drain_timeout_s`` at most, and end every worker."""
         with self._lock:
-            self._is_closed = True
+            if not self._is_closed:
+                self._is_closed = True
+                self.closing.set_result(None)
             self._leaving += self._in_place.values()  # another call may leave them less time
             models, self._in_place = list(self._leaving), {}
         for closing in [begin(functools.partial(model.runner.close, drain_timeout_s)) for model in models]:
@@ -207,15 +226,16 @@ class Models:
     @property
     def are_loaded(self) -> bool:
         """Whether all of them are, but those that were unloaded."""
-        return self._wanted <= set(self._in_place)
+        return self._wanted <= self._in_place.keys()
 
-    def is_ready(self, name: Optional[str] = None) -> bool:
-        """Whether a new request would find a worker: of the model called ``name``, or of each of them."""
-        if self.is_draining:
-            return False
-        if name is not None:
-            return self.named(name).is_ready()
-        return self.are_loaded and all(model.is_ready() for model in self)
+    def is_ready(self) -> bool:
+        """Whether a new request to any of them would find a worker; not where there is none of them."""
+        models = list(self)
+        return not self.is_draining and self.are_loaded and bool(models) and all(model.is_ready() for model in models)
+
+    def can_answer(self, model: Model, stats: Optional[RunnerStatistics] = None) -> bool:
+        """Whether a new request to ``model`` would find a worker."""
+        return not self.is_draining and model.is_ready(stats)
 
     def named(self, name: str) -> Model:
         """The model of this name, or made from the checkpoint of this name; HttpError 404 if there is none."""
@@ -226,10 +246,14 @@ class Models:
         if of_checkpoint:
             return of_checkpoint[0]
         if name in self._wanted:
-            raise HttpError(503, f"the model {name!r} is being loaded", hint="ask again in a few seconds")
-        raise HttpError(
-            404, f"there is no model {name!r:.60}", hint=f"one of {', '.join(model.name for model in self)}"
-        )
+            raise _being_loaded(f"the model {name!r} is")
+        raise HttpError(404, f"there is no model {name!r:.60}", hint=self._loaded_names())
+
+    def _loaded_names(self) -> str:
+        names = [model.name for model in self]
+        if names:
+            return f"one of {', '.join(names)}"
+        return "none is loaded: POST /v2/repository/models/NAME/load, where the server allows it"
 
     def in_place(self, model: Model) -> Optional[Model]:
         """What took the place of ``model``; None where nothing did."""
@@ -251,7 +275,7 @@ class Models:
         if offering:
             return offering[0]
         if not self.are_loaded:
-            raise HttpError(503, "the models are being loaded", hint="ask again in a few seconds")
+            raise _being_loaded("the models are")
         raise HttpError(404, f"no model of this server gives {offer}", hint=self._hint(offer))
 
     def _offering(self, offer: str) -> List[Model]:
@@ -262,3 +286,9 @@ class Models:
         if offering:
             return f"the model {offering[0].name}"
         return "POST /models/NAME with what GET /info shows as its example"
+
+
+def _being_loaded(what: str) -> HttpError:
+    return HttpError(
+        503, f"{what} being loaded", hint="ask again in a few seconds", headers=retry_headers(UNKNOWN_WAIT_S)
+    )

@@ -51,8 +51,9 @@ def run(
         await asyncio.wrap_future(server.drained())
         if service.cache is not None:
             await service.cache.close()
-        if service.tracer is not None:
-            service.tracer.close()
+        if service.tracer is not None:  # its collector may be dead
+            sending = asyncio.wrap_future(begin(service.tracer.close))
+            await asyncio.wait((sending,), timeout=min(settings.drain_timeout_s + MARGIN_S, LONGEST_S))
 
     config = uvicorn.Config(
         application_of(service, lifespan),
@@ -90,6 +91,7 @@ class _Server(uvicorn.Server):
 
     def __init__(self, config: uvicorn.Config, models: Models, settings: ServerSettings, received: List[int]):
         super().__init__(config)
+        self._handshake_timeout_s = settings.head_timeout_s
         self._allow_reload = settings.allow_reload
         self._received = received
         self._models = models
@@ -97,6 +99,29 @@ class _Server(uvicorn.Server):
         self._drain_timeout_s = settings.drain_timeout_s
         self._drained: Optional[Future[None]] = None
         self._loop: Optional[asyncio.AbstractEventLoop] = None
+
+    async def startup(self, sockets: Optional[List[socket.socket]] = None) -> None:
+        """As uvicorn's, which gives a client a minute for TLS' handshake, and has no option for it: we listen."""
+        await super().startup(sockets=[])
+        if not self.started:
+            return
+        self.started = False
+        for listening in sockets or ():
+            self.servers.append(await self._listen(listening))
+        self.started = True
+
+    async def _listen(self, listening: socket.socket) -> Any:
+        config: Any = self.config
+        connection = functools.partial(
+            config.http_protocol_class, config=config, server_state=self.server_state, app_state=self.lifespan.state
+        )
+        return await asyncio.get_running_loop().create_server(
+            connection,
+            sock=listening,
+            ssl=config.ssl,
+            ssl_handshake_timeout=None if config.ssl is None else min(self._handshake_timeout_s, LONGEST_S),
+            backlog=config.backlog,
+        )
 
     def begin(self, loading: "Future[None]", on_ready: Callable[[], None]) -> None:
         """Called in the loop, before the first connection."""
@@ -106,6 +131,7 @@ class _Server(uvicorn.Server):
             self._loop.add_signal_handler(signal.SIGHUP, self._on_hangup)
         loop = self._loop
         if self._received:  # before uvicorn looked for them
+            self._models.is_draining = True
             self._stop()
         loading.add_done_callback(lambda _: loop.call_soon_threadsafe(self._loaded, loading, on_ready))
 
@@ -120,9 +146,8 @@ class _Server(uvicorn.Server):
         if not self._allow_reload:
             self.handle_exit(signal.SIGTERM, None)
             return
-        assert self._loop is not None
         for name in self._models.names:
-            self._loop.run_in_executor(None, self._reload, name)
+            begin(functools.partial(self._reload, name))
 
     def _reload(self, name: str) -> None:
         try:
@@ -136,14 +161,16 @@ class _Server(uvicorn.Server):
         """uvicorn's handler of SIGTERM and SIGINT. It may interrupt anything: the loop decides."""
         self._received.append(sig)
         if self._loop is not None:
-            self._loop.call_soon_threadsafe(self._end_step)
+            self._loop.call_soon_threadsafe(self._end_step, len(self._received))
 
-    def _end_step(self) -> None:
-        """The first signal drains, SIGTERM after a grace; a second one leaves the grace out, a third the draining."""
+    def _end_step(self, count: int) -> None:
+        """The first signal drains, SIGTERM after a grace; a second one leaves the grace out, a third the draining.
+
+        count: of the signals when this one came; more may have come since.
+        """
         assert self._loop is not None
-        count = len(self._received)
+        self._models.is_draining = True
         if count == 1:
-            self._models.is_draining = True
             grace_s = self._grace_s if self._received[0] == signal.SIGTERM else 0.0
             log.info(
                 "draining", extra={"facts": {"signal": signal.Signals(self._received[0]).name, "grace_s": grace_s}}

@@ -30,7 +30,7 @@ class Tracer:
         self._kind, self._failed = SpanKind.SERVER, Status(StatusCode.ERROR)
         # OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES win.
         resource = Resource.create({"service.name": "neuronbert", "service.version": __version__})
-        self._provider = TracerProvider(resource=resource)
+        self._provider = TracerProvider(resource=resource, shutdown_on_exit=False)  # ``close`` does
         self._provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
         self._tracer = self._provider.get_tracer("neuronbert.server", __version__)
 

@@ -10,6 +10,7 @@ import ssl
 import threading
 import time
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any, Dict, Iterator, List
@@ -24,7 +25,6 @@ from server.hostile import (
     PATIENCE_S,
     QUESTION,
     asking,
-    at_once,
     bulk_line,
     connected,
     counts,
@@ -147,11 +147,12 @@ def test_it_lives_before_it_is_ready(echo_artifact: Artifact, tmp_path: Path) ->
     pause = {"PYTHONPATH": f"{_slow_worker(tmp_path)}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"}
     with started(tmp_path, *arguments, environment=pause) as (process, log):
         wait_until(lambda: _status(url, "/v2/health/live") == 200, "it lives")
-        loading = [_status(url, path) for path in ("/v2/health/ready", "/ping", "/v2/models/a/ready")]
-        refused = ask(f"{url}/", ASKED)
+        loading = [ask(url + path) for path in ("/v2/health/ready", "/ping", "/v2/models/a/ready")]
+        refused = [ask(url + path, body) for path, body in (("/", ASKED), ("/embed", {"inputs": "a"}))]
         (tmp_path / "go").touch()
-        assert loading == [503] * 3
-        assert refused.status == 503 and "loaded" in refused.json["error"]
+        assert [answer.status for answer in [*loading, *refused]] == [503] * 5
+        assert all("loaded" in answer.json["error"] for answer in refused)
+        assert all(answer.headers["retry-after"] for answer in [*loading, *refused])
         server = Served(process, log)
         assert server.ask("/v2/health/ready").status == 200 and server.ask("/", ASKED).status == 200
 
@@ -170,6 +171,7 @@ def _slow_worker(folder: Path) -> Path:
         "import os, time\n"
         "if b'serve' not in open('/proc/self/cmdline', 'rb').read().split(b'\\0'):\n"
         f"    while not os.path.exists({str(folder / 'go')!r}):\n"
+        f"        open({str(folder / 'waits')!r}, 'w').close()\n"
         "        time.sleep(0.02)\n"
     )
     return folder / "site"
@@ -275,6 +277,18 @@ def reloadable(echo_artifact: Artifact, tmp_path_factory: pytest.TempPathFactory
         yield server
 
 
+@pytest.fixture()
+def gated(echo_artifact: Artifact, tmp_path: Path) -> Iterator[Served]:
+    """A server whose next workers wait for the file "go", having made "waits"."""
+    gate = {"PYTHONPATH": f"{_slow_worker(tmp_path)}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"}
+    (tmp_path / "go").touch()
+    arguments = (f"a={echo_artifact.folder}", "--threads", "1", "--allow-reload", "--grace-s", "0")
+    with serving(tmp_path, *arguments, environment=gate) as server:
+        (tmp_path / "go").unlink()
+        yield server
+        (tmp_path / "go").touch()  # for a worker that still waits: it finds nobody, and ends
+
+
 def folder_of(server: Served, name: str) -> Path:
     return server.log.parent / name
 
@@ -345,10 +359,34 @@ def test_what_is_taken_out_is_not_found_and_the_rest_is_ready(reloadable: Served
     assert reloadable.ask("/models/second", ASKED).status == 200
 
 
-def test_of_two_reloads_at_once_one_is_refused(reloadable: Served) -> None:
-    answers = at_once([lambda: reloadable.ask("/v2/repository/models/second/load", {})] * 2)
-    assert sorted(answer.status for answer in answers) == [200, 409]
-    assert reloadable.ask("/v2/repository/models/nobody/load", {}).status == 404
+def test_of_two_reloads_at_once_one_is_refused(gated: Served) -> None:
+    load = "/v2/repository/models/a/load"
+    with ThreadPoolExecutor(1) as threads:
+        first = threads.submit(gated.ask, load, {})
+        wait_until(lambda: (gated.log.parent / "waits").exists(), "the first is loading")
+        assert gated.ask(load, {}).status == 409 == gated.ask("/v2/repository/models/a/unload", {}).status
+        (gated.log.parent / "go").touch()
+        assert first.result(PATIENCE_S).status == 200
+    assert gated.ask("/v2/repository/models/nobody/load", {}).status == 404
+
+
+def test_the_end_waits_for_no_load(gated: Served) -> None:
+    with ThreadPoolExecutor(1) as threads:
+        loading = threads.submit(gated.ask, "/v2/repository/models/a/load", {})
+        wait_until(lambda: (gated.log.parent / "waits").exists(), "it is loading")
+        assert gated.end() == 0  # its worker waits for a file that never comes
+        refused = loading.result(PATIENCE_S)
+    assert refused.status == 503 and refused.headers["retry-after"]
+    assert "Traceback" not in gated.text()
+
+
+def test_without_any_model_it_is_not_ready(gated: Served) -> None:
+    assert gated.ask("/v2/repository/models/a/unload", {}).status == 200
+    not_ready = gated.ask("/v2/health/ready")
+    assert not_ready.status == 503 and not_ready.headers["retry-after"]
+    refused = gated.ask("/", ASKED)
+    assert refused.status == 404 and "try: none is loaded" in refused.json["error"]
+    assert gated.ask("/metrics").status == 200
 
 
 def test_sighup_loads_again(reloadable: Served) -> None:

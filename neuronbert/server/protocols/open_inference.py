@@ -5,7 +5,8 @@ keys of its documents; ``input_ids`` and what belongs to them are answered with 
 """
 
 import asyncio
-from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
+import functools
+from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple, TypeVar
 
 from neuronbert import __version__
 from neuronbert.errors import UsageError
@@ -13,9 +14,9 @@ from neuronbert.hardware.libraries import optional_imports
 from neuronbert.server.caching import cached
 from neuronbert.server.columns import tensors_of_documents
 from neuronbert.server.exchange import Exchange
-from neuronbert.server.failures import Failure, HttpError, as_details
+from neuronbert.server.failures import RESTART_WAIT_S, Failure, HttpError, as_details, retry_headers
 from neuronbert.server.logs import log
-from neuronbert.server.models import Model, Models
+from neuronbert.server.models import Model, Models, begin
 from neuronbert.server.protocols.operations import live, ready
 from neuronbert.server.routes import JSON, Protocol, Reply, Route, json_reply, optional_text_of, text_of
 from neuronbert.server.tensors import BYTES, InferRequest, Tensor, read_request, write_response
@@ -23,6 +24,8 @@ from neuronbert.tasks.base import Column, ColumnType, Document, Keywords, LineFo
 
 with optional_imports():
     import msgspec
+
+Changed = TypeVar("Changed")
 
 EXTENSIONS = ["binary_tensor_data", "model_configuration", "statistics", "model_repository"]
 VERSION = "1"  # of every model: which artifact it is, its digest says
@@ -54,8 +57,8 @@ async def _server(exchange: Exchange) -> Reply:
 
 async def _model_ready(exchange: Exchange) -> Reply:
     model = _asked_model(exchange)
-    if not exchange.service.models.is_ready(model.name):
-        raise HttpError(503, f"{model.name} is not ready")
+    if not exchange.service.models.can_answer(model):
+        raise HttpError(503, f"{model.name} is not ready", headers=retry_headers(RESTART_WAIT_S))
     return json_reply({"name": model.name, "ready": True})
 
 
@@ -127,14 +130,15 @@ async def _stats(exchange: Exchange) -> Reply:
 async def _index(exchange: Exchange) -> Reply:
     models = exchange.service.models
     loaded = {model.name: model for model in models}
-    return json_reply([_index_entry(name, name in loaded and models.is_ready(name)) for name in models.names])
+    return json_reply([_index_entry(name, name in loaded and models.can_answer(loaded[name])) for name in models.names])
 
 
 async def _load(exchange: Exchange) -> Reply:
     """Put what is in the model's folder now in its place."""
     name = _reloadable(exchange)
     await exchange.body()
-    model = await asyncio.get_running_loop().run_in_executor(None, _loaded, exchange.service.models, name)
+    models = exchange.service.models
+    model = await _unless_it_ends(models, functools.partial(_loaded, models, name))
     return json_reply({"name": name, "version": VERSION, "digest": model.digest})
 
 
@@ -153,8 +157,21 @@ def _loaded(models: Models, name: str) -> Model:
 async def _unload(exchange: Exchange) -> Reply:
     name = _reloadable(exchange)
     await exchange.body()
-    await asyncio.get_running_loop().run_in_executor(None, exchange.service.models.unload, name)
+    models = exchange.service.models
+    await _unless_it_ends(models, functools.partial(models.unload, name))
     return json_reply({"name": name, "version": VERSION})
+
+
+async def _unless_it_ends(models: Models, change: Callable[[], Changed]) -> Changed:
+    """What ``change`` gives, in a thread that nobody waits for at the end; HttpError 503 where the server ends first.
+
+    A model may take minutes to load.
+    """
+    changed, ending = asyncio.wrap_future(begin(change)), asyncio.wrap_future(models.closing)
+    await asyncio.wait((changed, ending), return_when=asyncio.FIRST_COMPLETED)
+    if changed.done():
+        return changed.result()
+    raise HttpError(503, "the server ends", headers=retry_headers(RESTART_WAIT_S))
 
 
 def _reloadable(exchange: Exchange) -> str:
