@@ -1,7 +1,7 @@
 """What a server elsewhere says of its runners, for ``top``: asked through hardware/remote.py."""
 
 import time
-from typing import Any, Dict, List, cast
+from typing import Any, Dict, List, Tuple, cast
 from urllib.parse import quote
 
 from neuronbert.errors import InputError
@@ -20,7 +20,7 @@ class RemoteRunners:
 
     def __init__(self, url: str):
         self._server = RemoteServer(url, "top")
-        self._before: Dict[str, Reading] = {}
+        self._before: Dict[str, Tuple[float, Reading]] = {}  # by model: when it was loaded, and the last reading
         self._last: List[PublishedRunner] = []
 
     def running(self) -> List[PublishedRunner]:
@@ -40,8 +40,10 @@ class RemoteRunners:
         name = model["name"]
         stats = cast(RunnerStatistics, self._server.ask(f"/v2/models/{quote(name)}/stats", _STATS)["runner"])
         now: Reading = {"at": time.time(), "workers": stats["workers"]}
-        before = self._before.get(name, now)
-        self._before[name] = now
+        loaded_at, before = self._before.get(name, (model["loaded_at"], now))
+        if loaded_at != model["loaded_at"]:  # another runner, which counts from 0
+            before = now
+        self._before[name] = (model["loaded_at"], now)
         runner = {
             "at": now["at"],
             "pid": None,

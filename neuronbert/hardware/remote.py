@@ -35,12 +35,13 @@ class RemoteServer:
         """``verb``: the command that has been given the URL, for the hint. UsageError for what is none."""
         refuse_no_url(url, verb)
         self.url = url.rstrip("/")
+        self._opener = urllib.request.build_opener(_NoRedirects)
 
     def get(self, path: str) -> RemoteAnswer:
         """The answer to GET, of any status. InputError where the server does not answer."""
         request = urllib.request.Request(self.url + path, headers=key_header())
         try:
-            with urllib.request.urlopen(request, timeout=TIMEOUT_S) as answer:
+            with self._opener.open(request, timeout=TIMEOUT_S) as answer:
                 return RemoteAnswer(answer.status, answer.reason, answer.read(MOST_BYTES))
         except HTTPError as error:
             with error:
@@ -55,6 +56,16 @@ class RemoteServer:
             hint = KEY_HINT if answer.status == 401 else SAID_URL
             raise InputError(f"{self.url}{path} answers {answer.status} {answer.reason}", hint=hint)
         return document_of(answer.body, f"{self.url}{path}", form, Refusal(InputError, SAID_URL))
+
+
+class _NoRedirects(urllib.request.HTTPRedirectHandler):
+    """Shows the key to nobody else: urllib sends headers along to wherever it is told to ask instead."""
+
+    def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> None:
+        raise InputError(
+            f"{req.full_url} says to ask {newurl} instead ({code}), which is not done: a key is for one server",
+            hint=SAID_URL,
+        )
 
 
 def is_url(text: object) -> bool:

@@ -1,8 +1,9 @@
 """What Prometheus scrapes at /metrics: counted by request here, and read from each model's runner at every scrape."""
 
 import time
+from collections import deque
 from dataclasses import dataclass
-from typing import Any, Dict, Iterable, Iterator, List, Mapping, Optional, Tuple
+from typing import Any, Deque, Dict, Iterable, Iterator, List, Mapping, Optional, Tuple
 
 from neuronbert.hardware.libraries import optional_imports
 from neuronbert.runner.documents import Reading, RunnerStatistics
@@ -19,6 +20,8 @@ CONTENT_TYPE = b"text/plain; version=0.0.4; charset=utf-8"
 
 # Seconds: from one row on a fast device to a minute's patience.
 LATENCY_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+WINDOW_S = 60.0  # over which utilisation is a mean
+LEAST_APART_S = 1.0  # readings in it
 # The parts of a request's time, by the names of ``Request.breakdown``.
 STAGES = {
     "tokenise": "tokenise_ms",
@@ -117,7 +120,7 @@ class _Runners:
 
     def __init__(self, models: Models):
         self._models = models
-        self._before: Dict[str, Tuple[str, Reading]] = {}  # model → its artifact's digest, and the last reading
+        self._readings: Dict[str, Tuple[Model, Deque[Reading]]] = {}  # of what is in place under each name
 
     def describe(self) -> List[Metric]:
         """Nothing: there is no need to read the runners at the start."""
@@ -125,29 +128,39 @@ class _Runners:
 
     def collect(self) -> Iterator[Metric]:
         """One family after the other, each with a sample for each model."""
-        read = [(model, model.runner.stats()) for model in self._models]
+        read = [(model, model.runner.stats()) for model in self._models]  # once: a model may go meanwhile
         yield from _gauges(read, self._models)
         yield from _counters(read)
         yield from _of_workers(read)
         yield self._utilisation(read)
 
     def _utilisation(self, read: List[Tuple[Model, RunnerStatistics]]) -> Metric:
-        """Between two scrapes."""
+        """Of the last minute, whoever scraped meanwhile."""
         family = GaugeMetricFamily(
             "neuronbert_core_group_utilisation",
-            "Share of the time since the last scrape in which a worker held a batch, 0 to 1.",
+            f"Share of the last {WINDOW_S:.0f} s in which a worker held a batch, 0 to 1: since the scrape at their "
+            "beginning, or the first of this model.",
             labels=("model", "worker", "cores"),
         )
         for model, stats in read:
             now: Reading = {"at": time.time(), "workers": stats["workers"]}
-            digest, before = self._before.get(model.name, (model.digest, now))
-            self._before[model.name] = (model.digest, now)
-            if digest != model.digest:
-                continue
-            for worker in rates(before, now)["workers"]:
+            of, readings = self._readings.get(model.name, (model, deque([now])))
+            if of is not model:  # the same artifact loaded again is another runner, which counts from 0
+                readings = deque([now])
+            self._readings[model.name] = (model, readings)
+            for worker in rates(_window(readings, now), now)["workers"]:
                 if worker["busy"] is not None:
                     family.add_metric((model.name, str(worker["worker"]), worker["cores"]), worker["busy"])
         return family
+
+
+def _window(readings: Deque[Reading], now: Reading) -> Reading:
+    """The youngest of ``readings`` that is WINDOW_S old, or the oldest; ``now`` is added, once a second at most."""
+    if now["at"] - readings[-1]["at"] >= LEAST_APART_S:
+        readings.append(now)
+    while len(readings) > 1 and readings[1]["at"] <= now["at"] - WINDOW_S:
+        readings.popleft()
+    return readings[0]
 
 
 def _gauges(read: List[Tuple[Model, RunnerStatistics]], models: Models) -> Iterator[Metric]:
@@ -173,7 +186,7 @@ def _gauges(read: List[Tuple[Model, RunnerStatistics]], models: Models) -> Itera
     for model, stats in read:
         emulated = "true" if model.runner.emulated else "false"
         info.add_metric((model.name, model.task, model.digest, model.runner.name, emulated), 1)
-        ready.add_metric((model.name,), float(models.is_ready(model.name)))
+        ready.add_metric((model.name,), float(models.can_answer(model, stats)))
         queue.add_metric((model.name,), stats["queue"]["rows"])
         room.add_metric((model.name,), stats["queue"]["max_rows"])
         wait.add_metric((model.name,), stats["queue"]["predicted_wait_s"] or 0.0)
