@@ -49,7 +49,7 @@ class Events:
 
 def _log_event(record: Event) -> None:
     level = logging.WARNING if record["event"] in _WARNINGS else logging.INFO
-    log.log(level, "%s", json.dumps(record, default=str))
+    log.log(level, "%s", json.dumps(record, default=str), extra={"runner_event": record})
 
 
 def _listener_raised(error: BaseException) -> None:

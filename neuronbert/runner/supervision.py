@@ -32,6 +32,8 @@ MAX_FAILED_STARTS = 3  # of a worker's own doing
 FIRST_BACKOFF_S = 0.1
 LONGEST_BACKOFF_S = 30.0
 
+SECRETS = ("NEURONBERT_API_KEY", "NEURONBERT_CACHE_SECRET", "NEURONBERT_CACHE_URL")  # of ``neuronbert serve``
+
 # Killed, and not gone yet: subprocess warns of a process that is forgotten before (ResourceWarning), whoever then runs.
 _held_by_kernel: List["subprocess.Popen[bytes]"] = []
 
@@ -133,7 +135,7 @@ class WorkerHandle:
                 worker_end.fileno(),
                 os.getpid(),
                 stdout=standard_error(),  # stdout is for a command's result
-                environment=merged_environment(self.place.variables),
+                environment=_without_secrets(merged_environment(self.place.variables)),
                 pass_fds=[worker_end.fileno()],
             )
         self.channel = Channel(own_end)
@@ -264,6 +266,11 @@ class WorkerHandle:
     def silent_s(self, now: float) -> float:
         """Seconds that it has been at the batch that it is longest at."""
         return max((now - batch.began for batch in self._running() if batch.began is not None), default=0.0)
+
+
+def _without_secrets(environment: Mapping[str, str]) -> Dict[str, str]:
+    """What a worker may know: it runs a model's code, and no client asks it."""
+    return {name: value for name, value in environment.items() if name not in SECRETS}
 
 
 def _reap() -> None:

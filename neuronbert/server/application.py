@@ -1,7 +1,7 @@
 """The ASGI application: every protocol's routes in one router. ``serving`` runs it."""
 
 from collections import defaultdict
-from typing import Any, Callable, Dict, List, Optional, Sequence
+from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 
 from neuronbert.hardware.libraries import optional_imports
 from neuronbert.server.endpoints import Endpoint
@@ -38,11 +38,16 @@ def application_of(service: Service, lifespan: Optional[Callable[[Any], Any]] = 
 def _description(service: Service) -> Protocol:
     """/openapi.json, which lists all of them."""
 
+    made: Dict[Tuple[str, ...], Reply] = {}  # by the tasks of the models, on which it depends: it takes milliseconds
+
     async def describe(_: Exchange) -> Reply:
         of_models = {model.task: model.http.BODY for model in service.models}
-        bodies = {path: tuple(of_models.values()) for path in BODY_OF_MODEL}
-        protocols = (*PROTOCOLS, protocol)
-        return json_reply(openapi_document(protocols, bodies, bool(service.settings.api_key)))
+        tasks = tuple(sorted(of_models))
+        if tasks not in made:
+            bodies = {path: tuple(of_models[task] for task in tasks) for path in BODY_OF_MODEL}
+            document = openapi_document((*PROTOCOLS, protocol), bodies, bool(service.settings.api_key))
+            made[tasks] = json_reply(document)
+        return made[tasks]
 
     route = Route("GET", "/openapi.json", describe, "This description", is_open=True)
     protocol = Protocol("Description", (route,), failure_body)

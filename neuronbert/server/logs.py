@@ -4,29 +4,35 @@ import asyncio
 import functools
 import json
 import logging
+import re
 import sys
 import threading
 import time
 from contextlib import nullcontext
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict, List, Mapping, Optional, Tuple
 
 log = logging.getLogger("neuronbert.server")
 
-# Of these loggers: ours, the runners' and uvicorn's. Others' are not touched.
+# Of these loggers: ours, the runners' and uvicorn's.
 _LOGGERS = ("neuronbert", "uvicorn")
 GATHER_S = 0.01
+# What monitors ask every few seconds: of no interest while it is well.
+_OF_MONITORS = re.compile(
+    r"/(health|ping|metrics|v2/health/(live|ready)|v2/models/[^/]+(/versions/[^/]+)?/(ready|stats))"
+)
 
 
 class JsonLines(logging.Formatter):
     """Each record as a JSON object a line: at, level, logger, message, and the facts that it was logged with."""
 
     def format(self, record: logging.LogRecord) -> str:
+        message, facts = _said(record)
         document: Dict[str, Any] = {
             "at": _timestamp(record.created),
             "level": record.levelname.lower(),
             "logger": record.name,
-            "message": record.getMessage(),
-            **getattr(record, "facts", {}),
+            "message": message,
+            **facts,
         }
         if record.exc_info:
             document["traceback"] = self.formatException(record.exc_info)
@@ -37,10 +43,21 @@ class TextLines(logging.Formatter):
     """Each record as a line for people, with its facts behind it."""
 
     def format(self, record: logging.LogRecord) -> str:
-        facts = " ".join(f"{name}={value}" for name, value in getattr(record, "facts", {}).items() if value is not None)
-        line = f"{_timestamp(record.created)} {record.levelname.lower():<7} {record.getMessage()}"
-        text = _one_line(f"{line} {facts}".rstrip())
+        message, facts = _said(record)
+        shown = " ".join(f"{name}={value}" for name, value in facts.items() if value is not None and name != "event")
+        line = f"{_timestamp(record.created)} {record.levelname.lower():<7} {message}"
+        text = _one_line(f"{line} {shown}".rstrip())
         return f"{text}\n{self.formatException(record.exc_info)}" if record.exc_info else text
+
+
+def _said(record: logging.LogRecord) -> Tuple[str, Mapping[str, Any]]:
+    """A record's message and facts; an event of a runner (runner/events.py) is one in words, such as "worker ready"."""
+    event: Optional[Mapping[str, Any]] = getattr(record, "runner_event", None)
+    if event is None:
+        return record.getMessage(), getattr(record, "facts", {})
+    words = str(event["event"]).replace("_", " ")
+    facts = {name: value for name, value in event.items() if name != "at"}  # the record has that
+    return (f"worker {words}" if "worker" in event else f"runner: {words}"), facts
 
 
 def _one_line(text: str) -> str:
@@ -114,7 +131,10 @@ def gather_lines(loop: asyncio.AbstractEventLoop) -> None:
 
 
 def begin_logging(log_format: str) -> None:
-    """Write the records of _LOGGERS to stderr in this format: "text" or "json"."""
+    """Write the records of _LOGGERS to stderr in this format, "text" or "json", and others' that nobody else writes.
+
+    Such as an exporter's of traces, and Python's warnings.
+    """
     handler = _handler
     handler.setStream(sys.stderr)
     handler.setFormatter(JsonLines() if log_format == "json" else TextLines())
@@ -123,6 +143,10 @@ def begin_logging(log_format: str) -> None:
         logger.handlers = [handler]
         logger.propagate = False
         logger.setLevel(logging.INFO)
+    logging.captureWarnings(True)
+    root = logging.getLogger()
+    if not root.handlers:
+        root.addHandler(handler)
     # Ours say the same, with a request's id.
     logging.getLogger("uvicorn.access").disabled = True
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
@@ -140,8 +164,10 @@ def log_request(
     rows: int,
     error: Optional[str],
 ) -> None:
-    """A request that has its answer."""
+    """A request that has its answer; a monitor's that found all well is for level debug, which is not shown."""
     level = logging.WARNING if status >= 500 else logging.INFO
+    if status == 200 and method in ("GET", "HEAD") and _OF_MONITORS.fullmatch(path):
+        level = logging.DEBUG
     if log.isEnabledFor(level):
         facts = {
             "request_id": request_id,

@@ -39,43 +39,59 @@ class ServerSettings:
     """
 
     host: str = option("127.0.0.1", "Where to listen; 0.0.0.0 for everywhere.", shows_default=True)
-    port: int = option(8080, "Its port; 0 is any free one.", least=0, shows_default=True)
+    port: int = option(8080, "The port to listen at; 0 is any free one.", least=0, shows_default=True)
     api_key: Tuple[str, ...] = option(
-        (), "A key that requests must bring (Authorization: Bearer KEY); repeatable, in the variable between spaces."
+        (),
+        "A key that requests must bring (Authorization: Bearer KEY); repeatable. Better in the variable, with spaces "
+        "between several: other users of the machine see a command line.",
     )
     ssl_keyfile: Optional[str] = option(None, "For TLS: a private key in PEM.")
-    ssl_certfile: Optional[str] = option(None, "For TLS: its certificate in PEM.")
+    ssl_certfile: Optional[str] = option(None, "For TLS: the certificate of --ssl-keyfile, in PEM.")
     max_rows_per_request: int = option(
         256, "Rows (windows) that one request may need, of all its inputs together.", least=1, shows_default=True
     )
     max_rows_per_client: Optional[int] = option(
         None, "Rows that one client (a key, or an address) may have waiting.  [default: what the queue takes]", least=1
     )
-    max_body_bytes: int = option(16 << 20, "Of a request, unpacked; of /v1/bulk a line.", least=1, shows_default=True)
-    max_head_bytes: int = option(65_536, "Of a request's first line and headers together.", least=1, shows_default=True)
-    request_timeout_s: Optional[float] = option(None, "For requests that do not say how long they wait.")
-    head_timeout_s: float = option(10.0, "For a request's headers to arrive.", shows_default=True)
+    max_body_bytes: int = option(
+        16 << 20, "Bytes that a request's body may have, unpacked; of /v1/bulk each line.", least=1, shows_default=True
+    )
+    max_head_bytes: int = option(
+        65_536, "Bytes that a request's first line and headers may have together.", least=1, shows_default=True
+    )
+    request_timeout_s: Optional[float] = option(None, "How long requests wait that do not say it themselves.")
+    head_timeout_s: float = option(
+        10.0, "In which a request's headers must arrive, and TLS' handshake end.", shows_default=True
+    )
     body_timeout_s: float = option(
-        30.0, "For its body; longer where it comes at 1 KiB a second or faster.", shows_default=True
+        30.0,
+        "In which a request's body must arrive; longer where it comes at 1 KiB a second or faster.",
+        shows_default=True,
     )
-    keep_alive_s: float = option(75.0, "For which a connection may idle.", shows_default=True)
+    keep_alive_s: float = option(75.0, "How long a connection may idle.", shows_default=True)
     grace_s: float = option(
-        5.0, "After SIGTERM, for balancers to notice that it is not ready; it answers meanwhile.", shows_default=True
+        5.0, "How long it goes on after SIGTERM, for balancers to notice that it is not ready.", shows_default=True
     )
-    drain_timeout_s: float = option(20.0, "For accepted requests, after that.", shows_default=True)
+    drain_timeout_s: float = option(
+        20.0, "How long accepted requests may take to be finished, once no more are taken.", shows_default=True
+    )
     allow_reload: bool = option(
         False, "POST /v2/repository/models/NAME/load, and SIGHUP, put what is in the folders then in place."
     )
     cache_bytes: Optional[int] = option(
         None, "Keep answers, in so much memory, for requests that ask the same.  [default: keep none]", least=0
     )
-    cache_ttl_s: float = option(3600.0, "For how long.", shows_default=True)
-    cache_url: Optional[str] = option(None, "A Redis (redis://HOST:PORT/DB) in which servers share them.")
+    cache_ttl_s: float = option(3600.0, "How long an answer is kept in the cache.", shows_default=True)
+    cache_url: Optional[str] = option(None, "A Redis (redis://HOST:PORT/DB) in which servers share their caches.")
     cache_secret: Optional[str] = option(
-        None, "What the answers there are signed with, the same for all servers; rather in the variable."
+        None,
+        "What the answers in --cache-url are signed with, the same for all servers. Better in the variable: other "
+        "users of the machine see a command line.",
     )
-    log_format: str = option("text", "Of stderr.", choices=LOG_FORMATS, shows_default=True)
-    access_log: bool = option(True, "A line for each request.", shows_default=True)
+    log_format: str = option("text", "The format of the log, on stderr.", choices=LOG_FORMATS, shows_default=True)
+    access_log: bool = option(
+        True, "A line in the log for each request, but a monitor's that found all well.", shows_default=True
+    )
     trace: bool = option(False, "Send traces to where OTEL_EXPORTER_OTLP_ENDPOINT says (the extra trace).")
 
     def __post_init__(self) -> None:

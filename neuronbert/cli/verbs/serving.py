@@ -61,7 +61,11 @@ def settings_options(verb: Callable[..., Any]) -> Callable[..., Any]:
     help="The longest that a row waits for others to share its batch.",
 )
 @server_option(
-    "--hang-timeout-s", type=float, default=60.0, show_default=True, help="After which a worker that hangs is killed."
+    "--hang-timeout-s",
+    type=float,
+    default=60.0,
+    show_default=True,
+    help="How long a worker may be at one batch before it is killed.",
 )
 @server_option("--busy-wait", is_flag=True, help=BUSY_WAIT_HELP)
 @trusted_key_option
@@ -72,10 +76,15 @@ def serve_(artifacts: Sequence[str], as_json: bool, **options: Any) -> None:
     Clients of Hugging Face, OpenAI, Cohere, text-embeddings-inference, KServe, Triton and SageMaker can ask it as they
     are (docs/serving.md); a browser shows a page to ask from. The first artifact answers where a request names none.
     """
+    from neuronbert.server.logs import log
     from neuronbert.server.serving import serve
 
     def tell(url: str, models: "Models") -> None:
-        note(f"serving {', '.join(map(_described, models))} at {url}")
+        line = f"serving {', '.join(map(_described, models))} at {url}"
+        if options["log_format"] == "json":
+            log.info("%s", line, extra={"facts": {"url": url}})
+        else:
+            note(line)
         if as_json:
             show(as_json, {"url": url, "models": [model.info() for model in models]}, str)
 
