@@ -217,7 +217,7 @@ _CHECKS: Mapping[str, Callable[[str, Any], Any]] = {
 
 
 def places_of(artifacts: Sequence[str]) -> Tuple[Placed, ...]:
-    """What ``ARTIFACT`` and ``NAME=ARTIFACT`` say, in order; a folder without a name is called as it is itself.
+    """What ``ARTIFACT`` and ``NAME=ARTIFACT`` say, in order; without a name it is that of the folder.
 
     UsageError for a name that two have, or that cannot be in a URL.
     """

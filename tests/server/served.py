@@ -18,6 +18,11 @@ START_S = 120.0  # on a busy machine
 # Not through a proxy of the machine's.
 _opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
+# What it says once it is ready, as text and as JSON.
+_SERVING = re.compile(
+    r'^serving .* at (http\S+)$|^{.*"message": "serving .*", "url": "(http[^"]+)"}$', flags=re.MULTILINE
+)
+
 
 class Answer(NamedTuple):
     """What a server said. Headers have small letters."""
@@ -42,9 +47,9 @@ class Served:
     def _url(self) -> str:
         end = time.monotonic() + START_S
         while time.monotonic() < end:
-            found = re.search(r"^serving .* at (http\S+)$", self.text(), flags=re.MULTILINE)
+            found = _SERVING.search(self.text())
             if found:
-                return found[1]
+                return found[1] or found[2]
             if self.process.poll() is not None:
                 break
             time.sleep(0.02)

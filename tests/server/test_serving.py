@@ -37,6 +37,7 @@ from server.served import Answer, Served, ask, serving, started
 ASKED = {"inputs": QUESTION}
 KEYS = ("first-secret-key", "second-secret-key")
 SECRET_TEXT = "zanzibar"
+HANDSHAKE_S = 30.0  # a ceiling
 
 
 def free_port() -> int:
@@ -400,11 +401,25 @@ def test_each_line_of_the_log_is_json(reloadable: Served) -> None:
     reloadable.ask("/models/first", ASKED, {"X-Request-Id": "json-1"})
     reloadable.ask("/a%0a%1b[31m%00%22", headers={"X-Request-Id": "json-2"})
     reloadable.logged("json-2")
-    documents = [json.loads(line) for line in reloadable.text().splitlines() if not line.startswith("serving ")]
+    documents = [json.loads(line) for line in reloadable.text().splitlines()]
     assert all({"at", "level", "logger", "message"} <= set(document) for document in documents)
     by_id = {document.get("request_id"): document for document in documents}
     assert by_id["json-1"]["status"] == 200 and by_id["json-1"]["model"] == "first"
     assert by_id["json-2"]["message"] == 'GET /a\n\x1b[31m\0"'
+    ready = next(document for document in documents if document.get("event") == "ready")
+    assert ready["message"] == "worker ready" and ready["worker"] == 0 and ready["pid"] > 0
+    assert [document["url"] for document in documents if "url" in document] == [reloadable.url]
+
+
+def test_monitors_are_not_in_the_log_while_all_is_well(served: Served) -> None:
+    quiet = ("/health", "/ping", "/metrics", "/v2/health/live", "/v2/health/ready")
+    of_model = ("/v2/models/labels/stats", "/v2/models/labels/ready", "/v2/models/labels/versions/1/stats")
+    for path in (*quiet, *of_model):
+        assert served.ask(path, headers={"X-Request-Id": "monitor-1"}).status == 200
+    assert served.ask("/v2/models/nobody/stats", headers={"X-Request-Id": "monitor-2"}).status == 404
+    assert served.ask("/info", headers={"X-Request-Id": "monitor-3"}).status == 200
+    served.logged("monitor-3")
+    assert "monitor-1" not in served.text() and "monitor-2" in served.text()
 
 
 def test_without_leave_nothing_is_reloaded(served: Served) -> None:
@@ -452,6 +467,13 @@ def test_without_a_key_nothing_is_told(locked: Served, path: str) -> None:
     refused = locked.ask(path)
     assert refused.status == 401 and refused.headers["www-authenticate"].startswith("Bearer")
     assert locked.ask(path, headers={"Authorization": f"Bearer {KEYS[1]}"}).status == 200
+
+
+def test_workers_do_not_get_the_keys(locked: Served) -> None:
+    stats = locked.ask("/v2/models/a/stats", headers={"X-Api-Key": KEYS[1]}).json
+    (worker,) = stats["runner"]["workers"]
+    environment = Path(f"/proc/{worker['pid']}/environ").read_bytes()
+    assert b"PATH=" in environment and KEYS[1].encode() not in environment
 
 
 @pytest.mark.parametrize("path", ["/", "/invocations", "/models/a", "/embed", "/v1/embeddings", "/v1/bulk"])
@@ -537,7 +559,7 @@ def test_it_listens_at_an_address_of_ipv6(echo_artifact: Artifact, tmp_path: Pat
 
 def test_tls(echo_artifact: Artifact, tmp_path: Path) -> None:
     key, certificate = _self_signed(tmp_path)
-    files = ("--ssl-keyfile", str(key), "--ssl-certfile", str(certificate), "--grace-s", "0")
+    files = ("--ssl-keyfile", str(key), "--ssl-certfile", str(certificate), "--grace-s", "0", "--head-timeout-s", "2")
     with serving(tmp_path, f"a={echo_artifact.folder}", "--threads", "1", *files) as server:
         assert server.url.startswith("https://")
         context = ssl.create_default_context(cafile=str(certificate))
@@ -547,6 +569,8 @@ def test_tls(echo_artifact: Artifact, tmp_path: Path) -> None:
         )
         with opener.open(request, timeout=PATIENCE_S) as answer:
             assert answer.status == 200
+        with connected(server.port, HANDSHAKE_S) as silent:
+            assert silent.recv(1) == b""  # without a handshake it is closed, long before asyncio's minute
         with pytest.raises(OSError):  # plain HTTP at its port
             ask(server.url.replace("https", "http") + "/v2/health/live")
         assert server.end() == 0 and "Traceback" not in server.text()

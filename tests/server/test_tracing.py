@@ -1,6 +1,9 @@
 """Traces of requests, as a real collector of OpenTelemetry's protocol receives them."""
 
 import gzip
+import json
+import signal
+import socket
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -11,6 +14,7 @@ import pytest
 from neuronbert.artifact.manifest import Artifact
 from server.served import serving
 
+SENDING_S = 20.0  # a ceiling, below the half minute for which OpenTelemetry would wait
 QUESTION = {"question": "Who was it?", "context": "It was Jim Henson, who lived in London."}
 TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 
@@ -80,8 +84,23 @@ STAGES = ["tokenise", "queue", "batch_wait", "worker_wait", "device", "decode"]
 def test_a_collector_that_is_not_there_changes_no_answer(echo_artifact: Artifact, tmp_path: Path) -> None:
     pytest.importorskip("opentelemetry.exporter.otlp.proto.http")
     environment = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9", "OTEL_EXPORTER_OTLP_TIMEOUT": "1"}
-    with serving(
-        tmp_path, f"qa={echo_artifact.folder}", "--trace", "--grace-s", "0", environment=environment
-    ) as server:
+    arguments = ("--trace", "--grace-s", "0", "--log-format", "json")
+    with serving(tmp_path, f"qa={echo_artifact.folder}", *arguments, environment=environment) as server:
         assert server.ask("/", {"inputs": QUESTION}).status == 200
         assert server.end() == 0
+        lines = [json.loads(line) for line in server.text().splitlines()]
+    assert any(line["logger"].startswith("opentelemetry") for line in lines)
+
+
+def test_a_collector_that_says_nothing_does_not_keep_it_from_ending(echo_artifact: Artifact, tmp_path: Path) -> None:
+    pytest.importorskip("opentelemetry.exporter.otlp.proto.http")
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        environment = {
+            "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{silent.getsockname()[1]}",
+            "OTEL_EXPORTER_OTLP_TIMEOUT": "600",
+        }
+        arguments = (f"qa={echo_artifact.folder}", "--trace", "--grace-s", "0", "--drain-timeout-s", "0.1")
+        with serving(tmp_path, *arguments, environment=environment) as server:
+            assert server.ask("/", {"inputs": QUESTION}).status == 200
+            server.process.send_signal(signal.SIGTERM)
+            assert server.process.wait(SENDING_S) == 0
