@@ -60,6 +60,7 @@ Waited = TypeVar("Waited")
 # Text of at most so many bytes is tokenised in the loop's own thread: below that it takes less than a millisecond, and
 # the way to another thread and back costs a tenth of one.
 INLINE_BYTES = 16_384
+UNLIMITED_TOKENS = 65_536  # of a row, where neither tokenizer nor model has a limit
 WATCH_AFTER_S = 0.05  # an answer that comes sooner is not worth looking whether anybody still waits
 LONGEST_ID = 128
 _ID = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,%d}" % LONGEST_ID)
@@ -223,13 +224,7 @@ class Exchange:
         return prepared
 
     async def _answers(self, model: Model, prepared: Prepared) -> List[Any]:
-        most = self.service.settings.max_rows_per_request
-        if prepared.rows > most:
-            raise HttpError(
-                413,
-                f"this request needs {counted(prepared.rows, 'row')}, and the server takes {most:,} at once",
-                hint=FEWER_ROWS,
-            )
+        refuse_more_rows(self, prepared.rows)
         self.rows, self.tokens = prepared.rows, prepared.tokens
         # Others that came with it are tokenised first: then all of them are there when a batch leaves.
         await asyncio.sleep(0)
@@ -282,6 +277,20 @@ class Exchange:
         watching = asyncio.ensure_future(self.until_gone())
         watching.add_done_callback(lambda _: _fail(done, ClientGone()))
         done.add_done_callback(lambda _: watching.cancel())
+
+
+def refuse_more_rows(exchange: Exchange, rows: int) -> None:
+    """HttpError 413 for more rows than one request may need."""
+    most = exchange.service.settings.max_rows_per_request
+    if rows > most:
+        raise HttpError(
+            413, f"this request needs {counted(rows, 'row')}, and the server takes {most:,} at once", hint=FEWER_ROWS
+        )
+
+
+def longest_row(model: Model) -> int:
+    """Tokens of a row at most."""
+    return model.runner.tokenizer.max_length or UNLIMITED_TOKENS
 
 
 def decoded(body: bytes, decoder: "msgspec.json.Decoder[Any]") -> Any:

@@ -5,7 +5,7 @@ from typing import Any, AsyncIterator, Awaitable, Callable, NamedTuple, Optional
 
 from neuronbert.hardware.libraries import optional_imports
 from neuronbert.server.exchange import Exchange
-from neuronbert.server.failures import Failure, Header
+from neuronbert.server.failures import Failure, Header, HttpError
 
 with optional_imports():
     import msgspec
@@ -74,3 +74,9 @@ def optional_text_of(exchange: Exchange, name: str) -> Optional[str]:
     """A part of the path that not each of a handler's routes has."""
     value: Optional[str] = exchange.scope["path_params"].get(name)
     return value
+
+
+def refuse_no_dimensions(dimensions: Optional[int]) -> None:
+    """HttpError for embeddings of no numbers; None asks for all of them."""
+    if dimensions is not None and dimensions < 1:
+        raise HttpError(400, f"$.dimensions: {dimensions} are none", hint="1 or more", path="$.dimensions")

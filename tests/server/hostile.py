@@ -68,8 +68,17 @@ def rows_waiting(served: Served, model: str) -> int:
 
 def resident_mib(served: Served) -> float:
     """Memory of the front-end process."""
+    return _mib(served, "VmRSS")
+
+
+def peak_mib(served: Served) -> float:
+    """The most memory that the front-end process ever had."""
+    return _mib(served, "VmHWM")
+
+
+def _mib(served: Served, name: str) -> float:
     status = Path(f"/proc/{served.process.pid}/status").read_text()
-    return int(re.findall(r"VmRSS:\s+(\d+)", status)[0]) / 1024
+    return int(re.findall(rf"{name}:\s+(\d+)", status)[0]) / 1024
 
 
 # ---------------------------------------------------------------------------- sockets

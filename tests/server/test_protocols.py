@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from server.hostile import peak_mib
 from server.served import Served
 
 QUESTION = {"question": "Who was it?", "context": "It was Jim Henson, who lived in London."}
@@ -90,6 +91,29 @@ def test_openai(served: Served) -> None:
     assert unknown.status == 404 and "embeds" in unknown.json["error"]["message"]
 
 
+@pytest.mark.parametrize(
+    ("given", "status", "place"),
+    [
+        ({"input": [[5]] * 257}, 413, None),  # --max-rows-per-request
+        ({"input": [[5], [5] * 2999]}, 400, "$.input[1]"),
+        ({"input": [5] * 2999}, 400, "$.input"),
+        ({"input": [[5, 6]], "dimensions": 0}, 400, "$.dimensions"),
+        ({"input": [[5, 6]], "dimensions": -1}, 400, "$.dimensions"),
+        ({"input": "it was jim", "dimensions": 0}, 400, "$.dimensions"),
+    ],
+)
+def test_what_openai_cannot_have(served: Served, given: Any, status: int, place: str) -> None:
+    answer = served.ask("/v1/embeddings", {"model": "embeds", **given})
+    assert answer.status == status and answer.json["error"]["param"] == place, answer
+
+
+def test_rows_of_token_ids_are_refused_before_they_are_padded(served: Served) -> None:
+    before = peak_mib(served)
+    answer = served.ask("/v1/embeddings", {"model": "embeds", "input": [[5]] * 100_000 + [[5] * 2999]})
+    assert answer.status == 413 and "--max-rows-per-request" in answer.json["error"]["message"]
+    assert peak_mib(served) - before < 512  # padded they have 4.8 GB
+
+
 def test_cohere(served: Served) -> None:
     asked = {"model": "ranks", "query": "who", "documents": ["jim", {"text": "london"}], "top_n": 1}
     for path in ("/v1/rerank", "/v2/rerank"):
@@ -118,6 +142,7 @@ BAD_BODIES = [
     ("/models/embeds", {"inputs": {"source_sentence": "a", "sentences": []}}, 400, "$.inputs.sentences"),
     ("/models/embeds", {"inputs": "it was jim " * 400, "truncate": False}, 400, "$.inputs"),
     ("/embed", {"inputs": []}, 400, "$.inputs"),
+    ("/embed", {"inputs": "a", "dimensions": 0}, 400, "$.dimensions"),
     ("/embed", {"inputs": "it was jim " * 400, "truncate": False}, 400, None),
     ("/predict", {"inputs": [["a", "b", "c"]]}, 400, "$.inputs"),
     ("/rerank", {"query": "who", "texts": []}, 400, "$.texts"),

@@ -6,10 +6,18 @@ from typing import Any, Dict, List, Optional, Sequence, Tuple, Union
 import numpy as np
 
 from neuronbert.server.caching import cached
-from neuronbert.server.exchange import Exchange
+from neuronbert.server.exchange import Exchange, longest_row, refuse_more_rows
 from neuronbert.server.failures import Failure, HttpError
 from neuronbert.server.models import Model
-from neuronbert.server.routes import Protocol, Reply, Route, decoder_of, json_reply, text_of
+from neuronbert.server.routes import (
+    Protocol,
+    Reply,
+    Route,
+    decoder_of,
+    json_reply,
+    refuse_no_dimensions,
+    text_of,
+)
 from neuronbert.tasks.http import EMBEDDINGS, Struct
 
 FORMATS = ("float", "base64")
@@ -32,6 +40,7 @@ async def _embeddings(exchange: Exchange) -> Reply:
         raise HttpError(
             400, f"$.encoding_format: there is no {encoding!r:.40}", hint="float or base64", path="$.encoding_format"
         )
+    refuse_no_dimensions(body.dimensions)
     model = exchange.service.models.offering(EMBEDDINGS, body.model)
 
     async def answer() -> Reply:
@@ -58,13 +67,26 @@ async def _arrays(exchange: Exchange, model: Model, body: EmbeddingsBody) -> Seq
         keywords = {"normalize": True, "truncate_dim": body.dimensions}
         results = await exchange.ask(model, given, keywords, place="$.input")
         return [result["embedding"] for result in results]
+    places = [f"$.input[{number}]" for number in range(len(given))]
     if all(isinstance(each, int) for each in given):
-        given = [given]  # the ids of one text
+        given, places = [given], ["$.input"]  # the ids of one text
     if not all(isinstance(each, list) and each for each in given):
         raise HttpError(400, "$.input: texts and token ids cannot be mixed, nor be empty", path="$.input")
+    refuse_more_rows(exchange, len(given))
+    _refuse_long(model, given, places)
     outputs = await exchange.ask_encoded(model, *_padded(given), place="$.input")
     embeddings = outputs.sentence_embedding[:, : body.dimensions]
     return list(embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True).clip(1e-12))
+
+
+def _refuse_long(model: Model, given: Sequence[Sequence[int]], places: Sequence[str]) -> None:
+    """HttpError for a row that the model does not take: all others would be padded to its length."""
+    longest = longest_row(model)
+    for row, place in zip(given, places):
+        if len(row) > longest:
+            raise HttpError(
+                400, f"{place}: {len(row):,} token ids, and the model takes {longest:,}", hint="fewer", path=place
+            )
 
 
 def _padded(given: Sequence[Any]) -> Tuple[np.ndarray, np.ndarray]:

@@ -5,7 +5,7 @@ from typing import Any, Dict, List, Optional, Union
 from neuronbert.server.caching import cached
 from neuronbert.server.exchange import Exchange
 from neuronbert.server.failures import Failure, HttpError, as_details
-from neuronbert.server.routes import Protocol, Reply, Route, decoder_of, json_reply
+from neuronbert.server.routes import Protocol, Reply, Route, decoder_of, json_reply, refuse_no_dimensions
 from neuronbert.tasks.http import EMBEDDINGS, EVERY_LABEL, LABELS, RANKING, Struct, as_list, refuse_cut
 
 
@@ -60,6 +60,7 @@ class SimilarityBody(Struct):
 
 async def _embed(exchange: Exchange) -> Reply:
     body: EmbedBody = await exchange.decoded(decoder_of(EmbedBody))
+    refuse_no_dimensions(body.dimensions)
     model = exchange.service.models.offering(EMBEDDINGS)
     texts = as_list(body.inputs)
     if not texts:
