@@ -8,13 +8,15 @@ import asyncio
 import functools
 from concurrent.futures import Future
 from contextlib import suppress
-from typing import Any, AsyncIterator, List, NamedTuple, Optional, Sequence, Union
+from typing import Any, AsyncIterator, Callable, List, NamedTuple, Optional, Sequence, Union
 
 from neuronbert.errors import InputError, NeuronBertError, Overloaded, RunnerClosed, UsageError
-from neuronbert.server.exchange import Countdown, Exchange
+from neuronbert.runner.requests import Prepared
+from neuronbert.server.exchange import INLINE_BYTES, Countdown, Exchange, refuse_more_text
 from neuronbert.server.failures import KINDS, failure_of
 from neuronbert.server.logs import log
 from neuronbert.server.models import Model
+from neuronbert.tasks.base import Input, Keywords
 from neuronbert.tasks.lines import InputLine, SkippedLine, json_line, line_head, read_json_line
 
 LOOK_S = 0.005  # how often a line that gives way looks whether others still wait
@@ -147,8 +149,8 @@ class Bulk:
             self._exchange.refuse_gone()
             runner = self._model.runner
             try:
-                prepare = functools.partial(runner.prepare, inputs, as_documents=True, **keywords)
-                prepared = await self._exchange.prepared(prepare, size_bytes)
+                prepare = functools.partial(self._prepare, inputs, keywords, size_bytes)
+                prepared = await self._prepared(prepare, size_bytes)
                 await self._wait_for_turn()
                 futures = runner.submit_prepared(prepared)
             except Overloaded as error:
@@ -158,6 +160,16 @@ class Bulk:
             else:
                 self._count(prepared.rows, futures)
                 return [AskedLine(line, future) for line, future in zip(lines, futures)]
+
+    def _prepare(self, inputs: Sequence[Input], keywords: Keywords, size_bytes: int) -> Prepared:
+        refuse_more_text(self._model, inputs, size_bytes, self._exchange.service.settings.max_rows_per_request)
+        return self._model.runner.prepare(inputs, as_documents=True, **keywords)
+
+    async def _prepared(self, prepare: Callable[[], Prepared], size_bytes: int) -> Prepared:
+        """As ``Exchange.prepared``, which watches for the end of a body that here is still read."""
+        if size_bytes <= INLINE_BYTES:
+            return prepare()
+        return await asyncio.wrap_future(self._exchange.service.tokenising.begin(prepare, size_bytes))
 
     async def _wait_for_turn(self) -> None:
         """Until the workers need more, and nobody else waits for them, or has for too long."""

@@ -6,12 +6,13 @@
 import asyncio
 import functools
 import math
+import os
 import re
 import threading
 import time
 import uuid
 import zlib
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import (
     Any,
     AsyncIterator,
@@ -30,6 +31,7 @@ from neuronbert.errors import (
     DeadlineExceeded,
     InputError,
     NeuronBertError,
+    Overloaded,
     RunnerClosed,
     TooManyRows,
     UsageError,
@@ -57,9 +59,18 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 Waited = TypeVar("Waited")
 
-# Text of at most so many bytes is tokenised in the loop's own thread: below that it takes less than a millisecond, and
-# the way to another thread and back costs a tenth of one.
-INLINE_BYTES = 16_384
+# Text of at most so many bytes is tokenised in the loop's own thread. The demo checkpoint's tokenizer takes 0.3 ms for
+# 1 KiB (measured; rows come on top), so that nobody else waits longer than about a millisecond, and the way to another
+# thread and back takes 0.2 ms.
+INLINE_BYTES = 2048
+# Text that is with the threads together, beside that of the last one that was let in: what it becomes has some hundred
+# times its size (measured: 1.9 GB of 15 MB).
+MOST_TOKENISING_BYTES = 8 << 20
+# Of text that may be tokenised before its rows are counted, to a token of as many rows as one request may have. English
+# has four or five to a token, and hardly any text more than ten.
+CHARACTERS_PER_TOKEN = 16
+# Never fewer characters than that: they take a few hundredths of a second, and text that the model cuts needs one row.
+FEWEST_CHARACTERS = 65_536
 UNLIMITED_TOKENS = 65_536  # of a row, where neither tokenizer nor model has a limit
 WATCH_AFTER_S = 0.05  # an answer that comes sooner is not worth looking whether anybody still waits
 LONGEST_ID = 128
@@ -76,6 +87,39 @@ class Service:
         self.clients = Clients(settings.api_key, settings.max_rows_per_client)
         self.metrics = Metrics(models, cache)
         self.tracer = Tracer() if settings.trace else None
+        self.tokenising = Tokenising(MOST_TOKENISING_BYTES)
+
+
+class Tokenising:
+    """Threads that tokenise, and how much text is with them: what nobody waits for any more is not stopped by that.
+
+    most_bytes: beside those of the last that was let in, however large it is.
+    """
+
+    def __init__(self, most_bytes: int):
+        self.most_bytes = most_bytes
+        self._bytes = 0
+        self._lock = threading.Lock()
+        self._threads = ThreadPoolExecutor(min(8, (os.cpu_count() or 1) + 1), thread_name_prefix="neuronbert-tokenise")
+
+    @property
+    def has_room(self) -> bool:
+        """Whether ``begin`` would let text in."""
+        return self._bytes < self.most_bytes
+
+    def begin(self, prepare: Callable[[], Prepared], size_bytes: int) -> "Future[Prepared]":
+        """Call ``prepare`` in a thread, for about so many bytes of text; Overloaded where there are too many."""
+        if not self.has_room:
+            raise Overloaded(f"{self._bytes:,} bytes of text wait to be tokenised", hint="ask again later")
+        with self._lock:
+            self._bytes += size_bytes
+        future = self._threads.submit(prepare)
+        future.add_done_callback(lambda _: self._ended(size_bytes))
+        return future
+
+    def _ended(self, size_bytes: int) -> None:
+        with self._lock:
+            self._bytes -= size_bytes
 
 
 class Exchange:
@@ -174,6 +218,7 @@ class Exchange:
         """The result of each input. ``place``: of the inputs in the body, which an error names."""
 
         def prepare(model: Model) -> Prepared:
+            refuse_more_text(model, inputs, self.body_bytes, self.service.settings.max_rows_per_request)
             return model.runner.prepare(inputs, timeout_s=self._left_s(), breakdown=True, **how, **keywords)
 
         try:
@@ -219,9 +264,9 @@ class Exchange:
         """What ``prepare`` makes of about so many bytes of text: in another thread where they are many."""
         if size_bytes <= INLINE_BYTES:
             return prepare()
-        prepared = await asyncio.get_running_loop().run_in_executor(None, prepare)
-        self.refuse_gone()
-        return prepared
+        future = self.service.tokenising.begin(prepare, size_bytes)
+        await self._all_done([future])
+        return future.result()
 
     async def _answers(self, model: Model, prepared: Prepared) -> List[Any]:
         refuse_more_rows(self, prepared.rows)
@@ -286,6 +331,25 @@ def refuse_more_rows(exchange: Exchange, rows: int) -> None:
         raise HttpError(
             413, f"this request needs {counted(rows, 'row')}, and the server takes {most:,} at once", hint=FEWER_ROWS
         )
+
+
+def refuse_more_text(model: Model, inputs: Any, size_bytes: int, most_rows: int) -> None:
+    """TooManyRows for text that is more than ``most_rows`` rows in all likelihood, before it is tokenised.
+
+    size_bytes: of the JSON, or whatever else the text came in, which has no more characters than that.
+    """
+    most = max(FEWEST_CHARACTERS, most_rows * longest_row(model) * CHARACTERS_PER_TOKEN)
+    if size_bytes > most and characters(inputs) > most:
+        raise TooManyRows(f"there are more than {most:,} characters, and the server takes {most_rows:,} rows at once")
+
+
+def characters(inputs: Any) -> int:
+    """Of all texts in inputs, however a task has them: as lists, tuples or objects of texts."""
+    if isinstance(inputs, str):
+        return len(inputs)
+    if isinstance(inputs, Mapping):
+        return sum(map(characters, inputs.values()))
+    return sum(map(characters, inputs)) if isinstance(inputs, (list, tuple)) else 0
 
 
 def longest_row(model: Model) -> int:

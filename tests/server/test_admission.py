@@ -1,13 +1,22 @@
 """Who is let in when there is too much to do, who is told what, and that nobody else suffers for it."""
 
+import asyncio
+import functools
+import gzip
+import json
 import os
 import re
 import signal
+import threading
 from pathlib import Path
-from typing import Any, Iterator
+from types import SimpleNamespace
+from typing import Any, Iterator, Optional
 
 import pytest
 
+from neuronbert.errors import DeadlineExceeded, Overloaded
+from neuronbert.server.exchange import INLINE_BYTES, Exchange, Tokenising, characters
+from neuronbert.server.failures import ClientGone
 from server.hostile import (
     PATIENCE_S,
     QUESTION,
@@ -15,6 +24,7 @@ from server.hostile import (
     at_once,
     connected,
     counts,
+    peak_mib,
     posted,
     rows_waiting,
     wait_until,
@@ -76,6 +86,73 @@ def test_more_rows_than_one_request_may_have_are_413(busy: Served, inputs: Any) 
     assert answer.json["error_type"] == "too_large" and answer.json["path"] == "$.inputs"
     assert str(MOST_PER_REQUEST) in answer.json["error"] and "--max-rows-per-request" in answer.json["error"]
     assert "Runner" not in answer.json["error"]
+
+
+def test_text_of_far_too_many_rows_is_413_before_it_is_tokenised(busy: Served) -> None:
+    context = "It was Jim Henson. " * 200_000
+    packed = gzip.compress(json.dumps({"inputs": {"question": "Who?", "context": context}}).encode())
+    assert len(packed) < 30_000
+    before = peak_mib(busy)
+    answer = busy.ask("/", packed, {"Content-Encoding": "gzip"})
+    assert answer.status == 413 and answer.json["path"] == "$.inputs", answer
+    assert "characters" in answer.json["error"] and "--max-rows-per-request" in answer.json["error"]
+    assert peak_mib(busy) - before < 100  # tokenised it has hundreds
+
+
+class Tokenised:
+    """What an Exchange knows of a server, and a tokenizer that takes as long as nobody says ``go``."""
+
+    def __init__(self, *messages: str):
+        self.service: Any = SimpleNamespace(
+            settings=SimpleNamespace(request_timeout_s=None), tokenising=Tokenising(INLINE_BYTES + 1)
+        )
+        self.messages = list(messages)
+        self.go = threading.Event()
+
+    async def receive(self) -> Any:
+        if not self.messages:
+            await asyncio.get_running_loop().create_future()
+        return {"type": self.messages.pop()}
+
+    async def tokenise(self, timeout_s: Optional[float] = None) -> Any:
+        exchange = Exchange(self.service, {"headers": []}, self.receive)
+        exchange.timeout_s = timeout_s
+        prepare: Any = functools.partial(self.go.wait, PATIENCE_S)
+        return await exchange.prepared(prepare, INLINE_BYTES + 1)
+
+
+def test_a_deadline_ends_the_wait_for_the_tokenizer() -> None:
+    slow = Tokenised()
+    with pytest.raises(DeadlineExceeded):
+        asyncio.run(slow.tokenise(0.05))
+    slow.go.set()
+
+
+def test_a_client_that_goes_away_ends_the_wait_for_the_tokenizer() -> None:
+    slow = Tokenised("http.disconnect")
+    with pytest.raises(ClientGone):
+        asyncio.run(slow.tokenise())
+    slow.go.set()
+
+
+def test_text_that_is_still_tokenised_counts_though_nobody_waits_for_it() -> None:
+    slow = Tokenised("http.disconnect")
+
+    async def ask_on() -> None:
+        with pytest.raises(ClientGone):
+            await slow.tokenise()
+        with pytest.raises(Overloaded):
+            await slow.tokenise()
+        slow.go.set()
+        while not slow.service.tokenising.has_room:
+            await asyncio.sleep(0.001)
+        assert await slow.tokenise() is True
+
+    asyncio.run(ask_on())
+
+
+def test_characters_are_counted_however_a_task_has_its_texts() -> None:
+    assert characters(["one", ("two", "three"), {"question": "four", "texts": ["five"]}, 7, None]) == 19
 
 
 # header → status of the answer
@@ -145,7 +222,7 @@ def test_a_killed_worker_loses_no_request(busy: Served) -> None:
     assert counts(busy, "slow")["deaths"] >= 1
 
 
-@pytest.mark.parametrize("word", ["Jim", "x" * 20_000], ids=["short", "tokenised in a thread"])
+@pytest.mark.parametrize("word", ["Jim", "x" * 3000], ids=["short", "tokenised in a thread"])
 def test_a_client_that_goes_away_frees_its_rows(busy: Served, word: str) -> None:
     def gone() -> int:
         lines = re.findall(r'requests_total{.*route="/",status="499"} (\d+)', busy.ask("/metrics").body.decode())
