@@ -90,6 +90,9 @@ class Admission:
                 request.future.add_done_callback(functools.partial(self._cancelled, request))
             self._statistics.accepted(len(requests))
             self._dispatcher.inbox.put(Accept(requests))
+        except Overloaded:
+            prepared.give_back(requests)
+            raise
         except BaseException:  # Ctrl-C: whoever asked has no futures, whether or not the runner has the requests by now
             for request in requests:
                 request.future.cancel()

@@ -147,6 +147,10 @@ class Prepared:
         except IndexError:
             raise UsageError("these inputs were submitted before", hint="prepare them again") from None
 
+    def give_back(self, requests: Sequence[Request]) -> None:
+        """They were taken, and not let in: nothing happened to them."""
+        self._requests.append(requests)
+
 
 def _forgotten(outputs: List[Outputs]) -> NoReturn:
     raise AssertionError("a request has one outcome")

@@ -180,7 +180,9 @@ class Runner:
         keywords: Keywords,
     ) -> "Future[Any]":
         asked, options = self.task.call_input(*inputs, **keywords)
-        return self._admission.admit(self._prepare(submitted, [asked], timeout_s, breakdown, options))[0]
+        self._admission.refuse_early(timeout_s)
+        requests = self._requests.of_call(submitted, [asked], options, breakdown)
+        return self._admission.admit(Prepared(requests, timeout_s, self._requests))[0]
 
     def submit_encoded(
         self,
@@ -207,6 +209,7 @@ class Runner:
         timeout_s: Optional[float] = None,
         breakdown: bool = False,
         as_documents: bool = False,
+        wait: bool = False,
         **keywords: Any,
     ) -> Prepared:
         """Tokenise inputs that are let in or refused as one, by ``submit_prepared``; nothing is queued yet.
@@ -216,25 +219,18 @@ class Runner:
         file of results has for it (docs/files.md), in place of what ``pipeline`` gives.
         Raises InputError for the first that cannot be asked, which names its place as ``map`` does if there are
         several: ``inputs[7]``; InputError too if all of them need more windows together than max_windows_per_request.
-        Overloaded and RunnerClosed as ``submit``, as far as they can be told by now. From any thread.
+        Overloaded and RunnerClosed as ``submit``, as far as they can be told by now; with ``wait`` the queue may be
+        full, for they will stand in the line. From any thread.
         """
         submitted = now_s()
         timeout_s, breakdown = _seconds(timeout_s), yes_or_no("breakdown", breakdown)
         if isinstance(inputs, (str, bytes, Mapping)) or not isinstance(inputs, Iterable):
             raise InputError(f"prepare takes several inputs, not {shown_value(inputs)}", hint="a list of them")
-        return self._prepare(submitted, list(inputs), timeout_s, breakdown, keywords, as_documents)
-
-    def _prepare(
-        self,
-        submitted: float,
-        inputs: Sequence[Input],
-        timeout_s: Optional[float],
-        breakdown: bool,
-        keywords: Keywords,
-        as_documents: bool = False,
-    ) -> Prepared:
-        self._admission.refuse_early(timeout_s)
-        requests = self._requests.of_call(submitted, inputs, keywords, breakdown, as_documents)
+        if yes_or_no("wait", wait):
+            self._admission.refuse_closed()
+        else:
+            self._admission.refuse_early(timeout_s)
+        requests = self._requests.of_call(submitted, list(inputs), keywords, breakdown, as_documents)
         return Prepared(requests, timeout_s, self._requests)
 
     def prepare_encoded(
@@ -254,11 +250,12 @@ class Runner:
         request = self._requests.of_tokens(submitted, input_ids, attention_mask, token_type_ids, batch, breakdown)
         return Prepared([request], timeout_s, self._requests)
 
-    def submit_prepared(self, prepared: Prepared) -> "List[Future[Any]]":
+    def submit_prepared(self, prepared: Prepared, *, wait: bool = False) -> "List[Future[Any]]":
         """Let all inputs of ``prepared`` in, or none of them: the future of each, in order. Once.
 
         They are one request to the queue, which lets it in whole while fewer than max_queue rows wait: else Overloaded,
-        at once, as for ``submit``. From then on each has an outcome of its own, and cancelling one cancels no other.
+        at once, as for ``submit``; where it is full they may be submitted again later. With ``wait`` they stand in the
+        line, as what ``map`` asks. From then on each has an outcome of its own, and cancelling one cancels no other.
         UsageError for what this runner did not prepare, or was submitted before; RunnerClosed.
         """
         if not isinstance(prepared, Prepared):
@@ -269,7 +266,7 @@ class Runner:
         if prepared.maker is not self._requests:
             raise UsageError("another runner prepared these inputs", hint="submit_prepared of the one that did")
         self._admission.refuse_closed()  # they may have been prepared long ago
-        return self._admission.admit(prepared)
+        return self._admission.admit(prepared, yes_or_no("wait", wait))
 
     def submit_together(self, batch: Batch) -> "Future[Outputs]":
         """Rows that go to one worker in one batch, nothing beside them: the same numbers whatever else is running.
@@ -353,6 +350,11 @@ class Runner:
     def rows_waiting(self) -> int:
         """Rows in the queue."""
         return self._statistics.room.rows
+
+    @property
+    def has_room(self) -> bool:
+        """Whether the queue would let a request in at this moment that does not wait."""
+        return self._statistics.room.is_open
 
     def stats(self) -> RunnerStatistics:
         """Queue, fill, padding, counters, and every worker's state, as plain JSON data."""

@@ -107,7 +107,29 @@ def test_what_was_refused_keeps_no_place(narrow):
             with pytest.raises(Overloaded):
                 narrow.submit_prepared(each)
     wait_until(lambda: narrow.stats()["queue"]["rows"] == 0)
-    assert narrow.submit(*SHORT[0]).result(30)
+    again = narrow.submit_prepared(prepared[2])  # nothing happened to it
+    assert all(future.result(30)["answer"] for future in again)
+    with pytest.raises(UsageError, match="these inputs were submitted before"):
+        narrow.submit_prepared(prepared[2])
+
+
+def test_with_wait_a_full_queue_refuses_nothing(narrow):
+    with stopped(narrow):
+        wait_until(narrow.submit(*SHORT[0]).running)
+        assert narrow.has_room
+        first = narrow.submit_prepared(narrow.prepare(SHORT[:4]))
+        assert not narrow.has_room
+        before = refused(narrow)
+        prepared = narrow.prepare(SHORT[:2], wait=True)
+        with ThreadPoolExecutor(1) as threads:
+            waiting = threads.submit(narrow.submit_prepared, prepared, wait=True)
+            wait_until(lambda: bool(narrow._statistics.room._places.line))
+            assert not waiting.done()
+            for future in first:
+                future.cancel()
+            second = waiting.result(30)
+        assert refused(narrow) == before
+    assert all(future.result(30)["answer"] for future in second)
 
 
 def test_cancelling_one_cancels_no_other(narrow):
