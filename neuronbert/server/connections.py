@@ -4,6 +4,7 @@ Behind a head that is broken, too long or too slow nobody knows where the next r
 """
 
 import asyncio
+import functools
 import resource
 from collections import deque
 from typing import Any, Deque, List, NamedTuple, Optional, Tuple, Type
@@ -19,7 +20,9 @@ LEAST_BYTES_PER_S = 1024  # of a body, once ``body_timeout_s`` has passed
 MOST_PIPELINED = 256  # requests that wait for the answer of one before them; each costs memory and a place in the loop
 RESERVED_FILES = 128  # of those that the process may have open, for workers, artifacts and logs
 MOST_FILES = 65_536  # that it asks for
-GONE = "neuronbert.gone"  # in a scope's extensions: tells whether the client has gone, at once and without waiting
+# In a scope's extensions:
+GONE = "neuronbert.gone"  # tells whether the client has gone, at once and without waiting
+OWING = "neuronbert.owing"  # is told whether the client waits for answers to what it has sent of a body
 
 
 class _Refusal(NamedTuple):
@@ -36,6 +39,22 @@ _TOO_BUSY = _Refusal(503, "Service Unavailable")
 
 class _Refused(Exception):
     """Ends the parsing of a message."""
+
+
+class _Clock:
+    """Of one message: how long its client may take to send the rest of it."""
+
+    def __init__(self) -> None:
+        self.began_s = 0.0
+        self.body_bytes = 0  # since then
+        self.is_stopped = False
+
+    def restart(self, now_s: float) -> None:
+        self.began_s, self.body_bytes = now_s, 0
+
+    def due_s(self, timeout_s: float) -> float:
+        """When the body is too slow, if no more of it comes."""
+        return self.began_s + timeout_s + self.body_bytes / LEAST_BYTES_PER_S
 
 
 def connections_of(settings: ServerSettings) -> Type[asyncio.Protocol]:
@@ -69,10 +88,9 @@ class _BoundedConnection(HttpToolsProtocol):  # type: ignore[misc,unused-ignore]
         self._timer: Optional[asyncio.TimerHandle] = None
         self._head_bytes = 0  # of a message, and of what stands behind a chunked body
         self._quiet_bytes = 0  # since the parser said anything: one header without an end, empty lines, ...
-        self._body_bytes = 0
+        self._clock = _Clock()
         self._unwanted_bytes = 0  # of a body, since its request was answered
         self._unread_bytes = 0  # of answers, when it was last looked
-        self._began_s = 0.0
         self._is_in_head = True
         self._is_in_message = False
         self._is_lost = False
@@ -129,10 +147,11 @@ class _BoundedConnection(HttpToolsProtocol):  # type: ignore[misc,unused-ignore]
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
-        extensions: Any = {GONE: lambda: self._is_lost}
+        self._clock = clock = _Clock()
+        extensions: Any = {GONE: lambda: self._is_lost, OWING: functools.partial(self._owe, clock)}
         self.scope["extensions"] = extensions
         self._is_in_head = self._is_in_message = True
-        self._head_bytes = self._quiet_bytes = self._body_bytes = self._unwanted_bytes = 0
+        self._head_bytes = self._quiet_bytes = self._unwanted_bytes = 0
         self._expect(self.limits.head_timeout_s)
 
     def on_url(self, url: bytes) -> None:
@@ -162,7 +181,7 @@ class _BoundedConnection(HttpToolsProtocol):  # type: ignore[misc,unused-ignore]
 
     def on_body(self, body: bytes) -> None:
         self._quiet_bytes = 0
-        self._body_bytes += len(body)
+        self._clock.body_bytes += len(body)
         super().on_body(body)
         if self.cycle.response_complete:
             # It was refused, and most clients read no answer before all of the body is sent.
@@ -191,7 +210,7 @@ class _BoundedConnection(HttpToolsProtocol):  # type: ignore[misc,unused-ignore]
 
     def _expect(self, timeout_s: float) -> None:
         self._expect_nothing()
-        self._began_s = self.loop.time()
+        self._clock.began_s = self.loop.time()
         self._timer = self.loop.call_later(timeout_s, self._look)
 
     def _expect_nothing(self) -> None:
@@ -199,14 +218,19 @@ class _BoundedConnection(HttpToolsProtocol):  # type: ignore[misc,unused-ignore]
             self._timer.cancel()
             self._timer = None
 
+    def _owe(self, clock: _Clock, is_owing: bool) -> None:
+        """A client that waits for an answer before it sends more has all its time again once it has the last one."""
+        clock.is_stopped = is_owing
+        clock.restart(self.loop.time())
+
     def _look(self) -> None:
-        """The time is over: it ends, unless a body comes as fast as it should, or it is us who do not read it."""
+        """The time is over: it ends, unless a body comes as fast as it should, or it is us who hold it up."""
         if not self._is_in_message:  # nor did it say anything
             self.transport.close()
             return
         if not self._is_in_head:
-            due_s = self._began_s + self.limits.body_timeout_s + self._body_bytes / LEAST_BYTES_PER_S
-            wait_s = 1.0 if self.flow.read_paused else due_s - self.loop.time()
+            is_our_turn = self.flow.read_paused or self._clock.is_stopped
+            wait_s = 1.0 if is_our_turn else self._clock.due_s(self.limits.body_timeout_s) - self.loop.time()
             if wait_s > 0:
                 self._timer = self.loop.call_later(wait_s, self._look)
                 return

@@ -41,7 +41,7 @@ from neuronbert.hardware.libraries import optional_imports
 from neuronbert.runner.requests import Prepared
 from neuronbert.server.cache import ResultCache
 from neuronbert.server.clients import Clients
-from neuronbert.server.connections import GONE
+from neuronbert.server.connections import GONE, OWING
 from neuronbert.server.failures import ClientGone, Header, HttpError
 from neuronbert.server.metrics import Metrics
 from neuronbert.server.models import Model, Models
@@ -141,6 +141,8 @@ class Exchange:
         self.is_read = False  # all of its body
         self._receive = receive
         self._is_gone: Callable[[], bool] = scope.get("extensions", {}).get(GONE, lambda: False)
+        # To be told whether the client waits for answers to what it has sent so far of its body.
+        self.owe: Callable[[bool], None] = scope.get("extensions", {}).get(OWING, lambda is_owing: None)
         self._asked_at: Optional[float] = None
 
     def refuse_gone(self) -> None:
@@ -315,7 +317,7 @@ class Exchange:
             return None
         left_s = self._asking_since() + self.timeout_s - time.perf_counter()
         if left_s <= 0:
-            raise _too_late(self)
+            raise too_late(self)
         return left_s
 
     def _watch(self, done: "asyncio.Future[Any]") -> None:
@@ -467,8 +469,9 @@ def _fail(done: "asyncio.Future[Any]", error: BaseException) -> None:
 
 
 def _late(done: "asyncio.Future[Any]", exchange: Exchange) -> None:
-    _fail(done, _too_late(exchange))
+    _fail(done, too_late(exchange))
 
 
-def _too_late(exchange: Exchange) -> DeadlineExceeded:
+def too_late(exchange: Exchange) -> DeadlineExceeded:
+    """What it is told whose time is over."""
     return DeadlineExceeded(f"the answer was not there within {exchange.timeout_s:.3g} s")
