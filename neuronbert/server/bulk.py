@@ -6,29 +6,34 @@ for the answer of each line before it sends the next, or send a million and read
 
 import asyncio
 import functools
+import time
 from concurrent.futures import Future
-from contextlib import suppress
-from typing import Any, AsyncIterator, Callable, List, NamedTuple, Optional, Sequence, Union
+from contextlib import ExitStack, suppress
+from typing import Any, AsyncIterator, Callable, List, NamedTuple, Optional, Sequence, Set, Tuple, Union
 
-from neuronbert.errors import InputError, NeuronBertError, Overloaded, RunnerClosed, UsageError
+from neuronbert.errors import InputError, NeuronBertError, RunnerClosed, TooManyRows, UsageError
 from neuronbert.runner.requests import Prepared
-from neuronbert.server.exchange import INLINE_BYTES, Countdown, Exchange, refuse_more_text
-from neuronbert.server.failures import KINDS, failure_of
+from neuronbert.server.exchange import INLINE_BYTES, Countdown, Exchange, refuse_more_text, too_late
+from neuronbert.server.failures import KINDS, HttpError, failure_of
 from neuronbert.server.logs import log
 from neuronbert.server.models import Model
 from neuronbert.tasks.base import Input, Keywords
-from neuronbert.tasks.lines import InputLine, SkippedLine, json_line, line_head, read_json_line
+from neuronbert.tasks.lines import Identity, InputLine, SkippedLine, json_line, line_head, read_json_line
 
 LOOK_S = 0.005  # how often a line that gives way looks whether others still wait
+LOOK_IN_LINE_S = 0.1  # how often one that stands in the runner's line looks whether its client is still there
 PATIENCE_S = 1.0  # after which it goes though others wait: slowly is better than never
 MOST_TOGETHER = 8  # lines that are tokenised and let in together: few rows, so that others get their turn between them
-MOST_UNREAD = 256  # answers of one request that nobody has read yet
+MOST_UNREAD = 256  # lines of one request whose answers nobody has read yet, beside those of the last group
+MOST_UNREAD_BYTES = 32 << 20  # and of all of them; less where two of the longest lines that are taken have less
 
 
 class AskedLine(NamedTuple):
-    """A line that the runner has, and the future of its document."""
+    """A line that the runner has, since when, and the future of its document."""
 
-    line: InputLine
+    line_number: int
+    id: Identity
+    asked_at: float  # seconds of time.perf_counter
     future: "Future[Any]"
 
 
@@ -38,7 +43,39 @@ class End(NamedTuple):
     error: Optional[BaseException]
 
 
-Outcome = Union[AskedLine, SkippedLine, End]
+Outcome = Union[AskedLine, SkippedLine]
+Futures = Tuple["Future[Any]", ...]
+
+
+class Unread:
+    """Counts lines whose answers were not read yet. ``tell``: is told whether there are any, when that changes."""
+
+    def __init__(self, most_bytes: int, tell: Callable[[bool], None]):
+        self._most_bytes = most_bytes
+        self._tell = tell
+        self._lines = self._bytes = 0
+        self._was_read = asyncio.Event()
+
+    async def room(self) -> None:
+        """Until there may be more of them."""
+        while self._lines >= MOST_UNREAD or self._bytes >= self._most_bytes:
+            self._was_read.clear()
+            await self._was_read.wait()
+
+    def add(self, size_bytes: int) -> None:
+        """A line was taken."""
+        self._lines += 1
+        self._bytes += size_bytes
+        if self._lines == 1:
+            self._tell(True)
+
+    def remove(self, size_bytes: int) -> None:
+        """Its answer was sent."""
+        self._lines -= 1
+        self._bytes -= size_bytes
+        if not self._lines:
+            self._tell(False)
+        self._was_read.set()
 
 
 class Bulk:
@@ -47,7 +84,10 @@ class Bulk:
     def __init__(self, exchange: Exchange, model: Model):
         self._exchange = exchange
         self._model = model
-        self._outcomes: asyncio.Queue[Outcome] = asyncio.Queue(MOST_UNREAD)
+        self._settings = exchange.service.settings
+        self._unread = Unread(min(2 * self._settings.max_body_bytes, MOST_UNREAD_BYTES), exchange.owe)
+        self._outcomes: asyncio.Queue[Union[Tuple[Outcome, int], End]] = asyncio.Queue()  # with the bytes of each line
+        self._open: Set[Futures] = set()  # that the runner has, of a group each
 
     async def answers(self) -> AsyncIterator[bytes]:
         """For each line with an input a line of JSON: its number, its ``id``, and its result or its ``error``.
@@ -57,67 +97,71 @@ class Bulk:
         reading = asyncio.ensure_future(self._read_all())
         try:
             while True:
-                outcome = await self._outcomes.get()
-                if isinstance(outcome, End):
-                    if outcome.error is not None:
-                        raise outcome.error
+                end = await self._outcomes.get()
+                if isinstance(end, End):
+                    if end.error is not None:
+                        raise end.error
                     return
+                outcome, size_bytes = end
                 answer = await self._answer(outcome)
                 self._exchange.refuse_gone()
                 yield answer
+                self._unread.remove(size_bytes)
         finally:
             reading.cancel()
             with suppress(asyncio.CancelledError):
-                await reading  # it may still hold a line that the runner has
-            self._forget_unread()
+                await reading  # it may be about to hand lines to the runner
+            for future in [future for futures in self._open for future in futures]:
+                future.cancel()
 
-    def _forget_unread(self) -> None:
-        while not self._outcomes.empty():
-            outcome = self._outcomes.get_nowait()
-            if isinstance(outcome, AskedLine):
-                outcome.future.cancel()
-
-    async def _answer(self, outcome: Union[AskedLine, SkippedLine]) -> bytes:
+    async def _answer(self, outcome: Outcome) -> bytes:
         if isinstance(outcome, SkippedLine):
             return json_line(outcome.document()).encode()
-        line = outcome.line
         try:
-            document = await asyncio.wrap_future(outcome.future)
+            document = await self._document(outcome)
         except Exception as error:
             failure = failure_of(error, self._exchange.request_id)
             if failure.kind == KINDS[500]:
-                log.error("request %s, line %d failed", self._exchange.request_id, line.line_number, exc_info=error)
-            return json_line(SkippedLine(line.line_number, failure.message, line.id).document()).encode()
-        return json_line({**line_head(line.line_number, line.id), **document}).encode()
+                log.error("request %s, line %d failed", self._exchange.request_id, outcome.line_number, exc_info=error)
+            return json_line(SkippedLine(outcome.line_number, failure.message, outcome.id).document()).encode()
+        return json_line({**line_head(outcome.line_number, outcome.id), **document}).encode()
+
+    async def _document(self, asked: AskedLine) -> Any:
+        """The result of a line; DeadlineExceeded where it is not there in the time that each has from being asked."""
+        if asked.future.done():
+            return asked.future.result()
+        timeout_s = self._exchange.timeout_s
+        left_s = None if timeout_s is None else max(0.0, asked.asked_at + timeout_s - time.perf_counter())
+        answered = asyncio.wrap_future(asked.future)
+        try:
+            await asyncio.wait([answered], timeout=left_s)
+            if answered.done():
+                return answered.result()
+            raise too_late(self._exchange)
+        finally:
+            answered.cancel()
 
     # ---- the reading task
 
     async def _read_all(self) -> None:
         try:
-            async for group in _groups(self._exchange, self._exchange.service.settings.max_body_bytes):
-                await self._put_all(await self._ask_lines(group))
+            async for group in _groups(self._exchange, self._settings.max_body_bytes):
+                await self._unread.room()
+                read = {raw.number: line for raw, line in zip(group, map(self._read, group)) if line is not None}
+                sizes = {raw.number: len(raw.text or b"") for raw in group if raw.number in read}
+                for size_bytes in sizes.values():
+                    self._unread.add(size_bytes)
+                outcomes = await self._ask_lines(list(read.values()), sum(sizes.values()))
+                for outcome in outcomes:
+                    self._outcomes.put_nowait((outcome, sizes[outcome.line_number]))
         except Exception as error:
-            await self._outcomes.put(End(error))
+            self._outcomes.put_nowait(End(error))
         else:
-            await self._outcomes.put(End(None))
+            self._outcomes.put_nowait(End(None))
 
-    async def _put_all(self, outcomes: Sequence[Outcome]) -> None:
-        left = list(outcomes)
-        try:
-            while left:
-                await self._outcomes.put(left[0])
-                del left[0]
-        except asyncio.CancelledError:
-            for outcome in left:
-                if isinstance(outcome, AskedLine):
-                    outcome.future.cancel()
-            raise
-
-    async def _ask_lines(self, group: Sequence["RawLine"]) -> List[Outcome]:
-        """What becomes of each line, in order; blank ones are left out."""
-        read = [line for line in map(self._read, group) if line is not None]
+    async def _ask_lines(self, read: Sequence[Union[InputLine, SkippedLine]], size_bytes: int) -> List[Outcome]:
+        """What becomes of each line, in order."""
         asked = [line for line in read if isinstance(line, InputLine)]
-        size_bytes = sum(len(raw.text or b"") for raw in group)
         outcomes = {line.line_number: outcome for line, outcome in zip(asked, await self._ask(asked, size_bytes))}
         return [outcomes[line.line_number] if isinstance(line, InputLine) else line for line in read]
 
@@ -140,66 +184,115 @@ class Bulk:
         except NeuronBertError as error:  # the model was taken out, or has no workers: each line has its answer
             reason = failure_of(error, self._exchange.request_id).message
             return [SkippedLine(line.line_number, reason, line.id) for line in lines]
-        return [outcome for line in lines for outcome in await self._ask([line], size_bytes // len(lines))]
+        return [outcome for line in lines for outcome in await self._ask([line], size_bytes)]
 
     async def _asked(self, lines: Sequence[InputLine], size_bytes: int) -> List[Outcome]:
         """The lines with the futures of their documents, once it is their turn."""
         inputs, keywords = [line.input for line in lines], lines[0].keywords
+        patient_until = asyncio.get_running_loop().time() + PATIENCE_S
         while True:
             self._exchange.refuse_gone()
-            runner = self._model.runner
+            model = self._model
             try:
-                prepare = functools.partial(self._prepare, inputs, keywords, size_bytes)
-                prepared = await self._prepared(prepare, size_bytes)
-                await self._wait_for_turn()
-                futures = runner.submit_prepared(prepared)
-            except Overloaded as error:
-                await asyncio.sleep(min(PATIENCE_S, error.wait_s or LOOK_S))
+                prepared = await self._prepared(model, inputs, keywords, size_bytes)
+                with ExitStack() as held:
+                    await self._hold(held, prepared.rows)
+                    await self._wait_for_turn(model, patient_until)
+                    _hold_bulk_rows(held, model, prepared.rows)
+                    futures = await self._submitted(model, prepared)
+                    self._when_answered(tuple(futures), held.pop_all())
             except RunnerClosed:
-                self._model = self._exchange.newer(self._model)
+                self._model = self._exchange.newer(model)
             else:
-                self._count(prepared.rows, futures)
-                return [AskedLine(line, future) for line, future in zip(lines, futures)]
+                now_s = time.perf_counter()
+                return [AskedLine(line.line_number, line.id, now_s, future) for line, future in zip(lines, futures)]
 
-    def _prepare(self, inputs: Sequence[Input], keywords: Keywords, size_bytes: int) -> Prepared:
-        refuse_more_text(self._model, inputs, size_bytes, self._exchange.service.settings.max_rows_per_request)
-        return self._model.runner.prepare(inputs, as_documents=True, **keywords)
+    async def _prepared(self, model: Model, inputs: Sequence[Input], keywords: Keywords, size_bytes: int) -> Prepared:
+        """As ``Exchange.prepared``, which watches for the end of a body that here is still read, and does not wait."""
 
-    async def _prepared(self, prepare: Callable[[], Prepared], size_bytes: int) -> Prepared:
-        """As ``Exchange.prepared``, which watches for the end of a body that here is still read."""
+        def prepare() -> Prepared:
+            refuse_more_text(model, inputs, size_bytes, self._settings.max_rows_per_request)
+            return model.runner.prepare(inputs, as_documents=True, wait=True, **keywords)
+
         if size_bytes <= INLINE_BYTES:
             return prepare()
-        return await asyncio.wrap_future(self._exchange.service.tokenising.begin(prepare, size_bytes))
+        tokenising = self._exchange.service.tokenising
+        while not tokenising.has_room:
+            await self._sleep()
+        return await asyncio.wrap_future(tokenising.begin(prepare, size_bytes))
 
-    async def _wait_for_turn(self) -> None:
-        """Until the workers need more, and nobody else waits for them, or has for too long."""
-        loop = asyncio.get_running_loop()
-        patient_until = loop.time() + PATIENCE_S
+    async def _hold(self, held: ExitStack, rows: int) -> None:
+        """Have ``held`` count rows as the client's, once it may have so many more; TooManyRows where it never may."""
+        clients = self._exchange.service.clients
         while True:
-            self._exchange.refuse_gone()
-            runner = self._model.runner
+            try:
+                held.enter_context(clients.holding(self._exchange.client, rows))
+                return
+            except HttpError as error:
+                if error.http_status != 429:
+                    raise TooManyRows(error.message) from None
+            await self._sleep()
+
+    async def _wait_for_turn(self, model: Model, patient_until: float) -> None:
+        """Until the workers need more, and nobody else waits for them, or has for too long."""
+        loop, runner = asyncio.get_running_loop(), model.runner
+        while True:
             plan = runner.plan
             # What the workers hold, and a batch for each that is ready when one of theirs is done.
             enough = plan.rows * (plan.streams + 1) * len(runner.places)
-            others_wait = runner.rows_waiting >= plan.rows and loop.time() < patient_until
-            if self._model.bulk_rows < enough and not others_wait:
+            is_free = runner.has_room and runner.rows_waiting < plan.rows
+            if model.bulk_rows < enough and (is_free or loop.time() >= patient_until):
                 return
-            await asyncio.sleep(LOOK_S)
+            await self._sleep()
 
-    def _count(self, rows: int, futures: Sequence["Future[Any]"]) -> None:
-        """Count rows as the model's of lines until the last of their futures is done."""
-        model, loop, left = self._model, asyncio.get_running_loop(), Countdown(len(futures))
-        model.bulk_rows += rows
+    async def _sleep(self) -> None:
+        """For a moment; ClientGone where nobody waits any more."""
+        await asyncio.sleep(LOOK_S)
+        self._exchange.refuse_gone()
 
-        def discount() -> None:
-            model.bulk_rows -= rows
+    async def _submitted(self, model: Model, prepared: Prepared) -> "List[Future[Any]]":
+        """Let in at once where there is room; else, out of patience, in the line that takes turns with all others."""
+        if model.runner.has_room:
+            return model.runner.submit_prepared(prepared)
+        submit = functools.partial(model.runner.submit_prepared, prepared, wait=True)
+        submitting = asyncio.get_running_loop().run_in_executor(None, submit)
+        try:
+            while not submitting.done():
+                await asyncio.wait([submitting], timeout=LOOK_IN_LINE_S)
+                self._exchange.refuse_gone()
+        except BaseException:  # it stays in the line until it is let in
+            submitting.add_done_callback(_cancel_submitted)
+            raise
+        return submitting.result()
+
+    def _when_answered(self, futures: Futures, held: ExitStack) -> None:
+        """Let go of what is ``held`` once the last of the futures is done."""
+        loop, left = asyncio.get_running_loop(), Countdown(len(futures))
+        self._open.add(futures)
+        held.callback(self._open.discard, futures)
 
         def done(_: "Future[Any]") -> None:
             if left.is_last():
-                loop.call_soon_threadsafe(discount)
+                loop.call_soon_threadsafe(held.close)
 
         for future in futures:
             future.add_done_callback(done)
+
+
+def _hold_bulk_rows(held: ExitStack, model: Model, rows: int) -> None:
+    """Have ``held`` count rows as the model's of lines."""
+    model.bulk_rows += rows
+
+    def discount() -> None:
+        model.bulk_rows -= rows
+
+    held.callback(discount)
+
+
+def _cancel_submitted(submitting: "asyncio.Future[List[Future[Any]]]") -> None:
+    if not submitting.cancelled() and submitting.exception() is None:
+        for future in submitting.result():
+            future.cancel()
 
 
 class RawLine(NamedTuple):

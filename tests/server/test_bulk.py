@@ -1,22 +1,23 @@
 """POST /v1/bulk: any number of lines in order, in bounded memory, behind others; and how it cuts lines."""
 
+import asyncio
 import json
 import shutil
 import socket
 import threading
-import time
 from pathlib import Path
-from typing import Any, Iterator, List
+from typing import Any, Callable, Iterator, List, Optional
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from neuronbert.artifact.manifest import Artifact
-from neuronbert.server.bulk import LineSplitter
+from neuronbert.server.bulk import MOST_UNREAD, LineSplitter, Unread
 from server.hostile import (
     PATIENCE_S,
     QUESTION,
+    at_once,
     bulk_line,
     connected,
     counts,
@@ -24,14 +25,17 @@ from server.hostile import (
     posted,
     resident_mib,
     rows_waiting,
+    slow_copy,
     until_closed,
     wait_until,
 )
 from server.served import Served, serving
 
 MAX_BODY_BYTES = 50_000
-MOST_GROWTH_MIB = 64.0
-MANY = 20_000
+MOST_GROWTH_MIB = 32.0
+MANY = 2000
+LONG = 40_000  # characters
+STALLED_S = 2.0  # without a byte that the server takes
 
 
 @pytest.fixture(scope="module")
@@ -48,8 +52,8 @@ def bulk(
         yield server
 
 
-def lines_of(server: Served, body: bytes, model: str = "quick") -> List[Any]:
-    answer = server.ask(f"/v1/bulk?model={model}", body)
+def lines_of(server: Served, body: bytes, model: Optional[str] = "quick") -> List[Any]:
+    answer = server.ask("/v1/bulk" if model is None else f"/v1/bulk?model={model}", body)
     assert answer.status == 200 and answer.headers["content-type"] == "application/x-ndjson"
     return [json.loads(line) for line in answer.body.splitlines()]
 
@@ -129,25 +133,61 @@ def test_a_poisonous_line_has_an_error_and_the_rest_is_answered(bulk: Served) ->
     assert "dynamite" not in bulk.text()
 
 
-def test_many_lines_in_bounded_memory_though_nobody_reads_at_first(bulk: Served) -> None:
-    lines_of(bulk, b"".join(map(bulk_line, range(100))))
+def test_a_client_that_does_not_read_holds_the_server_up(bulk: Served) -> None:
+    # Lines that need no model, with answers as long as they are: what both sockets keep is a fifth of all of them.
+    body = b"".join(b'{"id": "%d:%s"}\n' % (number, b"x" * LONG) for number in range(MANY))
+    data = memoryview(posted("/v1/bulk", body, "Connection: close"))
     before = resident_mib(bulk)
-    # Most of them need no model, which would take its time.
-    body = b"".join(bulk_line(number) if number % 20 == 0 else b'{"id": %d}\n' % number for number in range(MANY))
-    with connected(bulk.port) as connection:
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65_536)
-        sending = threading.Thread(target=connection.sendall, args=(posted("/v1/bulk", body, "Connection: close"),))
+    with connected(bulk.port, STALLED_S) as connection:
+        sent = 0
+        try:
+            while sent < len(data):
+                sent += connection.send(data[sent : sent + 65_536])
+        except socket.timeout:
+            pass
+        assert sent < len(data) // 2
+        assert resident_mib(bulk) - before < MOST_GROWTH_MIB
+        connection.settimeout(PATIENCE_S)
+        sending = threading.Thread(target=connection.sendall, args=(data[sent:],))
         sending.start()
-        time.sleep(0.5)  # a slow reader: it must hold the server up, not fill it
-        data = until_closed(connection)
+        answer = until_closed(connection)
         sending.join(PATIENCE_S)
-    ids = [int(each) for each in _between(data, b'"id": ', b",")]
-    assert ids == list(range(MANY)) and data.endswith(b"0\r\n\r\n")
-    assert resident_mib(bulk) - before < MOST_GROWTH_MIB
+    assert [int(each) for each in _between(answer, b'"id": "', b":")] == list(range(MANY))
+    assert answer.endswith(b"0\r\n\r\n")
+
+
+@pytest.mark.parametrize(("lines", "size_bytes"), [(MOST_UNREAD, 0), (3, 40), (1, 1000)])
+def test_lines_are_read_on_once_answers_were(lines: int, size_bytes: int) -> None:
+    told: List[bool] = []
+
+    async def read() -> None:
+        unread = Unread(100, told.append)
+        for _ in range(lines):
+            await asyncio.wait_for(unread.room(), PATIENCE_S)
+            unread.add(size_bytes)
+        waiting = asyncio.ensure_future(unread.room())
+        await asyncio.sleep(0)
+        assert not waiting.done()
+        unread.remove(size_bytes)
+        await asyncio.wait_for(waiting, PATIENCE_S)
+        for _ in range(lines - 1):
+            unread.remove(size_bytes)
+
+    asyncio.run(read())
+    assert told == [True, False]
 
 
 def _between(data: bytes, before: bytes, after: bytes) -> List[bytes]:
     return [part.split(after, 1)[0] for part in data.split(before)[1:]]
+
+
+def head_and_more(connection: socket.socket) -> bytes:
+    """What comes with the head of an answer that is 200."""
+    data = b""
+    while b"\r\n\r\n" not in data:
+        data += connection.recv(65_536)
+    assert data.startswith(b"HTTP/1.1 200 OK")
+    return data
 
 
 # ---------------------------------------------------------------------------- beside others
@@ -182,24 +222,97 @@ def test_a_reload_in_the_middle_loses_no_line(bulk: Served) -> None:
     body = b"".join(bulk_line(number) for number in range(60))
     with connected(bulk.port) as connection:
         connection.sendall(posted("/v1/bulk?model=slow", body, "Connection: close"))
-        assert b"200 OK" in connection.recv(65_536)
+        begun = head_and_more(connection)
         assert bulk.ask(load, {}).status == 200
-        data = until_closed(connection)
+        data = begun + until_closed(connection)
     assert data.endswith(b"0\r\n\r\n") and b"error" not in data
-    assert [int(each) for each in _between(data, b'"id": ', b",")][-59:] == list(range(1, 60))
+    assert [int(each) for each in _between(data, b'"id": ', b",")] == list(range(60))
 
 
 def test_lines_of_a_model_that_is_taken_out_have_errors_each(bulk: Served) -> None:
     with connected(bulk.port) as connection:
         body = b"".join(bulk_line(number) for number in range(60))
         connection.sendall(posted("/v1/bulk?model=slow", body, "Connection: close"))
-        assert b"200 OK" in connection.recv(65_536)
+        begun = head_and_more(connection)
         assert bulk.ask("/v2/repository/models/slow/unload", {}).status == 200
-        data = until_closed(connection)
+        data = begun + until_closed(connection)
     assert data.endswith(b"0\r\n\r\n") and b"takes no requests" in data
-    assert [int(each) for each in _between(data, b'"line": ', b",")][-1] == 60
+    assert [int(each) for each in _between(data, b'"line": ', b",")] == list(range(1, 61))
     assert "takes no more requests" not in bulk.text()  # no traceback
     assert bulk.ask("/v2/repository/models/slow/load", {}).status == 200
+
+
+def test_a_client_that_waits_for_each_answer_has_all_its_time_for_each_line(
+    echo_artifact: Artifact, tmp_path: Path
+) -> None:
+    """Neither the model's time is the client's, nor the time that earlier lines took."""
+    slower = slow_copy(echo_artifact.folder, tmp_path / "slower", 0.8)
+    with serving(tmp_path, str(slower), "--threads", "1", "--body-timeout-s", "1.5") as server:
+        with connected(server.port) as connection, connection.makefile("rb") as answers:
+            connection.sendall(head("POST", "/v1/bulk", "Transfer-Encoding: chunked"))
+            while answers.readline() != b"\r\n":
+                pass
+            for number in range(4):
+                line = bulk_line(number)
+                connection.sendall(b"%x\r\n%s\r\n" % (len(line), line))
+                assert json.loads(answers.read(int(answers.readline(), 16)))["id"] == number
+                answers.readline()
+            assert answers.read() == b""  # of one that sends no more the connection is ended
+
+
+def test_under_overload_lines_get_their_turn_and_are_not_counted_as_refused(
+    slow_artifact: Path, tmp_path: Path
+) -> None:
+    with serving(tmp_path, f"slow={slow_artifact}", "--threads", "1", "--max-queue", "8") as server:
+        is_over = threading.Event()
+
+        def hammer() -> int:
+            refused = 0
+            while not is_over.is_set():
+                refused += server.ask("/", {"inputs": QUESTION}).status == 429
+            return refused
+
+        def ask_lines() -> List[Any]:
+            try:
+                wait_until(lambda: counts(server, "slow")["refused"] > 20, "the queue is full")
+                return lines_of(server, b"".join(map(bulk_line, range(24))), "slow")
+            finally:
+                is_over.set()
+
+        asks: List[Callable[[], Any]] = [hammer] * 32
+        *refused, lines = at_once([*asks, ask_lines])
+        assert [line["id"] for line in lines if "answer" in line] == list(range(24))
+        assert counts(server, "slow")["refused"] == sum(refused)
+
+
+def test_lines_wait_for_their_clients_share(slow_artifact: Path, tmp_path: Path) -> None:
+    with serving(tmp_path, f"slow={slow_artifact}", "--threads", "1", "--max-rows-per-client", "4") as server:
+        with connected(server.port) as connection:
+            connection.sendall(posted("/v1/bulk", b"".join(map(bulk_line, range(40))), "Connection: close"))
+            wait_until(lambda: server.ask("/", {"inputs": [QUESTION] * 4}).status == 429, "lines have their share")
+            data = until_closed(connection)
+        assert b'"error"' not in data
+        assert [int(each) for each in _between(data, b'"id": ', b",")] == list(range(40))
+        assert server.ask("/", {"inputs": [QUESTION] * 4}).status == 200  # all of it is given back
+
+
+def test_each_line_has_the_time_that_the_request_says(bulk: Served) -> None:
+    body = b"".join(map(bulk_line, range(3)))
+    late = bulk.ask("/v1/bulk?model=slow", body, {"X-Request-Timeout-Ms": "20"})
+    assert [list(json.loads(line)) for line in late.body.splitlines()] == [["line", "id", "error"]] * 3
+    assert b"0.02 s" in late.body
+    wait_until(lambda: rows_waiting(bulk, "slow") == 0, "their rows are free")
+    in_time = bulk.ask("/v1/bulk?model=slow", body, {"X-Request-Timeout-Ms": "60000"})
+    assert ["answer" in json.loads(line) for line in in_time.body.splitlines()] == [True] * 3
+
+
+def test_a_line_of_far_too_much_text_has_an_error_before_it_is_tokenised(
+    echo_artifact: Artifact, tmp_path: Path
+) -> None:
+    with serving(tmp_path, str(echo_artifact.folder), "--threads", "1", "--max-rows-per-request", "4") as server:
+        long = json.dumps({"id": 1, "question": "Who?", "context": "It was Jim. " * 100_000}).encode() + b"\n"
+        first, second, third = lines_of(server, bulk_line(0) + long + bulk_line(2), None)
+        assert "characters" in second["error"] and "answer" in first and "answer" in third
 
 
 # ---------------------------------------------------------------------------- cutting
