@@ -1,13 +1,15 @@
 """Answers that several servers share, in Redis: what ``caching`` asks where its own process has none.
 
 Whoever may write to that Redis could put answers there. So each is signed (HMAC-SHA256 of key and value, RFC 2104), and
-one that does not verify is none. A Redis that is down or slow costs a request PATIENCE_S once. Answers then go on
-without it, and it is asked every PAUSE_S, by nobody who waits, whether it is there again.
+one that does not verify is none. A request waits PATIENCE_S for it at most. After an error, or MOST_LATE answers in a
+row that came later than that, answers go on without it, and it is asked every PAUSE_S, by nobody who waits, whether it
+is there again.
 """
 
 import asyncio
 import hashlib
 import hmac
+import math
 import time
 from typing import Any, Awaitable, Optional, Set, Tuple
 from urllib.parse import urlsplit
@@ -24,7 +26,9 @@ with optional_imports():
     import redis.exceptions
 
 PATIENCE_S = 0.005  # 50 times what a Redis on the same machine takes
+MOST_LATE = 5  # in a row: one may be late because this process was busy
 PAUSE_S = 1.0
+SAY_AGAIN_S = 60.0  # the log hears no more often that it cannot be used
 SOCKET_TIMEOUT_S = 1.0  # for what no request waits for, such as a connection
 CONNECTIONS = 8  # made before they are needed: that takes milliseconds, and with TLS more
 MOST_WRITES = 256  # under way at once; what comes then is not shared
@@ -32,13 +36,14 @@ PREFIX = b"neuronbert:"
 MAC_BYTES = 32
 
 _Stored = Tuple[float, bytes, Tuple[Header, ...], bytes]  # Unix time, content type, headers, body
-_FAILURES = (redis.exceptions.RedisError, OSError, asyncio.TimeoutError)
+_FAILURES = (redis.exceptions.RedisError, OSError, asyncio.TimeoutError)  # of the library; what is late is none
 
 
 class SharedCache:
     """Answers in the Redis at ``url``, under ``secret``, for ``ttl_s`` each; UsageError for a URL that is none.
 
-    most_bytes: of an answer. ``unreachable`` and ``unverified`` count what went wrong.
+    most_bytes: of an answer. ``unreachable`` and ``unverified`` count what went wrong, and ``late`` the answers that a
+    request did not wait for.
     """
 
     def __init__(self, url: str, secret: str, *, ttl_s: float, most_bytes: int):
@@ -48,10 +53,13 @@ class SharedCache:
         self._most_bytes = most_bytes
         self._is_usable = False
         self._was_missed = False  # it was said that it cannot be used
+        self._missed_said_at_s = -math.inf
+        self._late_in_a_row = 0
+        self._late_at_s = -math.inf
         self._tasks: Set[asyncio.Task[Any]] = set()
         self._decoder = msgspec.msgpack.Decoder(_Stored)
         self._connected: Any = None
-        self.unreachable = self.unverified = 0
+        self.unreachable = self.unverified = self.late = 0
         try:
             redis.asyncio.connection.parse_url(url)
         except ValueError as error:
@@ -65,15 +73,35 @@ class SharedCache:
         """The answer of this key, if there is one that verifies, is not too old and comes at once. Never raises."""
         if not self._is_usable:
             return None
+        asked_at_s = time.monotonic()
+        asking = self._task(self._read(_name(key)))
+        await asyncio.wait({asking}, timeout=PATIENCE_S)
+        if not asking.done():
+            self._count_late(asked_at_s)
+            return None
+        self._late_in_a_row = 0
+        sealed = asking.result()
+        return self._opened(key, sealed) if sealed else None
+
+    async def _read(self, name: bytes) -> Optional[bytes]:
         # One byte more than is ours to take: what a stranger put there may be as large as Redis allows.
         most = MAC_BYTES + self._most_bytes
-        asking = self._task(self._redis().getrange(_name(key), 0, most))
         try:
-            sealed = await asyncio.wait_for(asyncio.shield(asking), PATIENCE_S)
+            sealed: bytes = await self._redis().getrange(name, 0, most)
         except _FAILURES as error:
-            self._failed(error)
+            self._failed(str(error))
             return None
-        return self._opened(key, sealed) if sealed else None
+        return sealed
+
+    def _count_late(self, asked_at_s: float) -> None:
+        """Those that were waited for together are one in the row: what held this process up held up all of them."""
+        self.late += 1
+        if asked_at_s < self._late_at_s:
+            return
+        self._late_at_s = time.monotonic()
+        self._late_in_a_row += 1
+        if self._late_in_a_row >= MOST_LATE:
+            self._failed(f"{MOST_LATE} answers in a row took more than {PATIENCE_S * 1000:.0f} ms")
 
     def put(self, key: bytes, answer: Answer) -> None:
         """Share an answer that was just made; nobody waits for that."""
@@ -87,7 +115,7 @@ class SharedCache:
         try:
             await self._redis().set(name, sealed, px=milliseconds)
         except _FAILURES as error:
-            self._failed(error)
+            self._failed(str(error))
 
     def sealed(self, key: bytes, answer: Answer, made_at_s: float) -> bytes:
         """An answer as it is stored; ``made_at_s`` is Unix time."""
@@ -132,13 +160,8 @@ class SharedCache:
         """A task that goes on when nobody waits for it any more."""
         task: asyncio.Task[Any] = asyncio.ensure_future(doing)  # type: ignore[assignment]  # it is given a coroutine
         self._tasks.add(task)
-        task.add_done_callback(self._forget)
+        task.add_done_callback(self._tasks.discard)
         return task
-
-    def _forget(self, task: "asyncio.Task[Any]") -> None:
-        self._tasks.discard(task)
-        if not task.cancelled():
-            task.exception()  # seen: whoever waited for it counted it
 
     async def _connect(self, after_s: float) -> None:
         """Make the connections, and make them again until that succeeds."""
@@ -147,26 +170,28 @@ class SharedCache:
             try:
                 await asyncio.gather(*(self._redis().ping() for _ in range(CONNECTIONS)))
             except _FAILURES as error:
-                self._missed(error)
+                self._missed(str(error))
                 await asyncio.sleep(PAUSE_S)
             else:
                 self._is_usable = True
+                self._late_in_a_row = 0
         if self._was_missed:
             self._was_missed = False
             log.info("the shared cache at %s can be used again", _place(self._url))
 
-    def _failed(self, error: BaseException) -> None:
+    def _failed(self, reason: str) -> None:
         """Do without it until ``_connect`` has found it again. Of several that failed together the first does that."""
-        self._missed(error)
+        self._missed(reason)
         if self._is_usable:
             self._is_usable = False
             self._task(self._connect(PAUSE_S))
 
-    def _missed(self, error: BaseException) -> None:
+    def _missed(self, reason: str) -> None:
         self.unreachable += 1
-        if not self._was_missed:
-            self._was_missed = True
-            said = str(error) or f"no answer within {PATIENCE_S * 1000:.0f} ms"
+        now_s = time.monotonic()
+        if not self._was_missed and now_s - self._missed_said_at_s >= SAY_AGAIN_S:
+            self._was_missed, self._missed_said_at_s = True, now_s
+            said = reason or f"no answer within {SOCKET_TIMEOUT_S:.0f} s"
             log.warning("the shared cache at %s cannot be used, answers go on: %s", _place(self._url), said)
 
     async def close(self) -> None:

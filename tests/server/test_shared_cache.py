@@ -23,7 +23,14 @@ PROGRAM = shutil.which("redis-server")
 if PROGRAM is None:
     pytest.skip("there is no redis-server (Debian's package redis-server)", allow_module_level=True)
 
-from neuronbert.server.shared_cache import PAUSE_S, PREFIX, SOCKET_TIMEOUT_S, SharedCache  # noqa: E402
+from neuronbert.server.shared_cache import (  # noqa: E402
+    MOST_LATE,
+    PATIENCE_S,
+    PAUSE_S,
+    PREFIX,
+    SOCKET_TIMEOUT_S,
+    SharedCache,
+)
 
 SECRET = "a secret of the tests"
 KEY = bytes(range(KEY_BYTES))
@@ -102,9 +109,9 @@ async def got(cache: SharedCache, key: bytes = KEY) -> Optional[Found]:
     """What it has, even where this machine is so busy that a first answer came too late."""
     while True:
         await usable(cache)
-        missed = cache.unreachable
+        missed = cache.unreachable + cache.late
         found = await cache.get(key)
-        if cache.unreachable == missed:
+        if cache.unreachable + cache.late == missed:
             return found
 
 
@@ -198,7 +205,9 @@ def test_one_that_stops_answering_is_left_alone_until_it_is_back(
             store.process.send_signal(signal.SIGSTOP)
             try:
                 missed = cache.unreachable
-                assert await asyncio.wait_for(cache.get(KEY), AT_MOST_S) is None
+                for _ in range(MOST_LATE):
+                    assert cache.unreachable == missed
+                    assert await asyncio.wait_for(cache.get(KEY), AT_MOST_S / MOST_LATE) is None
                 assert cache.unreachable == missed + 1
                 under_way = len(cache._tasks)
                 for _ in range(100):  # which do not even ask
@@ -213,6 +222,38 @@ def test_one_that_stops_answering_is_left_alone_until_it_is_back(
     with caplog.at_level(logging.INFO, "neuronbert.server"):
         asyncio.run(run())
     assert len([record for record in caplog.records if "can be used again" in record.message]) >= 1
+
+
+def test_what_holds_this_process_up_is_not_the_fault_of_redis(store: Redis, caplog: pytest.LogCaptureFixture) -> None:
+    async def run() -> None:
+        async with shared_cache(store.url) as cache:
+            cache.put(KEY, ANSWER)
+            await written(cache)
+            for _ in range(2 * MOST_LATE):
+                asking = [asyncio.ensure_future(cache.get(KEY)) for _ in range(2 * MOST_LATE)]
+                await asyncio.sleep(0)
+                time.sleep(4 * PATIENCE_S)
+                await asyncio.gather(*asking)
+                assert (await got(cache)) is not None
+            assert cache.late > MOST_LATE
+            assert cache.unreachable == 0
+
+    with caplog.at_level(logging.INFO, "neuronbert.server"):
+        asyncio.run(run())
+    assert not caplog.records
+
+
+def test_the_log_does_not_hear_of_each_time_that_it_fails(caplog: pytest.LogCaptureFixture) -> None:
+    async def run() -> None:
+        for _ in range(3):
+            cache._failed("gone")
+            cache._was_missed = False  # as when it is found again
+
+    cache = SharedCache("redis://127.0.0.1:1", SECRET, ttl_s=60, most_bytes=10_000)
+    with caplog.at_level(logging.INFO, "neuronbert.server"):
+        asyncio.run(run())
+    assert cache.unreachable == 3
+    assert len(caplog.records) == 1
 
 
 @pytest.mark.parametrize("kind", ["down", "silent"])
@@ -269,12 +310,15 @@ def test_servers_share_and_go_on_without(echo_artifact: Any, tmp_path: Path) -> 
         assert other.ask("/", question("a")).headers["x-cache"] == "HIT"
 
         # An answer to "b" that somebody without the secret changed.
-        before = set(store.client.keys())
-        put(one, store, "b")
-        (name,) = set(store.client.keys()) - before
-        store.client.set(name, store.client.get(name).replace(b'"score"', b'"SCORE"'))
-        tampered = until_reached(other, "b")
-        assert tampered.headers["x-cache"] == "MISS" and b"SCORE" not in tampered.body
+        for number in range(10):  # on a busy machine it may not be looked at
+            before = set(store.client.keys())
+            put(one, store, f"b {number}")
+            (name,) = set(store.client.keys()) - before
+            store.client.set(name, store.client.get(name).replace(b'"score"', b'"SCORE"'))
+            tampered = other.ask("/", question(f"b {number}"))
+            assert tampered.headers["x-cache"] == "MISS" and b"SCORE" not in tampered.body
+            if errors(other, "unverified"):
+                break
         assert errors(other, "unverified") == 1
 
         put(one, store, "c")
@@ -315,14 +359,3 @@ def put(served: Served, store: Redis, text: str) -> None:
         assert time.monotonic() < end
         served.ask("/", question(text), {"Cache-Control": "no-cache"})
         time.sleep(0.1)
-
-
-def until_reached(served: Served, text: str) -> Got:
-    """The answer to a question for which the store was asked."""
-    unreachable = errors(served, "unreachable")
-    answer = served.ask("/", question(text))
-    while errors(served, "unreachable") > unreachable:
-        unreachable = errors(served, "unreachable")
-        time.sleep(PAUSE_S)
-        answer = served.ask("/", question(text))
-    return answer
