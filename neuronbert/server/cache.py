@@ -24,8 +24,9 @@ from typing import (
 )
 from typing import Counter as CounterOf
 
+from neuronbert.errors import NeuronBertError
 from neuronbert.hardware.libraries import optional_imports
-from neuronbert.server.failures import Header
+from neuronbert.server.failures import Header, is_of_the_request
 
 with optional_imports():
     import cachetools
@@ -126,16 +127,20 @@ class _Kept(NamedTuple):
 
 
 class Flights(Generic[Value]):
-    """What is being made at the moment, by key: whoever wants the same waits for it instead of making it again."""
+    """What is being made at the moment, by key: whoever wants the same waits for it instead of making it again.
 
-    def __init__(self) -> None:
+    is_shared: whether a failure is that of what was wanted, so that whoever wants the same would meet it too.
+    """
+
+    def __init__(self, is_shared: Callable[[BaseException], bool] = lambda error: False) -> None:
+        self._is_shared = is_shared
         self._waiting: Dict[bytes, List[asyncio.Future[Optional[Value]]]] = {}
 
     def join(self, key: bytes) -> "Optional[asyncio.Future[Optional[Value]]]":
         """None where nobody makes it; else a future of the caller's own, which may end it as it likes.
 
-        Its result is None where whoever made it did not succeed: then the caller looks again, and makes it if it is the
-        first to.
+        It raises a failure that is shared. Its result is None where whoever made it failed otherwise: then the caller
+        looks again, and makes it if it is the first to.
         """
         waiting = self._waiting.get(key)
         if waiting is None:
@@ -145,18 +150,29 @@ class Flights(Generic[Value]):
         return future
 
     async def lead(self, key: bytes, make: Callable[[], Awaitable[Value]]) -> Value:
-        """What ``make`` returns, for all who join meanwhile. Only where nobody else makes it."""
+        """What ``make`` returns or raises, for all who join meanwhile. Only where nobody else makes it."""
         assert key not in self._waiting
         waiting = self._waiting[key] = []
         made: Optional[Value] = None
+        shared: Optional[NeuronBertError] = None
         try:
             made = await make()
             return made
+        except Exception as error:
+            shared = error if isinstance(error, NeuronBertError) and self._is_shared(error) else None
+            raise
         finally:
             del self._waiting[key]
             for future in waiting:
                 if not future.done():
-                    future.set_result(made)
+                    _settle(future, made, shared)
+
+
+def _settle(future: "asyncio.Future[Optional[Value]]", made: Optional[Value], error: Optional[NeuronBertError]) -> None:
+    if error is None:
+        future.set_result(made)
+    else:
+        future.set_exception(error.again())
 
 
 class Shared(Protocol):
@@ -184,7 +200,7 @@ class ResultCache(Generic[Value]):
     def __init__(self, local: LocalCache, shared: Optional[Shared] = None):
         self.local = local
         self.shared = shared
-        self.flights: Flights[Value] = Flights()
+        self.flights: Flights[Value] = Flights(is_of_the_request)
         self.requests: CounterOf[Tuple[str, str]] = Counter()  # by model and result
 
     def open(self) -> None:

@@ -1,5 +1,7 @@
 """Answers a request from the cache, or makes the answer once for all who ask the same meanwhile.
 
+A failure that is the request's own is theirs too; of any other they try again, one after the other.
+
 ``protocols`` call ``cached`` with what their answer depends on, and with the coroutine function that makes it.
 """
 
@@ -8,6 +10,7 @@ from typing import Any, Awaitable, Callable, FrozenSet, NamedTuple, Optional
 from neuronbert import __version__
 from neuronbert.server.cache import Answer, Found, LocalCache, ResultCache, key_of
 from neuronbert.server.exchange import Exchange
+from neuronbert.server.failures import is_of_the_request
 from neuronbert.server.models import Model
 from neuronbert.server.routes import Reply
 from neuronbert.server.settings import ServerSettings
@@ -84,7 +87,12 @@ async def _found_or_made(cache: "ResultCache[Made]", key: bytes, exchange: Excha
         joined = cache.flights.join(key)
         if joined is None:
             return await cache.flights.lead(key, lambda: _shared_or_made(cache, key, exchange, model, make))
-        made = await exchange.until(joined)
+        try:
+            made = await exchange.until(joined)
+        except Exception as error:
+            if is_of_the_request(error):
+                cache.requests[model.name, "joined"] += 1
+            raise
         if made is not None:
             cache.requests[model.name, "joined"] += 1
             return made if made.age_s is not None else made._replace(age_s=0.0)

@@ -35,6 +35,9 @@ class HttpError(NeuronBertError):
         self.path = path
         self.headers = headers
 
+    def __reduce__(self) -> Tuple[Any, ...]:
+        return HttpError, (self.http_status, self.message), self.__dict__
+
 
 class ClientGone(Exception):
     """Nobody waits for the answer any more."""
@@ -86,6 +89,16 @@ def failure_of(error: BaseException, request_id: str) -> Failure:
 
 # Whose messages are about the request alone: those of others may name what is on the server.
 _OF_THE_REQUEST = (InputError, UsageError, Overloaded, DeadlineExceeded, PoisonRequest)
+
+
+def is_of_the_request(error: BaseException) -> bool:
+    """Whether everybody who asks the same would fail likewise: then nobody need try again."""
+    if isinstance(error, HttpError):
+        return 400 <= error.http_status < 500 and error.http_status not in _OF_THE_MOMENT
+    return isinstance(error, (InputError, UsageError, PoisonRequest))
+
+
+_OF_THE_MOMENT = (408, 409, 429)
 
 
 def _headers_of(error: NeuronBertError) -> Tuple[Header, ...]:

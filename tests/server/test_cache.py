@@ -20,8 +20,17 @@ from runner.echo_files import with_echo
 
 from neuronbert.artifact.manifest import Artifact
 from neuronbert.backends.echo import FAULTS_VARIABLE
-from neuronbert.errors import UsageError
+from neuronbert.errors import (
+    DeadlineExceeded,
+    InputError,
+    NeuronBertError,
+    Overloaded,
+    PoisonRequest,
+    RunnerClosed,
+    UsageError,
+)
 from neuronbert.server.cache import KEY_BYTES, LEAST_LEFT_S, Answer, Flights, LocalCache, key_of
+from neuronbert.server.failures import ClientGone, HttpError, is_of_the_request
 from neuronbert.server.protocols.text_embeddings import EmbedBody, RerankBody, SimilarityBody
 from neuronbert.server.settings import ServerSettings
 from neuronbert.tasks import TASKS, load_http
@@ -284,17 +293,46 @@ def test_equal_requests_are_made_once() -> None:
     asyncio.run(run())
 
 
-def test_the_failure_of_one_is_its_own() -> None:
+@pytest.mark.parametrize("error", [InputError("bad"), PoisonRequest("bad"), HttpError(413, "bad", path="$")])
+def test_a_failure_of_what_was_asked_is_that_of_all(error: NeuronBertError) -> None:
     async def run() -> None:
-        flights, making = Flights[Any](), Making()
+        flights, making = Flights[Any](is_of_the_request), Making()
         tasks = [asyncio.ensure_future(fly(flights, making)) for _ in range(4)]
         await settled()
-        making.outcomes.put_nowait(ValueError("its own"))
+        making.outcomes.put_nowait(error)
+        raised = await asyncio.gather(*tasks, return_exceptions=True)
+        assert making.began == 1
+        assert {(type(each), each.message, vars(each).get("path")) for each in raised} == {
+            (type(error), "bad", vars(error).get("path"))
+        }
+        assert len(set(map(id, raised))) == 4
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ValueError("its own"),
+        ClientGone(),
+        DeadlineExceeded("late"),
+        Overloaded("full"),
+        RunnerClosed("closed"),
+        HttpError(429, "too many rows of yours"),
+        HttpError(503, "draining"),
+    ],
+)
+def test_the_failure_of_one_is_its_own(error: Exception) -> None:
+    async def run() -> None:
+        flights, making = Flights[Any](is_of_the_request), Making()
+        tasks = [asyncio.ensure_future(fly(flights, making)) for _ in range(4)]
+        await settled()
+        making.outcomes.put_nowait(error)
         await settled()
         assert making.began == 2  # one of the others, and only one
         making.outcomes.put_nowait("made")
         first, *others = await asyncio.gather(*tasks, return_exceptions=True)
-        assert isinstance(first, ValueError) and others == ["made"] * 3
+        assert first is error and others == ["made"] * 3
 
     asyncio.run(run())
 
@@ -470,6 +508,16 @@ def test_equal_questions_at_once_are_computed_once(caching: Served) -> None:
     assert len({answer.body for answer in answers}) == 1
     assert counted(caching, 'neuronbert_rows_total{model="answers"}') == rows + 1
     assert counted(caching, 'neuronbert_cache_requests_total{model="answers",result="joined"}') >= 5
+
+
+def test_equal_requests_that_cannot_be_answered_fail_once(caching: Served) -> None:
+    body = {"inputs": {**QUESTION, "context": "it was jim " * 20_000}, "parameters": {"max_seq_len": 20}}
+    misses = counted(caching, 'neuronbert_cache_requests_total{model="answers",result="miss"}')
+    with ThreadPoolExecutor(6) as pool:
+        refused = list(pool.map(lambda _: ask(caching, "/", body), range(6)))
+    assert {(answer.status, answer.json["error_type"]) for answer in refused} == {(413, "too_large")}
+    made = counted(caching, 'neuronbert_cache_requests_total{model="answers",result="miss"}') - misses
+    assert 1 <= made < 6
 
 
 def test_a_deadline_is_the_own_of_who_has_it(caching: Served) -> None:
