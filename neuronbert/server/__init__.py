@@ -7,7 +7,10 @@ process             uvicorn, and how it ends
 connections         one connection: bounds on heads and slow clients
 application         every route in one router
 endpoints           one route: lets the client in, sends the answer or the error, counts both
-exchange            one request: its body, what it asks of a runner, where its time went
+exchange            one request: what it asks of a runner, and where its time went
+bodies              its body: read, unpacked, decoded
+limits              how many rows and how much text it may need
+waiting             how the loop waits for other threads: a runner's, and those that tokenise
 caching             the same request again, or at the same time: answered without asking again
 cache, shared_cache answers in this process, and in a Redis for several servers
 bulk                many lines through a runner, behind those who wait for one answer

@@ -13,10 +13,12 @@ from typing import Any, AsyncIterator, Callable, List, NamedTuple, Optional, Seq
 
 from neuronbert.errors import InputError, NeuronBertError, RunnerClosed, TooManyRows, UsageError
 from neuronbert.runner.requests import Prepared
-from neuronbert.server.exchange import INLINE_BYTES, Countdown, Exchange, refuse_more_text, too_late
+from neuronbert.server.exchange import Exchange, too_late
 from neuronbert.server.failures import KINDS, HttpError, failure_of
+from neuronbert.server.limits import refuse_more_text
 from neuronbert.server.logs import log
 from neuronbert.server.models import Model
+from neuronbert.server.waiting import INLINE_BYTES, Countdown
 from neuronbert.tasks.base import Input, Keywords
 from neuronbert.tasks.lines import Identity, InputLine, SkippedLine, json_line, line_head, read_json_line
 

@@ -4,7 +4,8 @@ import asyncio
 from typing import Any, Awaitable, Callable, Dict, Iterable, List, Optional
 
 from neuronbert.hardware.libraries import optional_imports
-from neuronbert.server.exchange import Exchange, Receive, Scope, Send, Service
+from neuronbert.server.bodies import Receive
+from neuronbert.server.exchange import Exchange, Scope, Send, Service
 from neuronbert.server.failures import KINDS, ClientGone, Failure, Header, failure_of
 from neuronbert.server.logs import log, log_request
 from neuronbert.server.metrics import STAGES, Metrics

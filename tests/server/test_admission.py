@@ -15,8 +15,10 @@ from typing import Any, Iterator, Optional
 import pytest
 
 from neuronbert.errors import DeadlineExceeded, Overloaded
-from neuronbert.server.exchange import INLINE_BYTES, Exchange, Tokenising, characters
+from neuronbert.server.exchange import Exchange
 from neuronbert.server.failures import ClientGone
+from neuronbert.server.limits import characters
+from neuronbert.server.waiting import INLINE_BYTES, Tokenising
 from server.hostile import (
     PATIENCE_S,
     QUESTION,

@@ -6,8 +6,9 @@ from typing import Any, Dict, List, Optional, Sequence, Tuple, Union
 import numpy as np
 
 from neuronbert.server.caching import cached
-from neuronbert.server.exchange import Exchange, longest_row, refuse_more_rows
+from neuronbert.server.exchange import Exchange
 from neuronbert.server.failures import Failure, HttpError
+from neuronbert.server.limits import longest_row, refuse_more_rows
 from neuronbert.server.models import Model
 from neuronbert.server.routes import (
     Protocol,
@@ -72,7 +73,7 @@ async def _arrays(exchange: Exchange, model: Model, body: EmbeddingsBody) -> Seq
         given, places = [given], ["$.input"]  # the ids of one text
     if not all(isinstance(each, list) and each for each in given):
         raise HttpError(400, "$.input: texts and token ids cannot be mixed, nor be empty", path="$.input")
-    refuse_more_rows(exchange, len(given))
+    refuse_more_rows(len(given), exchange.service.settings.max_rows_per_request)
     _refuse_long(model, given, places)
     outputs = await exchange.ask_encoded(model, *_padded(given), place="$.input")
     embeddings = outputs.sentence_embedding[:, : body.dimensions]

@@ -1,0 +1,92 @@
+"""The body of a request: read within bounds, unpacked, and decoded as JSON. For ``exchange``."""
+
+import zlib
+from typing import Any, AsyncIterator, Awaitable, Callable, List, Mapping, MutableMapping, Optional
+
+from neuronbert.hardware.libraries import optional_imports
+from neuronbert.server.failures import ClientGone, HttpError
+
+with optional_imports():
+    import msgspec
+
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+
+_WINDOW_BITS: Mapping[bytes, int] = {b"gzip": 31, b"deflate": 15}  # zlib's numbers for both formats
+
+
+class IncomingBody:
+    """Reads what ASGI's ``receive`` gives, once."""
+
+    def __init__(self, receive: Receive, headers: Mapping[bytes, bytes]):
+        self.is_read = False  # all of it
+        self._receive = receive
+        self._headers = headers
+
+    async def unpacked(self, most: int) -> bytes:
+        """All of it, unpacked; HttpError 413 for more than ``most`` bytes, packed or not."""
+        declared = self._headers.get(b"content-length", b"0")
+        if declared.isdigit() and int(declared) > most:
+            raise _too_large(most)
+        parts: List[bytes] = [part async for part in self.parts(most)]
+        packed = parts[0] if len(parts) == 1 else b"".join(parts)
+        return _unpacked(packed, self._headers.get(b"content-encoding"), most)
+
+    async def parts(self, most: Optional[int] = None) -> AsyncIterator[bytes]:
+        """It as it comes, in parts of any size; ClientGone where it ends too soon, HttpError 413 above ``most``."""
+        received = 0
+        while not self.is_read:
+            message = await self._receive()
+            if message["type"] == "http.disconnect":
+                raise ClientGone
+            part = message.get("body", b"")
+            received += len(part)
+            if most is not None and received > most:
+                raise _too_large(most)
+            self.is_read = not message.get("more_body", False)
+            yield part
+
+    async def until_gone(self) -> None:
+        """Until the client has gone. Once all of the body is read, and in one task at a time."""
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+
+
+def decoded(body: bytes, decoder: "msgspec.json.Decoder[Any]") -> Any:
+    """``body`` as JSON of the decoder's type; HttpError 400 with the place of what is wrong in it."""
+    try:
+        return decoder.decode(body)
+    except msgspec.ValidationError as error:
+        message, at, place = str(error).partition(" - at `")
+        raise HttpError(
+            400, f"{place.rstrip('`')}: {message}" if at else message, path=place.rstrip("`") or "$"
+        ) from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise HttpError(400, f"the body is no JSON: {error}", path="$") from None
+
+
+def _too_large(most: int) -> HttpError:
+    return HttpError(
+        413,
+        f"the body has more than the {most:,} bytes that this server takes",
+        hint="fewer inputs in each request, or POST /v1/bulk",
+    )
+
+
+def _unpacked(body: bytes, encoding: Optional[bytes], most: int) -> bytes:
+    """A body that came with this Content-Encoding; a small one may unpack to gigabytes, of which ``most`` are made."""
+    name = (encoding or b"identity").strip().lower()
+    if name == b"identity":
+        return body
+    if name not in _WINDOW_BITS:
+        raise HttpError(415, f"Content-Encoding {name.decode('latin-1')[:40]!r} is not taken", hint="gzip or deflate")
+    unpacking = zlib.decompressobj(_WINDOW_BITS[name])
+    try:
+        unpacked = unpacking.decompress(body, most + 1)
+    except zlib.error as error:
+        raise HttpError(400, f"the body is no {name.decode()}: {error}") from None
+    if len(unpacked) > most:
+        raise _too_large(most)
+    if not unpacking.eof:
+        raise HttpError(400, f"the body is no {name.decode()}: it ends too soon")
+    return unpacked
