@@ -70,9 +70,9 @@ def look_at(server: RemoteServer, name: Optional[str], task: Optional[str]) -> S
 
 def _refuse_unready(server: RemoteServer, name: Optional[str]) -> None:
     """InputError for a server that says it is not ready; one that has no such route is asked all the same."""
-    path = "/v2/health/ready" if name is None else f"/v2/models/{quote(name, safe='')}/ready"
-    if server.get(path).status == 503:
-        raise InputError(f"{server.url} is not ready", hint=f"wait until {server.url}{path} answers 200")
+    route = "/v2/health/ready" if name is None else f"/v2/models/{quote(name, safe='')}/ready"
+    if server.get(route).status == 503:
+        raise InputError(f"{server.url} is not ready", hint=f"wait until {server.url}{route} answers 200")
 
 
 def _is_ours(answer: RemoteAnswer) -> bool:
