@@ -13,16 +13,17 @@ class NeuronBertError(Exception):
     """Root of all errors raised on purpose.
 
     ``message`` says what was wrong and with which value; ``hint`` says what to do next, and the command line prints it
-    after ``try:``.
+    after ``try:``. ``field`` is the name of the option, or of the part of an input, that was wrong, where it was one.
     """
 
     exit_code = 1
     http_status = 500
 
-    def __init__(self, message: str, *, hint: Optional[str] = None) -> None:
+    def __init__(self, message: str, *, hint: Optional[str] = None, field: Optional[str] = None) -> None:
         super().__init__(message)
         self.message = message
         self.hint = hint
+        self.field = field
 
     def __str__(self) -> str:
         return self.message if self.hint is None else f"{self.message}\n  try: {self.hint}"
@@ -201,9 +202,10 @@ def positive(name: str, value: Optional[int]) -> Optional[int]:
         raise UsageError(
             f"{name} must be a whole number of at least 1, not {shown_value(value)}",
             hint=f"{name}=1, or leave it out",
+            field=name,
         )
     if number is not None and number > LARGEST_COUNT:
-        raise UsageError(f"{name} must be a whole number up to {LARGEST_COUNT}, not {shown_value(value)}")
+        raise UsageError(f"{name} must be a whole number up to {LARGEST_COUNT}, not {shown_value(value)}", field=name)
     return number
 
 
@@ -211,7 +213,7 @@ def count_of(name: str, value: int) -> int:
     """``value`` as an int; UsageError unless it is a whole number of at least 1."""
     number = positive(name, value)
     if number is None:
-        raise UsageError(f"{name} must be a whole number of at least 1, not None", hint="leave it out")
+        raise UsageError(f"{name} must be a whole number of at least 1, not None", hint="leave it out", field=name)
     return number
 
 
@@ -219,7 +221,9 @@ def above_zero(name: str, value: float) -> float:
     """``value`` as a float; UsageError unless it is a number above 0. Infinity is one: no limit."""
     number = as_real(value)
     if number is None or not number > 0:
-        raise UsageError(f"{name} must be above 0, not {shown_value(value)}", hint=f"{name}=1.5, for example")
+        raise UsageError(
+            f"{name} must be above 0, not {shown_value(value)}", hint=f"{name}=1.5, for example", field=name
+        )
     return number
 
 
@@ -227,7 +231,9 @@ def not_below_zero(name: str, value: float) -> float:
     """``value`` as a float; UsageError unless it is a number of at least 0. Infinity is one: no limit."""
     number = as_real(value)
     if number is None or number < 0:
-        raise UsageError(f"{name} must be a number of at least 0, not {shown_value(value)}", hint=f"{name}=0")
+        raise UsageError(
+            f"{name} must be a number of at least 0, not {shown_value(value)}", hint=f"{name}=0", field=name
+        )
     return number
 
 
@@ -236,7 +242,7 @@ def yes_or_no(name: str, value: object) -> bool:
     kind = type(value)
     if kind is bool or as_whole(value) in (0, 1) or (kind.__module__, kind.__name__[:4]) == ("numpy", "bool"):
         return bool(value)
-    raise UsageError(f"{name} must be True or False, not {shown_value(value)}")
+    raise UsageError(f"{name} must be True or False, not {shown_value(value)}", field=name)
 
 
 def refuse_uncallable(name: str, value: object, hint: str) -> None:
@@ -264,4 +270,6 @@ def text_or_none(name: str, value: Optional[str]) -> Optional[str]:
     """``value`` if it is a str or None, else UsageError."""
     if value is None or isinstance(value, str):
         return value
-    raise UsageError(f"{name} must be a name, not {shown_value(value)}", hint=f"{name}=NAME, or leave it out")
+    raise UsageError(
+        f"{name} must be a name, not {shown_value(value)}", hint=f"{name}=NAME, or leave it out", field=name
+    )

@@ -6,11 +6,11 @@ from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 from neuronbert.hardware.libraries import optional_imports
 from neuronbert.server.endpoints import Endpoint
 from neuronbert.server.exchange import Exchange, Service
-from neuronbert.server.failures import HttpError
+from neuronbert.server.failures import HttpError, failure_body
 from neuronbert.server.metrics import Metrics
 from neuronbert.server.openapi import openapi_document
 from neuronbert.server.protocols import PROTOCOLS
-from neuronbert.server.protocols.hugging_face import BODY_OF_MODEL, failure_body
+from neuronbert.server.protocols.hugging_face import BODY_OF_MODEL
 from neuronbert.server.routes import Protocol, Reply, Route, json_reply
 
 with optional_imports():

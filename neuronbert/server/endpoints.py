@@ -6,7 +6,7 @@ from typing import Any, Awaitable, Callable, Dict, Iterable, List, Optional
 from neuronbert.hardware.libraries import optional_imports
 from neuronbert.server.bodies import Receive
 from neuronbert.server.exchange import Exchange, Scope, Send, Service
-from neuronbert.server.failures import KINDS, ClientGone, Failure, Header, failure_of
+from neuronbert.server.failures import ClientGone, Failure, Header, failure_of
 from neuronbert.server.logs import log, log_request
 from neuronbert.server.metrics import STAGES, Metrics
 from neuronbert.server.routes import JSON, Reply, Route, Stream
@@ -45,7 +45,7 @@ class Endpoint:
             return
         except Exception as error:
             failure = failure_of(error, exchange.request_id)
-            if failure.kind == KINDS[500]:  # of others the line of the request says enough
+            if failure.is_ours:  # of others the line of the request says enough
                 log.error("request %s failed", exchange.request_id, exc_info=error)
             reply = Reply(msgspec.json.encode(self._failure_body(failure)), JSON, failure.status, failure.headers)
         await _send(send, reply, self._headers(exchange, reply), scope["method"] == "HEAD")

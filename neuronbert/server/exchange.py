@@ -21,6 +21,7 @@ from typing import (
     Optional,
     Sequence,
     TypeVar,
+    Union,
 )
 
 from neuronbert.errors import (
@@ -37,7 +38,7 @@ from neuronbert.server.bodies import IncomingBody, Message, Receive, decoded
 from neuronbert.server.cache import ResultCache
 from neuronbert.server.clients import Clients
 from neuronbert.server.connections import GONE, OWING
-from neuronbert.server.failures import ClientGone, Header, HttpError
+from neuronbert.server.failures import ClientGone, Header, HttpError, Places, listed
 from neuronbert.server.limits import FEWER_ROWS, refuse_more_rows, refuse_more_text
 from neuronbert.server.metrics import Metrics
 from neuronbert.server.models import Model, Models
@@ -53,6 +54,7 @@ with optional_imports():
 Scope = MutableMapping[str, Any]
 Send = Callable[[Message], Awaitable[None]]
 Waited = TypeVar("Waited")
+Place = Union[str, Places]  # a str is that of a list of inputs, in a body with parameters
 
 WATCH_AFTER_S = 0.05  # an answer that comes sooner is not worth looking whether anybody still waits
 LONGEST_ID = 128
@@ -148,9 +150,9 @@ class Exchange:
     # ---- asking
 
     async def ask(
-        self, model: Model, inputs: Sequence[Input], keywords: Keywords, *, place: str = "$.inputs", **how: Any
+        self, model: Model, inputs: Sequence[Input], keywords: Keywords, *, place: Place = "$.inputs", **how: Any
     ) -> List[Any]:
-        """The result of each input. ``place``: of the inputs in the body, which an error names."""
+        """The result of each input. ``place``: of the inputs in the body, or of all of it, which an error names."""
 
         def prepare(model: Model) -> Prepared:
             refuse_more_text(model, inputs, self.body_bytes, self.service.settings.max_rows_per_request)
@@ -158,9 +160,7 @@ class Exchange:
 
         try:
             results = await self._asked(model, prepare)
-        except UsageError as error:
-            raise HttpError(400, error.message, hint=error.hint, path="$.parameters") from None
-        except InputError as error:
+        except (InputError, UsageError) as error:
             raise placed(error, place) from None
         cut = cut_inputs(results)
         if cut:
@@ -264,19 +264,21 @@ def _request_id(given: Optional[bytes]) -> str:
     return given.decode() if given is not None and _ID.fullmatch(given) else uuid.uuid4().hex
 
 
-_PLACE = re.compile(r"inputs(\[\d+\]): ")
+_PLACE = re.compile(r"inputs\[(\d+)\]: ")
 
 
-def placed(error: NeuronBertError, place: str) -> HttpError:
-    """The error of an input with its place in the body."""
+def placed(error: NeuronBertError, place: Place) -> HttpError:
+    """The error of an input, or of options, with its place in the body."""
+    places = Places(listed(place)) if isinstance(place, str) else place
     found = _PLACE.match(error.message)
     if error.message.startswith("$"):
         path, message = error.message.split(": ", 1)[0], error.message
-    elif found:
-        path = place + found[1]
-        message = f"{path}: {error.message[found.end() :]}"
+    elif isinstance(error, UsageError):
+        path = places.of_option(error.field)
+        message = f"{path}: {error.message}"
     else:
-        path, message = place, f"{place}: {error.message}"
+        path = places.of_input(int(found[1]) if found else None, error.field)
+        message = f"{path}: {error.message[found.end() if found else 0 :]}"
     hint = FEWER_ROWS if isinstance(error, TooManyRows) else error.hint  # which is for users of Runner
     return HttpError(error.http_status, message, hint=hint, path=path)
 

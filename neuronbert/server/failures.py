@@ -1,7 +1,7 @@
 """What went wrong with a request, as an HTTP status, headers and a message; each protocol gives it its own body."""
 
 import math
-from typing import Any, Dict, Mapping, NamedTuple, Optional, Tuple
+from typing import Any, Callable, Dict, Mapping, NamedTuple, Optional, Tuple
 
 from neuronbert.errors import (
     DeadlineExceeded,
@@ -39,6 +39,34 @@ class HttpError(NeuronBertError):
         return HttpError, (self.http_status, self.message), self.__dict__
 
 
+class Places(NamedTuple):
+    """Where a protocol's body has what a task was asked, for errors to name.
+
+    of_input: of an input's field, of which either may be unknown. names: of options that the protocol calls otherwise.
+    """
+
+    of_input: Callable[[Optional[int], Optional[str]], str]
+    options: str = "$.parameters"
+    names: Mapping[str, str] = {}
+
+    def of_option(self, name: Optional[str]) -> str:
+        """The place of an option, or where it is unknown of all of them."""
+        return self.options if name is None else f"{self.options}.{self.names.get(name, name)}"
+
+
+def listed(place: str) -> Callable[[Optional[int], Optional[str]], str]:
+    """``of_input`` for a list of inputs at ``place``."""
+    return lambda number, field: place + ("" if number is None else f"[{number}]") + (f".{field}" if field else "")
+
+
+def inputs_at(place: str, inputs: Any) -> Callable[[Optional[int], Optional[str]], str]:
+    """``of_input`` for ``inputs`` at ``place``, which may be one that is in no list; of a list of one the first."""
+    if not isinstance(inputs, list):
+        return lambda number, field: listed(place)(None, field)
+    only = 0 if len(inputs) == 1 else None
+    return lambda number, field: listed(place)(only if number is None else number, field)
+
+
 class ClientGone(Exception):
     """Nobody waits for the answer any more."""
 
@@ -51,6 +79,11 @@ class Failure(NamedTuple):
     message: str
     path: Optional[str] = None  # of what is wrong in the body, such as $.inputs.question
     headers: Tuple[Header, ...] = ()
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether nobody thought of it, so that the log must have all of it."""
+        return self.kind == KINDS[500]
 
 
 KINDS: Mapping[int, str] = {
@@ -133,9 +166,9 @@ def retry_headers(wait_s: Optional[float]) -> Tuple[Header, ...]:
     )
 
 
-def as_details(failure: Failure) -> Dict[str, Any]:
-    """Kind and path, for protocols whose clients look at the message alone."""
-    details: Dict[str, Any] = {"error_type": failure.kind}
+def failure_body(failure: Failure) -> Dict[str, Any]:
+    """A message, the kind, and the place: of protocols whose clients look at the message alone."""
+    body: Dict[str, Any] = {"error": failure.message, "error_type": failure.kind}
     if failure.path is not None:
-        details["path"] = failure.path
-    return details
+        body["path"] = failure.path
+    return body

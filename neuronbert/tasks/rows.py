@@ -45,6 +45,7 @@ def row_limit(tokenizer: Tokenizer, max_length: Optional[int]) -> int:
         raise UsageError(
             f"a max_length of {limit} leaves no room for text beside {counted(special, 'special token')}",
             hint=f"a max_length of {special + 1} or more",
+            field="max_length",
         )
     return limit
 
@@ -88,7 +89,9 @@ def full_rows(tokenizer: Tokenizer, texts: Iterable[str], tokens: int, count: in
 def check_text(name: str, text: object) -> None:
     """InputError unless ``text`` is a str."""
     if not isinstance(text, str):
-        raise InputError(f"the {name} is of type {type(text).__name__}, not str", hint=f"pass the {name} as text")
+        raise InputError(
+            f"the {name} is of type {type(text).__name__}, not str", hint=f"pass the {name} as text", field=name
+        )
 
 
 def _texts(each: TextOrPair) -> Tuple[str, ...]:

@@ -1,13 +1,14 @@
 """Errors as statuses, headers and messages."""
 
-from typing import Optional
+import pickle
+from typing import Any, Optional
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from neuronbert import errors
-from neuronbert.server.failures import KINDS, HttpError, as_details, failure_of, retry_headers
+from neuronbert.server.failures import KINDS, HttpError, failure_body, failure_of, retry_headers
 
 PLACE = "/srv/artifacts/qa"
 EVERY_ERROR = [
@@ -47,8 +48,15 @@ def test_when_to_ask_again_is_never_too_soon(wait_s: Optional[float]) -> None:
         assert wait_s <= seconds <= wait_s + 1 or seconds == 1
 
 
+@pytest.mark.parametrize("kind", OF_THE_CLIENT)
+def test_an_error_keeps_the_field_that_was_wrong(kind: Any) -> None:
+    error = kind("empty", hint="fill it", field="question")
+    for other in (error.again(), error.at("inputs[1]"), pickle.loads(pickle.dumps(error))):
+        assert (type(other), other.field, other.hint) == (kind, "question", "fill it")
+
+
 def test_a_place_in_the_body_is_told_apart() -> None:
     failure = failure_of(HttpError(400, "$.inputs: none", path="$.inputs"), "r")
-    assert as_details(failure) == {"error_type": "invalid_request", "path": "$.inputs"}
+    assert failure_body(failure) == {"error": "$.inputs: none", "error_type": "invalid_request", "path": "$.inputs"}
     assert failure_of(errors.InputError("$.inputs[3]: empty"), "r").path == "$.inputs[3]"
-    assert "path" not in as_details(failure_of(errors.InputError("empty"), "r"))
+    assert "path" not in failure_body(failure_of(errors.InputError("empty"), "r"))

@@ -123,6 +123,10 @@ def test_cohere(served: Served) -> None:
     assert with_texts[0]["document"]["text"] in ("jim", "london")
 
 
+LONG = "it was jim " * 400
+INFER = "/v2/models/answers/infer"
+TENSORS = [{"name": name, "shape": [1], "datatype": "BYTES", "data": [text]} for name, text in QUESTION.items()]
+
 # path, body → status, and the place in the body that the error names
 BAD_BODIES = [
     ("/", b"", 400, "$"),
@@ -132,10 +136,19 @@ BAD_BODIES = [
     ("/", {}, 400, "$"),
     ("/", {"inputs": {"question": 7, "context": "x"}}, 400, "$.inputs.question"),
     ("/", {"inputs": {"question": "Who?"}}, 400, "$.inputs"),
-    ("/", {"inputs": {"question": "", "context": "x"}}, 400, "$.inputs"),
+    ("/", {"inputs": {"question": "", "context": "x"}}, 400, "$.inputs.question"),
+    ("/", {"inputs": [{"question": "Who?", "context": ""}]}, 400, "$.inputs[0].context"),
     ("/", {"inputs": []}, 400, "$.inputs"),
-    ("/", {"inputs": [QUESTION, {"question": "Who?", "context": ""}]}, 400, "$.inputs[1]"),
-    ("/", {"inputs": QUESTION, "parameters": {"top_k": 0}}, 400, "$.parameters"),
+    ("/", {"inputs": [QUESTION, {"question": "Who?", "context": ""}]}, 400, "$.inputs[1].context"),
+    ("/", {"inputs": QUESTION, "parameters": {"top_k": 0}}, 400, "$.parameters.top_k"),
+    ("/", {"inputs": QUESTION, "parameters": {"ranking": "best"}}, 400, "$.parameters.ranking"),
+    (
+        "/models/labels",
+        {"inputs": "a", "parameters": {"function_to_apply": "f"}},
+        400,
+        "$.parameters.function_to_apply",
+    ),
+    ("/models/tags", {"inputs": "a", "parameters": {"stride": 10**6}}, 400, "$.parameters.stride"),
     ("/", {"inputs": QUESTION, "parameters": {"top_k": "two"}}, 400, "$.parameters.top_k"),
     ("/", {"inputs": QUESTION, "parameters": {"topk": 2}}, 400, "$.parameters"),
     ("/models/labels", {"inputs": 7}, 400, "$.inputs"),
@@ -143,10 +156,29 @@ BAD_BODIES = [
     ("/models/embeds", {"inputs": "it was jim " * 400, "truncate": False}, 400, "$.inputs"),
     ("/embed", {"inputs": []}, 400, "$.inputs"),
     ("/embed", {"inputs": "a", "dimensions": 0}, 400, "$.dimensions"),
-    ("/embed", {"inputs": "it was jim " * 400, "truncate": False}, 400, None),
+    ("/embed", {"inputs": "it was jim " * 400, "truncate": False}, 400, "$.inputs"),
+    ("/embed", {"inputs": ["a", "it was jim " * 400], "truncate": False}, 400, "$.inputs[1]"),
+    ("/embed", {"inputs": "a", "prompt_name": "none"}, 400, "$.prompt_name"),
     ("/predict", {"inputs": [["a", "b", "c"]]}, 400, "$.inputs"),
     ("/rerank", {"query": "who", "texts": []}, 400, "$.texts"),
+    ("/rerank", {"query": "who", "texts": ["it was jim " * 400], "truncate": False}, 400, "$.texts"),
     ("/similarity", {"inputs": {"source_sentence": "a", "sentences": []}}, 400, "$.inputs.sentences"),
+    (
+        "/similarity",
+        {"inputs": {"source_sentence": "a", "sentences": ["b", LONG]}, "parameters": {"truncate": False}},
+        400,
+        "$.inputs.sentences[1]",
+    ),
+    (
+        "/similarity",
+        {"inputs": {"source_sentence": LONG, "sentences": ["b"]}, "parameters": {"truncate": False}},
+        400,
+        "$.inputs.source_sentence",
+    ),
+    (INFER, {"inputs": [TENSORS[0], {**TENSORS[1], "data": [""]}]}, 400, "$.inputs[1]"),
+    (INFER, {"inputs": TENSORS, "parameters": {"timeout": 0}}, 400, "$.parameters.timeout"),
+    (INFER, {"inputs": TENSORS, "parameters": {"top_k": 0}}, 400, "$.parameters.top_k"),
+    (INFER, {"inputs": TENSORS, "outputs": [{"name": "nothing"}]}, 400, "$.outputs[0].name"),
 ]
 
 

@@ -1,11 +1,10 @@
 """Many inputs in one request, as lines: POST /v1/bulk takes NDJSON of any length, and streams NDJSON back in order."""
 
-from typing import Any, Dict
 from urllib.parse import parse_qs
 
 from neuronbert.server.bulk import Bulk
 from neuronbert.server.exchange import Exchange
-from neuronbert.server.failures import Failure, HttpError, as_details
+from neuronbert.server.failures import HttpError, failure_body
 from neuronbert.server.routes import Protocol, Route, Stream
 
 NDJSON = b"application/x-ndjson"
@@ -21,11 +20,6 @@ async def _bulk(exchange: Exchange) -> Stream:
     models = exchange.service.models
     exchange.model = models.named(query["model"][-1]) if "model" in query else models.first()
     return Stream(Bulk(exchange, exchange.model).answers(), NDJSON)
-
-
-def failure_body(failure: Failure) -> Dict[str, Any]:
-    """A message, the kind, and the place."""
-    return {"error": failure.message, **as_details(failure)}
 
 
 PROTOCOL = Protocol(

@@ -5,7 +5,7 @@ from typing import Any, Dict, List, Optional, Union
 from neuronbert.hardware.libraries import optional_imports
 from neuronbert.server.caching import cached
 from neuronbert.server.exchange import Exchange
-from neuronbert.server.failures import Failure, HttpError
+from neuronbert.server.failures import Failure, HttpError, Places
 from neuronbert.server.routes import Protocol, Reply, Route, decoder_of, json_reply
 from neuronbert.tasks.http import RANKING, Struct
 
@@ -39,7 +39,7 @@ async def _rerank(exchange: Exchange) -> Reply:
     keywords = {"top_k": body.top_n, "return_texts": bool(body.return_documents)}
 
     async def results() -> Reply:
-        (ranking,) = await exchange.ask(model, [asked], keywords, place="$.documents")
+        (ranking,) = await exchange.ask(model, [asked], keywords, place=_PLACES)
         return json_reply([_result(each) for each in ranking])
 
     reply = await cached(exchange, model, "cohere", (asked, keywords), results)
@@ -49,6 +49,13 @@ async def _rerank(exchange: Exchange) -> Reply:
         "meta": {"api_version": {"version": "2" if exchange.scope["path"].startswith("/v2") else "1"}},
     }
     return reply._replace(body=msgspec.json.encode(answer))
+
+
+def _place(number: Optional[int], field: Optional[str]) -> str:
+    return "$.query" if field == "query" else "$.documents"
+
+
+_PLACES = Places(_place, "$", {"top_k": "top_n", "return_texts": "return_documents"})
 
 
 def _result(entry: Dict[str, Any]) -> Dict[str, Any]:

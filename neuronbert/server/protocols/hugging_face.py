@@ -1,11 +1,9 @@
 """Hugging Face's inference API, as InferenceClient and SageMaker's containers speak it: {"inputs", "parameters"}."""
 
-from typing import Any, Dict
-
 from neuronbert.errors import InputError
 from neuronbert.server.caching import cached
 from neuronbert.server.exchange import Exchange, placed
-from neuronbert.server.failures import Failure, HttpError, as_details
+from neuronbert.server.failures import HttpError, Places, failure_body, inputs_at
 from neuronbert.server.models import Model
 from neuronbert.server.routes import Protocol, Reply, Route, decoder_of, json_reply, text_of
 
@@ -23,22 +21,19 @@ async def _named(exchange: Exchange) -> Reply:
 async def _answer(exchange: Exchange, model: Model) -> Reply:
     body = await exchange.decoded(decoder_of(model.http.BODY))
 
+    places = Places(inputs_at("$.inputs", body.inputs))
+
     async def answer() -> Reply:
         try:
             asked = model.http.asked(body)
             if not asked.inputs:
                 raise HttpError(400, "$.inputs: there are none", path="$.inputs")
-            results = await exchange.ask(model, asked.inputs, asked.keywords)
+            results = await exchange.ask(model, asked.inputs, asked.keywords, place=places)
             return json_reply(asked.answer(results))
         except InputError as error:
-            raise placed(error, "$.inputs") from None
+            raise placed(error, places) from None
 
     return await cached(exchange, model, "hugging_face", body, answer)
-
-
-def failure_body(failure: Failure) -> Dict[str, Any]:
-    """As the hosted API's, with the kind and the place beside it."""
-    return {"error": failure.message, **as_details(failure)}
 
 
 PROTOCOL = Protocol(

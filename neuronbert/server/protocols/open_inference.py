@@ -6,6 +6,7 @@ keys of its documents; ``input_ids`` and what belongs to them are answered with 
 
 import asyncio
 import functools
+import re
 from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple, TypeVar
 
 from neuronbert import __version__
@@ -13,14 +14,14 @@ from neuronbert.errors import UsageError
 from neuronbert.hardware.libraries import optional_imports
 from neuronbert.server.caching import cached
 from neuronbert.server.columns import tensors_of_documents
-from neuronbert.server.exchange import Exchange
-from neuronbert.server.failures import RESTART_WAIT_S, Failure, HttpError, as_details, retry_headers
+from neuronbert.server.exchange import Exchange, placed
+from neuronbert.server.failures import RESTART_WAIT_S, HttpError, Places, failure_body, retry_headers
 from neuronbert.server.logs import log
 from neuronbert.server.models import Model, Models, begin
 from neuronbert.server.protocols.operations import live, ready
 from neuronbert.server.routes import JSON, Protocol, Reply, Route, json_reply, optional_text_of, text_of
 from neuronbert.server.tensors import BYTES, InferRequest, Tensor, read_request, write_response
-from neuronbert.tasks.base import Column, ColumnType, Document, Keywords, LineForm, option_kinds, options_of
+from neuronbert.tasks.base import Column, ColumnType, Keywords, LineForm, option_kinds, options_of
 
 with optional_imports():
     import msgspec
@@ -228,7 +229,7 @@ async def _infer(exchange: Exchange) -> Reply:
     model = _asked_model(exchange)
     body = await exchange.body()
     request = read_request(body, _header_length(exchange))
-    exchange.wait_at_most_ms(request.parameters.get("timeout"), "$.parameters.timeout (microseconds)", per_ms=1000)
+    _wait_as_asked(exchange, request)
     tensors_of = _answer_tokens if _holds_tokens(request) else _answer_texts
 
     async def answer() -> Reply:
@@ -238,6 +239,14 @@ async def _infer(exchange: Exchange) -> Reply:
 
     reply = await cached(exchange, model, "infer", _asked(model, request), answer)
     return _with_id(reply, request.id) if request.id else reply
+
+
+def _wait_as_asked(exchange: Exchange, request: InferRequest) -> None:
+    place = "$.parameters.timeout"
+    try:
+        exchange.wait_at_most_ms(request.parameters.get("timeout"), f"{place} (microseconds)", per_ms=1000)
+    except HttpError as error:
+        raise HttpError(error.http_status, error.message, hint=error.hint, path=place) from None
 
 
 def _asked(model: Model, request: InferRequest) -> Tuple[Any, ...]:
@@ -296,12 +305,19 @@ async def _answer_texts(exchange: Exchange, model: Model, request: InferRequest)
     task = model.runner.task
     keywords = _keywords(request)
     inputs = _inputs_of(request, task.LINES)
+    places = Places(lambda number, field: _tensor_place(request, field))
     try:  # before the runner sees them: it would take some for its own
         columns = _columns(model, keywords)
     except UsageError as error:
-        raise HttpError(400, error.message, hint=error.hint, path="$.parameters") from None
-    documents = await exchange.ask(model, inputs, keywords, as_documents=True)
+        raise placed(error, places) from None
+    documents = await exchange.ask(model, inputs, keywords, place=places, as_documents=True)
     return tensors_of_documents(documents, columns, {wanted.name for wanted in request.wanted})
+
+
+def _tensor_place(request: InferRequest, name: Optional[str]) -> str:
+    """The place of the tensor of that name; of all of them where there is none."""
+    numbers = [number for number, tensor in enumerate(request.tensors) if tensor.name == name]
+    return f"$.inputs[{numbers[0]}]" if numbers else "$.inputs"
 
 
 def _keywords(request: InferRequest) -> Keywords:
@@ -322,14 +338,17 @@ def _inputs_of(request: InferRequest, form: LineForm) -> List[Any]:
     counts = sorted({len(column) for column in columns.values()})
     if len(counts) > 1:
         raise HttpError(400, f"$.inputs: the tensors have {counts[0]} and {counts[-1]} texts", path="$.inputs")
-    return [_input(dict(zip(columns, values)), form, number) for number, values in enumerate(zip(*columns.values()))]
+    records = [dict(zip(columns, values)) for values in zip(*columns.values())]
+    for number, record in enumerate(records):
+        fault = form.fault(record)
+        if fault:
+            key = _KEY.match(fault)  # a fault begins with the key of what is wrong
+            place = _tensor_place(request, key and key[0])
+            raise HttpError(400, f"{place}: text {number}: {fault}", path=place)
+    return [form.input(record) for record in records]
 
 
-def _input(record: Document, form: LineForm, number: int) -> Any:
-    fault = form.fault(record)
-    if fault:
-        raise HttpError(400, f"$.inputs: text {number}: {fault}", path="$.inputs")
-    return form.input(record)
+_KEY = re.compile(r"\w+")
 
 
 def _texts(tensor: Tensor, number: int, is_listed: bool) -> List[Any]:
@@ -372,11 +391,6 @@ def _wanted(request: InferRequest, tensors: Sequence[Tensor]) -> List[Tensor]:
                 400, f"{place}: there is no output {wanted.name!r:.60}", hint=f"one of {', '.join(by_name)}", path=place
             )
     return [by_name[wanted.name] for wanted in request.wanted]
-
-
-def failure_body(failure: Failure) -> Dict[str, Any]:
-    """As the protocol has it: a message; and the place."""
-    return {"error": failure.message, **as_details(failure)}
 
 
 def _of_model(method: str, end: str, handler: Any, summary: str) -> Tuple[Route, Route]:

@@ -4,7 +4,7 @@ from typing import Any, Dict
 
 from neuronbert import __version__
 from neuronbert.server.exchange import Exchange
-from neuronbert.server.failures import Failure, HttpError, as_details, retry_headers
+from neuronbert.server.failures import HttpError, failure_body, retry_headers
 from neuronbert.server.metrics import CONTENT_TYPE
 from neuronbert.server.page import page_bytes, page_policy
 from neuronbert.server.routes import Protocol, Reply, Route, json_reply
@@ -57,11 +57,6 @@ async def _metrics(exchange: Exchange) -> Reply:
 
 async def _page(exchange: Exchange) -> Reply:
     return Reply(page_bytes(), HTML, headers=((b"content-security-policy", page_policy()),))
-
-
-def failure_body(failure: Failure) -> Dict[str, Any]:
-    """A message, the kind, and the place."""
-    return {"error": failure.message, **as_details(failure)}
 
 
 PROTOCOL = Protocol(

@@ -1,10 +1,11 @@
 """The routes of Hugging Face's text-embeddings-inference: /embed, /predict, /rerank, /similarity."""
 
-from typing import Any, Dict, List, Optional, Union
+from typing import Any, List, Optional, Union
 
+from neuronbert.errors import InputError
 from neuronbert.server.caching import cached
-from neuronbert.server.exchange import Exchange
-from neuronbert.server.failures import Failure, HttpError, as_details
+from neuronbert.server.exchange import Exchange, placed
+from neuronbert.server.failures import HttpError, Places, failure_body, inputs_at
 from neuronbert.server.routes import Protocol, Reply, Route, decoder_of, json_reply, refuse_no_dimensions
 from neuronbert.tasks.http import EMBEDDINGS, EVERY_LABEL, LABELS, RANKING, Struct, as_list, refuse_cut
 
@@ -66,10 +67,11 @@ async def _embed(exchange: Exchange) -> Reply:
     if not texts:
         raise HttpError(400, "$.inputs: there are none", path="$.inputs")
     keywords = {"normalize": body.normalize, "prompt_name": body.prompt_name, "truncate_dim": body.dimensions}
+    places = Places(inputs_at("$.inputs", body.inputs), "$", {"truncate_dim": "dimensions"})
 
     async def answer() -> Reply:
-        results = await exchange.ask(model, texts, keywords)
-        _refuse_cut(body.truncate, results)
+        results = await exchange.ask(model, texts, keywords, place=places)
+        _refuse_cut(body.truncate, results, places)
         return json_reply([result["embedding"].tolist() for result in results])
 
     return await cached(exchange, model, "embed", body, answer)
@@ -81,10 +83,11 @@ async def _predict(exchange: Exchange) -> Reply:
     is_batch = isinstance(body.inputs, list) and any(isinstance(each, list) for each in body.inputs)
     inputs = [_text_or_pair(each) for each in (body.inputs if is_batch else [body.inputs])]
     function = "none" if body.raw_scores else "default"
+    places = Places(inputs_at("$.inputs", body.inputs if is_batch else None), "$")
 
     async def answer() -> Reply:
-        results = await exchange.ask(model, inputs, {"top_k": EVERY_LABEL, "function_to_apply": function})
-        _refuse_cut(body.truncate, results)
+        results = await exchange.ask(model, inputs, {"top_k": EVERY_LABEL, "function_to_apply": function}, place=places)
+        _refuse_cut(body.truncate, results, places)
         labels = [[{"score": each["score"], "label": each["label"]} for each in as_list(result)] for result in results]
         return json_reply(labels if is_batch else labels[0])
 
@@ -108,8 +111,8 @@ async def _rerank(exchange: Exchange) -> Reply:
     asked = {"query": body.query, "texts": body.texts}
 
     async def answer() -> Reply:
-        results = await exchange.ask(model, [asked], keywords, place="$.texts")
-        _refuse_cut(body.truncate, results)
+        results = await exchange.ask(model, [asked], keywords, place=_OF_RANKING)
+        _refuse_cut(body.truncate, results, _OF_RANKING)
         return json_reply(
             [{name: each[name] for name in ("index", "score", "text") if name in each} for each in results[0]]
         )
@@ -126,22 +129,36 @@ async def _similarity(exchange: Exchange) -> Reply:
     keywords = {"normalize": True, "prompt_name": parameters.prompt_name}
 
     async def answer() -> Reply:
-        results = await exchange.ask(model, [body.inputs.source_sentence, *body.inputs.sentences], keywords)
-        _refuse_cut(parameters.truncate, results)
+        texts = [body.inputs.source_sentence, *body.inputs.sentences]
+        results = await exchange.ask(model, texts, keywords, place=_OF_SIMILARITY)
+        _refuse_cut(parameters.truncate, results, _OF_SIMILARITY)
         source, *others = (result["embedding"] for result in results)
         return json_reply([float(source @ other) for other in others])
 
     return await cached(exchange, model, "similarity", body, answer)
 
 
-def _refuse_cut(truncate: Optional[bool], results: List[Any]) -> None:
-    if truncate is False:
+def _ranked_place(number: Optional[int], field: Optional[str]) -> str:
+    return "$.query" if field == "query" else "$.texts"
+
+
+def _compared_place(number: Optional[int], field: Optional[str]) -> str:
+    if number is None:
+        return "$.inputs"
+    return f"$.inputs.sentences[{number - 1}]" if number else "$.inputs.source_sentence"
+
+
+_OF_RANKING = Places(_ranked_place, "$")
+_OF_SIMILARITY = Places(_compared_place)
+
+
+def _refuse_cut(truncate: Optional[bool], results: List[Any], places: Places) -> None:
+    if truncate is not False:
+        return
+    try:
         refuse_cut(results)
-
-
-def failure_body(failure: Failure) -> Dict[str, Any]:
-    """As that server's: a message and a type."""
-    return {"error": failure.message, **as_details(failure)}
+    except InputError as error:
+        raise placed(error, places) from None
 
 
 PROTOCOL = Protocol(

@@ -57,7 +57,7 @@ def prompt_of(modules: SentenceModules, options: TextOptions) -> str:
         return ""
     if name not in modules.prompts:
         known = f"one of {', '.join(modules.prompts)}" if modules.prompts else "it has none: prompt='...'"
-        raise UsageError(f"the checkpoint has no prompt {shown_value(name)}", hint=known)
+        raise UsageError(f"the checkpoint has no prompt {shown_value(name)}", hint=known, field="prompt_name")
     return modules.prompts[name]
 
 
@@ -65,7 +65,9 @@ def text_limit(tokenizer: Tokenizer, options: TextOptions) -> int:
     """The most tokens of a row; UsageError where it leaves no room for text, and for texts that cannot be pooled."""
     modules = modules_for(tokenizer)
     if options.long_texts == POOLED and not modules.pooling:
-        raise UsageError("long_texts='pooled' is for one embedding of a text", hint="compile with --pooling mean")
+        raise UsageError(
+            "long_texts='pooled' is for one embedding of a text", hint="compile with --pooling mean", field="long_texts"
+        )
     return row_limit(tokenizer, options.max_length or modules.max_seq_length)
 
 
@@ -99,6 +101,7 @@ def _windows(
         raise UsageError(
             f"a max_length of {limit} leaves no room for text behind a prompt of {counted(prompt_tokens, 'token')}",
             hint="a shorter prompt, or a larger max_length",
+            field="max_length",
         )
     most, count = tokenizer.row_limit, -(-len(body) // room)
     if count > most.rows:

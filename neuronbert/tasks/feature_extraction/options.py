@@ -37,11 +37,15 @@ class TextOptions:
     def __post_init__(self) -> None:
         object.__setattr__(self, "max_length", positive("max_length", self.max_length))
         if self.long_texts not in LONG_TEXTS:
-            raise UsageError(f"long_texts is {shown_value(self.long_texts)}", hint=f"one of {', '.join(LONG_TEXTS)}")
+            raise UsageError(
+                f"long_texts is {shown_value(self.long_texts)}",
+                hint=f"one of {', '.join(LONG_TEXTS)}",
+                field="long_texts",
+            )
         for name in ("prompt_name", "prompt"):
             value = getattr(self, name)
             if value is not None and not isinstance(value, str):
-                raise UsageError(f"{name} must be text, not {shown_value(value)}", hint="or leave it out")
+                raise UsageError(f"{name} must be text, not {shown_value(value)}", hint="or leave it out", field=name)
 
 
 @dataclass(frozen=True)

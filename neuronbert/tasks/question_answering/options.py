@@ -39,6 +39,7 @@ class WindowOptions:
                 raise UsageError(
                     f"{name} parameter should be a whole number >= {smallest} (got {shown_value(value)})",
                     hint=f"{name}={max(smallest, 64)}, or leave it out",
+                    field=name,
                 )
             object.__setattr__(self, name, number and positive(name, number))  # an int, whatever whole number it was
 
@@ -82,15 +83,24 @@ class AnswerOptions:
     def __post_init__(self) -> None:
         top_k, longest, threshold = as_whole(self.top_k), as_whole(self.max_answer_len), as_real(self.null_threshold)
         if top_k is None or top_k < 1:
-            raise UsageError(f"top_k parameter should be >= 1 (got {shown_value(self.top_k)})")
+            raise UsageError(f"top_k parameter should be >= 1 (got {shown_value(self.top_k)})", field="top_k")
         if longest is None or longest < 1:
             # The missing parenthesis is the transformers pipeline's; people match on its texts.
-            raise UsageError(f"max_answer_len parameter should be >= 1 (got {shown_value(self.max_answer_len)}")
+            raise UsageError(
+                f"max_answer_len parameter should be >= 1 (got {shown_value(self.max_answer_len)}",
+                field="max_answer_len",
+            )
         if threshold is None and self.null_threshold is not None:
             value = shown_value(self.null_threshold)
-            raise UsageError(f"null_threshold is a difference of logits, a number (got {value})")
+            raise UsageError(
+                f"null_threshold is a difference of logits, a number (got {value})", field="null_threshold"
+            )
         if not isinstance(self.ranking, str) or self.ranking not in RANKINGS:
-            raise UsageError(f"there is no ranking {shown_value(self.ranking)}", hint=f"one of {', '.join(RANKINGS)}")
+            raise UsageError(
+                f"there is no ranking {shown_value(self.ranking)}",
+                hint=f"one of {', '.join(RANKINGS)}",
+                field="ranking",
+            )
         # As plain values: equal options are the same options, and JSON can write them.
         checked: Dict[str, object] = {"null_threshold": threshold}
         checked.update(top_k=positive("top_k", top_k), max_answer_len=positive("max_answer_len", longest))

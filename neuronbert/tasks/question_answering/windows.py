@@ -57,7 +57,9 @@ def window_lengths(tokenizer: Tokenizer, options: WindowOptions) -> Tuple[int, i
     if doc_stride is None:
         doc_stride = min(max_seq_len // 2, DEFAULT_DOC_STRIDE)
     if doc_stride > max_seq_len:
-        raise UsageError(f"`doc_stride` ({doc_stride}) is larger than `max_seq_len` ({max_seq_len})")
+        raise UsageError(
+            f"`doc_stride` ({doc_stride}) is larger than `max_seq_len` ({max_seq_len})", field="doc_stride"
+        )
     if tokenizer.max_positions is not None and max_seq_len > tokenizer.max_positions:
         max_seq_len = tokenizer.max_positions
         doc_stride = min(doc_stride, max_seq_len // 2)
@@ -105,7 +107,7 @@ def _check_filled(name: str, text: Any) -> None:
     """InputError unless ``text`` is a str with at least one character; white space alone is let pass."""
     check_text(name, text)
     if not text:
-        raise InputError(f"`{name}` cannot be empty", hint=_EMPTY_HINTS[name])
+        raise InputError(f"`{name}` cannot be empty", hint=_EMPTY_HINTS[name], field=name)
 
 
 def _cut(
@@ -163,4 +165,5 @@ def _no_room(question_tokens: int, special_tokens: int, max_seq_len: int) -> Inp
         f"a question of {counted(question_tokens, 'token')} and {counted(special_tokens, 'special token')} "
         f"leave no room for the context in a window of {counted(max_seq_len, 'token')}",
         hint=f"a shorter question, {advice}a larger max_seq_len",
+        field="question",
     )

@@ -104,7 +104,7 @@ def _refuse_ranking(asked: Ranking, problem: Problem, tokenizer: Tokenizer) -> N
         )
     check_text("query", asked.query)
     if not asked.texts:
-        raise InputError("there are no texts to rank", hint="a list of one text or more")
+        raise InputError("there are no texts to rank", hint="a list of one text or more", field="texts")
     for text in asked.texts:
         check_text("text", text)
     limit = tokenizer.row_limit
@@ -112,4 +112,5 @@ def _refuse_ranking(asked: Ranking, problem: Problem, tokenizer: Tokenizer) -> N
         raise TooManyRows(
             f"this request ranks {counted(len(asked.texts), 'text')}, and {limit.whose} takes {limit.rows:,}",
             hint="fewer texts" + (f", or {limit.way_out}" if limit.way_out else ""),
+            field="texts",
         )

@@ -49,7 +49,11 @@ class LabelOptions:
     def __post_init__(self) -> None:
         function = self.function_to_apply
         if not isinstance(function, str) or function.lower() not in FUNCTIONS:
-            raise UsageError(f"there is no function {shown_value(function)}", hint=f"one of {', '.join(FUNCTIONS)}")
+            raise UsageError(
+                f"there is no function {shown_value(function)}",
+                hint=f"one of {', '.join(FUNCTIONS)}",
+                field="function_to_apply",
+            )
         object.__setattr__(self, "function_to_apply", function.lower())
         object.__setattr__(self, "top_k", _count("top_k", self.top_k))
         object.__setattr__(self, "return_texts", yes_or_no("return_texts", self.return_texts))
@@ -58,7 +62,9 @@ class LabelOptions:
 def _count(name: str, value: Optional[int]) -> Optional[int]:
     number = as_whole(value)
     if value is not None and (number is None or number < 1):
-        raise UsageError(f"{name} must be a whole number, 1 or more, not {shown_value(value)}", hint="or leave it out")
+        raise UsageError(
+            f"{name} must be a whole number, 1 or more, not {shown_value(value)}", hint="or leave it out", field=name
+        )
     return number and positive(name, number)
 
 

@@ -38,10 +38,13 @@ class StrideOptions:
                 raise UsageError(
                     f"{name} must be a whole number of at least {smallest}, not {shown_value(value)}",
                     hint=f"{name}={max(smallest, 32)}, or leave it out",
+                    field=name,
                 )
             object.__setattr__(self, name, number and positive(name, number))  # an int, whatever whole number it was
         if not isinstance(self.delimiter, str):
-            raise UsageError(f"delimiter must be a text, not {shown_value(self.delimiter)}", hint='delimiter=" "')
+            raise UsageError(
+                f"delimiter must be a text, not {shown_value(self.delimiter)}", hint='delimiter=" "', field="delimiter"
+            )
 
 
 @dataclass(frozen=True)
@@ -78,7 +81,9 @@ def _strategy(value: object) -> str:
     name = getattr(value, "value", value)
     if not isinstance(name, str) or name.lower() not in STRATEGIES:
         raise UsageError(
-            f"there is no aggregation_strategy {shown_value(value)}", hint=f"one of {', '.join(STRATEGIES)}"
+            f"there is no aggregation_strategy {shown_value(value)}",
+            hint=f"one of {', '.join(STRATEGIES)}",
+            field="aggregation_strategy",
         )
     return name.lower()
 
@@ -87,7 +92,11 @@ def _labels(value: object) -> Tuple[str, ...]:
     """Names of labels as a tuple: equal options are the same options."""
     if isinstance(value, (list, tuple, set, frozenset)) and all(isinstance(label, str) for label in value):
         return tuple(sorted(value)) if isinstance(value, (set, frozenset)) else tuple(value)
-    raise UsageError(f"ignore_labels must be a list of labels, not {shown_value(value)}", hint='ignore_labels=["O"]')
+    raise UsageError(
+        f"ignore_labels must be a list of labels, not {shown_value(value)}",
+        hint='ignore_labels=["O"]',
+        field="ignore_labels",
+    )
 
 
 ENCODE_OPTIONS = StrideOptions

@@ -81,6 +81,7 @@ def row_lengths(tokenizer: Tokenizer, options: StrideOptions) -> Tuple[int, int]
         raise UsageError(
             f"stride must be less than the {counted(room, 'token')} of text in a row, not {stride}",
             hint=f"stride={room // 4}, or leave it out",
+            field="stride",
         )
     return length, stride
 
