@@ -29,7 +29,7 @@ class _Kept(NamedTuple):
 
 
 class RecentTexts:
-    """What was encoded last, of ``max_bytes`` at most, texts included; what nobody asked for longest goes first.
+    """What was encoded last, of ``max_bytes`` at most, texts included; the least recently used goes first.
 
     From any thread. Texts are compared as they are: no two are taken for one another.
 

@@ -71,21 +71,28 @@ def key_of(identity: Sequence[Any], asked: Any) -> Optional[bytes]:
     that is left out is as one that is null, or as an object without members.
     """
     try:
-        packed = msgspec.msgpack.encode((*identity, _said(asked)))
+        packed = msgspec.msgpack.encode((*identity, _normalised(asked)))
     except (OverflowError, UnicodeEncodeError, RecursionError):  # more than 64 bits, half a surrogate pair, too deep
         return None
     return hashlib.blake2b(packed, digest_size=KEY_BYTES).digest()
 
 
-def _said(value: Any) -> Any:
+def _normalised(value: Any) -> Any:
     """``value`` without what is left out, and in one order. Lists are as they are: order is what they say."""
     if isinstance(value, msgspec.Struct):
-        fields = ((name, _said(getattr(value, name))) for name in value.__struct_fields__)
-        return {name: said for name, said in fields if said is not None and said != {}}
+        members = {}
+        for name in value.__struct_fields__:
+            member = getattr(value, name)
+            if member is None:
+                continue  # most are: this is done for every request
+            member = _normalised(member)
+            if member != {}:
+                members[name] = member
+        return members
     if isinstance(value, dict):
-        return {name: _said(value[name]) for name in sorted(value)}
+        return {name: _normalised(value[name]) for name in sorted(value)}
     if isinstance(value, tuple):
-        return [_said(each) for each in value]
+        return [_normalised(each) for each in value]
     return value
 
 

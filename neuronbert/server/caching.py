@@ -18,15 +18,15 @@ from neuronbert.server.settings import ServerSettings
 Make = Callable[[], Awaitable[Reply]]
 
 
-class Made(NamedTuple):
-    """An answer, the model that gave it, and how old it is where it was not made for this request."""
+class CachedAnswer(NamedTuple):
+    """An answer that is kept or may be, the model that gave it, and its age where it was not made for this request."""
 
     answer: Answer
     model: Model
     age_s: Optional[float] = None
 
 
-def cache_of(settings: ServerSettings) -> "Optional[ResultCache[Made]]":
+def cache_of(settings: ServerSettings) -> "Optional[ResultCache[CachedAnswer]]":
     """The cache of a server with these settings; None where it has none."""
     if not settings.cache_bytes:
         return None
@@ -49,13 +49,13 @@ async def cached(exchange: Exchange, model: Model, form: str, asked: Any, make: 
     form: the API, in whose form the answer is. asked: all that the answer depends on beside model and form, as msgpack
     can encode it; in particular the model's name where the answer has it.
     """
-    cache: Optional[ResultCache[Made]] = exchange.service.cache
+    cache: Optional[ResultCache[CachedAnswer]] = exchange.service.cache
     if cache is None:
         return await make()
     exchange.model = model
-    wishes = _wishes(exchange)
-    key = None if "no-store" in wishes else _key(exchange, model, form, asked)
-    if key is None or "no-cache" in wishes:
+    directives = _cache_directives(exchange)
+    key = None if "no-store" in directives else _key(exchange, model, form, asked)
+    if key is None or "no-cache" in directives:
         cache.requests[model.name, "bypass"] += 1
         reply = await make()
         if key is not None:
@@ -66,7 +66,7 @@ async def cached(exchange: Exchange, model: Model, form: str, asked: Any, make: 
     return _as_reply(exchange, made)
 
 
-def _wishes(exchange: Exchange) -> FrozenSet[str]:
+def _cache_directives(exchange: Exchange) -> FrozenSet[str]:
     """The directives of Cache-Control, without their arguments (RFC 9111, 5.2)."""
     lines = [value.decode("latin-1") for name, value in exchange.scope["headers"] if name == b"cache-control"]
     return frozenset(part.partition("=")[0].strip().lower() for line in lines for part in line.split(","))
@@ -79,7 +79,9 @@ def _key(exchange: Exchange, model: Model, form: str, asked: Any) -> Optional[by
     return key_of((__version__, model.digest, runner.name, runner.emulated, model.task, form, tenant), asked)
 
 
-async def _found_or_made(cache: "ResultCache[Made]", key: bytes, exchange: Exchange, model: Model, make: Make) -> Made:
+async def _found_or_made(
+    cache: "ResultCache[CachedAnswer]", key: bytes, exchange: Exchange, model: Model, make: Make
+) -> CachedAnswer:
     while True:
         found = cache.local.get(key)
         if found is not None:
@@ -98,7 +100,9 @@ async def _found_or_made(cache: "ResultCache[Made]", key: bytes, exchange: Excha
             return made if made.age_s is not None else made._replace(age_s=0.0)
 
 
-async def _shared_or_made(cache: "ResultCache[Made]", key: bytes, exchange: Exchange, model: Model, make: Make) -> Made:
+async def _shared_or_made(
+    cache: "ResultCache[CachedAnswer]", key: bytes, exchange: Exchange, model: Model, make: Make
+) -> CachedAnswer:
     found = await cache.find_shared(key)
     if found is not None:
         return _hit(cache, found, model)
@@ -106,21 +110,23 @@ async def _shared_or_made(cache: "ResultCache[Made]", key: bytes, exchange: Exch
     return _keep(cache, key, await make(), exchange, model)
 
 
-def _hit(cache: "ResultCache[Made]", found: Found, model: Model) -> Made:
+def _hit(cache: "ResultCache[CachedAnswer]", found: Found, model: Model) -> CachedAnswer:
     cache.requests[model.name, "hit"] += 1
-    return Made(found.answer, model, found.age_s)
+    return CachedAnswer(found.answer, model, found.age_s)
 
 
-def _keep(cache: "ResultCache[Made]", key: bytes, reply: Reply, exchange: Exchange, model: Model) -> Made:
+def _keep(
+    cache: "ResultCache[CachedAnswer]", key: bytes, reply: Reply, exchange: Exchange, model: Model
+) -> CachedAnswer:
     """Keep an answer that ``model`` gave: one that was replaced meanwhile let its successor answer."""
     assert exchange.model is not None
     answer = Answer(reply.body, reply.content_type, (*reply.headers, *exchange.answer_headers))
     if exchange.model is model:
         cache.put(key, answer)
-    return Made(answer, exchange.model)
+    return CachedAnswer(answer, exchange.model)
 
 
-def _as_reply(exchange: Exchange, made: Made) -> Reply:
+def _as_reply(exchange: Exchange, made: CachedAnswer) -> Reply:
     exchange.model = made.model
     answer, age_s = made.answer, made.age_s
     exchange.answer_headers = [(b"x-cache", b"MISS" if age_s is None else b"HIT")]

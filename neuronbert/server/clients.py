@@ -48,7 +48,7 @@ class Clients:
         return f"key {matches.index(True)}"
 
     def tenant(self, client: str) -> bytes:
-        """What tells clients with other keys apart, in every server that has the key; nothing where there are none."""
+        """What tells clients with other keys apart, in every server that has the key; empty where there are no keys."""
         return self._tenants.get(client, b"")
 
     @contextmanager

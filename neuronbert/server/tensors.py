@@ -117,10 +117,9 @@ class _ResponseOutput(msgspec.Struct, omit_defaults=True):
 
 class _Response(msgspec.Struct, omit_defaults=True):
     model_name: str
-    outputs: List[_ResponseOutput]
+    outputs: msgspec.Raw
     model_version: str = ""
     id: str = ""
-    parameters: Optional[Dict[str, Any]] = None
 
 
 _REQUEST = msgspec.json.Decoder(_Request)
@@ -351,21 +350,28 @@ def _index(number: int, shape: List[int], depth: int) -> str:
 # ---------------------------------------------------------------------- responses
 
 
-def write_response(
-    model: str,
-    version: str,
-    request: InferRequest,
-    tensors: Sequence[Tensor],
-    parameters: Optional[Mapping[str, Any]] = None,
-) -> Tuple[bytes, Optional[int]]:
-    """The body of the response with the tensors that the request wants, and the length of its JSON in bytes.
+class Outputs(NamedTuple):
+    """The outputs of a response: their JSON, and the binary data that comes behind all of the JSON, a part for each."""
 
-    The length is for the header Inference-Header-Content-Length; None where no tensor comes as binary data, and the
-    JSON is the whole body. ``version`` "" is left out. NaN is null in JSON, of which numpy makes NaN again. InputError
-    for an output that ``tensors`` do not have, and for what JSON cannot hold: infinity, and bytes that are no UTF-8.
+    json: bytes
+    binary: List[bytes]
+
+
+def refuse_unknown_outputs(request: InferRequest, names: Sequence[str]) -> None:
+    """InputError where the request wants an output that is none of ``names``: for before it is answered."""
+    for number, wanted in enumerate(request.wanted):
+        if wanted.name not in names:
+            said = f"there is no output {shown_value(wanted.name)}"
+            raise _wrong(f"$.outputs[{number}].name", said, f"one of {', '.join(names)}")
+
+
+def write_outputs(request: InferRequest, tensors: Sequence[Tensor]) -> Outputs:
+    """The tensors that the request wants, each of which is among ``tensors``.
+
+    NaN is null in JSON, of which numpy makes NaN again. InputError for what JSON cannot hold: infinity, and bytes that
+    are no UTF-8.
     """
     by_name = {tensor.name: tensor for tensor in tensors}
-    _refuse_unknown_outputs(request, list(by_name))
     wanted = request.wanted or [Wanted(name, request.binary_default) for name in by_name]
     outputs = []
     binary = []
@@ -378,15 +384,14 @@ def write_response(
         else:
             output.data = _to_json(tensor, f"$.outputs[{number}]")
         outputs.append(output)
-    header = _RESPONSE.encode(_Response(model, outputs, version, request.id, dict(parameters) if parameters else None))
-    return (b"".join([header, *binary]), len(header)) if binary else (header, None)
+    return Outputs(_RESPONSE.encode(outputs), binary)
 
 
-def _refuse_unknown_outputs(request: InferRequest, names: Sequence[str]) -> None:
-    for number, wanted in enumerate(request.wanted):
-        if wanted.name not in names:
-            said = f"there is no output {shown_value(wanted.name)}"
-            raise _wrong(f"$.outputs[{number}].name", said, f"one of {', '.join(names)}")
+def write_head(model: str, version: str, request_id: str, outputs: bytes) -> bytes:
+    """The JSON of a response with ``Outputs.json``. Behind it comes their binary data, if there is any: its length is
+    then for the header Inference-Header-Content-Length. A version or id that is "" is left out.
+    """
+    return _RESPONSE.encode(_Response(model, msgspec.Raw(outputs), version, request_id))
 
 
 def _native(tensor: Tensor) -> np.ndarray:

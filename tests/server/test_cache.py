@@ -302,7 +302,7 @@ def test_a_failure_of_what_was_asked_is_that_of_all(error: NeuronBertError) -> N
         making.outcomes.put_nowait(error)
         raised = await asyncio.gather(*tasks, return_exceptions=True)
         assert making.began == 1
-        assert {(type(each), each.message, vars(each).get("path")) for each in raised} == {
+        assert {(type(each), vars(each)["message"], vars(each).get("path")) for each in raised} == {
             (type(error), "bad", vars(error).get("path"))
         }
         assert len(set(map(id, raised))) == 4

@@ -190,6 +190,20 @@ def test_an_error_names_the_place_in_the_body(served: Served, path: str, body: A
     assert answer.json["error_type"] == "invalid_request"
 
 
+@pytest.mark.parametrize(
+    "inputs", [TENSORS, [{"name": "input_ids", "shape": [1, 1], "datatype": "INT64", "data": [5]}]]
+)
+def test_an_output_that_there_is_not_is_refused_before_it_is_paid_for(served: Served, inputs: Any) -> None:
+    def rows() -> str:
+        lines = served.ask("/metrics").body.decode().splitlines()
+        return next(line for line in lines if line.startswith('neuronbert_rows_total{model="answers"}'))
+
+    before = rows()
+    answer = served.ask(INFER, {"inputs": inputs, "outputs": [{"name": "nothing"}]})
+    assert answer.status == 400 and answer.json["path"] == "$.outputs[0].name"
+    assert rows() == before
+
+
 def test_errors_have_the_form_of_their_protocol(served: Served) -> None:
     openai = served.ask("/v1/embeddings", {"model": "embeds", "input": [1.5]})
     assert openai.status == 400
@@ -209,6 +223,7 @@ def test_what_a_model_does_not_offer_is_not_found(served: Served) -> None:
 def test_unknown_routes_and_methods(served: Served) -> None:
     assert served.ask("/nothing").status == 404
     assert served.ask("/nothing").json["error_type"] == "not_found"
+    assert set(served.ask("/v1/nothing").json) == {"error", "error_type"}  # as docs/serving.md says
     refused = served.ask("/embed", method="DELETE")
     assert refused.status == 405 and refused.headers["allow"] == "POST"
     assert served.ask("/", method="PUT", body={}).headers["allow"] == "GET, POST"

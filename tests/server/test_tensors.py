@@ -15,10 +15,28 @@ from neuronbert.errors import InputError
 
 pytest.importorskip("msgspec")
 
-from neuronbert.server.tensors import DTYPES, InferRequest, Tensor, Wanted, read_request, write_response  # noqa: E402
+from neuronbert.server.tensors import (  # noqa: E402
+    DTYPES,
+    InferRequest,
+    Tensor,
+    Wanted,
+    read_request,
+    refuse_unknown_outputs,
+    write_head,
+    write_outputs,
+)
 
 SHAPES = arrays.array_shapes(min_dims=0, max_dims=4, min_side=0, max_side=4)
 TEXTS = st.text(st.characters(exclude_categories=("Cs",)), max_size=8).map(str.encode)
+
+
+def write_response(
+    model: str, version: str, request: InferRequest, made: Sequence[Tensor]
+) -> Tuple[bytes, Optional[int]]:
+    """A body, and the length of its JSON where binary data comes behind it."""
+    outputs, binary = write_outputs(request, made)
+    head = write_head(model, version, request.id, outputs)
+    return b"".join([head, *binary]), len(head) if binary else None
 
 
 class Body(NamedTuple):
@@ -123,10 +141,10 @@ def test_json_is_read_as_it_was_sent(sent: Tuple[Tensor, ...], nested: bool) -> 
 def test_what_is_written_can_be_read_as_a_request(binary: bool, data: st.DataObject) -> None:
     sent = data.draw(tensors(in_json=not binary))
     request = InferRequest("7", {}, (), (), binary)
-    body, header_length = write_response("model", "3", request, sent, {"note": 1})
+    body, header_length = write_response("model", "3", request, sent)
     document = json.loads(body[:header_length])
     assert {name: document[name] for name in document if name != "outputs"} == {
-        "model_name": "model", "model_version": "3", "id": "7", "parameters": {"note": 1},
+        "model_name": "model", "model_version": "3", "id": "7",
     }  # fmt: skip
     outputs = document["outputs"]
     assert all(list(map(bool, [one.get("parameters"), "data" in one])) == [binary, not binary] for one in outputs)
@@ -405,8 +423,8 @@ def test_a_damaged_request_is_read_or_refused(data: st.DataObject) -> None:
         assert error.message
 
 
-def answer_in_json(tensor: Tensor, wanted: Tuple[Wanted, ...] = ()) -> None:
-    write_response("m", "", InferRequest("", {}, (), wanted, False), [tensor])
+def answer_in_json(tensor: Tensor) -> None:
+    write_response("m", "", InferRequest("", {}, (), (), False), [tensor])
 
 
 def test_an_answer_that_json_cannot_hold_is_refused() -> None:
@@ -418,7 +436,7 @@ def test_an_answer_that_json_cannot_hold_is_refused() -> None:
 
 def test_an_output_that_there_is_not_is_refused() -> None:
     with pytest.raises(InputError, match=r"\$\.outputs\[1\]\.name: there is no output 'y'\n  try: one of x"):
-        answer_in_json(Tensor("x", "FP32", np.float32([1])), (Wanted("x", False), Wanted("y", False)))
+        refuse_unknown_outputs(InferRequest("", {}, (), (Wanted("x", False), Wanted("y", False)), False), ["x"])
 
 
 def test_an_array_that_is_not_of_its_datatype_is_a_bug() -> None:

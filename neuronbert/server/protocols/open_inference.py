@@ -1,7 +1,7 @@
 """The Open Inference Protocol, KServe's and Triton's "V2": health, metadata, and inference on texts or token ids.
 
-Texts are BYTES tensors called as the keys of the task's lines (tasks/base.py:LineForm), results tensors called as the
-keys of its documents; ``input_ids`` and what belongs to them are answered with the model's own outputs.
+A tensor of texts (BYTES) has the name of a key of the task's lines (tasks/base.py:LineForm), a tensor of results that
+of a key of its documents; ``input_ids`` and what belongs to them are answered with the model's own outputs.
 """
 
 import asyncio
@@ -11,20 +11,24 @@ from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 
 from neuronbert import __version__
 from neuronbert.errors import UsageError
-from neuronbert.hardware.libraries import optional_imports
 from neuronbert.server.caching import cached
 from neuronbert.server.columns import tensors_of_documents
 from neuronbert.server.exchange import Exchange, placed
-from neuronbert.server.failures import RESTART_WAIT_S, HttpError, Places, failure_body, retry_headers
+from neuronbert.server.failures import RESTART_WAIT_S, Header, HttpError, Places, failure_body, retry_headers
 from neuronbert.server.logs import log
 from neuronbert.server.models import Model, Models, begin
 from neuronbert.server.protocols.operations import live, ready
 from neuronbert.server.routes import JSON, Protocol, Reply, Route, json_reply, optional_text_of, text_of
-from neuronbert.server.tensors import BYTES, InferRequest, Tensor, read_request, write_response
+from neuronbert.server.tensors import (
+    BYTES,
+    InferRequest,
+    Tensor,
+    read_request,
+    refuse_unknown_outputs,
+    write_head,
+    write_outputs,
+)
 from neuronbert.tasks.base import Column, ColumnType, Keywords, LineForm, option_kinds, options_of
-
-with optional_imports():
-    import msgspec
 
 Changed = TypeVar("Changed")
 
@@ -233,12 +237,22 @@ async def _infer(exchange: Exchange) -> Reply:
     tensors_of = _answer_tokens if _holds_tokens(request) else _answer_texts
 
     async def answer() -> Reply:
-        tensors = await tensors_of(exchange, model, request)
-        nameless = request._replace(id="")  # the id is of one answer
-        return _written(*write_response(model.name, VERSION, nameless, _wanted(request, tensors)))
+        # Without model and id: the id is of one answer.
+        outputs, binary = write_outputs(request, await tensors_of(exchange, model, request))
+        body = b"".join([outputs, *binary])
+        return Reply(body, BINARY if binary else JSON, headers=_length_header(len(outputs)))
 
     reply = await cached(exchange, model, "infer", _asked(model, request), answer)
-    return _with_id(reply, request.id) if request.id else reply
+    return _completed(reply, model, request)
+
+
+def _completed(reply: Reply, model: Model, request: InferRequest) -> Reply:
+    """The answer whose outputs ``reply`` has: their JSON as long as its header says, and binary data behind it."""
+    headers = dict(reply.headers)
+    end = int(headers.pop(HEADER_LENGTH))
+    head = write_head(model.name, VERSION, request.id, reply.body[:end])
+    length = _length_header(len(head)) if reply.content_type == BINARY else ()
+    return reply._replace(body=head + reply.body[end:], headers=(*headers.items(), *length))
 
 
 def _wait_as_asked(exchange: Exchange, request: InferRequest) -> None:
@@ -260,21 +274,8 @@ def _data(tensor: Tensor) -> Any:
     return tensor.array.ravel().tolist() if tensor.datatype == BYTES else tensor.array.data
 
 
-def _written(written: bytes, header_length: Optional[int]) -> Reply:
-    if header_length is None:
-        return Reply(written, JSON)
-    return Reply(written, BINARY, headers=((HEADER_LENGTH, str(header_length).encode()),))
-
-
-def _with_id(reply: Reply, request_id: str) -> Reply:
-    """With the id as the last member of the JSON, which binary data may follow."""
-    headers = dict(reply.headers)
-    binary = HEADER_LENGTH in headers
-    end = int(headers[HEADER_LENGTH]) if binary else len(reply.body)
-    head = b'%s,"id":%s}' % (reply.body[: end - 1], msgspec.json.encode(request_id))
-    if binary:
-        headers[HEADER_LENGTH] = str(len(head)).encode()
-    return reply._replace(body=head + reply.body[end:], headers=tuple(headers.items()))
+def _length_header(length_bytes: int) -> Tuple[Header, ...]:
+    return ((HEADER_LENGTH, str(length_bytes).encode()),)
 
 
 def _header_length(exchange: Exchange) -> Any:
@@ -296,6 +297,7 @@ async def _answer_tokens(exchange: Exchange, model: Model, request: InferRequest
         if tensor.name not in TOKEN_TENSORS:
             raise _unknown_tensor(number, tensor.name, TOKEN_TENSORS)
         arrays[tensor.name] = tensor.array
+    refuse_unknown_outputs(request, [output.name for output in model.runner.specs])
     outputs = await exchange.ask_encoded(model, *(arrays.get(name) for name in TOKEN_TENSORS))
     found = outputs._asdict()
     return [Tensor(name, "FP32", array) for name, array in found.items() if array is not None]
@@ -310,6 +312,7 @@ async def _answer_texts(exchange: Exchange, model: Model, request: InferRequest)
         columns = _columns(model, keywords)
     except UsageError as error:
         raise placed(error, places) from None
+    refuse_unknown_outputs(request, list(columns))
     documents = await exchange.ask(model, inputs, keywords, place=places, as_documents=True)
     return tensors_of_documents(documents, columns, {wanted.name for wanted in request.wanted})
 
@@ -377,20 +380,6 @@ def _text(raw: bytes, place: str) -> str:
 def _unknown_tensor(number: int, name: str, known: Sequence[str]) -> HttpError:
     place = f"$.inputs[{number}].name"
     return HttpError(400, f"{place}: there is no input {name!r:.60}", hint=f"one of {', '.join(known)}", path=place)
-
-
-def _wanted(request: InferRequest, tensors: Sequence[Tensor]) -> List[Tensor]:
-    """Those of the tensors that were asked for, all where none was named."""
-    if not request.wanted:
-        return list(tensors)
-    by_name = {tensor.name: tensor for tensor in tensors}
-    for number, wanted in enumerate(request.wanted):
-        if wanted.name not in by_name:
-            place = f"$.outputs[{number}].name"
-            raise HttpError(
-                400, f"{place}: there is no output {wanted.name!r:.60}", hint=f"one of {', '.join(by_name)}", path=place
-            )
-    return [by_name[wanted.name] for wanted in request.wanted]
 
 
 def _of_model(method: str, end: str, handler: Any, summary: str) -> Tuple[Route, Route]:
