@@ -23,7 +23,7 @@ from neuronbert.artifact.manifest import Artifact
 from neuronbert.artifact.signing import sign_artifact
 from neuronbert.cli.boundary import without_token
 from neuronbert.cli.doctor.examination import examine
-from neuronbert.cli.main import cli, run
+from neuronbert.cli.main import CONTEXT_SETTINGS, cli, run
 from neuronbert.cli.top import running
 from neuronbert.hardware.libraries import PURPOSES
 from neuronbert.runner.core_environment import core_environment
@@ -185,7 +185,7 @@ def test_a_verb_has_the_options_of_its_function_and_their_defaults(verb, monkeyp
     command = cli.commands[verb]
     required = {option.name: option.opts[0] for option in command.params if option.required}
     line = [word for name, flag in required.items() for word in ([flag, "x"] if flag.startswith("-") else ["x"])]
-    given = command.make_context(verb, line).params
+    given = command.make_context(verb, line, **CONTEXT_SETTINGS).params
     options = {name: value for name, value in given.items() if name not in {*required, *ONLY_COMMAND_LINE}}
     assert set(options) == set(expected) - {*required, "folder"}
     for name, value in options.items():

@@ -20,6 +20,7 @@ import pytest
 from runner.echo_files import with_echo
 
 from neuronbert.artifact.manifest import Artifact
+from neuronbert.cli.main import CONTEXT_SETTINGS
 from neuronbert.cli.verbs.serving import serve_
 from server.hostile import (
     PATIENCE_S,
@@ -250,18 +251,18 @@ def test_every_option_is_also_an_environment_variable(monkeypatch: pytest.Monkey
     options = [option for option in serve_.params if isinstance(option, click.Option)]
     told = [option for option in options if option.name not in NOT_VARIABLES]
     assert len(told) > 25
-    untold = serve_.make_context("serve", ["ARTIFACT"]).params
+    untold = serve_.make_context("serve", ["ARTIFACT"], **CONTEXT_SETTINGS).params
     for option in told:
         monkeypatch.setenv(f"NEURONBERT_{option.name.upper()}", another_value(option))
-    found = serve_.make_context("serve", ["ARTIFACT"]).params
+    found = serve_.make_context("serve", ["ARTIFACT"], **CONTEXT_SETTINGS).params
     for option in told:
         assert found[option.name] != untold[option.name], option.name
     assert found["api_key"] == ("some", "words")
     monkeypatch.setenv("NEURONBERT_ARTIFACTS", "a=b c")
-    assert serve_.make_context("serve", []).params["artifacts"] == ("a=b", "c")
+    assert serve_.make_context("serve", [], **CONTEXT_SETTINGS).params["artifacts"] == ("a=b", "c")
     with pytest.raises(click.UsageError):
         monkeypatch.setenv("NEURONBERT_PORT", "none")
-        serve_.make_context("serve", ["ARTIFACT"])
+        serve_.make_context("serve", ["ARTIFACT"], **CONTEXT_SETTINGS)
 
 
 # ---------------------------------------------------------------------------- reloading

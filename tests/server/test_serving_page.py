@@ -73,6 +73,7 @@ def test_every_snippet_runs(served: Served, snippet: str) -> None:
 
 
 def test_every_option_that_the_page_names_is_there() -> None:
+    from neuronbert.cli.main import CONTEXT_SETTINGS
     from neuronbert.cli.verbs.measuring import benchmark_
     from neuronbert.cli.verbs.serving import serve_
 
@@ -85,6 +86,7 @@ def test_every_option_that_the_page_names_is_there() -> None:
     lines = re.findall(r"^\$ neuronbert benchmark (.*)", measuring, flags=re.MULTILINE)
     assert len(lines) == 5
     for line in lines:
-        benchmark_.make_context("benchmark", shlex.split(line))
+        # With these settings, for a command keeps the help option that it is first made with.
+        benchmark_.make_context("benchmark", shlex.split(line), **CONTEXT_SETTINGS)
     fields = {f"--{name.replace('_', '-')}" for name in ServerSettings.__dataclass_fields__}
     assert fields <= options
