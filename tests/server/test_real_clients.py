@@ -1,9 +1,10 @@
 """The clients that people have, unchanged, against a real server. Each is skipped where it is not installed."""
 
+import gc
 import json
 import subprocess
 import warnings
-from typing import Any, Dict
+from typing import Any, Dict, Iterator
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -13,6 +14,14 @@ from server.served import Served
 
 # Some of them leave their connections to the garbage collector.
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+
+
+@pytest.fixture(autouse=True)
+def collected() -> Iterator[None]:
+    """Here, where that is expected, and not in the next file of tests."""
+    yield
+    gc.collect()
+
 
 QUESTION = {"question": "Who was it?", "context": "It was Jim Henson, who lived in London."}
 

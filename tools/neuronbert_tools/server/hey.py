@@ -29,7 +29,7 @@ def require_hey() -> str:
 def ask_with_hey(url: str, body: Path, requests: int) -> HeyReport:
     """Post the file ``body`` so many times over CONNECTIONS; BackendFailed where an answer is not 200."""
     share = max(1, requests // CONNECTIONS)
-    command = [require_hey(), "-c", str(CONNECTIONS), "-n", str(share * CONNECTIONS), "-m", "POST"]
+    command = [require_hey(), f"-c={CONNECTIONS}", "-n", str(share * CONNECTIONS), "-m=POST"]
     command += ["-T", "application/json", "-D", str(body), "-t", "60", url]
     printed = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
     report = parse_hey(printed)

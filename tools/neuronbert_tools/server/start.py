@@ -2,7 +2,6 @@
 
 import os
 import subprocess
-import sys
 import time
 import urllib.request
 from pathlib import Path
@@ -22,6 +21,9 @@ POLL_S = 0.01
 START_S = 120.0
 
 
+WEB_STACK = ("uvicorn", "starlette.routing", "msgspec")
+
+
 class StartOptions(NamedTuple):
     """Of the command line."""
 
@@ -36,9 +38,9 @@ def measure_start(folder: Path, options: StartOptions) -> Dict[str, Any]:
     turns: Dict[str, Callable[[], float]] = {
         "ready_s": lambda: ready_s(artifact, folder, options.workers),
         "worker_load_s": lambda: process_s(module_command("server.load_engine", artifact)),
-        "import_openvino_s": lambda: process_s([sys.executable, "-c", "import openvino"]),
-        "import_web_stack_s": lambda: process_s([sys.executable, "-c", "import uvicorn, starlette.routing, msgspec"]),
-        "python_s": lambda: process_s([sys.executable, "-c", "pass"]),
+        "import_openvino_s": lambda: process_s(module_command("server.import_modules", "openvino")),
+        "import_web_stack_s": lambda: process_s(module_command("server.import_modules", *WEB_STACK)),
+        "python_s": lambda: process_s(module_command("server.import_modules")),
     }
     rounds: List[Dict[str, float]] = []
     for number in range(options.rounds + 1):
