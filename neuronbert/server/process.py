@@ -136,8 +136,12 @@ class _Server(uvicorn.Server):
         loading.add_done_callback(lambda _: loop.call_soon_threadsafe(self._loaded, loading, on_ready))
 
     def _loaded(self, loading: "Future[None]", on_ready: Callable[[], None]) -> None:
+        """Tell that the models are there, but not before anybody can connect: they may be there first."""
+        assert self._loop is not None
         if loading.exception() is not None:  # which ``serve`` raises
             self._stop()
+        elif not self.started:
+            self._loop.call_later(LOOK_S, self._loaded, loading, on_ready)
         elif not self._models.is_draining:
             on_ready()
 

@@ -1,6 +1,7 @@
 """The steps in which a server ends, without one: signals as they come to uvicorn's loop."""
 
 import signal
+from concurrent.futures import Future
 from typing import Any, Callable, List, Tuple
 
 import pytest
@@ -23,7 +24,7 @@ class Loop:
     def call_soon_threadsafe(self, function: Callable[..., None], *arguments: Any) -> None:
         self.soon.append((function, arguments))
 
-    def call_later(self, seconds: float, function: Callable[[], None]) -> None:
+    def call_later(self, seconds: float, function: Callable[..., None], *_: Any) -> None:
         self.later.append(seconds)
 
     def go_on(self) -> None:
@@ -45,3 +46,17 @@ def test_signals_that_come_before_the_loop_runs_are_each_a_step(count: int, is_f
     loop.go_on()
     assert models.is_draining and loop.later == [3600.0]
     assert server.should_exit == (count > 1) and server.force_exit == is_forced
+
+
+def test_nobody_is_told_that_it_serves_before_it_listens() -> None:
+    models = Models([Placed("a", "a")], lambda folder: None, 0)  # type: ignore[arg-type, return-value]
+    server = _Server(uvicorn.Config(None), models, ServerSettings(), [])
+    server._loop = loop = Loop()  # type: ignore[assignment]
+    loading: Future[None] = Future()
+    loading.set_result(None)
+    told: List[bool] = []
+    server._loaded(loading, lambda: told.append(True))
+    assert not told and len(loop.later) == 1  # it looks again
+    server.started = True
+    server._loaded(loading, lambda: told.append(True))
+    assert told == [True]
