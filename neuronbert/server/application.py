@@ -7,7 +7,6 @@ from neuronbert.hardware.libraries import optional_imports
 from neuronbert.server.endpoints import Endpoint
 from neuronbert.server.exchange import Exchange, Service
 from neuronbert.server.failures import HttpError, failure_body
-from neuronbert.server.metrics import Metrics
 from neuronbert.server.openapi import openapi_document
 from neuronbert.server.protocols import PROTOCOLS
 from neuronbert.server.protocols.hugging_face import BODY_OF_MODEL
@@ -20,17 +19,16 @@ with optional_imports():
 
 def application_of(service: Service, lifespan: Optional[Callable[[Any], Any]] = None) -> Router:
     """The router of a server; ``lifespan`` is Starlette's."""
-    metrics = service.metrics
     protocols = (*PROTOCOLS, _description(service))
     routes = [
-        Routed(route.path, Endpoint(service, metrics, route, protocol.failure_body), methods=[route.method])
+        Routed(route.path, Endpoint(service, route, protocol.failure_body), methods=[route.method])
         for protocol in protocols
         for route in protocol.routes
     ]
     return Router(
-        [*routes, *_other_methods(service, metrics, protocols)],
+        [*routes, *_other_methods(service, protocols)],
         redirect_slashes=False,
-        default=Endpoint(service, metrics, Route("*", "unknown", _not_found, "", is_open=True), failure_body),
+        default=Endpoint(service, Route("*", "unknown", _not_found, "", is_open=True), failure_body),
         lifespan=lifespan,
     )
 
@@ -54,7 +52,7 @@ def _description(service: Service) -> Protocol:
     return protocol
 
 
-def _other_methods(service: Service, metrics: Metrics, protocols: Sequence[Protocol]) -> List[Routed]:
+def _other_methods(service: Service, protocols: Sequence[Protocol]) -> List[Routed]:
     """For each path what answers the methods that it has not."""
     methods: Dict[str, List[str]] = defaultdict(list)
     of_path: Dict[str, Protocol] = {}
@@ -63,7 +61,7 @@ def _other_methods(service: Service, metrics: Metrics, protocols: Sequence[Proto
             methods[route.path].append(route.method)
             of_path.setdefault(route.path, protocol)
     return [
-        Routed(path, Endpoint(service, metrics, _refusal(path, methods[path]), protocol.failure_body))
+        Routed(path, Endpoint(service, _refusal(path, methods[path]), protocol.failure_body))
         for path, protocol in of_path.items()
     ]
 

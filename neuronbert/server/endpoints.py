@@ -8,7 +8,7 @@ from neuronbert.server.bodies import Receive
 from neuronbert.server.exchange import Exchange, Scope, Send, Service
 from neuronbert.server.failures import ClientGone, Failure, Header, failure_of
 from neuronbert.server.logs import log, log_request
-from neuronbert.server.metrics import STAGES, Metrics
+from neuronbert.server.metrics import STAGES
 from neuronbert.server.routes import JSON, Reply, Route, Stream
 
 with optional_imports():
@@ -21,9 +21,8 @@ NO_MODEL = ""  # of routes that ask none
 class Endpoint:
     """One route."""
 
-    def __init__(self, service: Service, metrics: Metrics, route: Route, failure_body: Callable[[Failure], Any]):
+    def __init__(self, service: Service, route: Route, failure_body: Callable[[Failure], Any]):
         self._service = service
-        self._metrics = metrics
         self._route = route
         self._failure_body = failure_body
 
@@ -82,7 +81,7 @@ class Endpoint:
     def _note(self, exchange: Exchange, status: int, failure: Optional[Failure]) -> None:
         seconds = exchange.seconds
         model = NO_MODEL if exchange.model is None else exchange.model.name
-        self._metrics.answered(self._route.path, model, status, seconds, exchange.breakdowns)
+        self._service.metrics.answered(self._route.path, model, status, seconds, exchange.breakdowns)
         if self._service.tracer is not None:
             self._service.tracer.answered(
                 f"{self._route.method} {self._route.path}",

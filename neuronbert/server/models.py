@@ -26,7 +26,6 @@ class Model:
 
     def __init__(self, place: Placed, runner: Runner):
         self.name = place.name
-        self.folder = place.folder
         self.runner = runner
         self.http: TaskHttp = load_http(runner.artifact.task)
         self.offers = self.http.offers(runner.tokenizer.config)
@@ -292,3 +291,6 @@ def _being_loaded(what: str) -> HttpError:
     return HttpError(
         503, f"{what} being loaded", hint="ask again in a few seconds", headers=retry_headers(UNKNOWN_WAIT_S)
     )
+
+
+Told = Callable[[str, Models], None]  # the server's URL, and the models, all of which can be asked

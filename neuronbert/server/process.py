@@ -17,13 +17,12 @@ from neuronbert.server.caching import cache_of
 from neuronbert.server.connections import connections_of
 from neuronbert.server.exchange import Service
 from neuronbert.server.logs import gather_lines, log
-from neuronbert.server.models import Models, begin
+from neuronbert.server.models import Models, Told, begin
 from neuronbert.server.settings import ServerSettings
 
 with optional_imports():
     import uvicorn
 
-Told = Callable[[str, Models], None]
 BACKLOG = 2048  # connections that wait to be accepted
 LOOK_S = 0.01  # how often one looks whether uvicorn has begun
 LONGEST_S = 1e9  # some thirty years

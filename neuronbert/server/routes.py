@@ -54,9 +54,9 @@ class Protocol(NamedTuple):
     failure_body: Callable[[Failure], Any]
 
 
-def json_reply(value: Any, status: int = 200) -> Reply:
+def json_reply(value: Any) -> Reply:
     """``value`` as JSON."""
-    return Reply(msgspec.json.encode(value), status=status)
+    return Reply(msgspec.json.encode(value))
 
 
 @functools.lru_cache(maxsize=256)

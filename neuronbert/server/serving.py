@@ -4,17 +4,15 @@ import os
 import signal
 import socket
 from contextlib import contextmanager
-from typing import Any, Callable, Iterator, List, Optional, Sequence
+from typing import Any, Iterator, List, Optional, Sequence
 
 from neuronbert.artifact.signatures import TrustedKey
 from neuronbert.errors import OutputError, UsageError
 from neuronbert.hardware.libraries import require_libraries
 from neuronbert.runner.runner import Runner
 from neuronbert.server.logs import begin_logging
-from neuronbert.server.models import Models, begin
+from neuronbert.server.models import Models, Told, begin
 from neuronbert.server.settings import places_of, settings_of
-
-Told = Callable[[str, Models], None]  # the URL, and the models, all of which can be asked
 
 
 def serve(

@@ -7,7 +7,7 @@ latest texts (neuronbert/checkpoint/recent_texts.py).
 
 import json
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Sequence
+from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence
 
 from neuronbert_tools.artifacts import echo_artifact
 from neuronbert_tools.console import print_message
@@ -17,14 +17,13 @@ from neuronbert_tools.server.goals import Goal, goal_lines, medians, table
 from neuronbert_tools.server.hey import CONNECTIONS, ask_with_hey, require_hey
 from neuronbert_tools.server.peers.processes import PEERS, peer_serving, versions_of
 from neuronbert_tools.server.served import serving
+from neuronbert_tools.server.turns import Turn, in_rounds
 
 MOST_OVERHEAD_US = 120.0
 LEAST_PER_S = 2500.0
 LEAST_TIMES_PEER = 2.0
 WARM_UP = 512
 SUBMIT, SERVED, UNLOGGED = "Runner.submit", "serve", "serve --no-access-log"
-
-Turn = Callable[[], Dict[str, float]]  # one contender's figures of a round
 
 
 class OverheadOptions(NamedTuple):
@@ -43,11 +42,7 @@ def measure_overhead(folder: Path, options: OverheadOptions) -> Dict[str, Any]:
     artifact = echo_artifact(folder / "echo").folder
     bodies = write_bodies(folder)
     turns = contenders(artifact, folder, bodies, options)
-    samples: Dict[str, List[Dict[str, float]]] = {name: [] for name in turns}
-    for number in range(options.rounds):
-        for name, turn in turns.items():
-            samples[name].append(turn())
-            print_message(f"round {number + 1}: {name}: {samples[name][-1]}")
+    samples = in_rounds(turns, options.rounds)
     found = {name: medians(rounds) for name, rounds in samples.items()}
     goals = goals_of(found)
     print_message("\n".join([*table(found), *goal_lines(goals)]))

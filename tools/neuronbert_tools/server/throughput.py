@@ -4,19 +4,18 @@ Everything is loaded for its turn and closed after it, so that nothing else runs
 """
 
 import time
-from dataclasses import fields
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
 from neuronbert import Engine, Runner
 from neuronbert.errors import UsageError
-from neuronbert.server.settings import ServerSettings
 from neuronbert_tools.console import print_message
 from neuronbert_tools.questions import Pair
 from neuronbert_tools.server.asking import body_of, load_questions_artifact, message, questions, with_repeats
 from neuronbert_tools.server.goals import Goal, goal_lines, medians, table
 from neuronbert_tools.server.loads import closed_loop
 from neuronbert_tools.server.served import Server, serving
+from neuronbert_tools.server.turns import Turn, in_rounds
 
 LEAST_OF_ENGINE = 0.97
 LEAST_WITH_CACHE = 1.6
@@ -25,8 +24,6 @@ CACHE_BYTES = 100_000_000
 WARM_UP = 32
 ENGINE, RUNNER, HTTP = "Engine.answer", "Runner.map", "HTTP"
 REPEATS, CACHED = "HTTP, 40 % repeated", "HTTP, 40 % repeated, cache"
-
-Turn = Callable[[], Dict[str, float]]
 
 
 class ThroughputOptions(NamedTuple):
@@ -42,17 +39,11 @@ class ThroughputOptions(NamedTuple):
 def measure_throughput(folder: Path, options: ThroughputOptions) -> Dict[str, Any]:
     """All in turns over the same questions."""
     artifact = load_questions_artifact(options.artifact)
-    has_cache = "cache_bytes" in {field.name for field in fields(ServerSettings)}
-    turns = contenders(artifact.folder, folder, options, has_cache)
-    samples: Dict[str, List[Dict[str, float]]] = {name: [] for name in turns}
-    for number in range(options.rounds):
-        for name, turn in turns.items():
-            samples[name].append(turn())
-            print_message(f"round {number + 1}: {name}: {samples[name][-1]}")
+    turns = contenders(artifact.folder, folder, options)
+    samples = in_rounds(turns, options.rounds)
     found = {name: medians(rounds) for name, rounds in samples.items()}
     goals = goals_of(samples)
-    notes = [] if has_cache else ["skipped: this version has no --cache-bytes"]
-    print_message("\n".join([*table(found), *goal_lines(goals), *notes]))
+    print_message("\n".join([*table(found), *goal_lines(goals)]))
     return {
         "artifact": artifact.manifest["digest"],
         "requests": options.requests,
@@ -60,7 +51,6 @@ def measure_throughput(folder: Path, options: ThroughputOptions) -> Dict[str, An
         "workers": options.workers,
         "medians": found,
         "goals": [goal.document() for goal in goals],
-        "notes": notes,
         "rounds": samples,
     }
 
@@ -73,7 +63,7 @@ def questions_of(count: int) -> Tuple[List[Pair], List[Pair]]:
     return pairs[:count], pairs[-WARM_UP:]
 
 
-def contenders(artifact: Path, folder: Path, options: ThroughputOptions, has_cache: bool) -> Dict[str, Turn]:
+def contenders(artifact: Path, folder: Path, options: ThroughputOptions) -> Dict[str, Turn]:
     """Each contender's turn, by name."""
     asked, warm_up = questions_of(options.requests)
     repeated = with_repeats(asked, options.requests, REPEATED)
@@ -97,10 +87,13 @@ def contenders(artifact: Path, folder: Path, options: ThroughputOptions, has_cac
 
         return turn
 
-    turns: Dict[str, Turn] = {ENGINE: engine, RUNNER: runner, HTTP: http(asked), REPEATS: http(repeated)}
-    if has_cache:
-        turns[CACHED] = http(repeated, "--cache-bytes", CACHE_BYTES)
-    return turns
+    return {
+        ENGINE: engine,
+        RUNNER: runner,
+        HTTP: http(asked),
+        REPEATS: http(repeated),
+        CACHED: http(repeated, "--cache-bytes", CACHE_BYTES),
+    }
 
 
 def rate_of(answer: Callable[[], object], count: int) -> Dict[str, float]:
