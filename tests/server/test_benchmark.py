@@ -99,15 +99,20 @@ def narrow(slow_artifact: Path, tmp_path_factory: pytest.TempPathFactory) -> Ite
         yield server
 
 
-def test_refused_and_late_requests_are_errors_by_status(narrow: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_refused_and_late_requests_are_errors_by_status(
+    narrow: Served, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    # Of one row each: a question of two would be too large for such a queue (413), if its turn came.
+    short = tmp_path / "short.jsonl"
+    short.write_text(json.dumps({"question": "Who?", "context": "Jim Henson made the Muppets."}) + "\n")
     with pytest.raises(InputError, match="lets nobody in") as error:
         measured(narrow.url, "slow")
     assert error.value.hint == "set NEURONBERT_API_KEY to a key of it"
     monkeypatch.setenv("NEURONBERT_API_KEY", "sesame")
-    (point,) = measured(narrow.url, "slow", request_rate="200")["points"]
+    (point,) = measured(narrow.url, "slow", request_rate="200", input_data=short)["points"]
     assert point["errors_by_class"]["429"] > 0 and set(point["errors_by_class"]) == {"429"}
     # A batch takes a quarter of a second: alone it is in time, behind another one it is not.
-    (late,) = measured(narrow.url, "slow", concurrency="4", timeout_ms=400.0)["points"]
+    (late,) = measured(narrow.url, "slow", concurrency="4", timeout_ms=400.0, input_data=short)["points"]
     assert set(late["errors_by_class"]) <= {"429", "504"} and late["errors"] > 0
 
 
