@@ -2,8 +2,10 @@
 
 Everything here and in its parts (``open_requests``, ``worker_pool``, ``scheduler``) happens in that thread, so nothing
 is locked; other threads only put messages into the inbox and read the counters. It never blocks on a worker.
+While all is well, an event loop's thread may be that thread (``loop_turns``), and its own one sleeps.
 """
 
+import asyncio
 import math
 import selectors
 import threading
@@ -19,6 +21,7 @@ from neuronbert.runner.decoding import Decoder
 from neuronbert.runner.documents import WorkerState
 from neuronbert.runner.events import Report
 from neuronbert.runner.inbox import Accept, Cancel, Decoded, Drain, Inbox, InboxMessage
+from neuronbert.runner.loop_turns import LoopTurns
 from neuronbert.runner.messages import BatchDone, BatchFailed, BlockDone, BlockStep, FromWorker, WorkerReady
 from neuronbert.runner.open_requests import OpenRequests
 from neuronbert.runner.requests import now_s
@@ -51,19 +54,35 @@ class Dispatcher:
         self._scheduler = Scheduler(settings, self._pool, self._requests, statistics, report)
         self._bug: Optional[NeuronBertError] = None
         self._drain_until = math.inf
-        self.thread = threading.Thread(target=self._run, name="neuronbert-runner", daemon=True)
+        self._loop_turns: Optional[LoopTurns] = None
+        self._thread = threading.Thread(target=self._run, name="neuronbert-runner", daemon=True)
 
     # ---------------------------------------------------------------------- called from other threads
 
     def start(self) -> None:
         """Start the thread, and in it the workers; BackendFailed if this machine has no thread left."""
         try:
-            self.thread.start()
+            self._thread.start()
         except RuntimeError as error:
             raise BackendFailed(
                 f"the runner's thread cannot be started: {error}",
                 hint="more processes for this user (ulimit -u) or container",
             ) from None
+
+    @property
+    def thread(self) -> threading.Thread:
+        """The one that takes the turns now."""
+        turns = self._loop_turns
+        return (None if turns is None else turns.thread) or self._thread
+
+    def turn_in(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Have this loop's thread take the turns from now on, while it runs and all workers are ready.
+
+        What takes a while is left to the runner's own thread: to start and to end workers, and to drain.
+        """
+        if hasattr(self._selector, "fileno"):  # select() and poll() have none to wait for
+            self._loop_turns = LoopTurns(loop, self.inbox, self._selector.fileno(), self._quick_turn)
+            self.inbox.wake()
 
     def wait_until_started(self) -> None:
         """Until every worker is ready, or ``broken`` says why not."""
@@ -71,7 +90,7 @@ class Dispatcher:
 
     def abandon(self) -> None:
         """End at once, also if ``start`` was not reached or failed: then nobody else would."""
-        if self.thread.ident is None:
+        if self._thread.ident is None:
             self._end()
             return
         self.stop(0)
@@ -83,7 +102,7 @@ class Dispatcher:
 
     def join(self) -> None:
         """Wait for the end."""
-        self.thread.join()
+        self._thread.join()
 
     def sweep(self) -> None:
         """After the end: what was put into the inbox too late still gets an outcome."""
@@ -114,28 +133,61 @@ class Dispatcher:
         try:
             self._pool.start_all()
             while not self._is_finished():
-                self._turn()
+                self._turn(may_wait=not self._stay_in_loop())
         except BaseException as error:  # a bug: no caller may wait for ever
             self._bug = BackendFailed(f"the runner itself failed: {in_words(error)}")
             raise
         finally:
             self._end()
 
-    def _turn(self) -> None:
-        events = self._selector.select(self._patience_s() if self.inbox.may_sleep() else 0)
+    def _stay_in_loop(self) -> bool:
+        """Sleep while a loop takes the turns; whether there was one that could."""
+        turns = self._loop_turns
+        if turns is None or not turns.is_possible or not self._is_quiet():
+            return False
+        turns.stay()
+        return True
+
+    def _turn(self, may_wait: bool) -> None:
+        gone = self._listen(self._patience_s() if self.inbox.may_sleep() and may_wait else 0)
+        for worker in gone:
+            self._pool.died(worker)
+        now = self._obey_all()
+        self._pool.watch(now)
+        self._scheduler.dispatch(now)
+
+    def _quick_turn(self) -> Optional[float]:
+        """A turn of a loop's: nothing that takes a while. Seconds until the next; None where this is the thread's."""
+        gone = self._listen(0)
+        now = self._obey_all()
+        if gone or not self._is_quiet() or not self._pool.is_well(now):
+            return None
+        self._scheduler.dispatch(now)
+        return self._patience_s()
+
+    def _is_quiet(self) -> bool:
+        return self._pool.are_ready and not self._pool.draining and self.broken is None
+
+    def _listen(self, timeout_s: float) -> List[WorkerHandle]:
+        """Hear what workers say, and read wake-ups; the workers whose sockets have ended."""
+        events = self._selector.select(timeout_s)
         self.inbox.woke_up()
+        gone = []
         for key, mask in events:
             if key.data is None:
                 self.inbox.read_wake_up()
-            else:
-                self._talk(key.data, mask)
+            elif not self._talk(key.data, mask):
+                gone.append(key.data)
+        return gone
+
+    def _obey_all(self) -> float:
+        """Do what the inbox asks for, and drop what would be late; the time then."""
         for message in self.inbox.messages():
             self._obey(message)
         now = now_s()
         if self._requests.next_deadline is not None:
             self._requests.expire(now + self._scheduler.ahead_s())
-        self._pool.watch(now)
-        self._scheduler.dispatch(now)
+        return now
 
     def _patience_s(self) -> float:
         """Seconds until the thread must act even if nothing arrives."""
@@ -164,21 +216,22 @@ class Dispatcher:
         else:
             self._drain(message.drain_s)
 
-    def _talk(self, worker: WorkerHandle, mask: int) -> None:
+    def _talk(self, worker: WorkerHandle, mask: int) -> bool:
+        """Whether the worker's socket has not ended."""
         channel = worker.channel
         if channel is None:
-            return
+            return True
         if mask & selectors.EVENT_WRITE:
             channel.flush()
             self._pool.listen(worker)
         if not mask & selectors.EVENT_READ:
-            return
+            return True
         messages = channel.receive()
         if messages is None:
-            self._pool.died(worker)
-            return
+            return False
         for message in messages:
             self._hear(worker, message)
+        return True
 
     def _hear(self, worker: WorkerHandle, message: FromWorker) -> None:
         if isinstance(message, BatchDone):

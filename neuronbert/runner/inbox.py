@@ -3,7 +3,7 @@
 import os
 import threading
 from collections import deque
-from typing import Any, Deque, Iterator, NamedTuple, Optional, Sequence, Union
+from typing import Any, Callable, Deque, Iterator, NamedTuple, Optional, Sequence, Union
 
 from neuronbert.runner.requests import Request
 
@@ -51,6 +51,7 @@ class Inbox:
         self.wake_descriptor, self._wake_writing = os.pipe()
         os.set_blocking(self.wake_descriptor, False)
         os.set_blocking(self._wake_writing, False)
+        self.wake: Callable[[], None] = self.write_wake_up  # how the thread is told; from any thread
         self._asleep = False
         self._is_closed = False
         self._pipe = threading.RLock()  # a signal's handler may put something while this thread does
@@ -63,9 +64,10 @@ class Inbox:
         self._messages.append(message)
         if self._asleep:
             self._asleep = False
-            self._wake()
+            self.wake()
 
-    def _wake(self) -> None:
+    def write_wake_up(self) -> None:
+        """Make ``wake_descriptor`` readable."""
         with self._pipe:  # once closed, its number may be that of another file
             if not self._is_closed:
                 try:

@@ -320,6 +320,15 @@ class Runner:
         call = InputMapping(self._admission, self._requests, options, self._statistics.max_queue)
         return call.results(iter(pairs), on_error)
 
+    def turn_in(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Work in the thread of ``loop``, which asks, while it runs: neither then waits for the other's thread.
+
+        From then on that thread is the runner's, in which callbacks are called and nobody waits for it. A signal's
+        handler that raises there may break the runner. While a worker is started or ended, and from ``close`` on, the
+        runner's own thread does its work. May be called from any thread, while the loop runs or before.
+        """
+        self._dispatcher.turn_in(loop)
+
     # ------------------------------------------------------------------ watching
 
     @property

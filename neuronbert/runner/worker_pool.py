@@ -22,6 +22,7 @@ from neuronbert.runner.supervision import (
     STARTING,
     STOPPED,
     WAITING,
+    Death,
     WorkerHandle,
     death_by,
     died_before_ready,
@@ -95,8 +96,13 @@ class WorkerPool:
         """The worker has loaded, and takes batches from now on."""
         worker.became_ready(message, now_s())
         self._report("ready", worker=worker.number, pid=message.pid, load_s=message.load_s, variant=message.variant)
-        if all(handle.state == READY for handle in self.workers):
+        if self.are_ready:
             self.started.set()
+
+    @property
+    def are_ready(self) -> bool:
+        """Whether every worker is."""
+        return all(worker.state == READY for worker in self.workers)
 
     def load_failed(self, worker: WorkerHandle, message: LoadFailed) -> None:
         """The worker could not load; its process ends, which is noticed at the socket."""
@@ -126,20 +132,38 @@ class WorkerPool:
 
     def watch(self, now: float) -> None:
         """Restart the workers that are due, and kill those that hang."""
-        if now < self._watch_at:
+        if not self._is_time_to_look(now):
             return
+        for worker in self.workers:
+            if worker.state == WAITING and now >= worker.start_at and not self._is_done():
+                self._start(worker, now)
+            death = self._overdue(worker, now)
+            if death is not None:
+                worker.kill(death)
+                self.died(worker)
+
+    def is_well(self, now: float) -> bool:
+        """Whether all workers are ready, and none hangs: ``watch`` would have nothing to do but to look."""
+        if not self.are_ready:
+            return False
+        if self._is_time_to_look(now) and any(self._overdue(worker, now) for worker in self.workers):
+            self._watch_at = now  # ``watch``, which will kill it, looks at once
+            return False
+        return True
+
+    def _is_time_to_look(self, now: float) -> bool:
+        """Whether it is; then the next time is set, and what nobody could hear meanwhile is forgiven."""
+        if now < self._watch_at:
+            return False
         overslept_s = 0.0 if self._watched is None else now - self._watched - LONGEST_LOOK_S
         if overslept_s > 0:
             for worker in self.workers:
                 worker.forgive(overslept_s)
         self._watched, self._watch_at = now, now + WATCH_S
-        for worker in self.workers:
-            if worker.state == WAITING and now >= worker.start_at and not self._is_done():
-                self._start(worker, now)
-            death = worker.overdue(now, self._settings.start_timeout_s, self._settings.hang_timeout_s)
-            if death is not None:
-                worker.kill(death)
-                self.died(worker)
+        return True
+
+    def _overdue(self, worker: WorkerHandle, now: float) -> Optional[Death]:
+        return worker.overdue(now, self._settings.start_timeout_s, self._settings.hang_timeout_s)
 
     def died(self, worker: WorkerHandle) -> None:
         """The process is gone, or must go: its batches go to other workers, and a new process replaces it."""

@@ -1,5 +1,6 @@
 """The models of a server: a Runner for each artifact, found by name, by what it offers, and replaced while it works."""
 
+import asyncio
 import functools
 import re
 import threading
@@ -122,6 +123,7 @@ class Models:
         self._leaving: List[Model] = []
         self._being_loaded: Set[str] = set()
         self._is_closed = False
+        self._loop: Optional[asyncio.AbstractEventLoop] = None
         self._lock = threading.Lock()
         self.is_draining = False
         self.closing: Future[None] = Future()  # done once they are closed, or about to be
@@ -153,12 +155,23 @@ class Models:
             if not is_late:
                 self._in_place = {**self._in_place, place.name: model}
                 self._wanted |= {place.name}
+            loop = self._loop
         if is_late:
             model.runner.close(0)
             raise RunnerClosed(f"the server ended while {place.name} was loaded")
+        if loop is not None:
+            model.runner.turn_in(loop)
         if before is not None:
             before.runner.close(self._drain_timeout_s)
         return model
+
+    def turn_in(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Have the runners work in the loop's thread, those too that are loaded later."""
+        with self._lock:
+            self._loop = loop
+            models = list(self._in_place.values())
+        for model in models:
+            model.runner.turn_in(loop)
 
     def reload(self, name: str) -> Model:
         """Put what is in the model's folder now in its place: first loaded and tested, then the old one is drained.

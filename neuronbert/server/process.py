@@ -126,6 +126,7 @@ class _Server(uvicorn.Server):
         """Called in the loop, before the first connection."""
         self._loop = asyncio.get_running_loop()
         gather_lines(self._loop)
+        self._models.turn_in(self._loop)
         if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as under nohup
             self._loop.add_signal_handler(signal.SIGHUP, self._on_hangup)
         loop = self._loop

@@ -54,11 +54,15 @@ def when_done(loop: asyncio.AbstractEventLoop, futures: Sequence["Future[Any]"])
     """Done once all of ``futures`` are, or with the error of the first that fails: the loop is woken once."""
     done: asyncio.Future[None] = loop.create_future()
     left = Countdown(len(futures))
+    thread = threading.get_ident()
 
     def called(future: "Future[Any]") -> None:
         error = None if future.cancelled() else future.exception()
         if left.is_last() or error is not None:
-            loop.call_soon_threadsafe(_settle, done, error)
+            if threading.get_ident() == thread:  # the runner works in the loop's
+                _settle(done, error)
+            else:
+                loop.call_soon_threadsafe(_settle, done, error)
 
     for future in futures:
         future.add_done_callback(called)

@@ -185,8 +185,10 @@ def _rescale(per_window: Sequence[Spans]) -> Tuple[List[Spans], float]:
 def _merge(example: Example, per_window: Sequence[Spans], options: AnswerOptions) -> List[Answer]:
     """One answer per text, its score the sum over its spans, at the position of its first span."""
     answers: Dict[str, Answer] = {}
+    context = example.context_encoding
+    words = context.word_ids if options.align_to_words else None  # read once: each reading makes the list anew
     for index, spans in enumerate(per_window):
-        locator = _SpanLocator(example, example.windows[index], options.align_to_words)
+        locator = _SpanLocator(context, words, example.windows[index])
         for first, last, score in zip(spans.starts, spans.ends, spans.scores):
             start, end = locator.characters(first, last)
             text = example.context[start:end]
@@ -211,49 +213,34 @@ def _merge(example: Example, per_window: Sequence[Spans], options: AnswerOptions
 
 
 class _SpanLocator:
-    """Finds the characters of one window's spans in the context; each word is looked up in the encoding once."""
+    """Finds the characters of one window's spans in the context; each word is looked for once."""
 
-    def __init__(self, example: Example, window: Window, align_to_words: bool):
-        self.context = example.context_encoding
-        self.align_to_words = align_to_words
+    def __init__(self, context: tokenizers.Encoding, words: Optional[Sequence[Optional[int]]], window: Window):
+        self.context = context
+        self.words = words  # of each token of the context, by number; None: spans are cut at tokens
         self.shift = window.first_token - window.context_start  # from a position to the context's token
         self.first, self.stop = window.first_token, window.first_token + window.token_count
-        self.words: Dict[int, Optional[Tuple[int, int]]] = {}
+        self.found: Dict[int, Tuple[int, int]] = {}  # first and last token of a word, as far as the window shows it
 
     def characters(self, first: int, last: int) -> Tuple[int, int]:
         """(start, end) in characters of the span from position ``first`` to ``last``, both included."""
-        if self.align_to_words:
-            first_word, last_word = self._word(first), self._word(last)
+        first, last, words = first + self.shift, last + self.shift, self.words
+        if words is not None:
+            first_word, last_word = words[first], words[last]
             if first_word is not None and last_word is not None:
-                return first_word[0], last_word[1]
-        return self._token(first)[0], self._token(last)[1]
+                first, last = self._tokens(first_word, first)[0], self._tokens(last_word, last)[1]
+        return _characters(self.context, first)[0], _characters(self.context, last)[1]
 
-    def _word(self, position: int) -> Optional[Tuple[int, int]]:
-        if position not in self.words:
-            self._find_word(position)
-        return self.words[position]
-
-    def _find_word(self, position: int) -> None:
-        """Note the characters of the word at ``position`` that this window shows, for all its tokens; None for no word.
-
-        From token to token: Encoding.word_to_tokens reads the encoding from its beginning, for each word anew.
-        """
-        token, word_of = position + self.shift, self.context.token_to_word
-        word = word_of(token)
-        if word is None:
-            self.words[position] = None
-            return
-        first, stop = token, token + 1
-        while first > self.first and word_of(first - 1) == word:
-            first -= 1
-        while stop < self.stop and word_of(stop) == word:
-            stop += 1
-        characters = _characters(self.context, first)[0], _characters(self.context, stop - 1)[1]
-        for each in range(first, stop):
-            self.words[each - self.shift] = characters
-
-    def _token(self, position: int) -> Tuple[int, int]:
-        return _characters(self.context, position + self.shift)
+    def _tokens(self, word: int, token: int) -> Tuple[int, int]:
+        if word not in self.found:
+            assert self.words is not None
+            first = last = token
+            while first > self.first and self.words[first - 1] == word:
+                first -= 1
+            while last + 1 < self.stop and self.words[last + 1] == word:
+                last += 1
+            self.found[word] = first, last
+        return self.found[word]
 
 
 def _characters(encoding: tokenizers.Encoding, token: int) -> Tuple[int, int]:
