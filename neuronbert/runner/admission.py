@@ -2,7 +2,6 @@
 
 import functools
 import os
-import threading
 from concurrent.futures import Future
 from typing import Any, List, Optional
 
@@ -36,8 +35,14 @@ class Admission:
     def refuse_to_wait(self) -> None:
         """Raise UsageError in the runner's own thread, where callbacks are called, and as ``refuse_elsewhere`` does."""
         self.refuse_elsewhere()
-        if threading.current_thread() is self._dispatcher.thread:
+        if self._dispatcher.is_here():
             raise waits_for_itself()
+
+    def refuse_to_await(self) -> None:
+        """As ``refuse_to_wait``; but a loop whose thread is the runner's goes on while a task of it awaits."""
+        self.refuse_elsewhere()
+        if not self._dispatcher.is_in_this_loop():
+            self.refuse_to_wait()
 
     @property
     def is_elsewhere(self) -> bool:
@@ -86,7 +91,7 @@ class Admission:
             accepted = now_s()
             for request in requests:
                 request.accepted = request.since = accepted
-                request.future.runner_thread = self._dispatcher.thread
+                request.future.is_runner_here = self._dispatcher.is_here
                 request.future.add_done_callback(functools.partial(self._cancelled, request))
             self._statistics.accepted(len(requests))
             self._dispatcher.inbox.put(Accept(requests))

@@ -69,11 +69,14 @@ class Dispatcher:
                 hint="more processes for this user (ulimit -u) or container",
             ) from None
 
-    @property
-    def thread(self) -> threading.Thread:
-        """The one that takes the turns now."""
+    def is_here(self) -> bool:
+        """Whether this is the thread that takes the turns, in which nobody may wait for one."""
         turns = self._loop_turns
-        return (None if turns is None else turns.thread) or self._thread
+        return threading.current_thread() is self._thread or (turns is not None and turns.are_here())
+
+    def is_in_this_loop(self) -> bool:
+        """Whether that is so, and it is an event loop's."""
+        return self._loop_turns is not None and self._loop_turns.are_here()
 
     def turn_in(self, loop: asyncio.AbstractEventLoop) -> None:
         """Have this loop's thread take the turns from now on, while it runs and all workers are ready.

@@ -43,7 +43,7 @@ class RunnerFuture(AnyFuture):
         self._deliverer: Optional[threading.Thread] = None  # the thread that gives the outcome
         self._report: Report = _raise
         self._process = os.getpid()
-        self.runner_thread: Optional[threading.Thread] = None  # in which nobody may wait for it
+        self.is_runner_here: Callable[[], bool] = _nowhere  # in a thread in which nobody may wait for it
 
     def begin(self) -> bool:
         """From now on it cannot be cancelled; False if it was. Then those that wait for it are told.
@@ -89,7 +89,7 @@ class RunnerFuture(AnyFuture):
             return
         if os.getpid() != self._process:
             raise forked_from(self._process)
-        if threading.current_thread() is self.runner_thread and timeout != 0:
+        if timeout != 0 and self.is_runner_here():
             raise waits_for_itself()
 
     # An outcome from elsewhere would meet the runner's own in its thread, and end the runner for everybody.
@@ -121,6 +121,10 @@ def waits_for_itself() -> UsageError:
         "a callback of the runner cannot wait for the runner: it is called in the thread that it would wait for",
         hint="submit() and add_done_callback(), or wait in a thread of your own",
     )
+
+
+def _nowhere() -> bool:
+    return False
 
 
 def _raise(error: BaseException) -> NoReturn:

@@ -7,6 +7,7 @@ waits for the interpreter twice, and each batch wakes a thread (docs/measurement
 import asyncio
 import os
 import threading
+from contextlib import suppress
 from typing import Callable, Optional
 
 from neuronbert.runner.inbox import Inbox
@@ -33,12 +34,16 @@ class LoopTurns:
         self._due = 0.0  # when that calls
         self._is_called = False  # the loop will take a turn when it comes to it
         self._process = os.getpid()
-        self.thread: Optional[threading.Thread] = None  # the loop's, while the turns are taken there
+        self._thread: Optional[threading.Thread] = None  # the loop's, while the turns are taken there
 
     @property
     def is_possible(self) -> bool:
         """Whether the loop still can."""
         return self._loop.is_running()
+
+    def are_here(self) -> bool:
+        """Whether the turns are taken in this thread: once its loop has ended, the runner's own takes them back."""
+        return threading.current_thread() is self._thread and self._loop.is_running()
 
     def stay(self) -> None:
         """Until the runner's thread, which calls this, has to go on; raises what a turn in the loop raised."""
@@ -49,27 +54,35 @@ class LoopTurns:
             return
         while not self._given_back.wait(LOOK_S):
             if not self._loop.is_running():
-                break
-        with self._lock:
-            self._given_back.set()
-            self.thread = None
+                self._take_back()
         if self._error is not None:
             raise self._error
+
+    def _take_back(self) -> None:
+        """From a loop that stands still; if it runs once more, it forgets what it looked at first."""
+        with self._lock:
+            self._thread = None
+            self._inbox.wake = self._inbox.write_wake_up
+            self._given_back.set()
+        with suppress(RuntimeError):  # it was closed
+            self._loop.call_soon_threadsafe(self._leave)
 
     # ---- in the loop's thread
 
     def _begin(self) -> None:
         with self._lock:
-            if self._given_back.is_set():  # the thread did not wait for a loop that stood still
+            if self._given_back.is_set():  # the thread took them back before
                 return
-            self.thread = threading.current_thread()
+            self._thread = threading.current_thread()
         self._loop.add_reader(self._descriptor, self._take_turn)
         self._inbox.wake = self._wake
         self._take_turn()
 
     def _wake(self) -> None:
         """What the inbox calls in any thread, in place of writing to its pipe."""
-        if threading.current_thread() is not self.thread:
+        if not self._loop.is_running():
+            self._take_back()
+        elif threading.current_thread() is not self._thread:
             self._inbox.write_wake_up()
         elif not self._is_called:
             self._is_called = True
@@ -110,7 +123,7 @@ class LoopTurns:
         self._take_turn()
 
     def _leave(self) -> None:
-        self.thread = None
+        self._thread = None
         self._inbox.wake = self._inbox.write_wake_up
         self._loop.remove_reader(self._descriptor)
         if self._timer is not None:

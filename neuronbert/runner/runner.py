@@ -3,8 +3,9 @@
 import asyncio
 import functools
 import time
+from collections import abc
 from concurrent.futures import Future
-from typing import Any, Callable, Dict, Iterable, Iterator, List, Mapping, Optional, Sequence, Type, Union
+from typing import Any, Callable, Dict, Iterable, Iterator, List, Optional, Sequence, Type, Union
 
 from neuronbert.artifact.manifest import Artifact, PathLike, artifact_of
 from neuronbert.artifact.signatures import TrustedKey
@@ -69,7 +70,8 @@ class Runner:
         accepted and then ends the process as it would have.
     trusted_key: as for Engine; each worker, and each that takes its place, verifies the same signature.
 
-    Results and callbacks of futures are delivered in the runner's thread: a callback must be quick. What one raises,
+    Results and callbacks of futures are delivered in the runner's thread, its own or the one of the event loop that it
+    was given (``turn_in``): a callback must be quick. What one raises,
     ``sys.exit()`` too, is the event "callback_raised", and the runner goes on. One may ``submit``; one that waits for
     the runner (``result`` of what is not done, ``map``, ``submit_together``, ``answer``, ``close``) would wait for
     itself, and gets a UsageError.
@@ -224,7 +226,7 @@ class Runner:
         """
         submitted = now_s()
         timeout_s, breakdown = _seconds(timeout_s), yes_or_no("breakdown", breakdown)
-        if isinstance(inputs, (str, bytes, Mapping)) or not isinstance(inputs, Iterable):
+        if isinstance(inputs, (str, bytes, abc.Mapping)) or not isinstance(inputs, abc.Iterable):
             raise InputError(f"prepare takes several inputs, not {shown_value(inputs)}", hint="a list of them")
         if yes_or_no("wait", wait):
             self._admission.refuse_closed()
@@ -291,7 +293,7 @@ class Runner:
 
         The thread is one of the event loop's own; DeadlineExceeded if none is free within ``timeout_s``.
         """
-        self._admission.refuse_to_wait()
+        self._admission.refuse_to_await()
         timeout_s, breakdown = _seconds(timeout_s), yes_or_no("breakdown", breakdown)
         submit = functools.partial(self._submit, now_s(), inputs, timeout_s, breakdown, keywords)
         submitting = asyncio.get_running_loop().run_in_executor(None, submit)
@@ -314,7 +316,7 @@ class Runner:
         self._admission.refuse_to_wait()
         if on_error not in ("raise", "yield"):
             raise UsageError(f"on_error is {shown_value(on_error)}", hint="raise or yield")
-        if not isinstance(pairs, Iterable):
+        if not isinstance(pairs, abc.Iterable):
             raise InputError(f"map takes many inputs, not {shown_value(pairs)}", hint="a list of them, or a generator")
         options = self._requests.options(keywords)
         call = InputMapping(self._admission, self._requests, options, self._statistics.max_queue)

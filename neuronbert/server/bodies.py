@@ -28,23 +28,28 @@ class IncomingBody:
         declared = self._headers.get(b"content-length", b"0")
         if declared.isdigit() and int(declared) > most:
             raise _too_large(most)
-        parts: List[bytes] = [part async for part in self.parts(most)]
+        parts: List[bytes] = []
+        received = 0
+        while not self.is_read:
+            parts.append(await self._part())
+            received += len(parts[-1])
+            if received > most:
+                raise _too_large(most)
         packed = parts[0] if len(parts) == 1 else b"".join(parts)
         return _unpacked(packed, self._headers.get(b"content-encoding"), most)
 
-    async def parts(self, most: Optional[int] = None) -> AsyncIterator[bytes]:
-        """It as it comes, in parts of any size; ClientGone where it ends too soon, HttpError 413 above ``most``."""
-        received = 0
+    async def parts(self) -> AsyncIterator[bytes]:
+        """It as it comes, in parts of any size; ClientGone where it ends too soon."""
         while not self.is_read:
-            message = await self._receive()
-            if message["type"] == "http.disconnect":
-                raise ClientGone
-            part = message.get("body", b"")
-            received += len(part)
-            if most is not None and received > most:
-                raise _too_large(most)
-            self.is_read = not message.get("more_body", False)
-            yield part
+            yield await self._part()
+
+    async def _part(self) -> bytes:
+        message = await self._receive()
+        if message["type"] == "http.disconnect":
+            raise ClientGone
+        self.is_read = not message.get("more_body", False)
+        part: bytes = message.get("body", b"")
+        return part
 
     async def until_gone(self) -> None:
         """Until the client has gone. Once all of the body is read, and in one task at a time."""

@@ -6,9 +6,9 @@
 import asyncio
 import functools
 import math
+import os
 import re
 import time
-import uuid
 from concurrent.futures import Future
 from typing import (
     Any,
@@ -206,8 +206,6 @@ class Exchange:
     async def _answers(self, model: Model, prepared: Prepared) -> List[Any]:
         refuse_more_rows(prepared.rows, self.service.settings.max_rows_per_request)
         self.rows, self.tokens = prepared.rows, prepared.tokens
-        # Others that came with it are tokenised first: then all of them are there when a batch leaves.
-        await asyncio.sleep(0)
         with self.service.clients.holding(self.client, prepared.rows, functools.partial(_predicted_wait_s, model)):
             futures = model.runner.submit_prepared(prepared)
             await self._all_done(futures)
@@ -261,7 +259,7 @@ class Exchange:
 
 def _request_id(given: Optional[bytes]) -> str:
     """The client's own where it can be written anywhere as it is, else a new one."""
-    return given.decode() if given is not None and _ID.fullmatch(given) else uuid.uuid4().hex
+    return given.decode() if given is not None and _ID.fullmatch(given) else os.urandom(16).hex()
 
 
 _PLACE = re.compile(r"inputs\[(\d+)\]: ")

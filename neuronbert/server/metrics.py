@@ -81,7 +81,7 @@ class Metrics:
     def __init__(self, models: Models, cache: Optional[ResultCache[Any]] = None):
         self._requests: CounterOf[Tuple[str, str, str]] = Counter()  # by route, model and status
         self._latencies: DefaultDict[Tuple[str, str], Latencies] = defaultdict(Latencies)  # by route and model
-        self._stages: DefaultDict[Tuple[str, str], Latencies] = defaultdict(Latencies)  # by model and stage
+        self._stages: DefaultDict[str, Dict[str, Latencies]] = defaultdict(_of_stages)  # by model and its name
         self._totals: DefaultDict[str, Totals] = defaultdict(Totals)
         self._registry = CollectorRegistry()
         self._registry.register(self)  # type: ignore[arg-type]  # anything with collect()
@@ -97,8 +97,8 @@ class Metrics:
         self._latencies[route, model].add(seconds)
         for breakdown in breakdowns:
             self._totals[model].add(breakdown)
-            for stage, name in STAGES.items():
-                self._stages[model, stage].add(breakdown[name] / 1000)
+            for name, latencies in self._stages[model].items():
+                latencies.add(breakdown[name] / 1000)
 
     def totals(self, model: str) -> "Totals":
         """Of the inputs that a model answered."""
@@ -132,8 +132,13 @@ class Metrics:
             "neuronbert_stage_seconds",
             "Where the time of an input's way through the runner went.",
             ("model", "stage"),
-            self._stages,
+            {(model, stage): each[name] for model, each in self._stages.items() for stage, name in STAGES.items()},
         )
+
+
+def _of_stages() -> Dict[str, Latencies]:
+    """By their names in ``Request.breakdown``."""
+    return {name: Latencies() for name in STAGES.values()}
 
 
 def _histogram(

@@ -58,11 +58,12 @@ def when_done(loop: asyncio.AbstractEventLoop, futures: Sequence["Future[Any]"])
 
     def called(future: "Future[Any]") -> None:
         error = None if future.cancelled() else future.exception()
-        if left.is_last() or error is not None:
-            if threading.get_ident() == thread:  # the runner works in the loop's
-                _settle(done, error)
-            else:
-                loop.call_soon_threadsafe(_settle, done, error)
+        if not left.is_last() and error is None:
+            return
+        if threading.get_ident() == thread:  # in which the runner works
+            _settle(done, error)
+        else:
+            loop.call_soon_threadsafe(_settle, done, error)
 
     for future in futures:
         future.add_done_callback(called)
