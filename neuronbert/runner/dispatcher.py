@@ -26,7 +26,7 @@ from neuronbert.runner.messages import BatchDone, BatchFailed, BlockDone, BlockS
 from neuronbert.runner.open_requests import OpenRequests
 from neuronbert.runner.requests import now_s
 from neuronbert.runner.scheduler import Scheduler
-from neuronbert.runner.settings import Settings
+from neuronbert.runner.settings import RowFormat, Settings
 from neuronbert.runner.supervision import WorkerHandle
 from neuronbert.runner.worker_pool import WorkerPool
 
@@ -68,6 +68,10 @@ class Dispatcher:
                 f"the runner's thread cannot be started: {error}",
                 hint="more processes for this user (ulimit -u) or container",
             ) from None
+
+    def know(self, row_format: RowFormat) -> None:
+        """Before anything is asked: it is read while the workers load."""
+        self._scheduler.row_format = row_format
 
     def is_here(self) -> bool:
         """Whether this is the thread that takes the turns, in which nobody may wait for one."""

@@ -30,11 +30,11 @@ from neuronbert.runner.dispatcher import Dispatcher
 from neuronbert.runner.documents import RunnerStatistics, Work
 from neuronbert.runner.events import Events, Listener
 from neuronbert.runner.mapping import InputMapping
-from neuronbert.runner.placement import place_workers
+from neuronbert.runner.placement import Placement, place_workers
 from neuronbert.runner.publishing import Publisher
 from neuronbert.runner.request_factory import RequestFactory
 from neuronbert.runner.requests import Prepared, Told, now_s
-from neuronbert.runner.settings import Limits, Settings, settings_of
+from neuronbert.runner.settings import Limits, RowFormat, Settings, settings_of
 from neuronbert.runner.sigterm import SigtermHandler, end_process
 from neuronbert.tasks.base import Input, Keywords
 
@@ -133,24 +133,25 @@ class Runner:
         self.layout, self.variants, self.places = placement.layout, placement.variants, placement.places
         self.events = Events(on_event)
         self.max_windows_per_request = min(limits.max_windows_per_request, limits.max_queue)
-        self._requests = RequestFactory(self.artifact, placement, self.max_windows_per_request)
-        self.task, self.tokenizer = self._requests.task, self._requests.tokenizer
-        self.specs = specs_of(self.artifact, self.task, self.tokenizer.config)
         self.drain_timeout_s = limits.drain_timeout_s
         self._statistics = Statistics(limits.max_queue)
-        settings = settings_of(self.artifact, variant, placement, limits, self.tokenizer.pad_id, self.specs, busy_wait)
-        self._start(settings)
+        self._start(settings_of(self.artifact, variant, placement, limits, busy_wait), placement)
         self._sigterm = SigtermHandler(self._admission.close, self.close) if drain_on_sigterm else None
         self._publisher = Publisher(self._facts(), self.stats, work) if publish else None
 
-    def _start(self, settings: Settings) -> None:
+    def _start(self, settings: Settings, placement: Placement) -> None:
         """Start the runner's thread and wait for its workers; raises what keeps one from starting."""
         self._dispatcher = Dispatcher(settings, self._statistics, self.events.happened)
         self._admission = Admission(self._dispatcher, self._statistics)
         try:
             self._dispatcher.start()
+            # Beside the workers, which take longer for theirs.
+            self._requests = RequestFactory(self.artifact, placement, self.max_windows_per_request)
+            self.task, self.tokenizer = self._requests.task, self._requests.tokenizer
+            self.specs = specs_of(self.artifact, self.task, self.tokenizer.config)
+            self._dispatcher.know(RowFormat(self.tokenizer.pad_id, self.specs))
             self._dispatcher.wait_until_started()
-        except BaseException:  # no thread to be had, or Ctrl-C while the workers load
+        except BaseException:  # no thread to be had, a damaged tokenizer, or Ctrl-C while the workers load
             self._dispatcher.abandon()
             raise
         if self._dispatcher.broken is not None:

@@ -23,7 +23,7 @@ from neuronbert.runner.events import Report
 from neuronbert.runner.messages import BatchDone, BatchFailed, BlockDone, BlockOrder, BlockStep
 from neuronbert.runner.open_requests import OpenRequests
 from neuronbert.runner.requests import Request, Trip, now_s
-from neuronbert.runner.settings import Settings
+from neuronbert.runner.settings import RowFormat, Settings
 from neuronbert.runner.stacking import hand_out, measure_batch, order_of, size_of
 from neuronbert.runner.supervision import READY, USELESS, WorkerHandle
 from neuronbert.runner.suspicion import NO_BLAME
@@ -38,6 +38,7 @@ class Scheduler:
     def __init__(
         self, settings: Settings, pool: WorkerPool, requests: OpenRequests, statistics: Statistics, report: Report
     ):
+        self.row_format = RowFormat(0, ())  # known before anything is asked
         self._settings = settings
         self._pool = pool
         self._requests = requests
@@ -149,7 +150,7 @@ class Scheduler:
             return
         queue = self._requests.queue
         assert queue is not None and worker.channel is not None
-        order = order_of(next(self._numbers), rows, self._settings.pad_id)
+        order = order_of(next(self._numbers), rows, self.row_format.pad_id)
         worker.channel.send(order)  # before it is noted: the device may be waiting for it
         if worker.channel.has_unsent:
             self._pool.listen(worker)
@@ -177,7 +178,7 @@ class Scheduler:
         now = now_s()
         batch = worker.take_back(message.number, now)
         self._count_batch(worker, batch.size.row_count, message.device_s, now)
-        hand_out(message.outputs, self._settings.outputs, batch.rows, _trip(worker, batch, now, message.device_s))
+        hand_out(message.outputs, self.row_format.outputs, batch.rows, _trip(worker, batch, now, message.device_s))
         for request in batch.open_requests():
             if batch.reason == SUSPECT:
                 request.blame = NO_BLAME  # what a worker has got through kills none

@@ -1,7 +1,7 @@
 """What the runner's thread is told when it is made: ``Runner`` fills it in, ``dispatcher`` and its parts read it."""
 
 from dataclasses import dataclass
-from typing import Any, Callable, Mapping, Optional, Sequence
+from typing import Any, Callable, Mapping, NamedTuple, Optional, Sequence
 
 from neuronbert.artifact.manifest import Artifact
 from neuronbert.artifact.signatures import PublicKey
@@ -55,8 +55,6 @@ class Settings:
     max_wait_s: float
     hang_timeout_s: float
     start_timeout_s: float
-    pad_id: int
-    outputs: Sequence[Output]  # of the model, in order
     busy_wait: bool = False  # idle processors stay awake
     digest: str = ""  # of the artifact's manifest
     signed_by: Optional[PublicKey] = None  # the trusted key of the artifact's signature
@@ -68,13 +66,18 @@ class Settings:
         )
 
 
+class RowFormat(NamedTuple):
+    """What the artifact's tokenizer and task say of every row: its padding, and the model's outputs, in order."""
+
+    pad_id: int
+    outputs: Sequence[Output]
+
+
 def settings_of(
     artifact: Artifact,
     variant: Optional[str],
     placement: Placement,
     limits: Limits,
-    pad_id: int,
-    outputs: Sequence[Output],
     busy_wait: bool,
 ) -> Settings:
     """The settings of a runner with these options."""
@@ -88,8 +91,6 @@ def settings_of(
         max_wait_s=limits.max_wait_ms / 1000,
         hang_timeout_s=limits.hang_timeout_s,
         start_timeout_s=limits.start_timeout_s,
-        pad_id=pad_id,
-        outputs=outputs,
         busy_wait=busy_wait,
         digest=artifact.manifest["digest"],
         signed_by=artifact.signed_by,

@@ -3,6 +3,7 @@
 import os
 import signal
 import socket
+import threading
 from contextlib import contextmanager
 from typing import Any, Iterator, List, Optional, Sequence
 
@@ -45,6 +46,8 @@ def serve(
         require_libraries("redis")
     places = places_of(artifacts)
 
+    at_work = threading.Event()  # a worker is started, or nothing will be
+
     def launch(folder: str) -> Runner:
         return Runner(
             folder,
@@ -62,6 +65,7 @@ def serve(
             trusted_key=trusted_key,
             publish=True,
             drain_on_sigterm=False,
+            on_event=lambda _: at_work.set(),
         )
 
     begin_logging(settings.log_format)
@@ -71,8 +75,11 @@ def serve(
         models = Models(places, launch, settings.drain_timeout_s)
         with _noted_signals(settings.allow_reload) as received:
             loading = begin(models.load_all)
+            loading.add_done_callback(lambda _: at_work.set())
             try:
-                # Now: importing the web stack takes a third of the time that a worker needs to load.
+                # Importing the web stack takes a third of the time that a worker needs to load: beside it, and not
+                # beside what comes before it, for two threads of this process would take turns.
+                at_work.wait()
                 from neuronbert.server.process import run
 
                 run(settings, models, loading, listening, on_ready, received)

@@ -17,6 +17,7 @@ from neuronbert.checkpoint.tokenizer import Tokenizer
 from neuronbert.errors import (
     ArtifactError,
     BackendFailed,
+    CheckpointError,
     DeadlineExceeded,
     InputError,
     Overloaded,
@@ -607,3 +608,14 @@ def test_options_that_cannot_be(echo_artifact):
         Runner(echo_artifact, workers=1000)
     with pytest.raises(ArtifactError):
         Runner(echo_artifact, variant="nothing")
+
+
+def test_what_keeps_the_runner_from_reading_its_artifact_ends_the_workers_that_load(echo_artifact, monkeypatch):
+    def fail(*_):
+        raise CheckpointError("tokenizer.json is damaged")
+
+    monkeypatch.setattr("neuronbert.runner.runner.RequestFactory", fail)
+    pids = []
+    with pytest.raises(CheckpointError, match="damaged"):
+        Runner(echo_artifact, workers=2, on_event=lambda event: pids.append(event.get("pid")))
+    assert any(pids) and not any(is_running(pid) for pid in pids if pid)

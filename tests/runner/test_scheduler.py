@@ -17,7 +17,7 @@ from neuronbert.runner.open_requests import OpenRequests
 from neuronbert.runner.requests import WHOLE_BATCH, Request, Row, now_s
 from neuronbert.runner.room import Ticket
 from neuronbert.runner.scheduler import MAX_FAILED_BATCHES, Scheduler
-from neuronbert.runner.settings import Settings
+from neuronbert.runner.settings import RowFormat, Settings
 from neuronbert.runner.supervision import READY, WAITING, WorkerHandle, WorkerPlace
 from neuronbert.runner.suspicion import MAX_DEATHS, Doer
 from neuronbert.tasks.lines import Entry
@@ -80,8 +80,9 @@ class Runner:
         self.requests = OpenRequests(self.statistics, self.report, Decoder(lambda decoded: None))
         self.requests.queue = Batcher(plan)
         self.pool = FakePool(workers, concurrency)
-        options = Settings("", None, None, [PLACE] * workers, None, None, 0.0, 60.0, 60.0, 0, OUTPUTS)
+        options = Settings("", None, None, [PLACE] * workers, None, None, 0.0, 60.0, 60.0)
         self.scheduler = Scheduler(options, self.pool, self.requests, self.statistics, self.report)
+        self.scheduler.row_format = RowFormat(0, OUTPUTS)
         self.asked = []
 
     def report(self, event, **facts):
