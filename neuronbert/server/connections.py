@@ -11,6 +11,7 @@ from typing import Any, Deque, List, NamedTuple, Optional, Tuple, Type
 
 from neuronbert.hardware.libraries import optional_imports
 from neuronbert.server.settings import ServerSettings
+from neuronbert.server.writes import GatheredWrites
 
 with optional_imports():
     import httptools
@@ -100,7 +101,7 @@ class _BoundedConnection(HttpToolsProtocol):  # type: ignore[misc,unused-ignore]
     # ---- the transport's side
 
     def connection_made(self, transport: Any) -> None:
-        super().connection_made(transport)
+        super().connection_made(GatheredWrites(transport, self.loop))  # type: ignore[arg-type,unused-ignore]
         self._expect(self.limits.head_timeout_s)
         if len(self.connections) > self.most_connections:
             self._end(_TOO_BUSY)
