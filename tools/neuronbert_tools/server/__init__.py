@@ -5,6 +5,7 @@ asking      the requests: bodies, and what is right for each
 client      a client of keep-alive connections that costs little
 loads       closed and open loops of such clients
 hey         the load generator of that name
+resources   what its main process holds, and whether that grows
 goals       what a figure should be, and the table
 overhead    beside Runner.submit, and beside other servers (``peers``)
 throughput  beside the engine, and with repeated requests and the cache

@@ -20,6 +20,7 @@ from neuronbert_tools.artifacts import echo_artifact
 from neuronbert_tools.console import print_message
 from neuronbert_tools.server.asking import body_of, load_questions_artifact, message, questions
 from neuronbert_tools.server.client import Answer, Connections, Lost, run_loop
+from neuronbert_tools.server.resources import grown, settled
 from neuronbert_tools.server.served import MODEL, Server, serving
 
 BATCH_S = 0.02
@@ -27,7 +28,6 @@ SCORE_TOLERANCE = 1e-4
 LEAVES_EVERY = 50  # requests
 LONGEST_STAY_S = 0.02  # of a client that goes away
 RELOADS = 2
-SETTLE_S = 60.0
 RIGHT, WRONG, LEFT, LOST = "right", "wrong", "left", "lost"
 PARENT_FIELD = 1  # of process_fields
 
@@ -213,40 +213,6 @@ def outcome_of(answer: Answer, expected: Mapping[str, Any]) -> str:
     found = json.loads(answer.body)
     same = all(found[name] == expected[name] for name in ("answer", "start", "end"))
     return RIGHT if same and abs(found["score"] - expected["score"]) <= SCORE_TOLERANCE else WRONG
-
-
-def resources(server: Server) -> Dict[str, int]:
-    """Of the server's main process: memory (MiB), file descriptors, threads and children."""
-    proc = Path(f"/proc/{server.process.pid}")
-    status = dict(line.split(":", 1) for line in (proc / "status").read_text().splitlines())
-    children = (task / "children" for task in (proc / "task").iterdir())
-    return {
-        "memory_mib": int(status["VmRSS"].split()[0]) // 1024,
-        "descriptors": len(os.listdir(proc / "fd")),
-        "threads": int(status["Threads"]),
-        "children": sum(len(path.read_text().split()) for path in children),
-    }
-
-
-def settled(server: Server, before: Optional[Mapping[str, int]]) -> Dict[str, int]:
-    """Its resources once all workers are ready, and what has grown since ``before`` has had time to go."""
-    end = time.monotonic() + SETTLE_S
-    while time.monotonic() < end:
-        if all(worker["state"] == "ready" for worker in server.workers):
-            found = resources(server)
-            if before is None or not grown(before, found):
-                return found
-        time.sleep(0.5)
-    return resources(server)
-
-
-def grown(before: Mapping[str, int], after: Mapping[str, int]) -> List[str]:
-    """What leaks where it grows; memory is reported, for an allocator keeps some of it."""
-    return [
-        f"{name} grew from {before[name]} to {after[name]}"
-        for name in ("descriptors", "threads", "children")
-        if after[name] > before[name]
-    ]
 
 
 def complaints(report: Mapping[str, Any]) -> List[str]:
