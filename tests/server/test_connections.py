@@ -1,17 +1,18 @@
 """Raw sockets against a server: broken messages, slow clients, and what HTTP/1.1 lets a client do."""
 
 import json
-import random
 import resource
 import socket
 import time
 from pathlib import Path
-from typing import Callable, Iterator, List, Sequence
+from typing import Iterator
 
 import pytest
 
 from neuronbert.artifact.manifest import Artifact
+from neuronbert_tools.server import broken
 from server.hostile import (
+    PATIENCE_S,
     QUESTION,
     asking,
     connected,
@@ -296,105 +297,15 @@ def test_a_client_that_reads_nothing_does_not_keep_its_connection(strict: Served
 
 # ---------------------------------------------------------------------------- broken messages, many of them
 
-Mangle = Callable[[random.Random, bytes], bytes]
-
-
-def _cut(chance: random.Random, data: bytes) -> bytes:
-    return data[: chance.randrange(len(data))]
-
-
-def _garble(chance: random.Random, data: bytes) -> bytes:
-    mangled = bytearray(data)
-    for _ in range(chance.randint(1, 8)):
-        mangled[chance.randrange(len(mangled))] = chance.randrange(256)
-    return bytes(mangled)
-
-
-def _insert(chance: random.Random, data: bytes) -> bytes:
-    at = chance.randrange(len(data))
-    return data[:at] + chance.choice([b"\0", b"\r", b"\n", b"\r\n\r\n", b"\xff", b" ", b":", b"\x1b[31m"]) + data[at:]
-
-
-def _lengthen(chance: random.Random, data: bytes) -> bytes:
-    length = chance.choice([b"0", b"7", b"-7", b"999999999", b"0x10", b"", b"1 2", b"18446744073709551616"])
-    return data.replace(
-        b"Content-Length: ", b"Content-Length: " + length + chance.choice([b"", b"\r\nContent-Length: "])
-    )
-
-
-def _smuggle(chance: random.Random, data: bytes) -> bytes:
-    coding = chance.choice([b"chunked", b"Chunked", b"xchunked", b"chunked, chunked", b" chunked", b"\x0bchunked", b""])
-    header = chance.choice([b"Transfer-Encoding: ", b"Transfer-Encoding : ", b"Transfer_Encoding: ", b"TE: "])
-    return data.replace(b"Host: x\r\n", b"Host: x\r\n" + header + coding + b"\r\n")
-
-
-def _chunk(chance: random.Random, data: bytes) -> bytes:
-    size = chance.choice([b"0", b"5", b"-1", b"fffffff", b"ffffffffffffffffff", b"g", b"", b"5;" + b"x" * 5000])
-    body = size + chance.choice([b"\r\n", b"\n", b"\r"]) + b"{}{}{" + chance.choice([b"\r\n0\r\n\r\n", b"0", b""])
-    return head("POST", chance.choice(["/", "/v1/bulk", "/embed"]), "Transfer-Encoding: chunked") + body
-
-
-def _grow(chance: random.Random, data: bytes) -> bytes:
-    name = chance.choice([b"Cookie", b"Authorization", b"X-Request-Id", b"Content-Encoding", b"a" * 5000])
-    return data.replace(b"Host: x\r\n", name + b": " + b"x" * chance.choice([100, 5000, 200_000]) + b"\r\n")
-
-
-def _pipeline(chance: random.Random, data: bytes) -> bytes:
-    return data * chance.randint(2, 20) + _garble(chance, data)
-
-
-def _path(chance: random.Random, data: bytes) -> bytes:
-    path = chance.choice(
-        [b"//", b"/%00", b"/%", b"/%ff%fe", b"/../..", b"*", b"", b"http://", b"http://[::1", b"/?\0", b"/#"]
-    )
-    return data.replace(b" / ", b" " + path + b" ").replace(
-        b" HTTP/1.1", chance.choice([b" HTTP/1.1", b"", b" HTTP/0.9"])
-    )
-
-
-def _upgrade(chance: random.Random, data: bytes) -> bytes:
-    to = chance.choice([b"h2c", b"websocket", b"TLS/1.0", b"\xff"])
-    return data.replace(b"Host: x\r\n", b"Host: x\r\nConnection: Upgrade\r\nUpgrade: " + to + b"\r\n")
-
-
-def _noise(chance: random.Random, data: bytes) -> bytes:
-    return bytes(chance.randrange(256) for _ in range(chance.randint(1, 2000)))
-
-
-MANGLES: Sequence[Mangle] = (
-    _cut, _garble, _insert, _lengthen, _smuggle, _chunk, _grow, _pipeline, _path, _upgrade, _noise,
-)  # fmt: skip
-
-
-def broken_messages(seed: int, count: int) -> List[bytes]:
-    chance = random.Random(seed)
-    whole = [
-        posted("/", {"inputs": QUESTION}),
-        posted("/v1/bulk", b'{"question": "a", "context": "b"}\n{\n'),
-        posted("/embed", {"inputs": "a"}, "Content-Encoding: gzip"),
-        head("GET", "/"),
-        head("GET", "/metrics"),
-    ]
-    return [chance.choice(MANGLES)(chance, chance.choice(whole)) for _ in range(count)]
-
 
 def test_broken_messages_hurt_nobody(strict: Served) -> None:
     before, log_before = resident_mib(strict), len(strict.text())
-    found: List[int] = []
-    messages = broken_messages(14, BROKEN_MESSAGES)
-    for first in range(0, len(messages), 50):  # side by side: some of them are ended by the clock
-        connections = [connected(strict.port) for _ in messages[first : first + 50]]
-        for connection, message in zip(connections, messages[first:]):
-            try:
-                connection.sendall(message)
-                connection.shutdown(socket.SHUT_WR)
-            except OSError:
-                pass
-        for connection in connections:
-            with connection:
-                found += statuses(until_closed(connection))
-    assert not [status for status in found if status >= 500], sorted(set(found))
-    assert {200, 400} <= set(found)
+    messages = broken.broken_messages(14, BROKEN_MESSAGES)
+    outcomes = broken.send_broken(strict.port, messages, 14, PATIENCE_S)
+    answers = [answer for outcome in outcomes for answer in outcome.answers]
+    assert not [answer for answer in answers if not answer.is_allowed]
+    assert {200, 400} <= {answer.status for answer in answers}
+    assert broken.HANGS not in {outcome.end for outcome in outcomes}
     assert "Traceback" not in strict.text()[log_before:]
     assert strict.ask("/", {"inputs": QUESTION}).status == 200
     assert resident_mib(strict) - before < MOST_GROWTH_MIB
