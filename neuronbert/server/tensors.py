@@ -76,35 +76,36 @@ class InferRequest(NamedTuple):
 # ---------------------------------------------------------------------- the JSON, as it is written
 
 
-class _InputParameters(msgspec.Struct):
+class InferInputParameters(msgspec.Struct):
     binary_data_size: Optional[int] = None
     shared_memory_region: Any = None
 
 
-class _Input(msgspec.Struct):
+class InferInput(msgspec.Struct):
     name: str
     shape: List[int]
     datatype: str
-    parameters: Optional[_InputParameters] = None
-    data: msgspec.Raw = _NULL  # what its elements are follows from the datatype
+    parameters: Optional[InferInputParameters] = None
+    # What its elements are follows from the datatype. A factory, for /openapi.json has no words for this default.
+    data: msgspec.Raw = msgspec.field(default_factory=lambda: _NULL)
 
 
-class _OutputParameters(msgspec.Struct):
+class InferOutputParameters(msgspec.Struct):
     binary_data: Optional[bool] = None
     classification: Any = None
     shared_memory_region: Any = None
 
 
-class _Output(msgspec.Struct):
+class InferOutput(msgspec.Struct):
     name: str
-    parameters: Optional[_OutputParameters] = None
+    parameters: Optional[InferOutputParameters] = None
 
 
-class _Request(msgspec.Struct):
-    inputs: List[_Input]
+class InferBody(msgspec.Struct):
+    inputs: List[InferInput]
     id: Optional[str] = None
     parameters: Optional[Dict[str, Any]] = None
-    outputs: Optional[List[_Output]] = None
+    outputs: Optional[List[InferOutput]] = None
 
 
 class _ResponseOutput(msgspec.Struct, omit_defaults=True):
@@ -122,7 +123,7 @@ class _Response(msgspec.Struct, omit_defaults=True):
     id: str = ""
 
 
-_REQUEST = msgspec.json.Decoder(_Request)
+_REQUEST = msgspec.json.Decoder(InferBody)
 _RESPONSE = msgspec.json.Encoder()
 
 
@@ -197,9 +198,9 @@ def _refuse_twice(named: Iterable[Any], place: str) -> None:
         seen.add(one.name)
 
 
-def _wanted(request: _Request, binary_default: bool) -> Iterator[Wanted]:
+def _wanted(request: InferBody, binary_default: bool) -> Iterator[Wanted]:
     for number, output in enumerate(request.outputs or ()):
-        parameters = output.parameters or _OutputParameters()
+        parameters = output.parameters or InferOutputParameters()
         place = f"$.outputs[{number}].parameters"
         if parameters.classification is not None:
             raise _wrong(f"{place}.classification", "outputs as classes are not supported", "leave it out")
@@ -208,14 +209,14 @@ def _wanted(request: _Request, binary_default: bool) -> Iterator[Wanted]:
         yield Wanted(output.name, binary_default if parameters.binary_data is None else parameters.binary_data)
 
 
-def _read_tensor(asked: _Input, place: str, body: bytes, start: int) -> Tuple[np.ndarray, int]:
+def _read_tensor(asked: InferInput, place: str, body: bytes, start: int) -> Tuple[np.ndarray, int]:
     """An input's array, and where in the body the binary data goes on after it."""
     count = _count(asked.shape, place)
     dtype = DTYPES.get(asked.datatype)
     if dtype is None:
         known = ", ".join(DTYPES)
         raise _wrong(f"{place}.datatype", f"there is no datatype {shown_value(asked.datatype)}", f"one of {known}")
-    parameters = asked.parameters or _InputParameters()
+    parameters = asked.parameters or InferInputParameters()
     if parameters.shared_memory_region is not None:
         raise _wrong(f"{place}.parameters.shared_memory_region", "shared memory is not supported", _AS_BINARY)
     size = parameters.binary_data_size
@@ -297,7 +298,7 @@ def _objects(elements: List[bytes], shape: List[int]) -> np.ndarray:
     return array.reshape(shape)
 
 
-def _from_json(asked: _Input, count: int, dtype: np.dtype, place: str) -> np.ndarray:
+def _from_json(asked: InferInput, count: int, dtype: np.dtype, place: str) -> np.ndarray:
     """The array of ``data``, whose lists are flat, or nested as the shape says."""
     opening = _OPENING.match(asked.data)
     depth = len(asked.shape) if opening and opening.group().count(b"[") > 1 else 1
@@ -332,7 +333,7 @@ def _flattened(values: List[Any], shape: List[int], place: str) -> List[Any]:
     return level
 
 
-def _refuse_beyond(values: List[int], asked: _Input, limits: "np.iinfo[Any]", depth: int, place: str) -> None:
+def _refuse_beyond(values: List[int], asked: InferInput, limits: "np.iinfo[Any]", depth: int, place: str) -> None:
     if not values or (limits.min <= min(values) and max(values) <= limits.max):
         return
     number = next(number for number, value in enumerate(values) if not limits.min <= value <= limits.max)

@@ -1,6 +1,7 @@
 """/openapi.json is made once for what is served. What it says is tested with the routes (test_protocols)."""
 
 import asyncio
+import json
 from types import SimpleNamespace
 from typing import Any, List
 
@@ -31,3 +32,14 @@ def test_it_is_made_once_for_the_tasks_that_are_served(monkeypatch: pytest.Monke
     both = asked()
     service.models.reverse()
     assert asked() is both != first and len(made) == 2
+
+
+def test_what_infer_takes_is_described() -> None:
+    service = SimpleNamespace(models=[model("question-answering")], settings=SimpleNamespace(api_key=()))
+    (route,) = _description(service).routes  # type: ignore[arg-type]
+    described = json.loads(asyncio.run(route.handler(None)).body)  # type: ignore[arg-type, union-attr]
+    for version in ("", "/versions/{version}"):
+        body = described["paths"][f"/v2/models/{{name}}{version}/infer"]["post"]["requestBody"]
+        assert body["content"]["application/json"]["schema"] == {"$ref": "#/components/schemas/InferBody"}
+    tensor = described["components"]["schemas"]["InferInput"]
+    assert tensor["required"] == ["name", "shape", "datatype"] and "data" in tensor["properties"]

@@ -21,6 +21,7 @@ from neuronbert.server.protocols.operations import live, ready
 from neuronbert.server.routes import JSON, Protocol, Reply, Route, json_reply, optional_text_of, text_of
 from neuronbert.server.tensors import (
     BYTES,
+    InferBody,
     InferRequest,
     Tensor,
     read_request,
@@ -382,11 +383,11 @@ def _unknown_tensor(number: int, name: str, known: Sequence[str]) -> HttpError:
     return HttpError(400, f"{place}: there is no input {name!r:.60}", hint=f"one of {', '.join(known)}", path=place)
 
 
-def _of_model(method: str, end: str, handler: Any, summary: str) -> Tuple[Route, Route]:
+def _of_model(method: str, end: str, handler: Any, summary: str, body: Any = None) -> Tuple[Route, Route]:
     """A route of a model, and of its version."""
     return (
-        Route(method, f"/v2/models/{{name}}{end}", handler, summary),
-        Route(method, f"/v2/models/{{name}}/versions/{{version}}{end}", handler, summary),
+        Route(method, f"/v2/models/{{name}}{end}", handler, summary, body),
+        Route(method, f"/v2/models/{{name}}/versions/{{version}}{end}", handler, summary, body),
     )
 
 
@@ -409,7 +410,7 @@ PROTOCOL = Protocol(
         *_of_model("GET", "/ready", _model_ready, "Whether a model would find a worker"),
         *_of_model("GET", "/config", _config, "A model's configuration, as Triton's"),
         *_of_model("GET", "/stats", _stats, "What a model did so far, as Triton's, and its runner's statistics"),
-        *_of_model("POST", "/infer", _infer, "Infer from texts, or from token ids"),
+        *_of_model("POST", "/infer", _infer, "Infer from texts, or from token ids", InferBody),
     ),
     failure_body,
 )
