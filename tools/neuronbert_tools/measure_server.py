@@ -5,6 +5,7 @@
     tools/measure_server throughput --artifact ARTIFACT # questions/s of the engine's, and with repeats and the cache
     tools/measure_server overload                       # 4 x capacity for a minute: refusals, and what the others get
     tools/measure_server chaos                          # 10,000 requests while workers die and artifacts are reloaded
+    tools/measure_server hostile --fuzz-python ENVIRONMENT/bin/python  # odd requests, broken messages, slow connections
     tools/measure_server start --artifact ARTIFACT      # from the process's start to ready
 
 The environment of the peers:
@@ -12,10 +13,15 @@ The environment of the peers:
     python -m venv ENVIRONMENT
     ENVIRONMENT/bin/python -m pip install litserve bentoml "ray[serve]" -e CHECKOUT
 
+That of hostile, which has schemathesis make its requests; their seeds are --seed and the ones behind it:
+
+    python -m venv ENVIRONMENT
+    ENVIRONMENT/bin/python -m pip install schemathesis
+
 A peer's workers hold the same echo artifact in an Engine each, as many as there are CPUs (or --workers); each peer is
 asked with and without its own batching. Contenders take turns for several rounds, with nothing else running;
-figures are medians of the rounds. One JSON document goes to stdout, the table to stderr. The exit code of chaos is 1
-where anything does not hold; a goal that is missed is only said.
+figures are medians of the rounds. One JSON document goes to stdout, the table to stderr. The exit code of chaos and
+hostile is 1 where anything does not hold; a goal that is missed is only said.
 """
 
 import argparse
@@ -26,8 +32,16 @@ from typing import Any, Callable, Dict, Mapping, Sequence
 
 from neuronbert.errors import UsageError
 from neuronbert.hardware.machine import environment
-from neuronbert_tools.console import add_report_option, new_parser, one_or_more, print_document, print_message
+from neuronbert_tools.console import (
+    above_zero,
+    add_report_option,
+    new_parser,
+    one_or_more,
+    print_document,
+    print_message,
+)
 from neuronbert_tools.server.chaos import ChaosOptions, measure_chaos
+from neuronbert_tools.server.hostile import HostileOptions, measure_hostile
 from neuronbert_tools.server.overhead import OverheadOptions, measure_overhead
 from neuronbert_tools.server.overload import OverloadOptions, measure_overload
 from neuronbert_tools.server.peers.processes import PEERS
@@ -47,11 +61,15 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     add("--peers", help=f"overhead: some of {','.join(PEERS)}, with commas between them")
     add("--peer-python", type=Path, help="the Python that has them")
     add("--connections", type=one_or_more, help="throughput (64), chaos (16)")
-    add("--seconds", type=float, default=60.0, help="overload (default: 60)")
+    add("--seconds", type=above_zero, help="overload (60); hostile: of the client that behaves (30)")
     add("--deadline-s", type=float, default=0.5, help="overload: of each request (default: 0.5)")
     add("--period-s", type=float, default=1.0, help="chaos: between two kills (default: 1)")
     add("--texts", type=one_or_more, default=200, help="chaos: different questions (default: 200)")
-    add("--seed", type=int, default=0, help="chaos: of who is killed, and when clients leave (default: 0)")
+    add("--fuzz-python", type=Path, help="hostile: the Python that has schemathesis")
+    add("--cases", type=one_or_more, default=20_000, help="hostile: of schemathesis (default: 20000)")
+    add("--messages", type=one_or_more, default=1000, help="hostile: broken ones (default: 1000)")
+    add("--slow", type=one_or_more, default=500, help="hostile: connections that send a byte a second (default: 500)")
+    add("--seed", type=int, default=0, help="chaos: of who is killed, and when clients leave; hostile: of all (0)")
     add_report_option(parser)
     return parser.parse_args(arguments)
 
@@ -78,7 +96,7 @@ def _throughput(folder: Path, options: argparse.Namespace) -> Dict[str, Any]:
 
 def _overload(folder: Path, options: argparse.Namespace) -> Dict[str, Any]:
     chosen = OverloadOptions(
-        options.artifact, options.seconds, options.deadline_s, options.rounds or 1, options.workers
+        options.artifact, options.seconds or 60.0, options.deadline_s, options.rounds or 1, options.workers
     )
     return measure_overload(folder, chosen)
 
@@ -96,6 +114,24 @@ def _chaos(folder: Path, options: argparse.Namespace) -> Dict[str, Any]:
     return measure_chaos(folder, chosen)
 
 
+def _hostile(folder: Path, options: argparse.Namespace) -> Dict[str, Any]:
+    if options.fuzz_python is None:
+        raise UsageError(
+            "hostile needs a Python that has schemathesis", hint="--fuzz-python PATH; --help says how to make it"
+        )
+    chosen = HostileOptions(
+        options.artifact,
+        options.fuzz_python,
+        options.cases,
+        options.messages,
+        options.slow,
+        options.seconds or 30.0,
+        options.workers,
+        options.seed,
+    )
+    return measure_hostile(folder, chosen)
+
+
 def _start(folder: Path, options: argparse.Namespace) -> Dict[str, Any]:
     return measure_start(folder, StartOptions(options.artifact, options.rounds or 7, options.workers))
 
@@ -105,6 +141,7 @@ MEASUREMENTS: Mapping[str, Callable[[Path, argparse.Namespace], Dict[str, Any]]]
     "throughput": _throughput,
     "overload": _overload,
     "chaos": _chaos,
+    "hostile": _hostile,
     "start": _start,
 }
 
