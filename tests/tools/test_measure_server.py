@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, Tuple
@@ -267,6 +268,24 @@ CALM: Dict[str, Any] = {
 def test_what_does_not_hold_after_chaos_is_said(changes: Dict[str, Any], said: str) -> None:
     assert chaos.complaints(CALM) == []
     assert chaos.complaints({**CALM, **changes}) == [said]
+
+
+def test_a_reload_waits_for_the_one_before_it() -> None:
+    class Loading:
+        at_once = most_at_once = 0
+
+        def post(self, path: str) -> None:
+            self.at_once += 1
+            self.most_at_once = max(self.most_at_once, self.at_once)
+            time.sleep(0.1)
+            self.at_once -= 1
+
+    server = Loading()
+    reloader = chaos.Reloader(server, 3)  # type: ignore[arg-type]
+    for number in range(3):
+        reloader.answered(number)
+    reloader.end()
+    assert (reloader.reloaded, server.most_at_once) == (2, 1)
 
 
 def test_only_the_servers_own_process_is_killed() -> None:

@@ -138,6 +138,7 @@ class Reloader:
         self._server = server
         self._at = {requests * (number + 1) // (RELOADS + 1) for number in range(RELOADS)}
         self._threads: List[threading.Thread] = []
+        self._one_at_a_time = threading.Lock()  # a server refuses to load what it is loading already
 
     def answered(self, number: int) -> None:
         """Called when the request of this number begins."""
@@ -146,8 +147,9 @@ class Reloader:
             self._threads[-1].start()
 
     def _reload(self) -> None:
-        self._server.post(f"/v2/repository/models/{MODEL}/load")
-        self.reloaded += 1
+        with self._one_at_a_time:
+            self._server.post(f"/v2/repository/models/{MODEL}/load")
+            self.reloaded += 1
 
     def end(self) -> None:
         """Wait for the last."""
