@@ -12,6 +12,7 @@ callbacks           calls the users' functions in the runner's thread, which the
 placement           which cores and threads each worker gets
 settings            what the runner's thread is told when it is made
 dispatcher          that thread's loop: inbox, sockets, clock, the end
+loop_turns          has an event loop's thread do that thread's work, where a loop asks
 inbox               what other threads ask of it
 open_requests       each accepted request until its one outcome: deadlines, retries, failures
 decoding            makes their results, those that take long in a thread of its own

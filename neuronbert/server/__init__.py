@@ -5,6 +5,7 @@ In reading order, the way of a request:
 serving             loads the models, and runs the process until a signal ends it
 process             uvicorn, and how it ends
 connections         one connection: bounds on heads and slow clients
+writes              what a connection sends in one piece
 application         every route in one router
 endpoints           one route: lets the client in, sends the answer or the error, counts both
 exchange            one request: what it asks of a runner, and where its time went

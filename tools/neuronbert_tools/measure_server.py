@@ -60,7 +60,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     add("--rounds", type=one_or_more, help="overhead and throughput (5), overload (1), start (7)")
     add("--peers", help=f"overhead: some of {','.join(PEERS)}, with commas between them")
     add("--peer-python", type=Path, help="the Python that has them")
-    add("--connections", type=one_or_more, help="throughput (64), chaos (16)")
+    add("--connections", type=one_or_more, help="throughput (256), chaos (16)")
     add("--seconds", type=above_zero, help="overload (60); hostile: of the client that behaves (30)")
     add("--deadline-s", type=float, default=0.5, help="overload: of each request (default: 0.5)")
     add("--period-s", type=float, default=1.0, help="chaos: between two kills (default: 1)")
@@ -89,7 +89,7 @@ def _throughput(folder: Path, options: argparse.Namespace) -> Dict[str, Any]:
     if options.artifact is None:
         raise UsageError("throughput is of a real model", hint="--artifact; neuronbert compile demo ARTIFACT makes one")
     chosen = ThroughputOptions(
-        options.artifact, options.requests or 1000, options.rounds or 5, options.connections or 64, options.workers
+        options.artifact, options.requests or 1000, options.rounds or 5, options.connections or 256, options.workers
     )
     return measure_throughput(folder, chosen)
 
