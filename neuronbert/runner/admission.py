@@ -38,12 +38,6 @@ class Admission:
         if self._dispatcher.is_here():
             raise waits_for_itself()
 
-    def refuse_to_await(self) -> None:
-        """As ``refuse_to_wait``; but a loop whose thread is the runner's goes on while a task of it awaits."""
-        self.refuse_elsewhere()
-        if not self._dispatcher.is_in_this_loop():
-            self.refuse_to_wait()
-
     @property
     def is_elsewhere(self) -> bool:
         """Whether this process is not the one in which the runner was made."""

@@ -9,11 +9,11 @@ import asyncio
 import math
 import selectors
 import threading
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from typing import List, Optional
 
 from neuronbert.backends.base import ThroughputPlan
-from neuronbert.errors import BackendFailed, NeuronBertError, RunnerClosed, in_words
+from neuronbert.errors import BackendFailed, NeuronBertError, RunnerClosed, UsageError, in_words
 from neuronbert.runner.awake import awake_processors
 from neuronbert.runner.batching import Batcher, resized_plan
 from neuronbert.runner.counters import Statistics
@@ -74,21 +74,24 @@ class Dispatcher:
         self._scheduler.row_format = row_format
 
     def is_here(self) -> bool:
-        """Whether this is the thread that takes the turns, in which nobody may wait for one."""
+        """Whether this is called in a turn, in which nobody may wait for another."""
         turns = self._loop_turns
-        return threading.current_thread() is self._thread or (turns is not None and turns.are_here())
-
-    def is_in_this_loop(self) -> bool:
-        """Whether that is so, and it is an event loop's."""
-        return self._loop_turns is not None and self._loop_turns.are_here()
+        return threading.current_thread() is self._thread or (turns is not None and turns.is_here())
 
     def turn_in(self, loop: asyncio.AbstractEventLoop) -> None:
         """Have this loop's thread take the turns from now on, while it runs and all workers are ready.
 
         What takes a while is left to the runner's own thread: to start and to end workers, and to drain.
+        UsageError where another loop does already.
         """
+        before = self._loop_turns
+        if before is not None and before.loop is not loop and not before.loop.is_closed():
+            raise UsageError("this runner works in another event loop", hint="a Runner for each loop")
+        if self.has_ended or (before is not None and before.loop is loop):
+            return
         if hasattr(self._selector, "fileno"):  # select() and poll() have none to wait for
-            self._loop_turns = LoopTurns(loop, self.inbox, self._selector.fileno(), self._quick_turn)
+            with suppress(ValueError):  # it ends at this moment
+                self._loop_turns = LoopTurns(loop, self.inbox, self._selector, self._quick_turn)
             self.inbox.wake()
 
     def wait_until_started(self) -> None:

@@ -40,7 +40,7 @@ class RunnerFuture(AnyFuture):
         super().__init__()
         self._condition.__class__ = _Condition  # the one that is there: to make another is half of what a future costs
         self._is_wanted: Optional[bool] = None  # decided by ``begin``
-        self._deliverer: Optional[threading.Thread] = None  # the thread that gives the outcome
+        self._deliverer: Optional[threading.Thread] = None  # the thread that gives the outcome, while it does
         self._report: Report = _raise
         self._process = os.getpid()
         self.is_runner_here: Callable[[], bool] = _nowhere  # in a thread in which nobody may wait for it
@@ -58,11 +58,13 @@ class RunnerFuture(AnyFuture):
         """Give it its result; what callbacks raise, ``sys.exit()`` too, goes to ``report``."""
         self._deliverer, self._report = threading.current_thread(), report
         super().set_result(result)
+        self._deliverer = None
 
     def deliver_error(self, error: BaseException, report: Report) -> None:
         """Give it an error, as ``deliver`` gives a result."""
         self._deliverer, self._report = threading.current_thread(), report
         super().set_exception(error)
+        self._deliverer = None
 
     def add_done_callback(self, fn: Callable[[AnyFuture], object]) -> None:
         """As for any future."""

@@ -294,7 +294,7 @@ class Runner:
 
         The thread is one of the event loop's own; DeadlineExceeded if none is free within ``timeout_s``.
         """
-        self._admission.refuse_to_await()
+        self._admission.refuse_to_wait()
         timeout_s, breakdown = _seconds(timeout_s), yes_or_no("breakdown", breakdown)
         submit = functools.partial(self._submit, now_s(), inputs, timeout_s, breakdown, keywords)
         submitting = asyncio.get_running_loop().run_in_executor(None, submit)
@@ -326,10 +326,13 @@ class Runner:
     def turn_in(self, loop: asyncio.AbstractEventLoop) -> None:
         """Work in the thread of ``loop``, which asks, while it runs: neither then waits for the other's thread.
 
-        From then on that thread is the runner's, in which callbacks are called and nobody waits for it. A signal's
-        handler that raises there may break the runner. While a worker is started or ended, and from ``close`` on, the
-        runner's own thread does its work. May be called from any thread, while the loop runs or before.
+        From then on callbacks are called in that thread. The runner's own goes on while a worker is started or ended,
+        from ``close`` on, once the loop has ended, and, after a second at most, where the loop is blocked: by what
+        waits in its thread for this runner, or takes long there, which everybody else's requests then wait for too. A
+        signal's handler that raises while the runner works there ends the runner, or is told as "callback_raised".
+        May be called from any thread, while the loop runs or before. UsageError where another loop does it already.
         """
+        self._admission.refuse_elsewhere()
         self._dispatcher.turn_in(loop)
 
     # ------------------------------------------------------------------ watching

@@ -86,6 +86,7 @@ class _BoundedConnection(HttpToolsProtocol):  # type: ignore[misc,unused-ignore]
 
     def __init__(self, *arguments: Any, **keywords: Any):
         super().__init__(*arguments, **keywords)
+        self._writes: GatheredWrites
         self._timer: Optional[asyncio.TimerHandle] = None
         self._head_bytes = 0  # of a message, and of what stands behind a chunked body
         self._quiet_bytes = 0  # since the parser said anything: one header without an end, empty lines, ...
@@ -101,7 +102,8 @@ class _BoundedConnection(HttpToolsProtocol):  # type: ignore[misc,unused-ignore]
     # ---- the transport's side
 
     def connection_made(self, transport: Any) -> None:
-        super().connection_made(GatheredWrites(transport, self.loop))  # type: ignore[arg-type,unused-ignore]
+        self._writes = GatheredWrites(transport, self.loop)
+        super().connection_made(self._writes)  # type: ignore[arg-type,unused-ignore]
         self._expect(self.limits.head_timeout_s)
         if len(self.connections) > self.most_connections:
             self._end(_TOO_BUSY)
@@ -140,6 +142,7 @@ class _BoundedConnection(HttpToolsProtocol):  # type: ignore[misc,unused-ignore]
 
     def connection_lost(self, exc: Optional[Exception]) -> None:
         self._is_lost = True
+        self._writes.forget()  # uvicorn writes until it has heard of it
         self._expect_nothing()
         self._tell_gone()
         super().connection_lost(exc)

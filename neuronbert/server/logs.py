@@ -110,15 +110,18 @@ class GatheringHandler(logging.StreamHandler):  # type: ignore[type-arg]  # gene
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
-            self._lines.append(self.lines.format(record))
+            line = self.lines.format(record)
         except Exception:  # as of any handler
             self.handleError(record)
             return
+        self._lines.append(line)
         self._keep(record.levelno)
 
     def emit_facts(self, level: int, message: str, facts: Facts) -> None:
         """As ``emit`` of a record of ``log``, without one: to make it costs four times as much as its line."""
-        self._lines.append(self.lines.line(time.time(), _LEVELS[level], log.name, message, facts))
+        line = self.lines.line(time.time(), _LEVELS[level], log.name, message, facts)
+        with self.lock or nullcontext():
+            self._lines.append(line)
         self._keep(level)
 
     def _keep(self, level: int) -> None:

@@ -15,6 +15,10 @@ from neuronbert.server.logs import begin_logging
 from neuronbert.server.models import Models, Told, begin
 from neuronbert.server.settings import places_of, settings_of
 
+# For a worker's start, before there is anybody who listens and answers that the models are being loaded.
+MOST_WAIT_S = 1.0
+LOOK_S = 0.05  # for a signal meanwhile
+
 
 def serve(
     artifacts: Sequence[str],
@@ -79,7 +83,9 @@ def serve(
             try:
                 # Importing the web stack takes a third of the time that a worker needs to load: beside it, and not
                 # beside what comes before it, for two threads of this process would take turns.
-                at_work.wait()
+                for _ in range(round(MOST_WAIT_S / LOOK_S)):
+                    if at_work.wait(LOOK_S) or received:
+                        break
                 from neuronbert.server.process import run
 
                 run(settings, models, loading, listening, on_ready, received)

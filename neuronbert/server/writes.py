@@ -1,4 +1,4 @@
-"""What a connection writes in one turn of the loop, sent in one piece: uvicorn writes head and body one after the other.
+"""What a connection writes in one turn of the loop, in one piece: uvicorn writes head and body one after the other.
 
 Each piece costs a system call, in which the kernel of a machine with both ends of a connection also wakes the other
 end, and a reader that gets the head alone is woken twice (docs/measurements.md, "The server").
@@ -39,6 +39,10 @@ class GatheredWrites:
         elif parts:
             self._transport.write(b"".join(parts))
 
+    def forget(self) -> None:
+        """Drop what is not sent yet: the connection is lost."""
+        self._parts, self._bytes = [], 0
+
     def close(self) -> None:
         """Send what was written, and close."""
         self._flush()
@@ -46,7 +50,7 @@ class GatheredWrites:
 
     def abort(self) -> None:
         """Close at once."""
-        self._parts, self._bytes = [], 0
+        self.forget()
         self._transport.abort()
 
     def get_write_buffer_size(self) -> int:

@@ -29,7 +29,7 @@ async def given(runner):
 
 async def until_given(runner):
     deadline = time.perf_counter() + 30
-    while not runner._dispatcher.is_here():
+    while runner._dispatcher._loop_turns._thread is not threading.current_thread():
         assert time.perf_counter() < deadline
         await asyncio.sleep(0.01)
 
@@ -63,7 +63,7 @@ def test_other_threads_ask_all_the_while(runner, texts, expected):
         alone = loop.run_in_executor(None, lambda: runner.submit(*texts[0]).result(30))
         found, _ = await answers(runner, texts)
         assert [found, *await asyncio.gather(*mapped)] == [expected] * 4 and await alone == expected[0]
-        assert runner._dispatcher.is_here()
+        await until_given(runner)
 
     asyncio.run(ask())
 
@@ -88,14 +88,99 @@ def test_deadlines_and_cancelled_requests(slow_artifact):
         assert runner.stats()["requests"]["cancelled"] == 30 and runner.stats()["queue"]["rows"] == 0
 
 
-def test_a_loop_that_waits_for_its_own_runner_is_told_so(runner):
+def test_a_callback_that_waits_for_its_own_runner_is_told_so(runner):
     async def ask():
         await given(runner)
+        refused = []
+
+        def wait(_):
+            later = runner.submit("Who?", "It was me.")
+            for call in (later.result, lambda: list(runner.map([("Who?", "Me.")])), runner.close):
+                with pytest.raises(UsageError, match="would wait for"):
+                    call()
+                refused.append(call)
+
         future = runner.submit("Who?", "It was me.")
-        for wait in (future.result, lambda: list(runner.map([("Who?", "Me.")])), runner.close):
-            with pytest.raises(UsageError, match="would wait for"):
-                wait()
+        future.add_done_callback(wait)
         await asyncio.wrap_future(future)
+        assert len(refused) == 3
+
+    asyncio.run(ask())
+
+
+def test_a_loop_that_is_blocked_by_what_waits_for_its_runner_gets_its_answers_nevertheless(runner, texts, expected):
+    async def ask():
+        runner.turn_in(asyncio.get_running_loop())
+        assert runner.submit(*texts[0]).result(30) == expected[0]  # before the loop could take a turn
+        await until_given(runner)
+        assert runner.submit(*texts[1]).result(30) == expected[1]
+        assert list(runner.map(texts)) == expected
+        await until_given(runner)  # it goes on, and has them again
+        found, threads = await answers(runner, texts)
+        assert found == expected and threads == {threading.current_thread()}
+
+    asyncio.run(ask())
+
+
+def test_others_do_not_wait_for_a_blocked_loop(runner, texts, expected):
+    async def ask():
+        await given(runner)
+        asking = asyncio.get_running_loop().run_in_executor(None, lambda: runner.submit(*texts[0]).result(30))
+        await asyncio.sleep(0)
+        end = time.perf_counter() + 30
+        while not asking_is_over(runner) and time.perf_counter() < end:
+            time.sleep(0.05)
+        assert asking_is_over(runner)
+        assert await asking == expected[0]
+
+    def asking_is_over(runner):
+        return runner.stats()["requests"]["completed"] == 1
+
+    asyncio.run(ask())
+
+
+@pytest.mark.parametrize("is_started", [False, True])
+def test_a_runner_may_be_closed_in_its_loop(echo_artifact, texts, expected, is_started):
+    async def ask():
+        with Runner(echo_artifact, workers=1) as runner:
+            runner.turn_in(asyncio.get_running_loop())
+            if is_started:
+                await until_given(runner)
+                assert await runner.answer(*texts[0]) == expected[0]
+        with pytest.raises(RunnerClosed):
+            runner.submit(*texts[0])
+        runner.turn_in(asyncio.get_running_loop())  # it has no turns any more
+
+    asyncio.run(ask())
+
+
+def test_one_loop_has_the_turns(runner, texts, expected):
+    async def ask():
+        await given(runner)
+        runner.turn_in(asyncio.get_running_loop())
+        other = asyncio.new_event_loop()
+        with pytest.raises(UsageError, match="another event loop"):
+            runner.turn_in(other)
+        other.close()
+        assert (await answers(runner, texts))[0] == expected
+
+    asyncio.run(ask())
+    asyncio.run(ask())  # that one is closed
+
+
+def test_a_loop_that_cannot_is_told_and_not_waited_for(runner, texts, expected):
+    async def ask():
+        loop = asyncio.get_running_loop()
+        told = []
+
+        def cannot(*_):
+            raise NotImplementedError
+
+        loop.add_reader, loop.remove_reader = cannot, cannot
+        loop.set_exception_handler(lambda _, context: told.append(context["exception"]))
+        runner.turn_in(loop)
+        assert (await answers(runner, texts))[0] == expected
+        assert [type(error) for error in told] == [NotImplementedError]
 
     asyncio.run(ask())
 
