@@ -26,6 +26,7 @@ with optional_imports():
 BACKLOG = 2048  # connections that wait to be accepted
 LOOK_S = 0.01  # how often one looks whether uvicorn has begun
 LONGEST_S = 1e9  # some thirty years
+GOODBYE_S = 1.0  # for a client's part of TLS' end, which one that reads nothing never sends
 MARGIN_S = 2.0  # for answers to be sent after their runner drained
 
 
@@ -111,14 +112,16 @@ class _Server(uvicorn.Server):
 
     async def _listen(self, listening: socket.socket) -> Any:
         config: Any = self.config
+        loop: Any = asyncio.get_running_loop()  # uvloop's takes what asyncio's takes since Python 3.11
         connection = functools.partial(
             config.http_protocol_class, config=config, server_state=self.server_state, app_state=self.lifespan.state
         )
-        return await asyncio.get_running_loop().create_server(
+        return await loop.create_server(
             connection,
             sock=listening,
             ssl=config.ssl,
             ssl_handshake_timeout=None if config.ssl is None else min(self._handshake_timeout_s, LONGEST_S),
+            ssl_shutdown_timeout=None if config.ssl is None else GOODBYE_S,
             backlog=config.backlog,
         )
 
