@@ -232,10 +232,14 @@ class Exchange:
         if self.timeout_s is not None:
             timers.append(loop.call_at(loop.time() + began + self.timeout_s - time.perf_counter(), _late, done, self))
         try:
-            return await done
+            result = await done
         finally:
             for timer in timers:
                 timer.cancel()
+        # The loop may come to a result before the timer that was due: it is late all the same.
+        if self.timeout_s is not None and time.perf_counter() >= began + self.timeout_s:
+            raise too_late(self)
+        return result
 
     def _asking_since(self) -> float:
         if self._asked_at is None:
