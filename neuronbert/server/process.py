@@ -2,6 +2,7 @@
 
 import asyncio
 import functools
+import gc
 import math
 import signal
 import socket
@@ -146,6 +147,9 @@ class _Server(uvicorn.Server):
         elif not self.started:
             self._loop.call_later(LOOK_S, self._loaded, loading, on_ready)
         elif not self._models.is_draining:
+            # What is there now stays. Looked through for garbage again and again it would hold up everybody for a tenth
+            # of a second each time (measured: refusals of an overload with a p99 of 66 to 130 ms).
+            gc.freeze()
             on_ready()
 
     def _on_hangup(self) -> None:
