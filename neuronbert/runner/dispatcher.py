@@ -170,7 +170,7 @@ class Dispatcher:
         """A turn of a loop's: nothing that takes a while. Seconds until the next; None where this is the thread's."""
         gone = self._listen(0)
         now = self._obey_all()
-        if gone or not self._is_quiet() or not self._pool.is_well(now):
+        if gone or not self._is_quiet() or self._pool.has_overdue(now):
             return None
         self._scheduler.dispatch(now)
         return self._patience_s()

@@ -84,11 +84,14 @@ class LoopTurns:
         """From a loop that ended, stands still or is blocked; where it goes on, it first forgets what it looked at."""
         with self._lock:
             if not self._given_back.is_set():
-                self._thread = None
-                self._inbox.wake = self._inbox.write_wake_up
+                self._let_go()
                 with suppress(RuntimeError):  # it was closed
                     self.loop.call_soon_threadsafe(self._leave)
                 self._given_back.set()
+
+    def _let_go(self) -> None:
+        self._thread = None
+        self._inbox.wake = self._inbox.write_wake_up
 
     # ---- in the loop's thread
 
@@ -156,8 +159,7 @@ class LoopTurns:
         self._take_turn()
 
     def _leave(self) -> None:
-        self._thread = None
-        self._inbox.wake = self._inbox.write_wake_up
+        self._let_go()
         self.loop.remove_reader(self._descriptor)
         if self._timer is not None:
             self._timer.cancel()

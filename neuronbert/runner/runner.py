@@ -71,10 +71,9 @@ class Runner:
     trusted_key: as for Engine; each worker, and each that takes its place, verifies the same signature.
 
     Results and callbacks of futures are delivered in the runner's thread, its own or the one of the event loop that it
-    was given (``turn_in``): a callback must be quick. What one raises,
-    ``sys.exit()`` too, is the event "callback_raised", and the runner goes on. One may ``submit``; one that waits for
-    the runner (``result`` of what is not done, ``map``, ``submit_together``, ``answer``, ``close``) would wait for
-    itself, and gets a UsageError.
+    was given (``turn_in``): a callback must be quick. What one raises, ``sys.exit()`` too, is the event
+    "callback_raised", and the runner goes on. One may ``submit``; one that waits for the runner (``result`` of what is
+    not done, ``map``, ``submit_together``, ``answer``, ``close``) would wait for itself, and gets a UsageError.
     After ``os.fork`` a runner is its parent's: whatever the child asks of it raises RunnerClosed. One that is forked in
     a callback ends where the callback does.
     Raises what keeps a worker from starting (ArtifactError, BackendUnavailable, ...), and UsageError for options.

@@ -142,13 +142,11 @@ class WorkerPool:
                 worker.kill(death)
                 self.died(worker)
 
-    def is_well(self, now: float) -> bool:
-        """Whether all workers are ready, and none hangs: ``watch`` would have nothing to do but to look."""
-        if not self.are_ready:
+    def has_overdue(self, now: float) -> bool:
+        """Whether ``watch`` would kill a worker."""
+        if not self._is_time_to_look(now) or not any(self._overdue(worker, now) for worker in self.workers):
             return False
-        if self._is_time_to_look(now) and any(self._overdue(worker, now) for worker in self.workers):
-            self._watch_at = now  # ``watch``, which will kill it, looks at once
-            return False
+        self._watch_at = now  # it will look at once
         return True
 
     def _is_time_to_look(self, now: float) -> bool:

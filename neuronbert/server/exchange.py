@@ -236,9 +236,7 @@ class Exchange:
         finally:
             for timer in timers:
                 timer.cancel()
-        # The loop may come to a result before the timer that was due: it is late all the same.
-        if self.timeout_s is not None and time.perf_counter() >= began + self.timeout_s:
-            raise too_late(self)
+        self._left_s()  # the loop may come to a result before the timer that was due: it is late all the same
         return result
 
     def _asking_since(self) -> float:

@@ -81,7 +81,7 @@ class Metrics:
     def __init__(self, models: Models, cache: Optional[ResultCache[Any]] = None):
         self._requests: CounterOf[Tuple[str, str, str]] = Counter()  # by route, model and status
         self._latencies: DefaultDict[Tuple[str, str], Latencies] = defaultdict(Latencies)  # by route and model
-        self._stages: DefaultDict[str, Dict[str, Latencies]] = defaultdict(_of_stages)  # by model and its name
+        self._stages: DefaultDict[str, Dict[str, Latencies]] = defaultdict(_of_stages)  # by model, as in breakdowns
         self._totals: DefaultDict[str, Totals] = defaultdict(Totals)
         self._registry = CollectorRegistry()
         self._registry.register(self)  # type: ignore[arg-type]  # anything with collect()

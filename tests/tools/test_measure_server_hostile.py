@@ -321,8 +321,8 @@ CALM: Dict[str, Any] = {
 
 
 def complaints(report: Dict[str, Any], troubles: List[str]) -> List[str]:
-    fuzzed = EMPTY._replace(troubles=troubles)
-    return hostile.complaints(report, hostile.goals_of(report, OPTIONS), fuzzed)
+    told = {**report, "fuzzed": {**report["fuzzed"], "troubles": troubles}}
+    return hostile.complaints(told, hostile.goals_of(told, OPTIONS))
 
 
 @pytest.mark.parametrize(
