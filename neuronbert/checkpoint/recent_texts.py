@@ -5,22 +5,15 @@ import threading
 from collections import OrderedDict
 from typing import Dict, Iterable, List, Mapping, NamedTuple
 
-import numpy as np
-import tokenizers
+from neuronbert.checkpoint.encoded import Encoded
 
 # Some 30 documents of 20,000 characters; a process that answers takes many times as much.
 MAX_BYTES = 16 << 20
 # To look for a text in vain and to keep it costs a fiftieth of encoding one of this length, and more of shorter ones.
 MIN_CHARACTERS = 256
-# Of each token of English text, by the growth of a process that keeps Encodings: seven numbers and a string.
-ENCODING_BYTES = 100
-
-
-class Encoded(NamedTuple):
-    """A text's tokens, without special ones."""
-
-    encoding: tokenizers.Encoding
-    ids: np.ndarray  # int64, shape [tokens]
+# Of each token of English text, by the growth of a process that keeps Encodings: seven numbers and a string. And what
+# Encoded finds out about it: four numbers of 8 bytes, and whether it is part of a word.
+ENCODING_BYTES = 100 + 4 * 8 + 1
 
 
 class _Kept(NamedTuple):

@@ -10,8 +10,9 @@ import numpy as np
 import tokenizers
 
 from neuronbert.checkpoint.config import read_config, refuse_malformed
+from neuronbert.checkpoint.encoded import Encoded
 from neuronbert.checkpoint.families import Config, family_like, usable_positions
-from neuronbert.checkpoint.recent_texts import Encoded, RecentTexts
+from neuronbert.checkpoint.recent_texts import RecentTexts
 from neuronbert.checkpoint.tokenizer_files import (
     DAMAGED,
     SETTINGS,

@@ -5,12 +5,13 @@ per window, answers with the same text (whatever its case) are one answer whose 
 """
 
 import math
-from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple, Union
+from operator import itemgetter
+from typing import Any, Dict, List, NamedTuple, Sequence, Tuple, Union
 
 import numpy as np
-import tokenizers
 
 from neuronbert.backends.outputs import Outputs
+from neuronbert.checkpoint.encoded import Encoded
 from neuronbert.tasks.base import Column, Columns, ColumnType
 from neuronbert.tasks.question_answering.options import AnswerOptions
 from neuronbert.tasks.question_answering.windows import Example, Window
@@ -18,6 +19,9 @@ from neuronbert.tasks.question_answering.windows import Example, Window
 Answer = Dict[str, Any]  # score, start, end, answer; with details also window and null_difference
 
 QUICKLY_RANKED = 10_000  # spans, in less than about 0.05 s
+
+_SCORE = itemgetter("score")
+_NO_TOKENS = np.empty(0, dtype=np.int64)
 
 
 class Softmax(NamedTuple):
@@ -35,10 +39,10 @@ class Softmax(NamedTuple):
 
 
 class Spans(NamedTuple):
-    """The best spans of one window, best first; starts and ends are positions in the window, ends included."""
+    """The best spans of one window, best first; starts and ends are tokens of the context, ends included."""
 
-    starts: List[int]
-    ends: List[int]
+    starts: np.ndarray  # int64, shape [spans]
+    ends: np.ndarray  # int64, shape [spans]
     scores: List[float]
     null_score: float
     null_logit: float
@@ -78,7 +82,7 @@ def rank_answers(
     null_difference = min(spans.null_logit for spans in per_window) - max(spans.best_logit for spans in per_window)
     if options.handle_impossible_answer and options.null_threshold is None:
         answers.append(_empty(null_score))
-    answers.sort(key=_score, reverse=True)
+    answers.sort(key=_SCORE, reverse=True)
     if options.null_threshold is not None and null_difference > options.null_threshold:
         answers.insert(0, _empty(null_score))
     answers = answers[: options.top_k] or [_empty(0.0)]
@@ -137,16 +141,16 @@ def _spans(window: Window, start_logits: np.ndarray, end_logits: np.ndarray, opt
     low, high = window.context_start, window.context_start + window.token_count
     softmax = _softmax(start_logits, end_logits, low, high)
     if low == high:
-        return Spans([], [], [], softmax.null_score, null_logit, -math.inf, 0.0, -math.inf)
+        return Spans(_NO_TOKENS, _NO_TOKENS, [], softmax.null_score, null_logit, -math.inf, 0.0, -math.inf)
     start, end = softmax.tokens
     firsts, lasts, scores = best_spans(start, end, options.candidates_per_window, options.max_answer_len)
-    starts, ends = (firsts + low).tolist(), (lasts + low).tolist()
-    best_logit = float(start_logits[starts[0]]) + float(end_logits[ends[0]])
+    best_logit = float(start_logits[low + firsts[0]]) + float(end_logits[low + lasts[0]])
     log_scale = log_mass = math.nan
     if options.ranking == "document":
         log_scale = softmax.log_scale
         log_mass = log_scale + _log(_mass(start, end, options.max_answer_len))
-    return Spans(starts, ends, scores.tolist(), softmax.null_score, null_logit, best_logit, log_scale, log_mass)
+    firsts, lasts = firsts + window.first_token, lasts + window.first_token
+    return Spans(firsts, lasts, scores.tolist(), softmax.null_score, null_logit, best_logit, log_scale, log_mass)
 
 
 def _softmax(start_logits: np.ndarray, end_logits: np.ndarray, low: int, high: int) -> Softmax:
@@ -185,12 +189,9 @@ def _rescale(per_window: Sequence[Spans]) -> Tuple[List[Spans], float]:
 def _merge(example: Example, per_window: Sequence[Spans], options: AnswerOptions) -> List[Answer]:
     """One answer per text, its score the sum over its spans, at the position of its first span."""
     answers: Dict[str, Answer] = {}
-    context = example.context_encoding
-    words = context.word_ids if options.align_to_words else None  # read once: each reading makes the list anew
     for index, spans in enumerate(per_window):
-        locator = _SpanLocator(context, words, example.windows[index])
-        for first, last, score in zip(spans.starts, spans.ends, spans.scores):
-            start, end = locator.characters(first, last)
+        starts, ends = _characters(example.encoded_context, example.windows[index], spans, options.align_to_words)
+        for start, end, score in zip(starts, ends, spans.scores):
             text = example.context[start:end]
             key = text.lower()
             answer = answers.get(key)
@@ -212,41 +213,18 @@ def _merge(example: Example, per_window: Sequence[Spans], options: AnswerOptions
     return list(answers.values())
 
 
-class _SpanLocator:
-    """Finds the characters of one window's spans in the context; each word is looked for once."""
-
-    def __init__(self, context: tokenizers.Encoding, words: Optional[Sequence[Optional[int]]], window: Window):
-        self.context = context
-        self.words = words  # of each token of the context, by number; None: spans are cut at tokens
-        self.shift = window.first_token - window.context_start  # from a position to the context's token
-        self.first, self.stop = window.first_token, window.first_token + window.token_count
-        self.found: Dict[int, Tuple[int, int]] = {}  # first and last token of a word, as far as the window shows it
-
-    def characters(self, first: int, last: int) -> Tuple[int, int]:
-        """(start, end) in characters of the span from position ``first`` to ``last``, both included."""
-        first, last, words = first + self.shift, last + self.shift, self.words
-        if words is not None:
-            first_word, last_word = words[first], words[last]
-            if first_word is not None and last_word is not None:
-                first, last = self._tokens(first_word, first)[0], self._tokens(last_word, last)[1]
-        return _characters(self.context, first)[0], _characters(self.context, last)[1]
-
-    def _tokens(self, word: int, token: int) -> Tuple[int, int]:
-        if word not in self.found:
-            assert self.words is not None
-            first = last = token
-            while first > self.first and self.words[first - 1] == word:
-                first -= 1
-            while last + 1 < self.stop and self.words[last + 1] == word:
-                last += 1
-            self.found[word] = first, last
-        return self.found[word]
-
-
-def _characters(encoding: tokenizers.Encoding, token: int) -> Tuple[int, int]:
-    characters = encoding.token_to_chars(token)
-    assert characters is not None, "only special tokens have no characters, and these encodings have none"
-    return characters
+def _characters(context: Encoded, window: Window, spans: Spans, align_to_words: bool) -> Tuple[List[int], List[int]]:
+    """Where each span begins and ends in the context; of a word that the window cuts what it shows."""
+    firsts, lasts = spans.starts, spans.ends
+    if align_to_words:
+        words = context.words
+        # A span with an end that belongs to no word stays as it is.
+        are_words = words.are_words.take(firsts) & words.are_words.take(lasts)
+        last_token = window.first_token + window.token_count - 1
+        firsts = np.where(are_words, np.maximum(words.firsts.take(firsts), window.first_token), firsts)
+        lasts = np.where(are_words, np.minimum(words.lasts.take(lasts), last_token), lasts)
+    starts, stops = context.characters
+    return starts.take(firsts).tolist(), stops.take(lasts).tolist()
 
 
 def _log(value: float) -> float:
@@ -255,10 +233,6 @@ def _log(value: float) -> float:
 
 def _empty(score: float) -> Answer:
     return {"score": score, "start": 0, "end": 0, "answer": "", "window": None}
-
-
-def _score(answer: Answer) -> float:
-    return float(answer["score"])
 
 
 def _plain(answers: Sequence[Answer]) -> List[Answer]:

@@ -7,9 +7,8 @@ becomes several windows, each overlapping the one before it by ``doc_stride`` to
 from typing import Any, List, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
-import tokenizers
 
-from neuronbert.checkpoint.recent_texts import Encoded
+from neuronbert.checkpoint.encoded import Encoded
 from neuronbert.checkpoint.tokenizer import Tokenizer
 from neuronbert.errors import InputError, TooManyRows, UsageError, counted, shown_value
 from neuronbert.tasks.question_answering.options import WindowOptions
@@ -41,7 +40,7 @@ class Example(NamedTuple):
     question: str
     context: str
     windows: List[Window]
-    context_encoding: tokenizers.Encoding  # without special tokens, all of the context
+    encoded_context: Encoded  # all of it
 
 
 def window_lengths(tokenizer: Tokenizer, options: WindowOptions) -> Tuple[int, int]:
@@ -138,7 +137,7 @@ def _cut(
         token_type_ids[: len(head)] = head_types
         token_type_ids[len(input_ids) - len(tail) :] = tail_types
         windows.append(Window(input_ids, token_type_ids, len(head), first, stop - first))
-    return Example(pair[0], pair[1], windows, context.encoding)
+    return Example(pair[0], pair[1], windows, context)
 
 
 def _surround(

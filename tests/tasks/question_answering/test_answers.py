@@ -11,7 +11,7 @@ from neuronbert_demo import FOLDER as DEMO
 
 from neuronbert.checkpoint.tokenizer import Tokenizer
 from neuronbert.errors import UsageError
-from neuronbert.tasks.question_answering.answers import _SpanLocator, best_spans, is_slow_to_rank, rank_answers
+from neuronbert.tasks.question_answering.answers import Spans, _characters, best_spans, is_slow_to_rank, rank_answers
 from neuronbert.tasks.question_answering.options import AnswerOptions, WindowOptions
 from neuronbert.tasks.question_answering.windows import encode_examples
 
@@ -188,8 +188,8 @@ def test_words_cut_by_a_window_give_the_part_inside():
     example_ = encode_examples(TOKENIZER, [("What?", context)], WindowOptions(8, 1, None))[0]
     assert len(example_.windows) > 3
     window = example_.windows[1]
-    first = example_.context_encoding.token_to_chars(window.first_token)
-    last = example_.context_encoding.token_to_chars(window.first_token + window.token_count - 1)
+    first = example_.encoded_context.encoding.token_to_chars(window.first_token)
+    last = example_.encoded_context.encoding.token_to_chars(window.first_token + window.token_count - 1)
     assert first[0] > context.index("anti") and last[1] < context.index(" of")
     quiet = [np.full(len(one.input_ids), -50.0, dtype=np.float32) for one in example_.windows]
     sure = [one.copy() for one in quiet]
@@ -230,7 +230,7 @@ def plain_document(context, example_, starts, ends, options):
     """Every span of every window, one softmax with the empty answer, summed by text."""
     weights, null = {}, min(float(start[0]) + float(end[0]) for start, end in zip(starts, ends))
     total = math.exp(null)
-    encoding = example_.context_encoding
+    encoding = example_.encoded_context.encoding
     for window, start, end in zip(example_.windows, starts, ends):
         shift = window.first_token - window.context_start
         stop = window.context_start + window.token_count
@@ -267,7 +267,7 @@ def test_document_ranking_prefers_the_sure_window():
     starts, ends = ([np.full(len(one.input_ids), -9.0, dtype=np.float32) for one in example_.windows] for _ in "se")
     for window, start, end in zip(example_.windows, starts, ends):
         tokens = range(window.first_token, window.first_token + window.token_count)
-        words = [context[slice(*example_.context_encoding.token_to_chars(token))] for token in tokens]
+        words = [context[slice(*example_.encoded_context.encoding.token_to_chars(token))] for token in tokens]
         inside = "Henson" in words
         # A window without the answer is as sure of some other word, at a much lower level.
         position = window.context_start + words.index("Henson" if inside else "Jim")
@@ -364,53 +364,6 @@ def test_logits_for_another_number_of_windows_are_refused():
         rank_answers(example_, starts[:1], ends)
 
 
-class CountedEncoding:
-    """An encoding that counts how often all of it is read; of a token it tells what it has at hand."""
-
-    def __init__(self, encoding):
-        self.token_to_chars = encoding.token_to_chars
-        self.encoding, self.readings = encoding, 0
-
-    @property
-    def word_ids(self):
-        self.readings += 1
-        return self.encoding.word_ids
-
-
-class CountedWords(list):
-    """The words of an encoding's tokens, which counts how often it is asked for one."""
-
-    calls = 0
-
-    def __getitem__(self, index):
-        self.calls += 1
-        return super().__getitem__(index)
-
-
-@pytest.mark.parametrize("context", [CONTEXT * 40, "a" * 4000, "antidisestablishment" * 90 + " b " * 900])
-def test_a_long_context_is_read_once(context):
-    example_ = encode_examples(TOKENIZER, [("Who?", context)], WindowOptions(64, 20))[0]
-    counted = example_._replace(context_encoding=CountedEncoding(example_.context_encoding))
-    options = AnswerOptions(top_k=500, max_answer_len=64)
-    assert rank_answers(counted, *logits_of(example_, 1), options) == rank_answers(
-        example_, *logits_of(example_, 1), options
-    )
-    assert counted.context_encoding.readings == 1
-
-
-@pytest.mark.parametrize("context", ["a" * 4000, "antidisestablishment" * 90 + " b " * 900])
-def test_a_word_is_looked_for_once_in_a_window(context):
-    example_ = encode_examples(TOKENIZER, [("Who?", context)], WindowOptions(64, 20))[0]
-    window = example_.windows[0]
-    words = CountedWords(example_.context_encoding.word_ids)
-    locator = _SpanLocator(example_.context_encoding, words, window)
-    positions = range(window.context_start, window.context_start + window.token_count)
-    spans = [(first, last) for first in positions for last in positions if first <= last]
-    for first, last in spans:
-        locator.characters(first, last)
-    assert words.calls <= 2 * len(spans) + 3 * window.token_count
-
-
 @given(
     context=st.lists(st.sampled_from([*SPECIALS, "Henson's", "unbelievably", "\u00ad", "a\u0301b", "🙂"]), min_size=1),
     space=st.sampled_from(["", " "]),
@@ -418,16 +371,17 @@ def test_a_word_is_looked_for_once_in_a_window(context):
 )
 def test_a_word_is_where_the_encoding_has_it(context, space, length):
     example_ = encode_examples(TOKENIZER, [("Who?", space.join(context))], WindowOptions(length, 4))[0]
-    encoding = example_.context_encoding
+    encoding = example_.encoded_context.encoding
     for window in example_.windows:
-        locator = _SpanLocator(encoding, encoding.word_ids, window)
-        for token in range(window.first_token, window.first_token + window.token_count):
-            position = window.context_start + token - window.first_token
+        tokens = np.arange(window.first_token, window.first_token + window.token_count)
+        spans = Spans(tokens, tokens, [0.0] * len(tokens), 0.0, 0.0, 0.0, 0.0, 0.0)
+        starts, ends = _characters(example_.encoded_context, window, spans, align_to_words=True)
+        for token, *found in zip(tokens.tolist(), starts, ends):
             word = encoding.word_to_tokens(encoding.token_to_word(token))
             first = max(word[0], window.first_token)
             last = min(word[1], window.first_token + window.token_count) - 1
             expected = encoding.token_to_chars(first)[0], encoding.token_to_chars(last)[1]
-            assert locator.characters(position, position) == expected
+            assert tuple(found) == expected
 
 
 @pytest.mark.parametrize(

@@ -150,14 +150,14 @@ def test_windows_are_those_of_tokenizers(name, question, context, max_seq_len, d
         for position in range(window.context_start, stop):
             # At the first token of a later window tokenizers takes a space of the text for one that it added itself.
             if not (name == "roberta, spaced" and position == window.context_start and window.first_token):
-                assert found.context_encoding.token_to_chars(position + shift) == encoding.offsets[position]
-            assert found.context_encoding.token_to_word(position + shift) == encoding.token_to_word(position)
+                assert found.encoded_context.encoding.token_to_chars(position + shift) == encoding.offsets[position]
+            assert found.encoded_context.encoding.token_to_word(position + shift) == encoding.token_to_word(position)
 
 
 def test_repeated_texts_are_encoded_once(demo):
     pairs = [("Who?", "Jim Henson"), ("When?", "Jim Henson"), ("Who?", "Jim Henson")]
     first, second, third = encode_examples(demo, pairs)
-    assert first.context_encoding is second.context_encoding is third.context_encoding
+    assert first.encoded_context.encoding is second.encoded_context.encoding is third.encoded_context.encoding
     assert first.windows[0].input_ids.tolist() == third.windows[0].input_ids.tolist()
     assert [one.question for one in (first, second, third)] == ["Who?", "When?", "Who?"]
 
@@ -274,8 +274,8 @@ def test_half_a_surrogate_pair_does_not_move_the_offsets(demo, count):
     pairs = [(f"Who {number}?\ud800", "\udc00 Jim \ud83d Henson") for number in range(count)]
     for example_ in encode_examples(demo, pairs):
         assert example_.context == "\udc00 Jim \ud83d Henson"
-        assert example_.context_encoding.token_to_chars(0) == (2, 5)
-        assert example_.context_encoding.token_to_chars(1) == (8, 14)
+        assert example_.encoded_context.encoding.token_to_chars(0) == (2, 5)
+        assert example_.encoded_context.encoding.token_to_chars(1) == (8, 14)
 
 
 def test_collate_pads_on_the_right(demo):
@@ -304,7 +304,7 @@ def test_examples_and_windows_can_be_sent_to_another_process(demo):
     example_ = encode_examples(demo, [("Who?", "Jim Henson")])[0]
     copy = pickle.loads(pickle.dumps(example_))
     assert isinstance(copy.windows[0], Window)
-    assert copy.context_encoding.token_to_chars(1) == (4, 10)
+    assert copy.encoded_context.encoding.token_to_chars(1) == (4, 10)
 
 
 def test_a_folder_without_a_tokenizer_is_refused(tmp_path):
@@ -357,8 +357,8 @@ def same_examples(found, wanted):
             assert window[2:] == same[2:]
             assert window.input_ids.tobytes() == same.input_ids.tobytes() and window.input_ids.flags.writeable
             assert window.token_type_ids.tobytes() == same.token_type_ids.tobytes()
-        assert one.context_encoding.offsets == other.context_encoding.offsets
-        assert one.context_encoding.word_ids == other.context_encoding.word_ids
+        assert one.encoded_context.encoding.offsets == other.encoded_context.encoding.offsets
+        assert one.encoded_context.encoding.word_ids == other.encoded_context.encoding.word_ids
     return len(found) == len(wanted)
 
 

@@ -65,7 +65,7 @@ def label_windows(example: Example, answer: Optional[Tuple[int, int]]) -> List[L
 
 def _answer_tokens(example: Example, first: int, last: int) -> Optional[Tuple[int, int]]:
     """First and last token of characters ``first`` to ``last``; characters that became no token are passed over."""
-    encoding = example.context_encoding
+    encoding = example.encoded_context.encoding
     starts = (encoding.char_to_token(character) for character in range(first, last + 1))
     ends = (encoding.char_to_token(character) for character in range(last, first - 1, -1))
     start = next((token for token in starts if token is not None), None)
