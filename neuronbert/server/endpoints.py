@@ -1,13 +1,14 @@
 """A route as an ASGI application: lets the client in, calls the handler, sends its answer or error, and counts it."""
 
 import asyncio
+import time
 from typing import Any, Awaitable, Callable, Dict, Iterable, List, Optional
 
 from neuronbert.hardware.libraries import optional_imports
 from neuronbert.server.bodies import Receive
 from neuronbert.server.exchange import Exchange, Scope, Send, Service
 from neuronbert.server.failures import ClientGone, Failure, Header, failure_of
-from neuronbert.server.logs import log, log_request
+from neuronbert.server.logs import RequestDone, log, log_request
 from neuronbert.server.metrics import STAGES
 from neuronbert.server.routes import JSON, Reply, Route, Stream
 
@@ -79,9 +80,9 @@ class Endpoint:
         self._note(exchange, status, None)
 
     def _note(self, exchange: Exchange, status: int, failure: Optional[Failure]) -> None:
-        seconds = exchange.seconds
+        at, seconds = time.time(), exchange.seconds
         model = NO_MODEL if exchange.model is None else exchange.model.name
-        self._service.metrics.answered(self._route.path, model, status, seconds, exchange.breakdowns)
+        self._service.metrics.answered(at, self._route.path, model, status, seconds, exchange.breakdowns)
         if self._service.tracer is not None:
             self._service.tracer.answered(
                 f"{self._route.method} {self._route.path}",
@@ -92,15 +93,18 @@ class Endpoint:
             )
         if self._service.settings.access_log:
             log_request(
-                exchange.scope["method"],
-                exchange.scope["path"],
-                status,
-                seconds,
-                request_id=exchange.request_id,
-                client=exchange.client,
-                model=model or None,
-                rows=exchange.rows,
-                error=None if failure is None else failure.message,
+                RequestDone(
+                    at,
+                    exchange.scope["method"],
+                    exchange.scope["path"],
+                    status,
+                    seconds,
+                    exchange.request_id,
+                    exchange.client,
+                    model or None,
+                    exchange.rows,
+                    None if failure is None else failure.message,
+                )
             )
 
 

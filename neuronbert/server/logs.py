@@ -8,8 +8,9 @@ import re
 import sys
 import threading
 import time
+from collections import deque
 from contextlib import nullcontext
-from typing import Any, Dict, List, Mapping, Optional, Tuple
+from typing import Any, Deque, Dict, Mapping, NamedTuple, Optional, Tuple, Union
 
 log = logging.getLogger("neuronbert.server")
 
@@ -93,13 +94,15 @@ def _second(at_s: int) -> str:
 class GatheringHandler(logging.StreamHandler):  # type: ignore[type-arg]  # generic since Python 3.11
     """Writes what the event loop's thread logs every GATHER_S, many lines at once: a write costs as much as ten lines.
 
-    Warnings, and what other threads log, are written at once, behind what was kept before.
+    A request's line is made then, too: one after the other costs a fifth of one by itself in the middle of other work,
+    whose code and data a processor has at hand. Warnings, and what other threads log, are written at once, behind what
+    was kept before.
     """
 
     def __init__(self) -> None:
         super().__init__(sys.stderr)
         self.lines: Lines = TextLines()
-        self._lines: List[str] = []
+        self._lines: Deque[Union[str, RequestDone]] = deque()  # as it comes, from any thread
         self._loop: Optional[asyncio.AbstractEventLoop] = None
         self._loop_thread = 0
         self._timer: Optional[asyncio.TimerHandle] = None
@@ -117,11 +120,9 @@ class GatheringHandler(logging.StreamHandler):  # type: ignore[type-arg]  # gene
         self._lines.append(line)
         self._keep(record.levelno)
 
-    def emit_facts(self, level: int, message: str, facts: Facts) -> None:
+    def emit_request(self, level: int, done: "RequestDone") -> None:
         """As ``emit`` of a record of ``log``, without one: to make it costs four times as much as its line."""
-        line = self.lines.line(time.time(), _LEVELS[level], log.name, message, facts)
-        with self.lock or nullcontext():
-            self._lines.append(line)
+        self._lines.append(done)
         self._keep(level)
 
     def _keep(self, level: int) -> None:
@@ -138,10 +139,11 @@ class GatheringHandler(logging.StreamHandler):  # type: ignore[type-arg]  # gene
     def flush(self) -> None:
         """Write what was kept."""
         with self.lock or nullcontext():
-            lines, self._lines = self._lines, []
+            lines = [self._lines.popleft() for _ in range(len(self._lines))]
             try:
                 if lines:
-                    self.stream.write("\n".join([*lines, ""]))
+                    made = [line if isinstance(line, str) else line.written(self.lines) for line in lines]
+                    self.stream.write("\n".join([*made, ""]))
                 self.stream.flush()
             except (OSError, ValueError):  # nobody reads stderr any more
                 pass
@@ -177,30 +179,42 @@ def begin_logging(log_format: str) -> None:
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
 
 
-def log_request(
-    method: str,
-    path: str,
-    status: int,
-    seconds: float,
-    *,
-    request_id: str,
-    client: str,
-    model: Optional[str],
-    rows: int,
-    error: Optional[str],
-) -> None:
-    """A request that has its answer; a monitor's that found all well is for level debug, which is not shown."""
-    level = logging.WARNING if status >= 500 else logging.INFO
-    if status == 200 and method in ("GET", "HEAD") and _OF_MONITORS.fullmatch(path):
-        level = logging.DEBUG
-    if log.isEnabledFor(level):
+class RequestDone(NamedTuple):
+    """A request that has its answer. ``at``: Unix time."""
+
+    at: float
+    method: str
+    path: str
+    status: int
+    seconds: float
+    request_id: str
+    client: str
+    model: Optional[str]
+    rows: int
+    error: Optional[str]
+
+    def level(self) -> int:
+        """Of its line; of a monitor's that found all well debug, which is not shown."""
+        if self.status == 200 and self.method in ("GET", "HEAD") and _OF_MONITORS.fullmatch(self.path):
+            return logging.DEBUG
+        return logging.WARNING if self.status >= 500 else logging.INFO
+
+    def written(self, lines: Lines) -> str:
+        """Its line."""
         facts = {
-            "request_id": request_id,
-            "client": client,
-            "model": model,
-            "rows": rows or None,
-            "status": status,
-            "ms": round(seconds * 1000, 2),
-            "error": error,
+            "request_id": self.request_id,
+            "client": self.client,
+            "model": self.model,
+            "rows": self.rows or None,
+            "status": self.status,
+            "ms": round(self.seconds * 1000, 2),
+            "error": self.error,
         }
-        _handler.emit_facts(level, f"{method} {path}", facts)
+        return lines.line(self.at, _LEVELS[self.level()], log.name, f"{self.method} {self.path}", facts)
+
+
+def log_request(done: RequestDone) -> None:
+    """Log a request that has its answer."""
+    level = done.level()
+    if log.isEnabledFor(level):
+        _handler.emit_request(level, done)
