@@ -57,6 +57,8 @@ Waited = TypeVar("Waited")
 Place = Union[str, Places]  # a str is that of a list of inputs, in a body with parameters
 
 WATCH_AFTER_S = 0.05  # an answer that comes sooner is not worth looking whether anybody still waits
+# Of the client's time, for the way from the runner to the client: a batch's answers are written one after the other.
+WAY_BACK_S = 0.1
 LONGEST_ID = 128
 _ID = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,%d}" % LONGEST_ID)
 
@@ -156,7 +158,7 @@ class Exchange:
 
         def prepare(model: Model) -> Prepared:
             refuse_more_text(model, inputs, self.body_bytes, self.service.settings.max_rows_per_request)
-            return model.runner.prepare(inputs, timeout_s=self._left_s(), breakdown=True, **how, **keywords)
+            return model.runner.prepare(inputs, timeout_s=self._runner_timeout_s(), breakdown=True, **how, **keywords)
 
         try:
             results = await self._asked(model, prepare)
@@ -171,7 +173,7 @@ class Exchange:
         """The model's outputs for rows of token ids: int64 [rows, tokens] each, as ``Runner.submit_encoded`` takes."""
 
         def prepare(model: Model) -> Prepared:
-            return model.runner.prepare_encoded(*arrays, timeout_s=self._left_s(), breakdown=True)
+            return model.runner.prepare_encoded(*arrays, timeout_s=self._runner_timeout_s(), breakdown=True)
 
         try:
             return (await self._asked(model, prepare))[0]
@@ -243,6 +245,11 @@ class Exchange:
         if self._asked_at is None:
             self._asked_at = time.perf_counter()
         return self._asked_at
+
+    def _runner_timeout_s(self) -> Optional[float]:
+        """What is left for the runner: an answer that it has at the last moment reaches the client after it."""
+        left_s = self._left_s()
+        return None if left_s is None else left_s - min(WAY_BACK_S, left_s / 20)
 
     def _left_s(self) -> Optional[float]:
         """Of the time that the client gave; DeadlineExceeded where none is."""

@@ -5,6 +5,7 @@ for, and a connection that ends before its answer.
 """
 
 import asyncio
+import gc
 import time
 from typing import Any, Coroutine, Dict, List, NamedTuple, Optional, Tuple, TypeVar
 
@@ -136,13 +137,19 @@ class Connections:
 
 
 def run_loop(work: "Coroutine[Any, Any, Result]") -> Result:
-    """The result of ``work`` in an event loop of its own, that of the server's library: it costs less than Python's."""
+    """The result of ``work`` in an event loop of its own, that of the server's library: it costs less than Python's.
+
+    Python does not look for garbage meanwhile: among a minute's answers it would take longer than many an answer does,
+    and be measured as the server's time.
+    """
     with optional_imports():
         import uvloop
     loop = uvloop.new_event_loop()
+    gc.disable()
     try:
         return loop.run_until_complete(work)
     finally:
+        gc.enable()
         loop.run_until_complete(asyncio.sleep(0))  # connections that were closed say goodbye
         loop.close()
 
