@@ -29,7 +29,7 @@ LOOK_S = 0.01  # how often one looks whether uvicorn has begun
 LONGEST_S = 1e9  # some thirty years
 GOODBYE_S = 1.0  # for a client's part of TLS' end, which one that reads nothing never sends
 # New objects before they are looked through, times that before what was left by then is, and times that before the rest.
-COLLECTED_AFTER = (500, 10, 1000)
+COLLECTED_AFTER = (500, 2, 5000)
 MARGIN_S = 2.0  # for answers to be sent after their runner drained
 
 
