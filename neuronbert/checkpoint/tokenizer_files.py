@@ -6,7 +6,7 @@ Needs the ``tokenizers`` library, neither torch nor transformers.
 import json
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Callable, Dict, Iterator, List, Mapping, Tuple
+from typing import TYPE_CHECKING, Any, Callable, Dict, Iterator, List, Mapping, Optional, Tuple
 
 from neuronbert.errors import CheckpointError, NeuronBertError
 from neuronbert.hardware.schema import FLAG, TEXT, Form, Schema, object_of, record, whole
@@ -119,18 +119,21 @@ def tokenizer_errors(what: str, hint: str = _FETCH_AGAIN) -> Iterator[None]:
         yield
 
 
-@contextmanager
-def library_errors(error_of: Callable[[BaseException], NeuronBertError]) -> Iterator[None]:
+class library_errors:  # noqa: N801  # as contextlib names its own
     """Turn whatever ``tokenizers`` raises inside the block into the error that is made of it; ours pass through."""
-    try:
-        yield
-    except NeuronBertError:
-        raise
-    except BaseException as error:
+
+    def __init__(self, error_of: Callable[[BaseException], NeuronBertError]):
+        self._error_of = error_of  # a generator of contextlib's costs a tenth of encoding a question
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: Any, error: Optional[BaseException], traceback: Any) -> None:
+        if error is None or isinstance(error, NeuronBertError):
+            return
         # It raises plain Exception, and where it panics a class of its own below BaseException.
-        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
-            raise
-        raise error_of(error) from error
+        if isinstance(error, Exception) or type(error).__name__ == "PanicException":
+            raise self._error_of(error) from error
 
 
 def uses_token_types(files: Mapping[str, bytes]) -> bool:

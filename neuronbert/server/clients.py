@@ -3,8 +3,7 @@
 import hashlib
 import hmac
 from collections import Counter
-from contextlib import contextmanager
-from typing import Callable, Iterator, Mapping, Optional, Sequence, Tuple
+from typing import Callable, Mapping, Optional, Sequence, Tuple
 from typing import Counter as CounterOf
 
 from neuronbert.errors import counted
@@ -51,10 +50,10 @@ class Clients:
         """What tells clients with other keys apart, in every server that has the key; empty where there are no keys."""
         return self._tenants.get(client, b"")
 
-    @contextmanager
-    def holding(self, client: str, rows: int, wait_s: Wait = lambda: None) -> Iterator[None]:
-        """Count ``rows`` as the client's inside the block. ``wait_s``: how long what waits will take, if it is known.
+    def holding(self, client: str, rows: int, wait_s: Wait = lambda: None) -> "_Held":
+        """Count ``rows`` as the client's from now to the end of the block that is given what this returns.
 
+        ``wait_s``: how long what waits will take, if it is known.
         HttpError 429 for more than one client may have, and 413 for more than it ever may: no use in asking again.
         """
         most = self._most_rows
@@ -73,12 +72,27 @@ class Clients:
                 headers=retry_headers(wait_s()),
             )
         self._rows[client] += rows
-        try:
-            yield
-        finally:
-            self._rows[client] -= rows
-            if not self._rows[client]:
-                del self._rows[client]
+        return _Held(self, client, rows)
+
+    def give_back(self, client: str, rows: int) -> None:
+        """They are the client's no longer."""
+        self._rows[client] -= rows
+        if not self._rows[client]:
+            del self._rows[client]
+
+
+class _Held:
+    """Rows of a client's, given back at the end of the block."""
+
+    def __init__(self, clients: Clients, client: str, rows: int):
+        self._held = clients, client, rows
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, *_: object) -> None:
+        clients, client, rows = self._held
+        clients.give_back(client, rows)
 
 
 def _given_key(headers: Mapping[bytes, bytes]) -> Optional[bytes]:

@@ -17,6 +17,7 @@ with optional_imports():
     import httptools
     from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+COLON_AND_END_BYTES = len(": \r\n")  # of a header
 LEAST_BYTES_PER_S = 1024  # of a body, once ``body_timeout_s`` has passed
 MOST_PIPELINED = 256  # requests that wait for the answer of one before them; each costs memory and a place in the loop
 RESERVED_FILES = 128  # of those that the process may have open, for workers, artifacts and logs
@@ -160,18 +161,18 @@ class _BoundedConnection(HttpToolsProtocol):  # type: ignore[misc,unused-ignore]
 
     def on_url(self, url: bytes) -> None:
         super().on_url(url)
-        self._count_head(len(url))
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        self._count_head(len(name) + len(value) + len(": \r\n"))
-        if self._is_in_head:  # those behind a body are nobody's business: the request has begun
-            super().on_header(name, value)
-
-    def _count_head(self, count: int) -> None:
-        self._head_bytes += count
+        self._head_bytes += len(url)
         self._quiet_bytes = 0
         if self._head_bytes > self.limits.max_head_bytes:
             self._refuse(_TOO_LARGE)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._head_bytes += len(name) + len(value) + COLON_AND_END_BYTES
+        self._quiet_bytes = 0
+        if self._head_bytes > self.limits.max_head_bytes:
+            self._refuse(_TOO_LARGE)
+        if self._is_in_head:  # those behind a body are nobody's business: the request has begun
+            super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
         if self.parser.should_upgrade():

@@ -13,7 +13,7 @@ from typing import Any, AsyncIterator, Callable, List, Optional
 
 from neuronbert.errors import in_words
 from neuronbert.hardware.libraries import optional_imports
-from neuronbert.server.application import application_of
+from neuronbert.server.application import Application
 from neuronbert.server.caching import cache_of
 from neuronbert.server.connections import connections_of
 from neuronbert.server.exchange import Service
@@ -28,7 +28,7 @@ BACKLOG = 2048  # connections that wait to be accepted
 LOOK_S = 0.01  # how often one looks whether uvicorn has begun
 LONGEST_S = 1e9  # some thirty years
 GOODBYE_S = 1.0  # for a client's part of TLS' end, which one that reads nothing never sends
-# New objects before they are looked through, times that before what was left by then is, and times that before the rest.
+# New objects before they are looked through, times of that before what was left is, and times of that before the rest.
 COLLECTED_AFTER = (500, 2, 5000)
 MARGIN_S = 2.0  # for answers to be sent after their runner drained
 
@@ -59,7 +59,7 @@ def run(
             await asyncio.wait((sending,), timeout=min(settings.drain_timeout_s + MARGIN_S, LONGEST_S))
 
     config = uvicorn.Config(
-        application_of(service, lifespan),
+        Application(service, lifespan),
         http=connections_of(settings),
         ws="none",
         lifespan="on",
