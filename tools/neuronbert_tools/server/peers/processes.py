@@ -114,8 +114,8 @@ def _await_answer(process: "subprocess.Popen[bytes]", url: str, form: str, log: 
 
 
 def _end_group(process: "subprocess.Popen[bytes]") -> None:
-    with suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGTERM)
+    # The first process alone: it ends the others, also those that have left its group, as HAProxy of Ray's has.
+    process.terminate()
     try:
         process.wait(END_S)
     except subprocess.TimeoutExpired:
