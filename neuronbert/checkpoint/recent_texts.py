@@ -7,7 +7,7 @@ from typing import Dict, Iterable, List, Mapping, NamedTuple
 
 from neuronbert.checkpoint.encoded import Encoded
 
-# Some 30 documents of 20,000 characters; a process that answers takes many times as much.
+# Some 24 documents of 20,000 characters; a process that answers takes many times as much.
 MAX_BYTES = 16 << 20
 # To look for a text in vain and to keep it costs a fiftieth of encoding one of this length, and more of shorter ones.
 MIN_CHARACTERS = 256

@@ -1,4 +1,4 @@
-"""The ASGI application: every protocol's routes in one router. ``serving`` runs it."""
+"""The ASGI application: every protocol's routes in one place. ``serving`` runs it."""
 
 from collections import defaultdict
 from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple

@@ -14,7 +14,7 @@ from typing import Any, AsyncIterator, Callable, List, NamedTuple, Optional, Seq
 from neuronbert.errors import InputError, NeuronBertError, RunnerClosed, TooManyRows, UsageError
 from neuronbert.runner.requests import Prepared
 from neuronbert.server.exchange import Exchange, too_late
-from neuronbert.server.failures import HttpError, failure_of
+from neuronbert.server.failures import HttpError, failure_of, forget_frames
 from neuronbert.server.limits import refuse_more_text
 from neuronbert.server.logs import log
 from neuronbert.server.models import Model
@@ -125,6 +125,7 @@ class Bulk:
             failure = failure_of(error, self._exchange.request_id)
             if failure.is_ours:
                 log.error("request %s, line %d failed", self._exchange.request_id, outcome.line_number, exc_info=error)
+            forget_frames(error)
             return json_line(SkippedLine(outcome.line_number, failure.message, outcome.id).document()).encode()
         return json_line({**line_head(outcome.line_number, outcome.id), **document}).encode()
 

@@ -7,7 +7,7 @@ from typing import Any, Awaitable, Callable, Dict, Iterable, List, Optional
 from neuronbert.hardware.libraries import optional_imports
 from neuronbert.server.bodies import Receive
 from neuronbert.server.exchange import Exchange, Scope, Send, Service
-from neuronbert.server.failures import ClientGone, Failure, Header, failure_of
+from neuronbert.server.failures import ClientGone, Failure, Header, failure_of, forget_frames
 from neuronbert.server.logs import RequestDone, log, log_request
 from neuronbert.server.metrics import STAGES
 from neuronbert.server.routes import JSON, Reply, Route, Stream
@@ -37,7 +37,8 @@ class Endpoint:
             if isinstance(reply, Stream):
                 await self._stream(exchange, reply, send)
                 return
-        except ClientGone:
+        except ClientGone as error:
+            forget_frames(error)
             self._note(exchange, CLIENT_GONE, None)
             return
         except asyncio.CancelledError:  # the server ends, and its time to drain is over
@@ -47,6 +48,7 @@ class Endpoint:
             failure = failure_of(error, exchange.request_id)
             if failure.is_ours:  # of others the line of the request says enough
                 log.error("request %s failed", exchange.request_id, exc_info=error)
+            forget_frames(error)
             reply = Reply(msgspec.json.encode(self._failure_body(failure)), JSON, failure.status, failure.headers)
         await _send(send, reply, self._headers(exchange, reply), scope["method"] == "HEAD")
         self._note(exchange, reply.status, failure)

@@ -189,6 +189,8 @@ class Exchange:
                 return await self._answers(model, prepared)
             except RunnerClosed:
                 model = self.newer(model)
+            except DeadlineExceeded:
+                raise too_late(self) from None  # the runner's tells of the time that it had
 
     def newer(self, model: Model) -> Model:
         """What was put in the place of ``model``, whose runner is closed; RunnerClosed where nothing was."""

@@ -120,6 +120,19 @@ def failure_of(error: BaseException, request_id: str) -> Failure:
     return Failure(500, _kind(500), f"the server failed: its log says more of request {request_id}")
 
 
+def forget_frames(error: Optional[BaseException]) -> None:
+    """Drop the tracebacks of an error that is dealt with, and of those behind it.
+
+    A frame in one refers to a future, that to the error, and that to its traceback: all of a request, body included,
+    would be kept until Python looks for such garbage, which a server has it do seldom (``process.COLLECTED_AFTER``).
+    """
+    seen = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        error.__traceback__ = None
+        error = error.__cause__ or error.__context__
+
+
 # Whose messages are about the request alone: those of others may name what is on the server.
 _OF_THE_REQUEST = (InputError, UsageError, Overloaded, DeadlineExceeded, PoisonRequest)
 

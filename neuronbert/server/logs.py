@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from collections import deque
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from typing import Any, Deque, Dict, Mapping, NamedTuple, Optional, Tuple, Union
 
 log = logging.getLogger("neuronbert.server")
@@ -110,6 +110,7 @@ class GatheringHandler(logging.StreamHandler):  # type: ignore[type-arg]  # gene
     def gather_in(self, loop: asyncio.AbstractEventLoop) -> None:
         """From now on, in the thread of this loop, which calls it."""
         self._loop, self._loop_thread = loop, threading.get_ident()
+        self._timer = None  # of a loop before it, which may be closed
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
@@ -139,10 +140,13 @@ class GatheringHandler(logging.StreamHandler):  # type: ignore[type-arg]  # gene
     def flush(self) -> None:
         """Write what was kept."""
         with self.lock or nullcontext():
-            lines = [self._lines.popleft() for _ in range(len(self._lines))]
+            made = []
+            with suppress(IndexError):  # none is left, maybe because what came in between logged, and flushed
+                while True:
+                    line = self._lines.popleft()
+                    made.append(line if isinstance(line, str) else line.written(self.lines))
             try:
-                if lines:
-                    made = [line if isinstance(line, str) else line.written(self.lines) for line in lines]
+                if made:
                     self.stream.write("\n".join([*made, ""]))
                 self.stream.flush()
             except (OSError, ValueError):  # nobody reads stderr any more

@@ -23,7 +23,7 @@ CONTENT_TYPE = b"text/plain; version=0.0.4; charset=utf-8"
 
 # Seconds: from one row on a fast device to a minute's patience.
 LATENCY_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
-COUNTED_AT_ONCE = 32  # requests, in less than a millisecond
+COUNTED_AT_ONCE = 32  # inputs, in less than a millisecond
 WINDOW_S = 60.0  # over which utilisation is a mean
 LEAST_APART_S = 1.0  # readings in it
 # The parts of a request's time, by the names of ``Request.breakdown``.
@@ -89,6 +89,7 @@ class Metrics:
         self._stages: DefaultDict[str, Dict[str, Latencies]] = defaultdict(_of_stages)  # by model, as in breakdowns
         self._totals: DefaultDict[str, Totals] = defaultdict(Totals)
         self._uncounted: List[Tuple[float, str, str, int, float, Sequence[Mapping[str, Any]]]] = []
+        self._uncounted_inputs = 0
         self._registry = CollectorRegistry()
         self._registry.register(self)  # type: ignore[arg-type]  # anything with collect()
         self._registry.register(_Runners(models))  # type: ignore[arg-type]
@@ -100,7 +101,8 @@ class Metrics:
     ) -> None:
         """Count a request that has its answer, since ``at`` (Unix time)."""
         self._uncounted.append((at, route, model, status, seconds, breakdowns))
-        if len(self._uncounted) >= COUNTED_AT_ONCE:
+        self._uncounted_inputs += max(1, len(breakdowns))
+        if self._uncounted_inputs >= COUNTED_AT_ONCE:
             self._count()
 
     def _count(self) -> None:
@@ -112,6 +114,7 @@ class Metrics:
                 for name, latencies in self._stages[model].items():
                     latencies.add(breakdown[name] / 1000)
         self._uncounted.clear()
+        self._uncounted_inputs = 0
 
     def totals(self, model: str) -> "Totals":
         """Of the inputs that a model answered."""

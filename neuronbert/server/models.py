@@ -2,6 +2,7 @@
 
 import asyncio
 import functools
+import gc
 import re
 import threading
 import time
@@ -163,6 +164,8 @@ class Models:
             model.runner.turn_in(loop)
         if before is not None:
             before.runner.close(self._drain_timeout_s)
+            del before
+            _collect_models()
         return model
 
     def turn_in(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -193,6 +196,8 @@ class Models:
                 self._in_place = {each: kept for each, kept in self._in_place.items() if each != name}
             if model is not None:
                 model.runner.close(self._drain_timeout_s)
+                del model
+                _collect_models()
 
     def _place(self, name: str) -> Placed:
         for place in self._places:
@@ -307,3 +312,13 @@ def _being_loaded(what: str) -> HttpError:
 
 
 Told = Callable[[str, Models], None]  # the server's URL, and the models, all of which can be asked
+
+
+def _collect_models() -> None:
+    """Free what a model that has gone leaves, at the price of a pause: its parts refer to each other.
+
+    A server has Python leave out what was there at its start when it looks for garbage (``process``), models included.
+    """
+    gc.unfreeze()
+    gc.collect()
+    gc.freeze()

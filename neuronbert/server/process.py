@@ -6,6 +6,7 @@ import gc
 import math
 import signal
 import socket
+import sys
 from concurrent.futures import Future
 from contextlib import asynccontextmanager
 from types import FrameType
@@ -29,7 +30,7 @@ LOOK_S = 0.01  # how often one looks whether uvicorn has begun
 LONGEST_S = 1e9  # some thirty years
 GOODBYE_S = 1.0  # for a client's part of TLS' end, which one that reads nothing never sends
 # New objects before they are looked through, times of that before what was left is, and times of that before the rest.
-COLLECTED_AFTER = (500, 2, 5000)
+COLLECTED_AFTER = (500, 2, 200)
 MARGIN_S = 2.0  # for answers to be sent after their runner drained
 
 
@@ -74,7 +75,12 @@ def run(
         ssl_certfile=settings.ssl_certfile,
     )
     server = _Server(config, models, settings, received)
-    server.run(sockets=[listening])
+    thresholds = gc.get_threshold()
+    try:
+        server.run(sockets=[listening])
+    finally:
+        gc.set_threshold(*thresholds)
+        gc.unfreeze()
 
 
 def _whole_seconds(seconds: float) -> int:
@@ -151,10 +157,11 @@ class _Server(uvicorn.Server):
         elif not self._models.is_draining:
             # What is there now stays. Looked through for garbage again and again it would hold up everybody for a tenth
             # of a second each time (measured: refusals of an overload with a p99 of 66 to 130 ms), and what an overload
-            # keeps, connections and what waits, for 10 ms. Little is garbage that refers to itself: it is looked for
-            # among what is new, and among all of it after millions of objects.
+            # keeps, connections and what waits, for 10 ms. Little is garbage that refers to itself
+            # (``failures.forget_frames``): it is looked for among what is new, and seldom among all of it.
             gc.freeze()
-            gc.set_threshold(*COLLECTED_AFTER)
+            if sys.version_info < (3, 14):  # which looks through what is old in small parts by itself
+                gc.set_threshold(*COLLECTED_AFTER)
             on_ready()
 
     def _on_hangup(self) -> None:

@@ -123,6 +123,17 @@ class Tokenised:
         return await exchange.prepared(prepare, INLINE_BYTES + 1)
 
 
+@pytest.mark.parametrize(("given_s", "most_s"), [(0.004, 0.0038), (0.5, 0.475), (2.0, 1.9), (60.0, 59.9), (None, None)])
+def test_a_runner_has_less_time_than_the_client_gives(given_s: Optional[float], most_s: Optional[float]) -> None:
+    exchange = Exchange(Tokenised().service, {"headers": []}, Tokenised().receive)
+    exchange.timeout_s = given_s
+    found_s = exchange._runner_timeout_s()
+    assert (found_s is None) == (most_s is None)
+    if found_s is not None and most_s is not None:
+        assert 0 < found_s <= most_s * 1.000001  # it is less by what was needed to come here
+        assert found_s > most_s - 0.1
+
+
 def test_a_deadline_ends_the_wait_for_the_tokenizer() -> None:
     slow = Tokenised()
     with pytest.raises(DeadlineExceeded):

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from neuronbert.runner.documents import Reading
 from neuronbert.server import metrics
-from neuronbert.server.metrics import LEAST_APART_S, WINDOW_S, _Runners, _window
+from neuronbert.server.metrics import COUNTED_AT_ONCE, LEAST_APART_S, STAGES, WINDOW_S, Metrics, _Runners, _window
 
 
 def worker(busy_s: float) -> Dict[str, Any]:
@@ -50,3 +50,25 @@ def test_who_else_scrapes_changes_nothing_and_another_runner_begins_anew(monkeyp
     assert scraped(0.0) == []
     at[0] += 4.0
     assert [value for _, value in scraped(1.0)] == [0.25]
+
+
+@pytest.mark.parametrize("answers", [0, 1, COUNTED_AT_ONCE - 1, COUNTED_AT_ONCE, 2 * COUNTED_AT_ONCE + 1])
+def test_every_request_is_counted_whenever_it_is_read(answers: int) -> None:
+    breakdown = {**dict.fromkeys(STAGES.values(), 2.0), "total_ms": 20.0}
+    found = Metrics([])  # type: ignore[arg-type]  # of no model
+    for number in range(answers):
+        found.answered(100.0 + number, "/", "model", 200, 0.5, [breakdown, breakdown])
+        if number % 7 == 0:
+            assert found.totals("model").count == 2 * (number + 1)
+    text = found.text().decode()
+    labels = 'model="model",route="/"'
+    for line in (
+        f'neuronbert_http_requests_total{{{labels},status="200"}} {answers}.0',
+        f"neuronbert_http_request_seconds_count{{{labels}}} {answers}.0",
+        f'neuronbert_stage_seconds_count{{model="model",stage="device"}} {2 * answers}.0',
+    ):
+        assert (line in text) == bool(answers), text
+    totals = found.totals("model")
+    assert totals.count == 2 * answers
+    assert totals.last_at == (100.0 + answers - 1 if answers else 0.0)
+    assert totals.answered_s == pytest.approx(0.04 * answers)

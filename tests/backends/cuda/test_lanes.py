@@ -121,8 +121,8 @@ def test_growing_changes_no_output(lane: Any, lengths: List[int]) -> None:
         expected = unpacked(runs.run(packed), source.outputs, batch)
         found = unpacked(runs.run(large), source.outputs, batch)
     largest = farthest(expected, {name: np.zeros_like(array) for name, array in expected.items()}, source, batch)
-    # 13 steps of FP32 at the largest number: a product of more rows adds in another order, and the sums of mean_sqrt_len
-    # are larger than 1 (a difference of 5.7e-6 in numbers to 9.7 was seen, 5 steps).
+    # 13 steps of FP32 at the largest number: a product of more rows adds in another order, and the sums of
+    # mean_sqrt_len are larger than 1 (a difference of 5.7e-6 in numbers to 9.7 was seen, 5 steps).
     assert farthest(found, expected, source, batch) < 1.5e-6 * largest
     assert all(np.isfinite(array).all() for array in found.values())
 

@@ -1,6 +1,7 @@
 """neuronbert.tasks.question_answering.answers against a slow and plain statement of the same rules."""
 
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,11 +10,12 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from neuronbert_demo import FOLDER as DEMO
 
+from neuronbert.checkpoint.encoded import Encoded
 from neuronbert.checkpoint.tokenizer import Tokenizer
 from neuronbert.errors import UsageError
 from neuronbert.tasks.question_answering.answers import Spans, _characters, best_spans, is_slow_to_rank, rank_answers
 from neuronbert.tasks.question_answering.options import AnswerOptions, WindowOptions
-from neuronbert.tasks.question_answering.windows import encode_examples
+from neuronbert.tasks.question_answering.windows import Window, encode_examples
 
 TOKENIZER = Tokenizer.from_files(DEMO)
 PAIRS = tokenizers.Tokenizer.from_file(str(DEMO / "tokenizer.json"))
@@ -382,6 +384,17 @@ def test_a_word_is_where_the_encoding_has_it(context, space, length):
             last = min(word[1], window.first_token + window.token_count) - 1
             expected = encoding.token_to_chars(first)[0], encoding.token_to_chars(last)[1]
             assert tuple(found) == expected
+
+
+def test_a_span_with_an_end_that_belongs_to_no_word_stays_as_it_is():
+    """Tokens 0 and 1 are a word, 2 is none, 3 to 5 are a word of which the window shows 3 and 4."""
+    encoding = SimpleNamespace(word_ids=[0, 0, None, 1, 1, 1], offsets=[(token, token + 1) for token in range(6)])
+    context = Encoded(encoding, np.zeros(6, np.int64))
+    window = Window(np.zeros(7, np.int64), np.zeros(7, np.int64), 1, 0, 5)
+    firsts, lasts = np.array([0, 1, 1, 2, 4, 3]), np.array([0, 4, 2, 4, 4, 3])
+    spans = Spans(firsts, lasts, [0.0] * 6, 0.0, 0.0, 0.0, 0.0, 0.0)
+    assert _characters(context, window, spans, align_to_words=False) == (firsts.tolist(), (lasts + 1).tolist())
+    assert _characters(context, window, spans, align_to_words=True) == ([0, 0, 1, 2, 3, 3], [2, 5, 3, 5, 5, 5])
 
 
 @pytest.mark.parametrize(
