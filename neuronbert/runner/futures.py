@@ -76,6 +76,15 @@ class RunnerFuture(AnyFuture):
         else:
             fn(future)
 
+    def _invoke_callbacks(self) -> None:
+        """As of any future; then they are forgotten, for they refer to it, and none is called again.
+
+        What refers to itself is kept until Python looks for such garbage, a request and its outputs too.
+        """
+        super()._invoke_callbacks()  # type: ignore[misc,unused-ignore]
+        self._done_callbacks.clear()  # type: ignore[attr-defined,unused-ignore]
+        self._report = _raise
+
     def result(self, timeout: Optional[float] = None) -> Any:
         """As of any future; if it is not done, UsageError in the runner's thread, RunnerClosed in a fork."""
         self._refuse_to_wait(timeout)

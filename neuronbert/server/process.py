@@ -30,7 +30,7 @@ LOOK_S = 0.01  # how often one looks whether uvicorn has begun
 LONGEST_S = 1e9  # some thirty years
 GOODBYE_S = 1.0  # for a client's part of TLS' end, which one that reads nothing never sends
 # New objects before they are looked through, times of that before what was left is, and times of that before the rest.
-COLLECTED_AFTER = (500, 2, 200)
+COLLECTED_AFTER = (500, 2, 1000)
 MARGIN_S = 2.0  # for answers to be sent after their runner drained
 
 
