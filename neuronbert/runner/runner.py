@@ -226,9 +226,7 @@ class Runner:
         """
         submitted = now_s()
         timeout_s, breakdown = _seconds(timeout_s), yes_or_no("breakdown", breakdown)
-        if not isinstance(inputs, list) and (
-            isinstance(inputs, (str, bytes, abc.Mapping)) or not isinstance(inputs, abc.Iterable)
-        ):
+        if isinstance(inputs, (str, bytes, abc.Mapping)) or not isinstance(inputs, abc.Iterable):
             raise InputError(f"prepare takes several inputs, not {shown_value(inputs)}", hint="a list of them")
         if yes_or_no("wait", wait):
             self._admission.refuse_closed()

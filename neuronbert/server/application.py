@@ -1,12 +1,11 @@
-"""The ASGI application: every protocol's routes in one place. ``serving`` runs it."""
+"""The ASGI application: every protocol's routes in one router. ``serving`` runs it."""
 
 from collections import defaultdict
 from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 
 from neuronbert.hardware.libraries import optional_imports
-from neuronbert.server.bodies import Receive
 from neuronbert.server.endpoints import Endpoint
-from neuronbert.server.exchange import Exchange, Scope, Send, Service
+from neuronbert.server.exchange import Exchange, Service
 from neuronbert.server.failures import HttpError, failure_body
 from neuronbert.server.openapi import openapi_document
 from neuronbert.server.protocols import PROTOCOLS
@@ -18,33 +17,20 @@ with optional_imports():
     from starlette.routing import Router
 
 
-class Application:
-    """All routes of a server: those of one path by a look, the others by Starlette's patterns, one after the other."""
-
-    def __init__(self, service: Service, lifespan: Optional[Callable[[Any], Any]] = None):
-        """``lifespan`` is Starlette's."""
-        protocols = (*PROTOCOLS, _description(service))
-        endpoints = [
-            (route, Endpoint(service, route, protocol.failure_body))
-            for protocol in protocols
-            for route in protocol.routes
-        ]
-        self._of_one_path = {
-            (route.method, route.path): endpoint for route, endpoint in endpoints if "{" not in route.path
-        }
-        self._router = Router(
-            [
-                *(Routed(route.path, endpoint, methods=[route.method]) for route, endpoint in endpoints),
-                *_other_methods(service, protocols),
-            ],
-            redirect_slashes=False,
-            default=Endpoint(service, Route("*", "unknown", _not_found, "", is_open=True), failure_body),
-            lifespan=lifespan,
-        )
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        endpoint = self._of_one_path.get((scope.get("method", ""), scope.get("path", "")))
-        await (endpoint or self._router)(scope, receive, send)
+def application_of(service: Service, lifespan: Optional[Callable[[Any], Any]] = None) -> Router:
+    """The router of a server; ``lifespan`` is Starlette's."""
+    protocols = (*PROTOCOLS, _description(service))
+    routes = [
+        Routed(route.path, Endpoint(service, route, protocol.failure_body), methods=[route.method])
+        for protocol in protocols
+        for route in protocol.routes
+    ]
+    return Router(
+        [*routes, *_other_methods(service, protocols)],
+        redirect_slashes=False,
+        default=Endpoint(service, Route("*", "unknown", _not_found, "", is_open=True), failure_body),
+        lifespan=lifespan,
+    )
 
 
 def _description(service: Service) -> Protocol:

@@ -14,7 +14,7 @@ from typing import Any, AsyncIterator, Callable, List, Optional
 
 from neuronbert.errors import in_words
 from neuronbert.hardware.libraries import optional_imports
-from neuronbert.server.application import Application
+from neuronbert.server.application import application_of
 from neuronbert.server.caching import cache_of
 from neuronbert.server.connections import connections_of
 from neuronbert.server.exchange import Service
@@ -60,7 +60,7 @@ def run(
             await asyncio.wait((sending,), timeout=min(settings.drain_timeout_s + MARGIN_S, LONGEST_S))
 
     config = uvicorn.Config(
-        Application(service, lifespan),
+        application_of(service, lifespan),
         http=connections_of(settings),
         ws="none",
         lifespan="on",

@@ -72,7 +72,7 @@ def text_of(exchange: Exchange, name: str) -> str:
 
 def optional_text_of(exchange: Exchange, name: str) -> Optional[str]:
     """A part of the path that not each of a handler's routes has."""
-    value: Optional[str] = exchange.scope.get("path_params", {}).get(name)
+    value: Optional[str] = exchange.scope["path_params"].get(name)
     return value
 
 
