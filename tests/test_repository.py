@@ -107,6 +107,15 @@ def third_party_imports() -> Set[str]:
     return found - set(sys.stdlib_module_names) - {"neuronbert"}
 
 
+def test_no_two_test_modules_of_a_run_have_one_name() -> None:
+    """pytest imports a module by its name, below the topmost folder that is a package."""
+    names: List[str] = []
+    for path in sorted((ROOT / "tests").rglob("test_*.py")):
+        packages = [folder for folder in path.parents if (folder / "__init__.py").exists()]
+        names.append(str(path.relative_to((packages or [path])[-1].parent)))
+    assert sorted(names) == sorted(set(names))
+
+
 def test_the_public_names_are_these() -> None:
     assert set(neuronbert.__all__) == PUBLIC_NAMES
 

@@ -5,7 +5,7 @@ import threading
 from collections import OrderedDict
 from typing import Dict, Iterable, List, Mapping, NamedTuple
 
-from neuronbert.checkpoint.encoded import Encoded
+from neuronbert.checkpoint.encoded_text import Encoded
 
 # Some 24 documents of 20,000 characters; a process that answers takes many times as much.
 MAX_BYTES = 16 << 20

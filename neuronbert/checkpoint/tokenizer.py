@@ -10,7 +10,7 @@ import numpy as np
 import tokenizers
 
 from neuronbert.checkpoint.config import read_config, refuse_malformed
-from neuronbert.checkpoint.encoded import Encoded
+from neuronbert.checkpoint.encoded_text import Encoded
 from neuronbert.checkpoint.families import Config, family_like, usable_positions
 from neuronbert.checkpoint.recent_texts import RecentTexts
 from neuronbert.checkpoint.tokenizer_files import (

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from interrupts import MOMENTS, each_interrupt
 
-from neuronbert.checkpoint.encoded import Encoded
+from neuronbert.checkpoint.encoded_text import Encoded
 from neuronbert.checkpoint.recent_texts import ENCODING_BYTES, MAX_BYTES, MIN_CHARACTERS, RecentTexts
 
 TOKEN_BYTES = ENCODING_BYTES + 8

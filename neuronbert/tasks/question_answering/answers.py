@@ -11,7 +11,7 @@ from typing import Any, Dict, List, NamedTuple, Sequence, Tuple, Union
 import numpy as np
 
 from neuronbert.backends.outputs import Outputs
-from neuronbert.checkpoint.encoded import Encoded
+from neuronbert.checkpoint.encoded_text import Encoded
 from neuronbert.tasks.base import Column, Columns, ColumnType
 from neuronbert.tasks.question_answering.options import AnswerOptions
 from neuronbert.tasks.question_answering.windows import Example, Window

@@ -8,7 +8,7 @@ from typing import Any, List, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
 
-from neuronbert.checkpoint.encoded import Encoded
+from neuronbert.checkpoint.encoded_text import Encoded
 from neuronbert.checkpoint.tokenizer import Tokenizer
 from neuronbert.errors import InputError, TooManyRows, UsageError, counted, shown_value
 from neuronbert.tasks.question_answering.options import WindowOptions

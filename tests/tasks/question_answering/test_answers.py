@@ -10,7 +10,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from neuronbert_demo import FOLDER as DEMO
 
-from neuronbert.checkpoint.encoded import Encoded
+from neuronbert.checkpoint.encoded_text import Encoded
 from neuronbert.checkpoint.tokenizer import Tokenizer
 from neuronbert.errors import UsageError
 from neuronbert.tasks.question_answering.answers import Spans, _characters, best_spans, is_slow_to_rank, rank_answers

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from neuronbert_demo import FOLDER as DEMO
 
-from neuronbert.checkpoint.encoded import Encoded
+from neuronbert.checkpoint.encoded_text import Encoded
 from neuronbert.checkpoint.tokenizer import Tokenizer
 
 TOKENIZER = Tokenizer.from_files(DEMO)
