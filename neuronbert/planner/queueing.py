@@ -17,6 +17,7 @@ import math
 from bisect import bisect_right
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import islice
 from typing import Callable, Iterable, Iterator, List, NamedTuple, Optional
 
 import numpy as np
@@ -90,26 +91,43 @@ class Schedule(NamedTuple):
 
 def schedule(service: Service, arrivals_s: Iterable[float]) -> Schedule:
     """Run requests that arrive at ``arrivals_s`` (seconds, ascending) through the instance."""
-    arrivals = list(map(float, arrivals_s))
-    entered: List[float] = []
-    done: List[float] = []
-    rows: List[int] = []
-    first, held, waits_s = 0, service.groups * service.in_flight, service.drawn_waits_s()
+    arrivals = [float(moment) for moment in arrivals_s]
+    last, size, max_wait_s = len(arrivals), service.batch_size, service.max_wait_s
+    bottleneck_s, service_s = service.bottleneck_s, service.service_s
+    held = service.groups * service.in_flight
     busy = service.groups * min(service.parallel, service.in_flight)
-    while first < len(arrivals):
-        batch, oldest = len(done), arrivals[first]
-        beyond = min(first + service.batch_size, len(arrivals))
-        full_at = arrivals[beyond - 1] if beyond - first == service.batch_size else math.inf
-        idle_at = done[batch - busy] if batch >= busy else 0.0
-        room_at = done[batch - held] if batch >= held else 0.0
-        leaves = min(max(oldest, idle_at), max(min(full_at, oldest + service.max_wait_s), room_at))
-        free_at = entered[batch - service.groups] + service.bottleneck_s if batch >= service.groups else 0.0
-        entered.append(max(leaves + service.host_s + next(waits_s), free_at))
-        done.append(entered[-1] + service.service_s)
-        rows.append(bisect_right(arrivals, leaves, first, beyond) - first)
-        first += rows[-1]
-    counts = np.array(rows, dtype=np.int64)
-    return Schedule(np.repeat(done, counts) - np.array(arrivals), counts)
+    host_s = [service.host_s + wait_s for wait_s in islice(service.drawn_waits_s(), last)]
+    # Of each batch, behind one for every place that is free at first.
+    entered, done = [-math.inf] * service.groups, [0.0] * held
+    ends: List[int] = [0]  # how many requests have left by then
+    first = batch = 0
+    # Comparisons in place of min and max: a plan runs through this tens of millions of times.
+    while first < last:
+        oldest, beyond = arrivals[first], first + size
+        closes_at = oldest + max_wait_s
+        if beyond > last:
+            beyond = last
+        elif arrivals[beyond - 1] < closes_at:
+            closes_at = arrivals[beyond - 1]
+        room_at = done[batch]
+        if room_at > closes_at:
+            closes_at = room_at
+        leaves = done[batch + held - busy]  # a group is idle
+        if leaves < oldest:
+            leaves = oldest
+        if closes_at < leaves:
+            leaves = closes_at
+        enters, free_at = leaves + host_s[batch], entered[batch] + bottleneck_s
+        if free_at > enters:
+            enters = free_at
+        entered.append(enters)
+        done.append(enters + service_s)
+        first = bisect_right(arrivals, leaves, first, beyond)
+        ends.append(first)
+        batch += 1
+    left = np.array(ends, dtype=np.int64)
+    rows = left[1:] - left[:-1]
+    return Schedule(np.repeat(np.array(done[held:]), rows) - np.array(arrivals), rows)
 
 
 def poisson_arrivals(rate_per_s: float, requests: int, seed: int = 0) -> np.ndarray:
@@ -137,11 +155,15 @@ def settled(service_at: ServiceAt, rate_per_s: float) -> Service:
     they are taken to be idler than they then are, they are busier, and the other way round: the range is halved.
     """
     moments = service_at(1.0).random_arrivals_s(rate_per_s, SETTLING_REQUESTS)
+
+    def rows_per_batch(service: Service) -> float:
+        return 1.0 if service.batch_size == 1 else float(schedule(service, moments).rows.mean())
+
     idler, busier = 0.0, 1.0
     for _ in range(SETTLING_HALVINGS):
         busy = (idler + busier) / 2
         service = service_at(busy)
-        if service.busy_share(rate_per_s / schedule(service, moments).rows.mean()) > busy:
+        if service.busy_share(rate_per_s / rows_per_batch(service)) > busy:
             idler = busy
         else:
             busier = busy

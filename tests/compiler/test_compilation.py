@@ -35,16 +35,6 @@ from neuronbert.tasks.samples import calibration_path, gate_path
 PAIR = ("Who built the first Kermit?", "Jim Henson built the first Kermit in 1955 from his mother's old coat.")
 
 
-def test_the_demo_passes_the_gate_in_fp32_and_int8(demo_artifact):
-    figures = {variant["precision"]: variant for variant in demo_artifact.variants}
-    assert set(figures) == {"fp32", "int8"}
-    assert figures["fp32"]["agreement"]["max_abs_diff"] <= 1e-3
-    assert figures["fp32"]["agreement"]["top1_agreement"] >= 0.99
-    assert figures["int8"]["accuracy"]["f1_ratio"] >= 0.99
-    assert figures["int8"]["accuracy"]["answer_f1"] >= 0.90
-    assert figures["int8"]["agreement"]["n"] >= MIN_QUESTIONS
-
-
 def test_the_fastest_variant_comes_first(demo_artifact):
     speeds = {trial["name"]: np.median(trial["windows_per_s"]) for trial in demo_artifact.manifest["selection"]}
     names = [variant["name"] for variant in demo_artifact.variants]
@@ -141,13 +131,6 @@ def test_a_skipped_gate_needs_no_questions_and_the_self_test_is_the_same(tmp_pat
 def test_questions_that_are_also_shipped_count_once(tmp_path, calibration_over_the_gate):
     chosen = gate_questions(calibration_over_the_gate, [])
     assert len({(question.question, question.context) for question in chosen}) == len(chosen) == MIN_QUESTIONS
-
-
-def test_the_manifest_names_what_the_gate_asked(demo_artifact):
-    gate = demo_artifact.manifest["gate"]
-    assert gate["n"] >= MIN_QUESTIONS
-    assert gate["data"] == [{"name": "gate.json", "sha256": sha256(gate_path().read_bytes()).hexdigest()}]
-    assert gate["calibration_data"]["sha256"] == sha256(calibration_path().read_bytes()).hexdigest()
 
 
 class Fake:
@@ -247,6 +230,13 @@ BREAKING = {
         "; then: recipe 2 cannot be made",
     ),
 }
+
+
+def test_the_manifest_names_what_the_gate_asked(compile_beside):
+    asked = compile_beside().manifest["gate"]
+    assert asked["n"] == gate.MIN_QUESTIONS and asked["skipped"] is False
+    assert asked["data"] == [{"name": "gate.json", "sha256": sha256(gate_path().read_bytes()).hexdigest()}]
+    assert asked["calibration_data"]["sha256"] == sha256(calibration_path().read_bytes()).hexdigest()
 
 
 @pytest.mark.parametrize("how", BREAKING)

@@ -315,6 +315,7 @@ def test_an_array_is_no_output_of_a_terminal_or_of_tokens(
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("short_gate")
 @pytest.mark.parametrize(
     ("backend", "precision"),
     [("onnxruntime", "fp32"), ("onnxruntime", "int8"), ("openvino", "fp32"), ("openvino", "int8")],
@@ -338,6 +339,7 @@ def test_every_backend_pools_in_its_graph(
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("short_gate")
 @pytest.mark.parametrize("name", ["every", "tokens"])
 def test_an_emulated_device_pools_in_its_graph(
     folders: Dict[str, Path], artifacts: Dict[str, Artifact], tmp_path: Path, name: str

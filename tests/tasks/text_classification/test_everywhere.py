@@ -314,6 +314,7 @@ def agree(made: Artifact, engine: Engine, asked: List[Any], tolerance: float, **
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("short_gate")
 @pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
 def test_every_backend_runs_the_task(checkpoint: Path, engine: Engine, tmp_path: Path, backend: str) -> None:
     """Through the gate. int8 of so small a model is coarse, and its decisions are closer together than a real one's."""
@@ -328,6 +329,7 @@ def test_every_backend_runs_the_task(checkpoint: Path, engine: Engine, tmp_path:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("short_gate")
 def test_an_emulated_device_runs_the_task(folder: Path, tmp_path: Path) -> None:
     """Compiled in a child, asked by the gate in another, answered in this process; rows are 32 tokens at most."""
     from neuronbert import emulator

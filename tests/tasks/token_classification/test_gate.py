@@ -222,6 +222,7 @@ def test_compile_measures_a_tagger_on_labelled_text(tagger_checkpoint, tmp_path,
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("short_gate")
 def test_compile_refuses_what_is_no_such_model(tagger_checkpoint, tmp_path):
     """The echo backend answers at random."""
     with pytest.raises(GateRefused, match="of its tokens have the reference's label"):
@@ -230,6 +231,7 @@ def test_compile_refuses_what_is_no_such_model(tagger_checkpoint, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("short_gate")
 @pytest.mark.parametrize("backend", ["openvino", "onnxruntime"])
 def test_int8_is_calibrated_with_text_and_judged(tagger_checkpoint: Path, tmp_path: Path, backend: str) -> None:
     pytest.importorskip(backend)

@@ -238,6 +238,7 @@ def assert_alike(made: Artifact, reference: Engine) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("short_gate")
 @pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
 def test_every_backend_passes_the_gate_in_fp32(
     tagger_checkpoint: Path, reference: Engine, tmp_path: Path, backend: str
@@ -249,6 +250,7 @@ def test_every_backend_passes_the_gate_in_fp32(
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("short_gate")
 def test_an_emulated_device_runs_the_task(tagger_checkpoint: Path, reference: Engine, tmp_path: Path) -> None:
     """Compiled in a child, asked by the gate in another, answered in this process, in rows of its bucket."""
     from neuronbert import emulator
