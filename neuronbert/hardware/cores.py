@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass
 from typing import Any, Dict, Iterator, List, Mapping, MutableMapping, NamedTuple, Optional, Tuple
 
-from neuronbert.errors import UsageError, counted
+from neuronbert.errors import UsageError, as_whole, counted
 from neuronbert.hardware.prices import Price, shipped_prices
 
 GIB = 1024**3
@@ -164,12 +164,16 @@ def format_cores(cores: range) -> str:
 
 @dataclass(frozen=True)
 class CoreLayout:
-    """How an instance's cores are shared out: ``replicas`` copies of a model over ``cores_per_model`` cores each."""
+    """How an instance's cores are shared out: ``replicas`` copies of a model over ``cores_per_model`` cores each.
+
+    They begin at ``first_core``, where those before it are another model's.
+    """
 
     instance: str
     mode: str
     cores_per_model: int
     replicas: int
+    first_core: int = 0
 
     def __post_init__(self) -> None:
         total = instance_type(self.instance).cores
@@ -182,9 +186,14 @@ class CoreLayout:
                 f"data-parallel runs one model per core, not one over {self.cores_per_model} cores",
                 hint="--mode pipeline",
             )
-        if self.used_cores > total:
+        if as_whole(self.first_core) is None or not 0 <= self.first_core < total:
             raise UsageError(
-                f"{self.replicas} models over {self.cores_per_model} cores each need {self.used_cores} cores; "
+                f"{self.instance} has no core {self.first_core!r}", hint=f"first_core from 0 to {total - 1}"
+            )
+        if self.first_core + self.used_cores > total:
+            behind = f" behind core {self.first_core - 1}" if self.first_core else ""
+            raise UsageError(
+                f"{self.replicas} models over {self.cores_per_model} cores each need {self.used_cores} cores{behind}; "
                 f"{self.instance} has {total}",
                 hint="fewer models or cores per model, or a larger --instance-type",
             )
@@ -219,14 +228,14 @@ class CoreLayout:
                 f"there is no worker {worker!r}: the layout has {self.replicas}",
                 hint=f"a number from 0 to {self.replicas - 1}",
             )
-        first = worker * self.cores_per_model
+        first = self.first_core + worker * self.cores_per_model
         return range(first, first + self.cores_per_model)
 
     def environment(self) -> Dict[str, str]:
         """The variables of one process that drives the whole instance."""
         return {
             GROUP_SIZES: ",".join([str(self.cores_per_model)] * self.replicas),
-            VISIBLE_CORES: format_cores(range(self.used_cores)),
+            VISIBLE_CORES: format_cores(range(self.first_core, self.first_core + self.used_cores)),
         }
 
     def worker_environment(self, worker: int) -> Dict[str, str]:

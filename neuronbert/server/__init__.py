@@ -21,6 +21,7 @@ openapi             the description of all routes
 tensors, columns    numbers and texts as the Open Inference Protocol sends them
 clients             keys, and each client's share of the queue
 models              a Runner for each artifact, by name
+core_shares         which NeuronCores each of them has
 failures            errors as statuses and headers
 settings            the options
 metrics, logs       what operators see

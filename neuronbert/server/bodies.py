@@ -1,10 +1,10 @@
 """The body of a request: read within bounds, unpacked, and decoded as JSON. For ``exchange``."""
 
 import zlib
-from typing import Any, AsyncIterator, Awaitable, Callable, List, Mapping, MutableMapping, Optional
+from typing import Any, AsyncIterator, Awaitable, Callable, Mapping, MutableMapping, Optional
 
 from neuronbert.hardware.libraries import optional_imports
-from neuronbert.server.failures import ClientGone, HttpError
+from neuronbert.server.failures import ClientGone, HttpError, retry_headers
 
 with optional_imports():
     import msgspec
@@ -12,31 +12,69 @@ with optional_imports():
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 
+MOST_UNFINISHED_BODIES = 16  # of the largest that are taken, in memory while their rest is still to come
 _WINDOW_BITS: Mapping[bytes, int] = {b"gzip": 31, b"deflate": 15}  # zlib's numbers for both formats
+
+
+class Unfinished:
+    """Counts what is there of bodies whose rest is still to come: many slow clients must not fill the memory."""
+
+    def __init__(self, most_bytes: int):
+        self._most_bytes = most_bytes
+        self._bytes = 0
+
+    def add(self, size_bytes: int) -> None:
+        """So many more; HttpError 429 where that is too much."""
+        self._bytes += size_bytes
+        if self._bytes > self._most_bytes:
+            raise HttpError(
+                429,
+                f"{self._bytes:,} bytes of bodies wait for their rest",
+                hint="ask again later, or send smaller bodies",
+                headers=retry_headers(None),
+            )
+
+    def remove(self, size_bytes: int) -> None:
+        """They were finished, or given up."""
+        self._bytes -= size_bytes
 
 
 class IncomingBody:
     """Reads what ASGI's ``receive`` gives, once."""
 
-    def __init__(self, receive: Receive, headers: Mapping[bytes, bytes]):
+    def __init__(self, receive: Receive, headers: Mapping[bytes, bytes], unfinished: Unfinished):
         self.is_read = False  # all of it
         self._receive = receive
         self._headers = headers
+        self._unfinished = unfinished
 
     async def unpacked(self, most: int) -> bytes:
         """All of it, unpacked; HttpError 413 for more than ``most`` bytes, packed or not."""
         declared = self._headers.get(b"content-length", b"0")
         if declared.isdigit() and int(declared) > most:
             raise _too_large(most)
-        parts: List[bytes] = []
-        received = 0
-        while not self.is_read:
-            parts.append(await self._part())
-            received += len(parts[-1])
-            if received > most:
-                raise _too_large(most)
-        packed = parts[0] if len(parts) == 1 else b"".join(parts)
+        packed = await self._part()
+        if not self.is_read:
+            packed = await self._rest(packed, most)
+        if len(packed) > most:
+            raise _too_large(most)
         return _unpacked(packed, self._headers.get(b"content-encoding"), most)
+
+    async def _rest(self, first: bytes, most: int) -> bytes:
+        """All of a body that comes in several parts."""
+        parts, received = [first], len(first)
+        counted = 0
+        try:
+            while not self.is_read:
+                counted, more = received, received - counted
+                self._unfinished.add(more)
+                parts.append(await self._part())
+                received += len(parts[-1])
+                if received > most:
+                    raise _too_large(most)
+        finally:
+            self._unfinished.remove(counted)
+        return b"".join(parts)
 
     async def parts(self) -> AsyncIterator[bytes]:
         """It as it comes, in parts of any size; ClientGone where it ends too soon."""

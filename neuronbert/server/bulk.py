@@ -6,15 +6,16 @@ for the answer of each line before it sends the next, or send a million and read
 
 import asyncio
 import functools
+import math
 import time
 from concurrent.futures import Future
 from contextlib import ExitStack, suppress
 from typing import Any, AsyncIterator, Callable, List, NamedTuple, Optional, Sequence, Set, Tuple, Union
 
-from neuronbert.errors import InputError, NeuronBertError, RunnerClosed, TooManyRows, UsageError
+from neuronbert.errors import InputError, NeuronBertError, Overloaded, TooManyRows, UsageError
 from neuronbert.runner.requests import Prepared
-from neuronbert.server.exchange import Exchange, too_late
-from neuronbert.server.failures import HttpError, failure_of, forget_frames
+from neuronbert.server.exchange import ANSWERS_NO_MORE, Exchange, too_late
+from neuronbert.server.failures import ClientGone, HttpError, failure_of, forget_frames
 from neuronbert.server.limits import refuse_more_text
 from neuronbert.server.logs import log
 from neuronbert.server.models import Model
@@ -27,16 +28,25 @@ LOOK_IN_LINE_S = 0.1  # how often one that stands in the runner's line looks whe
 PATIENCE_S = 1.0  # after which it goes though others wait: slowly is better than never
 MOST_TOGETHER = 8  # lines that are tokenised and let in together: few rows, so that others get their turn between them
 MOST_UNREAD = 256  # lines of one request whose answers nobody has read yet, beside those of the last group
-MOST_UNREAD_BYTES = 32 << 20  # and of all of them; less where two of the longest lines that are taken have less
+MOST_BEFORE_THE_FIRST = 32  # lines, while it is not known how long answers are
+MOST_UNREAD_BYTES = 32 << 20  # of all of them, and of their answers; less where two of the longest lines have less
 
 
 class AskedLine(NamedTuple):
-    """A line that the runner has, since when, and the future of its document."""
+    """A line that the runner of ``model`` has, since when, and the future of its document."""
 
-    line_number: int
-    id: Identity
+    line: InputLine
+    model: Model
     asked_at: float  # seconds of time.perf_counter
     future: "Future[Any]"
+
+    @property
+    def line_number(self) -> int:
+        return self.line.line_number
+
+    @property
+    def id(self) -> Identity:
+        return self.line.id
 
 
 class End(NamedTuple):
@@ -50,17 +60,28 @@ Futures = Tuple["Future[Any]", ...]
 
 
 class Unread:
-    """Counts lines whose answers were not read yet. ``tell``: is told whether there are any, when that changes."""
+    """Counts lines whose answers were not read yet, which may be as long as the longest so far.
+
+    ``tell``: is told whether there are any, when that changes.
+    """
 
     def __init__(self, most_bytes: int, tell: Callable[[bool], None]):
         self._most_bytes = most_bytes
         self._tell = tell
         self._lines = self._bytes = 0
+        self._longest_answer_bytes = 0  # as it is sent
         self._was_read = asyncio.Event()
 
+    @property
+    def has_room(self) -> bool:
+        """Whether there may be more of them."""
+        longest_bytes = self._longest_answer_bytes
+        most_lines = min(MOST_UNREAD, self._most_bytes // longest_bytes) if longest_bytes else MOST_BEFORE_THE_FIRST
+        return self._lines < max(1, most_lines) and self._bytes < self._most_bytes
+
     async def room(self) -> None:
-        """Until there may be more of them."""
-        while self._lines >= MOST_UNREAD or self._bytes >= self._most_bytes:
+        """Until there is room."""
+        while not self.has_room:
             self._was_read.clear()
             await self._was_read.wait()
 
@@ -71,8 +92,9 @@ class Unread:
         if self._lines == 1:
             self._tell(True)
 
-    def remove(self, size_bytes: int) -> None:
+    def remove(self, size_bytes: int, answer_bytes: int) -> None:
         """Its answer was sent."""
+        self._longest_answer_bytes = max(self._longest_answer_bytes, answer_bytes)
         self._lines -= 1
         self._bytes -= size_bytes
         if not self._lines:
@@ -105,10 +127,10 @@ class Bulk:
                         raise end.error
                     return
                 outcome, size_bytes = end
-                answer = await self._answer(outcome)
+                answer = await self._answer(outcome, size_bytes)
                 self._exchange.refuse_gone()
                 yield answer
-                self._unread.remove(size_bytes)
+                self._unread.remove(size_bytes, len(answer))
         finally:
             reading.cancel()
             with suppress(asyncio.CancelledError):
@@ -116,12 +138,18 @@ class Bulk:
             for future in [future for futures in self._open for future in futures]:
                 future.cancel()
 
-    async def _answer(self, outcome: Outcome) -> bytes:
+    async def _answer(self, outcome: Outcome, size_bytes: int) -> bytes:
         if isinstance(outcome, SkippedLine):
             return json_line(outcome.document()).encode()
         try:
             document = await self._document(outcome)
+        except ClientGone:
+            raise
         except Exception as error:
+            is_replaced = self._exchange.service.models.in_place(outcome.model) is not None
+            if is_replaced and isinstance(error, ANSWERS_NO_MORE):
+                (again,) = await self._ask([outcome.line], size_bytes)
+                return await self._answer(again, size_bytes)
             failure = failure_of(error, self._exchange.request_id)
             if failure.is_ours:
                 log.error("request %s, line %d failed", self._exchange.request_id, outcome.line_number, exc_info=error)
@@ -134,13 +162,17 @@ class Bulk:
         if asked.future.done():
             return asked.future.result()
         timeout_s = self._exchange.timeout_s
-        left_s = None if timeout_s is None else max(0.0, asked.asked_at + timeout_s - time.perf_counter())
+        late_at = math.inf if timeout_s is None else asked.asked_at + timeout_s
         answered = asyncio.wrap_future(asked.future)
         try:
-            await asyncio.wait([answered], timeout=left_s)
-            if answered.done():
-                return answered.result()
-            raise too_late(self._exchange)
+            while True:
+                left_s = max(0.0, late_at - time.perf_counter())
+                await asyncio.wait([answered], timeout=min(LOOK_IN_LINE_S, left_s))
+                if answered.done():
+                    return answered.result()
+                if not left_s:
+                    raise too_late(self._exchange)
+                self._exchange.refuse_gone()
         finally:
             answered.cancel()
 
@@ -204,11 +236,11 @@ class Bulk:
                     _hold_bulk_rows(held, model, prepared.rows)
                     futures = await self._submitted(model, prepared)
                     self._when_answered(tuple(futures), held.pop_all())
-            except RunnerClosed:
-                self._model = self._exchange.newer(model)
+            except ANSWERS_NO_MORE as error:
+                self._model = self._exchange.instead_of(model, error)
             else:
                 now_s = time.perf_counter()
-                return [AskedLine(line.line_number, line.id, now_s, future) for line, future in zip(lines, futures)]
+                return [AskedLine(line, model, now_s, future) for line, future in zip(lines, futures)]
 
     async def _prepared(self, model: Model, inputs: Sequence[Input], keywords: Keywords, size_bytes: int) -> Prepared:
         """As ``Exchange.prepared``, which watches for the end of a body that here is still read, and does not wait."""
@@ -219,7 +251,7 @@ class Bulk:
 
         if size_bytes <= INLINE_BYTES:
             return prepare()
-        tokenising = self._exchange.service.tokenising
+        tokenising = self._exchange.service.bulk_tokenising
         while not tokenising.has_room:
             await self._sleep()
         return await asyncio.wrap_future(tokenising.begin(prepare, size_bytes))
@@ -255,8 +287,9 @@ class Bulk:
 
     async def _submitted(self, model: Model, prepared: Prepared) -> "List[Future[Any]]":
         """Let in at once where there is room; else, out of patience, in the line that takes turns with all others."""
-        if model.runner.has_room:
-            return model.runner.submit_prepared(prepared)
+        with suppress(Overloaded):  # another line was let in since
+            if model.runner.has_room:
+                return model.runner.submit_prepared(prepared)
         submit = functools.partial(model.runner.submit_prepared, prepared, wait=True)
         submitting = asyncio.get_running_loop().run_in_executor(None, submit)
         try:

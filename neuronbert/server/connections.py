@@ -47,16 +47,16 @@ class _Clock:
     """Of one message: how long its client may take to send the rest of it."""
 
     def __init__(self) -> None:
-        self.began_s = 0.0
-        self.body_bytes = 0  # since then
+        self.began_s = self.last_s = 0.0  # when the last of the body came
+        self.body_bytes = 0  # since it began
         self.is_stopped = False
 
     def restart(self, now_s: float) -> None:
-        self.began_s, self.body_bytes = now_s, 0
+        self.began_s, self.last_s, self.body_bytes = now_s, now_s, 0
 
     def due_s(self, timeout_s: float) -> float:
-        """When the body is too slow, if no more of it comes."""
-        return self.began_s + timeout_s + self.body_bytes / LEAST_BYTES_PER_S
+        """When the body is too slow, if no more of it comes: what came fast earns nobody hours of silence."""
+        return min(self.began_s + self.body_bytes / LEAST_BYTES_PER_S, self.last_s) + timeout_s
 
 
 def connections_of(settings: ServerSettings) -> Type[asyncio.Protocol]:
@@ -187,6 +187,7 @@ class _BoundedConnection(HttpToolsProtocol):  # type: ignore[misc,unused-ignore]
     def on_body(self, body: bytes) -> None:
         self._quiet_bytes = 0
         self._clock.body_bytes += len(body)
+        self._clock.last_s = self.loop.time()
         super().on_body(body)
         if self.cycle.response_complete:
             # It was refused, and most clients read no answer before all of the body is sent.
@@ -215,7 +216,7 @@ class _BoundedConnection(HttpToolsProtocol):  # type: ignore[misc,unused-ignore]
 
     def _expect(self, timeout_s: float) -> None:
         self._expect_nothing()
-        self._clock.began_s = self.loop.time()
+        self._clock.began_s = self._clock.last_s = self.loop.time()
         self._timer = self.loop.call_later(timeout_s, self._look)
 
     def _expect_nothing(self) -> None:
@@ -282,9 +283,13 @@ class _BoundedConnection(HttpToolsProtocol):  # type: ignore[misc,unused-ignore]
             return
         if self._may_answer():
             body = b'{"error":"%s"}' % refusal.reason.encode()
+            retry = b"retry-after: 1\r\n" if refusal in (_TOO_MANY, _TOO_BUSY) else b""
             self.transport.write(
-                b"HTTP/1.1 %d %s\r\ncontent-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n%s"
-                % (refusal.status, refusal.reason.encode(), len(body), body)
+                b"HTTP/1.1 %d %s\r\ncontent-type: application/json\r\ncontent-length: %d\r\n"
+                % (refusal.status, refusal.reason.encode(), len(body))
+                + retry
+                + b"connection: close\r\n\r\n"
+                + body
             )
         self._tell_gone()
         self.transport.close()

@@ -25,6 +25,8 @@ from typing import (
 )
 
 from neuronbert.errors import (
+    ArtifactError,
+    BackendFailed,
     DeadlineExceeded,
     InputError,
     NeuronBertError,
@@ -34,7 +36,7 @@ from neuronbert.errors import (
 )
 from neuronbert.hardware.libraries import optional_imports
 from neuronbert.runner.requests import Prepared
-from neuronbert.server.bodies import IncomingBody, Message, Receive, decoded
+from neuronbert.server.bodies import MOST_UNFINISHED_BODIES, IncomingBody, Message, Receive, Unfinished, decoded
 from neuronbert.server.cache import ResultCache
 from neuronbert.server.clients import Clients
 from neuronbert.server.connections import GONE, OWING
@@ -59,6 +61,8 @@ Place = Union[str, Places]  # a str is that of a list of inputs, in a body with 
 WATCH_AFTER_S = 0.05  # an answer that comes sooner is not worth looking whether anybody still waits
 # Of the client's time, for the way from the runner to the client: a batch's answers are written one after the other.
 WAY_BACK_S = 0.1
+# What a runner raises that is closed, or whose workers cannot start any more: the folder may hold another artifact.
+ANSWERS_NO_MORE = (RunnerClosed, ArtifactError, BackendFailed)
 LONGEST_ID = 128
 _ID = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,%d}" % LONGEST_ID)
 
@@ -74,6 +78,8 @@ class Service:
         self.metrics = Metrics(models, cache)
         self.tracer = Tracer() if settings.trace else None
         self.tokenising = Tokenising(MOST_TOKENISING_BYTES)
+        self.bulk_tokenising = Tokenising(MOST_TOKENISING_BYTES, threads=1)  # so that lines keep nobody else out
+        self.unfinished = Unfinished(MOST_UNFINISHED_BODIES * settings.max_body_bytes)
 
 
 class Exchange:
@@ -92,7 +98,7 @@ class Exchange:
         self.body_bytes = 0
         self.breakdowns: List[Dict[str, Any]] = []  # of each answered input
         self.answer_headers: List[Header] = []
-        self._incoming = IncomingBody(receive, self.headers)
+        self._incoming = IncomingBody(receive, self.headers, service.unfinished)
         self._is_gone: Callable[[], bool] = scope.get("extensions", {}).get(GONE, lambda: False)
         # To be told whether the client waits for answers to what it has sent so far of its body.
         self.owe: Callable[[bool], None] = scope.get("extensions", {}).get(OWING, lambda is_owing: None)
@@ -187,13 +193,18 @@ class Exchange:
             try:
                 prepared = await self.prepared(functools.partial(prepare, model), self.body_bytes)
                 return await self._answers(model, prepared)
-            except RunnerClosed:
-                model = self.newer(model)
+            except ANSWERS_NO_MORE as error:
+                model = self.instead_of(model, error)
             except DeadlineExceeded:
                 raise too_late(self) from None  # the runner's tells of the time that it had
 
-    def newer(self, model: Model) -> Model:
-        """What was put in the place of ``model``, whose runner is closed; RunnerClosed where nothing was."""
+    def instead_of(self, model: Model, error: NeuronBertError) -> Model:
+        """What was put in the place of ``model``, which raised one of ANSWERS_NO_MORE.
+
+        RunnerClosed where nothing was; ``error`` itself where it is of this request alone: there is a worker.
+        """
+        if not isinstance(error, RunnerClosed) and model.is_ready():
+            raise error
         newer = self.service.models.in_place(model)
         if newer is None:
             raise RunnerClosed(f"{model.name} takes no more requests")

@@ -139,7 +139,7 @@ class _Server(uvicorn.Server):
         self._loop = asyncio.get_running_loop()
         gather_lines(self._loop)
         self._models.turn_in(self._loop)
-        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as under nohup
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as under nohup, where it is not for reloading
             self._loop.add_signal_handler(signal.SIGHUP, self._on_hangup)
         loop = self._loop
         if self._received:  # before uvicorn looked for them

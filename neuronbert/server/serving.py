@@ -1,5 +1,6 @@
 """``serve``: loads the models while the web stack is imported, and runs ``process`` until it is told to end."""
 
+import functools
 import os
 import signal
 import socket
@@ -7,10 +8,13 @@ import threading
 from contextlib import contextmanager
 from typing import Any, Iterator, List, Optional, Sequence
 
+from neuronbert.artifact.manifest import Artifact, load_artifact
 from neuronbert.artifact.signatures import TrustedKey
 from neuronbert.errors import OutputError, UsageError
+from neuronbert.hardware.cores import CoreLayout
 from neuronbert.hardware.libraries import require_libraries
 from neuronbert.runner.runner import Runner
+from neuronbert.server.core_shares import CoreShares
 from neuronbert.server.logs import begin_logging
 from neuronbert.server.models import Models, Told, begin
 from neuronbert.server.settings import places_of, settings_of
@@ -52,13 +56,20 @@ def serve(
 
     at_work = threading.Event()  # a worker is started, or nothing will be
 
+    shares = CoreShares(len(places), workers, instance_type)
+
     def launch(folder: str) -> Runner:
+        artifact = load_artifact(folder, trusted_key=trusted_key)
+        return shares.launch(artifact, variant, functools.partial(runner_of, artifact))
+
+    def runner_of(artifact: Artifact, layout: Optional[CoreLayout]) -> Runner:
         return Runner(
-            folder,
+            artifact,
             variant=variant,
-            workers=workers,
+            workers=workers if layout is None else layout.replicas,
             threads=threads,
-            instance_type=instance_type,
+            layout=layout,
+            instance_type=instance_type if layout is None else None,
             in_flight_per_group=in_flight_per_group,
             batch_size=batch_size,
             max_queue=max_queue,
@@ -103,9 +114,14 @@ def _noted_signals(allow_reload: bool) -> Iterator[List[int]]:
     """
     received: List[int] = []
     numbers = [signal.SIGTERM, signal.SIGINT]
-    if not allow_reload and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+    if allow_reload or signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as under nohup
         numbers.append(signal.SIGHUP)
-    before = {number: signal.signal(number, lambda number, _: received.append(number)) for number in numbers}
+
+    def note(number: int, _: Any) -> None:
+        if number != signal.SIGHUP or not allow_reload:  # what it asks for is being done: the artifacts are loaded
+            received.append(number)
+
+    before = {number: signal.signal(number, note) for number in numbers}
     try:
         yield received
     finally:

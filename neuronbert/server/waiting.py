@@ -9,9 +9,9 @@ from typing import Any, Callable, Optional, Sequence
 from neuronbert.errors import Overloaded
 from neuronbert.runner.requests import Prepared
 
-# Text of at most so many bytes is tokenised in the loop's own thread. The demo checkpoint's tokenizer takes 0.3 ms for
-# 1 KiB (measured; rows come on top), so that nobody else waits longer than about a millisecond, and the way to another
-# thread and back takes 0.2 ms.
+TOKENISING_S_PER_BYTE = 0.3e-3 / 1024  # by the demo checkpoint's tokenizer (measured; rows come on top)
+# Text of at most so many bytes is tokenised in the loop's own thread: nobody else waits longer than about a
+# millisecond, and the way to another thread and back takes 0.2 ms.
 INLINE_BYTES = 2048
 # Text that is with the threads together, beside that of the last one that was let in: what it becomes has some hundred
 # times its size (measured: 1.9 GB of 15 MB).
@@ -21,14 +21,16 @@ MOST_TOKENISING_BYTES = 8 << 20
 class Tokenising:
     """Threads that tokenise, and how much text is with them: what nobody waits for any more is not stopped by that.
 
-    most_bytes: beside those of the last that was let in, however large it is.
+    most_bytes: beside those of the last that was let in, however large it is. threads: None is one for each CPU and one
+    more, of at most 8.
     """
 
-    def __init__(self, most_bytes: int):
+    def __init__(self, most_bytes: int, threads: Optional[int] = None):
         self.most_bytes = most_bytes
         self._bytes = 0
         self._lock = threading.Lock()
-        self._threads = ThreadPoolExecutor(min(8, (os.cpu_count() or 1) + 1), thread_name_prefix="neuronbert-tokenise")
+        self._thread_count = threads or min(8, (os.cpu_count() or 1) + 1)
+        self._threads = ThreadPoolExecutor(self._thread_count, thread_name_prefix="neuronbert-tokenise")
 
     @property
     def has_room(self) -> bool:
@@ -38,7 +40,11 @@ class Tokenising:
     def begin(self, prepare: Callable[[], Prepared], size_bytes: int) -> "Future[Prepared]":
         """Call ``prepare`` in a thread, for about so many bytes of text; Overloaded where there are too many."""
         if not self.has_room:
-            raise Overloaded(f"{self._bytes:,} bytes of text wait to be tokenised", hint="ask again later")
+            raise Overloaded(
+                f"{self._bytes:,} bytes of text wait to be tokenised",
+                hint="ask again later",
+                wait_s=self._bytes * TOKENISING_S_PER_BYTE / self._thread_count,
+            )
         with self._lock:
             self._bytes += size_bytes
         future = self._threads.submit(prepare)

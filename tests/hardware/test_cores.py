@@ -255,3 +255,15 @@ def test_memory_grows_with_weights_and_buckets(weights, buckets, instance):
     more = cores.estimate_device_memory(layout, weights + 1, buckets + 1)
     assert more.bytes_on_fullest_chip > one.bytes_on_fullest_chip
     assert one.fits == (one.bytes_on_fullest_chip <= 8 * 1024**3)
+
+
+def test_a_layout_may_begin_behind_another_models_cores() -> None:
+    behind = cores.CoreLayout("inf1.6xlarge", cores.PIPELINE, 4, 2, first_core=5)
+    assert behind.groups == (range(5, 9), range(9, 13))
+    assert behind.environment()["NEURON_RT_VISIBLE_CORES"] == "5-12"
+    assert behind.worker_environment(1)["NEURON_RT_VISIBLE_CORES"] == "9-12"
+    with pytest.raises(UsageError, match="need 12 cores behind core 4; inf1.6xlarge has 16"):
+        cores.CoreLayout("inf1.6xlarge", cores.PIPELINE, 4, 3, first_core=5)
+    for wrong in (-1, 16, 1.5, True, None):
+        with pytest.raises(UsageError, match="has no core"):
+            cores.CoreLayout("inf1.6xlarge", cores.PIPELINE, 4, 1, first_core=wrong)  # type: ignore[arg-type]

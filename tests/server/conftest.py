@@ -20,16 +20,24 @@ TAGS = ("O", "B-PER", "I-PER")
 
 
 @pytest.fixture(scope="session")
-def artifacts(echo_artifact: Artifact, tmp_path_factory: pytest.TempPathFactory) -> Dict[str, Path]:
-    """An artifact of each task, and one that ranks, by name; on the echo backend: numbers that mean nothing."""
+def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Dict[str, Path]:
+    """A tiny checkpoint of each task but question answering, and one that ranks, by name."""
     folder = tmp_path_factory.mktemp("served")
-    checkpoints = {
+    return {
         "labels": write_classifier(folder / "labels"),
         "ranks": write_classifier(folder / "ranks", labels=["LABEL_0"]),
         "tags": write_checkpoint(folder / "tags", "bert", "TokenClassification", **labels_of(TAGS)),
         "embeds": write_sentence_folder(folder / "embeds"),
     }
-    made = {name: compiled(path, folder / f"{name}-artifact", "echo").folder for name, path in checkpoints.items()}
+
+
+@pytest.fixture(scope="session")
+def artifacts(
+    echo_artifact: Artifact, checkpoints: Dict[str, Path], tmp_path_factory: pytest.TempPathFactory
+) -> Dict[str, Path]:
+    """An artifact of each task, and one that ranks, by name; on the echo backend: numbers that mean nothing."""
+    folder = tmp_path_factory.mktemp("artifacts")
+    made = {name: compiled(path, folder / name, "echo").folder for name, path in checkpoints.items()}
     return {"answers": echo_artifact.folder, **made}
 
 

@@ -15,6 +15,7 @@ from typing import Any, Iterator, Optional
 import pytest
 
 from neuronbert.errors import DeadlineExceeded, Overloaded
+from neuronbert.server.bodies import Unfinished
 from neuronbert.server.exchange import Exchange
 from neuronbert.server.failures import ClientGone
 from neuronbert.server.limits import characters
@@ -106,7 +107,9 @@ class Tokenised:
 
     def __init__(self, *messages: str):
         self.service: Any = SimpleNamespace(
-            settings=SimpleNamespace(request_timeout_s=None), tokenising=Tokenising(INLINE_BYTES + 1)
+            settings=SimpleNamespace(request_timeout_s=None),
+            tokenising=Tokenising(INLINE_BYTES + 1),
+            unfinished=Unfinished(0),
         )
         self.messages = list(messages)
         self.go = threading.Event()
@@ -154,8 +157,9 @@ def test_text_that_is_still_tokenised_counts_though_nobody_waits_for_it() -> Non
     async def ask_on() -> None:
         with pytest.raises(ClientGone):
             await slow.tokenise()
-        with pytest.raises(Overloaded):
+        with pytest.raises(Overloaded) as refused:
             await slow.tokenise()
+        assert 0 < refused.value.wait_s < 1
         slow.go.set()
         while not slow.service.tokenising.has_room:
             await asyncio.sleep(0.001)

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from neuronbert.artifact.manifest import Artifact
-from neuronbert.server.bulk import MOST_UNREAD, LineSplitter, Unread
+from neuronbert.server.bulk import MOST_BEFORE_THE_FIRST, MOST_UNREAD, LineSplitter, Unread
 from server.hostile import (
     PATIENCE_S,
     QUESTION,
@@ -156,22 +156,30 @@ def test_a_client_that_does_not_read_holds_the_server_up(bulk: Served) -> None:
     assert answer.endswith(b"0\r\n\r\n")
 
 
-@pytest.mark.parametrize(("lines", "size_bytes"), [(MOST_UNREAD, 0), (3, 40), (1, 1000)])
-def test_lines_are_read_on_once_answers_were(lines: int, size_bytes: int) -> None:
+@pytest.mark.parametrize(
+    ("longest_bytes", "lines", "size_bytes"),
+    [(0, MOST_BEFORE_THE_FIRST, 0), (3, MOST_UNREAD, 0), (40, 25, 0), (2000, 1, 0), (3, 25, 40), (3, 1, 1000)],
+)
+def test_lines_are_read_on_once_answers_were(longest_bytes: int, lines: int, size_bytes: int) -> None:
+    """There are so many lines of that size, where the longest answer so far was so long."""
     told: List[bool] = []
 
     async def read() -> None:
-        unread = Unread(100, told.append)
+        unread = Unread(1000, told.append)
+        if longest_bytes:
+            unread.add(0)
+            unread.remove(0, longest_bytes)
+            told.clear()
         for _ in range(lines):
             await asyncio.wait_for(unread.room(), PATIENCE_S)
             unread.add(size_bytes)
         waiting = asyncio.ensure_future(unread.room())
         await asyncio.sleep(0)
         assert not waiting.done()
-        unread.remove(size_bytes)
+        unread.remove(size_bytes, longest_bytes)
         await asyncio.wait_for(waiting, PATIENCE_S)
         for _ in range(lines - 1):
-            unread.remove(size_bytes)
+            unread.remove(size_bytes, longest_bytes)
 
     asyncio.run(read())
     assert told == [True, False]
@@ -227,6 +235,18 @@ def test_a_reload_in_the_middle_loses_no_line(bulk: Served) -> None:
         data = begun + until_closed(connection)
     assert data.endswith(b"0\r\n\r\n") and b"error" not in data
     assert [int(each) for each in _between(data, b'"id": ', b",")] == list(range(60))
+
+
+def test_lines_that_the_old_model_had_no_time_for_are_asked_again(slow_artifact: Path, tmp_path: Path) -> None:
+    arguments = (f"slow={slow_artifact}", "--threads", "1", "--allow-reload", "--drain-timeout-s", "0")
+    with serving(tmp_path, *arguments, "--in-flight-per-group", "1") as server, connected(server.port) as connection:
+        connection.sendall(posted("/v1/bulk", b"".join(map(bulk_line, range(30))), "Connection: close"))
+        begun = head_and_more(connection)
+        wait_until(lambda: counts(server, "slow")["submitted"] >= 16, "the runner has several batches")
+        assert server.ask("/v2/repository/models/slow/load", {}).status == 200
+        data = begun + until_closed(connection)
+    assert data.endswith(b"0\r\n\r\n") and b"error" not in data
+    assert [int(each) for each in _between(data, b'"id": ', b",")] == list(range(30))
 
 
 def test_lines_of_a_model_that_is_taken_out_have_errors_each(bulk: Served) -> None:

@@ -124,6 +124,15 @@ def test_a_body_that_drips_is_ended(strict: Served) -> None:
     assert statuses(answer) == [408]
 
 
+def test_a_body_that_came_fast_earns_no_long_silence(strict: Served) -> None:
+    """By its bytes alone it would have a minute."""
+    with connected(strict.port) as connection:
+        connection.sendall(head("POST", "/", f"Content-Length: {MAX_BODY_BYTES}") + b" " * 61_440)
+        began = time.monotonic()
+        answer = until_closed(connection)
+    assert statuses(answer) == [408] and time.monotonic() - began < 30
+
+
 @pytest.mark.parametrize("first", [b"", LIVE, LIVE + b"\r\n", LIVE + b"\r\n" * 5000])
 def test_a_connection_that_idles_is_closed(strict: Served, first: bytes) -> None:
     assert statuses(said(strict, first)) == [200] * bool(first)

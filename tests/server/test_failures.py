@@ -38,6 +38,11 @@ def test_what_nobody_thought_of_is_500_and_tells_nothing(error: Exception) -> No
     assert failure.status == 500 and PLACE not in failure.message and "request-1" in failure.message
 
 
+def test_the_wait_is_the_one_that_the_runner_predicts() -> None:
+    failure = failure_of(errors.Overloaded("full", wait_s=7.25), "request-1")
+    assert dict(failure.headers) == {b"retry-after": b"8", b"retry-after-ms": b"7250"}
+
+
 @given(st.one_of(st.none(), st.floats(0, 1e9)))
 def test_when_to_ask_again_is_never_too_soon(wait_s: Optional[float]) -> None:
     headers = dict(retry_headers(wait_s))

@@ -58,6 +58,9 @@ def test_the_other_tasks_answer_as_hugging_face_does(served: Served) -> None:
     similar = {"source_sentence": "it was jim", "sentences": ["it was jim", "london"]}
     cosines = served.ask("/models/embeds", {"inputs": similar}).json
     assert cosines[0] == pytest.approx(1, abs=1e-5) and len(cosines) == 2
+    every = {"aggregation_strategy": "none", "ignore_labels": []}
+    assert len(served.ask("/models/tags", {"inputs": "jim lived", "parameters": every}).json) >= max(2, len(tags))
+    assert served.ask("/models/embeds", {"inputs": "it was jim", "truncation_direction": "Right"}).status == 200
 
 
 def test_text_embeddings_inference(served: Served) -> None:
@@ -154,6 +157,7 @@ BAD_BODIES = [
     ("/models/labels", {"inputs": 7}, 400, "$.inputs"),
     ("/models/embeds", {"inputs": {"source_sentence": "a", "sentences": []}}, 400, "$.inputs.sentences"),
     ("/models/embeds", {"inputs": "it was jim " * 400, "truncate": False}, 400, "$.inputs"),
+    ("/models/embeds", {"inputs": "it was jim", "truncation_direction": "left"}, 400, "$.truncation_direction"),
     ("/embed", {"inputs": []}, 400, "$.inputs"),
     ("/embed", {"inputs": "a", "dimensions": 0}, 400, "$.dimensions"),
     ("/embed", {"inputs": "it was jim " * 400, "truncate": False}, 400, "$.inputs"),

@@ -129,6 +129,20 @@ def test_sigterm_while_it_starts(echo_artifact: Artifact, tmp_path: Path, delay_
         assert "Traceback" not in log.read_text() and "error:" not in log.read_text()
 
 
+@pytest.mark.parametrize("delay_s", [0.0, 0.3])
+def test_sighup_while_it_starts(echo_artifact: Artifact, tmp_path: Path, delay_s: float) -> None:
+    """What it asks for is being done."""
+    port = free_port()
+    arguments = (f"a={echo_artifact.folder}", "--threads", "1", "--port", str(port), "--grace-s", "0", "--allow-reload")
+    with started(tmp_path, *arguments) as (process, log):
+        wait_until(lambda: _is_taken(port), "it has its address")
+        time.sleep(delay_s)
+        process.send_signal(signal.SIGHUP)
+        server = Served(process, log)
+        assert server.ask("/", ASKED).status == 200
+        assert server.end() == 0, log.read_text()
+
+
 def _is_taken(port: int) -> bool:
     with socket.socket() as other:
         other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -260,6 +274,8 @@ def test_every_option_is_also_an_environment_variable(monkeypatch: pytest.Monkey
     assert found["api_key"] == ("some", "words")
     monkeypatch.setenv("NEURONBERT_ARTIFACTS", "a=b c")
     assert serve_.make_context("serve", [], **CONTEXT_SETTINGS).params["artifacts"] == ("a=b", "c")
+    monkeypatch.setenv("NEURONBERT_PORT", "tcp://10.0.0.1:8080")  # a Kubernetes service's, and none of ours
+    assert serve_.make_context("serve", ["ARTIFACT"], **CONTEXT_SETTINGS).params["port"] == untold["port"]
     with pytest.raises(click.UsageError):
         monkeypatch.setenv("NEURONBERT_PORT", "none")
         serve_.make_context("serve", ["ARTIFACT"], **CONTEXT_SETTINGS)
@@ -446,6 +462,28 @@ def test_it_is_ready_while_a_worker_is(faulty_artifact: Path, tmp_path: Path) ->
         assert server.ask("/", ASKED).status == 200
         restarts = re.findall(r"worker_restarts_total{.*} (\d+)", server.ask("/metrics").body.decode())
         assert restarts == ["1"]
+
+
+def test_where_no_worker_can_start_it_says_so_until_another_artifact_is_loaded(
+    echo_artifact: Artifact, tmp_path: Path
+) -> None:
+    """A deployment puts another artifact in the folder, and the worker dies before it is loaded."""
+    folder = Path(shutil.copytree(echo_artifact.folder, tmp_path / "a"))
+    with serving(tmp_path, f"a={folder}", "--threads", "1", "--allow-reload") as server:
+        (worker,) = server.ask("/v2/models/a/stats").json["runner"]["workers"]
+        digest = replace(folder, modulus=983)
+        os.kill(worker["pid"], signal.SIGKILL)
+        wait_until(lambda: server.ask("/v2/models/a/stats").json["runner"]["workers"][0]["unable"], "it cannot start")
+        answer = server.ask("/", ASKED)
+        assert (answer.status, answer.json["error_type"]) == (503, "unavailable") and "retry-after" in answer.headers
+        lines = server.ask("/v1/bulk", bulk_line(1)).body.decode()
+        assert "takes no requests at the moment" in lines
+        told = server.ask("/v2/models/a/stats").body.decode() + server.ask("/metrics").body.decode() + lines
+        assert str(tmp_path) not in told and "the server's log says why" in told
+        assert "Traceback" not in server.text() and "another artifact" in server.text()
+        assert server.ask("/v2/repository/models/a/load", {}).status == 200
+        answer = server.ask("/", ASKED)
+        assert (answer.status, answer.headers["x-artifact-digest"]) == (200, digest)
 
 
 # ---------------------------------------------------------------------------- whom it lets in, and what it tells

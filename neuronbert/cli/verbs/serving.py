@@ -19,7 +19,15 @@ if TYPE_CHECKING:
 def server_option(spelling: str, **keywords: Any) -> Decorator:
     """An option that is an environment variable too: --max-queue is NEURONBERT_MAX_QUEUE."""
     variable = "NEURONBERT_" + spelling.partition("/")[0].lstrip("-").replace("-", "_").upper()
-    return click.option(spelling, envvar=variable, show_envvar=True, **keywords)
+    return click.option(spelling, envvar=variable, show_envvar=True, cls=_ServerOption, **keywords)
+
+
+class _ServerOption(click.Option):
+    """Beside a Kubernetes service that is called neuronbert, NEURONBERT_PORT is its tcp:// address: that is none."""
+
+    def resolve_envvar_value(self, ctx: click.Context) -> Any:
+        value = super().resolve_envvar_value(ctx)
+        return None if isinstance(value, str) and value.startswith(("tcp://", "udp://")) else value
 
 
 def settings_options(verb: Callable[..., Any]) -> Callable[..., Any]:

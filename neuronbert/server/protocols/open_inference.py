@@ -130,7 +130,12 @@ async def _stats(exchange: Exchange) -> Reply:
             "fail": {"count": counts["failed"], "ns": 0},
         },
     }
-    return json_reply({"model_stats": [statistics], "runner": stats})
+    return json_reply({"model_stats": [statistics], "runner": {**stats, "workers": _told_to_all(stats["workers"])}})
+
+
+def _told_to_all(workers: Sequence[Any]) -> List[Dict[str, Any]]:
+    """The workers without why one cannot start, which may name what is on the server."""
+    return [{**worker, "unable": worker["unable"] and "cannot start: the server's log says why"} for worker in workers]
 
 
 async def _index(exchange: Exchange) -> Reply:

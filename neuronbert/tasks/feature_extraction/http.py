@@ -1,6 +1,6 @@
 """Feature extraction as Hugging Face's clients ask for it over HTTP (tasks/http.py): embeddings, and similarities."""
 
-from typing import Any, Dict, FrozenSet, List, Sequence, Union
+from typing import Any, Dict, FrozenSet, List, Literal, Sequence, Union
 
 import numpy as np
 
@@ -26,7 +26,13 @@ BODY = body_type(
     TextOptions,
     EmbeddingOptions,
     # Clients send these beside the inputs.
-    beside={"normalize": bool, "truncate": bool, "prompt_name": str, "dimensions": int},
+    beside={
+        "normalize": bool,
+        "truncate": bool,
+        "truncation_direction": Literal["right", "Right"],  # a text that does not fit loses its end
+        "prompt_name": str,
+        "dimensions": int,
+    },
 )
 EXAMPLE = {"inputs": "A text to embed."}
 
