@@ -8,6 +8,7 @@ from typing import Any, Callable, List
 
 import pytest
 
+from neuronbert.server.bodies import Unfinished
 from neuronbert.server.endpoints import Endpoint
 from neuronbert.server.exchange import Exchange
 from neuronbert.server.failures import ClientGone, failure_body
@@ -40,7 +41,10 @@ def test_nothing_of_a_request_is_left_for_the_garbage_collector(
     """The server has it look seldom: what refers to itself would be kept for hours, bodies included."""
     settings = SimpleNamespace(request_timeout_s=None, access_log=False)
     clients = SimpleNamespace(identify=lambda headers, address: "local")
-    service: Any = SimpleNamespace(settings=settings, clients=clients, metrics=Metrics([]), tracer=None)  # type: ignore[arg-type]
+    metrics, unfinished = Metrics([]), Unfinished(0)  # type: ignore[arg-type]
+    service: Any = SimpleNamespace(
+        settings=settings, clients=clients, metrics=metrics, tracer=None, unfinished=unfinished
+    )
     kept: List[weakref.ref[Exchange]] = []
     sent: List[int] = []
 
