@@ -1,7 +1,9 @@
 """The body of a request: read within bounds, unpacked, and decoded as JSON. For ``exchange``."""
 
 import zlib
+from collections import Counter
 from typing import Any, AsyncIterator, Awaitable, Callable, Mapping, MutableMapping, Optional
+from typing import Counter as CounterOf
 
 from neuronbert.hardware.libraries import optional_imports
 from neuronbert.server.failures import ClientGone, HttpError, retry_headers
@@ -17,26 +19,31 @@ _WINDOW_BITS: Mapping[bytes, int] = {b"gzip": 31, b"deflate": 15}  # zlib's numb
 
 
 class Unfinished:
-    """Counts what is there of bodies whose rest is still to come: many slow clients must not fill the memory."""
+    """Counts what is there of bodies whose rest is still to come: slow clients must not fill the memory.
+
+    most_bytes: of all clients together, of which one may have a quarter.
+    """
 
     def __init__(self, most_bytes: int):
         self._most_bytes = most_bytes
-        self._bytes = 0
+        self._bytes: CounterOf[str] = Counter()
 
-    def add(self, size_bytes: int) -> None:
+    def add(self, client: str, size_bytes: int) -> None:
         """So many more; HttpError 429 where that is too much."""
-        self._bytes += size_bytes
-        if self._bytes > self._most_bytes:
+        self._bytes[client] += size_bytes
+        if self._bytes[client] > self._most_bytes // 4 or sum(self._bytes.values()) > self._most_bytes:
             raise HttpError(
                 429,
-                f"{self._bytes:,} bytes of bodies wait for their rest",
+                f"{self._bytes[client]:,} bytes of this client's bodies wait for their rest, and those of others",
                 hint="ask again later, or send smaller bodies",
                 headers=retry_headers(None),
             )
 
-    def remove(self, size_bytes: int) -> None:
+    def remove(self, client: str, size_bytes: int) -> None:
         """They were finished, or given up."""
-        self._bytes -= size_bytes
+        self._bytes[client] -= size_bytes
+        if not self._bytes[client]:
+            del self._bytes[client]
 
 
 class IncomingBody:
@@ -48,32 +55,32 @@ class IncomingBody:
         self._headers = headers
         self._unfinished = unfinished
 
-    async def unpacked(self, most: int) -> bytes:
-        """All of it, unpacked; HttpError 413 for more than ``most`` bytes, packed or not."""
+    async def unpacked(self, most: int, client: str) -> bytes:
+        """All of the client's, unpacked; HttpError 413 for more than ``most`` bytes, packed or not."""
         declared = self._headers.get(b"content-length", b"0")
         if declared.isdigit() and int(declared) > most:
             raise _too_large(most)
         packed = await self._part()
         if not self.is_read:
-            packed = await self._rest(packed, most)
+            packed = await self._rest(packed, most, client)
         if len(packed) > most:
             raise _too_large(most)
         return _unpacked(packed, self._headers.get(b"content-encoding"), most)
 
-    async def _rest(self, first: bytes, most: int) -> bytes:
+    async def _rest(self, first: bytes, most: int, client: str) -> bytes:
         """All of a body that comes in several parts."""
         parts, received = [first], len(first)
         counted = 0
         try:
             while not self.is_read:
                 counted, more = received, received - counted
-                self._unfinished.add(more)
+                self._unfinished.add(client, more)
                 parts.append(await self._part())
                 received += len(parts[-1])
                 if received > most:
                     raise _too_large(most)
         finally:
-            self._unfinished.remove(counted)
+            self._unfinished.remove(client, counted)
         return b"".join(parts)
 
     async def parts(self) -> AsyncIterator[bytes]:

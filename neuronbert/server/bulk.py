@@ -146,10 +146,14 @@ class Bulk:
         except ClientGone:
             raise
         except Exception as error:
-            is_replaced = self._exchange.service.models.in_place(outcome.model) is not None
-            if is_replaced and isinstance(error, ANSWERS_NO_MORE):
-                (again,) = await self._ask([outcome.line], size_bytes)
-                return await self._answer(again, size_bytes)
+            if isinstance(error, ANSWERS_NO_MORE):
+                try:
+                    self._exchange.instead_of(outcome.model, error)
+                except NeuronBertError as why:
+                    error = why
+                else:
+                    (again,) = await self._ask([outcome.line], size_bytes)
+                    return await self._answer(again, size_bytes)
             failure = failure_of(error, self._exchange.request_id)
             if failure.is_ours:
                 log.error("request %s, line %d failed", self._exchange.request_id, outcome.line_number, exc_info=error)
@@ -347,6 +351,11 @@ class LineSplitter:
         self._bytes = 0
         self._number = 0
 
+    @property
+    def kept_bytes(self) -> int:
+        """Of a line whose end is still to come."""
+        return self._bytes if self._kept else 0
+
     def feed(self, part: bytes) -> List[RawLine]:
         """The lines that end in ``part``."""
         *ended, rest = part.split(b"\n")
@@ -377,9 +386,15 @@ class LineSplitter:
 
 async def _groups(exchange: Exchange, most_bytes: int) -> AsyncIterator[List[RawLine]]:
     """The lines that are there, so many at a time at most: nobody waits for more of them."""
-    splitter = LineSplitter(most_bytes)
-    async for part in exchange.parts():
-        lines = splitter.feed(part)
-        for first in range(0, len(lines), MOST_TOGETHER):
-            yield lines[first : first + MOST_TOGETHER]
-    yield splitter.end()
+    splitter, unfinished = LineSplitter(most_bytes), exchange.service.unfinished
+    counted = 0
+    try:
+        async for part in exchange.parts():
+            lines = splitter.feed(part)
+            for first in range(0, len(lines), MOST_TOGETHER):
+                yield lines[first : first + MOST_TOGETHER]
+            counted, more = splitter.kept_bytes, splitter.kept_bytes - counted
+            unfinished.add(exchange.client, more)
+        yield splitter.end()
+    finally:
+        unfinished.remove(exchange.client, counted)

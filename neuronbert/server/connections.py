@@ -18,7 +18,7 @@ with optional_imports():
     from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 COLON_AND_END_BYTES = len(": \r\n")  # of a header
-LEAST_BYTES_PER_S = 1024  # of a body, once ``body_timeout_s`` has passed
+LEAST_BYTES_PER_S = 1024  # of a body, in each ``body_timeout_s`` that it takes
 MOST_PIPELINED = 256  # requests that wait for the answer of one before them; each costs memory and a place in the loop
 RESERVED_FILES = 128  # of those that the process may have open, for workers, artifacts and logs
 MOST_FILES = 65_536  # that it asks for
@@ -44,19 +44,15 @@ class _Refused(Exception):
 
 
 class _Clock:
-    """Of one message: how long its client may take to send the rest of it."""
+    """Of one message: since when its client has sent how much of the body."""
 
     def __init__(self) -> None:
-        self.began_s = self.last_s = 0.0  # when the last of the body came
-        self.body_bytes = 0  # since it began
+        self.began_s = 0.0
+        self.body_bytes = 0
         self.is_stopped = False
 
     def restart(self, now_s: float) -> None:
-        self.began_s, self.last_s, self.body_bytes = now_s, now_s, 0
-
-    def due_s(self, timeout_s: float) -> float:
-        """When the body is too slow, if no more of it comes: what came fast earns nobody hours of silence."""
-        return min(self.began_s + self.body_bytes / LEAST_BYTES_PER_S, self.last_s) + timeout_s
+        self.began_s, self.body_bytes = now_s, 0
 
 
 def connections_of(settings: ServerSettings) -> Type[asyncio.Protocol]:
@@ -187,7 +183,6 @@ class _BoundedConnection(HttpToolsProtocol):  # type: ignore[misc,unused-ignore]
     def on_body(self, body: bytes) -> None:
         self._quiet_bytes = 0
         self._clock.body_bytes += len(body)
-        self._clock.last_s = self.loop.time()
         super().on_body(body)
         if self.cycle.response_complete:
             # It was refused, and most clients read no answer before all of the body is sent.
@@ -216,7 +211,7 @@ class _BoundedConnection(HttpToolsProtocol):  # type: ignore[misc,unused-ignore]
 
     def _expect(self, timeout_s: float) -> None:
         self._expect_nothing()
-        self._clock.began_s = self._clock.last_s = self.loop.time()
+        self._clock.restart(self.loop.time())
         self._timer = self.loop.call_later(timeout_s, self._look)
 
     def _expect_nothing(self) -> None:
@@ -234,13 +229,24 @@ class _BoundedConnection(HttpToolsProtocol):  # type: ignore[misc,unused-ignore]
         if not self._is_in_message:  # nor did it say anything
             self.transport.close()
             return
-        if not self._is_in_head:
-            is_our_turn = self.flow.read_paused or self._clock.is_stopped
-            wait_s = 1.0 if is_our_turn else self._clock.due_s(self.limits.body_timeout_s) - self.loop.time()
-            if wait_s > 0:
-                self._timer = self.loop.call_later(wait_s, self._look)
-                return
-        self._end(_TOO_SLOW)
+        wait_s = 0.0 if self._is_in_head else self._wait_for_body_s()
+        if wait_s > 0:
+            self._timer = self.loop.call_later(wait_s, self._look)
+        else:
+            self._end(_TOO_SLOW)
+
+    def _wait_for_body_s(self) -> float:
+        """Until the body may be too slow; 0 where it is. What came fast earns nobody hours of silence."""
+        clock, timeout_s, now_s = self._clock, self.limits.body_timeout_s, self.loop.time()
+        if self.flow.read_paused or clock.is_stopped:  # it is us who hold it up
+            clock.restart(now_s)
+            return min(1.0, timeout_s)
+        if now_s < clock.began_s + timeout_s:
+            return clock.began_s + timeout_s - now_s
+        if clock.body_bytes < LEAST_BYTES_PER_S * timeout_s:
+            return 0.0
+        clock.restart(now_s)
+        return timeout_s
 
     def on_response_complete(self) -> None:
         self._unanswered.popleft()

@@ -9,7 +9,7 @@ from neuronbert.artifact.manifest import Artifact
 from neuronbert.artifact.variants import choose_variants
 from neuronbert.backends import load_backend
 from neuronbert.backends.neuron.target import recorded_layout
-from neuronbert.errors import UsageError, counted
+from neuronbert.errors import UsageError, counted, positive
 from neuronbert.hardware.cores import CoreLayout, instance_type
 from neuronbert.runner.runner import Runner
 from neuronbert.runner.supervision import STOPPED
@@ -42,7 +42,7 @@ class CoreShares:
 
     def __init__(self, models: int, workers: Optional[int] = None, machine: Optional[str] = None):
         self._models = models
-        self._workers = workers
+        self._workers = positive("workers", workers)
         self._machine = machine
         self._taken: List[_Taken] = []
         self._lock = threading.Lock()
@@ -66,21 +66,20 @@ class CoreShares:
         return runner
 
     def _take(self, whole: CoreLayout) -> _Taken:
-        """The share of a model that could have all of ``whole``; where nobody said how many, what is left of it."""
+        """The share of a model that could have all of ``whole``."""
         width, total = whole.cores_per_model, instance_type(whole.instance).cores
         wanted = replace(whole, replicas=self._workers or max(1, total // self._models // width))
         with self._lock:
             self._taken = [taken for taken in self._taken if not taken.is_free]
             free = _longest_free(total, [taken.layout for taken in self._taken])
-            replicas = min(wanted.replicas, len(free) // width)
-            if replicas < (self._workers or 1):
+            if wanted.used_cores > len(free):
                 raise UsageError(
-                    f"{counted(wanted.used_cores if self._workers else width, 'NeuronCore')} in a row are needed, and "
-                    f"models of this server leave {len(free)} of {whole.instance}'s {total}",
+                    f"{counted(wanted.used_cores, 'NeuronCore')} in a row are needed, and models of this server leave "
+                    f"{len(free)} of {whole.instance}'s {total}",
                     hint="fewer --workers for each, so that there are cores for all models, and for the new one of a "
-                    "reload, which is loaded beside the old one",
+                    "reload, which is loaded beside the old one; or this machine's --instance-type",
                 )
-            taken = _Taken(replace(wanted, replicas=replicas, first_core=free.start))
+            taken = _Taken(replace(wanted, first_core=free.start))
             self._taken.append(taken)
         return taken
 

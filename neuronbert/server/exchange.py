@@ -143,7 +143,7 @@ class Exchange:
 
     async def body(self) -> bytes:
         """All of the body, unpacked; HttpError 413 for a larger one than is taken."""
-        body = await self._incoming.unpacked(self.service.settings.max_body_bytes)
+        body = await self._incoming.unpacked(self.service.settings.max_body_bytes, self.client)
         self.body_bytes = len(body)
         return body
 

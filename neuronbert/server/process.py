@@ -169,8 +169,12 @@ class _Server(uvicorn.Server):
         if not self._allow_reload:
             self.handle_exit(signal.SIGTERM, None)
             return
+        begin(self._reload_all)
+
+    def _reload_all(self) -> None:
+        """One after the other: what the old one of one leaves, such as NeuronCores, the next may need."""
         for name in self._models.names:
-            begin(functools.partial(self._reload, name))
+            self._reload(name)
 
     def _reload(self, name: str) -> None:
         try:

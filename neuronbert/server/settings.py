@@ -65,7 +65,7 @@ class ServerSettings:
     )
     body_timeout_s: float = option(
         30.0,
-        "In which a request's body must arrive; longer where it comes at 1 KiB a second or faster.",
+        "In which a request's body must arrive, or 1 KiB for each second of it, and again as much in the next.",
         shows_default=True,
     )
     keep_alive_s: float = option(75.0, "How long a connection may idle.", shows_default=True)

@@ -13,7 +13,7 @@ from neuronbert.server.failures import ClientGone, HttpError
 MOST = 64
 
 
-async def read(parts: List[bytes], unfinished: Unfinished, *, is_whole: bool = True) -> bytes:
+async def read(parts: List[bytes], unfinished: Unfinished, client: str = "a", *, is_whole: bool = True) -> bytes:
     messages: List[Dict[str, Any]] = [{"type": "http.request", "body": part, "more_body": True} for part in parts]
     messages += [{"type": "http.request"} if is_whole else {"type": "http.disconnect"}]
     left = iter(messages)
@@ -21,12 +21,12 @@ async def read(parts: List[bytes], unfinished: Unfinished, *, is_whole: bool = T
     async def receive() -> Dict[str, Any]:
         return next(left)
 
-    return await IncomingBody(receive, {}, unfinished).unpacked(MOST)
+    return await IncomingBody(receive, {}, unfinished).unpacked(MOST, client)
 
 
 @given(st.lists(st.binary(max_size=40), max_size=4), st.booleans())
 def test_all_of_it_is_read_or_nothing_stays_counted(parts: List[bytes], is_whole: bool) -> None:
-    unfinished, body = Unfinished(2 * MOST), b"".join(parts)
+    unfinished, body = Unfinished(8 * MOST), b"".join(parts)
     try:
         assert asyncio.run(read(parts, unfinished, is_whole=is_whole)) == body
         assert is_whole and len(body) <= MOST
@@ -34,15 +34,20 @@ def test_all_of_it_is_read_or_nothing_stays_counted(parts: List[bytes], is_whole
         assert error.http_status == 413 and len(body) > MOST
     except ClientGone:
         assert not is_whole
-    unfinished.add(2 * MOST)  # all that there may be
+    unfinished.add("a", 2 * MOST)  # all that there may be
 
 
-def test_many_that_are_slow_do_not_fill_the_memory() -> None:
-    unfinished = Unfinished(100)
-    unfinished.add(80)  # of others
-    assert asyncio.run(read([b"x" * 20], unfinished)) == b"x" * 20
+def test_those_that_are_slow_do_not_fill_the_memory_nor_keep_the_others_out() -> None:
+    unfinished = Unfinished(400)
+    unfinished.add("slow", 90)
     with pytest.raises(HttpError) as refused:
-        asyncio.run(read([b"x" * 20, b"x"], unfinished))
+        asyncio.run(read([b"x" * 10, b"x"], unfinished, "slow"))
     assert refused.value.http_status == 429 and dict(refused.value.headers)[b"retry-after"] == b"1"
-    unfinished.remove(80)
-    unfinished.add(100)
+    assert asyncio.run(read([b"x" * 40], unfinished, "other")) == b"x" * 40
+    for client in ("second", "third"):
+        unfinished.add(client, 100)
+    unfinished.add("fourth", 90)
+    with pytest.raises(HttpError):
+        asyncio.run(read([b"x" * 40], unfinished, "other"))
+    unfinished.remove("slow", 90)
+    assert asyncio.run(read([b"x" * 40], unfinished, "other")) == b"x" * 40

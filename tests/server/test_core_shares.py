@@ -49,7 +49,7 @@ def test_one_model_has_the_whole_machine(compiled_for: Any) -> None:
     shares = CoreShares(1)
     runner = launched(shares)
     assert runner.cores == list(range(16))
-    with pytest.raises(UsageError, match="4 NeuronCores in a row are needed.*leave 0 of inf1.6xlarge's 16") as refused:
+    with pytest.raises(UsageError, match="16 NeuronCores in a row are needed.*leave 0 of inf1.6xlarge's 16") as refused:
         launched(shares)
     assert refused.value.hint is not None and "--workers" in refused.value.hint
     runner.state = STOPPED
@@ -70,9 +70,13 @@ def test_several_share_it_and_a_new_one_is_loaded_beside_the_old(compiled_for: A
 
 def test_without_a_number_each_has_the_same_share(compiled_for: Any) -> None:
     compiled_for(layout_for("inf1.xlarge"))
-    shares = CoreShares(3)
-    runners = [launched(shares) for _ in range(4)]
-    assert [runner.cores for runner in runners] == [[0], [1], [2], [3]]
+    shares = CoreShares(2)
+    runners = [launched(shares) for _ in range(2)]
+    assert [runner.cores for runner in runners] == [[0, 1], [2, 3]]
+    with pytest.raises(UsageError, match="2 NeuronCores in a row are needed.*leave 0"):
+        launched(shares)  # and not with fewer
+    with pytest.raises(UsageError, match="workers"):
+        CoreShares(1, workers=0)
 
 
 def test_what_could_not_start_leaves_its_cores(compiled_for: Any) -> None:
