@@ -66,6 +66,16 @@ def place_workers(
     return on_device(variants, workers, threads, streams)
 
 
+def whole_layout(
+    artifact: Artifact, variant: Optional[str] = None, instance_type: Optional[str] = None
+) -> Optional[CoreLayout]:
+    """The NeuronCores that ``place_workers`` gives a runner that is alone on its machine; None where it has none."""
+    chosen = choose_variants(artifact, text_or_none("variant", variant))[0]
+    if not load_backend(chosen["backend"]).STATIC_SHAPES:
+        return None
+    return _layout(artifact, chosen, text_or_none("instance_type", instance_type), None)
+
+
 def workers_of_job(artifact: Artifact, variant: Optional[str] = None) -> Optional[int]:
     """How many workers answer a job's text inside them where nobody asked for a number; None: as ``place_workers``."""
     chosen = choose_variants(artifact, text_or_none("variant", variant))[0]

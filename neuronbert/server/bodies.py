@@ -2,7 +2,7 @@
 
 import zlib
 from collections import Counter
-from typing import Any, AsyncIterator, Awaitable, Callable, Mapping, MutableMapping, Optional
+from typing import Any, AsyncIterator, Awaitable, Callable, List, Mapping, MutableMapping, Optional
 from typing import Counter as CounterOf
 
 from neuronbert.hardware.libraries import optional_imports
@@ -27,11 +27,13 @@ class Unfinished:
     def __init__(self, most_bytes: int):
         self._most_bytes = most_bytes
         self._bytes: CounterOf[str] = Counter()
+        self._total = 0  # of many clients it would be a long sum, for each part that comes
 
     def add(self, client: str, size_bytes: int) -> None:
         """So many more; HttpError 429 where that is too much."""
         self._bytes[client] += size_bytes
-        if self._bytes[client] > self._most_bytes // 4 or sum(self._bytes.values()) > self._most_bytes:
+        self._total += size_bytes
+        if self._bytes[client] > self._most_bytes // 4 or self._total > self._most_bytes:
             raise HttpError(
                 429,
                 f"{self._bytes[client]:,} bytes of this client's bodies wait for their rest, and those of others",
@@ -42,6 +44,7 @@ class Unfinished:
     def remove(self, client: str, size_bytes: int) -> None:
         """They were finished, or given up."""
         self._bytes[client] -= size_bytes
+        self._total -= size_bytes
         if not self._bytes[client]:
             del self._bytes[client]
 
@@ -60,28 +63,21 @@ class IncomingBody:
         declared = self._headers.get(b"content-length", b"0")
         if declared.isdigit() and int(declared) > most:
             raise _too_large(most)
-        packed = await self._part()
-        if not self.is_read:
-            packed = await self._rest(packed, most, client)
-        if len(packed) > most:
-            raise _too_large(most)
-        return _unpacked(packed, self._headers.get(b"content-encoding"), most)
-
-    async def _rest(self, first: bytes, most: int, client: str) -> bytes:
-        """All of a body that comes in several parts."""
-        parts, received = [first], len(first)
-        counted = 0
+        parts: List[bytes] = []
+        received = counted = 0
         try:
             while not self.is_read:
-                counted, more = received, received - counted
-                self._unfinished.add(client, more)
                 parts.append(await self._part())
                 received += len(parts[-1])
                 if received > most:
                     raise _too_large(most)
+                if not self.is_read:
+                    counted = received
+                    self._unfinished.add(client, len(parts[-1]))
         finally:
             self._unfinished.remove(client, counted)
-        return b"".join(parts)
+        packed = parts[0] if len(parts) == 1 else b"".join(parts)
+        return _unpacked(packed, self._headers.get(b"content-encoding"), most)
 
     async def parts(self) -> AsyncIterator[bytes]:
         """It as it comes, in parts of any size; ClientGone where it ends too soon."""

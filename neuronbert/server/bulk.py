@@ -145,21 +145,27 @@ class Bulk:
             document = await self._document(outcome)
         except ClientGone:
             raise
+        except ANSWERS_NO_MORE as error:
+            return await self._answer(await self._asked_again(outcome, error, size_bytes), size_bytes)
         except Exception as error:
-            if isinstance(error, ANSWERS_NO_MORE):
-                try:
-                    self._exchange.instead_of(outcome.model, error)
-                except NeuronBertError as why:
-                    error = why
-                else:
-                    (again,) = await self._ask([outcome.line], size_bytes)
-                    return await self._answer(again, size_bytes)
-            failure = failure_of(error, self._exchange.request_id)
-            if failure.is_ours:
-                log.error("request %s, line %d failed", self._exchange.request_id, outcome.line_number, exc_info=error)
-            forget_frames(error)
-            return json_line(SkippedLine(outcome.line_number, failure.message, outcome.id).document()).encode()
+            return await self._answer(self._failed(outcome, error), size_bytes)
         return json_line({**line_head(outcome.line_number, outcome.id), **document}).encode()
+
+    async def _asked_again(self, asked: AskedLine, error: NeuronBertError, size_bytes: int) -> Outcome:
+        """The line asked of what took the place of its model; failed where nothing did."""
+        try:
+            self._exchange.instead_of(asked.model, error)
+        except NeuronBertError as why:
+            return self._failed(asked, why)
+        (outcome,) = await self._ask([asked.line], size_bytes)
+        return outcome
+
+    def _failed(self, asked: AskedLine, error: Exception) -> SkippedLine:
+        failure = failure_of(error, self._exchange.request_id)
+        if failure.is_ours:
+            log.error("request %s, line %d failed", self._exchange.request_id, asked.line_number, exc_info=error)
+        forget_frames(error)
+        return SkippedLine(asked.line_number, failure.message, asked.id)
 
     async def _document(self, asked: AskedLine) -> Any:
         """The result of a line; DeadlineExceeded where it is not there in the time that each has from being asked."""

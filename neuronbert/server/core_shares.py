@@ -6,11 +6,9 @@ from dataclasses import replace
 from typing import Callable, List, Optional
 
 from neuronbert.artifact.manifest import Artifact
-from neuronbert.artifact.variants import choose_variants
-from neuronbert.backends import load_backend
-from neuronbert.backends.neuron.target import recorded_layout
 from neuronbert.errors import UsageError, counted, positive
 from neuronbert.hardware.cores import CoreLayout, instance_type
+from neuronbert.runner.placement import whole_layout
 from neuronbert.runner.runner import Runner
 from neuronbert.runner.supervision import STOPPED
 
@@ -52,10 +50,10 @@ class CoreShares:
 
         UsageError where too few cores are free.
         """
-        chosen = choose_variants(artifact, variant)[0]
-        if not load_backend(chosen["backend"]).STATIC_SHAPES:
+        whole = whole_layout(artifact, variant, self._machine)
+        if whole is None:
             return make(None)
-        taken = self._take(recorded_layout(chosen, self._machine))
+        taken = self._take(whole)
         try:
             runner = make(taken.layout)
         except BaseException:

@@ -33,9 +33,7 @@ def compiled_for(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Has all artifacts compiled for this layout."""
 
     def compile_for(layout: CoreLayout, is_neuron: bool = True) -> None:
-        monkeypatch.setattr(core_shares, "choose_variants", lambda *_: [{"backend": "neuron"}])
-        monkeypatch.setattr(core_shares, "load_backend", lambda _: SimpleNamespace(STATIC_SHAPES=is_neuron))
-        monkeypatch.setattr(core_shares, "recorded_layout", lambda *_: layout)
+        monkeypatch.setattr(core_shares, "whole_layout", lambda *_: layout if is_neuron else None)
 
     return compile_for
 
