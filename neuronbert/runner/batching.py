@@ -75,6 +75,7 @@ class BatchInFlight:
     reason: str
     sent: float
     is_block: bool = False  # the worker makes batches of it
+    is_reduced: bool = False  # the worker sends what is wanted of the outputs, not the outputs
     began: Optional[float] = None  # when the worker had a stream for it, or last told of it; None: it waits there
 
     def distinct_requests(self) -> List[Request]:

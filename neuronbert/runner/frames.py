@@ -43,7 +43,8 @@ def _unpacked(body: Union[bytes, bytearray]) -> Any:
 
 def _plain(message: Union[ToWorker, FromWorker]) -> Any:
     if isinstance(message, BatchOrder):
-        return message.number, [_plain_array(array) for array in message.batch]
+        arrays = message.batch if message.wanted is None else (*message.batch, message.wanted)
+        return message.number, [_plain_array(array) for array in arrays]
     if isinstance(message, BatchDone):
         outputs = {name: _plain_array(array) for name, array in message.outputs.items()}
         return message.number, outputs, message.device_s
@@ -55,7 +56,8 @@ def _message(plain: Any) -> Any:
         return plain
     if len(plain) == 2:
         number, arrays = plain
-        return BatchOrder(number, Batch(*map(_array, arrays)))
+        input_ids, attention_mask, token_type_ids, *wanted = map(_array, arrays)
+        return BatchOrder(number, Batch(input_ids, attention_mask, token_type_ids), *wanted)
     number, outputs, device_s = plain
     return BatchDone(number, {name: _array(array) for name, array in outputs.items()}, device_s)
 

@@ -2,6 +2,8 @@
 
 from typing import TYPE_CHECKING, List, NamedTuple, Optional, Union
 
+import numpy as np
+
 from neuronbert.artifact.signatures import PublicKey
 from neuronbert.backends.base import Batch, ThroughputPlan
 from neuronbert.backends.outputs import Outputs
@@ -26,10 +28,11 @@ class LoadOrder(NamedTuple):
 
 
 class BatchOrder(NamedTuple):
-    """Run this batch."""
+    """Run this batch, and reduce the outputs to what is ``wanted`` of each row (tasks/base.py, Reduction)."""
 
     number: int
     batch: Batch
+    wanted: Optional[np.ndarray] = None  # int64, shape [rows, numbers]; None: the outputs as they are
 
 
 class BlockOrder(NamedTuple):
@@ -60,7 +63,7 @@ class LoadFailed(NamedTuple):
 
 
 class BatchDone(NamedTuple):
-    """The result of a batch: the model's outputs, as wide as the batch."""
+    """The result of a batch: the model's outputs, as wide as the batch, or what was wanted of them."""
 
     number: int
     outputs: Outputs

@@ -3,7 +3,7 @@
 import math
 import time
 from dataclasses import dataclass, field
-from typing import Any, Callable, Dict, List, NamedTuple, NoReturn, Optional, Sequence, Set, Union
+from typing import Any, Callable, Dict, List, NamedTuple, NoReturn, Optional, Sequence, Set, Tuple, Union
 
 import numpy as np
 
@@ -23,11 +23,15 @@ WHOLE_BATCH = -1  # in place of a row's index: all of what the request has to go
 
 
 class Row(NamedTuple):
-    """One row for the model, unpadded: int64 arrays of shape [tokens]. No mask means that every token counts."""
+    """One row for the model, unpadded: int64 arrays of shape [tokens]. No mask means that every token counts.
+
+    ``wanted``: what the task's Reduction keeps of its outputs; None: all.
+    """
 
     input_ids: np.ndarray
     token_type_ids: np.ndarray
     attention_mask: Optional[np.ndarray] = None
+    wanted: Optional[Tuple[int, ...]] = None
 
 
 class Answered(NamedTuple):

@@ -148,7 +148,9 @@ class Runner:
             self._requests = RequestFactory(self.artifact, placement, self.max_windows_per_request)
             self.task, self.tokenizer = self._requests.task, self._requests.tokenizer
             self.specs = specs_of(self.artifact, self.task, self.tokenizer.config)
-            self._dispatcher.know(RowFormat(self.tokenizer.pad_id, self.specs))
+            reduction = self.task.REDUCTION
+            reduced = () if reduction is None else reduction.OUTPUTS
+            self._dispatcher.know(RowFormat(self.tokenizer.pad_id, self.specs, reduced))
             self._dispatcher.wait_until_started()
         except BaseException:  # no thread to be had, a damaged tokenizer, or Ctrl-C while the workers load
             self._dispatcher.abandon()

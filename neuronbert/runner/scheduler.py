@@ -20,7 +20,7 @@ from neuronbert.runner.batching import (
 )
 from neuronbert.runner.counters import Statistics
 from neuronbert.runner.events import Report
-from neuronbert.runner.messages import BatchDone, BatchFailed, BlockDone, BlockOrder, BlockStep
+from neuronbert.runner.messages import BatchDone, BatchFailed, BatchOrder, BlockDone, BlockOrder, BlockStep
 from neuronbert.runner.open_requests import OpenRequests
 from neuronbert.runner.requests import Request, Trip, now_s
 from neuronbert.runner.settings import RowFormat, Settings
@@ -160,7 +160,9 @@ class Scheduler:
         else:
             size = measure_batch(order.batch, rows, queue)
             self._count_rows(size)
-        worker.give(BatchInFlight(order.number, rows, size, reason, now, isinstance(order, BlockOrder)), now)
+        is_block = isinstance(order, BlockOrder)
+        is_reduced = isinstance(order, BatchOrder) and order.wanted is not None
+        worker.give(BatchInFlight(order.number, rows, size, reason, now, is_block, is_reduced), now)
         room_since = self._room_since
         for row in rows:
             if row.request.sent_first == 0.0:
@@ -178,7 +180,8 @@ class Scheduler:
         now = now_s()
         batch = worker.take_back(message.number, now)
         self._count_batch(worker, batch.size.row_count, message.device_s, now)
-        hand_out(message.outputs, self.row_format.outputs, batch.rows, _trip(worker, batch, now, message.device_s))
+        specs = self.row_format.reduced if batch.is_reduced else self.row_format.outputs
+        hand_out(message.outputs, specs, batch.rows, _trip(worker, batch, now, message.device_s))
         for request in batch.open_requests():
             if batch.reason == SUSPECT:
                 request.blame = NO_BLAME  # what a worker has got through kills none

@@ -67,10 +67,14 @@ class Settings:
 
 
 class RowFormat(NamedTuple):
-    """What the artifact's tokenizer and task say of every row: its padding, and the model's outputs, in order."""
+    """What the artifact's tokenizer and task say of every row: its padding, and the model's outputs, in order.
+
+    reduced: what a worker sends in place of them, where little of them is wanted.
+    """
 
     pad_id: int
     outputs: Sequence[Output]
+    reduced: Sequence[Output] = ()
 
 
 def settings_of(

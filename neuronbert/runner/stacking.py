@@ -1,6 +1,8 @@
 """Queued rows stacked to a batch for the model, and its result cut back into rows; ``scheduler`` calls it."""
 
-from typing import List, Sequence, Union
+from typing import List, Optional, Sequence, Union
+
+import numpy as np
 
 from neuronbert.backends.base import Batch
 from neuronbert.backends.outputs import Output, Outputs, row_of
@@ -14,7 +16,7 @@ from neuronbert.runner.requests import WHOLE_BATCH, Trip
 def order_of(number: int, rows: Sequence[QueuedRow], pad_id: int) -> Union[BatchOrder, BlockOrder]:
     """What a worker is sent for ``rows``: a batch of them, or what their request has to go as it is."""
     if rows[0].row_index != WHOLE_BATCH:
-        return BatchOrder(number, stack_rows(rows, pad_id))
+        return BatchOrder(number, stack_rows(rows, pad_id), _wanted(rows))
     whole = rows[0].request.whole
     assert whole is not None
     return BlockOrder(number, whole) if isinstance(whole, Block) else BatchOrder(number, whole)
@@ -28,6 +30,12 @@ def stack_rows(rows: Sequence[QueuedRow], pad_id: int) -> Batch:
         if row.attention_mask is not None:
             batch.attention_mask[number, : len(row.attention_mask)] = row.attention_mask
     return batch
+
+
+def _wanted(rows: Sequence[QueuedRow]) -> Optional[np.ndarray]:
+    """What is wanted of each row's outputs; None if of one of them all is: then a worker reduces none."""
+    wanted = [row.request.rows[row.row_index].wanted for row in rows]
+    return None if None in wanted else np.array(wanted, dtype=np.int64)
 
 
 def measure_batch(batch: Batch, rows: Sequence[QueuedRow], queue: Batcher) -> BatchSize:

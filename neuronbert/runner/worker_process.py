@@ -15,6 +15,8 @@ import time
 import traceback
 from typing import TYPE_CHECKING, Any, Callable, List, NoReturn, Optional, Sequence, Tuple, Union
 
+import numpy as np
+
 from neuronbert.artifact.manifest import load_same_artifact
 from neuronbert.backends.base import Batch, Session
 from neuronbert.backends.outputs import Output, Outputs, refuse_misshapen
@@ -143,7 +145,7 @@ class Worker:
             if isinstance(order, BlockOrder):
                 return self._run_block(order)
             outputs, device_s = self._run_batch(order.batch)
-            return BatchDone(order.number, outputs, device_s)
+            return BatchDone(order.number, self._reduced(outputs, order.wanted), device_s)
         except DeviceLost:  # a new process has the device again: _run_or_end ends this one, the runner starts it
             raise
         except BaseException as error:  # sys.exit() too: it would end this thread and not the process
@@ -154,6 +156,13 @@ class Worker:
         started = time.perf_counter()
         outputs = refuse_misshapen(self._session.run(batch), self._outputs, *batch.input_ids.shape)
         return outputs, time.perf_counter() - started
+
+    def _reduced(self, outputs: Outputs, wanted: Optional[np.ndarray]) -> Outputs:
+        """What is wanted of the outputs: in this thread, while the device is with another thread's batch."""
+        if wanted is None:
+            return outputs
+        assert self._engine is not None and self._engine.task.REDUCTION is not None
+        return self._engine.task.REDUCTION.reduce(outputs, wanted)
 
     def _run_block(self, order: BlockOrder) -> BlockDone:
         """In this thread alone, one batch after another: the device's other streams have other blocks."""

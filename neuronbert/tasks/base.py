@@ -200,6 +200,21 @@ class TaskGate(Protocol):
         """The reasons why a variant is refused; empty if it passes."""
 
 
+class Reduction(Protocol):
+    """What the runner's workers make of a batch's outputs, of which ``decode`` needs little.
+
+    The one process that serves all callers has less to read and to do then, and workers wait for their device anyway.
+    """
+
+    OUTPUTS: Tuple[Output, ...]  # what is left of a row
+
+    def wanted(self, example: TaskExample, options: DecodeOptions) -> Sequence[Tuple[int, ...]]:
+        """What ``decode`` needs of each of the example's rows: whole numbers, of every row of every example as many."""
+
+    def reduce(self, outputs: Outputs, wanted: np.ndarray) -> Outputs:
+        """What is left of a batch's outputs; ``wanted`` is int64 of shape [rows, numbers]."""
+
+
 class TaskKeywords(Protocol):
     """A task's keywords and verbs: in a module of its own, so that ``--help`` imports neither numpy nor tokenizer."""
 
@@ -271,6 +286,7 @@ class Task(Protocol):
     DECODE_OPTIONS: Type[DecodeOptions]
     MODEL_OUTPUT: Callable[..., Any]  # makes the NamedTuple that the task's model class returns, of the outputs by name
     LINES: LineForm
+    REDUCTION: Optional[Reduction]  # None: ``decode`` needs the outputs as they are
 
     def outputs(self, config: Config) -> Tuple[Output, ...]:
         """What the graph of a checkpoint with this config.json returns, in order."""
@@ -301,7 +317,7 @@ class Task(Protocol):
     # ---- results
 
     def decode(self, example: TaskExample, outputs: Sequence[Outputs], options: DecodeOptions) -> Result:
-        """The result of an example; one Outputs for each of its rows, without padding."""
+        """The result of an example, from each row's outputs, without padding, or from what REDUCTION left of them."""
 
     def is_slow_to_decode(self, example: TaskExample, options: DecodeOptions) -> bool:
         """Whether ``decode`` may take longer than about 0.05 s: the runner does it where nobody else waits for it."""

@@ -114,6 +114,16 @@ def test_a_batch_arrives_as_it_was(number, batch):
         assert_same(array, expected)
 
 
+@given(st.lists(st.lists(st.integers(-(1 << 62), 1 << 62), min_size=2, max_size=2), min_size=1))
+def test_so_does_what_is_wanted_of_its_outputs(wanted):
+    rows = np.array(wanted)
+    ids = np.ones((len(rows), 3), np.int64)
+    found = sent(BatchOrder(1, Batch(ids, ids, ids), rows))
+    assert isinstance(found.batch, Batch)
+    assert_same(found.wanted, rows)
+    assert sent(BatchOrder(1, Batch(ids, ids, ids))).wanted is None
+
+
 @given(st.integers(0, 1 << 62), st.dictionaries(st.text(max_size=8), outputs, max_size=3), st.floats(0, 1e6))
 def test_so_do_its_results(number, named, device_s):
     found = sent(BatchDone(number, named, device_s))

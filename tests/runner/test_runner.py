@@ -1,6 +1,7 @@
 """The runner with real worker processes, on a backend whose answers are a hash of the text."""
 
 import asyncio
+import itertools
 import sys
 import threading
 from concurrent.futures import CancelledError, Future, InvalidStateError, ThreadPoolExecutor, wait
@@ -14,6 +15,7 @@ from processes import is_running, open_descriptors, stopped, wait_until
 from neuronbert import NeuronBertForQuestionAnswering, Runner
 from neuronbert.backends.base import Batch
 from neuronbert.checkpoint.tokenizer import Tokenizer
+from neuronbert.engine.engine import Engine
 from neuronbert.errors import (
     ArtifactError,
     BackendFailed,
@@ -26,6 +28,7 @@ from neuronbert.errors import (
 )
 from neuronbert.runner import Answered
 from neuronbert.tasks.question_answering import task as question_answering
+from neuronbert.tasks.question_answering.options import AnswerOptions
 
 ENCODED = np.array([[101, 2040, 102, 3958, 27227, 102], [101, 2043, 102, 1999, 3982, 102]])
 
@@ -124,6 +127,33 @@ def test_several_answers_and_options(runner, texts, echo_artifact):
         runner.submit(*texts[1], top_kk=3)
     with pytest.raises(UsageError, match="top_k"):
         runner.submit(*texts[1], top_k=0)
+
+
+def test_a_batch_of_requests_with_options_of_their_own_and_of_tokens(echo_artifact, texts):
+    """Workers reduce the outputs of some batches (tasks/base.py, Reduction): nobody can tell which."""
+    keywords = [
+        {},
+        {"top_k": 5, "max_answer_len": 3},
+        {"ranking": "document", "details": True, "top_k": 2},
+        {"null_threshold": -3.0, "align_to_words": False},
+        {"top_k": 60_000, "max_answer_len": 400},  # slow to rank
+    ]
+    with Engine(echo_artifact, threads=1) as engine:
+        expected = [
+            engine.answer([pair], answer_options=AnswerOptions(**options))[0]
+            for pair, options in zip(texts, itertools.islice(itertools.cycle(keywords), 60))
+        ]
+    with Runner(echo_artifact, workers=1, threads=1, in_flight_per_group=1) as runner:
+        tokens = runner.submit_encoded(ENCODED).result(30)
+        for count in (60, 4, 1):  # in the last two no request of tokens is among them, nor a slow one
+            with stopped(runner):
+                futures = [runner.submit(*pair, **keywords[n % 5]) for n, pair in enumerate(texts[:count])]
+                encoded = [runner.submit_encoded(ENCODED) for _ in range(3 if count == 60 else 0)]
+            for future, ranked in zip(futures, expected):
+                found = future.result(30)
+                assert (found if isinstance(found, list) else [found]) == ranked
+            for future in encoded:
+                np.testing.assert_array_equal(future.result(30).start_logits, tokens.start_logits)
 
 
 def test_asyncio(runner, texts, expected):

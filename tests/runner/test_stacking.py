@@ -57,6 +57,15 @@ def test_a_whole_batch_goes_and_comes_back_as_it_is():
     assert asked.outputs[0] is outputs
 
 
+def test_outputs_are_reduced_only_where_little_of_every_row_is_wanted():
+    ids = np.ones(2, np.int64)
+    little = Request(1, [Row(ids, ids, wanted=(7, 8)), Row(ids, ids, wanted=(9, 10))], len, submitted=0.0)
+    order = order_of(1, queued(little, 1, 0), pad_id=0)
+    assert order.wanted.tolist() == [[9, 10], [7, 8]] and order.wanted.dtype == np.int64
+    assert order_of(2, queued(little, 0) + queued(request(2), 0), pad_id=0).wanted is None
+    assert order_of(3, [QueuedRow(whole(1, 2), WHOLE_BATCH, 2)], pad_id=0).wanted is None
+
+
 def test_where_shapes_are_static_whole_buckets_are_computed():
     queue = Batcher(ThroughputPlan(streams=1, rows=4, tokens=4 * 128, lengths=(128, 384)))
     rows = queued(request(100, 28), 0, 1)

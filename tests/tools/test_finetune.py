@@ -146,20 +146,19 @@ def test_the_loss_falls_and_the_result_answers(trained: Path) -> None:
     example = encode_examples(tokenizer, [("who was the puppet?", "pat a nice max was the puppet.")], WindowOptions())[
         0
     ]
-    assert rank_answers(example, *logits_of(checkpoint.torch_model(), example))[0]["answer"] == "max"
+    assert rank_answers(example, outputs_of(checkpoint.torch_model(), example))[0]["answer"] == "max"
 
 
-def logits_of(model: Any, example: Any) -> Any:
+def outputs_of(model: Any, example: Any) -> Any:
     import torch
 
-    starts, ends = [], []
+    outputs = []
     for window in example.windows:
         ids = torch.from_numpy(window.input_ids)[None]
         with torch.no_grad():
             first, last = model(ids, torch.ones_like(ids), torch.from_numpy(window.token_type_ids)[None])
-        starts.append(first[0].numpy())
-        ends.append(last[0].numpy())
-    return starts, ends
+        outputs.append({"start_logits": first[0].numpy(), "end_logits": last[0].numpy()})
+    return outputs
 
 
 def test_the_result_reads_like_one_that_transformers_saved(trained: Path) -> None:

@@ -43,6 +43,7 @@ class FeatureExtractionOutput(NamedTuple):
 
 
 MODEL_OUTPUT = FeatureExtractionOutput
+REDUCTION = None
 
 
 def outputs(config: Config) -> Tuple[Output, ...]:

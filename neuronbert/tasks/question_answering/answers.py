@@ -1,4 +1,4 @@
-"""Turns the logits of an example's windows (windows.py) into ranked answers with exact character offsets.
+"""Turns the best spans of an example's windows (spans.py) into ranked answers with exact character offsets.
 
 The default ranking is that of the question-answering pipeline that transformers removed in 5.3: probabilities are
 per window, answers with the same text (whatever its case) are one answer whose score is their sum.
@@ -6,7 +6,7 @@ per window, answers with the same text (whatever its case) are one answer whose 
 
 import math
 from operator import itemgetter
-from typing import Any, Dict, List, NamedTuple, Sequence, Tuple, Union
+from typing import Any, Dict, List, Sequence, Tuple, Union
 
 import numpy as np
 
@@ -14,6 +14,7 @@ from neuronbert.backends.outputs import Outputs
 from neuronbert.checkpoint.encoded_text import Encoded
 from neuronbert.tasks.base import Column, Columns, ColumnType
 from neuronbert.tasks.question_answering.options import AnswerOptions
+from neuronbert.tasks.question_answering.spans import Spans, spans_in
 from neuronbert.tasks.question_answering.windows import Example, Window
 
 Answer = Dict[str, Any]  # score, start, end, answer; with details also window and null_difference
@@ -21,60 +22,19 @@ Answer = Dict[str, Any]  # score, start, end, answer; with details also window a
 QUICKLY_RANKED = 10_000  # spans, in less than about 0.05 s
 
 _SCORE = itemgetter("score")
-_NO_TOKENS = np.empty(0, dtype=np.int64)
-
-
-class Softmax(NamedTuple):
-    """Probabilities of starting (row 0) and ending (row 1) at each token of a region, and at the null token."""
-
-    tokens: np.ndarray  # float32, shape [2, tokens]
-    null_score: float  # that the classification token is start and end, which says that there is no answer
-    top: np.ndarray  # float32, shape [2, 1]: the largest logit
-    total: np.ndarray  # float32, shape [2, 1]: sum of exp(logit - top)
-
-    @property
-    def log_scale(self) -> float:
-        """Logarithm of exp(start logit + end logit) / probability of the span."""
-        return float((self.top + np.log(self.total)).sum())
-
-
-class Spans(NamedTuple):
-    """The best spans of one window, best first; starts and ends are tokens of the context, ends included."""
-
-    starts: np.ndarray  # int64, shape [spans]
-    ends: np.ndarray  # int64, shape [spans]
-    scores: List[float]
-    null_score: float
-    null_logit: float
-    best_logit: float  # -inf when there is no span
-    log_scale: float  # logarithm of exp(start logit + end logit) / score, for the document ranking (else nan)
-    log_mass: float  # logarithm of the sum of exp(start logit + end logit) over all spans, for the same
-
-
-def logits_of(outputs: Sequence[Outputs]) -> Tuple[List[np.ndarray], List[np.ndarray]]:
-    """Start and end logits of each window, float32 [tokens] each, as ``rank_answers`` takes them."""
-    return [window["start_logits"] for window in outputs], [window["end_logits"] for window in outputs]
 
 
 def rank_answers(
-    example: Example,
-    start_logits: Sequence[np.ndarray],
-    end_logits: Sequence[np.ndarray],
-    options: AnswerOptions = AnswerOptions(),
+    example: Example, outputs: Sequence[Outputs], options: AnswerOptions = AnswerOptions()
 ) -> List[Answer]:
     """The best answers to an example, best first: dictionaries of score, start, end (characters) and answer.
 
-    One float32 array of shape [tokens] per window in each of ``start_logits`` and ``end_logits``; padding behind
-    the window's tokens is ignored. Never empty: a context without a token gives the empty answer with score 0.
+    ``outputs``: of each window what the model returned, or what ``spans.reduce`` left of that. Never empty: a context
+    without a token gives the empty answer with score 0.
     """
-    if not len(start_logits) == len(end_logits) == len(example.windows):
-        raise ValueError(
-            f"{len(example.windows)} windows need as many logits, "
-            f"got {len(start_logits)} for the start and {len(end_logits)} for the end"
-        )
-    per_window = [
-        _spans(window, start, end, options) for window, start, end in zip(example.windows, start_logits, end_logits)
-    ]
+    if len(outputs) != len(example.windows):
+        raise ValueError(f"{len(example.windows)} windows need as many outputs, got {len(outputs)}")
+    per_window = [spans_in(window, row, options) for window, row in zip(example.windows, outputs)]
     null_score = min(spans.null_score for spans in per_window)
     if options.ranking == "document":
         per_window, null_score = _rescale(per_window)
@@ -97,80 +57,6 @@ def is_slow_to_rank(example: Example, options: AnswerOptions) -> bool:
         # A span that is only scored costs numpy a fraction of what one costs that is made an answer.
         work += min(spans, options.candidates_per_window) + spans // 20
     return work > QUICKLY_RANKED
-
-
-def best_spans(
-    start: np.ndarray, end: np.ndarray, count: int, max_answer_len: int
-) -> Tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The ``count`` best (start, end, start[i] * end[j]) with i <= j < i + max_answer_len, best first.
-
-    ``start`` and ``end`` are float32 of shape [tokens], not negative. Equal scores come in reading order.
-    """
-    tokens = len(start)
-    width = min(max_answer_len, tokens)
-    # band[k, i] = start[i] * end[i + k]: only spans that are short enough, tokens * width instead of tokens².
-    # Past the last token there is -1, so that no real span scores below it.
-    padded = np.empty(tokens + width - 1, dtype=end.dtype)
-    padded[:tokens] = end
-    padded[tokens:] = -1.0
-    band = np.ndarray((width, tokens), padded.dtype, padded, 0, padded.strides * 2) * start
-    best_of_start = band.max(axis=0)
-    if count == 1:
-        first = int(best_of_start.argmax())
-        length = int(band[:, first].argmax())
-        return np.array([first]), np.array([first + length]), band[length : length + 1, first]
-    # The best `count` spans begin at the `count` tokens whose own best spans are best.
-    starts = np.arange(tokens)
-    if count < tokens:
-        starts = best_of_start.argpartition(tokens - count)[tokens - count :]
-        starts.sort()
-        band = band.take(starts, axis=1)
-    scores = band.T.ravel()
-    chosen = np.negative(scores).argsort(kind="stable")[:count]
-    if not scores[chosen[-1]] > 0:  # -1 * 0 is no less than 0: only real spans may take part
-        real = np.flatnonzero((starts[:, None] + np.arange(width) < tokens).ravel())
-        chosen = real[np.negative(scores[real]).argsort(kind="stable")[:count]]
-    rows = chosen // width
-    firsts = starts.take(rows)
-    return firsts, firsts + (chosen - rows * width), scores.take(chosen)
-
-
-def _spans(window: Window, start_logits: np.ndarray, end_logits: np.ndarray, options: AnswerOptions) -> Spans:
-    """The best spans among the context's tokens: an answer has no place elsewhere."""
-    null_logit = float(start_logits[0]) + float(end_logits[0])
-    low, high = window.context_start, window.context_start + window.token_count
-    softmax = _softmax(start_logits, end_logits, low, high)
-    if low == high:
-        return Spans(_NO_TOKENS, _NO_TOKENS, [], softmax.null_score, null_logit, -math.inf, 0.0, -math.inf)
-    start, end = softmax.tokens
-    firsts, lasts, scores = best_spans(start, end, options.candidates_per_window, options.max_answer_len)
-    best_logit = float(start_logits[low + firsts[0]]) + float(end_logits[low + lasts[0]])
-    log_scale = log_mass = math.nan
-    if options.ranking == "document":
-        log_scale = softmax.log_scale
-        log_mass = log_scale + _log(_mass(start, end, options.max_answer_len))
-    firsts, lasts = firsts + window.first_token, lasts + window.first_token
-    return Spans(firsts, lasts, scores.tolist(), softmax.null_score, null_logit, best_logit, log_scale, log_mass)
-
-
-def _softmax(start_logits: np.ndarray, end_logits: np.ndarray, low: int, high: int) -> Softmax:
-    """Softmax over the context's tokens and position 0: the classification token has a probability but is no answer."""
-    # The classification token takes the position before the context; there always is one.
-    values = np.array((start_logits[low - 1 : high], end_logits[low - 1 : high]), dtype=np.float32)
-    values[0, 0], values[1, 0] = start_logits[0], end_logits[0]
-    top = values.max(axis=1, keepdims=True)
-    values -= top
-    np.exp(values, out=values)
-    total = values.sum(axis=1, keepdims=True)
-    values /= total
-    return Softmax(values[:, 1:], float(values[0, 0] * values[1, 0]), top, total)
-
-
-def _mass(start: np.ndarray, end: np.ndarray, max_answer_len: int) -> float:
-    """Sum of start[i] * end[j] over all spans i <= j < i + max_answer_len."""
-    sums = np.concatenate(([0.0], np.cumsum(end, dtype=np.float64)))
-    firsts = np.arange(len(start))
-    return float(start @ (sums[np.minimum(firsts + max_answer_len, len(start))] - sums[firsts]))
 
 
 def _rescale(per_window: Sequence[Spans]) -> Tuple[List[Spans], float]:
@@ -225,10 +111,6 @@ def _characters(context: Encoded, window: Window, spans: Spans, align_to_words: 
         lasts = np.where(are_words, np.minimum(words.lasts.take(lasts), last_token), lasts)
     starts, stops = context.characters
     return starts.take(firsts).tolist(), stops.take(lasts).tolist()
-
-
-def _log(value: float) -> float:
-    return math.log(value) if value > 0 else -math.inf
 
 
 def _empty(score: float) -> Answer:

@@ -8,7 +8,7 @@ from neuronbert.checkpoint.families import Config
 from neuronbert.checkpoint.tokenizer import Tokenizer
 from neuronbert.errors import InputError, positive
 from neuronbert.tasks.base import Document, PathLike, Table
-from neuronbert.tasks.question_answering.answers import logits_of, rank_answers
+from neuronbert.tasks.question_answering.answers import rank_answers
 from neuronbert.tasks.question_answering.lines import Pair
 from neuronbert.tasks.question_answering.metrics import Number, evaluate_answers, mean_f1, question_f1
 from neuronbert.tasks.question_answering.options import AnswerOptions, WindowOptions
@@ -167,11 +167,10 @@ class SquadEvaluation:
     def read(self, example: Example, outputs: Sequence[Outputs]) -> Reading:
         """The best answer, and the best one that is not empty."""
         options = replace(self.decode_options, details=True)
-        starts, ends = logits_of(outputs)
-        best = forced = rank_answers(example, starts, ends, options)[0]
+        best = forced = rank_answers(example, outputs, options)[0]
         if options.handle_impossible_answer or options.null_threshold is not None:
             without_null = replace(options, handle_impossible_answer=False, null_threshold=None)
-            forced = rank_answers(example, starts, ends, without_null)[0]
+            forced = rank_answers(example, outputs, without_null)[0]
         return Reading(best["answer"], best["score"], forced["answer"], best["null_difference"])
 
     def report(self, readings: Sequence[Reading], **facts: Any) -> EvaluationReport:

@@ -10,7 +10,7 @@ from neuronbert.backends.outputs import Outputs, all_finite
 from neuronbert.errors import InputError
 from neuronbert.tasks.agreement import for_json, largest_difference, logits_refusals
 from neuronbert.tasks.base import NOT_FINITE, Document, GateLimits, GateQuestions, PathLike
-from neuronbert.tasks.question_answering.answers import Answer, logits_of, rank_answers
+from neuronbert.tasks.question_answering.answers import Answer, rank_answers
 from neuronbert.tasks.question_answering.lines import Pair
 from neuronbert.tasks.question_answering.metrics import mean_f1
 from neuronbert.tasks.question_answering.options import AnswerOptions
@@ -125,7 +125,7 @@ class QuestionAnsweringGate:
 def _best(example: Example, outputs: Sequence[Outputs], options: AnswerOptions) -> Answer:
     if not all(map(all_finite, outputs)):
         return {"start": -1, "end": -1, "answer": ""}
-    answers = rank_answers(example, *logits_of(outputs), options)
+    answers = rank_answers(example, outputs, options)
     return answers[0] if answers else {"start": 0, "end": 0, "answer": ""}
 
 

@@ -10,8 +10,8 @@ from neuronbert.checkpoint.tokenizer import Tokenizer
 from neuronbert.errors import InputError
 from neuronbert.tasks.base import Answerer, Columns, Document, Keywords, PathLike, Row, TaskEvaluation, TaskGate
 from neuronbert.tasks.lines import open_lines
-from neuronbert.tasks.question_answering import answers, text
-from neuronbert.tasks.question_answering.answers import Answer, flat, logits_of, rank_answers
+from neuronbert.tasks.question_answering import answers, spans, text
+from neuronbert.tasks.question_answering.answers import Answer, flat, rank_answers
 from neuronbert.tasks.question_answering.lines import LINES as LINES
 from neuronbert.tasks.question_answering.lines import Pair, read_questions
 from neuronbert.tasks.question_answering.options import DECODE_OPTIONS as DECODE_OPTIONS
@@ -20,7 +20,7 @@ from neuronbert.tasks.question_answering.options import AnswerOptions, WindowOpt
 from neuronbert.tasks.question_answering.windows import Example, encode_examples, window_lengths
 
 NAME = "question-answering"
-OUTPUTS = (Output("start_logits", PER_TOKEN, ()), Output("end_logits", PER_TOKEN, ()))
+OUTPUTS = (Output(spans.START_LOGITS, PER_TOKEN, ()), Output(spans.END_LOGITS, PER_TOKEN, ()))
 
 
 class QuestionAnsweringOutput(NamedTuple):
@@ -31,6 +31,7 @@ class QuestionAnsweringOutput(NamedTuple):
 
 
 MODEL_OUTPUT = QuestionAnsweringOutput
+REDUCTION = spans
 
 
 def outputs(config: Config) -> Tuple[Output, ...]:
@@ -121,7 +122,7 @@ def full_rows(tokenizer: Tokenizer, inputs: Sequence[Tuple[str, str]], tokens: i
 
 def decode(example: Example, outputs: Sequence[Outputs], options: AnswerOptions) -> List[Answer]:
     """The ranked answers."""
-    return rank_answers(example, *logits_of(outputs), options)
+    return rank_answers(example, outputs, options)
 
 
 is_slow_to_decode = answers.is_slow_to_rank

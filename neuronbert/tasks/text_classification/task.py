@@ -28,6 +28,7 @@ class SequenceClassifierOutput(NamedTuple):
 
 
 MODEL_OUTPUT = SequenceClassifierOutput
+REDUCTION = None
 
 
 def outputs(config: Config) -> Tuple[Output, ...]:

@@ -41,6 +41,7 @@ class TokenClassifierOutput(NamedTuple):
 
 
 MODEL_OUTPUT = TokenClassifierOutput
+REDUCTION = None
 
 
 def outputs(config: Config) -> Tuple[Output, ...]:

@@ -38,6 +38,7 @@ class SentenceLabelsOutput(NamedTuple):
 
 
 MODEL_OUTPUT = SentenceLabelsOutput
+REDUCTION = None
 
 
 def outputs(config: Config) -> Tuple[Output, ...]:

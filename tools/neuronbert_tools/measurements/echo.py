@@ -9,9 +9,12 @@ from typing import Any, Dict, List, Mapping, Sequence
 import numpy as np
 
 from neuronbert import Runner
+from neuronbert.backends.outputs import Outputs
 from neuronbert.checkpoint.tokenizer import Tokenizer
+from neuronbert.tasks.question_answering import spans
 from neuronbert.tasks.question_answering.answers import rank_answers
-from neuronbert.tasks.question_answering.windows import encode_examples
+from neuronbert.tasks.question_answering.options import AnswerOptions
+from neuronbert.tasks.question_answering.windows import Example, encode_examples
 from neuronbert_tools.artifacts import echo_artifact
 from neuronbert_tools.console import print_message
 from neuronbert_tools.encoding import cut_to_tokens
@@ -75,10 +78,7 @@ def component_costs_us(tokenizer: Tokenizer, pairs: Sequence[Pair]) -> Dict[str,
     """What the pure parts of a request cost by themselves, in microseconds of CPU."""
     examples = [encode_examples(tokenizer, [pair])[0] for pair in pairs]
     random = np.random.default_rng(0)
-    logits = [
-        [random.normal(size=(2, len(window.input_ids))).astype(np.float32) for window in example.windows]
-        for example in examples
-    ]
+    reduced = [spans_of_random_logits(random, example) for example in examples]
 
     def tokenise() -> None:
         for first in range(0, len(pairs), CHUNK):
@@ -89,8 +89,8 @@ def component_costs_us(tokenizer: Tokenizer, pairs: Sequence[Pair]) -> Dict[str,
             encode_examples(tokenizer, pairs[first : first + CHUNK])
 
     def rank() -> None:
-        for example, sides in zip(examples, logits):
-            rank_answers(example, [side[0] for side in sides], [side[1] for side in sides])
+        for example, outputs in zip(examples, reduced):
+            rank_answers(example, outputs)
 
     tokens_us = cpu_us(tokenise, len(pairs))
     return {
@@ -98,3 +98,19 @@ def component_costs_us(tokenizer: Tokenizer, pairs: Sequence[Pair]) -> Dict[str,
         "cut windows": max(0.0, cpu_us(cut, len(pairs)) - tokens_us),
         "rank answers": cpu_us(rank, len(pairs)),
     }
+
+
+def spans_of_random_logits(random: np.random.Generator, example: Example) -> List[Outputs]:
+    """What workers send in place of logits, of each window."""
+    return [
+        {name: rows[0] for name, rows in spans.reduce(logits, np.array([wanted])).items()}
+        for wanted, logits in zip(
+            spans.wanted(example, AnswerOptions()),
+            (random_logits(random, len(window.input_ids)) for window in example.windows),
+        )
+    ]
+
+
+def random_logits(random: np.random.Generator, tokens: int) -> Outputs:
+    """Of one row."""
+    return {name: random.normal(size=(1, tokens)).astype(np.float32) for name in (spans.START_LOGITS, spans.END_LOGITS)}
