@@ -8,11 +8,12 @@ from neuronbert.errors import BackendFailed
 
 PER_TOKEN, PER_ROW = "token", "row"
 
-Outputs = Dict[str, np.ndarray]  # float32: [rows, tokens, …] or [rows, …] of a batch; without [rows] of one row
+# Of a model float32: [rows, tokens, …] or [rows, …] of a batch; without [rows] of one row.
+Outputs = Dict[str, np.ndarray]
 
 
 class Output(NamedTuple):
-    """One array that a model returns."""
+    """One array that a model returns, or that is made of what it returns."""
 
     name: str
     per: str  # PER_TOKEN or PER_ROW

@@ -75,7 +75,7 @@ class BatchInFlight:
     reason: str
     sent: float
     is_block: bool = False  # the worker makes batches of it
-    is_reduced: bool = False  # the worker sends what is wanted of the outputs, not the outputs
+    reduced_rows: Sequence[int] = ()  # numbers of the rows of whose outputs the worker sends what is wanted
     began: Optional[float] = None  # when the worker had a stream for it, or last told of it; None: it waits there
 
     def distinct_requests(self) -> List[Request]:

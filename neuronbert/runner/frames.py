@@ -64,12 +64,17 @@ def _message(plain: Any) -> Any:
 
 def _plain_array(array: np.ndarray) -> _PlainArray:
     """What of ``array`` is sent. Its bytes arrive writable if they are here: torch warns of an array that is not."""
+    refuse_no_numbers(array)
+    in_order = array if array.flags.carray else array.copy()
+    return array.dtype.str, array.shape, pickle.PickleBuffer(in_order.data)
+
+
+def refuse_no_numbers(array: np.ndarray) -> None:
+    """TypeError for an array of anything but numbers."""
     if array.dtype.kind not in _NUMBERS or isinstance(array, np.ma.MaskedArray):
         raise TypeError(
             f"{type(array).__name__} of {array.dtype}: nothing but arrays of numbers can be sent to another process"
         )
-    in_order = array if array.flags.carray else array.copy()
-    return array.dtype.str, array.shape, pickle.PickleBuffer(in_order.data)
 
 
 def _array(plain: Tuple[str, Tuple[int, ...], bytearray]) -> np.ndarray:

@@ -28,11 +28,13 @@ class LoadOrder(NamedTuple):
 
 
 class BatchOrder(NamedTuple):
-    """Run this batch, and reduce the outputs to what is ``wanted`` of each row (tasks/base.py, Reduction)."""
+    """Run this batch. Of some rows only what is ``wanted`` of their outputs is sent (tasks/base.py, Reduction)."""
 
     number: int
     batch: Batch
-    wanted: Optional[np.ndarray] = None  # int64, shape [rows, numbers]; None: the outputs as they are
+    # Of each of those rows its number in the batch, and what is wanted: int64, shape [rows, 1 + numbers]. None: there
+    # is no such row.
+    wanted: Optional[np.ndarray] = None
 
 
 class BlockOrder(NamedTuple):
@@ -63,7 +65,10 @@ class LoadFailed(NamedTuple):
 
 
 class BatchDone(NamedTuple):
-    """The result of a batch: the model's outputs, as wide as the batch, or what was wanted of them."""
+    """The result of a batch: the model's outputs, as wide as the batch, unless of every row only a part was wanted.
+
+    With them what was wanted, of the rows of the order's ``wanted``.
+    """
 
     number: int
     outputs: Outputs

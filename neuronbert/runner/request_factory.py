@@ -3,7 +3,7 @@
 import copy
 import functools
 import itertools
-from typing import Any, Iterable, List, Mapping, Optional, Sequence, Tuple, Type, Union
+from typing import Any, List, Mapping, Optional, Sequence, Tuple, Type, Union
 
 from neuronbert.artifact.manifest import Artifact
 from neuronbert.backends.base import Batch
@@ -148,21 +148,12 @@ class RequestFactory:
             result = task.decode(example, outputs, options)
             return task.json_result(result, options) if as_document else task.call_result(result)
 
-        is_slow = task.is_slow_to_decode(example, options)
-        rows = [
-            Row(row.input_ids, row.token_type_ids, wanted=wanted)
-            for row, wanted in zip(example.windows, self._wanted(example, options, is_slow))
-        ]
+        reduction = task.REDUCTION
+        wanted = itertools.repeat(None) if reduction is None else reduction.wanted_of(example, options)
+        rows = [Row(row.input_ids, row.token_type_ids, wanted=own) for row, own in zip(example.windows, wanted)]
         request = self._new(submitted, rows, finish, breakdown=breakdown)
-        request.is_slow_to_decode = is_slow
+        request.is_slow_to_decode = task.is_slow_to_decode(example, options)
         return request
-
-    def _wanted(self, example: Example, options: DecodeOptions, is_slow: bool) -> Iterable[Optional[Tuple[int, ...]]]:
-        """What a worker keeps of each row's outputs. All where it would take long: it has other requests' rows too."""
-        reduction = self.task.REDUCTION
-        if reduction is None or is_slow:
-            return itertools.repeat(None)
-        return reduction.wanted(example, options)
 
     def _new(
         self,

@@ -14,7 +14,7 @@ from neuronbert.runner.blocks import Block
 from neuronbert.runner.futures import RunnerFuture
 from neuronbert.runner.suspicion import NO_BLAME, Blame
 
-Finish = Callable[[List[Outputs]], Any]  # the rows' outputs, un-padded → the result
+Finish = Callable[[List[Outputs]], Any]  # of each row the outputs, un-padded, or what is wanted of them → the result
 
 Whole = Union[Batch, Block]  # goes to one worker as it is, and nothing is put beside it
 Told = Callable[[float], None]  # the share of a block's rows that is done
@@ -25,7 +25,7 @@ WHOLE_BATCH = -1  # in place of a row's index: all of what the request has to go
 class Row(NamedTuple):
     """One row for the model, unpadded: int64 arrays of shape [tokens]. No mask means that every token counts.
 
-    ``wanted``: what the task's Reduction keeps of its outputs; None: all.
+    ``wanted``: what the task's Reduction leaves of its outputs; None: all.
     """
 
     input_ids: np.ndarray

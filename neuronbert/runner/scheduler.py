@@ -160,9 +160,10 @@ class Scheduler:
         else:
             size = measure_batch(order.batch, rows, queue)
             self._count_rows(size)
-        is_block = isinstance(order, BlockOrder)
-        is_reduced = isinstance(order, BatchOrder) and order.wanted is not None
-        worker.give(BatchInFlight(order.number, rows, size, reason, now, is_block, is_reduced), now)
+        batch = BatchInFlight(order.number, rows, size, reason, now, isinstance(order, BlockOrder))
+        if isinstance(order, BatchOrder) and order.wanted is not None:
+            batch.reduced_rows = order.wanted[:, 0].tolist()
+        worker.give(batch, now)
         room_since = self._room_since
         for row in rows:
             if row.request.sent_first == 0.0:
@@ -180,8 +181,7 @@ class Scheduler:
         now = now_s()
         batch = worker.take_back(message.number, now)
         self._count_batch(worker, batch.size.row_count, message.device_s, now)
-        specs = self.row_format.reduced if batch.is_reduced else self.row_format.outputs
-        hand_out(message.outputs, specs, batch.rows, _trip(worker, batch, now, message.device_s))
+        hand_out(message.outputs, self.row_format, batch, _trip(worker, batch, now, message.device_s))
         for request in batch.open_requests():
             if batch.reason == SUSPECT:
                 request.blame = NO_BLAME  # what a worker has got through kills none

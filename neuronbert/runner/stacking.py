@@ -1,16 +1,17 @@
 """Queued rows stacked to a batch for the model, and its result cut back into rows; ``scheduler`` calls it."""
 
-from typing import List, Optional, Sequence, Union
+from typing import Optional, Sequence, Union
 
 import numpy as np
 
 from neuronbert.backends.base import Batch
-from neuronbert.backends.outputs import Output, Outputs, row_of
+from neuronbert.backends.outputs import Outputs, row_of
 from neuronbert.engine.batches import collate
-from neuronbert.runner.batching import Batcher, BatchSize, QueuedRow
+from neuronbert.runner.batching import Batcher, BatchInFlight, BatchSize, QueuedRow
 from neuronbert.runner.blocks import Block
 from neuronbert.runner.messages import BatchOrder, BlockOrder
 from neuronbert.runner.requests import WHOLE_BATCH, Trip
+from neuronbert.runner.settings import RowFormat
 
 
 def order_of(number: int, rows: Sequence[QueuedRow], pad_id: int) -> Union[BatchOrder, BlockOrder]:
@@ -33,9 +34,10 @@ def stack_rows(rows: Sequence[QueuedRow], pad_id: int) -> Batch:
 
 
 def _wanted(rows: Sequence[QueuedRow]) -> Optional[np.ndarray]:
-    """What is wanted of each row's outputs; None if of one of them all is: then a worker reduces none."""
-    wanted = [row.request.rows[row.row_index].wanted for row in rows]
-    return None if None in wanted else np.array(wanted, dtype=np.int64)
+    """As BatchOrder has it."""
+    wanted = [(number, row.request.rows[row.row_index].wanted) for number, row in enumerate(rows)]
+    numbers = [(number, *own) for number, own in wanted if own is not None]
+    return np.array(numbers, dtype=np.int64) if numbers else None
 
 
 def measure_batch(batch: Batch, rows: Sequence[QueuedRow], queue: Batcher) -> BatchSize:
@@ -55,15 +57,21 @@ def size_of(row_count: int, width: int, tokens: int, queue: Batcher) -> BatchSiz
     return BatchSize(row_count, max(queue.capacity(width), row_count), tokens, computed_rows * width)
 
 
-def hand_out(outputs: Outputs, specs: Sequence[Output], rows: List[QueuedRow], trip: Trip) -> None:
-    """Give each request that is still open its rows of a batch's ``outputs``, un-padded, and note the trip."""
-    for number, row in enumerate(rows):
+def hand_out(outputs: Outputs, row_format: RowFormat, batch: BatchInFlight, trip: Trip) -> None:
+    """Give each request that is still open its rows of a batch's ``outputs``, and note the trip.
+
+    Of a row what was wanted, or else all of it, un-padded.
+    """
+    reduced = {number: place for place, number in enumerate(batch.reduced_rows)}
+    for number, row in enumerate(batch.rows):
         request = row.request
         if request.over:
             continue
         if row.row_index == WHOLE_BATCH:
             request.outputs = [outputs]
+        elif number in reduced:
+            request.outputs[row.row_index] = row_of(outputs, row_format.reduced, reduced[number], row.length)
         else:
-            request.outputs[row.row_index] = row_of(outputs, specs, number, row.length)
+            request.outputs[row.row_index] = row_of(outputs, row_format.outputs, number, row.length)
         if not request.trips or request.trips[-1] is not trip:
             request.trips.append(trip)

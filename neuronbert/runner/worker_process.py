@@ -21,7 +21,7 @@ from neuronbert.artifact.manifest import load_same_artifact
 from neuronbert.backends.base import Batch, Session
 from neuronbert.backends.outputs import Output, Outputs, refuse_misshapen
 from neuronbert.errors import BackendFailed, DeviceLost, NeuronBertError, counted, in_words
-from neuronbert.runner.frames import packed, reader_of, receive_blocking
+from neuronbert.runner.frames import packed, reader_of, receive_blocking, refuse_no_numbers
 from neuronbert.runner.messages import (
     BatchDone,
     BatchFailed,
@@ -158,11 +158,20 @@ class Worker:
         return outputs, time.perf_counter() - started
 
     def _reduced(self, outputs: Outputs, wanted: Optional[np.ndarray]) -> Outputs:
-        """What is wanted of the outputs: in this thread, while the device is with another thread's batch."""
+        """What is sent of the outputs, as BatchDone has it.
+
+        In this thread: where the device takes several batches at once, it is with another thread's meanwhile.
+        """
         if wanted is None:
             return outputs
         assert self._engine is not None and self._engine.task.REDUCTION is not None
-        return self._engine.task.REDUCTION.reduce(outputs, wanted)
+        for array in outputs.values():
+            refuse_no_numbers(array)
+        rows = wanted[:, 0]
+        chosen = {name: array[rows] for name, array in outputs.items()}
+        left = self._engine.task.REDUCTION.reduce(chosen, wanted[:, 1:])
+        every = len(rows) == len(next(iter(outputs.values())))
+        return left if every else {**outputs, **left}
 
     def _run_block(self, order: BlockOrder) -> BlockDone:
         """In this thread alone, one batch after another: the device's other streams have other blocks."""

@@ -201,18 +201,24 @@ class TaskGate(Protocol):
 
 
 class Reduction(Protocol):
-    """What the runner's workers make of a batch's outputs, of which ``decode`` needs little.
+    """What the runner's workers make of rows' outputs, of which ``decode`` needs little.
 
-    The one process that serves all callers has less to read and to do then, and workers wait for their device anyway.
+    The one process that serves all callers then has less to read and to do.
     """
 
-    OUTPUTS: Tuple[Output, ...]  # what is left of a row
+    OUTPUTS: Tuple[Output, ...]  # what is left of a row, arrays of any numbers; by other names than the model's
 
-    def wanted(self, example: TaskExample, options: DecodeOptions) -> Sequence[Tuple[int, ...]]:
-        """What ``decode`` needs of each of the example's rows: whole numbers, of every row of every example as many."""
+    def wanted_of(self, example: TaskExample, options: DecodeOptions) -> Sequence[Optional[Tuple[int, ...]]]:
+        """What ``decode`` needs of each of the example's rows; None: the outputs as they are.
+
+        Whole numbers, of every row of every example as many.
+        """
 
     def reduce(self, outputs: Outputs, wanted: np.ndarray) -> Outputs:
-        """What is left of a batch's outputs; ``wanted`` is int64 of shape [rows, numbers]."""
+        """What is left of some rows of a batch; ``wanted`` is int64 of shape [rows, numbers].
+
+        What it raises fails the batch, and then each of its requests that fails alone too.
+        """
 
 
 class TaskKeywords(Protocol):

@@ -7,6 +7,7 @@ import pytest
 
 from neuronbert import Engine
 from neuronbert.backends.base import Batch, ThroughputPlan
+from neuronbert.backends.outputs import row_of
 from neuronbert.engine.batches import infer_rows
 from neuronbert.engine.lines import answer_lines
 from neuronbert.errors import BackendFailed, DeviceLost, InputError
@@ -26,8 +27,11 @@ from neuronbert.runner.requests import Row
 from neuronbert.runner.worker_process import Worker
 from neuronbert.tasks.base import option_kinds, options_of
 from neuronbert.tasks.lines import json_entries, json_line
+from neuronbert.tasks.question_answering import spans
 from neuronbert.tasks.question_answering import task as question_answering
 from neuronbert.tasks.question_answering.lines import question_line
+from neuronbert.tasks.question_answering.options import AnswerOptions, WindowOptions
+from neuronbert.tasks.question_answering.spans import spans_in
 from neuronbert.tasks.question_answering.task import OUTPUTS
 
 ORDER = BatchOrder(7, Batch(*[np.ones((1, 4), np.int64)] * 3))
@@ -115,14 +119,19 @@ def test_outputs_of_other_shapes_are_this_batch_s_failure(worker, outputs, said)
         raise answer.error
 
 
-def test_so_are_outputs_that_are_no_numbers():
+WANTED = np.array([[0, 1, 0, 3, 2, 2, 0]])
+
+
+@pytest.mark.parametrize("wanted", [None, WANTED])
+def test_so_are_outputs_that_are_no_numbers(engine, wanted):
     """They ended the worker, and then the next one."""
     ours, theirs = socket.socketpair()
     with ours, theirs:
         worker = Worker(theirs)
         logits = np.array([["one", "two", "three", "four"]], dtype=object)
         worker._session, worker._outputs = OddSession({"start_logits": logits, "end_logits": logits}), OUTPUTS
-        ours.sendall(packed(ORDER))
+        worker._engine = engine
+        ours.sendall(packed(ORDER._replace(wanted=wanted)))
         ours.shutdown(socket.SHUT_WR)
         with pytest.raises(EOFError):
             worker._run_received()
@@ -168,6 +177,27 @@ def answers_to(order, engine):
             while True:
                 found.append(receive_blocking(reader))
     return found
+
+
+@pytest.mark.parametrize("wanted_rows", [[0, 1, 2], [1], []])
+def test_of_some_rows_only_what_is_wanted_is_sent(engine, wanted_rows):
+    (example,) = engine.encode([("Who?", "Jim Henson built the first Kermit. " * 40)], WindowOptions(64, 8))
+    rows = example.windows[:3]
+    ids, types = (np.stack([getattr(row, name) for row in rows]) for name in ("input_ids", "token_type_ids"))
+    numbers = spans.wanted_of(example, AnswerOptions())
+    wanted = np.array([(row, *numbers[row]) for row in wanted_rows]) if wanted_rows else None
+    (done,) = answers_to(BatchOrder(7, Batch(ids, np.ones_like(ids), types), wanted), engine)
+    (plain,) = answers_to(BatchOrder(7, Batch(ids, np.ones_like(ids), types)), engine)
+    sent = dict(done.outputs)
+    if len(wanted_rows) < len(rows):
+        for output in OUTPUTS:
+            np.testing.assert_array_equal(sent.pop(output.name), plain.outputs[output.name])
+    assert sorted(sent) == (sorted(output.name for output in spans.OUTPUTS) if wanted_rows else [])
+    for place, row in enumerate(wanted_rows):
+        left, logits = row_of(sent, spans.OUTPUTS, place, 64), row_of(plain.outputs, OUTPUTS, row, 64)
+        found, expected = (spans_in(rows[row], outputs, AnswerOptions()) for outputs in (left, logits))
+        assert found.starts.tolist() == expected.starts.tolist() and found.ends.tolist() == expected.ends.tolist()
+        assert repr(found[2:]) == repr(expected[2:])  # of the document ranking there is nan
 
 
 def test_a_block_comes_back_as_its_part_of_the_output_with_a_step_for_each_batch(engine):

@@ -14,7 +14,7 @@ from neuronbert.backends.outputs import Outputs
 from neuronbert.checkpoint.encoded_text import Encoded
 from neuronbert.tasks.base import Column, Columns, ColumnType
 from neuronbert.tasks.question_answering.options import AnswerOptions
-from neuronbert.tasks.question_answering.spans import Spans, spans_in
+from neuronbert.tasks.question_answering.spans import Spans, is_reduced, spans_in
 from neuronbert.tasks.question_answering.windows import Example, Window
 
 Answer = Dict[str, Any]  # score, start, end, answer; with details also window and null_difference
@@ -50,12 +50,14 @@ def rank_answers(
 
 
 def is_slow_to_rank(example: Example, options: AnswerOptions) -> bool:
-    """Whether ``rank_answers`` may take longer than about 0.05 s."""
-    work = 0
+    """Whether ``rank_answers`` may take longer than about 0.05 s where a worker has reduced what it reduces."""
+    work, candidates = 0, options.candidates_per_window
     for window in example.windows:
         spans = window.token_count * min(options.max_answer_len, window.token_count)
-        # A span that is only scored costs numpy a fraction of what one costs that is made an answer.
-        work += min(spans, options.candidates_per_window) + spans // 20
+        work += min(spans, candidates)
+        if not is_reduced(window, candidates):
+            # A span that is only scored costs numpy a fraction of what one costs that is made an answer.
+            work += spans // 20
     return work > QUICKLY_RANKED
 
 

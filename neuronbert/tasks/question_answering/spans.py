@@ -1,11 +1,10 @@
 """The best spans of a window, from its logits: numbers only, so that a worker finds them beside the model.
 
-A module that is a Reduction (tasks/base.py): what is left of a window's logits takes fewer bytes, and the one process
-that serves all callers has less to do. answers.py makes answers of them.
+A module that is a Reduction (tasks/base.py); answers.py makes answers of the spans.
 """
 
 import math
-from typing import List, NamedTuple, Tuple
+from typing import List, NamedTuple, Optional, Tuple
 
 import numpy as np
 
@@ -19,6 +18,10 @@ STARTS, ENDS, SCORES, FACTS = "span_starts", "span_ends", "span_scores", "span_f
 # What is left of a row: its spans, filled up to as many as the row with most has, and the number of them with the rest
 # of what Spans holds.
 OUTPUTS = (Output(STARTS, PER_ROW), Output(ENDS, PER_ROW), Output(SCORES, PER_ROW), Output(FACTS, PER_ROW, (6,)))
+
+FEW_SPANS = 64  # 1.3 KiB of a row
+_LOGITS_BYTES = 2 * 4  # of a token
+_SPAN_BYTES = 8 + 8 + 4  # of one span in STARTS, ENDS and SCORES
 
 _NO_TOKENS = np.empty(0, dtype=np.int64)
 
@@ -73,15 +76,23 @@ class Spans(NamedTuple):
     log_mass: float  # logarithm of the sum of exp(start logit + end logit) over all spans, for the same
 
 
-def wanted(example: Example, options: AnswerOptions) -> List[Wanted]:
-    """What is wanted of each of the example's windows."""
-    return [Wanted.of(window, options) for window in example.windows]
+def wanted_of(example: Example, options: AnswerOptions) -> List[Optional[Wanted]]:
+    """What is wanted of each of the example's windows; None where so many spans are that its logits take less room."""
+    return [
+        Wanted.of(window, options) if is_reduced(window, options.candidates_per_window) else None
+        for window in example.windows
+    ]
 
 
-def reduce(outputs: Outputs, rows: np.ndarray) -> Outputs:
-    """The spans of each row of a batch, in place of its logits; ``rows``: a Wanted of each."""
+def is_reduced(window: Window, candidates: int) -> bool:
+    """Whether so many spans of a window, at most, are few, or take no more room than its logits."""
+    return candidates <= max(FEW_SPANS, len(window.input_ids) * _LOGITS_BYTES // _SPAN_BYTES)
+
+
+def reduce(outputs: Outputs, wanted: np.ndarray) -> Outputs:
+    """The spans of each row, in place of its logits; ``wanted``: a Wanted of each, int64 of shape [rows, 6]."""
     logits = zip(outputs[START_LOGITS], outputs[END_LOGITS])
-    found = [spans_of(start, end, Wanted(*row)) for (start, end), row in zip(logits, rows.tolist())]
+    found = [spans_of(start, end, Wanted(*row)) for (start, end), row in zip(logits, wanted.tolist())]
     shape = len(found), max(len(spans.scores) for spans in found)
     starts, ends = np.zeros(shape, dtype=np.int64), np.zeros(shape, dtype=np.int64)
     scores = np.zeros(shape, dtype=np.float32)

@@ -1,4 +1,4 @@
-"""Turns questions and contexts into token windows for the engine; answers.py turns their logits into answers.
+"""Turns questions and contexts into token windows for the engine; spans.py and answers.py make answers of their logits.
 
 A window is what the model sees at once: the question and as many tokens of the context as fit. A long context
 becomes several windows, each overlapping the one before it by ``doc_stride`` tokens.

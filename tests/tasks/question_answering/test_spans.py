@@ -11,7 +11,7 @@ from neuronbert.checkpoint.tokenizer import Tokenizer
 from neuronbert.tasks.question_answering import spans
 from neuronbert.tasks.question_answering.answers import rank_answers
 from neuronbert.tasks.question_answering.options import AnswerOptions, WindowOptions
-from neuronbert.tasks.question_answering.spans import END_LOGITS, START_LOGITS, best_spans
+from neuronbert.tasks.question_answering.spans import END_LOGITS, FEW_SPANS, START_LOGITS, Wanted, best_spans
 from neuronbert.tasks.question_answering.windows import encode_examples
 
 TOKENIZER = Tokenizer.from_files(DEMO)
@@ -70,7 +70,7 @@ def test_what_a_worker_leaves_of_a_batch_gives_the_same_answers_to_the_last_bit(
     shape = len(rows), max(len(window.input_ids) for window in rows) + 3
     random = np.random.default_rng(seed)
     batch = {name: random.normal(0, 5, shape).astype(np.float32) for name in (START_LOGITS, END_LOGITS)}
-    wanted = [row for one, (_, options) in zip(examples, asked) for row in spans.wanted(one, options)]
+    wanted = [Wanted.of(row, options) for one, (_, options) in zip(examples, asked) for row in one.windows]
     reduced = spans.reduce(batch, np.array(wanted, dtype=np.int64))
     assert all(output.fits(reduced[output.name].shape, *shape) for output in spans.OUTPUTS)
 
@@ -85,3 +85,21 @@ def test_what_a_worker_leaves_of_a_batch_gives_the_same_answers_to_the_last_bit(
         assert rank_answers(one, left, options) == rank_answers(one, logits, options)
         mixed = [*left[:1], *logits[1:]]  # a window that was tried again beside a row of which all is wanted
         assert rank_answers(one, mixed, options) == rank_answers(one, logits, options)
+
+
+@given(st.integers(1, 400), st.integers(1, 200))
+def test_what_is_left_of_a_batch_takes_no_more_room_than_its_logits(top_k: int, words: int) -> None:
+    options = AnswerOptions(top_k=top_k, align_to_words=False, max_answer_len=400)
+    (one,) = encode_examples(TOKENIZER, [("Who?", "the " * words)], WindowOptions(400, 0))
+    (window,) = one.windows
+    (wanted,) = spans.wanted_of(one, options)
+    if wanted is None:
+        assert top_k > FEW_SPANS
+        return
+    assert wanted == Wanted.of(window, options)
+    logits = {name: np.zeros((3, len(window.input_ids)), np.float32) for name in (START_LOGITS, END_LOGITS)}
+    left = spans.reduce(logits, np.array([wanted] * 3))
+    facts = left.pop(spans.FACTS)
+    assert facts.shape == (3, 6)
+    few = 3 * FEW_SPANS * 20
+    assert sum(array.nbytes for array in left.values()) <= max(few, sum(array.nbytes for array in logits.values()))

@@ -96,7 +96,7 @@ def component_costs_us(tokenizer: Tokenizer, pairs: Sequence[Pair]) -> Dict[str,
     return {
         f"tokenise (tokenizers, {CHUNK} pairs at once)": tokens_us,
         "cut windows": max(0.0, cpu_us(cut, len(pairs)) - tokens_us),
-        "rank answers": cpu_us(rank, len(pairs)),
+        "rank answers (of the workers' spans)": cpu_us(rank, len(pairs)),
     }
 
 
@@ -105,7 +105,7 @@ def spans_of_random_logits(random: np.random.Generator, example: Example) -> Lis
     return [
         {name: rows[0] for name, rows in spans.reduce(logits, np.array([wanted])).items()}
         for wanted, logits in zip(
-            spans.wanted(example, AnswerOptions()),
+            spans.wanted_of(example, AnswerOptions()),
             (random_logits(random, len(window.input_ids)) for window in example.windows),
         )
     ]
