@@ -25,8 +25,8 @@ class Encoded:
     @cached_property
     def characters(self) -> Tuple[np.ndarray, np.ndarray]:
         """Where each token begins and where it ends in the text, int64 [tokens] each."""
-        offsets = np.array(self.encoding.offsets, dtype=np.int64).reshape(-1, 2)
-        return offsets[:, 0], offsets[:, 1]
+        begins, ends = np.array(self.encoding.offsets, dtype=np.int64).reshape(-1, 2).T.copy()  # take() copies views
+        return begins, ends
 
     @cached_property
     def words(self) -> WordRanges:
@@ -36,5 +36,5 @@ class Encoded:
         begins = np.ones(len(words) + 1, dtype=bool)  # a word, or the end
         begins[1:-1] = (words[1:] != words[:-1]) | (words[1:] < 0)
         firsts = np.maximum.accumulate(np.where(begins[:-1], tokens, 0))
-        lasts = np.minimum.accumulate(np.where(begins[1:], tokens, len(words))[::-1])[::-1]
+        lasts = np.minimum.accumulate(np.where(begins[1:], tokens, len(words))[::-1])[::-1].copy()  # no view, as above
         return WordRanges(firsts, lasts, words >= 0)

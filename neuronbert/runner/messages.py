@@ -32,8 +32,8 @@ class BatchOrder(NamedTuple):
 
     number: int
     batch: Batch
-    # Of each of those rows its number in the batch, and what is wanted: int64, shape [rows, 1 + numbers]. None: there
-    # is no such row.
+    # Of each of those rows, in order, its number in the batch, and what is wanted: int64, shape [rows, 1 + numbers].
+    # None: there is no such row.
     wanted: Optional[np.ndarray] = None
 
 
@@ -65,9 +65,9 @@ class LoadFailed(NamedTuple):
 
 
 class BatchDone(NamedTuple):
-    """The result of a batch: the model's outputs, as wide as the batch, unless of every row only a part was wanted.
+    """The result of a batch: the model's outputs, as wide as the batch, and what was wanted of other rows.
 
-    With them what was wanted, of the rows of the order's ``wanted``.
+    Each of its rows in order: of those in the order's ``wanted``, and of the rest, where there are such.
     """
 
     number: int

@@ -69,7 +69,7 @@ class Settings:
 class RowFormat(NamedTuple):
     """What the artifact's tokenizer and task say of every row: its padding, and the model's outputs, in order.
 
-    reduced: what a worker sends in place of them, where little of them is wanted.
+    reduced: what a worker sends in place of them, of a row of which little is wanted.
     """
 
     pad_id: int

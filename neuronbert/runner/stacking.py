@@ -1,5 +1,6 @@
 """Queued rows stacked to a batch for the model, and its result cut back into rows; ``scheduler`` calls it."""
 
+import itertools
 from typing import Optional, Sequence, Union
 
 import numpy as np
@@ -62,16 +63,17 @@ def hand_out(outputs: Outputs, row_format: RowFormat, batch: BatchInFlight, trip
 
     Of a row what was wanted, or else all of it, un-padded.
     """
-    reduced = {number: place for place, number in enumerate(batch.reduced_rows)}
+    reduced, places = set(batch.reduced_rows), (itertools.count(), itertools.count())
     for number, row in enumerate(batch.rows):
         request = row.request
+        is_reduced = number in reduced
+        place = next(places[is_reduced])
         if request.over:
             continue
         if row.row_index == WHOLE_BATCH:
             request.outputs = [outputs]
-        elif number in reduced:
-            request.outputs[row.row_index] = row_of(outputs, row_format.reduced, reduced[number], row.length)
         else:
-            request.outputs[row.row_index] = row_of(outputs, row_format.outputs, number, row.length)
+            specs = row_format.reduced if is_reduced else row_format.outputs
+            request.outputs[row.row_index] = row_of(outputs, specs, place, row.length)
         if not request.trips or request.trips[-1] is not trip:
             request.trips.append(trip)

@@ -167,11 +167,12 @@ class Worker:
         assert self._engine is not None and self._engine.task.REDUCTION is not None
         for array in outputs.values():
             refuse_no_numbers(array)
-        rows = wanted[:, 0]
-        chosen = {name: array[rows] for name, array in outputs.items()}
+        is_reduced = np.zeros(len(next(iter(outputs.values()))), dtype=bool)
+        is_reduced[wanted[:, 0]] = True
+        chosen = {name: array[is_reduced] for name, array in outputs.items()}
         left = self._engine.task.REDUCTION.reduce(chosen, wanted[:, 1:])
-        every = len(rows) == len(next(iter(outputs.values())))
-        return left if every else {**outputs, **left}
+        rest = {} if is_reduced.all() else {name: array[~is_reduced] for name, array in outputs.items()}
+        return {**rest, **left}
 
     def _run_block(self, order: BlockOrder) -> BlockDone:
         """In this thread alone, one batch after another: the device's other streams have other blocks."""

@@ -139,8 +139,9 @@ class Runner:
         else:
             outputs = logits(ids.astype(np.float32), ids.astype(np.float32))
             if order.wanted is not None:
-                every = len(order.wanted) == len(ids)
-                outputs = {**({} if every else outputs), "kept": order.wanted[:, 1:]}
+                rest = np.setdiff1d(np.arange(len(ids)), order.wanted[:, 0])
+                whole = {name: array[rest] for name, array in outputs.items()} if len(rest) else {}
+                outputs = {**whole, "kept": order.wanted[:, 1:]}
             self.scheduler.take_result(worker, BatchDone(number, outputs, 0.01))
         self.scheduler.dispatch(now_s())
 

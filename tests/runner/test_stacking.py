@@ -79,7 +79,7 @@ def test_an_order_says_what_is_wanted_of_which_rows():
 def test_a_row_of_which_little_is_wanted_gets_that():
     little, all_of_it = little_wanted((7,), (8,)), request(2)
     batch = batch_of(queued(little, 1) + queued(all_of_it, 0) + queued(little, 0), reduced_rows=[0, 2])
-    arrays = logits(np.arange(9.0).reshape(3, 3), np.zeros((3, 3)))
+    arrays = logits(np.array([[3.0, 4.0, 5.0]]), np.zeros((1, 3)))  # of the row in the middle
     hand_out({**arrays, "kept": np.array([[8], [7]])}, FORMAT, batch, TRIP)
     assert [{name: row.tolist() for name, row in one.items()} for one in little.outputs] == [
         {"kept": [7]},

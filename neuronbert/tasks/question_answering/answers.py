@@ -19,7 +19,7 @@ from neuronbert.tasks.question_answering.windows import Example, Window
 
 Answer = Dict[str, Any]  # score, start, end, answer; with details also window and null_difference
 
-QUICKLY_RANKED = 10_000  # spans, in less than about 0.05 s
+QUICKLY_RANKED = 10_000  # spans, in less than about 0.05 s; what else costs time is counted as so many of them
 
 _SCORE = itemgetter("score")
 
@@ -51,13 +51,17 @@ def rank_answers(
 
 def is_slow_to_rank(example: Example, options: AnswerOptions) -> bool:
     """Whether ``rank_answers`` may take longer than about 0.05 s where a worker has reduced what it reduces."""
-    work, candidates = 0, options.candidates_per_window
+    tokens = len(example.encoded_context.ids)
+    characters_per_token = len(example.context) / max(1, tokens)
+    work = tokens / 5  # their characters and words are looked up once
     for window in example.windows:
-        spans = window.token_count * min(options.max_answer_len, window.token_count)
-        work += min(spans, candidates)
-        if not is_reduced(window, candidates):
+        longest = min(options.max_answer_len, window.token_count)
+        spans = window.token_count * longest
+        answers = min(spans, options.candidates_per_window)
+        work += 10 + answers * (1 + longest * characters_per_token / 500)
+        if not is_reduced(window, options):
             # A span that is only scored costs numpy a fraction of what one costs that is made an answer.
-            work += spans // 20
+            work += 20 + spans / 20
     return work > QUICKLY_RANKED
 
 

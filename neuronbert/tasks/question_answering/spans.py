@@ -20,6 +20,7 @@ STARTS, ENDS, SCORES, FACTS = "span_starts", "span_ends", "span_scores", "span_f
 OUTPUTS = (Output(STARTS, PER_ROW), Output(ENDS, PER_ROW), Output(SCORES, PER_ROW), Output(FACTS, PER_ROW, (6,)))
 
 FEW_SPANS = 64  # 1.3 KiB of a row
+QUICKLY_SCORED = 50_000  # spans of a row, in less than about 1 ms: a worker has other requests' rows too
 _LOGITS_BYTES = 2 * 4  # of a token
 _SPAN_BYTES = 8 + 8 + 4  # of one span in STARTS, ENDS and SCORES
 
@@ -77,16 +78,15 @@ class Spans(NamedTuple):
 
 
 def wanted_of(example: Example, options: AnswerOptions) -> List[Optional[Wanted]]:
-    """What is wanted of each of the example's windows; None where so many spans are that its logits take less room."""
-    return [
-        Wanted.of(window, options) if is_reduced(window, options.candidates_per_window) else None
-        for window in example.windows
-    ]
+    """What is wanted of each of the example's windows; None where that is its logits."""
+    return [Wanted.of(window, options) if is_reduced(window, options) else None for window in example.windows]
 
 
-def is_reduced(window: Window, candidates: int) -> bool:
-    """Whether so many spans of a window, at most, are few, or take no more room than its logits."""
-    return candidates <= max(FEW_SPANS, len(window.input_ids) * _LOGITS_BYTES // _SPAN_BYTES)
+def is_reduced(window: Window, options: AnswerOptions) -> bool:
+    """Whether the spans of a window are quickly found, and are few or take no more room than its logits."""
+    tokens = window.token_count
+    most = max(FEW_SPANS, len(window.input_ids) * _LOGITS_BYTES // _SPAN_BYTES)
+    return tokens * min(options.max_answer_len, tokens) <= QUICKLY_SCORED and options.candidates_per_window <= most
 
 
 def reduce(outputs: Outputs, wanted: np.ndarray) -> Outputs:
