@@ -36,6 +36,11 @@ class BatchOrder(NamedTuple):
     # None: there is no such row.
     wanted: Optional[np.ndarray] = None
 
+    @property
+    def reduced_rows(self) -> List[int]:
+        """The numbers of those rows."""
+        return [] if self.wanted is None else self.wanted[:, 0].tolist()
+
 
 class BlockOrder(NamedTuple):
     """Answer these entries of a job, in batches of your own."""

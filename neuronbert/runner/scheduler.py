@@ -20,7 +20,7 @@ from neuronbert.runner.batching import (
 )
 from neuronbert.runner.counters import Statistics
 from neuronbert.runner.events import Report
-from neuronbert.runner.messages import BatchDone, BatchFailed, BatchOrder, BlockDone, BlockOrder, BlockStep
+from neuronbert.runner.messages import BatchDone, BatchFailed, BlockDone, BlockOrder, BlockStep
 from neuronbert.runner.open_requests import OpenRequests
 from neuronbert.runner.requests import Request, Trip, now_s
 from neuronbert.runner.settings import RowFormat, Settings
@@ -157,12 +157,11 @@ class Scheduler:
         if isinstance(order, BlockOrder):
             entries = len(order.block.entries)
             size = BatchSize(entries, entries, 0, 0)  # its rows are counted as its steps tell of them
+            batch = BatchInFlight(order.number, rows, size, reason, now, is_block=True)
         else:
             size = measure_batch(order.batch, rows, queue)
             self._count_rows(size)
-        batch = BatchInFlight(order.number, rows, size, reason, now, isinstance(order, BlockOrder))
-        if isinstance(order, BatchOrder) and order.wanted is not None:
-            batch.reduced_rows = order.wanted[:, 0].tolist()
+            batch = BatchInFlight(order.number, rows, size, reason, now, reduced_rows=order.reduced_rows)
         worker.give(batch, now)
         room_since = self._room_since
         for row in rows:

@@ -145,7 +145,7 @@ class Worker:
             if isinstance(order, BlockOrder):
                 return self._run_block(order)
             outputs, device_s = self._run_batch(order.batch)
-            return BatchDone(order.number, self._reduced(outputs, order.wanted), device_s)
+            return BatchDone(order.number, self._reduced(outputs, order), device_s)
         except DeviceLost:  # a new process has the device again: _run_or_end ends this one, the runner starts it
             raise
         except BaseException as error:  # sys.exit() too: it would end this thread and not the process
@@ -157,20 +157,20 @@ class Worker:
         outputs = refuse_misshapen(self._session.run(batch), self._outputs, *batch.input_ids.shape)
         return outputs, time.perf_counter() - started
 
-    def _reduced(self, outputs: Outputs, wanted: Optional[np.ndarray]) -> Outputs:
+    def _reduced(self, outputs: Outputs, order: BatchOrder) -> Outputs:
         """What is sent of the outputs, as BatchDone has it.
 
         In this thread: where the device takes several batches at once, it is with another thread's meanwhile.
         """
-        if wanted is None:
+        if order.wanted is None:
             return outputs
         assert self._engine is not None and self._engine.task.REDUCTION is not None
         for array in outputs.values():
             refuse_no_numbers(array)
-        is_reduced = np.zeros(len(next(iter(outputs.values()))), dtype=bool)
-        is_reduced[wanted[:, 0]] = True
+        is_reduced = np.zeros(len(order.batch.input_ids), dtype=bool)
+        is_reduced[order.reduced_rows] = True
         chosen = {name: array[is_reduced] for name, array in outputs.items()}
-        left = self._engine.task.REDUCTION.reduce(chosen, wanted[:, 1:])
+        left = self._engine.task.REDUCTION.reduce(chosen, order.wanted[:, 1:])
         rest = {} if is_reduced.all() else {name: array[~is_reduced] for name, array in outputs.items()}
         return {**rest, **left}
 

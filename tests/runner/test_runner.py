@@ -130,7 +130,7 @@ def test_several_answers_and_options(runner, texts, echo_artifact):
 
 
 def test_a_batch_of_requests_with_options_of_their_own_and_of_tokens(echo_artifact, texts):
-    """Workers reduce the outputs of some batches (tasks/base.py, Reduction): nobody can tell which."""
+    """Workers reduce the outputs of some rows (tasks/base.py, Reduction): nobody can tell which."""
     keywords = [
         {},
         {"top_k": 5, "max_answer_len": 3},
