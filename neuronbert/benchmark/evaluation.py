@@ -19,11 +19,12 @@ from neuronbert.checkpoint.loading import Checkpoint, Source, needed_libraries
 from neuronbert.checkpoint.tokenizer import Tokenizer
 from neuronbert.engine.batches import RowsDone, in_inputs, infer_concurrently
 from neuronbert.engine.engine import Engine
+from neuronbert.engine.rounds import Rounds
 from neuronbert.errors import InputError, UsageError, refuse_no_path
 from neuronbert.hardware.libraries import require_libraries
 from neuronbert.hardware.machine import environment
 from neuronbert.tasks import load_task
-from neuronbert.tasks.base import EncodeOptions, Report, Row, Task, TaskEvaluation, option_kinds, options_of
+from neuronbert.tasks.base import DecodeOptions, EncodeOptions, Report, Row, Task, TaskEvaluation, option_kinds, options_of
 from neuronbert.tasks.checkpoints import load_checkpoint
 
 Progress = Callable[[int, int], None]  # inputs answered so far, inputs in all
@@ -71,7 +72,8 @@ def evaluate_artifact(
     refuse_no_path("data", data)
     # Its checksums are verified after the options and the file: a wrong name must not cost the time that takes.
     task = load_task(task_of(artifact, trusted_key))
-    evaluation = task.evaluation(data, limit, *options_of(option_kinds(task), options))
+    window_options, decode_options = options_of(option_kinds(task), options)
+    evaluation = task.evaluation(data, limit, window_options, decode_options)
     loaded = artifact_of(artifact, trusted_key)
     asked = len(evaluation.inputs)
     total = asked if against is None else 2 * asked
@@ -88,7 +90,7 @@ def evaluate_artifact(
         others = None if compared_source is None else evaluation.for_other(_config_of(compared_source), encode_options)
         progress(0, total)
         started = time.perf_counter()
-        read = _read(_engine_reader(engine), evaluation, encode_options, lambda done: progress(done, total))
+        read = _read(_engine_reader(engine), evaluation, encode_options, decode_options, lambda done: progress(done, total))
         seconds = time.perf_counter() - started
     report = evaluation.report(
         read,
@@ -101,7 +103,7 @@ def evaluate_artifact(
         return report
     with ExitStack() as stack:
         reader = _open(compared_source, task, against_variant, threads, stack)
-        read_of_other = _read(reader, *others, lambda done: progress(asked + done, total))
+        read_of_other = _read(reader, *others, decode_options, lambda done: progress(asked + done, total))
     return evaluation.compared(report, read, reader.name, read_of_other)
 
 
@@ -170,7 +172,11 @@ def _engine_reader(engine: Engine) -> Reader:
 
 
 def _read(
-    reader: Reader, evaluation: TaskEvaluation, options: EncodeOptions, progress: Callable[[int], None]
+    reader: Reader,
+    evaluation: TaskEvaluation,
+    options: EncodeOptions,
+    decode_options: DecodeOptions,
+    progress: Callable[[int], None],
 ) -> List[Any]:
     """What is kept of the result of every input, as ``evaluation.read`` gives it."""
     inputs = evaluation.inputs
@@ -182,7 +188,7 @@ def _read(
         except InputError:
             evaluation.refuse(reader.tokenizer, first, len(chunk), options)
             raise
-        rows = [row for example in examples for row in example.windows]
-        outputs = iter(reader.outputs(rows, in_inputs(progress, first, len(chunk), len(rows))))
-        read += [evaluation.read(example, [next(outputs) for _ in example.windows]) for example in examples]
+        rounds = Rounds(reader.task, examples, [decode_options] * len(examples))
+        rounds.read_all(reader.outputs, in_inputs(progress, first, len(chunk), rounds.total_rows))
+        read += [evaluation.read(*rounds.read(number)) for number in range(len(examples))]
     return read

@@ -13,6 +13,7 @@ from neuronbert.backends.outputs import Outputs
 from neuronbert.checkpoint.tokenizer import Tokenizer
 from neuronbert.engine.batches import RowsDone, infer_rows, plan_batches
 from neuronbert.engine.loading import Loaded, load_tested, specs_of, throughput_streams
+from neuronbert.engine.rounds import Rounds
 from neuronbert.errors import BackendFailed, positive
 from neuronbert.hardware.machine import compute_threads
 from neuronbert.tasks import load_task
@@ -150,7 +151,7 @@ class Engine:
     ) -> Iterator[Result]:
         """The results of examples that ``encode`` made; ``answer_options`` are the same for all, or one for each.
 
-        ``rows_done`` is called after each batch.
+        ``rows_done`` is called after each batch, with how many of their rows are read, or need not be.
         """
         if answer_options is None:
             answer_options = self.task.DECODE_OPTIONS()
@@ -158,9 +159,10 @@ class Engine:
             answer_options = [answer_options] * len(examples)
         if len(answer_options) != len(examples):
             raise ValueError(f"{len(answer_options)} answer options for {len(examples)} examples")
-        outputs = iter(self.outputs([row for example in examples for row in example.windows], rows_done))
-        for example, options in zip(examples, answer_options):
-            yield self.task.decode(example, list(islice(outputs, len(example.windows))), options)
+        rounds = Rounds(self.task, examples, answer_options)
+        rounds.read_all(self.outputs, rows_done)
+        for number, options in enumerate(answer_options):
+            yield self.task.decode(*rounds.read(number), options)
 
     def outputs(self, rows: Sequence[Row], rows_done: RowsDone = lambda rows: None) -> List[Outputs]:
         """The model's outputs for each row, without padding; ``rows_done`` is called after each batch."""

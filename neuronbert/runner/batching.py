@@ -112,7 +112,7 @@ class Batcher:
         if request.whole is not None:
             self._whole.append(request)
             return
-        for index in range(len(request.rows)):
+        for index in sorted(request.waiting):
             row = self._row(request, index)
             self._classes.setdefault(self.class_of(row.length), deque()).append(row)
 

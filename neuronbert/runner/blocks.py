@@ -6,7 +6,7 @@
 from dataclasses import dataclass
 from heapq import merge
 from operator import itemgetter
-from typing import Callable, Dict, List, Mapping, NamedTuple, Tuple
+from typing import Callable, Dict, List, NamedTuple, Tuple
 
 from neuronbert.backends.base import Batch, ThroughputPlan
 from neuronbert.backends.outputs import Output, Outputs, row_of
@@ -14,8 +14,9 @@ from neuronbert.checkpoint.tokenizer import Tokenizer
 from neuronbert.engine.batches import collate, plan_batches
 from neuronbert.engine.engine import Engine
 from neuronbert.engine.lines import PreparedLine, prepare_lines, result_of
+from neuronbert.engine.rounds import Rounds
 from neuronbert.errors import BackendFailed, NeuronBertError, PoisonRequest
-from neuronbert.tasks.base import Columns, DecodeOptions, Document, EncodeOptions, Row, Task
+from neuronbert.tasks.base import Columns, DecodeOptions, Document, EncodeOptions, Task
 from neuronbert.tasks.line_formats import FORMATS
 from neuronbert.tasks.lines import Entry, SkippedLine
 from neuronbert.tasks.result_files import RESULT_FILES
@@ -42,22 +43,28 @@ class Block(NamedTuple):
 
 
 class CutBlock(NamedTuple):
-    """A block as rows, in the order of its lines, and as batches: the numbers of the rows in each."""
+    """A block as rows, in the order of its lines, a round after the other (engine/rounds.py)."""
 
     prepared: List[PreparedLine]
     skipped: List[SkippedLine]
-    rows: List[Row]
-    batches: List[List[int]]
+    rounds: Rounds
+
+    def batches(self, plan: ThroughputPlan) -> List[List[int]]:
+        """The batches of this round: the numbers of the rows in each."""
+        return plan_batches([len(row.input_ids) for row in self.rounds.rows], plan)
 
     def batch(self, rows: List[int], pad_id: int) -> Batch:
         """Rows of these numbers, stacked."""
-        return collate([self.rows[number] for number in rows], pad_id)
+        return collate([self.rounds.rows[number] for number in rows], pad_id)
 
     def outputs(self, rows: List[int], outputs: Outputs, specs: Tuple[Output, ...]) -> Dict[int, Outputs]:
         """Those of a batch by the numbers of its rows, without padding."""
-        return {
-            number: row_of(outputs, specs, place, len(self.rows[number].input_ids)) for place, number in enumerate(rows)
-        }
+        lengths = [len(self.rounds.rows[number].input_ids) for number in rows]
+        return {number: row_of(outputs, specs, place, lengths[place]) for place, number in enumerate(rows)}
+
+    def share(self, answered: int) -> float:
+        """The share of the block's rows that is done, where ``answered`` of this round are."""
+        return (self.rounds.settled_rows + answered) / self.rounds.total_rows
 
 
 class Part(NamedTuple):
@@ -87,26 +94,21 @@ def cut_block(block: Block, task: Task, tokenizer: Tokenizer) -> CutBlock:
         line_format=FORMATS[rules.reads],
         check_result=check_result,
     )
-    rows = [row for line in prepared for row in line.example.windows]
-    return CutBlock(prepared, skipped, rows, plan_batches([len(row.input_ids) for row in rows], rules.plan))
+    rounds = Rounds(task, [line.example for line in prepared], [line.options for line in prepared])
+    return CutBlock(prepared, skipped, rounds)
 
 
-def part_of(
-    cut: CutBlock, rules: Rules, task: Task, outputs: Mapping[int, Outputs], failed: Mapping[int, NeuronBertError]
-) -> Part:
-    """The part of the output, from the outputs of each row by its number, and what is wrong with rows that have none.
+def part_of(cut: CutBlock, rules: Rules, task: Task) -> Part:
+    """The part of the output of a block whose rounds are over.
 
-    BackendFailed naming the first line with such a row, unless those are skipped.
+    BackendFailed naming the first line with a row that failed, unless those are skipped.
     """
     documents: List[Document] = []
     skipped = list(cut.skipped)
-    first = 0
-    for line in cut.prepared:
-        rows = range(first, first + len(line.example.windows))
-        first = rows.stop
-        error = next((failed[number] for number in rows if number in failed), None)
+    for number, line in enumerate(cut.prepared):
+        error = cut.rounds.errors[number]
         if error is None:
-            result = task.decode(line.example, [outputs[number] for number in rows], line.options)
+            result = task.decode(*cut.rounds.read(number), line.options)
             documents.append(result_of(task, line, result))
         elif rules.on_error == "skip":
             skipped.append(SkippedLine(line.line.line_number, _reason_of(error), line.line.id))
@@ -132,9 +134,10 @@ def _reason_of(error: NeuronBertError) -> str:
 def answer_block(block: Block, engine: Engine, run: Callable[[Batch, float], Outputs]) -> Part:
     """A block answered by ``run``, which is given each batch, and the share of the block's rows that is then done."""
     cut = cut_block(block, engine.task, engine.tokenizer)
-    outputs: Dict[int, Outputs] = {}
-    for rows in cut.batches:
-        share = (len(outputs) + len(rows)) / len(cut.rows)
-        found = run(cut.batch(rows, engine.tokenizer.pad_id), share)
-        outputs.update(cut.outputs(rows, found, engine.specs))
-    return part_of(cut, block.rules, engine.task, outputs, {})
+    while cut.rounds.rows:
+        outputs: Dict[int, Outputs] = {}
+        for rows in cut.batches(block.rules.plan):
+            found = run(cut.batch(rows, engine.tokenizer.pad_id), cut.share(len(outputs) + len(rows)))
+            outputs.update(cut.outputs(rows, found, engine.specs))
+        cut.rounds.give(outputs)
+    return part_of(cut, block.rules, engine.task)

@@ -28,7 +28,7 @@ class Order(NamedTuple):
         """The result, or what was raised instead: it concerns this request only."""
         began = now_s()
         try:
-            result = self.finish([outputs for outputs in self.outputs if outputs is not None])
+            result = self.finish({row: outputs for row, outputs in enumerate(self.outputs) if outputs is not None})
         except BaseException as error:  # sys.exit() too: it would end the thread, and whoever asked would wait for ever
             return Decoded(self.request, None, error, now_s() - began)
         return Decoded(self.request, result, None, now_s() - began)

@@ -191,9 +191,10 @@ class _InWorker(NamedTuple):
 
 
 class _InBatches(NamedTuple):
-    """A block of which workers answer batches: the futures of their outputs, in the order of ``cut.batches``."""
+    """A block of which workers answer batches: those of its present round, and the futures of their outputs."""
 
     cut: CutBlock
+    batches: List[List[int]]
     outputs: "List[Future[Outputs]]"
 
 
@@ -251,7 +252,7 @@ class _Job:
         if blocks < BLOCKS_IN_FLIGHT:
             return False
         behind = [waiting.asked for waiting in self._waiting][1:]
-        rows = sum(len(asked.cut.rows) for asked in behind if isinstance(asked, _InBatches))
+        rows = sum(len(asked.cut.rounds.rows) for asked in behind if isinstance(asked, _InBatches))
         whole = sum(isinstance(asked, _InWorker) for asked in behind)
         return whole + rows / self._runner.plan.rows >= held
 
@@ -273,7 +274,8 @@ class _Job:
         return _InWorker(block, part, shares)
 
     def _ask_batches(self, cut: CutBlock) -> _InBatches:
-        return _InBatches(cut, [self._submit(cut, rows) for rows in cut.batches])
+        batches = cut.batches(self._rules.plan)
+        return _InBatches(cut, batches, [self._submit(cut, rows) for rows in batches])
 
     def _cut(self, block: Block) -> CutBlock:
         return cut_block(block, self._runner.task, self._runner.tokenizer)
@@ -301,21 +303,24 @@ class _Job:
             asked = asked._replace(asked=self._ask_batches(cut))
         assert isinstance(asked.asked, _InBatches)
         cut = asked.asked.cut
-        outputs, failed = self._outputs(asked, asked.asked, tell)
-        return part_of(cut, self._rules, self._runner.task, outputs, failed)
+        while asked.asked.batches:
+            outputs, failed = self._outputs(asked, asked.asked, tell)
+            cut.rounds.give(outputs, failed)
+            asked = asked._replace(asked=self._ask_batches(cut))
+        return part_of(cut, self._rules, self._runner.task)
 
     def _outputs(
         self, asked: _InFlight, batches: _InBatches, progress: Callable[[float], None]
     ) -> Tuple[Dict[int, Outputs], Dict[int, NeuronBertError]]:
-        """The outputs of each row by its number, and what is wrong with those that have none."""
+        """The outputs of each row of the round by its number, and what is wrong with those that have none."""
         cut, specs = batches.cut, self._runner.specs
         outputs: Dict[int, Outputs] = {}
         failed: Dict[int, NeuronBertError] = {}
-        for rows, future in zip(cut.batches, batches.outputs):
+        for rows, future in zip(batches.batches, batches.outputs):
             outcome = _outcome(future)
             if not isinstance(outcome, NeuronBertError):
                 outputs.update(cut.outputs(rows, outcome, specs))
-                progress((len(outputs) + len(failed)) / len(cut.rows))
+                progress(cut.share(len(outputs) + len(failed)))
                 continue
             self._wait_for_all(asked)
             for row in rows:

@@ -16,7 +16,7 @@ from neuronbert.runner.decoding import Decoder, Order
 from neuronbert.runner.events import Report, traceback_text
 from neuronbert.runner.inbox import Decoded
 from neuronbert.runner.losses import losses
-from neuronbert.runner.requests import Answered, Request, now_s
+from neuronbert.runner.requests import Answered, MoreRows, Request, now_s
 from neuronbert.runner.suspicion import Doer
 
 
@@ -49,7 +49,7 @@ class OpenRequests:
         self.queue.add(request)
 
     def try_again(self, request: Request, rows: Sequence[int]) -> None:
-        """Queue ``rows`` again, which came to no result."""
+        """Queue ``rows`` of a request that was let in before: they came to no result, or are needed beside others."""
         if request.over:
             return
         if request.deadline <= now_s():
@@ -149,6 +149,10 @@ class OpenRequests:
             self.fail(request, made.error)
             return
         if request.over:  # failed while its result was made
+            return
+        if isinstance(result, MoreRows):
+            request.asked.update(result.numbers)
+            self.try_again(request, result.numbers)
             return
         done = now_s()
         self._statistics.request_done(done - request.submitted)

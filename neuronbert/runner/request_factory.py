@@ -10,10 +10,11 @@ from neuronbert.backends.base import Batch
 from neuronbert.backends.outputs import Outputs, stacked
 from neuronbert.checkpoint.tokenizer import RowLimit, Tokenizer
 from neuronbert.engine.encoded import encoded_batch, refuse_foreign_tokens
+from neuronbert.engine.rounds import as_read, next_rows
 from neuronbert.errors import InputError, NeuronBertError, TooManyRows, shown_value
 from neuronbert.runner.blocks import Block
 from neuronbert.runner.placement import Placement
-from neuronbert.runner.requests import Finish, Request, Row, Told, Whole, now_s
+from neuronbert.runner.requests import Finish, MoreRows, Request, Row, Told, Whole, now_s
 from neuronbert.tasks import load_task
 from neuronbert.tasks.base import DecodeOptions, EncodeOptions, Example, Input, option_kinds, options_of
 from neuronbert.tasks.encoding import encode_each, encode_together
@@ -109,11 +110,11 @@ class RequestFactory:
         submitted = now_s()
         if not isinstance(batch, Batch):
             raise InputError(f"rows that stay together are a Batch, not {shown_value(batch)}")
-        return self._new(submitted, (), lambda outputs: outputs[0], whole=self._checked(*batch))
+        return self._new(submitted, (), lambda read: read[0], whole=self._checked(*batch))
 
     def of_block(self, block: Block, told: Told) -> Request:
         """The request of a block, whose result is its Part."""
-        request = self._new(now_s(), (), lambda outputs: outputs[0], whole=block)
+        request = self._new(now_s(), (), lambda read: read[0], whole=block)
         request.told = told
         return request
 
@@ -144,14 +145,17 @@ class RequestFactory:
     ) -> Request:
         task = self.task
 
-        def finish(outputs: List[Outputs]) -> Any:
-            result = task.decode(example, outputs, options)
+        def finish(read: Mapping[int, Outputs]) -> Any:
+            more = next_rows(task, example, read, options)
+            if more:
+                return MoreRows(more)
+            result = task.decode(*as_read(task, example, read), options)
             return task.json_result(result, options) if as_document else task.call_result(result)
 
         reduction = task.REDUCTION
         wanted = itertools.repeat(None) if reduction is None else reduction.wanted_of(example, options)
         rows = [Row(row.input_ids, row.token_type_ids, wanted=own) for row, own in zip(example.windows, wanted)]
-        request = self._new(submitted, rows, finish, breakdown=breakdown)
+        request = self._new(submitted, rows, finish, next_rows(task, example, {}, options), breakdown=breakdown)
         request.is_slow_to_decode = task.is_slow_to_decode(example, options)
         return request
 
@@ -160,16 +164,25 @@ class RequestFactory:
         submitted: float,
         rows: Sequence[Row],
         finish: Finish,
+        first_rows: Optional[Sequence[int]] = None,
         whole: Optional[Whole] = None,
         breakdown: bool = False,
     ) -> Request:
-        return Request(next(self._ids), rows, finish, submitted, whole=whole, wants_breakdown=breakdown)
+        return Request(
+            next(self._ids),
+            rows,
+            finish,
+            submitted,
+            first_rows=first_rows,
+            whole=whole,
+            wants_breakdown=breakdown,
+        )
 
-    def _output(self, outputs: List[Outputs]) -> Any:
-        return self.task.MODEL_OUTPUT(**outputs[0])
+    def _output(self, read: Mapping[int, Outputs]) -> Any:
+        return self.task.MODEL_OUTPUT(**read[0])
 
-    def _stacked_output(self, outputs: List[Outputs]) -> Any:
-        return self.task.MODEL_OUTPUT(**stacked(outputs))
+    def _stacked_output(self, read: Mapping[int, Outputs]) -> Any:
+        return self.task.MODEL_OUTPUT(**stacked(list(read.values())))
 
 
 @functools.lru_cache(maxsize=64)

@@ -3,7 +3,7 @@
 import math
 import time
 from dataclasses import dataclass, field
-from typing import Any, Callable, Dict, List, NamedTuple, NoReturn, Optional, Sequence, Set, Tuple, Union
+from typing import Any, Callable, Dict, List, Mapping, NamedTuple, NoReturn, Optional, Sequence, Set, Tuple, Union
 
 import numpy as np
 
@@ -14,12 +14,19 @@ from neuronbert.runner.blocks import Block
 from neuronbert.runner.futures import RunnerFuture
 from neuronbert.runner.suspicion import NO_BLAME, Blame
 
-Finish = Callable[[List[Outputs]], Any]  # of each row the outputs, un-padded, or what is wanted of them → the result
+# Of each row that was read the outputs, un-padded, or what is wanted of them → the result, or MoreRows.
+Finish = Callable[[Mapping[int, Outputs]], Any]
 
 Whole = Union[Batch, Block]  # goes to one worker as it is, and nothing is put beside it
 Told = Callable[[float], None]  # the share of a block's rows that is done
 
 WHOLE_BATCH = -1  # in place of a row's index: all of what the request has to go as it is
+
+
+class MoreRows(NamedTuple):
+    """In place of a result: numbers of rows that have to be read before there is one."""
+
+    numbers: Sequence[int]
 
 
 class Row(NamedTuple):
@@ -66,6 +73,7 @@ class Request:
     accepted: float = 0.0  # tokenised and queued
     since: float = 0.0  # its place in the queue: when it was accepted, or sent to the end again
     deadline: float = math.inf
+    first_rows: Optional[Sequence[int]] = None  # numbers of the rows that are read at first; None: all
     whole: Optional[Whole] = None  # in place of rows
     wants_breakdown: bool = False
     is_slow_to_decode: bool = False  # others should not wait while its result is made of the outputs
@@ -75,7 +83,8 @@ class Request:
     deaths: int = 0  # workers that died with it
     blame: Blame = NO_BLAME
     alone: bool = False  # a suspect, or in a batch that failed: from now on nothing is beside it in a worker
-    waiting: Set[int] = field(default_factory=set)  # rows that are not with a worker and have no outputs
+    asked: Set[int] = field(default_factory=set)  # rows that are read, or will be
+    waiting: Set[int] = field(default_factory=set)  # those of them that are not with a worker and have no outputs
     awaits_decoding: bool = False  # all rows are answered, and the result of another request is made first
     over: bool = False  # has its outcome
     sent_first: float = 0.0
@@ -85,7 +94,8 @@ class Request:
 
     def __post_init__(self) -> None:
         self.outputs = [None] * (1 if self.whole is not None else len(self.rows))
-        self.waiting = {WHOLE_BATCH} if self.whole is not None else set(range(len(self.rows)))
+        self.asked = set(range(len(self.outputs)) if self.first_rows is None else self.first_rows)
+        self.waiting = {WHOLE_BATCH} if self.whole is not None else set(self.asked)
 
     def forget(self) -> None:
         """Drop what is large: a caller may keep the future, and queue and deadlines the request for a while."""
@@ -93,10 +103,15 @@ class Request:
 
     @property
     def size(self) -> int:
-        """Rows, which is what a place in the queue is counted in; of a block its entries: nobody knows its rows yet."""
+        """Rows asked, as places in the queue are counted; of a block its entries: nobody knows its rows yet."""
         if self.whole is None:
-            return len(self.rows)
+            return len(self.asked)
         return len(self.whole.entries if isinstance(self.whole, Block) else self.whole.input_ids)
+
+    @property
+    def is_answered(self) -> bool:
+        """Whether all that was asked has outputs."""
+        return not any(self.outputs[number] is None for number in self.asked)
 
     @property
     def tokens(self) -> int:
@@ -156,7 +171,7 @@ class Prepared:
         self._requests.append(requests)
 
 
-def _forgotten(outputs: List[Outputs]) -> NoReturn:
+def _forgotten(read: Mapping[int, Outputs]) -> NoReturn:
     raise AssertionError("a request has one outcome")
 
 

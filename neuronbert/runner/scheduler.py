@@ -184,7 +184,7 @@ class Scheduler:
         for request in batch.open_requests():
             if batch.reason == SUSPECT:
                 request.blame = NO_BLAME  # what a worker has got through kills none
-            if not any(outputs is None for outputs in request.outputs):
+            if request.is_answered:
                 self._requests.finish(request)
         self._statistics.round_trip.add(now_s() - batch.sent)  # what callers saw, their callbacks included
 

@@ -221,6 +221,16 @@ class Reduction(Protocol):
         """
 
 
+class RowSelection(Protocol):
+    """Which of an example's rows are read, where not all have to be: in rounds (engine/rounds.py)."""
+
+    def next_rows(self, example: TaskExample, read: Mapping[int, Outputs], options: DecodeOptions) -> Sequence[int]:
+        """Numbers of the rows to read next; none where ``decode`` has enough in those that are ``read``."""
+
+    def narrowed(self, example: TaskExample, rows: Sequence[int]) -> TaskExample:
+        """The example with the rows of these numbers alone, as ``decode`` takes it."""
+
+
 class TaskKeywords(Protocol):
     """A task's keywords and verbs: in a module of its own, so that ``--help`` imports neither numpy nor tokenizer."""
 
@@ -293,6 +303,7 @@ class Task(Protocol):
     MODEL_OUTPUT: Callable[..., Any]  # makes the NamedTuple that the task's model class returns, of the outputs by name
     LINES: LineForm
     REDUCTION: Optional[Reduction]  # None: ``decode`` needs the outputs as they are
+    ROW_SELECTION: Optional[RowSelection]  # None: all rows are read at once
 
     def outputs(self, config: Config) -> Tuple[Output, ...]:
         """What the graph of a checkpoint with this config.json returns, in order."""

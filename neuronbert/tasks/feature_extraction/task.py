@@ -44,6 +44,7 @@ class FeatureExtractionOutput(NamedTuple):
 
 MODEL_OUTPUT = FeatureExtractionOutput
 REDUCTION = None
+ROW_SELECTION = None
 
 
 def outputs(config: Config) -> Tuple[Output, ...]:

@@ -81,8 +81,8 @@ def _rescale(per_window: Sequence[Spans]) -> Tuple[List[Spans], float]:
 def _merge(example: Example, per_window: Sequence[Spans], options: AnswerOptions) -> List[Answer]:
     """One answer per text, its score the sum over its spans, at the position of its first span."""
     answers: Dict[str, Answer] = {}
-    for index, spans in enumerate(per_window):
-        starts, ends = _characters(example.encoded_context, example.windows[index], spans, options.align_to_words)
+    for window, spans in zip(example.windows, per_window):
+        starts, ends = _characters(example.encoded_context, window, spans, options.align_to_words)
         for start, end, score in zip(starts, ends, spans.scores):
             text = example.context[start:end]
             key = text.lower()
@@ -93,13 +93,13 @@ def _merge(example: Example, per_window: Sequence[Spans], options: AnswerOptions
                     "start": start,
                     "end": end,
                     "answer": text,
-                    "window": index,
+                    "window": window.number,
                     "best": score,
                 }
             else:
                 answer["score"] += score
                 if score > answer["best"]:
-                    answer["best"], answer["window"] = score, index
+                    answer["best"], answer["window"] = score, window.number
                     if options.ranking == "document":
                         answer["start"], answer["end"], answer["answer"] = start, end, text
     return list(answers.values())

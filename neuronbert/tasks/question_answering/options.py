@@ -7,6 +7,7 @@ from neuronbert.errors import UsageError, as_real, as_whole, positive, shown_val
 from neuronbert.tasks.option import Text, Verb, option
 
 RANKINGS = ("window", "document")
+SMALLEST = {"max_seq_len": 1, "doc_stride": 0, "max_question_len": 1, "select_windows": 0}  # of WindowOptions
 
 
 @dataclass(frozen=True)
@@ -19,6 +20,9 @@ class WindowOptions:
         would keep windows from advancing is lowered until each window starts one token after the last.
     max_question_len: the question is cut after that many tokens. None keeps it whole, as the transformers pipeline
         did: there the documented default of 64 had no effect with a fast tokenizer.
+    select_windows: of a context with many windows, read so many with the question's words in them, and as many more to
+        see whether they change the best answer; if they do, twice as many, and so on (selection.py). 0 reads all. None
+        is 0, or what the artifact was compiled with.
     """
 
     max_seq_len: Optional[int] = option(
@@ -30,15 +34,21 @@ class WindowOptions:
         None, "Tokens that two windows of a longer context share.  [default: 128]", least=0
     )
     max_question_len: Optional[int] = option(None, "Cut longer questions to this many tokens.", least=1)
+    select_windows: Optional[int] = option(
+        None,
+        "Read so many windows with the question's words first, more while the answer changes; 0: all.  "
+        "[default: as compiled]",
+        least=0,
+    )
 
     def __post_init__(self) -> None:
-        for name, smallest in (("max_seq_len", 1), ("doc_stride", 0), ("max_question_len", 1)):
+        for name, smallest in SMALLEST.items():
             value = getattr(self, name)
             number = as_whole(value)
             if value is not None and (number is None or number < smallest):
                 raise UsageError(
                     f"{name} parameter should be a whole number >= {smallest} (got {shown_value(value)})",
-                    hint=f"{name}={max(smallest, 64)}, or leave it out",
+                    hint=f"{name}={2 if name == 'select_windows' else 64}, or leave it out",
                     field=name,
                 )
             object.__setattr__(self, name, number and positive(name, number))  # an int, whatever whole number it was

@@ -10,7 +10,7 @@ from neuronbert.checkpoint.tokenizer import Tokenizer
 from neuronbert.errors import InputError
 from neuronbert.tasks.base import Answerer, Columns, Document, Keywords, PathLike, Row, TaskEvaluation, TaskGate
 from neuronbert.tasks.lines import open_lines
-from neuronbert.tasks.question_answering import answers, spans, text
+from neuronbert.tasks.question_answering import answers, selection, spans, text
 from neuronbert.tasks.question_answering.answers import Answer, flat, rank_answers
 from neuronbert.tasks.question_answering.lines import LINES as LINES
 from neuronbert.tasks.question_answering.lines import Pair, read_questions
@@ -32,6 +32,7 @@ class QuestionAnsweringOutput(NamedTuple):
 
 MODEL_OUTPUT = QuestionAnsweringOutput
 REDUCTION = spans
+ROW_SELECTION = selection
 
 
 def outputs(config: Config) -> Tuple[Output, ...]:

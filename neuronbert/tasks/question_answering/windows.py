@@ -8,15 +8,18 @@ from typing import Any, List, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
 
+from neuronbert.checkpoint.config import DAMAGED
 from neuronbert.checkpoint.encoded_text import Encoded
 from neuronbert.checkpoint.tokenizer import Tokenizer
-from neuronbert.errors import InputError, TooManyRows, UsageError, counted, shown_value
+from neuronbert.errors import InputError, TooManyRows, UsageError, as_whole, counted, shown_value
+from neuronbert.tasks.question_answering.lexical import by_shared_words
 from neuronbert.tasks.question_answering.options import WindowOptions
 from neuronbert.tasks.rows import check_text
 from neuronbert.tasks.window_ranges import window_count, window_ranges
 
 DEFAULT_MAX_SEQ_LEN = 384  # tokens; with DEFAULT_DOC_STRIDE the defaults of the transformers pipeline
 DEFAULT_DOC_STRIDE = 128  # tokens
+SELECT_KEY = "neuronbert_select_windows"  # in the config.json of an artifact that was compiled to select windows
 
 _EMPTY_HINTS = {
     "question": "ask something: a question of one character or more",
@@ -32,6 +35,14 @@ class Window(NamedTuple):
     context_start: int  # position in input_ids of the first context token
     first_token: int  # index of that token among all tokens of the context
     token_count: int  # context tokens in this window
+    number: int = 0  # its own among the context's windows
+
+
+class WindowSelection(NamedTuple):
+    """Which windows are read before others (selection.py)."""
+
+    order: Tuple[int, ...]  # the numbers of all windows, most promising first
+    first: int  # so many are read, and as many more to see whether they change the answer
 
 
 class Example(NamedTuple):
@@ -41,6 +52,7 @@ class Example(NamedTuple):
     context: str
     windows: List[Window]
     encoded_context: Encoded  # all of it
+    selection: Optional[WindowSelection] = None  # None: all windows are read
 
 
 def window_lengths(tokenizer: Tokenizer, options: WindowOptions) -> Tuple[int, int]:
@@ -77,15 +89,40 @@ def encode_examples(
     window with no context.
     """
     max_seq_len, doc_stride = window_lengths(tokenizer, options)
+    select = select_windows(tokenizer, options)
     pairs = list(map(as_pair, pairs))
     for question, context in pairs:
         _check_filled("question", question)
         _check_filled("context", context)
     encodings = tokenizer.encode_documents([text for pair in pairs for text in pair])
-    return [
+    examples = [
         _cut(tokenizer, pair, encodings[pair[0]], encodings[pair[1]], max_seq_len, doc_stride, options.max_question_len)
         for pair in pairs
     ]
+    return [_ordered(example, encodings[example.question], select) for example in examples] if select else examples
+
+
+def select_windows(tokenizer: Tokenizer, options: WindowOptions) -> int:
+    """How many windows are selected at first: what is asked for, or what the artifact was compiled with; 0: all.
+
+    CheckpointError where config.json says something else than a number of windows.
+    """
+    if options.select_windows is not None:
+        return options.select_windows
+    compiled = tokenizer.config.get(SELECT_KEY, 0)
+    count = as_whole(compiled)
+    if count is None or count < 0:
+        raise DAMAGED.of(f"config.json, {SELECT_KEY} is {shown_value(compiled)}, not a number of windows")
+    return count
+
+
+def _ordered(example: Example, question: Encoded, select: int) -> Example:
+    """The example with its windows ordered, if there are more than are read at first and words to order them by."""
+    if len(example.windows) <= 2 * select:
+        return example
+    ranges = [(window.first_token, window.first_token + window.token_count) for window in example.windows]
+    order = by_shared_words(question.ids, example.encoded_context.ids, ranges)
+    return example._replace(selection=WindowSelection(order, select)) if order else example
 
 
 def as_pair(asked: Any) -> Tuple[Any, Any]:
@@ -131,12 +168,12 @@ def _cut(
         )
     head, head_types, tail, tail_types, context_type = _surround(tokenizer, question_ids)
     windows = []
-    for first, stop in window_ranges(len(context_ids), room, doc_stride):
+    for number, (first, stop) in enumerate(window_ranges(len(context_ids), room, doc_stride)):
         input_ids = np.concatenate((head, context_ids[first:stop], tail))
         token_type_ids = np.full(len(input_ids), context_type, dtype=np.int64)
         token_type_ids[: len(head)] = head_types
         token_type_ids[len(input_ids) - len(tail) :] = tail_types
-        windows.append(Window(input_ids, token_type_ids, len(head), first, stop - first))
+        windows.append(Window(input_ids, token_type_ids, len(head), first, stop - first, number))
     return Example(pair[0], pair[1], windows, context)
 
 

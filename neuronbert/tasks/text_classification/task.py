@@ -29,6 +29,7 @@ class SequenceClassifierOutput(NamedTuple):
 
 MODEL_OUTPUT = SequenceClassifierOutput
 REDUCTION = None
+ROW_SELECTION = None
 
 
 def outputs(config: Config) -> Tuple[Output, ...]:

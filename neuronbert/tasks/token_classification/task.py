@@ -42,6 +42,7 @@ class TokenClassifierOutput(NamedTuple):
 
 MODEL_OUTPUT = TokenClassifierOutput
 REDUCTION = None
+ROW_SELECTION = None
 
 
 def outputs(config: Config) -> Tuple[Output, ...]:

@@ -39,6 +39,7 @@ class SentenceLabelsOutput(NamedTuple):
 
 MODEL_OUTPUT = SentenceLabelsOutput
 REDUCTION = None
+ROW_SELECTION = None
 
 
 def outputs(config: Config) -> Tuple[Output, ...]:
