@@ -93,6 +93,17 @@ SHAPED_VARIANT = Schema(
 # Of the environment: artifacts that were made before GPUs were recorded have none.
 GPUS = list_of(form_of(GpuRecord))
 
+# How many rows of a long input are read at first, and what that costs (compiler/row_selection.py).
+ROW_SELECTION = record(
+    {
+        "first_rows": whole(1, MAX_ROWS),
+        "measured": {
+            **record(dict.fromkeys(("n", "rows", "rows_read", "accuracy", "full_accuracy"), NUMBER)),
+            "type": ["object", "null"],
+        },
+    }
+)
+
 OUTPUT = record({"name": WORD, "per": {"enum": ["token", "row"]}})
 
 # From version 2 on.
@@ -107,7 +118,7 @@ MANIFEST = Schema(
             "task": TEXT,
             "checkpoint": CHECKPOINT,
             "variants": list_of(VARIANT),
-            "gate": record({"skipped": FLAG}),
+            "gate": record({"skipped": FLAG}, {"row_selection": ROW_SELECTION}),
             "files": object_of(SHA256),
             "environment": record({}, {"gpus": GPUS}),
         }

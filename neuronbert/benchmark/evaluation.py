@@ -24,7 +24,16 @@ from neuronbert.errors import InputError, UsageError, refuse_no_path
 from neuronbert.hardware.libraries import require_libraries
 from neuronbert.hardware.machine import environment
 from neuronbert.tasks import load_task
-from neuronbert.tasks.base import DecodeOptions, EncodeOptions, Report, Row, Task, TaskEvaluation, option_kinds, options_of
+from neuronbert.tasks.base import (
+    DecodeOptions,
+    EncodeOptions,
+    Report,
+    Row,
+    Task,
+    TaskEvaluation,
+    option_kinds,
+    options_of,
+)
 from neuronbert.tasks.checkpoints import load_checkpoint
 
 Progress = Callable[[int, int], None]  # inputs answered so far, inputs in all
@@ -90,7 +99,9 @@ def evaluate_artifact(
         others = None if compared_source is None else evaluation.for_other(_config_of(compared_source), encode_options)
         progress(0, total)
         started = time.perf_counter()
-        read = _read(_engine_reader(engine), evaluation, encode_options, decode_options, lambda done: progress(done, total))
+        read = _read(
+            _engine_reader(engine), evaluation, encode_options, decode_options, lambda done: progress(done, total)
+        )
         seconds = time.perf_counter() - started
     report = evaluation.report(
         read,

@@ -1,8 +1,9 @@
 """Results as text for a person: tables of plain characters, made from data that the verbs return."""
 
-from typing import TYPE_CHECKING, Any, Dict, List, Mapping, Optional, Sequence, Union
+from typing import TYPE_CHECKING, Any, Dict, List, Mapping, Optional, Sequence, Tuple, Union
 
 from neuronbert.artifact.signatures import signature_state
+from neuronbert.errors import counted
 from neuronbert.hardware.cuda import gpus_in_words
 from neuronbert.tasks import load_figures
 
@@ -56,11 +57,26 @@ def manifest_table(artifact: "Artifact") -> str:
         ("fingerprint", checkpoint["fingerprint"]),
         ("parameters", f"{checkpoint['parameters']:,}, of them {checkpoint['encoder_parameters']:,} in the encoder"),
         ("gate", "SKIPPED: nothing was compared with FP32" if manifest["gate"]["skipped"] else "passed"),
+        *_row_selection(manifest["gate"]),
         ("machine", _machine(manifest["environment"])),
         ("checksums", f"all {files} files verified"),
         ("signature", _signature(artifact)),
     ]
     return f"{table(facts)}\n\n{variants_table(artifact.variants, load_figures(artifact.task))}"
+
+
+def _row_selection(gate: Mapping[str, Any]) -> List[Tuple[str, str]]:
+    """Which rows of a long input the artifact reads, where it does not read all."""
+    if "row_selection" not in gate:
+        return []
+    first, measured = gate["row_selection"]["first_rows"], gate["row_selection"]["measured"]
+    cost = (
+        f"{measured['rows_read']:.1f} of {measured['rows']:.1f} read, {measured['accuracy']:.2f} where all give "
+        f"{measured['full_accuracy']:.2f} ({measured['n']:.0f} questions)"
+        if measured
+        else "what that costs was not measured"
+    )
+    return [("long inputs", f"the best {counted(first, 'window')} first: {cost}")]
 
 
 def _signature(artifact: "Artifact") -> str:

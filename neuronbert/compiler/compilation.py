@@ -42,6 +42,7 @@ from neuronbert.compiler.candidates import (
     unusable_gpu,
 )
 from neuronbert.compiler.exporter import Exporter
+from neuronbert.compiler.row_selection import try_selection
 from neuronbert.compiler.selection import Selection, keep_unloaded
 from neuronbert.compiler.source import CompileSource, Progress
 from neuronbert.errors import UsageError, positive, refuse_no_path
@@ -50,7 +51,7 @@ from neuronbert.hardware.libraries import require_libraries
 from neuronbert.hardware.machine import compute_threads, environment
 from neuronbert.hardware.untrusted import sha256_of
 from neuronbert.tasks import load_task
-from neuronbert.tasks.base import Document, GateLimits, GateQuestions
+from neuronbert.tasks.base import Document, GateLimits, GateQuestions, Task
 from neuronbert.tasks.checkpoints import load_checkpoint
 
 
@@ -60,6 +61,7 @@ def compile_checkpoint(
     *,
     task: Optional[str] = None,
     pooling: Optional[str] = None,
+    select_windows: Optional[int] = None,
     backend: Names = "auto",
     precision: Names = "auto",
     min_f1_ratio: Optional[float] = None,
@@ -88,6 +90,9 @@ def compile_checkpoint(
 
     ``task`` is the name of a task; without it, that of the checkpoint's head (tasks/checkpoints.py). ``pooling`` is for
     checkpoints without one: how an embedding is made of a text's tokens, ``"auto"`` as the checkpoint's files say.
+    ``select_windows`` makes an artifact that reads only so many of a long context's windows at first, where a caller
+    does not say otherwise (tasks/question_answering/selection.py); what that costs is measured, and refused where it is
+    more than ``min_f1_ratio`` allows.
     ``backend`` and ``precision`` are names, lists of names, or ``"auto"``. Where both are named, every combination is
     built and kept, fastest first; with an ``"auto"`` only the fastest that passes the gate on this machine is.
 
@@ -118,6 +123,7 @@ def compile_checkpoint(
     asked = {"min_f1_ratio": min_f1_ratio, "min_answer_f1": min_answer_f1}
     limits = {name: value for name, value in asked.items() if value is not None}
     GateLimits(**limits)  # refuses what is no limit before anything is read
+    first_rows = positive("select_windows", select_windows)
     threads = positive("threads", threads) or compute_threads()
     cast_type = auto_cast_type or _cast_type_of(names(precision))
     cores = neuroncore_pipeline_cores
@@ -135,6 +141,7 @@ def compile_checkpoint(
         no_device,
         gate_data,
         calibration_data,
+        first_rows,
         threads,
         progress,
         on_step,
@@ -172,6 +179,7 @@ class Compilation:
     no_device: bool
     gate_data: Optional[PathLike]
     calibration_data: Optional[PathLike]
+    first_rows: Optional[int]  # that a long input's reading begins with; None: all are read
     threads: int
     progress: Progress
     on_step: Steps
@@ -185,11 +193,12 @@ class Compilation:
     def run(self, checkpoint: Checkpoint, output: PathLike) -> None:
         """Write the artifact of ``checkpoint`` into the new folder ``output``; nothing is left there after an error."""
         task = load_task(checkpoint.head.task)
+        checkpoint = selecting(checkpoint, task, self.first_rows)
         task_gate = task.gate(checkpoint.config)
         questions = task_gate.questions(self.gate_data, self.calibration_data, self.skip_gate)
         limits = replace(task_gate.LIMITS, **self.limits)
         # The files are hashed as they were read, before hours may pass.
-        gate = {"skipped": self.skip_gate, "limits": vars(limits), **gate_entry(questions, self.skip_gate)}
+        gate: Document = {"skipped": self.skip_gate, "limits": vars(limits), **gate_entry(questions, self.skip_gate)}
         with new_folder(output) as folder:
             save_checkpoint_files(checkpoint, folder)
             source = CompileSource(
@@ -210,8 +219,24 @@ class Compilation:
                     kept = keep_unloaded(source, trials)
                 else:
                     kept = Selection(source, exporter, limits, self.progress).choose(trials)
+                if self.first_rows is not None:
+                    gate["row_selection"] = self._selection_entry(source, kept[0], limits)
             save_selftest(folder / SELFTEST_NAME, source.selftest)
             write_manifest(folder, new_manifest(checkpoint, source.outputs, kept, trials, gate))
+
+    def _selection_entry(self, source: CompileSource, fastest: Trial, limits: GateLimits) -> Document:
+        """For the manifest: how many rows are read at first, and what that costs."""
+        measured = None if self.skip_gate else try_selection(source, fastest, limits).as_dict()
+        return {"first_rows": self.first_rows, "measured": measured}
+
+
+def selecting(checkpoint: Checkpoint, task: Task, first_rows: Optional[int]) -> Checkpoint:
+    """The checkpoint with a config.json by which rows are selected; UsageError for a task that reads them all."""
+    if first_rows is None:
+        return checkpoint
+    if task.ROW_SELECTION is None:
+        raise UsageError(f"{task.NAME} reads all windows: there are none to select", hint="leave out select_windows")
+    return replace(checkpoint, config={**checkpoint.config, task.ROW_SELECTION.CONFIG_KEY: first_rows})
 
 
 def refuse_loading_backends(candidates: Sequence[Candidate]) -> None:

@@ -14,7 +14,7 @@ from neuronbert.compiler.gate import Gate
 from neuronbert.compiler.self_test import selftest_arrays
 from neuronbert.engine.batches import collate
 from neuronbert.errors import UsageError, counted
-from neuronbert.tasks.base import Example, GateQuestions, Labelled, Row, Task
+from neuronbert.tasks.base import Example, GateQuestions, Labelled, Row, RowSelection, Task
 
 Progress = Callable[[str], None]
 
@@ -98,6 +98,12 @@ class CompileSource:
                 f"note: {cut / len(examples):.0%} of the gate's {self.task.LINES.noun}s do not fit one window of "
                 f"{tokens} tokens; a longer --sequence-length beside it answers them better"
             )
+
+    def long_examples(self, selection: RowSelection) -> Tuple[Sequence[Labelled], Sequence[Example]]:
+        """The task's questions of many rows each, made of the gate's, as rows no longer than the longest bucket."""
+        labelled = selection.trial_questions(self._questions.asked)
+        self._progress(f"answering {counted(len(labelled), self.task.LINES.noun)} about long inputs")
+        return labelled, self._encode(labelled, max(self.target.sequence_lengths) if self.target else None)
 
     def timed_rows(self) -> List[Row]:
         """The gate's rows, no longer than the longest bucket."""

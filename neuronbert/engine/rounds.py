@@ -57,12 +57,14 @@ class Rounds:
         reading = dict.fromkeys([asked.example for asked in self._asked])
         return self.total_rows - sum([len(self._examples[each].windows) - len(self._read[each]) for each in reading])
 
-    def read_all(self, infer: Infer, rows_done: RowsDone) -> None:
+    def read_all(self, infer: Infer, rows_done: RowsDone = lambda rows: None) -> None:
         """Read every example with ``infer``; ``rows_done`` is told the settled rows after each batch."""
         while self.rows:
             settled = self.settled_rows
             outputs = infer(self.rows, partial(_told, rows_done, settled))
             self.give(dict(enumerate(outputs)))
+            if self.settled_rows > settled + len(outputs):  # rows that nobody needs any more
+                rows_done(self.settled_rows)
 
     def give(self, outputs: Mapping[int, Outputs], failed: Optional[Mapping[int, NeuronBertError]] = None) -> None:
         """Take the outputs of this round's rows, by their places in ``rows``, and begin the next round.

@@ -3,10 +3,12 @@ from pathlib import Path
 
 import pytest
 
+from neuronbert import Engine
 from neuronbert.benchmark.evaluation import evaluate_artifact
 from neuronbert.errors import ArtifactError, CheckpointError, InputError, UsageError
 from neuronbert.tasks.question_answering.evaluation import Reading as Answered
 from neuronbert.tasks.question_answering.evaluation import compare_answers
+from neuronbert.tasks.question_answering.long_documents import long_documents
 from neuronbert.tasks.question_answering.metrics import evaluate_answers
 from neuronbert.tasks.question_answering.squad import SquadData, SquadQuestion, load_squad, squad_document
 from neuronbert.tasks.samples import gate_path
@@ -140,3 +142,24 @@ def test_one_variant_against_another(demo_artifact):
     assert len(comparison.changed) == round((1 - comparison.equal_answers) * 60)
     assert all(change.answer != change.against_answer for change in comparison.changed)
     assert comparison.answer_f1 > 0.8
+
+
+def test_selected_windows_are_read_where_they_are_asked_for(echo_artifact, tmp_path):
+    questions = long_documents(load_squad(gate_path())[:40], 1500)
+    (tmp_path / "long.json").write_text(json.dumps(squad_document(questions, "1.1")))
+    told, readings = [], {}
+    for select in (0, 1):
+        report = evaluate_artifact(
+            echo_artifact,
+            tmp_path / "long.json",
+            select_windows=select,
+            against=echo_artifact,
+            progress=lambda done, total: told.append((done, total)),
+        )
+        readings[select] = report.predictions
+        assert report.comparison.changed == ()
+        assert told[-1] == (80, 80)
+    with Engine(echo_artifact) as engine:
+        pairs = [(question.question, question.context) for question in questions]
+        found = engine.answer(pairs, engine.task.ENCODE_OPTIONS(select_windows=1))
+    assert list(readings[1].values()) == [ranked[0]["answer"] for ranked in found] != list(readings[0].values())

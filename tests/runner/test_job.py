@@ -22,7 +22,9 @@ from neuronbert.artifact import resumable
 from neuronbert.artifact.resumable import Record, partial_path, read_record, record_path
 from neuronbert.backends import echo
 from neuronbert.backends.base import ThroughputPlan
+from neuronbert.checkpoint.tokenizer import Tokenizer
 from neuronbert.engine.lines import answer_lines
+from neuronbert.engine.rounds import Rounds
 from neuronbert.errors import ArtifactError, BackendFailed, InputError, OutputError, UsageError
 from neuronbert.runner import job, job_input, placement
 from neuronbert.runner.job import BLOCKS_IN_FLIGHT
@@ -31,6 +33,7 @@ from neuronbert.tasks.base import option_kinds, options_of
 from neuronbert.tasks.line_formats import FORMATS
 from neuronbert.tasks.question_answering import task as question_answering
 from neuronbert.tasks.question_answering.lines import question_line
+from neuronbert.tasks.question_answering.options import WindowOptions
 
 WORDS = "the old coat of Jim Henson made a frog puppet that everybody knows by its green arms".split()
 BLOCK_LINES = 16
@@ -173,6 +176,53 @@ def test_options_are_those_of_answer(echo_artifact, questions, tmp_path):
     options = {"max_seq_len": 64, "doc_stride": 16, "top_k": 2, "ranking": "document"}
     run_job(echo_artifact, questions, tmp_path / "out", workers=2, **options)
     assert (tmp_path / "out").read_bytes() == expected(echo_artifact, questions, **options)
+
+
+def long_questions(tmp_path) -> Path:
+    """Contexts of many windows, of which some share a word with the question that others do not."""
+    chosen, lines = random.Random(1), []
+    for number in range(30):
+        words = chosen.choices(WORDS, k=400)
+        words[chosen.randrange(400)] = f"{number}th"
+        lines.append(question_line(f"Who is the {number}th?", " ".join(words), None))
+    return write(tmp_path / "long.jsonl", lines)
+
+
+@pytest.mark.usefixtures("way")
+def test_selected_windows_are_read_in_rounds_with_the_answers_of_one_process(echo_artifact, tmp_path, monkeypatch):
+    questions, options = long_questions(tmp_path), {"max_seq_len": 64, "doc_stride": 16, "select_windows": 1}
+    run_job(echo_artifact, questions, tmp_path / "out", workers=2, **options)
+    assert (tmp_path / "out").read_bytes() == expected(echo_artifact, questions, **options)
+    assert (tmp_path / "out").read_bytes() != expected(echo_artifact, questions, **{**options, "select_windows": 0})
+
+
+def rounds_with(token: int, engine: Engine, pair, options: WindowOptions) -> List[bool]:
+    """Of each round in which the engine reads an input's windows, whether one of them holds the token."""
+    rounds = Rounds(engine.task, engine.encode([pair], options), [engine.task.DECODE_OPTIONS()])
+    holds = []
+    while rounds.rows:
+        holds.append(any(token in row.input_ids.tolist() for row in rounds.rows))
+        rounds.give(dict(enumerate(engine.outputs(rounds.rows))))
+    return holds
+
+
+@pytest.mark.usefixtures("way")
+def test_a_row_that_fails_in_a_later_round_costs_its_own_line_only(echo_copy, tmp_path, monkeypatch):
+    monkeypatch.setenv(echo.FAULTS_VARIABLE, "1")
+    options = {"max_seq_len": 64, "doc_stride": 16, "select_windows": 1}
+    lines = [json.loads(line) for line in long_questions(tmp_path).read_text("utf-8").splitlines()]
+    for line in lines:
+        line["context"] += " refuse" * 9  # in the last window, of which little is shared with the question
+    questions = write(tmp_path / "long.jsonl", [json.dumps(line) for line in lines])
+    token = Tokenizer.from_files(echo_copy).backend.token_to_id("refuse")
+    with Engine(echo_copy, threads=1) as engine:
+        pairs = [(line["question"], line["context"]) for line in lines]
+        holds = [rounds_with(token, engine, pair, WindowOptions(**options)) for pair in pairs]
+    assert not all(map(any, holds)) and any(any(each[1:]) and not each[0] for each in holds)
+    faulty = with_echo(echo_copy, faults={token: "raise"})
+    run_job(faulty, questions, tmp_path / "out", on_error="skip", **options)
+    results = [json.loads(line) for line in (tmp_path / "out").read_text("utf-8").splitlines()]
+    assert ["error" in result for result in results] == [any(each) for each in holds]
 
 
 def recorded_lines(monkeypatch, artifact, questions: Path, output: Path) -> List[int]:

@@ -113,6 +113,24 @@ def test_a_document_that_is_slow_to_rank_keeps_nobody_waiting(echo_artifact, mon
     assert not any(thread.name == "neuronbert-decoder" for thread in threading.enumerate())
 
 
+@pytest.mark.parametrize("top_k", [1, 5000])  # those of the second are ranked in a thread of their own, each round
+def test_selected_windows_are_read_in_rounds_with_the_answers_of_the_engine(runner, echo_artifact, top_k):
+    words = "the quick brown fox jumps over a lazy dog and sings".split()
+    texts = [" ".join(words[(i * i + number) % len(words)] for i in range(400)) for number in range(12)]
+    pairs = [("Who sings to the dog?", f"{text} a frog {text}") for text in texts]
+    keywords = {"max_seq_len": 64, "doc_stride": 8, "select_windows": 1}
+    rows = runner.stats()["rows"]
+    found = [future.result(60) for future in [runner.submit(*pair, top_k=top_k, **keywords) for pair in pairs]]
+    read = runner.stats()["rows"] - rows
+    with Engine(echo_artifact, threads=1) as engine:
+        options = engine.task.ENCODE_OPTIONS(**keywords)
+        examples = engine.encode(pairs, options)
+        answered = engine.answer(pairs, options, engine.task.DECODE_OPTIONS(top_k=top_k))
+    assert found == [engine.task.call_result(each) for each in answered]
+    assert 2 * len(pairs) < read < sum(len(example.windows) for example in examples)
+    assert runner.stats()["queue"]["rows"] == 0
+
+
 def test_closing_does_not_wait_for_slow_results_that_wait_themselves(echo_artifact):
     with Runner(echo_artifact, workers=1) as runner:
         futures = [runner.submit("Who?", "the dog sat over it " * 4000, top_k=1000) for _ in range(4)]

@@ -15,7 +15,7 @@ from neuronbert.runner.counters import Statistics
 from neuronbert.runner.decoding import Decoder
 from neuronbert.runner.messages import BatchDone, BatchFailed, BlockDone, BlockOrder, BlockStep
 from neuronbert.runner.open_requests import OpenRequests
-from neuronbert.runner.requests import WHOLE_BATCH, Request, Row, now_s
+from neuronbert.runner.requests import WHOLE_BATCH, MoreRows, Request, Row, now_s
 from neuronbert.runner.room import Ticket
 from neuronbert.runner.scheduler import MAX_FAILED_BATCHES, Scheduler
 from neuronbert.runner.settings import RowFormat, Settings
@@ -73,6 +73,16 @@ class FakePool:
         worker.failed_batches = 0
 
 
+def all_of(read):
+    """The result of a request of which everything is read at once: the outputs of its rows."""
+    return list(read.values())
+
+
+def in_rounds(count):
+    """A ``finish`` that asks for as many rows as were read, until all ``count`` are."""
+    return lambda read: all_of(read) if len(read) == count else MoreRows(range(len(read), min(2 * len(read), count)))
+
+
 def wanted_of(request, row):
     """Of every second row little is wanted."""
     return (request, row) if row % 2 else None
@@ -94,21 +104,22 @@ class Runner:
     def report(self, event, **facts):
         pass
 
-    def submit(self, lengths, first_token=GOOD, whole=None):
+    def submit(self, lengths, first_token=GOOD, whole=None, at_first=None):
         number = len(self.asked) + 1
         arrays = [np.full(length, number) for length in lengths]
         arrays[-1][0] = first_token
         if whole == "block":
             arrays = [np.array([[number]] * (len(lengths) - 1) + [[first_token]])]
-            request = Request(number, (), list, now_s(), whole=Block([Entry(line) for (line,) in arrays[0]], None))
+            request = Request(number, (), all_of, now_s(), whole=Block([Entry(line) for (line,) in arrays[0]], None))
         elif whole == "batch":
             arrays = [np.full((len(lengths), max(lengths)), number)]
             arrays[0][-1, 0] = first_token
             ids = arrays[0]
-            request = Request(number, (), list, now_s(), whole=Batch(ids, np.ones_like(ids), np.zeros_like(ids)))
+            request = Request(number, (), all_of, now_s(), whole=Batch(ids, np.ones_like(ids), np.zeros_like(ids)))
         else:
             rows = [Row(ids, np.zeros_like(ids), wanted=wanted_of(number, row)) for row, ids in enumerate(arrays)]
-            request = Request(number, rows, list, now_s())
+            first = None if at_first is None else range(min(at_first, len(rows)))
+            request = Request(number, rows, in_rounds(len(rows)), now_s(), first_rows=first)
         request.accepted = request.since = now_s()
         assert self.statistics.room.enter(Ticket(request.size))
         self.asked.append((request, arrays))
@@ -194,10 +205,11 @@ class AnyOrder(RuleBasedStateMachine):
         lengths=st.lists(st.integers(1, 64), min_size=1, max_size=12),
         kind=st.sampled_from([GOOD, GOOD, GOOD, KILLS, RAISES]),
         whole=st.sampled_from([None, None, "batch", "block"]),
+        at_first=st.sampled_from([None, 1, 2]),
     )
-    def submit(self, lengths, kind, whole):
+    def submit(self, lengths, kind, whole, at_first):
         self.begin("dynamic", 2, 2) if self.runner is None else None
-        return self.runner.submit(lengths[:3] if whole else lengths, kind, whole)
+        return self.runner.submit(lengths[:3] if whole else lengths, kind, whole, at_first)
 
     @rule(which=st.integers(0, 8), position=st.integers(0, 2))
     def answer(self, which, position):
@@ -250,7 +262,7 @@ class AnyOrder(RuleBasedStateMachine):
                 answered = [number for number, outputs in enumerate(request.outputs) if outputs is not None]
                 waiting = [0 if index == WHOLE_BATCH else index for index in request.waiting]
                 sent = [0 if index == WHOLE_BATCH else index for index in held.get(request.id, [])]
-                assert sorted(answered + waiting + sent) == list(range(len(request.outputs)))
+                assert sorted(answered + waiting + sent) == sorted(request.asked)
         assert self.runner.statistics.room.rows == sum(request.queued for request, _ in self.runner.asked)
 
     @invariant()

@@ -13,6 +13,7 @@ from typing import List
 import pytest
 
 from neuronbert.artifact.manifest import Artifact
+from neuronbert.tasks.question_answering.squad import load_squad
 from neuronbert_tools.launcher import launch
 
 if sys.version_info < (3, 11):
@@ -298,13 +299,29 @@ def test_the_job_is_measured_against_the_engine(echo_artifact: Artifact) -> None
     assert "20 questions on" in done.stderr
 
 
+# --- long documents ---
+
+
+def test_long_documents_have_the_same_questions_and_leave_what_is_there_alone(tmp_path: Path) -> None:
+    command = [sys.executable, str(TOOLS / "make_long_documents"), str(XQUAD), str(tmp_path / "long.json")]
+    done = subprocess.run([*command, "--questions", "50"], capture_output=True, text=True, check=True)
+    made = load_squad(tmp_path / "long.json")
+    asked = {question.id: question for question in load_squad(XQUAD)}
+    assert 40 <= len(made) <= 50 and f"{len(made)} questions about documents of 5," in done.stdout
+    for question in made:
+        assert asked[question.id].context in question.context and len(question.context.split()) >= 5000
+    again = subprocess.run(command, capture_output=True, text=True)
+    assert again.returncode == 1 and "exists already" in again.stderr
+    assert load_squad(tmp_path / "long.json") == made
+
+
 # --- the Python commands ---
 
 LAUNCHERS = [path for path in sorted(TOOLS.iterdir()) if path.is_file() and b"python3" in path.read_bytes()[:30]]
 
 
 def test_the_commands_are_one_launcher_and_each_has_its_module() -> None:
-    assert len(LAUNCHERS) == 20
+    assert len(LAUNCHERS) == 21
     assert len({path.read_bytes() for path in LAUNCHERS}) == 1
     assert [path for path in LAUNCHERS if not os.access(path, os.X_OK)] == []
     assert [path for path in LAUNCHERS if not (TOOLS / "neuronbert_tools" / f"{path.stem}.py").is_file()] == []

@@ -31,6 +31,12 @@ from neuronbert.tasks import TASKS
     help="feature-extraction: how an embedding is made of a text's tokens: auto, mean, cls, max, mean_sqrt_len, "
     "weightedmean, lasttoken, several with +, or none (each token's own).  [default: as the checkpoint says, or mean]",
 )
+@click.option(
+    "--select-windows",
+    type=click.IntRange(min=1),
+    help="question-answering: of a long context read so many windows with the question's words first, and more while "
+    "the answer changes; what that costs is measured.  [default: read all]",
+)
 @backend_option
 @click.option(
     "--precision",

@@ -13,6 +13,7 @@ _KEYWORDS: Mapping[str, type] = {
     "max_answer_len": int,
     "max_seq_len": int,
     "max_question_len": int,
+    "select_windows": int,
     "handle_impossible_answer": bool,
     "align_to_words": bool,
 }

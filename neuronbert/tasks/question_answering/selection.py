@@ -3,12 +3,20 @@
 A RowSelection (tasks/base.py). windows.py has ordered them (lexical.py), where ``select_windows`` asks for that.
 """
 
-from typing import Mapping, Sequence
+from typing import List, Mapping, Sequence
 
 from neuronbert.backends.outputs import Outputs
-from neuronbert.tasks.question_answering.answers import rank_answers
+from neuronbert.errors import InputError
+from neuronbert.tasks.question_answering.answers import Answer, rank_answers
+from neuronbert.tasks.question_answering.long_documents import long_documents
+from neuronbert.tasks.question_answering.metrics import mean_f1
 from neuronbert.tasks.question_answering.options import AnswerOptions
-from neuronbert.tasks.question_answering.windows import Example
+from neuronbert.tasks.question_answering.squad import SquadQuestion
+from neuronbert.tasks.question_answering.windows import SELECT_KEY, Example
+
+CONFIG_KEY = SELECT_KEY
+TRIAL_QUESTIONS = 100
+TRIAL_WORDS = 2500  # of a document: some 14 windows
 
 
 def next_rows(example: Example, read: Mapping[int, Outputs], options: AnswerOptions) -> Sequence[int]:
@@ -22,9 +30,10 @@ def next_rows(example: Example, read: Mapping[int, Outputs], options: AnswerOpti
     order, count = selection.order, len(read)
     if not count:
         return order[: 2 * selection.first]
-    if count == len(order) or _best(example, read, order[: count // 2], options) == _best(example, read, order, options):
+    if count == len(order):
         return ()
-    return order[count : 2 * count]
+    is_stable = _best(example, read, order[: count // 2], options) == _best(example, read, order, options)
+    return () if is_stable else order[count : 2 * count]
 
 
 def narrowed(example: Example, rows: Sequence[int]) -> Example:
@@ -37,3 +46,24 @@ def _best(example: Example, read: Mapping[int, Outputs], order: Sequence[int], o
     rows = sorted(number for number in order if number in read)
     best = rank_answers(narrowed(example, rows), [read[number] for number in rows], options)[0]
     return str(best["answer"]).lower()
+
+
+def trial_questions(labelled: Sequence[SquadQuestion]) -> List[SquadQuestion]:
+    """At most TRIAL_QUESTIONS of those that have an answer, evenly spread, about documents of TRIAL_WORDS.
+
+    InputError where all of their text is less.
+    """
+    answered = [question for question in long_documents(labelled, TRIAL_WORDS) if question.answers]
+    if not answered or len(answered[0].context.split()) < TRIAL_WORDS:
+        raise InputError(
+            f"the gate's text is too little to put a document of {TRIAL_WORDS} words together, which is what selecting "
+            "windows is measured on",
+            hint="--gate-data with more paragraphs, or select_windows where a question is asked",
+        )
+    step = max(1, -(-len(answered) // TRIAL_QUESTIONS))
+    return answered[::step]
+
+
+def accuracy(labelled: Sequence[SquadQuestion], results: Sequence[List[Answer]]) -> float:
+    """The F1 of the best answers, in percent."""
+    return 100 * mean_f1([ranked[0]["answer"] for ranked in results], [question.answers for question in labelled])
