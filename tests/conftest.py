@@ -83,9 +83,9 @@ def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="session", autouse=True)
 def neuron_cache(shared_folder: Path) -> Iterator[Path]:
-    """A compile cache that no other run has filled."""
+    """A cache that no other run has filled: of compiled shapes, and of what references said to the gate."""
     before = os.environ.get("NEURONBERT_CACHE")
     os.environ["NEURONBERT_CACHE"] = str(shared_folder / "cache")
     yield Path(os.environ["NEURONBERT_CACHE"])

@@ -1,12 +1,13 @@
 """The gate: a variant is kept only if it answers as the FP32 reference does; the task's TaskGate compares them."""
 
-from typing import List, Sequence
+from typing import List, Optional, Sequence
 
 import numpy as np
 
 from neuronbert.backends.base import Session, Steps, ThroughputPlan
 from neuronbert.backends.outputs import Output, Outputs, all_finite
 from neuronbert.backends.reference import ROW_BY_ROW, one_thread_each
+from neuronbert.compiler.kept_reference import KeptReference
 from neuronbert.engine.batches import infer_concurrently, infer_rows
 from neuronbert.errors import CheckpointError
 from neuronbert.tasks.base import NOT_FINITE, Agreement, Example, Judged, Labelled, Row, TaskGate
@@ -24,6 +25,7 @@ class Gate:
         pad_id: int,
         reference: Session,
         on_step: Steps = lambda what, done, total: None,
+        kept: Optional[KeptReference] = None,
     ):
         self._task_gate = task_gate
         self._outputs = outputs
@@ -33,14 +35,24 @@ class Gate:
         self._session = reference
         self._on_step = on_step
         self.rows: Sequence[Row] = [row for example in examples for row in example.windows]
-        with one_thread_each():
-            self.expected = self.answers(reference, ROW_BY_ROW)
+        self.expected = self._expected(kept)
         if not all(map(all_finite, self.expected)):
             raise CheckpointError(
                 "the checkpoint gives NaN or Inf in FP32 already",
                 hint="train or download it again: its weights are damaged",
             )
         self._reference = self._judge(self.expected)
+
+    def _expected(self, kept: Optional[KeptReference]) -> List[Outputs]:
+        """What the reference says to every row: now, or in an earlier compile of the same checkpoint."""
+        found = None if kept is None else kept.read(self.reference_again)
+        if found is not None:
+            return found
+        with one_thread_each():
+            said = self.answers(self._session, ROW_BY_ROW)
+        if kept is not None:
+            kept.keep(said)
+        return said
 
     def answers(self, session: Session, plan: ThroughputPlan) -> List[Outputs]:
         """The outputs of ``session`` for every row, with as many batches at once as it takes."""

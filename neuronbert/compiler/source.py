@@ -11,6 +11,7 @@ from neuronbert.checkpoint.families import Config, Head, TorchModel
 from neuronbert.checkpoint.loading import Checkpoint
 from neuronbert.checkpoint.tokenizer import Tokenizer
 from neuronbert.compiler.gate import Gate
+from neuronbert.compiler.kept_reference import KeptReference
 from neuronbert.compiler.self_test import selftest_arrays
 from neuronbert.engine.batches import collate
 from neuronbert.errors import UsageError, counted
@@ -84,8 +85,17 @@ class CompileSource:
             examples = self._encode(asked, tokens)
             self._warn_of_cuts(examples, tokens)
             self._progress(f"answering {counted(len(examples), self.task.LINES.noun)}{cut} in FP32, the reference")
+            rows = [row for example in examples for row in example.windows]
+            kept = KeptReference.of(self.checkpoint, self.outputs, rows, self._progress)
             self._gates[tokens] = Gate(
-                self.task_gate, self.outputs, asked, examples, self.tokenizer.pad_id, self._reference, self.on_step
+                self.task_gate,
+                self.outputs,
+                asked,
+                examples,
+                self.tokenizer.pad_id,
+                self._reference,
+                self.on_step,
+                kept,
             )
         return self._gates.get(tokens)
 

@@ -15,6 +15,8 @@ from typing import Iterator, Union
 
 from neuronbert.errors import OutputError, quoted
 
+CACHE_VARIABLE = "NEURONBERT_CACHE"
+
 PathLike = Union[str, "os.PathLike[str]"]
 
 
@@ -38,6 +40,13 @@ def own_folder(folder: Path) -> Path:
     if fault:
         raise OutputError(f"{folder} {fault}", hint=f"look who made it: ls -ld {quoted(folder)}")
     return folder
+
+
+def cache_path(name: str) -> Path:
+    """``name`` in $NEURONBERT_CACHE, or in ``neuronbert`` in the user's cache folder; it need not be there."""
+    chosen = os.environ.get(CACHE_VARIABLE)
+    home = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
+    return (Path(chosen) if chosen else Path(home, "neuronbert")) / name
 
 
 def fault_of_folder(folder: Path) -> str:

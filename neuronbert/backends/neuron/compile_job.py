@@ -31,10 +31,9 @@ from neuronbert.backends.tracing import example_inputs
 from neuronbert.checkpoint.families import family_of, head_at, size_of
 from neuronbert.errors import BackendFailed, in_words, quoted
 from neuronbert.hardware.libraries import optional_imports
-from neuronbert.hardware.own_places import locked, own_folder
+from neuronbert.hardware.own_places import CACHE_VARIABLE, cache_path, locked, own_folder
 from neuronbert.hardware.untrusted import sha256_of
 
-CACHE_VARIABLE = "NEURONBERT_CACHE"
 # 1: the first. Another number for whatever changes what a job compiles to.
 CACHE_VERSION = 1
 # Tracing, reading and writing around the compiler's own time.
@@ -105,10 +104,8 @@ def _words(recipe: Recipe) -> str:
 
 
 def cache_folder() -> Path:
-    """The folder $NEURONBERT_CACHE, or ``neuronbert`` in the user's cache folder; created if it is missing."""
-    chosen = os.environ.get(CACHE_VARIABLE)
-    home = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
-    folder = (Path(chosen) if chosen else Path(home, "neuronbert")) / "neuron"
+    """The folder of compiled shapes; created if it is missing."""
+    folder = cache_path("neuron")
     try:
         return own_folder(folder)
     except OSError as error:
