@@ -25,6 +25,7 @@ all steps before the cache are less than 30 times the first.
 """
 
 import argparse
+import gc
 import os
 from contextlib import ExitStack
 from datetime import datetime, timezone
@@ -40,7 +41,7 @@ from neuronbert.tasks.question_answering.options import AnswerOptions
 from neuronbert.tasks.question_answering.squad import SquadData, load_squad_data
 from neuronbert_tools.chain.measuring import measure_steps, pairs_of, spread_sample
 from neuronbert_tools.chain.models import FP32, INT8, prepare
-from neuronbert_tools.chain.readers import Readers
+from neuronbert_tools.chain.readers import Readers, longest_row
 from neuronbert_tools.chain.steps import choose_steps
 from neuronbert_tools.chain.summary import goals_of, notes_of, render, step_documents
 from neuronbert_tools.chain.waterfall import write_waterfall
@@ -59,6 +60,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     add("--questions", type=Path, default=XQUAD, help="a SQuAD-format file (default: the XQuAD of the tests)")
     add("--count", type=one_or_more, help="only so many of them, at even distances of length (default: all)")
     add("--backends", default="openvino,onnxruntime", help="for int8; the first is FP32's too (default: %(default)s)")
+    add("--padded-to", type=one_or_more, metavar="TOKENS", help="of the first steps (default: of the longest row)")
     add("--threads", type=one_or_more, help="default: one for each core")
     add("--rounds", type=one_or_more, default=5, help="default: %(default)s")
     add("--seconds-per-step", type=above_zero, default=20.0, help="of each pass over questions (default: 20)")
@@ -97,12 +99,17 @@ def measure(options: argparse.Namespace) -> Dict[str, Any]:
     data = read_questions(options.questions, options.count)
     threads = options.threads or compute_threads()
     models = prepare(options.base, options.student, backends, options.work, options.skip_gate)
+    padded_to = longest_row((models.base, *models.student.values()), options.padded_to)
     load_before = os.getloadavg()
     with ExitStack() as stack:
+        # What compiling has loaded would be looked through for garbage now and then: pauses of a third of a second.
+        gc.collect()
+        gc.freeze()
+        stack.callback(gc.unfreeze)
         answer_options = AnswerOptions(handle_impossible_answer=data.version == "2.0")
         readers = Readers(models, threads, answer_options, stack)
         probe = spread_sample(pairs_of(data), min(PROBE_QUESTIONS, len(data.questions)), 0.5)
-        steps = choose_steps(readers, backends, probe)
+        steps = choose_steps(readers, backends, padded_to, probe)
         measured = measure_steps(steps, readers, data, options.rounds, options.seconds_per_step)
     documents = step_documents(steps, measured)
     return {

@@ -2,14 +2,16 @@
 
 import json
 from contextlib import ExitStack
-from typing import Dict, List, NamedTuple, Optional, Protocol, Sequence, Tuple
+from typing import Dict, Iterable, List, NamedTuple, Optional, Protocol, Sequence, Tuple
 
+from neuronbert.artifact.manifest import Artifact
 from neuronbert.backends.base import Batch, Session
 from neuronbert.backends.openvino.backend import pad_tokens
 from neuronbert.backends.outputs import Output, Outputs, fit_tokens
+from neuronbert.checkpoint.tokenizer import Tokenizer
 from neuronbert.engine.batches import RowsDone, infer_rows
 from neuronbert.engine.engine import Engine, chunks_of
-from neuronbert.errors import counted
+from neuronbert.errors import UsageError, counted
 from neuronbert.server.cache import Answer, LocalCache, key_of
 from neuronbert.tasks.base import Document, Row
 from neuronbert.tasks.question_answering.options import AnswerOptions, WindowOptions
@@ -29,7 +31,7 @@ class Configuration(NamedTuple):
     backend: str
     precision: str
     streams: int = 1  # rows or batches at once, which share the threads
-    padded: bool = False  # every row to the most tokens that a row may have
+    padded_to: Optional[int] = None  # tokens of every row; None: rows are as long as they are
     batched: bool = False  # several rows of similar length at once
     cached: bool = False
 
@@ -39,7 +41,8 @@ class Configuration(NamedTuple):
         return f"{self.backend}-{self.precision}"
 
     def __str__(self) -> str:
-        ways = [way for way in ("padded", "batched", "cached") if getattr(self, way)]
+        ways = [way for way in ("batched", "cached") if getattr(self, way)]
+        ways += [f"padded to {self.padded_to}"] if self.padded_to else []
         return ", ".join([self.model, self.variant, counted(self.streams, "stream"), *ways])
 
 
@@ -73,22 +76,34 @@ class PaddedSession:
 
 
 class RowByRow(Engine):
-    """An engine each of whose batches is a single row, with ``padded`` one of the most tokens."""
+    """An engine each of whose batches is a single row, of ``padded_to`` tokens where that is set."""
 
-    padded = False
+    padded_to: Optional[int] = None
 
     def outputs(self, rows: Sequence[Row], rows_done: RowsDone = lambda rows: None) -> List[Outputs]:
         """As those of an Engine."""
         loaded, session = self._loaded_for(rows), self.session
-        if self.padded:
-            session = PaddedSession(session, self.specs, most_tokens(self), self.tokenizer.pad_id)
+        if self.padded_to is not None:
+            session = PaddedSession(session, self.specs, self.padded_to, self.tokenizer.pad_id)
         plan = loaded.plan._replace(rows=1)
         return infer_rows(session, rows, self.specs, plan, self.tokenizer.pad_id, loaded.pool, rows_done)
 
 
-def most_tokens(engine: Engine) -> int:
-    """Tokens of the longest row that the engine makes of a text."""
-    return window_lengths(engine.tokenizer, WindowOptions())[0]
+def longest_row(artifacts: Iterable[Artifact], asked: Optional[int]) -> int:
+    """Tokens to pad to: ``asked``, or those of the longest row that is made of a text.
+
+    UsageError where rows would not fit, or where a model has not so many positions.
+    """
+    tokenizers = [Tokenizer.from_files(artifact.folder) for artifact in artifacts]
+    least = max(window_lengths(tokenizer, WindowOptions())[0] for tokenizer in tokenizers)
+    most = min(tokenizer.max_positions or least for tokenizer in tokenizers)
+    tokens = asked or least
+    if not least <= tokens <= most:
+        raise UsageError(
+            f"rows of up to {least} tokens cannot be padded to {tokens} where the models have {most} positions",
+            hint=f"--padded-to, from {least} to {most}" if least <= most else "models with the same positions",
+        )
+    return tokens
 
 
 class EngineReader:
@@ -189,7 +204,7 @@ class Readers:
             engine = kind(artifact, variant=configuration.variant, threads=self.threads, streams=configuration.streams)
             self._stack.callback(engine.close)
             if isinstance(engine, RowByRow):
-                engine.padded = configuration.padded
+                engine.padded_to = configuration.padded_to
             self._opened[configuration] = EngineReader(engine, configuration, self._options)
         return self._opened[configuration]
 

@@ -5,7 +5,7 @@ from typing import Callable, Dict, Iterable, List, NamedTuple, Optional, Sequenc
 from neuronbert.backends import load_backend
 from neuronbert.errors import counted
 from neuronbert_tools.chain.models import BASE, FP32, INT8, STUDENT
-from neuronbert_tools.chain.readers import Configuration, Readers, most_tokens
+from neuronbert_tools.chain.readers import Configuration, Readers
 from neuronbert_tools.questions import Pair
 from neuronbert_tools.server.throughput import rate_of, ratio
 from neuronbert_tools.server.turns import Turn, in_rounds
@@ -62,14 +62,13 @@ def streams_to_try(threads: int) -> List[int]:
     return halved or [1]
 
 
-def choose_steps(readers: Readers, backends: Sequence[str], probe: Sequence[Pair]) -> List[Step]:
-    """The steps on this machine, found with the questions ``probe``."""
+def choose_steps(readers: Readers, backends: Sequence[str], padded_to: int, probe: Sequence[Pair]) -> List[Step]:
+    """The steps on this machine, found with the questions ``probe``; the first ones have rows of ``padded_to``."""
     chain = _Chain(readers, probe)
-    padded = Configuration(BASE, backends[0], FP32, padded=True)
-    reader = readers.engine_reader(padded)
-    chain.take("base", f"{readers.models.base_name}, FP32, padded to {most_tokens(reader.engine)}", padded)
+    padded = Configuration(BASE, backends[0], FP32, padded_to=padded_to)
+    chain.take("base", f"{readers.models.base_name}, FP32, padded to {padded_to}", padded)
     chain.take("student", "the distilled model", padded._replace(model=STUDENT))
-    natural = padded._replace(model=STUDENT, padded=False)
+    natural = padded._replace(model=STUDENT, padded_to=None)
     chain.take("lengths", "lengths as they are", natural)
     chain.try_out(
         "int8",
