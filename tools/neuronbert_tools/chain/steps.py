@@ -85,7 +85,7 @@ def choose_steps(readers: Readers, backends: Sequence[str], padded_to: int, prob
     planned = load_backend(by_row.backend).throughput_plan(readers.threads).streams
     chain.try_out(
         "batches",
-        lambda one: f"batches of similar lengths, {counted(one.streams, 'stream')}",
+        lambda one: "batches of similar lengths",
         (by_row._replace(batched=True, streams=count) for count in (planned, by_row.streams)),
     )
     chain.take("cache", "the result cache", chain.last.configuration._replace(cached=True))

@@ -7,6 +7,7 @@ from typing import Any, List, Mapping, NamedTuple, Sequence
 
 from neuronbert.artifact.files import output_errors, replace_file
 from neuronbert.hardware.libraries import optional_imports
+from neuronbert.planner.explanation import figure
 from neuronbert.planner.picture import DOTS_PER_INCH, INK, LINE, SOFT
 from neuronbert_tools.chain.summary import f1_text, machine_text
 
@@ -44,8 +45,7 @@ def bars_of(steps: Sequence[Facts]) -> List[Bar]:
 def write_waterfall(report: Facts, path: Path) -> None:
     """Draw the steps of a report as .svg or .png; OutputError for a place that cannot be written."""
     drawn, form = io.BytesIO(), path.suffix.lower()[1:]
-    figure = _figure(report)
-    figure.savefig(drawn, format=form, dpi=DOTS_PER_INCH, metadata={"Date": None} if form == "svg" else None)
+    _figure(report).savefig(drawn, format=form, dpi=DOTS_PER_INCH, metadata={"Date": None} if form == "svg" else None)
     with output_errors(path):
         replace_file(path, drawn.getvalue())
 
@@ -59,7 +59,7 @@ def _figure(report: Facts) -> Any:
     whole = Figure(figsize=(WIDTH_INCHES, HEIGHT_INCHES), facecolor="white")
     axes = whole.add_axes((0.065, 0.305, 0.92, 0.615))
     for number, (step, bar) in enumerate(zip(steps, bars)):
-        _draw(axes, number, step, bar)
+        _draw(axes, number, step, bar, is_last=number == len(steps) - 1)
     axes.set_yscale("log")
     axes.set_ylim(bars[0].start, max(bar.end for bar in bars) * ROOM)
     axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
@@ -78,7 +78,7 @@ def _figure(report: Facts) -> Any:
     return whole
 
 
-def _draw(axes: Any, number: int, step: Facts, bar: Bar) -> None:
+def _draw(axes: Any, number: int, step: Facts, bar: Bar, is_last: bool) -> None:
     low, high = sorted((bar.start, bar.end))
     first = step["factor"] is None
     colour = FIRST if first else bar.colour
@@ -86,8 +86,10 @@ def _draw(axes: Any, number: int, step: Facts, bar: Bar) -> None:
     style = {"color": colour} if bar.taken else {"facecolor": "white", "edgecolor": colour, "linestyle": "--"}
     axes.bar(number, high - low, BAR_WIDTH, bottom=low, linewidth=1.2, zorder=3, **style)
     level = bar.end if bar.taken else bar.start
-    axes.plot((number - BAR_WIDTH / 2, number + 1 + BAR_WIDTH / 2), (level, level), color=SOFT, linewidth=0.8, zorder=2)
-    rate = f"{bar.end:.3g}/s"
+    if not is_last:
+        until = number + 1 + BAR_WIDTH / 2
+        axes.plot((number - BAR_WIDTH / 2, until), (level, level), color=SOFT, linewidth=0.8, zorder=2)
+    rate = f"{figure(bar.end)}/s"
     factor = "" if first else f"× {step['factor']['median']:.2f}"
     for text, above_points, size, weight in ((rate, 4, 8.5, "normal"), (factor, 16, 11, "bold")):
         axes.annotate(text, (number, high), (0, above_points), textcoords="offset points", ha="center", fontsize=size,
@@ -100,7 +102,7 @@ def _below(steps: Sequence[Facts]) -> List[str]:
     titles = [step["title"] + ("" if step["taken"] else " (not taken)") for step in steps]
     wrapped = [textwrap.wrap(title, LABEL_CHARACTERS, break_long_words=False) for title in titles]
     most = max(map(len, wrapped))
-    figures = [[f"F1 {f1_text(step['f1'])}", f"p50 {step['latency_ms']['p50']:.3g} ms"] for step in steps]
+    figures = [[f"F1 {f1_text(step['f1'])}", f"p50 {figure(step['latency_ms']['p50'])} ms"] for step in steps]
     return ["\n".join([*lines, *[""] * (most - len(lines) + 1), *own]) for lines, own in zip(wrapped, figures)]
 
 
