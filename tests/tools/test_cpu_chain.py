@@ -281,7 +281,7 @@ def test_a_run_measures_every_step(ran: Tuple[Dict[str, Any], str], work: Path, 
         assert 0 < step["latency_ms"]["p50"] <= step["latency_ms"]["p99"]
     # The same rows with the same weights, whether they are padded or not.
     assert found["base"]["f1"] == found["student"]["f1"] == found["lengths"]["f1"]
-    assert found["base"]["title"] == f"{tiny_checkpoint.name}, FP32, padded to 384"
+    assert found["base"]["title"] == f"{tiny_checkpoint.name}, FP32, padded to 512"
     asked = found["cache"]["questions_per_round"]
     assert found["cache"]["hit_rate"] == pytest.approx(round(asked * 0.4) / asked)
     assert report["models"]["base"]["random_weights"] is False
@@ -343,7 +343,7 @@ def test_a_reader_does_what_its_configuration_says(configuration: Configuration,
 
 def test_rows_are_padded_to_what_fits(opened: readers.Readers) -> None:
     artifacts = [opened.models.base]
-    assert readers.longest_row(artifacts, None) == 384 and readers.longest_row(artifacts, 512) == 512
+    assert readers.longest_row(artifacts, None) == 512 and readers.longest_row(artifacts, 384) == 384
     for tokens in (383, 513):
         with pytest.raises(UsageError, match=f"384 tokens cannot be padded to {tokens} where the models have 512"):
             readers.longest_row(artifacts, tokens)

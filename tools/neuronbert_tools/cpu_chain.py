@@ -6,7 +6,7 @@
 
 The steps are those of Roblox's "How we scaled BERT to serve 1+ billion daily requests on CPUs":
 
-    base        BERT-base in FP32, one row after the other on all threads, each padded to the longest there may be
+    base        BERT-base in FP32, one row after the other on all threads, each padded to the model's maximum
     student     the distilled model in its place (--student; the demo has 6 layers of 384)
     lengths     rows as long as they are
     int8        the fastest int8 of --backends
@@ -60,7 +60,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     add("--questions", type=Path, default=XQUAD, help="a SQuAD-format file (default: the XQuAD of the tests)")
     add("--count", type=one_or_more, help="only so many of them, at even distances of length (default: all)")
     add("--backends", default="openvino,onnxruntime", help="for int8; the first is FP32's too (default: %(default)s)")
-    add("--padded-to", type=one_or_more, metavar="TOKENS", help="of the first steps (default: of the longest row)")
+    add("--padded-to", type=one_or_more, metavar="TOKENS", help="of the first steps (default: the models' positions)")
     add("--threads", type=one_or_more, help="default: one for each core")
     add("--rounds", type=one_or_more, default=5, help="default: %(default)s")
     add("--seconds-per-step", type=above_zero, default=20.0, help="of each pass over questions (default: 20)")

@@ -90,14 +90,14 @@ class RowByRow(Engine):
 
 
 def longest_row(artifacts: Iterable[Artifact], asked: Optional[int]) -> int:
-    """Tokens to pad to: ``asked``, or those of the longest row that is made of a text.
+    """Tokens to pad to: ``asked``, or as many as the models have positions, as ``padding="max_length"`` does.
 
     UsageError where rows would not fit, or where a model has not so many positions.
     """
     tokenizers = [Tokenizer.from_files(artifact.folder) for artifact in artifacts]
     least = max(window_lengths(tokenizer, WindowOptions())[0] for tokenizer in tokenizers)
     most = min(tokenizer.max_positions or least for tokenizer in tokenizers)
-    tokens = asked or least
+    tokens = asked or most
     if not least <= tokens <= most:
         raise UsageError(
             f"rows of up to {least} tokens cannot be padded to {tokens} where the models have {most} positions",
