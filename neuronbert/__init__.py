@@ -13,6 +13,7 @@ __version__ = "0.1.0"
 # name → module, imported on use: `import neuronbert` costs nothing and needs no backend.
 _PUBLIC = {
     "compile_checkpoint": "neuronbert.compiler.compilation",
+    "make_cascade": "neuronbert.compiler.cascade",
     "load_artifact": "neuronbert.artifact.manifest",
     "load_checkpoint": "neuronbert.tasks.checkpoints",
     "pipeline": "neuronbert.engine.pipeline",

@@ -82,6 +82,7 @@ def commands(artifact: Path, tiny_checkpoint: Path) -> Dict[str, List[str]]:
         "compile": ["compile", str(tiny_checkpoint), "compiled"],
         "compile demo": ["compile", "demo", "compiled"],
         "compile hub": ["compile", "some/checkpoint", "compiled", "--local-files-only"],
+        "cascade": ["cascade", of_artifact, of_artifact, "cascade"],
         "sign": ["sign", of_artifact, "--key", "key"],
         "serve": ["serve", of_artifact],
         "benchmark": ["benchmark", of_artifact, "--workers", "1", "--concurrency", "1", "--longest-s", "1"],
@@ -119,7 +120,7 @@ ANYWHERE = {
 FASTEST = "the extra of the engine that the artifact found to be faster"
 ANSWERING = ("answer", "run", "evaluate", "benchmark")
 EXPECTED: Dict[str, Dict[str, Any]] = {
-    "": {**ANYWHERE, **dict.fromkeys(ANSWERING, (1, FASTEST))},
+    "": {**ANYWHERE, **dict.fromkeys((*ANSWERING, "cascade"), (1, FASTEST))},
     "openvino": {**ANYWHERE, **dict.fromkeys(ANSWERING[:-1], (0, ""))},  # one benchmark is enough
     "onnxruntime": {**ANYWHERE, **dict.fromkeys(ANSWERING, (0, ""))},
 }

@@ -23,6 +23,7 @@ NOT_RUN = {
     "tools/test": "runs this",
     "neuronbert compile demo my-artifact": "a minute; tests/compiler/test_compilation.py compiles with auto",
     "neuronbert compile demo both": "a minute; tests/conftest.py:demo_artifact is this one",
+    "neuronbert cascade small-artifact": "needs two readers; tests/compiler/test_make_cascade.py makes cascades",
     "neuronbert benchmark both": "3 minutes; a shorter sweep is run",
     "neuronbert benchmark qa-artifact --scenario server --request-rate 20:80:20 --latency": "a minute",
     "neuronbert benchmark qa-artifact --scenario server --request-rate 20:80:20 --compare": "a minute",

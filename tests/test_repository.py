@@ -44,6 +44,7 @@ PUBLIC_NAMES = {
     "evaluate_artifact",
     "load_artifact",
     "load_checkpoint",
+    "make_cascade",
     "pipeline",
     "plan",
     "run_job",

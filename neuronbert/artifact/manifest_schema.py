@@ -60,24 +60,34 @@ AGAIN: Dict[str, Form] = {
 
 SHAPE = {"batch_size": MAX_ROWS, "sequence_length": MAX_TOKENS, "pipeline_cores": MAX_CORES}
 
-VARIANT = record(
+_VARIANT: Dict[str, Form] = {
+    "name": VARIANT_NAME,
+    "backend": WORD,
+    "precision": PRECISION,
+    **{name: whole(1, maximum, "null") for name, maximum in SHAPE.items()},
+    "compiler_args": list_of(TEXT),
+    "emulated": FLAG,
+    "batch_invariant": FLAG,
+    "requires": REQUIRES,
+    "recipe": record({}, RECIPE),
+    "versions": object_of(TEXT),
+    "files": object_of(SHA256),
+    "selftest_tolerance": {**NUMBER, "minimum": 0, "maximum": 1e30},
+    "agreement": {"type": ["object", "null"]},
+    "accuracy": {"type": ["object", "null"]},
+}
+
+# Of a variant that asks a smaller model first (compiler/cascade.py).
+CASCADE = record(
     {
-        "name": VARIANT_NAME,
-        "backend": WORD,
-        "precision": PRECISION,
-        **{name: whole(1, maximum, "null") for name, maximum in SHAPE.items()},
-        "compiler_args": list_of(TEXT),
-        "emulated": FLAG,
-        "batch_invariant": FLAG,
-        "requires": REQUIRES,
-        "recipe": record({}, RECIPE),
-        "versions": object_of(TEXT),
-        "files": object_of(SHA256),
-        "selftest_tolerance": {**NUMBER, "minimum": 0, "maximum": 1e30},
-        "agreement": {"type": ["object", "null"]},
-        "accuracy": {"type": ["object", "null"]},
+        "variant": record(_VARIANT),
+        "checkpoint": CHECKPOINT,
+        "threshold": {**NUMBER, "minimum": 0, "maximum": 1},
+        "share_of_large": {**NUMBER, "minimum": 0, "maximum": 1},
     }
 )
+
+VARIANT = record(_VARIANT, {"cascade": CASCADE})
 
 # A variant that takes batches of one shape only, on accelerator cores.
 SHAPED_VARIANT = Schema(

@@ -8,6 +8,13 @@ from neuronbert.errors import ArtifactError, text_or_none
 from neuronbert.hardware.libraries import PURPOSES, extras_with, install_command
 from neuronbert.hardware.requirements import installs, unmet_requirements
 
+SMALL_FOLDER = "small"  # in a cascade's folder: the files of the model that is asked first
+
+
+def stages_of(variant: Variant) -> List[Variant]:
+    """The models of a variant: itself, and in front of it the smaller one of a cascade (compiler/cascade.py)."""
+    return [variant["cascade"]["variant"], variant] if "cascade" in variant else [variant]
+
 
 def choose_variants(artifact: Artifact, name: Optional[str] = None) -> List[Variant]:
     """What is loaded together: the variant called ``name``, or one of the backend ``name``, or of any (None).
@@ -29,10 +36,14 @@ def may_be_loaded(artifact: Artifact, variant: Variant, name: Optional[str] = No
     variant's name that says it: a manifest may call its variants what it likes. Who signed the artifact with a key that
     is trusted has asked for them too.
     """
-    backend = variant["backend"]
-    if artifact.signed_by is not None or backend not in BACKENDS or not backend_module(backend).BY_NAME_ONLY:
+    if artifact.signed_by is not None:
         return True
-    return name is not None and (name == backend or name.startswith(f"{backend}-"))
+    programs = [stage["backend"] for stage in stages_of(variant) if _is_program(stage["backend"])]
+    return all(name is not None and (name == backend or name.startswith(f"{backend}-")) for backend in programs)
+
+
+def _is_program(backend: str) -> bool:
+    return backend in BACKENDS and backend_module(backend).BY_NAME_ONLY
 
 
 def refuse_unasked(artifact: Artifact, variant: Variant, name: Optional[str]) -> None:
@@ -68,6 +79,10 @@ def _choose(artifact: Artifact, name: Optional[str]) -> Variant:
 
 def _unmet(variant: Variant) -> List[str]:
     """What this machine lacks: of what the manifest asks for, and for the backend, whatever the manifest says."""
+    return [lack for stage in stages_of(variant) for lack in _unmet_of_stage(stage)]
+
+
+def _unmet_of_stage(variant: Variant) -> List[str]:
     unmet = unmet_requirements(variant["requires"])
     if variant["backend"] not in BACKENDS:
         return unmet
@@ -78,7 +93,9 @@ def _unmet(variant: Variant) -> List[str]:
 
 def _extras(variant: Variant) -> List[str]:
     """The extras whose installation is all that this machine lacks: the backend's own, where there is one."""
-    absent = installs(variant["requires"])
+    lacking = [stage for stage in stages_of(variant) if _unmet_of_stage(stage)]
+    found = [installs(stage["requires"]) for stage in lacking]
+    absent = [library for libraries in found for library in libraries] if all(found) else []
     return [variant["backend"]] if absent and variant["backend"] in PURPOSES else [*extras_with(absent)]
 
 

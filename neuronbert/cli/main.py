@@ -39,6 +39,7 @@ def cli() -> None:
 
 VERBS: List[click.Command] = [
     artifacts.compile_,
+    artifacts.cascade,
     artifacts.inspect_,
     artifacts.sign,
     artifacts.env,

@@ -69,7 +69,7 @@ backend_option = click.option(
     show_default=True,
     help=f"{', '.join(['auto', *OFFERED])}; repeatable.",
 )
-gate_options = together(
+limit_options = together(
     click.option(
         "--min-f1-ratio",
         type=click.FloatRange(0, 1),
@@ -82,16 +82,20 @@ gate_options = together(
         help="The gate: how far its answers must be FP32's: their token F1, the share of equal labels, or the mean "
         "cosine of embeddings.  [default: 0.90; of the cosine 0.99]",
     ),
+)
+gate_data_option = click.option(
+    "--gate-data",
+    type=click.Path(),
+    help="Data of the task that the gate asks (docs/files.md).  [default: a shipped sample]",
+)
+gate_options = together(
+    limit_options,
     click.option(
         "--calibration-data",
         type=click.Path(),
         help="Data of the task for int8 calibration (docs/files.md).  [default: a shipped sample]",
     ),
-    click.option(
-        "--gate-data",
-        type=click.Path(),
-        help="Data of the task that the gate asks (docs/files.md).  [default: a shipped sample]",
-    ),
+    gate_data_option,
     click.option(
         "--skip-gate", is_flag=True, help="No gate, which the manifest records: for weights that mean nothing."
     ),

@@ -58,6 +58,7 @@ def manifest_table(artifact: "Artifact") -> str:
         ("parameters", f"{checkpoint['parameters']:,}, of them {checkpoint['encoder_parameters']:,} in the encoder"),
         ("gate", "SKIPPED: nothing was compared with FP32" if manifest["gate"]["skipped"] else "passed"),
         *_row_selection(manifest["gate"]),
+        *_cascades(artifact.variants),
         ("machine", _machine(manifest["environment"])),
         ("checksums", f"all {files} files verified"),
         ("signature", _signature(artifact)),
@@ -77,6 +78,21 @@ def _row_selection(gate: Mapping[str, Any]) -> List[Tuple[str, str]]:
         else "what that costs was not measured"
     )
     return [("long inputs", f"the best {counted(first, 'window')} first: {cost}")]
+
+
+def _cascades(variants: Sequence["Variant"]) -> List[Tuple[str, str]]:
+    """Which variants ask a smaller model first."""
+    return [("cascade", f"{variant['name']}: {cascade_text(variant)}") for variant in variants if "cascade" in variant]
+
+
+def cascade_text(variant: Mapping[str, Any]) -> str:
+    """Which model is asked first, and when the other one is; its F1 and agreement are those with the other one."""
+    cascade = variant["cascade"]
+    small, source = cascade["variant"]["name"], _source(cascade["checkpoint"])
+    return (
+        f"{small} of {source} answers where it is {cascade['threshold']:.1%} sure, and the large model "
+        f"{cascade['share_of_large']:.0%} of the gate's windows, with which it is compared"
+    )
 
 
 def _signature(artifact: "Artifact") -> str:

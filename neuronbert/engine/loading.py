@@ -3,15 +3,17 @@
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
-from typing import List, NamedTuple, Optional, Sequence, Tuple, cast
+from typing import Iterator, List, NamedTuple, Optional, Sequence, Tuple, cast
 
 from neuronbert.artifact.manifest import Artifact, Variant
 from neuronbert.artifact.self_test_file import SelfTest, read_self_test
+from neuronbert.artifact.variants import SMALL_FOLDER, stages_of
 from neuronbert.backends import load_backend
-from neuronbert.backends.base import Backend, Session, StaticSession, ThroughputPlan
+from neuronbert.backends.base import Session, StaticSession, ThroughputPlan
 from neuronbert.backends.buckets import BucketedSession
 from neuronbert.backends.outputs import Output, max_difference
 from neuronbert.checkpoint.families import Config
+from neuronbert.engine.cascade import CascadeSession, Stage, can_tell
 from neuronbert.errors import ArtifactError, BackendFailed
 from neuronbert.tasks.base import Task
 
@@ -57,13 +59,13 @@ def load_variants(
     """The session of one variant, or of several buckets behind one, and how to keep it busy."""
     backend = load_backend(variants[0]["backend"])
     for variant in variants:
-        _refuse_foreign_shape(variant, backend)
+        _refuse_foreign_shape(variant)
     plan = backend.throughput_plan(threads)
     streams = streams or plan.streams
     sessions: List[Session] = []
     with ExitStack() as opened:
         for folder, variant in zip(folders, variants):
-            sessions.append(backend.load(folder, variant, outputs=outputs, threads=threads, streams=streams))
+            sessions.append(_load(folder, variant, outputs, threads, streams))
             opened.callback(sessions[-1].close)
         opened.pop_all()  # all are loaded: from here on the caller closes them
     if not backend.STATIC_SHAPES:
@@ -72,14 +74,35 @@ def load_variants(
     return bucketed, bucketed.plan()
 
 
-def _refuse_foreign_shape(variant: Variant, backend: Backend) -> None:
-    if backend.STATIC_SHAPES != (variant["sequence_length"] is not None):
-        shape = "one shape only" if backend.STATIC_SHAPES else "any shape"
+def _load(folder: Path, variant: Variant, outputs: Sequence[Output], threads: int, streams: int) -> Session:
+    """The session of one variant, which may have a smaller model in front of it."""
+    session = load_backend(variant["backend"]).load(folder, variant, outputs=outputs, threads=threads, streams=streams)
+    if "cascade" not in variant:
+        return session
+    cascade = variant["cascade"]
+    if not can_tell(outputs):
         raise ArtifactError(
-            f"variant {variant['name']} says it takes {variant['sequence_length'] or 'any number of'} tokens, and "
-            f"variants of {variant['backend']} take {shape}",
-            hint="compile the checkpoint again",
+            f"variant {variant['name']} is a cascade, and nobody can tell how sure such a model is of its outputs",
+            hint="load the larger of its two artifacts",
         )
+    with ExitStack() as opened:
+        opened.callback(session.close)
+        small = _load(folder / SMALL_FOLDER, cascade["variant"], outputs, threads, streams)
+        opened.pop_all()
+    return CascadeSession(Stage(cascade["variant"], small), Stage(variant, session), cascade["threshold"], outputs)
+
+
+def _refuse_foreign_shape(variant: Variant) -> None:
+    for stage in stages_of(variant):
+        static = load_backend(stage["backend"]).STATIC_SHAPES
+        if static != (stage["sequence_length"] is not None):
+            raise ArtifactError(
+                f"variant {stage['name']} says it takes {stage['sequence_length'] or 'any number of'} tokens, and "
+                f"variants of {stage['backend']} take {'one shape only' if static else 'any shape'}",
+                hint="compile the checkpoint again",
+            )
+        if static and "cascade" in variant:
+            raise ArtifactError(f"variant {variant['name']} is a cascade of static shapes", hint="compile it again")
 
 
 def load_tested(
@@ -88,15 +111,25 @@ def load_tested(
     """The session of an artifact's variants, with every copy of every bucket self-tested: any core may be dead."""
     folders = [artifact.variant_folder(variant) for variant in variants]
     session, plan = load_variants(folders, variants, outputs, threads=threads, streams=streams)
-    parts = session.parts() if isinstance(session, BucketedSession) else [(variants[0], session)]
     try:
-        stored = read_self_test(artifact.folder, outputs)
-        for variant, part in parts:
-            self_test(part, artifact, variant, stored, outputs)
+        for variant, part, folder in _parts(session, artifact, variants[0]):
+            self_test(part, artifact, variant, read_self_test(folder, outputs), outputs)
     except BaseException:
         session.close()
         raise
     return Loaded(session, plan, ThreadPoolExecutor(session.concurrency) if session.concurrency > 1 else None)
+
+
+def _parts(session: Session, artifact: Artifact, variant: Variant) -> Iterator[Tuple[Variant, Session, Path]]:
+    """What is tested by itself, and the folder with its self-test."""
+    if isinstance(session, BucketedSession):
+        for part in session.parts():
+            yield part.variant, part.session, artifact.folder
+    elif isinstance(session, CascadeSession):
+        yield session.small.variant, session.small.session, artifact.variant_folder(variant) / SMALL_FOLDER
+        yield session.large.variant, session.large.session, artifact.folder
+    else:
+        yield variant, session, artifact.folder
 
 
 def throughput_streams(variant: Variant, threads: int) -> int:

@@ -129,6 +129,7 @@ EVERY_KIND = tuple(kind for task in TASKS for kind in option_kinds(load_task(tas
 # Each verb's function, and the classes whose fields its **options are.
 FUNCTIONS = {
     "compile": (neuronbert.compile_checkpoint, ()),
+    "cascade": (neuronbert.make_cascade, ()),
     "inspect": (neuronbert.load_artifact, ()),
     "sign": (sign_artifact, ()),
     "answer": (neuronbert.pipeline, option_kinds(load_task("question-answering"))),

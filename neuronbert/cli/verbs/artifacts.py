@@ -7,9 +7,11 @@ import click
 from neuronbert.cli.options import (
     backend_option,
     checkpoint_argument,
+    gate_data_option,
     gate_options,
     hub_options,
     json_option,
+    limit_options,
     neuron_options,
     threads_option,
     trusted_key_option,
@@ -64,6 +66,33 @@ def compile_(checkpoint: str, output: str, as_json: bool, **options: Any) -> Non
     with stdout_to_stderr(), Progress("compiling") as bar:
         stages = Stages(bar)
         artifact = compile_checkpoint(checkpoint, output, progress=stages.line, on_step=stages.step, **options)
+    document = {"artifact": str(artifact.folder), "manifest": artifact.manifest}
+    show(as_json, document, lambda: compile_report(artifact))
+
+
+@click.command("cascade", short_help="Make one artifact of a small and a large one.")
+@click.argument("small", type=click.Path())
+@click.argument("large", type=click.Path())
+@click.argument("output", type=click.Path())
+@click.option("--small-variant", help="A variant of SMALL, or a backend.  [default: the fastest that runs here]")
+@click.option("--large-variant", help="A variant of LARGE, or a backend.  [default: the fastest that runs here]")
+@limit_options
+@gate_data_option
+@threads_option
+@trusted_key_option
+@json_option
+def cascade(small: str, large: str, output: str, as_json: bool, **options: Any) -> None:
+    """Make the new artifact OUTPUT of two: SMALL answers, and LARGE is asked where SMALL is in doubt.
+
+    How sure SMALL must be is chosen on the gate's questions: as little as leaves the answers as good as LARGE's.
+    """
+    from neuronbert.backends.quiet import stdout_to_stderr
+    from neuronbert.cli.tables import compile_report
+    from neuronbert.compiler.cascade import make_cascade
+
+    with stdout_to_stderr(), Progress("comparing") as bar:
+        stages = Stages(bar)
+        artifact = make_cascade(small, large, output, progress=stages.line, on_step=stages.step, **options)
     document = {"artifact": str(artifact.folder), "manifest": artifact.manifest}
     show(as_json, document, lambda: compile_report(artifact))
 
