@@ -73,6 +73,11 @@ class Artifact:
         return str(self.manifest["task"])
 
     @property
+    def first_rows(self) -> int:
+        """How many rows of a long input are read at first, where a caller does not say; 0: all."""
+        return int(self.manifest.get("row_selection", {"first_rows": 0})["first_rows"])
+
+    @property
     def variants(self) -> List[Variant]:
         return list(self.manifest["variants"])
 

@@ -128,9 +128,10 @@ MANIFEST = Schema(
             "task": TEXT,
             "checkpoint": CHECKPOINT,
             "variants": list_of(VARIANT),
-            "gate": record({"skipped": FLAG}, {"row_selection": ROW_SELECTION}),
+            "gate": record({"skipped": FLAG}),
             "files": object_of(SHA256),
             "environment": record({}, {"gpus": GPUS}),
-        }
+        },
+        {"row_selection": ROW_SELECTION},
     )
 )

@@ -86,7 +86,8 @@ class Tokenizer:
     ``cuts_left`` (whether a text that is too long loses its beginning), ``template`` (the special tokens around a pair
     of texts), ``single`` (those around one text), ``config`` (the model's, from which a task reads such things as the
     names of its labels; empty when it was not given), ``row_limit`` (what a task that cuts a text into many rows
-    refuses before it makes them), ``recent`` (the texts that ``encode_documents`` keeps, which copies share).
+    refuses before it makes them), ``first_rows`` (how many of them such a task reads at first, where a caller does not
+    say; 0: all), ``recent`` (the texts that ``encode_documents`` keeps, which copies share).
     """
 
     def __init__(
@@ -103,6 +104,7 @@ class Tokenizer:
         self.config: Mapping[str, Any] = config or {}
         self.few_texts = FEW_TEXTS
         self.row_limit = ROW_LIMIT
+        self.first_rows = 0
         self.template = _derive_template(backend)
         self.single = _derive_single(backend)
         self.pads_left = tokenizer_config.get("padding_side", "right") != "right"

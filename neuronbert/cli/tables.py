@@ -3,7 +3,6 @@
 from typing import TYPE_CHECKING, Any, Dict, List, Mapping, Optional, Sequence, Tuple, Union
 
 from neuronbert.artifact.signatures import signature_state
-from neuronbert.errors import counted
 from neuronbert.hardware.cuda import gpus_in_words
 from neuronbert.tasks import load_figures
 
@@ -57,7 +56,7 @@ def manifest_table(artifact: "Artifact") -> str:
         ("fingerprint", checkpoint["fingerprint"]),
         ("parameters", f"{checkpoint['parameters']:,}, of them {checkpoint['encoder_parameters']:,} in the encoder"),
         ("gate", "SKIPPED: nothing was compared with FP32" if manifest["gate"]["skipped"] else "passed"),
-        *_row_selection(manifest["gate"]),
+        *_row_selection(manifest),
         *_cascades(artifact.variants),
         ("machine", _machine(manifest["environment"])),
         ("checksums", f"all {files} files verified"),
@@ -66,18 +65,18 @@ def manifest_table(artifact: "Artifact") -> str:
     return f"{table(facts)}\n\n{variants_table(artifact.variants, load_figures(artifact.task))}"
 
 
-def _row_selection(gate: Mapping[str, Any]) -> List[Tuple[str, str]]:
-    """Which rows of a long input the artifact reads, where it does not read all."""
-    if "row_selection" not in gate:
+def _row_selection(manifest: Mapping[str, Any]) -> List[Tuple[str, str]]:
+    """How the artifact reads a long input, where it does not read all of it."""
+    if "row_selection" not in manifest:
         return []
-    first, measured = gate["row_selection"]["first_rows"], gate["row_selection"]["measured"]
+    first, measured = manifest["row_selection"]["first_rows"], manifest["row_selection"]["measured"]
     cost = (
-        f"{measured['rows_read']:.1f} of {measured['rows']:.1f} read, {measured['accuracy']:.2f} where all give "
-        f"{measured['full_accuracy']:.2f} ({measured['n']:.0f} questions)"
+        f"{measured['rows_read']:.1f} of {measured['rows']:.1f} windows, and scores {measured['accuracy']:.2f} where "
+        f"all of them give {measured['full_accuracy']:.2f} ({measured['n']:.0f} questions)"
         if measured
-        else "what that costs was not measured"
+        else "fewer windows; what that costs was not measured"
     )
-    return [("long inputs", f"the best {counted(first, 'window')} first: {cost}")]
+    return [("long inputs", f"select_windows={first} reads {cost}")]
 
 
 def _cascades(variants: Sequence["Variant"]) -> List[Tuple[str, str]]:

@@ -268,13 +268,14 @@ def cascade_manifest(parts: Parts, gate: CascadeGate, choice: Choice) -> Manifes
         "windows_per_s": [],
         "agreement": choice.agreement.as_dict(),
     }
-    selects = {"row_selection": of_large["gate"]["row_selection"]} if "row_selection" in of_large["gate"] else {}
+    selects = {"row_selection": of_large["row_selection"]} if "row_selection" in of_large else {}
     return manifest_of(
         large.artifact.task,
         of_large["checkpoint"],
         [variant],
         environment(),
         outputs=[{"name": output.name, "per": output.per} for output in gate.outputs],
-        gate={"skipped": False, "limits": vars(gate.limits), **gate_entry(gate.questions, False), **selects},
+        gate={"skipped": False, "limits": vars(gate.limits), **gate_entry(gate.questions, False)},
+        **selects,
         selection=[record],
     )

@@ -42,7 +42,7 @@ from neuronbert.compiler.candidates import (
     unusable_gpu,
 )
 from neuronbert.compiler.exporter import Exporter
-from neuronbert.compiler.row_selection import try_selection
+from neuronbert.compiler.row_selection import RowSelectionTrial
 from neuronbert.compiler.selection import Selection, keep_unloaded
 from neuronbert.compiler.source import CompileSource, Progress
 from neuronbert.errors import UsageError, positive, refuse_no_path
@@ -51,7 +51,7 @@ from neuronbert.hardware.libraries import require_libraries
 from neuronbert.hardware.machine import compute_threads, environment
 from neuronbert.hardware.untrusted import sha256_of
 from neuronbert.tasks import load_task
-from neuronbert.tasks.base import Document, GateLimits, GateQuestions, Task
+from neuronbert.tasks.base import Document, GateLimits, GateQuestions
 from neuronbert.tasks.checkpoints import load_checkpoint
 
 
@@ -193,12 +193,13 @@ class Compilation:
     def run(self, checkpoint: Checkpoint, output: PathLike) -> None:
         """Write the artifact of ``checkpoint`` into the new folder ``output``; nothing is left there after an error."""
         task = load_task(checkpoint.head.task)
-        checkpoint = selecting(checkpoint, task, self.first_rows)
         task_gate = task.gate(checkpoint.config)
         questions = task_gate.questions(self.gate_data, self.calibration_data, self.skip_gate)
         limits = replace(task_gate.LIMITS, **self.limits)
+        asked = [] if self.skip_gate else questions.asked
+        selection = None if self.first_rows is None else RowSelectionTrial(task, task_gate, self.first_rows, asked)
         # The files are hashed as they were read, before hours may pass.
-        gate: Document = {"skipped": self.skip_gate, "limits": vars(limits), **gate_entry(questions, self.skip_gate)}
+        gate = {"skipped": self.skip_gate, "limits": vars(limits), **gate_entry(questions, self.skip_gate)}
         with new_folder(output) as folder:
             save_checkpoint_files(checkpoint, folder)
             source = CompileSource(
@@ -219,24 +220,11 @@ class Compilation:
                     kept = keep_unloaded(source, trials)
                 else:
                     kept = Selection(source, exporter, limits, self.progress).choose(trials)
-                if self.first_rows is not None:
-                    gate["row_selection"] = self._selection_entry(source, kept[0], limits)
+                if selection is not None:
+                    selection.measure(source, kept[0], limits)
             save_selftest(folder / SELFTEST_NAME, source.selftest)
-            write_manifest(folder, new_manifest(checkpoint, source.outputs, kept, trials, gate))
-
-    def _selection_entry(self, source: CompileSource, fastest: Trial, limits: GateLimits) -> Document:
-        """For the manifest: how many rows are read at first, and what that costs."""
-        measured = None if self.skip_gate else try_selection(source, fastest, limits).as_dict()
-        return {"first_rows": self.first_rows, "measured": measured}
-
-
-def selecting(checkpoint: Checkpoint, task: Task, first_rows: Optional[int]) -> Checkpoint:
-    """The checkpoint with a config.json by which rows are selected; UsageError for a task that reads them all."""
-    if first_rows is None:
-        return checkpoint
-    if task.ROW_SELECTION is None:
-        raise UsageError(f"{task.NAME} reads all windows: there are none to select", hint="leave out select_windows")
-    return replace(checkpoint, config={**checkpoint.config, task.ROW_SELECTION.CONFIG_KEY: first_rows})
+            more = {} if selection is None else {"row_selection": selection.as_dict()}
+            write_manifest(folder, new_manifest(checkpoint, source.outputs, kept, trials, gate, more))
 
 
 def refuse_loading_backends(candidates: Sequence[Candidate]) -> None:
@@ -274,6 +262,7 @@ def new_manifest(
     kept: Sequence[Trial],
     trials: Sequence[Trial],
     gate: Document,
+    more: Document,
 ) -> Manifest:
     """The manifest, still without checksums."""
     return manifest_of(
@@ -291,6 +280,7 @@ def new_manifest(
         outputs=[{"name": output.name, "per": output.per} for output in outputs],
         **({} if checkpoint.pooling is None else {"pooling": checkpoint.pooling}),
         gate=gate,
+        **more,
         selection=[record for trial in trials for record in trial.records()],
     )
 

@@ -35,24 +35,33 @@ class Gate:
         self._session = reference
         self._on_step = on_step
         self.rows: Sequence[Row] = [row for example in examples for row in example.windows]
-        self.expected = self._expected(kept)
-        if not all(map(all_finite, self.expected)):
+        self._kept = kept
+        found = None if kept is None else kept.read(self.reference_again)
+        self.is_kept = found is not None  # what is expected was said in an earlier compile of the same checkpoint
+        self.expected = self._said() if found is None else found
+        self._reference = self._judge(self.expected)
+
+    def _said(self) -> List[Outputs]:
+        """What the reference says to every row now."""
+        with one_thread_each():
+            said = self.answers(self._session, ROW_BY_ROW)
+        if not all(map(all_finite, said)):
             raise CheckpointError(
                 "the checkpoint gives NaN or Inf in FP32 already",
                 hint="train or download it again: its weights are damaged",
             )
-        self._reference = self._judge(self.expected)
-
-    def _expected(self, kept: Optional[KeptReference]) -> List[Outputs]:
-        """What the reference says to every row: now, or in an earlier compile of the same checkpoint."""
-        found = None if kept is None else kept.read(self.reference_again)
-        if found is not None:
-            return found
-        with one_thread_each():
-            said = self.answers(self._session, ROW_BY_ROW)
-        if kept is not None:
-            kept.keep(said)
+        if self._kept is not None:
+            self._kept.keep(said)
         return said
+
+    def renewed(self) -> bool:
+        """Whether what is expected was kept, and has now been asked again: nobody is refused for what was kept."""
+        if not self.is_kept:
+            return False
+        self.is_kept = False
+        self.expected = self._said()
+        self._reference = self._judge(self.expected)
+        return True
 
     def answers(self, session: Session, plan: ThroughputPlan) -> List[Outputs]:
         """The outputs of ``session`` for every row, with as many batches at once as it takes."""

@@ -9,6 +9,7 @@ import hashlib
 import json
 import math
 import os
+import random
 from typing import Callable, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
@@ -23,7 +24,7 @@ from neuronbert.tasks.base import Row
 
 VERSION = 1  # of the file's form, and of how the reference computes
 MOST_BYTES = 64 << 20
-ASKED_AGAIN = 3  # rows, from the first to the last
+ASKED_AGAIN = 8  # rows, others each time
 SAME = 1e-5  # of logits: a hundredth of what the gate takes for the same
 
 Infer = Callable[[Sequence[int]], List[Outputs]]  # what the reference says now to the rows of these numbers
@@ -74,7 +75,7 @@ class KeptReference(NamedTuple):
         found = self._read()
         if found is None:
             return None
-        numbers = sorted(set(np.linspace(0, len(self.rows) - 1, ASKED_AGAIN, dtype=int).tolist()))
+        numbers = random.SystemRandom().sample(range(len(self.rows)), min(ASKED_AGAIN, len(self.rows)))
         for number, now in zip(numbers, infer(numbers)):
             for name, array in now.items():
                 if not np.abs(array - found[number][name]).max(initial=0) <= SAME:
@@ -87,14 +88,14 @@ class KeptReference(NamedTuple):
         shapes = self.shapes
         if shapes is None or not self.rows:
             return None
+        digest_bytes = hashlib.sha256().digest_size
+        expected = 4 * sum(math.prod(shape) for row in shapes for shape in row)
         try:
-            descriptor = open_own(own_folder(cache_path("reference")) / self.name, os.O_RDONLY)
+            with open(open_own(own_folder(cache_path("reference")) / self.name, os.O_RDONLY), "rb") as file:
+                content = file.read(digest_bytes + expected + 1)
         except (OSError, NeuronBertError):  # nothing is kept, or where others could have changed it
             return None
-        expected = 4 * sum(math.prod(shape) for row in shapes for shape in row)
-        with open(descriptor, "rb") as file:
-            content = file.read(hashlib.sha256().digest_size + expected + 1)
-        data = content[hashlib.sha256().digest_size :]
+        data = content[digest_bytes:]
         if len(data) != expected or not content.startswith(hashlib.sha256(data).digest()):
             return None
         return list(_cut(np.frombuffer(data, dtype=np.float32), shapes, self.specs))

@@ -93,6 +93,9 @@ class Selection:
                 answers = gate.answers(session, plan)
                 agreement = gate.agreement(answers)
                 reasons = source.task_gate.refusals(variant["precision"], agreement, self._limits)
+                if reasons and gate.renewed():
+                    agreement = gate.agreement(answers)
+                    reasons = source.task_gate.refusals(variant["precision"], agreement, self._limits)
                 if exact and reasons:
                     self._progress(f"{variant['name']}: disagrees with the reference; asking both sides again")
                     reasons += second_look(gate, variant, answers, session, plan, partial(self._exporter.alone, trial))

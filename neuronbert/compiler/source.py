@@ -1,5 +1,6 @@
 """What is compiled: a checkpoint, its FP32 reference, and the questions of calibration, gate and self-test."""
 
+import copy
 from pathlib import Path
 from typing import Callable, Dict, List, Optional, Sequence, Tuple
 
@@ -15,7 +16,7 @@ from neuronbert.compiler.kept_reference import KeptReference
 from neuronbert.compiler.self_test import selftest_arrays
 from neuronbert.engine.batches import collate
 from neuronbert.errors import UsageError, counted
-from neuronbert.tasks.base import Example, GateQuestions, Labelled, Row, RowSelection, Task
+from neuronbert.tasks.base import Example, GateQuestions, Labelled, Row, Task
 
 Progress = Callable[[str], None]
 
@@ -48,7 +49,7 @@ class CompileSource:
         self.tokenizer = Tokenizer.from_files(folder)
         self._refuse_long_buckets()
         self._questions = questions
-        self._progress = progress
+        self.progress = progress
         self.on_step = on_step
         self._model = checkpoint.torch_model()
         self._reference = ReferenceSession(self._model, self.outputs, threads=threads)
@@ -84,9 +85,9 @@ class CompileSource:
             cut = f" in windows of {tokens} tokens" if tokens else ""
             examples = self._encode(asked, tokens)
             self._warn_of_cuts(examples, tokens)
-            self._progress(f"answering {counted(len(examples), self.task.LINES.noun)}{cut} in FP32, the reference")
+            self.progress(f"answering {counted(len(examples), self.task.LINES.noun)}{cut} in FP32, the reference")
             rows = [row for example in examples for row in example.windows]
-            kept = KeptReference.of(self.checkpoint, self.outputs, rows, self._progress)
+            kept = KeptReference.of(self.checkpoint, self.outputs, rows, self.progress)
             self._gates[tokens] = Gate(
                 self.task_gate,
                 self.outputs,
@@ -104,16 +105,17 @@ class CompileSource:
         longest = self.target is not None and tokens == max(self.target.sequence_lengths)
         cut = sum(len(example.windows) > 1 for example in examples)
         if longest and 10 * cut > len(examples):
-            self._progress(
+            self.progress(
                 f"note: {cut / len(examples):.0%} of the gate's {self.task.LINES.noun}s do not fit one window of "
                 f"{tokens} tokens; a longer --sequence-length beside it answers them better"
             )
 
-    def long_examples(self, selection: RowSelection) -> Tuple[Sequence[Labelled], Sequence[Example]]:
-        """The task's questions of many rows each, made of the gate's, as rows no longer than the longest bucket."""
-        labelled = selection.trial_questions(self._questions.asked)
-        self._progress(f"answering {counted(len(labelled), self.task.LINES.noun)} about long inputs")
-        return labelled, self._encode(labelled, max(self.target.sequence_lengths) if self.target else None)
+    def encode_selecting(self, labelled: Sequence[Labelled], first_rows: int) -> Sequence[Example]:
+        """The questions as rows no longer than the longest bucket, of which so many are read at first."""
+        tokenizer = copy.copy(self.tokenizer)
+        tokenizer.first_rows = first_rows
+        options = self.task.bucket_options(max(self.target.sequence_lengths) if self.target else None)
+        return self.task.encode(tokenizer, self.task_gate.inputs(labelled), options)
 
     def timed_rows(self) -> List[Row]:
         """The gate's rows, no longer than the longest bucket."""

@@ -53,6 +53,7 @@ class Engine:
         self.variant = self.variants[0]
         self.threads = positive("threads", threads) or compute_threads()
         self.tokenizer = Tokenizer.from_files(self.artifact.folder)
+        self.tokenizer.first_rows = self.artifact.first_rows
         self.specs = specs_of(self.artifact, self.task, self.tokenizer.config)
         self._lock = Lock()
         self._closed = False

@@ -38,7 +38,10 @@ Infer = Callable[[Sequence[Row], RowsDone], List[Outputs]]  # the outputs of eac
 
 
 class Rounds:
-    """Examples that are read together; ``rows`` are those of this round, none once all examples are read."""
+    """Examples that are read together; ``rows`` are those of this round, none once all examples are read.
+
+    ``settled_rows``: those that were read before, or need not be; all ``total_rows`` once all examples are read.
+    """
 
     def __init__(self, task: Task, examples: Sequence[Example], options: Sequence[DecodeOptions]):
         self.rows: List[Row] = []
@@ -50,12 +53,6 @@ class Rounds:
         self._read: List[Dict[int, Outputs]] = [{} for _ in examples]
         self._asked: List[AskedRow] = []
         self._ask(range(len(examples)))
-
-    @property
-    def settled_rows(self) -> int:
-        """Rows that were read, or need not be: of ``total_rows``, all once all examples are read."""
-        reading = dict.fromkeys([asked.example for asked in self._asked])
-        return self.total_rows - sum([len(self._examples[each].windows) - len(self._read[each]) for each in reading])
 
     def read_all(self, infer: Infer, rows_done: RowsDone = lambda rows: None) -> None:
         """Read every example with ``infer``; ``rows_done`` is told the settled rows after each batch."""
@@ -79,12 +76,14 @@ class Rounds:
         self._ask(dict.fromkeys([asked.example for asked in self._asked]))
 
     def _ask(self, examples: Iterable[int]) -> None:
-        self._asked, self.rows = [], []
+        self._asked, self.rows, rest = [], [], 0
         for number in examples:
             example, read = self._examples[number], self._read[number]
             numbers = () if self.errors[number] else next_rows(self._task, example, read, self._options[number])
             self._asked += [AskedRow(number, row) for row in numbers]
             self.rows += [example.windows[row] for row in numbers]
+            rest += len(example.windows) - len(read) if numbers else 0
+        self.settled_rows = self.total_rows - rest
 
     def read(self, number: int) -> Tuple[Example, List[Outputs]]:
         """An example as it was read, and the outputs of its rows."""

@@ -77,8 +77,9 @@ class Admission:
         if timeout_s is not None:
             for request in requests:
                 request.deadline = request.submitted + timeout_s
-            if requests and self._statistics.would_be_late(requests[0].deadline - now_s(), rows):
-                raise self._overloaded(f"{rows} windows more are too many for timeout_s={timeout_s:.3g}")
+            read = rows - sum([request.unread for request in requests])
+            if requests and self._statistics.would_be_late(requests[0].deadline - now_s(), read):
+                raise self._overloaded(f"{read} windows more are too many for timeout_s={timeout_s:.3g}")
         ticket = Ticket(rows)
         try:
             self._enter(ticket, wait)

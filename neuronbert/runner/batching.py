@@ -117,7 +117,7 @@ class Batcher:
             self._classes.setdefault(self.class_of(row.length), deque()).append(row)
 
     def add_again(self, request: Request, rows: Sequence[int]) -> None:
-        """Queue ``rows`` again that left and came to no result: by the request's ``since``, as if they had not left."""
+        """Queue ``rows`` that left and came to no result, or are read after others: by the request's ``since``."""
         request.waiting.update(rows)
         if request.alone:
             self._suspects[request.id] = request

@@ -65,6 +65,7 @@ class Statistics:
         self.room = Room(max_queue)
         self.counts: Counter[str] = Counter(dict.fromkeys(COUNTS, 0))
         self.batches: Counter[str] = Counter(dict.fromkeys(REASONS, 0))
+        self.unread_rows = 0  # of those in ``room``: they are held, and nobody has asked for them (yet)
         self.rows = self.capacity = self.tokens = self.computed_tokens = 0
         self.service_s: Optional[float] = None  # of a batch on the device
         self.round_trip = RoundTrip()  # of a batch, its wait for the one that its worker runs included
@@ -90,14 +91,20 @@ class Statistics:
 
         Never while nothing waits: then it is tried, for an estimate that keeps everybody out would never be mended.
         """
-        if not self.room.rows:
+        waiting = self.waiting_rows
+        if not waiting:
             return False
-        last_row_s = (self.room.rows + rows - 1) * (self.row_s or 0.0)
+        last_row_s = (waiting + rows - 1) * (self.row_s or 0.0)
         return last_row_s + self.round_trip.expected_s > timeout_s
 
     def predicted_wait_s(self) -> Optional[float]:
         """How long a row that came now would wait for its turn; None before anything was measured."""
-        return None if self.row_s is None else self.room.rows * self.row_s
+        return None if self.row_s is None else self.waiting_rows * self.row_s
+
+    @property
+    def waiting_rows(self) -> int:
+        """Rows in ``room`` that a worker is to read."""
+        return max(0, self.room.rows - self.unread_rows)
 
     # ---- the runner's thread
 

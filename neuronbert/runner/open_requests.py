@@ -41,6 +41,7 @@ class OpenRequests:
     def accept(self, request: Request) -> None:
         """Queue a request that was let in."""
         self._by_id[request.id] = request
+        self._statistics.unread_rows += request.unread
         if request.future.cancelled():
             self.cancel(request)
             return
@@ -49,7 +50,7 @@ class OpenRequests:
         self.queue.add(request)
 
     def try_again(self, request: Request, rows: Sequence[int]) -> None:
-        """Queue ``rows`` of a request that was let in before: they came to no result, or are needed beside others."""
+        """Queue ``rows`` of a request that was let in before."""
         if request.over:
             return
         if request.deadline <= now_s():
@@ -60,6 +61,14 @@ class OpenRequests:
         before = request.queued
         self.queue.add_again(request, rows)
         self._statistics.room.come_back(request.queued - before)
+
+    def _read_more(self, request: Request, rows: Sequence[int]) -> None:
+        """Queue ``rows`` too, which were not asked before."""
+        self._statistics.unread_rows -= len(rows)
+        before = request.queued
+        request.asked.update(rows)
+        self._statistics.room.leave(before - request.queued)  # until they are in the queue
+        self.try_again(request, rows)
 
     def lost(self, batches: Sequence[BatchInFlight], running: int, doer: Doer) -> None:
         """A worker died with ``batches``, oldest first; it had begun with ``running`` of them."""
@@ -120,8 +129,9 @@ class OpenRequests:
         elif self._at_decoder is None:
             self._begin_decoding(request)
         else:
+            before = request.queued
             request.awaits_decoding = True
-            self._statistics.room.come_back(request.queued)
+            self._statistics.room.come_back(request.queued - before)
             self._undecoded.append(request)
 
     def finish_with(self, request: Request, result: object) -> None:
@@ -134,8 +144,9 @@ class OpenRequests:
         while self._undecoded and self._at_decoder is None:
             request = self._undecoded.popleft()
             if not request.over:
-                self._statistics.room.leave(request.queued)
+                before = request.queued
                 request.awaits_decoding = False
+                self._statistics.room.leave(before - request.queued)
                 self._begin_decoding(request)
         self._deliver(done)
 
@@ -151,8 +162,7 @@ class OpenRequests:
         if request.over:  # failed while its result was made
             return
         if isinstance(result, MoreRows):
-            request.asked.update(result.numbers)
-            self.try_again(request, result.numbers)
+            self._read_more(request, result.numbers)
             return
         done = now_s()
         self._statistics.request_done(done - request.submitted)
@@ -191,7 +201,8 @@ class OpenRequests:
     def _close(self, request: Request) -> None:
         request.over = True
         self._statistics.room.leave(request.queued)
-        self._by_id.pop(request.id, None)
+        if self._by_id.pop(request.id, None) is not None:
+            self._statistics.unread_rows -= request.unread
         if self.queue is not None:
             self.queue.drop(request)
         request.forget()

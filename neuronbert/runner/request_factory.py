@@ -192,6 +192,7 @@ def _options_of(kinds: Tuple[Type[Any], Type[Any]], items: Tuple[Tuple[str, Type
 
 def _tokenizer(artifact: Artifact, placement: Placement) -> Tokenizer:
     tokenizer = Tokenizer.from_files(artifact.folder)
+    tokenizer.first_rows = artifact.first_rows
     tokenizer.few_texts = 0  # batches are encoded without holding up the runner's thread
     lengths = [variant["sequence_length"] for variant in placement.variants if variant["sequence_length"]]
     if lengths:

@@ -100,12 +100,13 @@ class Request:
     def forget(self) -> None:
         """Drop what is large: a caller may keep the future, and queue and deadlines the request for a while."""
         self.rows, self.whole, self.outputs, self.finish = (), None, [], _forgotten
+        self.asked = set()
 
     @property
     def size(self) -> int:
-        """Rows asked, as places in the queue are counted; of a block its entries: nobody knows its rows yet."""
+        """Rows, which is what a place in the queue is counted in; of a block its entries: nobody knows its rows yet."""
         if self.whole is None:
-            return len(self.asked)
+            return len(self.rows)
         return len(self.whole.entries if isinstance(self.whole, Block) else self.whole.input_ids)
 
     @property
@@ -122,8 +123,15 @@ class Request:
 
     @property
     def queued(self) -> int:
-        """Rows that wait, wherever they do."""
-        return self.size if self.awaits_decoding or WHOLE_BATCH in self.waiting else len(self.waiting)
+        """Rows that wait, wherever they do: also those that may never be asked, for they are held until it is over."""
+        if self.awaits_decoding or WHOLE_BATCH in self.waiting:
+            return self.size
+        return len(self.waiting) + self.unread
+
+    @property
+    def unread(self) -> int:
+        """Rows that are not asked (yet)."""
+        return 0 if self.whole is not None else len(self.rows) - len(self.asked)
 
     def breakdown(self, done: float, decode_s: float) -> Dict[str, Any]:
         """Where the time went, in milliseconds, and with whom."""

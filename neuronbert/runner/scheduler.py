@@ -211,7 +211,7 @@ class Scheduler:
         worker.rows_done += rows
         worker.batches_done += 1
         worker.device_s += device_s
-        self._statistics.batch_done(now, rows, device_s, backlog=self._statistics.room.rows > 0)
+        self._statistics.batch_done(now, rows, device_s, backlog=self._statistics.waiting_rows > 0)
 
     def take_failure(self, worker: WorkerHandle, message: BatchFailed) -> None:
         """The batch raised. With several requests in it, each is tried alone, so that only the one at fault fails."""

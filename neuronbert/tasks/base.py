@@ -200,6 +200,19 @@ class TaskGate(Protocol):
         """The reasons why a variant is refused; empty if it passes."""
 
 
+class SelectingGate(TaskGate, Protocol):
+    """The gate of a task with a ROW_SELECTION: it measures what reading only some rows costs."""
+
+    def long_inputs(self, labelled: Sequence[Labelled]) -> Sequence[Labelled]:
+        """Questions of many rows each, made of the gate's; InputError where there is too little text."""
+
+    def decode_options(self, labelled: Sequence[Labelled]) -> DecodeOptions:
+        """How ``judge`` makes results."""
+
+    def accuracy(self, labelled: Sequence[Labelled], judged: Judged) -> float:
+        """How good the results are, in percent."""
+
+
 class Reduction(Protocol):
     """What the runner's workers make of rows' outputs, of which ``decode`` needs little.
 
@@ -224,19 +237,11 @@ class Reduction(Protocol):
 class RowSelection(Protocol):
     """Which of an example's rows are read, where not all have to be: in rounds (engine/rounds.py)."""
 
-    CONFIG_KEY: str  # in an artifact's config.json: how many are read at first, where a caller does not say
-
     def next_rows(self, example: TaskExample, read: Mapping[int, Outputs], options: DecodeOptions) -> Sequence[int]:
         """Numbers of the rows to read next; none where ``decode`` has enough in those that are ``read``."""
 
     def narrowed(self, example: TaskExample, rows: Sequence[int]) -> TaskExample:
         """The example with the rows of these numbers alone, as ``decode`` takes it."""
-
-    def trial_questions(self, labelled: Sequence[Labelled]) -> Sequence[Labelled]:
-        """Questions of many rows each, made of the gate's, to measure what reading few costs; InputError for none."""
-
-    def accuracy(self, labelled: Sequence[Labelled], results: Sequence[Result]) -> float:
-        """How good results are, in percent."""
 
 
 class TaskKeywords(Protocol):

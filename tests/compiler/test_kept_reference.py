@@ -9,9 +9,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from neuronbert.backends.outputs import PER_ROW, PER_TOKEN, Output
-from neuronbert.compiler import gate
+from neuronbert.compiler import gate, kept_reference
 from neuronbert.compiler.compilation import compile_checkpoint
 from neuronbert.compiler.kept_reference import KeptReference
+from neuronbert.errors import CheckpointError
 from neuronbert.tasks.question_answering import gate as question_gate
 from neuronbert.tasks.question_answering.squad import load_squad
 from neuronbert.tasks.samples import gate_path
@@ -69,7 +70,7 @@ def test_what_is_kept_comes_back(cache, lengths, seed):
     found = kept_of(rows).read(lambda numbers: asked.extend(numbers) or said(answers)(numbers))
     for own, expected in zip(found, answers):
         assert all(np.array_equal(own[name], expected[name]) for name in expected)
-    assert {0, len(rows) - 1} <= set(asked) and len(asked) <= 3
+    assert len(asked) == len(set(asked)) == min(len(rows), kept_reference.ASKED_AGAIN)
 
 
 @pytest.mark.parametrize(
@@ -136,6 +137,39 @@ def test_a_second_compile_asks_the_reference_a_few_rows_only(cache, tmp_path, ti
                 tiny_checkpoint, tmp_path / name, backend="torchscript", precision="fp32", progress=lines.append
             )
         )
-    assert asked == [3] and lines.count("they are those of an earlier compile of this checkpoint") == 1
+    assert (
+        asked == [kept_reference.ASKED_AGAIN]
+        and lines.count("they are those of an earlier compile of this checkpoint") == 1
+    )
     first, second = (artifact.variants[0]["accuracy"] for artifact in artifacts)
     assert first == second and len(os.listdir(cache)) == 1
+
+
+def test_nothing_is_refused_for_what_was_kept(cache, tmp_path, tiny_checkpoint, monkeypatch):
+    """A row that was wrong once, and that is not among those asked again."""
+    monkeypatch.setattr(question_gate, "MIN_QUESTIONS", 20)
+    monkeypatch.setattr(question_gate, "gate_questions", lambda *_: load_squad(gate_path())[:20])
+    keep = KeptReference.keep
+
+    def keep_wrongly(self, outputs):
+        wrong = [dict(row, start_logits=row["start_logits"] + 9 * (number == 3)) for number, row in enumerate(outputs)]
+        keep(self, wrong)
+
+    monkeypatch.setattr(KeptReference, "keep", keep_wrongly)
+    lines, options = [], {"backend": "torchscript", "precision": "fp32"}
+    first = compile_checkpoint(tiny_checkpoint, tmp_path / "first", **options)
+    monkeypatch.setattr(KeptReference, "keep", keep)
+    monkeypatch.setattr(kept_reference, "ASKED_AGAIN", 0)
+    second = compile_checkpoint(tiny_checkpoint, tmp_path / "second", **options, progress=lines.append)
+    assert "they are those of an earlier compile of this checkpoint" in lines
+    assert first.variants[0]["accuracy"] == second.variants[0]["accuracy"]
+    monkeypatch.setattr(kept_reference, "ASKED_AGAIN", 10**6)
+    compile_checkpoint(tiny_checkpoint, tmp_path / "third", **options, progress=lines.append)
+    assert not any("is not what the reference says" in line for line in lines)  # it was mended
+
+
+def test_a_reference_that_gives_no_numbers_is_not_kept(cache, tmp_path, tiny_checkpoint, monkeypatch):
+    monkeypatch.setattr(gate, "all_finite", lambda outputs: False)
+    with pytest.raises(CheckpointError, match="gives NaN or Inf"):
+        compile_checkpoint(tiny_checkpoint, tmp_path / "out", backend="torchscript", precision="fp32")
+    assert not cache.exists() or os.listdir(cache) == []

@@ -263,7 +263,9 @@ class AnyOrder(RuleBasedStateMachine):
                 waiting = [0 if index == WHOLE_BATCH else index for index in request.waiting]
                 sent = [0 if index == WHOLE_BATCH else index for index in held.get(request.id, [])]
                 assert sorted(answered + waiting + sent) == sorted(request.asked)
-        assert self.runner.statistics.room.rows == sum(request.queued for request, _ in self.runner.asked)
+        statistics = self.runner.statistics
+        assert statistics.room.rows == sum(request.queued for request, _ in self.runner.asked)
+        assert statistics.unread_rows == sum(request.unread for request, _ in self.runner.asked)
 
     @invariant()
     def a_suspect_is_alone_in_one_worker(self):
@@ -294,7 +296,7 @@ class AnyOrder(RuleBasedStateMachine):
         if self.runner is None:
             return
         self.runner.finish_all()
-        assert len(self.runner.requests) == self.runner.statistics.room.rows == 0
+        assert len(self.runner.requests) == self.runner.statistics.room.rows == self.runner.statistics.unread_rows == 0
         for request, arrays in self.runner.asked:
             self.check(request, arrays)
 

@@ -12,6 +12,7 @@ from neuronbert.tasks.agreement import for_json, largest_difference, logits_refu
 from neuronbert.tasks.base import NOT_FINITE, Document, GateLimits, GateQuestions, PathLike
 from neuronbert.tasks.question_answering.answers import Answer, rank_answers
 from neuronbert.tasks.question_answering.lines import Pair
+from neuronbert.tasks.question_answering.long_documents import long_documents
 from neuronbert.tasks.question_answering.metrics import mean_f1
 from neuronbert.tasks.question_answering.options import AnswerOptions
 from neuronbert.tasks.question_answering.squad import SquadQuestion, load_squad
@@ -20,6 +21,8 @@ from neuronbert.tasks.samples import calibration_path, gate_path
 
 MIN_QUESTIONS = 500
 FP32_MIN_TOP1_AGREEMENT = 0.99
+LONG_QUESTIONS = 100
+LONG_WORDS = 2500  # of a document: some 14 windows
 
 
 @dataclass(frozen=True)
@@ -94,7 +97,7 @@ class QuestionAnsweringGate:
         self, labelled: Sequence[SquadQuestion], examples: Sequence[Example], outputs: Sequence[Outputs]
     ) -> Judged:
         """The best answer to each question; the empty answer competes if any question has no answer."""
-        options = AnswerOptions(handle_impossible_answer=any(item.is_impossible for item in labelled))
+        options = self.decode_options(labelled)
         best = []
         first = 0
         for example in examples:
@@ -105,15 +108,36 @@ class QuestionAnsweringGate:
             outputs, [(answer["start"], answer["end"]) for answer in best], [answer["answer"] for answer in best]
         )
 
+    def decode_options(self, labelled: Sequence[SquadQuestion]) -> AnswerOptions:
+        """The empty answer competes if any question has none."""
+        return AnswerOptions(handle_impossible_answer=any(item.is_impossible for item in labelled))
+
+    def long_inputs(self, labelled: Sequence[SquadQuestion]) -> List[SquadQuestion]:
+        """At most LONG_QUESTIONS of the gate's, evenly spread, about documents of LONG_WORDS.
+
+        InputError where all of their text is less.
+        """
+        together = long_documents(labelled, LONG_WORDS)
+        if not together or len(together[0].context.split()) < LONG_WORDS:
+            raise InputError(
+                f"the gate's text is too little to put a document of {LONG_WORDS} words together, which is what "
+                "selecting windows is measured on",
+                hint="--gate-data with more paragraphs, or select_windows where a question is asked",
+            )
+        return together[:: -(-len(together) // LONG_QUESTIONS)]
+
+    def accuracy(self, labelled: Sequence[SquadQuestion], judged: Judged) -> float:
+        """F1 against the gold answers, in percent."""
+        return 100 * mean_f1(judged.texts, [item.answers or ("",) for item in labelled])
+
     def compare(self, labelled: Sequence[SquadQuestion], judged: Judged, reference: Judged) -> Agreement:
         """Answers against gold answers and the reference's answers, logits against the reference's logits."""
-        golds = [item.answers or ("",) for item in labelled]
         return Agreement(
             n=len(labelled),
             max_abs_diff=largest_difference(judged.outputs, reference.outputs),
             top1_agreement=float(np.mean([span == expected for span, expected in zip(judged.spans, reference.spans)])),
-            f1=100 * mean_f1(judged.texts, golds),
-            reference_f1=100 * mean_f1(reference.texts, golds),
+            f1=self.accuracy(labelled, judged),
+            reference_f1=self.accuracy(labelled, reference),
             answer_f1=mean_f1(judged.texts, [(answer,) for answer in reference.texts]),
         )
 

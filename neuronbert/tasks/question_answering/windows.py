@@ -8,10 +8,9 @@ from typing import Any, List, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
 
-from neuronbert.checkpoint.config import DAMAGED
 from neuronbert.checkpoint.encoded_text import Encoded
 from neuronbert.checkpoint.tokenizer import Tokenizer
-from neuronbert.errors import InputError, TooManyRows, UsageError, as_whole, counted, shown_value
+from neuronbert.errors import InputError, TooManyRows, UsageError, counted, shown_value
 from neuronbert.tasks.question_answering.lexical import by_shared_words
 from neuronbert.tasks.question_answering.options import WindowOptions
 from neuronbert.tasks.rows import check_text
@@ -19,7 +18,6 @@ from neuronbert.tasks.window_ranges import window_count, window_ranges
 
 DEFAULT_MAX_SEQ_LEN = 384  # tokens; with DEFAULT_DOC_STRIDE the defaults of the transformers pipeline
 DEFAULT_DOC_STRIDE = 128  # tokens
-SELECT_KEY = "neuronbert_select_windows"  # in the config.json of an artifact that was compiled to select windows
 
 _EMPTY_HINTS = {
     "question": "ask something: a question of one character or more",
@@ -89,7 +87,7 @@ def encode_examples(
     window with no context.
     """
     max_seq_len, doc_stride = window_lengths(tokenizer, options)
-    select = select_windows(tokenizer, options)
+    select = tokenizer.first_rows if options.select_windows is None else options.select_windows
     pairs = list(map(as_pair, pairs))
     for question, context in pairs:
         _check_filled("question", question)
@@ -99,29 +97,19 @@ def encode_examples(
         _cut(tokenizer, pair, encodings[pair[0]], encodings[pair[1]], max_seq_len, doc_stride, options.max_question_len)
         for pair in pairs
     ]
-    return [_ordered(example, encodings[example.question], select) for example in examples] if select else examples
+    if not select:
+        return examples
+    return [
+        _ordered(example, encodings[example.question].ids[: options.max_question_len], select) for example in examples
+    ]
 
 
-def select_windows(tokenizer: Tokenizer, options: WindowOptions) -> int:
-    """How many windows are selected at first: what is asked for, or what the artifact was compiled with; 0: all.
-
-    CheckpointError where config.json says something else than a number of windows.
-    """
-    if options.select_windows is not None:
-        return options.select_windows
-    compiled = tokenizer.config.get(SELECT_KEY, 0)
-    count = as_whole(compiled)
-    if count is None or count < 0:
-        raise DAMAGED.of(f"config.json, {SELECT_KEY} is {shown_value(compiled)}, not a number of windows")
-    return count
-
-
-def _ordered(example: Example, question: Encoded, select: int) -> Example:
+def _ordered(example: Example, question_ids: np.ndarray, select: int) -> Example:
     """The example with its windows ordered, if there are more than are read at first and words to order them by."""
     if len(example.windows) <= 2 * select:
         return example
     ranges = [(window.first_token, window.first_token + window.token_count) for window in example.windows]
-    order = by_shared_words(question.ids, example.encoded_context.ids, ranges)
+    order = by_shared_words(question_ids, example.encoded_context.ids, ranges)
     return example._replace(selection=WindowSelection(order, select)) if order else example
 
 

@@ -1,5 +1,7 @@
 """neuronbert.tasks.question_answering.selection: which windows are read, and when that is enough."""
 
+import copy
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -8,12 +10,11 @@ from logits import logits
 from neuronbert_demo import FOLDER as DEMO
 
 from neuronbert.checkpoint.tokenizer import Tokenizer
-from neuronbert.errors import CheckpointError, InputError, UsageError
+from neuronbert.errors import UsageError
 from neuronbert.tasks.question_answering import selection
 from neuronbert.tasks.question_answering.answers import rank_answers
 from neuronbert.tasks.question_answering.options import AnswerOptions, WindowOptions
-from neuronbert.tasks.question_answering.squad import SquadQuestion
-from neuronbert.tasks.question_answering.windows import SELECT_KEY, encode_examples
+from neuronbert.tasks.question_answering.windows import encode_examples
 
 QUESTION = "Where is the frog?"
 FILLER = "the coat is green and old and nobody knows who made it for the puppet in all those years ."
@@ -114,48 +115,39 @@ def test_of_few_windows_and_of_no_word_in_common_all_are_read(tokenizer):
 
 
 def test_an_artifact_may_say_how_many_and_a_caller_says_otherwise(tokenizer):
-    config = dict(tokenizer.config, **{SELECT_KEY: 2})
-    files = [(DEMO / name).read_bytes() for name in ("tokenizer.json", "tokenizer_config.json")]
-    compiled = Tokenizer.from_bytes(*files, config)
+    compiled = copy.copy(tokenizer)
+    compiled.first_rows = 2
     assert example_of(compiled, document([7])).selection.first == 2
     assert example_of(compiled, document([7]), select_windows=3).selection.first == 3
     assert example_of(compiled, document([7]), select_windows=0).selection is None
 
 
-@pytest.mark.parametrize("compiled", [-1, 1.5, "2", True, None, [2]])
-def test_an_artifact_that_says_something_else_is_damaged(tokenizer, compiled):
-    files = [(DEMO / name).read_bytes() for name in ("tokenizer.json", "tokenizer_config.json")]
-    damaged = Tokenizer.from_bytes(*files, dict(tokenizer.config, **{SELECT_KEY: compiled}))
-    with pytest.raises(CheckpointError, match=f"{SELECT_KEY} is .* not a number of windows"):
-        example_of(damaged, document([7]))
+def test_that_there_is_no_answer_is_said_by_all_windows_or_by_none(tokenizer):
+    """Two windows without an answer both say that there is none."""
+    example = example_of(tokenizer, document([7, 30]), select_windows=1)
+    order, sure = example.selection.order, AnswerOptions(handle_impossible_answer=True)
+    outputs = []
+    for number, window in enumerate(example.windows):
+        values = np.zeros(len(window.input_ids), dtype=np.float32)
+        values[window.context_start + 3 if number == order[-1] else 0] = 9.0
+        outputs.append(logits(values, values))
+    for options in (sure, AnswerOptions(null_threshold=0.0), AnswerOptions(null_threshold=0.0, ranking="document")):
+        read, _ = rounds_of(example, outputs, options)
+        assert sorted(read) == list(range(len(example.windows)))
+        assert rank_answers(example, outputs, options)[0]["answer"] != ""
+
+
+def test_words_of_the_question_that_are_cut_select_nothing(tokenizer):
+    question = "Where is the coat and also " + "the frog " * 9
+    pair = [(question, document([7, 30]))]
+    whole, cut = (
+        encode_examples(tokenizer, pair, WindowOptions(**NARROW, max_question_len=tokens, select_windows=1))[0]
+        for tokens in (8, 4)
+    )
+    assert whole.selection.order != cut.selection.order
 
 
 @pytest.mark.parametrize("asked", [-1, 1.5, "2", float("nan")])
 def test_what_is_no_number_of_windows_is_refused(asked):
     with pytest.raises(UsageError, match="select_windows parameter should be a whole number >= 0"):
         WindowOptions(select_windows=asked)
-
-
-def labelled(count, words=100):
-    """Questions about texts of so many words; each fifth has no answer."""
-    questions = []
-    for number in range(count):
-        text = f"number {number} " + "word " * (words - 2)
-        answers = () if number % 5 == 4 else (f"number {number}",)
-        questions.append(
-            SquadQuestion(str(number), f"Which {number}?", text, answers, not answers, (0,) * len(answers))
-        )
-    return questions
-
-
-def test_the_trial_asks_at_most_so_many_about_long_documents():
-    asked = selection.trial_questions(labelled(400))
-    assert len(asked) <= selection.TRIAL_QUESTIONS
-    assert all(question.answers and len(question.context.split()) >= selection.TRIAL_WORDS for question in asked)
-    assert int(asked[-1].id) > 350  # of all the text, not of its beginning
-
-
-@pytest.mark.parametrize("count", [0, 20])
-def test_too_little_text_for_a_trial_is_refused(count):
-    with pytest.raises(InputError, match="too little to put a document of 2500 words together"):
-        selection.trial_questions(labelled(count))
