@@ -3,7 +3,20 @@
 import re
 from functools import wraps
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Mapping, MutableMapping, NamedTuple, Optional, Sequence, TypeVar, Union
+from typing import (
+    Any,
+    Callable,
+    Dict,
+    Iterable,
+    List,
+    Mapping,
+    MutableMapping,
+    NamedTuple,
+    Optional,
+    Sequence,
+    TypeVar,
+    Union,
+)
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -189,6 +202,12 @@ class Tokenizer:
             except InputError as error:
                 return error
         return _cannot_encode(f"one of {len(texts):,} texts", reason)
+
+    def makes_rows_of(self, other: "Tokenizer") -> bool:
+        """Whether both make the same rows of a text, but for their length: the same words, in the same surroundings."""
+        parts: Iterable[Any] = zip((*self.template, *self.single), (*other.template, *other.single))
+        same = all(np.array_equal(own, others) for own, others in parts)
+        return same and bool(self.backend.get_vocab() == other.backend.get_vocab())
 
     def limit_length(self, tokens: int) -> None:
         """Keep rows to ``tokens`` at most, as if the model had no more positions: the longest of its static shapes."""

@@ -207,7 +207,7 @@ class CascadeGate:
 
 def refuse_other_tokens(small: Tokenizer, large: Tokenizer) -> None:
     """UsageError unless both make the same rows of a text, and the small model reads rows as long as the large one."""
-    if small.backend.get_vocab() != large.backend.get_vocab() or small.template != large.template:
+    if not small.makes_rows_of(large):
         raise UsageError(
             "the two models cut text into different tokens", hint="two checkpoints with the same tokenizer"
         )

@@ -6,6 +6,7 @@ What it makes of SQuAD files comes first, then classifiers, then the parts that 
 import contextlib
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -31,7 +32,8 @@ from neuronbert.tasks.question_answering.windows import encode_examples
 from neuronbert.tasks.text_classification.data import labelled, load_raw
 from neuronbert.tasks.text_classification.problem import MULTI_LABEL, REGRESSION, SINGLE_LABEL, Problem, problem_of
 from neuronbert_tools.finetune import finetune, identify, main, options_of, task_of
-from neuronbert_tools.finetuning import text_classification
+from neuronbert_tools.finetuning import question_answering, text_classification
+from neuronbert_tools.finetuning.distillation import TEMPERATURE, kept_layers, softened, with_layers
 from neuronbert_tools.finetuning.model import build_model
 from neuronbert_tools.finetuning.options import TrainingOptions, choose_device, choose_precision
 from neuronbert_tools.finetuning.question_answering import QuestionAnsweringOptions, answer_span, label_windows
@@ -737,3 +739,90 @@ def test_labels_are_the_answer_in_every_window_that_shows_it(base: Path) -> None
             assert label.start == 0 and not ("jim" in tokens and "henson" in tokens)
     assert shown >= 1 and len(example.windows) > 2
     assert all((item.start, item.end) == (0, 0) for item in label_windows(example, None))
+
+
+# --- a smaller model
+
+
+@pytest.mark.parametrize("kind", FAMILIES)
+def test_a_model_of_fewer_layers_has_the_first_and_the_last(kind: str, tmp_path: Path) -> None:
+    source = write_checkpoint(tmp_path / kind, kind, head="QuestionAnswering", num_hidden_layers=4)
+    base = question_answering.read_base(str(source))
+    small = with_layers(base, 2)
+    pattern = re.compile(r"\.layer\.(\d+)\.")
+    found = {int(match[1]) for match in map(pattern.search, small.tensors) if match}
+    assert found == {0, 1}
+    moved = [name for name in small.tensors if ".layer.1." in name]
+    assert moved and all(
+        np.array_equal(small.tensors[name].float32(), base.tensors[name.replace(".layer.1.", ".layer.3.")].float32())
+        for name in moved
+    )
+    others = {name for name in base.tensors if not pattern.search(name)}
+    assert others == {name for name in small.tensors if not pattern.search(name)}
+    build_model(small, HEAD, QuestionAnsweringOptions())  # its config says so too
+
+
+@given(st.integers(1, 48), st.data())
+def test_layers_that_are_kept_are_spread(layers: int, data: st.DataObject) -> None:
+    count = data.draw(st.integers(1, layers))
+    kept = list(kept_layers(layers, count))
+    assert len(set(kept)) == count and kept == sorted(kept) and kept[0] == 0
+    assert count == 1 or kept[-1] == layers - 1
+    gaps = [after - before for before, after in zip(kept, kept[1:])]
+    assert not gaps or max(gaps) - min(gaps) <= 1
+
+
+def test_a_student_learns_what_its_teacher_says(trained: Path, data: Path, tmp_path: Path) -> None:
+    """Of data whose answers are all wrong: what is right of the student's answers, it has from the teacher."""
+    document = json.loads(data.read_text())
+    for paragraph in document["data"][0]["paragraphs"]:
+        for question in paragraph["qas"]:
+            question["answers"] = [{"text": "nice", "answer_start": paragraph["context"].index("nice")}]
+            question.pop("is_impossible", None)
+    wrong = tmp_path / "wrong.json"
+    wrong.write_text(json.dumps(document))
+    options = {"base": trained, "output": tmp_path / "student", "layers": 1, "distil": trained, "epochs": 30}
+    run_to_end(arguments(**{"data": wrong, **options}))
+    student, teacher = (
+        load_checkpoint(folder, task="question-answering") for folder in (tmp_path / "student", trained)
+    )
+    assert student.config["num_hidden_layers"] == 1 < teacher.config["num_hidden_layers"]
+    readme = (tmp_path / "student" / "README.md").read_text()
+    assert f"imitating weights sha256 {teacher.fingerprint}." in readme and "layers 1" in readme
+
+
+def test_imitation_is_the_divergence_from_the_teacher_at_the_temperature() -> None:
+    torch = pytest.importorskip("torch")
+    random = np.random.default_rng(0)
+    own, taught = random.normal(size=(2, 3, 7))
+    probabilities = [np.exp(logits / TEMPERATURE) for logits in (own, taught)]
+    own_p, taught_p = (values / values.sum(axis=1, keepdims=True) for values in probabilities)
+    expected = (taught_p * np.log(taught_p / own_p)).sum(axis=1).mean() * TEMPERATURE**2
+    assert float(softened(torch.tensor(own), torch.tensor(taught))) == pytest.approx(expected, rel=1e-5)
+    assert float(softened(torch.tensor(own), torch.tensor(own))) == pytest.approx(0, abs=1e-6)
+
+
+def test_padding_is_not_imitated() -> None:
+    torch = pytest.importorskip("torch")
+    logits = torch.randn(2, 2, 5)
+    mask = torch.tensor([[1, 1, 1, 0, 0], [1, 1, 1, 1, 1]])
+    other = logits.clone()
+    other[:, 0, 3:] = 99.0
+    assert float(question_answering._imitation(list(logits), list(other), mask)) == pytest.approx(0, abs=1e-6)
+
+
+def test_what_cannot_be_a_teacher_or_a_student_is_refused(
+    trained: Path, base: Path, data: Path, tmp_path: Path, classifier: Path
+) -> None:
+    def refused(**changes: Any) -> str:
+        code = main(arguments(base, data, tmp_path / "out", **changes))
+        assert code in (1, 2)
+        return str(code)
+
+    with pytest.raises(UsageError, match="--layers 9: .* has 2"):
+        with_layers(question_answering.read_base(str(base)), 9)
+    assert refused(layers=9) == "2"
+    assert refused(distil=base) == "1"  # it has no head of the task
+    other = write_checkpoint(tmp_path / "other", "bert", head="QuestionAnswering", more_words=["unheard"])
+    assert refused(distil=other) == "2"
+    assert not (tmp_path / "out").exists()

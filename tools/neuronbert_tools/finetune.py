@@ -2,6 +2,7 @@
 
     python tools/finetune.py --base bert-base-uncased --data train-v1.1.json --output my-reader
     python tools/finetune.py --base bert-base-uncased --data train.csv --output my-classifier
+    python tools/finetune.py --base my-reader --layers 4 --distil my-reader --data train-v1.1.json --output small-reader
 
 Question answering is learnt from SQuAD-format .json files, text classification from .csv, .tsv and .jsonl files with
 the columns text, label (and text_pair). The base is a BERT, DistilBERT, RoBERTa or ELECTRA folder or hub id; a head
@@ -26,6 +27,7 @@ from neuronbert.hardware.untrusted import sha256_of
 from neuronbert.tasks.checkpoints import load_checkpoint
 from neuronbert_tools.console import print_message
 from neuronbert_tools.finetuning import question_answering, text_classification
+from neuronbert_tools.finetuning.distillation import Teacher, with_layers
 from neuronbert_tools.finetuning.model import build_model
 from neuronbert_tools.finetuning.options import TrainingOptions, choose_device, choose_precision
 from neuronbert_tools.finetuning.progress import Progress
@@ -49,6 +51,7 @@ def finetune(
     options: TrainingOptions,
     *,
     device: str = "auto",
+    distil: Optional[str] = None,
     checkpoint_every: int = 500,
     dtype: str = "float32",
     attribution: Sequence[str] = (),
@@ -56,22 +59,27 @@ def finetune(
 ) -> None:
     """Train ``base`` for ``task`` on the files ``data`` into the new folder ``output``, or go on with a run cut off.
 
-    ``options`` is an instance of the task's own class.
+    ``options`` is an instance of the task's own class. ``distil`` is a checkpoint for the task, which is imitated.
     """
     module = TASKS[task]
     checkpoint = module.read_base(base, **hub)
     tokenizer = Tokenizer.from_bytes(
         checkpoint.tokenizer["tokenizer.json"], checkpoint.tokenizer["tokenizer_config.json"], checkpoint.config
     )
+    if options.layers is not None:
+        checkpoint = with_layers(checkpoint, options.layers)
     device = choose_device(device)
+    teacher = None if distil is None else Teacher(distil, module.HEAD, tokenizer, device, **hub)
     options = replace(options, precision=choose_precision(options.precision, device))
-    identity = identify(task, checkpoint, data, options)
+    identity = identify(task, checkpoint, data, options, teacher)
     run = Run(output, identity)
     run.open()
     with run.lock():
         lessons = module.read_lessons(data, checkpoint, tokenizer, options)
+        if teacher is not None:
+            teacher.refuse_other_labels(lessons)
         model = build_model(lessons.base, module.HEAD, options)
-        trainer = Trainer(model, lessons, tokenizer.pad_id, options, device)
+        trainer = Trainer(model, lessons, tokenizer.pad_id, options, device, teacher)
         if run.state_path.exists():
             trainer.restore(run.state_path)
             print_message(f"resuming at step {trainer.step} of {trainer.steps}")
@@ -82,14 +90,17 @@ def finetune(
     print(output)
 
 
-def identify(task: str, base: BaseCheckpoint, paths: Sequence[Path], options: TrainingOptions) -> Dict[str, Any]:
-    """What two commands must share to be the same run: task, weights, data and options."""
+def identify(
+    task: str, base: BaseCheckpoint, paths: Sequence[Path], options: TrainingOptions, teacher: Optional[Teacher] = None
+) -> Dict[str, Any]:
+    """What two commands must share to be the same run: task, weights, teacher, data and options."""
     data = [[path.name, sha256_of(path)] for path in paths]
     return {
         "task": task,
         "base": base.source,
         "revision": base.revision,
         "base_fingerprint": fingerprint(base.tensors),
+        "teacher_fingerprint": None if teacher is None else teacher.fingerprint,
         "data": data,
         "options": asdict(options),
     }
@@ -190,6 +201,17 @@ def trained(flag: str, default: Any, **attributes: Any) -> Callable[[Any], Any]:
     ClassificationOptions.problem_type,
     type=click.Choice(PROBLEM_TYPES),
     help="Text classification: one label for each text, several (a list, or a|b), or a score.",
+)
+@trained(
+    "--layers",
+    "all",
+    type=click.IntRange(1),
+    help="Keep so many of the base's layers, at even distances: a smaller, faster model.",
+)
+@click.option(
+    "--distil",
+    metavar="TEACHER",
+    help="Folder or hub id of a larger model for the task with the same tokenizer, whose outputs are learnt too.",
 )
 @click.option("--freeze-embeddings", is_flag=True, help="Train the layers and the head only.")
 @trained("--seed", TrainingOptions.seed, type=click.IntRange(0), help="Decides the head, the order and the dropout.")

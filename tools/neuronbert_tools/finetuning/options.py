@@ -1,6 +1,7 @@
 """What decides the weights of a run, and the choice of device and precision where the user leaves it open."""
 
 from dataclasses import dataclass
+from typing import Optional
 
 from neuronbert.errors import UsageError
 from neuronbert.hardware.machine import has_bf16
@@ -18,6 +19,7 @@ class TrainingOptions:
     warmup: float = 0.1  # share of the steps
     batch_size: int = 16  # rows
     freeze_embeddings: bool = False
+    layers: Optional[int] = None  # of the base's, at even distances; None: all
     seed: int = 0
     precision: str = "auto"  # bf16 or fp32; auto until the device is known
 

@@ -14,6 +14,7 @@ from neuronbert.tasks.question_answering.squad import SquadQuestion, load_squad
 from neuronbert.tasks.question_answering.task import HEAD as HEAD
 from neuronbert.tasks.question_answering.windows import Example, Window, encode_examples
 from neuronbert_tools.console import print_message
+from neuronbert_tools.finetuning.distillation import softened
 from neuronbert_tools.finetuning.options import TrainingOptions
 from neuronbert_tools.finetuning.task import CHUNK, Lesson, Lessons
 
@@ -95,7 +96,7 @@ def read_lessons(
         windows.extend(_read_windows(path, tokenizer, options))
     if not windows:
         raise InputError(f"no question to learn from in {', '.join(map(str, paths))}", hint="a SQuAD-format file")
-    return Lessons([Lesson(item.window, (item.start, item.end)) for item in windows], _loss, base)
+    return Lessons([Lesson(item.window, (item.start, item.end)) for item in windows], _loss, _imitation, base)
 
 
 def _read_windows(path: Path, tokenizer: Tokenizer, options: QuestionAnsweringOptions) -> List[LabelledWindow]:
@@ -121,6 +122,12 @@ def _read_windows(path: Path, tokenizer: Tokenizer, options: QuestionAnsweringOp
 def _loss(outputs: Sequence[Tensor], mask: Tensor, targets: Tensor) -> Tensor:
     """Mean cross entropy of the first and of the last token's place; ``targets`` is [rows, 2]."""
     return sum(_place_loss(outputs[number], mask, targets[:, number]) for number in range(2)) / 2
+
+
+def _imitation(outputs: Sequence[Tensor], taught: Sequence[Tensor], mask: Tensor) -> Tensor:
+    """Where the answer begins and where it ends, as the teacher has it."""
+    pairs = ((values.float().masked_fill(mask == 0, PADDING_LOGIT) for values in both) for both in zip(outputs, taught))
+    return sum(softened(*pair) for pair in pairs) / 2
 
 
 def _place_loss(logits: Tensor, mask: Tensor, target: Tensor) -> Tensor:

@@ -41,7 +41,8 @@ def write_readme(
         "",
         f"Fine-tuned for {identity['task']} with neuronbert's tools/finetune.py from `{identity['base']}`"
         + (f" (revision {identity['revision']})" if identity["revision"] else "")
-        + f", weights sha256 {identity['base_fingerprint']}.",
+        + f", weights sha256 {identity['base_fingerprint']}"
+        + (f", imitating weights sha256 {teacher}." if (teacher := identity["teacher_fingerprint"]) else "."),
         "",
         "Data:",
         *[f"- {file}, sha256 {digest}" for file, digest in identity["data"]],

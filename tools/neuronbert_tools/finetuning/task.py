@@ -14,6 +14,8 @@ CHUNK = 512  # texts tokenised at a time: encodings of a whole data set would ta
 Target = Union[int, float, Sequence[int], Sequence[float]]  # all of a task in one form: a batch of them is a tensor
 # (the model's outputs, attention mask [rows, tokens], targets [rows, ...]) → a scalar
 Loss = Callable[[Sequence[Tensor], Tensor, Tensor], Tensor]
+# (the model's outputs, a teacher's, attention mask [rows, tokens]) → a scalar
+Imitation = Callable[[Sequence[Tensor], Sequence[Tensor], Tensor], Tensor]
 
 
 class Lesson(NamedTuple):
@@ -32,6 +34,7 @@ class Lessons(NamedTuple):
 
     items: List[Lesson]
     loss: Loss
+    imitation: Imitation  # the loss where a teacher's outputs are the target (distillation.py)
     base: BaseCheckpoint
 
 

@@ -22,8 +22,9 @@ from neuronbert.tasks.text_classification.problem import (
 )
 from neuronbert.tasks.text_classification.task import HEAD as HEAD
 from neuronbert_tools.console import print_message
+from neuronbert_tools.finetuning.distillation import softened
 from neuronbert_tools.finetuning.options import TrainingOptions
-from neuronbert_tools.finetuning.task import CHUNK, Lesson, Lessons, Loss, Target
+from neuronbert_tools.finetuning.task import CHUNK, Imitation, Lesson, Lessons, Loss, Target
 
 PROBLEM_TYPES = (SINGLE_LABEL, MULTI_LABEL, REGRESSION)
 SCORE_NAME = "LABEL_0"  # as transformers calls the one output of a regression
@@ -105,7 +106,7 @@ def read_lessons(
     targets = [_target(text, problem) for text in texts]
     rows = _rows([text.raw.asked for text in texts], tokenizer, options.max_seq_len)
     items = [Lesson(cut.row, target) for cut, target in zip(rows, targets)]
-    return Lessons(items, LOSSES[problem.kind], base)
+    return Lessons(items, LOSSES[problem.kind], IMITATIONS[problem.kind], base)
 
 
 def _target(text: _Text, problem: Problem) -> Target:
@@ -227,4 +228,25 @@ LOSSES: Dict[str, Loss] = {
     SINGLE_LABEL: _cross_entropy,
     MULTI_LABEL: _binary_cross_entropy,
     REGRESSION: _squared_error,
+}
+
+# ---------------------------------------------------------------------------- losses where a teacher is imitated
+
+
+def _imitate_choice(outputs: Sequence[Tensor], taught: Sequence[Tensor], mask: Tensor) -> Tensor:
+    return softened(outputs[0], taught[0])
+
+
+def _imitate_labels(outputs: Sequence[Tensor], taught: Sequence[Tensor], mask: Tensor) -> Tensor:
+    return _binary_cross_entropy(outputs, mask, taught[0].float().sigmoid())
+
+
+def _imitate_score(outputs: Sequence[Tensor], taught: Sequence[Tensor], mask: Tensor) -> Tensor:
+    return _squared_error(outputs, mask, taught[0].float()[:, 0])
+
+
+IMITATIONS: Dict[str, Imitation] = {
+    SINGLE_LABEL: _imitate_choice,
+    MULTI_LABEL: _imitate_labels,
+    REGRESSION: _imitate_score,
 }

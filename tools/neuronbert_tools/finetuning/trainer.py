@@ -2,10 +2,11 @@
 
 import math
 from pathlib import Path
-from typing import Any, Iterator, List
+from typing import Any, Iterator, List, Optional
 
 from neuronbert.engine.batches import collate
 from neuronbert.errors import InputError
+from neuronbert_tools.finetuning.distillation import Teacher
 from neuronbert_tools.finetuning.model import parameter_groups
 from neuronbert_tools.finetuning.options import TrainingOptions
 from neuronbert_tools.finetuning.progress import Progress
@@ -19,9 +20,18 @@ MAX_GRADIENT_NORM = 1.0
 class Trainer:
     """The model, its optimiser and how far they are; ``train`` goes on from there to the end."""
 
-    def __init__(self, model: Any, lessons: Lessons, pad_id: int, options: TrainingOptions, device: str):
+    def __init__(
+        self,
+        model: Any,
+        lessons: Lessons,
+        pad_id: int,
+        options: TrainingOptions,
+        device: str,
+        teacher: Optional[Teacher] = None,
+    ):
         import torch
 
+        self._teacher = teacher
         self.torch = torch
         self.options, self.lessons, self.device = options, lessons, torch.device(device)
         self.pad_id = pad_id
@@ -61,7 +71,10 @@ class Trainer:
         targets = torch.tensor([item.target for item in items], device=self.device)
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.options.precision == "bf16"):
             outputs = self.model(*inputs)
-        loss = self.lessons.loss(outputs, inputs[1], targets)
+        if self._teacher is None:
+            loss = self.lessons.loss(outputs, inputs[1], targets)
+        else:
+            loss = self._teacher.loss(self.lessons, inputs, outputs, targets)
         value = float(loss.detach())
         if not math.isfinite(value):
             raise InputError(f"the loss became {value} at step {self.step}", hint="a lower --learning-rate")
