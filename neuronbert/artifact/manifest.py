@@ -228,6 +228,8 @@ def _refuse_malformed(folder: Path, manifest: Manifest) -> None:
                 raise _damaged(
                     folder, f"{MANIFEST_NAME}: variant {name} lists {shown(path)}, which is not in its folder"
                 )
+        if "cascade" in variant.get("cascade", {}).get("variant", {}):
+            raise _damaged(folder, f"{MANIFEST_NAME}: variant {name} is a cascade of a cascade")
         shaped = any(variant[key] is not None for key in SHAPE)
         fault = SHAPED_VARIANT.fault(variant) if shaped else None
         if fault is not None:

@@ -84,10 +84,14 @@ CASCADE = record(
         "checkpoint": CHECKPOINT,
         "threshold": {**NUMBER, "minimum": 0, "maximum": 1},
         "share_of_large": {**NUMBER, "minimum": 0, "maximum": 1},
+        "speedup": NUMBER,
     }
 )
 
 VARIANT = record(_VARIANT, {"cascade": CASCADE})
+
+# What the gate compared a cascade with, in place of FP32: the large model, and whether that one's own gate was skipped.
+REFERENCE = record({"variant": VARIANT_NAME, "skipped": FLAG})
 
 # A variant that takes batches of one shape only, on accelerator cores.
 SHAPED_VARIANT = Schema(
@@ -128,7 +132,7 @@ MANIFEST = Schema(
             "task": TEXT,
             "checkpoint": CHECKPOINT,
             "variants": list_of(VARIANT),
-            "gate": record({"skipped": FLAG}),
+            "gate": record({"skipped": FLAG}, {"reference": REFERENCE}),
             "files": object_of(SHA256),
             "environment": record({}, {"gpus": GPUS}),
         },

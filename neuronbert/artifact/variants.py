@@ -49,10 +49,11 @@ def _is_program(backend: str) -> bool:
 def refuse_unasked(artifact: Artifact, variant: Variant, name: Optional[str]) -> None:
     """Raise ArtifactError for a variant that may not be loaded for want of its backend's name."""
     if not may_be_loaded(artifact, variant, name):
+        program = next(stage["backend"] for stage in stages_of(variant) if _is_program(stage["backend"]))
         raise ArtifactError(
-            f"{artifact.folder}: {variant['name']} is a {variant['backend']} program, which could do whatever this "
+            f"{artifact.folder}: {variant['name']} is a {program} program, which could do whatever this "
             "user may, so it is only loaded where it is asked for by that name",
-            hint=f"if you trust who made it, --variant {variant['backend']}; else compile the checkpoint yourself",
+            hint=f"if you trust who made it, --variant {program}; else compile the checkpoint yourself",
         )
 
 

@@ -1,5 +1,6 @@
 """A checkpoint's tokenizer: texts to token ids, and the special tokens around them; tasks put rows together with it."""
 
+import json
 import re
 from functools import wraps
 from pathlib import Path
@@ -45,6 +46,9 @@ LONE_SURROGATES = re.compile("[\ud800-\udfff]")
 # Below this, the threads of tokenizers cost more than they save. But only with them does it release Python's lock,
 # which is why the runner sets Tokenizer.few_texts to 0.
 FEW_TEXTS = 4
+
+
+_MAKES_TOKENS = ("normalizer", "pre_tokenizer", "model", "added_tokens")  # parts of tokenizer.json
 
 
 class Template(NamedTuple):
@@ -204,10 +208,14 @@ class Tokenizer:
         return _cannot_encode(f"one of {len(texts):,} texts", reason)
 
     def makes_rows_of(self, other: "Tokenizer") -> bool:
-        """Whether both make the same rows of a text, but for their length: the same words, in the same surroundings."""
+        """Whether both make the same rows of a text, but for their length."""
+        settings = [json.loads(each.backend.to_str()) for each in (self, other)]
+        if any(settings[0].get(part) != settings[1].get(part) for part in _MAKES_TOKENS):
+            return False
+        if (self.pad_id, self.cuts_left) != (other.pad_id, other.cuts_left):
+            return False
         parts: Iterable[Any] = zip((*self.template, *self.single), (*other.template, *other.single))
-        same = all(np.array_equal(own, others) for own, others in parts)
-        return same and bool(self.backend.get_vocab() == other.backend.get_vocab())
+        return all(np.array_equal(own, others) for own, others in parts)
 
     def limit_length(self, tokens: int) -> None:
         """Keep rows to ``tokens`` at most, as if the model had no more positions: the longest of its static shapes."""

@@ -69,7 +69,12 @@ backend_option = click.option(
     show_default=True,
     help=f"{', '.join(['auto', *OFFERED])}; repeatable.",
 )
-limit_options = together(
+gate_data_option = click.option(
+    "--gate-data",
+    type=click.Path(),
+    help="Data of the task that the gate asks (docs/files.md).  [default: a shipped sample]",
+)
+gate_options = together(
     click.option(
         "--min-f1-ratio",
         type=click.FloatRange(0, 1),
@@ -82,14 +87,6 @@ limit_options = together(
         help="The gate: how far its answers must be FP32's: their token F1, the share of equal labels, or the mean "
         "cosine of embeddings.  [default: 0.90; of the cosine 0.99]",
     ),
-)
-gate_data_option = click.option(
-    "--gate-data",
-    type=click.Path(),
-    help="Data of the task that the gate asks (docs/files.md).  [default: a shipped sample]",
-)
-gate_options = together(
-    limit_options,
     click.option(
         "--calibration-data",
         type=click.Path(),

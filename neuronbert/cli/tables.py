@@ -55,7 +55,7 @@ def manifest_table(artifact: "Artifact") -> str:
         ("checkpoint", _source(checkpoint)),
         ("fingerprint", checkpoint["fingerprint"]),
         ("parameters", f"{checkpoint['parameters']:,}, of them {checkpoint['encoder_parameters']:,} in the encoder"),
-        ("gate", "SKIPPED: nothing was compared with FP32" if manifest["gate"]["skipped"] else "passed"),
+        ("gate", _gate(manifest["gate"])),
         *_row_selection(manifest),
         *_cascades(artifact.variants),
         ("machine", _machine(manifest["environment"])),
@@ -79,19 +79,34 @@ def _row_selection(manifest: Mapping[str, Any]) -> List[Tuple[str, str]]:
     return [("long inputs", f"select_windows={first} reads {cost}")]
 
 
+def _gate(gate: Mapping[str, Any]) -> str:
+    if gate["skipped"]:
+        return "SKIPPED: nothing was compared with FP32"
+    if "reference" not in gate:
+        return "passed"
+    own = ", whose own gate was SKIPPED" if gate["reference"]["skipped"] else ""
+    return f"passed, compared with the large model, {gate['reference']['variant']}{own}"
+
+
 def _cascades(variants: Sequence["Variant"]) -> List[Tuple[str, str]]:
     """Which variants ask a smaller model first."""
-    return [("cascade", f"{variant['name']}: {cascade_text(variant)}") for variant in variants if "cascade" in variant]
+    return [("cascade", cascade_text(variant)) for variant in variants if "cascade" in variant]
 
 
 def cascade_text(variant: Mapping[str, Any]) -> str:
-    """Which model is asked first, and when the other one is; its F1 and agreement are those with the other one."""
+    """Which model is asked first, and how often the other one is."""
     cascade = variant["cascade"]
     small, source = cascade["variant"]["name"], _source(cascade["checkpoint"])
     return (
-        f"{small} of {source} answers where it is {cascade['threshold']:.1%} sure, and the large model "
-        f"{cascade['share_of_large']:.0%} of the gate's windows, with which it is compared"
+        f"{small} of {source} is asked first; where it is less than {cascade['threshold']:.1%} sure, so is the large "
+        f"model, {cascade['share_of_large']:.0%} of the gate's windows: {cascade['speedup']:.2f} times as fast as alone"
     )
+
+
+def cascade_report(artifact: "Artifact") -> str:
+    """What cascade made."""
+    (variant,) = artifact.variants
+    return f"{artifact.folder}: {cascade_text(variant)}\n\n{variants_table([variant], load_figures(artifact.task))}"
 
 
 def _signature(artifact: "Artifact") -> str:
@@ -110,11 +125,18 @@ def _variant_cells(variant: "Variant", figures: "TaskFigures") -> Dict[str, str]
     return {
         "variant": variant["name"] + (" (EMULATED)" if variant["emulated"] else ""),
         "shape": f"{variant['batch_size'] or 'any'} × {variant['sequence_length'] or 'any'}",
-        **figures.columns(variant),
+        **_compared(variant, figures.columns(variant)),
         "batch invariant": "yes" if variant["batch_invariant"] else "no",
         "requires": _requirements(variant["requires"]),
         "made with": ", ".join(f"{name} {version}" for name, version in variant["versions"].items()),
     }
+
+
+def _compared(variant: "Variant", columns: Dict[str, str]) -> Dict[str, str]:
+    """The figures' columns; a cascade's are compared with its large model."""
+    if "cascade" not in variant:
+        return columns
+    return {heading.replace("FP32", "large model"): cell for heading, cell in columns.items()}
 
 
 def _requirements(requires: Mapping[str, Any]) -> str:

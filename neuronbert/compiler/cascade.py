@@ -1,88 +1,35 @@
 """Makes one artifact of two: a small model answers, and a large one is asked where the small one is in doubt.
 
-How sure the small one must be is chosen on the gate's questions, so that the results are as good as the large one's.
-engine/cascade.py runs what is written here.
+cascade_gate.py chooses how sure the small one must be; engine/cascade.py runs what is written here.
 """
 
 import shutil
-import time
-from dataclasses import replace
 from pathlib import Path
-from typing import Callable, List, Mapping, NamedTuple, Optional, Sequence, Union
+from typing import Callable, Optional, Union
 
-import numpy as np
-
-from neuronbert.artifact.files import new_folder, refuse_existing, refuse_inputs
+from neuronbert.artifact.files import new_folder, refuse_existing, refuse_inputs, refuse_inside
 from neuronbert.artifact.manifest import (
     SELFTEST_NAME,
     Artifact,
     Manifest,
     PathLike,
     Variant,
-    artifact_of,
+    listed_files,
     manifest_of,
     signed_artifact,
     write_manifest,
 )
 from neuronbert.artifact.signatures import TrustedKey
-from neuronbert.artifact.variants import SMALL_FOLDER, choose_variants
+from neuronbert.artifact.variants import SMALL_FOLDER
 from neuronbert.backends import load_backend
 from neuronbert.backends.base import Steps
-from neuronbert.backends.outputs import Outputs
 from neuronbert.checkpoint.config import FILE_NAME as CONFIG_NAME
-from neuronbert.checkpoint.tokenizer import Tokenizer
+from neuronbert.compiler.cascade_gate import CASCADE, CascadeGate, Choice, Part, Parts
 from neuronbert.compiler.compilation import gate_entry
-from neuronbert.engine.cascade import can_tell, sureness
-from neuronbert.engine.engine import Engine
-from neuronbert.errors import GateRefused, UsageError, positive, refuse_no_path
+from neuronbert.errors import ArtifactChanged, UsageError, is_path, positive, refuse_no_path
 from neuronbert.hardware.machine import environment
-from neuronbert.tasks import load_task
-from neuronbert.tasks.base import Agreement, GateLimits, Judged
-
-STEPS = 50  # thresholds that are tried: with each, a fiftieth of the rows more is asked again
-
-
-CASCADE = "cascade"  # what the gate is told in place of a precision
-
-
-class Part(NamedTuple):
-    """One of the two artifacts, and its variant."""
-
-    artifact: Artifact
-    variant: Variant
-
-    @classmethod
-    def of(cls, artifact: Union[Artifact, PathLike], name: Optional[str], trusted_key: TrustedKey) -> "Part":
-        """The artifact, verified, with the variant that an Engine would load."""
-        loaded = artifact_of(artifact, trusted_key)
-        return cls(loaded, choose_variants(loaded, name)[0])
-
-
-class Parts(NamedTuple):
-    """Both."""
-
-    small: Part
-    large: Part
-
-
-class Reading(NamedTuple):
-    """What one model says to every row of the gate, and how long that took it."""
-
-    outputs: List[Outputs]
-    seconds: float
-
-
-class Choice(NamedTuple):
-    """How sure the small model must be, and what becomes of that."""
-
-    threshold: float
-    share_of_large: float  # of the gate's rows
-    agreement: Agreement  # with the large model
-    speedup: float  # over the large model alone, if each takes as long for a row as it did here
-
-    @property
-    def why(self) -> str:
-        return f"the large model is asked {self.share_of_large:.0%} of the windows"
+from neuronbert.hardware.untrusted import sha256_of
+from neuronbert.tasks.base import GateLimits
 
 
 def make_cascade(
@@ -102,16 +49,20 @@ def make_cascade(
 ) -> Artifact:
     """Write into the new folder ``output`` an artifact that asks ``small`` first, and ``large`` where that is in doubt.
 
-    Both are artifacts for the same task with the same tokenizer. The variants are chosen as for an Engine. The small
-    model's threshold is the lowest with which the results pass the gate, whose reference is here the large model
+    Both are artifacts that answer questions, with the same tokenizer. The variants are chosen as for an Engine. The
+    small model has to be as sure as leaves the results good enough for the gate, whose reference is the large model
     (``min_f1_ratio``, ``min_answer_f1`` and ``gate_data`` as for compile_checkpoint).
 
-    Raises UsageError for two that do not fit together, GateRefused where the large model would have to be asked
-    everything, ArtifactError and OutputError; nothing is left at ``output`` after an error.
+    Raises UsageError for two that do not fit together, GateRefused for a cascade that would be no gain
+    (cascade_gate.py), ArtifactError and OutputError; nothing is left at ``output`` after an error.
     """
     refuse_no_path("output", output)
     refuse_inputs([Path(output)], [gate_data])
     refuse_existing(Path(output))
+    for part in (small, large):
+        folder = part.folder if isinstance(part, Artifact) else part
+        if is_path(folder):  # anything else is refused where it is opened
+            refuse_inside(folder, output)
     asked = {"min_f1_ratio": min_f1_ratio, "min_answer_f1": min_answer_f1}
     limits = {name: value for name, value in asked.items() if value is not None}
     GateLimits(**limits)
@@ -119,9 +70,8 @@ def make_cascade(
     parts = Parts(Part.of(small, small_variant, trusted_key), Part.of(large, large_variant, trusted_key))
     refuse_unlike(parts)
     gate = CascadeGate(parts, gate_data, limits)
-    readings = [gate.read(part, threads, progress, on_step) for part in parts]
-    choice = gate.choose(*readings)
-    progress(f"{choice.why}: {choice.speedup:.2f} times as fast as the large model alone, by the windows of the gate")
+    progress("answering the gate's questions with both, in turns")
+    choice = gate.choose(*gate.read(parts, threads, on_step))
     with new_folder(output) as folder:
         copy_parts(parts, folder)
         write_manifest(folder, cascade_manifest(parts, gate, choice))
@@ -142,6 +92,12 @@ def refuse_unlike(parts: Parts) -> None:
         if backend.STATIC_SHAPES or "cascade" in part.variant:
             what = "has static shapes" if backend.STATIC_SHAPES else "is a cascade already"
             raise UsageError(f"{part.variant['name']} of {part.artifact.folder} {what}", hint="another variant of it")
+    if backends[0].BY_NAME_ONLY and small.variant["backend"] != large.variant["backend"]:
+        raise UsageError(
+            f"{small.variant['name']} is a {small.variant['backend']} program, which is only loaded where it is asked "
+            f"for by that name, and the cascade's would be {large.variant['backend']}",
+            hint="another variant of the small artifact, or one of the same backend of the large one",
+        )
     devices = [backend.DEVICE for backend in backends]
     if devices[0] != devices[1]:
         raise UsageError(
@@ -150,96 +106,33 @@ def refuse_unlike(parts: Parts) -> None:
         )
 
 
-class CascadeGate:
-    """The gate's questions, which both models answer."""
-
-    def __init__(self, parts: Parts, gate_data: Optional[PathLike], limits: Mapping[str, float]):
-        self.task = load_task(parts.large.artifact.task)
-        tokenizers = [Tokenizer.from_files(part.artifact.folder) for part in parts]
-        self.outputs = self.task.outputs(tokenizers[1].config)
-        if not can_tell(self.outputs):
-            raise UsageError(f"a cascade is for question answering, not for {self.task.NAME}", hint="two of such")
-        refuse_other_tokens(*tokenizers)
-        self.task_gate = self.task.gate(tokenizers[1].config)
-        self.limits = replace(self.task_gate.LIMITS, **limits)
-        self.questions = self.task_gate.questions(gate_data, None, False)
-        inputs = self.task_gate.inputs(self.questions.asked)
-        self.examples = self.task.encode(tokenizers[1], inputs, self.task.ENCODE_OPTIONS())
-        self.rows = [row for example in self.examples for row in example.windows]
-
-    def read(self, part: Part, threads: Optional[int], progress: Callable[[str], None], on_step: Steps) -> Reading:
-        """What one model says to every row."""
-        progress(f"answering the gate's questions with {part.variant['name']} of {part.artifact.folder}")
-        with Engine.for_many(part.artifact, variant=part.variant["name"], threads=threads) as engine:
-            started = time.perf_counter()
-            outputs = engine.outputs(self.rows, lambda done: on_step("windows answered", done, len(self.rows)))
-            return Reading(outputs, time.perf_counter() - started)
-
-    def choose(self, small: Reading, large: Reading) -> Choice:
-        """The lowest threshold with which this and every higher one pass; GateRefused where none does."""
-        sure = np.concatenate([self._sureness(outputs) for outputs in small.outputs])
-        reference = self._judge(large.outputs)
-        chosen, refused = None, "the small model is sure of nothing"
-        for threshold in np.unique(np.quantile(sure, np.arange(STEPS) / STEPS, method="higher"))[::-1]:
-            doubtful = sure < threshold
-            mixed = [large.outputs[row] if doubtful[row] else small.outputs[row] for row in range(len(sure))]
-            agreement = self.task_gate.compare(self.questions.asked, self._judge(mixed), reference)
-            reasons = self.task_gate.refusals(CASCADE, agreement, self.limits)
-            if reasons:
-                refused = "; ".join(reasons)
-                break
-            share = float(doubtful.mean())
-            chosen = Choice(float(threshold), share, agreement, large.seconds / (small.seconds + share * large.seconds))
-        if chosen is None:
-            raise GateRefused(
-                f"the large model would have to be asked everything: {refused}",
-                hint="a larger small model, or lower --min-f1-ratio and --min-answer-f1",
-            )
-        return chosen
-
-    def _sureness(self, outputs: Outputs) -> np.ndarray:
-        tokens = len(outputs[self.outputs[0].name])
-        return sureness({name: array[None] for name, array in outputs.items()}, self.outputs, np.ones((1, tokens)))
-
-    def _judge(self, outputs: Sequence[Outputs]) -> Judged:
-        return self.task_gate.judge(self.questions.asked, self.examples, outputs)
-
-
-def refuse_other_tokens(small: Tokenizer, large: Tokenizer) -> None:
-    """UsageError unless both make the same rows of a text, and the small model reads rows as long as the large one."""
-    if not small.makes_rows_of(large):
-        raise UsageError(
-            "the two models cut text into different tokens", hint="two checkpoints with the same tokenizer"
-        )
-    if (small.max_length or 0) < (large.max_length or 0):
-        raise UsageError(
-            f"the small model reads rows of {small.max_length} tokens, and the large one of {large.max_length}",
-            hint="a small model with as many positions",
-        )
-
-
 def copy_parts(parts: Parts, folder: Path) -> None:
     """The large artifact's files, and those of the small one's variant in a folder of the large one's."""
     small, large = parts
-    for name in large.artifact.manifest["files"]:
-        _copy(large.artifact.folder / name, folder / name)
     into = folder / "variants" / cascade_name(large.variant)
-    for name in large.variant["files"]:
-        _copy(large.artifact.folder / name, into / Path(name).relative_to(f"variants/{large.variant['name']}"))
-    for name in small.variant["files"]:
-        relative = Path(name).relative_to(f"variants/{small.variant['name']}")
-        _copy(small.artifact.folder / name, into / SMALL_FOLDER / relative)
+    for name in large.artifact.manifest["files"]:
+        _copy(large, name, folder / name)
+    _copy_variant(large, into)
+    _copy_variant(small, into / SMALL_FOLDER)
     for name in (SELFTEST_NAME, CONFIG_NAME):
-        _copy(small.artifact.folder / name, into / SMALL_FOLDER / name)
+        _copy(small, name, into / SMALL_FOLDER / name)
 
 
-def _copy(source: Path, target: Path) -> None:
+def _copy_variant(part: Part, into: Path) -> None:
+    for name in part.variant["files"]:
+        _copy(part, name, into / Path(name).relative_to(f"variants/{part.variant['name']}"))
+
+
+def _copy(part: Part, name: str, target: Path) -> None:
+    """Copy a file that the artifact's manifest lists; ArtifactError if it is no longer the one that was verified."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(source, target)
+    shutil.copyfile(part.artifact.folder / name, target)
+    if sha256_of(target) != listed_files(part.artifact.manifest)[name]:
+        raise ArtifactChanged(f"{part.artifact.folder}: {name} changed meanwhile", hint="make the cascade again")
 
 
 def cascade_name(large: Variant) -> str:
-    """Of the variant."""
+    """What the cascade's variant is called."""
     return f"{large['name']}-{CASCADE}"
 
 
@@ -252,6 +145,7 @@ def cascade_manifest(parts: Parts, gate: CascadeGate, choice: Choice) -> Manifes
         "checkpoint": small.artifact.manifest["checkpoint"],
         "threshold": choice.threshold,
         "share_of_large": choice.share_of_large,
+        "speedup": choice.speedup,
     }
     variant = {
         **large.variant,
@@ -264,18 +158,26 @@ def cascade_manifest(parts: Parts, gate: CascadeGate, choice: Choice) -> Manifes
     record = {
         "name": variant["name"],
         "outcome": "kept",
-        "why": choice.why,
+        "why": f"the large model is asked {choice.share_of_large:.0%} of the windows",
         "windows_per_s": [],
         "agreement": choice.agreement.as_dict(),
     }
-    selects = {"row_selection": of_large["row_selection"]} if "row_selection" in of_large else {}
+    selects = {}
+    if "row_selection" in of_large:  # what was measured of it was the large model's
+        selects["row_selection"] = {**of_large["row_selection"], "measured": None}
+    reference = {"variant": large.variant["name"], "skipped": of_large["gate"]["skipped"]}
     return manifest_of(
         large.artifact.task,
         of_large["checkpoint"],
         [variant],
         environment(),
         outputs=[{"name": output.name, "per": output.per} for output in gate.outputs],
-        gate={"skipped": False, "limits": vars(gate.limits), **gate_entry(gate.questions, False)},
+        gate={
+            "skipped": False,
+            "reference": {**reference, "accuracy": large.variant["accuracy"]},
+            "limits": vars(gate.limits),
+            **gate_entry(gate.questions, False),
+        },
         **selects,
         selection=[record],
     )

@@ -5,7 +5,7 @@ from typing import NamedTuple, Sequence
 import numpy as np
 
 from neuronbert.backends.base import Batch, Session, Variant
-from neuronbert.backends.outputs import PER_TOKEN, Output, Outputs
+from neuronbert.backends.outputs import PER_TOKEN, Output, Outputs, refuse_misshapen
 
 
 class Stage(NamedTuple):
@@ -21,18 +21,22 @@ class CascadeSession:
     def __init__(self, small: Stage, large: Stage, threshold: float, outputs: Sequence[Output]):
         self.small, self.large = small, large
         self.precision = large.session.precision
-        self.concurrency = large.session.concurrency
+        self.concurrency = min(small.session.concurrency, large.session.concurrency)
         self._threshold = threshold
         self._outputs = tuple(outputs)
 
     def run(self, batch: Batch) -> Outputs:
         """The outputs of the small model, with those of the large one where the small one is in doubt."""
-        outputs = self.small.session.run(batch)
-        doubtful = sureness(outputs, self._outputs, batch.attention_mask) < self._threshold
+        outputs = self._run(self.small.session, batch)
+        doubtful = ~(sureness(outputs, self._outputs, batch.attention_mask) >= self._threshold)  # NaN is in doubt
         if not doubtful.any():
             return outputs
         rest = shortened(batch, doubtful)
-        return replaced(outputs, doubtful, self.large.session.run(rest), self._outputs, rest.input_ids.shape[1])
+        others = self._run(self.large.session, rest)
+        return replaced(outputs, doubtful, others, self._outputs, rest.input_ids.shape[1])
+
+    def _run(self, session: Session, batch: Batch) -> Outputs:
+        return refuse_misshapen(session.run(batch), self._outputs, *batch.input_ids.shape)
 
     def close(self) -> None:
         """Release both models."""
@@ -40,22 +44,24 @@ class CascadeSession:
         self.large.session.close()
 
 
-def can_tell(outputs: Sequence[Output]) -> bool:
-    """Whether ``sureness`` can be told of such outputs: each is one number for each token."""
+def has_sureness(outputs: Sequence[Output]) -> bool:
+    """Whether ``sureness`` is defined for such outputs: each is one number for each token."""
     return all(output.per == PER_TOKEN and output.entry == () for output in outputs)
 
 
 def sureness(outputs: Outputs, specs: Sequence[Output], mask: np.ndarray) -> np.ndarray:
-    """How sure a model is of each row: float32 of shape [rows], from 0 to 1.
+    """How sure a model is of each row: float64 of shape [rows], from 0 to 1; NaN where its outputs are no numbers.
 
     The product of the largest probabilities that its outputs give to a token of the row; of a question answered, that
     of the surest start and the surest end. ``mask``: [rows, tokens] of 1 and 0.
     """
     real = mask.astype(bool)
-    sure = np.ones(len(mask), dtype=np.float32)
-    for spec in specs:
-        logits = np.where(real, outputs[spec.name][:, : mask.shape[1]], -np.inf).astype(np.float32)
-        sure /= np.exp(logits - logits.max(axis=1, keepdims=True)).sum(axis=1)
+    sure = np.ones(len(mask))
+    with np.errstate(invalid="ignore"):
+        for spec in specs:
+            # In double precision: how the sum of a row is rounded must not depend on its padding.
+            logits = np.where(real, outputs[spec.name][:, : mask.shape[1]], -np.inf).astype(np.float64)
+            sure /= np.exp(logits - logits.max(axis=1, keepdims=True)).sum(axis=1)
     return sure
 
 

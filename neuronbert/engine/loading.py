@@ -13,7 +13,7 @@ from neuronbert.backends.base import Session, StaticSession, ThroughputPlan
 from neuronbert.backends.buckets import BucketedSession
 from neuronbert.backends.outputs import Output, max_difference
 from neuronbert.checkpoint.families import Config
-from neuronbert.engine.cascade import CascadeSession, Stage, can_tell
+from neuronbert.engine.cascade import CascadeSession, Stage, has_sureness
 from neuronbert.errors import ArtifactError, BackendFailed
 from neuronbert.tasks.base import Task
 
@@ -76,20 +76,26 @@ def load_variants(
 
 def _load(folder: Path, variant: Variant, outputs: Sequence[Output], threads: int, streams: int) -> Session:
     """The session of one variant, which may have a smaller model in front of it."""
-    session = load_backend(variant["backend"]).load(folder, variant, outputs=outputs, threads=threads, streams=streams)
+    session = _load_stage(folder, variant, outputs, threads, streams)
     if "cascade" not in variant:
         return session
     cascade = variant["cascade"]
-    if not can_tell(outputs):
-        raise ArtifactError(
-            f"variant {variant['name']} is a cascade, and nobody can tell how sure such a model is of its outputs",
-            hint="load the larger of its two artifacts",
-        )
     with ExitStack() as opened:
         opened.callback(session.close)
-        small = _load(folder / SMALL_FOLDER, cascade["variant"], outputs, threads, streams)
+        if not has_sureness(outputs):
+            raise ArtifactError(
+                f"variant {variant['name']} is a cascade, and how sure a model is, is defined for answers only",
+                hint="load the larger of its two artifacts",
+            )
+        small = _load_stage(folder / SMALL_FOLDER, cascade["variant"], outputs, threads, streams)
         opened.pop_all()
     return CascadeSession(Stage(cascade["variant"], small), Stage(variant, session), cascade["threshold"], outputs)
+
+
+def _load_stage(folder: Path, variant: Variant, outputs: Sequence[Output], threads: int, streams: int) -> Session:
+    """One model, whatever stands in front of it."""
+    backend = load_backend(variant["backend"])
+    return backend.load(folder, variant, outputs=outputs, threads=threads, streams=streams)
 
 
 def _refuse_foreign_shape(variant: Variant) -> None:

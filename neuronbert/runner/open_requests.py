@@ -50,7 +50,7 @@ class OpenRequests:
         self.queue.add(request)
 
     def try_again(self, request: Request, rows: Sequence[int]) -> None:
-        """Queue ``rows`` of a request that was let in before."""
+        """Queue ``rows`` of a request that was let in before: again, or beside those that were read."""
         if request.over:
             return
         if request.deadline <= now_s():
@@ -58,17 +58,12 @@ class OpenRequests:
             return
         self._deadlines.add(request)
         assert self.queue is not None
-        before = request.queued
+        before, unread = request.queued, request.unread
+        if request.whole is None:
+            request.asked.update(rows)
         self.queue.add_again(request, rows)
+        self._statistics.unread_rows += request.unread - unread
         self._statistics.room.come_back(request.queued - before)
-
-    def _read_more(self, request: Request, rows: Sequence[int]) -> None:
-        """Queue ``rows`` too, which were not asked before."""
-        self._statistics.unread_rows -= len(rows)
-        before = request.queued
-        request.asked.update(rows)
-        self._statistics.room.leave(before - request.queued)  # until they are in the queue
-        self.try_again(request, rows)
 
     def lost(self, batches: Sequence[BatchInFlight], running: int, doer: Doer) -> None:
         """A worker died with ``batches``, oldest first; it had begun with ``running`` of them."""
@@ -162,7 +157,7 @@ class OpenRequests:
         if request.over:  # failed while its result was made
             return
         if isinstance(result, MoreRows):
-            self._read_more(request, result.numbers)
+            self.try_again(request, result.numbers)
             return
         done = now_s()
         self._statistics.request_done(done - request.submitted)

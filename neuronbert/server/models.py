@@ -90,7 +90,11 @@ def _public(checkpoint: Mapping[str, Any]) -> Dict[str, Any]:
 
 
 def _variant_facts(variant: Mapping[str, Any], gate: Mapping[str, str]) -> Dict[str, Any]:
-    return {**{name: variant.get(name) for name in _VARIANT_FACTS}, "gate": dict(gate)}
+    facts = {**{name: variant.get(name) for name in _VARIANT_FACTS}, "gate": dict(gate)}
+    if "cascade" in variant:
+        cascade = variant["cascade"]
+        facts["cascade"] = {**cascade, "variant": cascade["variant"]["name"]}
+    return facts
 
 
 def begin(function: Callable[[], Result]) -> "Future[Result]":

@@ -8,7 +8,8 @@ from logits import logits
 
 from neuronbert.backends.base import Batch
 from neuronbert.backends.outputs import PER_ROW, PER_TOKEN, Output
-from neuronbert.engine.cascade import CascadeSession, Stage, can_tell, sureness
+from neuronbert.engine.cascade import CascadeSession, Stage, has_sureness, sureness
+from neuronbert.errors import BackendFailed
 from neuronbert.tasks.question_answering.task import OUTPUTS
 
 
@@ -92,6 +93,36 @@ def test_padding_makes_nothing_surer_and_a_mask_may_have_holes():
     assert found["start_logits"][0, :3].tolist() == [1, 1, 1]
 
 
+@given(batches(), st.integers(0, 99), st.integers(1, 40))
+def test_how_sure_a_row_is_does_not_depend_on_its_padding(batch, seed, more):
+    wider = Batch(*(np.pad(array, ((0, 0), (0, more))) for array in batch))
+    narrow, wide = (sureness(Fixed(noise(seed, 3)).run(each), OUTPUTS, each.attention_mask) for each in (batch, wider))
+    assert np.allclose(narrow, wide, rtol=1e-12, atol=0)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_what_is_no_number_is_in_doubt(value):
+    ids = np.array([[1, 2, 3], [4, 5, 6]])
+    batch = Batch(ids, np.ones_like(ids), ids * 0)
+    values = np.zeros((2, 2, 3))
+    values[0, 1, 1] = value
+    small, large = Fixed(lambda batch: values), Fixed(lambda batch: np.ones((2, *batch.input_ids.shape)))
+    found = CascadeSession(stage(small), stage(large), 0.0, OUTPUTS).run(batch)
+    assert large.asked[0].input_ids.tolist() == [[4, 5, 6]]
+    assert np.isfinite(found["start_logits"]).all()
+
+
+@pytest.mark.parametrize("which", ["small", "large"])
+def test_outputs_of_another_shape_are_refused(which):
+    ids = np.array([[1, 2, 3], [4, 5, 6]])
+    good = Fixed(lambda batch: np.zeros((2, *batch.input_ids.shape)))
+    bad = Fixed(lambda batch: np.zeros((2, len(batch.input_ids), 1)))
+    pair = (bad, good) if which == "small" else (good, bad)
+    with pytest.raises(BackendFailed, match="the model gave start_logits the shape"):
+        CascadeSession(*map(stage, pair), 1.0, OUTPUTS).run(Batch(ids, np.ones_like(ids), ids * 0))
+
+
 def test_both_are_closed():
     small, large = Fixed(noise(0, 1)), Fixed(noise(1, 1))
     session = CascadeSession(stage(small), stage(large), 0.5, OUTPUTS)
@@ -101,7 +132,7 @@ def test_both_are_closed():
 
 
 def test_it_is_for_one_number_of_each_token():
-    assert can_tell(OUTPUTS)
-    assert not can_tell((Output("logits", PER_ROW),))
-    assert not can_tell((Output("logits", PER_TOKEN),))
-    assert not can_tell((Output("tokens", PER_TOKEN, (384,)),))
+    assert has_sureness(OUTPUTS)
+    assert not has_sureness((Output("logits", PER_ROW),))
+    assert not has_sureness((Output("logits", PER_TOKEN),))
+    assert not has_sureness((Output("tokens", PER_TOKEN, (384,)),))

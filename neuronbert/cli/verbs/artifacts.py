@@ -11,7 +11,6 @@ from neuronbert.cli.options import (
     gate_options,
     hub_options,
     json_option,
-    limit_options,
     neuron_options,
     threads_option,
     trusted_key_option,
@@ -76,25 +75,40 @@ def compile_(checkpoint: str, output: str, as_json: bool, **options: Any) -> Non
 @click.argument("output", type=click.Path())
 @click.option("--small-variant", help="A variant of SMALL, or a backend.  [default: the fastest that runs here]")
 @click.option("--large-variant", help="A variant of LARGE, or a backend.  [default: the fastest that runs here]")
-@limit_options
+@click.option(
+    "--min-f1-ratio", type=click.FloatRange(0, 1), help="The least F1, as a share of LARGE's.  [default: 0.99]"
+)
+@click.option(
+    "--min-answer-f1",
+    type=click.FloatRange(0, 1),
+    help="How far the answers must be LARGE's: their token F1.  [default: 0.90]",
+)
 @gate_data_option
 @threads_option
-@trusted_key_option
+@click.option(
+    "--trusted-key",
+    multiple=True,
+    type=click.Path(),
+    callback=lambda _, __, files: list(files) or None,
+    help="A .pub file of ssh-keygen: one of its keys must have signed SMALL, and one LARGE; repeatable.  "
+    "[env: NEURONBERT_TRUSTED_KEY]",
+)
 @json_option
 def cascade(small: str, large: str, output: str, as_json: bool, **options: Any) -> None:
     """Make the new artifact OUTPUT of two: SMALL answers, and LARGE is asked where SMALL is in doubt.
 
-    How sure SMALL must be is chosen on the gate's questions: as little as leaves the answers as good as LARGE's.
+    How sure SMALL must be is chosen on the gate's questions: as little as leaves the answers as good as LARGE's. Where
+    that is no gain, there is no OUTPUT.
     """
     from neuronbert.backends.quiet import stdout_to_stderr
-    from neuronbert.cli.tables import compile_report
+    from neuronbert.cli.tables import cascade_report
     from neuronbert.compiler.cascade import make_cascade
 
     with stdout_to_stderr(), Progress("comparing") as bar:
         stages = Stages(bar)
         artifact = make_cascade(small, large, output, progress=stages.line, on_step=stages.step, **options)
     document = {"artifact": str(artifact.folder), "manifest": artifact.manifest}
-    show(as_json, document, lambda: compile_report(artifact))
+    show(as_json, document, lambda: cascade_report(artifact))
 
 
 @click.command("inspect", short_help="Show what is in an artifact, and verify its checksums.")
