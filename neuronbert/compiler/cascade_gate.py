@@ -69,7 +69,8 @@ class CascadeGate:
         self.outputs = self.task.outputs(large.config)
         if not has_sureness(self.outputs):
             raise UsageError(
-                f"a cascade is for question answering, not for {self.task.NAME}", hint="artifacts that answer questions"
+                f"{self.task.NAME} has no cascades: how sure a model is, is defined for places in a text only",
+                hint="one of the two artifacts by itself",
             )
         refuse_other_tokens(small, large)
         self.task_gate = self.task.gate(large.config)

@@ -91,7 +91,7 @@ def compile_checkpoint(
     ``task`` is the name of a task; without it, that of the checkpoint's head (tasks/checkpoints.py). ``pooling`` is for
     checkpoints without one: how an embedding is made of a text's tokens, ``"auto"`` as the checkpoint's files say.
     ``select_windows`` makes an artifact that reads only so many of a long context's windows at first, where a caller
-    does not say otherwise (tasks/question_answering/selection.py); what that costs is measured, and refused where it is
+    does not say otherwise (tasks/base.py:RowSelection); what that costs is measured, and refused where it is
     more than ``min_f1_ratio`` allows.
     ``backend`` and ``precision`` are names, lists of names, or ``"auto"``. Where both are named, every combination is
     built and kept, fastest first; with an ``"auto"`` only the fastest that passes the gate on this machine is.

@@ -249,6 +249,7 @@ def models(monkeypatch) -> list:
 def test_compile_tells_which_side_changed(liar, models, monkeypatch, tiny_checkpoint, tmp_path):
     monkeypatch.setattr(gate_module, "MIN_QUESTIONS", 20)
     monkeypatch.setattr(gate_module, "gate_questions", lambda *_: load_squad(gate_path())[:20])
+    monkeypatch.setenv("NEURONBERT_CACHE", str(tmp_path / "cache"))  # what was kept cannot lie now
     lies = [liar == "echo-fp32"]
     monkeypatch.setattr(echo, "load", lambda *_, **__: Repeating(models[-1], bool(lies and lies.pop())))
     plain, calls = ReferenceSession.run, []
