@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Callable, List, Sequence, TypeVar
 
-from runner.echo_files import with_echo
+from echo_files import with_echo
 
 from neuronbert.checkpoint.tokenizer import Tokenizer
 from server.served import Answer, Served

@@ -14,9 +14,9 @@ from typing import Any, Callable, Dict, Iterator, List, Optional
 
 import msgspec
 import pytest
+from echo_files import with_echo
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from runner.echo_files import with_echo
 
 from neuronbert.artifact.manifest import Artifact
 from neuronbert.backends.echo import FAULTS_VARIABLE

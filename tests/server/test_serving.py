@@ -17,7 +17,7 @@ from typing import Any, Dict, Iterator, List
 
 import click
 import pytest
-from runner.echo_files import with_echo
+from echo_files import with_echo
 
 from neuronbert.artifact.manifest import Artifact
 from neuronbert.cli.main import CONTEXT_SETTINGS
