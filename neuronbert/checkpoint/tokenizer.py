@@ -1,6 +1,5 @@
 """A checkpoint's tokenizer: texts to token ids, and the special tokens around them; tasks put rows together with it."""
 
-import json
 import re
 from functools import wraps
 from pathlib import Path
@@ -36,7 +35,7 @@ from neuronbert.checkpoint.tokenizer_files import (
     tokenizer_errors,
 )
 from neuronbert.errors import CheckpointError, InputError, shown_value
-from neuronbert.hardware.untrusted import document_of, read_optional
+from neuronbert.hardware.untrusted import document_of, json_value, read_optional
 
 _SAVE_AGAIN = (
     "save the tokenizer again with this machine's transformers: "
@@ -209,7 +208,7 @@ class Tokenizer:
 
     def makes_rows_of(self, other: "Tokenizer") -> bool:
         """Whether both make the same rows of a text, but for their length."""
-        settings = [json.loads(each.backend.to_str()) for each in (self, other)]
+        settings = [json_value(each.backend.to_str()) for each in (self, other)]
         if any(settings[0].get(part) != settings[1].get(part) for part in _MAKES_TOKENS):
             return False
         if (self.pad_id, self.cuts_left) != (other.pad_id, other.cuts_left):
