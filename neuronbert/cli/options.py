@@ -31,14 +31,21 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print one JS
 threads_option = click.option(
     "--threads", type=click.IntRange(min=1), help="CPU threads.  [default: OMP_NUM_THREADS, or one for each core]"
 )
-trusted_key_option = click.option(
-    "--trusted-key",
-    multiple=True,
-    type=click.Path(),
-    callback=lambda _, __, files: list(files) or None,
-    help="A .pub file of ssh-keygen: one of its keys must have signed ARTIFACT; repeatable.  "
-    "[env: NEURONBERT_TRUSTED_KEY]",
-)
+
+
+def trusted_key_for(signed: str) -> Decorator:
+    """The option of a verb that verifies signatures; ``signed``: what must be signed, as its help says."""
+    return click.option(
+        "--trusted-key",
+        multiple=True,
+        type=click.Path(),
+        callback=lambda _, __, files: list(files) or None,
+        help=f"A .pub file of ssh-keygen: one of its keys must have signed {signed}; repeatable.  "
+        "[env: NEURONBERT_TRUSTED_KEY]",
+    )
+
+
+trusted_key_option = trusted_key_for("ARTIFACT")
 BUSY_WAIT_HELP = (
     "Idle processors poll instead of sleeping meanwhile: answers come sooner where few are asked for at once.  "
     "For root on Linux, where the kernel has an idle state that polls."

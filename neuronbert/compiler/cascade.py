@@ -25,11 +25,11 @@ from neuronbert.backends import load_backend
 from neuronbert.backends.base import Steps
 from neuronbert.checkpoint.config import FILE_NAME as CONFIG_NAME
 from neuronbert.compiler.cascade_gate import CASCADE, CascadeGate, Choice, Part, Parts
-from neuronbert.compiler.compilation import gate_entry
+from neuronbert.compiler.compilation import gate_entry, outputs_entry
 from neuronbert.errors import ArtifactChanged, UsageError, is_path, positive, refuse_no_path
 from neuronbert.hardware.machine import environment
 from neuronbert.hardware.untrusted import sha256_of
-from neuronbert.tasks.base import GateLimits
+from neuronbert.tasks.base import asked_limits
 
 
 def make_cascade(
@@ -63,9 +63,7 @@ def make_cascade(
         folder = part.folder if isinstance(part, Artifact) else part
         if is_path(folder):  # anything else is refused where it is opened
             refuse_inside(folder, output)
-    asked = {"min_f1_ratio": min_f1_ratio, "min_answer_f1": min_answer_f1}
-    limits = {name: value for name, value in asked.items() if value is not None}
-    GateLimits(**limits)
+    limits = asked_limits(min_f1_ratio, min_answer_f1)
     positive("threads", threads)
     parts = Parts(Part.of(small, small_variant, trusted_key), Part.of(large, large_variant, trusted_key))
     refuse_unlike(parts)
@@ -171,7 +169,7 @@ def cascade_manifest(parts: Parts, gate: CascadeGate, choice: Choice) -> Manifes
         of_large["checkpoint"],
         [variant],
         environment(),
-        outputs=[{"name": output.name, "per": output.per} for output in gate.outputs],
+        outputs=outputs_entry(gate.outputs),
         gate={
             "skipped": False,
             "reference": {**reference, "accuracy": large.variant["accuracy"]},

@@ -3,7 +3,7 @@
 import json
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Dict, Mapping, Optional, Sequence, Union
+from typing import Dict, List, Mapping, Optional, Sequence, Union
 
 import numpy as np
 
@@ -51,7 +51,7 @@ from neuronbert.hardware.libraries import require_libraries
 from neuronbert.hardware.machine import compute_threads, environment
 from neuronbert.hardware.untrusted import sha256_of
 from neuronbert.tasks import load_task
-from neuronbert.tasks.base import Document, GateLimits, GateQuestions
+from neuronbert.tasks.base import Document, GateQuestions, asked_limits
 from neuronbert.tasks.checkpoints import load_checkpoint
 
 
@@ -120,9 +120,7 @@ def compile_checkpoint(
     refuse_existing(Path(output))
     if task is not None:
         load_task(task)  # refuses a name that is none
-    asked = {"min_f1_ratio": min_f1_ratio, "min_answer_f1": min_answer_f1}
-    limits = {name: value for name, value in asked.items() if value is not None}
-    GateLimits(**limits)  # refuses what is no limit before anything is read
+    limits = asked_limits(min_f1_ratio, min_answer_f1)
     first_rows = positive("select_windows", select_windows)
     threads = positive("threads", threads) or compute_threads()
     cast_type = auto_cast_type or _cast_type_of(names(precision))
@@ -252,6 +250,11 @@ def gate_entry(questions: GateQuestions, skipped: bool) -> Document:
     }
 
 
+def outputs_entry(outputs: Sequence[Output]) -> List[Document]:
+    """For the manifest: what the model returns."""
+    return [{"name": output.name, "per": output.per} for output in outputs]
+
+
 def _file_entry(path: Path) -> Dict[str, str]:
     return {"name": path.name, "sha256": sha256_of(path)}
 
@@ -277,7 +280,7 @@ def new_manifest(
         },
         [variant for trial in kept for variant in trial.variants],
         environment(),
-        outputs=[{"name": output.name, "per": output.per} for output in outputs],
+        outputs=outputs_entry(outputs),
         **({} if checkpoint.pooling is None else {"pooling": checkpoint.pooling}),
         gate=gate,
         **more,

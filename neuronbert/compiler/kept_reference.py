@@ -53,7 +53,7 @@ class KeptReference(NamedTuple):
             "config": dict(checkpoint.config),
             "head": checkpoint.head.task,
             "outputs": [tuple(spec) for spec in specs],
-            "libraries": {name: library_versions().get(name) for name in ("torch", "transformers")},
+            "libraries": library_versions(("torch", "transformers")),
             "cpu": cpu_model(),
         }
         digest = hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode())

@@ -73,10 +73,18 @@ class CompileSource:
                 hint=f"--sequence-length {positions}",
             )
 
-    def _encode(self, questions: Sequence[Labelled], tokens: Optional[int] = None) -> Sequence[Example]:
+    def _encode(
+        self, questions: Sequence[Labelled], tokens: Optional[int] = None, first_rows: int = 0
+    ) -> Sequence[Example]:
         """The questions as rows, of at most ``tokens`` where that is given (a bucket's)."""
-        inputs = self.task_gate.inputs(questions)
-        return self.task.encode(self.tokenizer, inputs, self.task.bucket_options(tokens))
+        tokenizer = copy.copy(self.tokenizer)
+        tokenizer.first_rows = first_rows
+        return self.task.encode(tokenizer, self.task_gate.inputs(questions), self.task.bucket_options(tokens))
+
+    @property
+    def _longest_bucket(self) -> Optional[int]:
+        """Its tokens; None where shapes are dynamic."""
+        return max(self.target.sequence_lengths) if self.target else None
 
     def gate(self, tokens: Optional[int]) -> Optional[Gate]:
         """The gate for rows of at most ``tokens`` (None: the default), its reference computed once; None if skipped."""
@@ -102,7 +110,7 @@ class CompileSource:
 
     def _warn_of_cuts(self, examples: Sequence[Example], tokens: Optional[int]) -> None:
         """Warn of rows so short that FP32 itself answers worse: the gate compares equal rows and cannot see that."""
-        longest = self.target is not None and tokens == max(self.target.sequence_lengths)
+        longest = tokens is not None and tokens == self._longest_bucket
         cut = sum(len(example.windows) > 1 for example in examples)
         if longest and 10 * cut > len(examples):
             self.progress(
@@ -112,14 +120,11 @@ class CompileSource:
 
     def encode_selecting(self, labelled: Sequence[Labelled], first_rows: int) -> Sequence[Example]:
         """The questions as rows no longer than the longest bucket, of which so many are read at first."""
-        tokenizer = copy.copy(self.tokenizer)
-        tokenizer.first_rows = first_rows
-        options = self.task.bucket_options(max(self.target.sequence_lengths) if self.target else None)
-        return self.task.encode(tokenizer, self.task_gate.inputs(labelled), options)
+        return self._encode(labelled, self._longest_bucket, first_rows)
 
     def timed_rows(self) -> List[Row]:
         """The gate's rows, no longer than the longest bucket."""
-        tokens = max(self.target.sequence_lengths) if self.target else None
+        tokens = self._longest_bucket
         # A skipped gate may have none left, when calibration has them all.
         questions = self._questions.asked or self._questions.shipped
         return [row for example in self._encode(questions, tokens) for row in example.windows]

@@ -3,14 +3,14 @@
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Iterator, List, NamedTuple, Optional, Sequence, Tuple, cast
+from typing import Iterable, List, NamedTuple, Optional, Sequence, Tuple, Union, cast
 
 from neuronbert.artifact.manifest import Artifact, Variant
 from neuronbert.artifact.self_test_file import SelfTest, read_self_test
 from neuronbert.artifact.variants import SMALL_FOLDER, stages_of
 from neuronbert.backends import load_backend
 from neuronbert.backends.base import Session, StaticSession, ThroughputPlan
-from neuronbert.backends.buckets import BucketedSession
+from neuronbert.backends.buckets import BucketedSession, Part
 from neuronbert.backends.outputs import Output, max_difference
 from neuronbert.checkpoint.families import Config
 from neuronbert.engine.cascade import CascadeSession, Stage, has_sureness
@@ -76,20 +76,20 @@ def load_variants(
 
 def _load(folder: Path, variant: Variant, outputs: Sequence[Output], threads: int, streams: int) -> Session:
     """The session of one variant, which may have a smaller model in front of it."""
-    session = _load_stage(folder, variant, outputs, threads, streams)
     if "cascade" not in variant:
-        return session
+        return _load_stage(folder, variant, outputs, threads, streams)
     cascade = variant["cascade"]
+    if not has_sureness(outputs):
+        raise ArtifactError(
+            f"variant {variant['name']} is a cascade, and how sure a model is, is defined for answers only",
+            hint="load the larger of its two artifacts",
+        )
     with ExitStack() as opened:
-        opened.callback(session.close)
-        if not has_sureness(outputs):
-            raise ArtifactError(
-                f"variant {variant['name']} is a cascade, and how sure a model is, is defined for answers only",
-                hint="load the larger of its two artifacts",
-            )
+        large = _load_stage(folder, variant, outputs, threads, streams)
+        opened.callback(large.close)
         small = _load_stage(folder / SMALL_FOLDER, cascade["variant"], outputs, threads, streams)
         opened.pop_all()
-    return CascadeSession(Stage(cascade["variant"], small), Stage(variant, session), cascade["threshold"], outputs)
+    return CascadeSession(Stage(cascade["variant"], small), Stage(variant, large), cascade["threshold"], outputs)
 
 
 def _load_stage(folder: Path, variant: Variant, outputs: Sequence[Output], threads: int, streams: int) -> Session:
@@ -118,24 +118,24 @@ def load_tested(
     folders = [artifact.variant_folder(variant) for variant in variants]
     session, plan = load_variants(folders, variants, outputs, threads=threads, streams=streams)
     try:
-        for variant, part, folder in _parts(session, artifact, variants[0]):
-            self_test(part, artifact, variant, read_self_test(folder, outputs), outputs)
+        for folder, parts in _parts(session, artifact, variants[0]):
+            stored = read_self_test(folder, outputs)
+            for part in parts:
+                self_test(part.session, artifact, part.variant, stored, outputs)
     except BaseException:
         session.close()
         raise
     return Loaded(session, plan, ThreadPoolExecutor(session.concurrency) if session.concurrency > 1 else None)
 
 
-def _parts(session: Session, artifact: Artifact, variant: Variant) -> Iterator[Tuple[Variant, Session, Path]]:
-    """What is tested by itself, and the folder with its self-test."""
+def _parts(session: Session, artifact: Artifact, variant: Variant) -> List[Tuple[Path, Iterable[Union[Stage, Part]]]]:
+    """What is tested by itself, by the folder with the self-test."""
     if isinstance(session, BucketedSession):
-        for part in session.parts():
-            yield part.variant, part.session, artifact.folder
-    elif isinstance(session, CascadeSession):
-        yield session.small.variant, session.small.session, artifact.variant_folder(variant) / SMALL_FOLDER
-        yield session.large.variant, session.large.session, artifact.folder
-    else:
-        yield variant, session, artifact.folder
+        return [(artifact.folder, session.parts())]
+    if isinstance(session, CascadeSession):
+        small = artifact.variant_folder(variant) / SMALL_FOLDER
+        return [(small, [session.small]), (artifact.folder, [session.large])]
+    return [(artifact.folder, [Stage(variant, session)])]
 
 
 def throughput_streams(variant: Variant, threads: int) -> int:

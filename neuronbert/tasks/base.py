@@ -162,6 +162,14 @@ class GateLimits:
             object.__setattr__(self, name, number)
 
 
+def asked_limits(min_f1_ratio: Optional[float], min_answer_f1: Optional[float]) -> Dict[str, float]:
+    """Those of GateLimits' that a person asks for; the others are the gate's own. UsageError for what is no limit."""
+    asked = {"min_f1_ratio": min_f1_ratio, "min_answer_f1": min_answer_f1}
+    limits = {name: value for name, value in asked.items() if value is not None}
+    GateLimits(**limits)
+    return limits
+
+
 class GateQuestions(NamedTuple):
     """The inputs for calibration and for the gate, and the files that they are from."""
 

@@ -33,7 +33,7 @@ from neuronbert.tasks.text_classification.data import labelled, load_raw
 from neuronbert.tasks.text_classification.problem import MULTI_LABEL, REGRESSION, SINGLE_LABEL, Problem, problem_of
 from neuronbert_tools.finetune import finetune, identify, main, options_of, task_of
 from neuronbert_tools.finetuning import question_answering, text_classification
-from neuronbert_tools.finetuning.distillation import TEMPERATURE, kept_layers, softened, with_layers
+from neuronbert_tools.finetuning.distillation import TEMPERATURE, Teacher, kept_layers, softened, with_layers
 from neuronbert_tools.finetuning.model import build_model
 from neuronbert_tools.finetuning.options import TrainingOptions, choose_device, choose_precision
 from neuronbert_tools.finetuning.question_answering import QuestionAnsweringOptions, answer_span, label_windows
@@ -789,6 +789,21 @@ def test_a_student_learns_what_its_teacher_says(trained: Path, data: Path, tmp_p
     assert student.config["num_hidden_layers"] == 1 < teacher.config["num_hidden_layers"]
     readme = (tmp_path / "student" / "README.md").read_text()
     assert f"imitating weights sha256 {teacher.fingerprint}." in readme and "layers 1" in readme
+
+
+def tokenizer_of(folder: Path) -> Tokenizer:
+    files = load_checkpoint(folder).tokenizer_files()
+    return Tokenizer.from_bytes(files["tokenizer.json"], files["tokenizer_config.json"])
+
+
+@pytest.mark.parametrize("kind", FAMILIES)
+def test_a_teacher_of_every_family_is_taken_with_its_own_tokenizer_alone(kind: str, tmp_path: Path) -> None:
+    folder = write_checkpoint(tmp_path / kind, kind)
+    Teacher(str(folder), HEAD, tokenizer_of(folder), "cpu")
+    other = "roberta" if kind != "roberta" else "bert"
+    foreign = tokenizer_of(write_checkpoint(tmp_path / "other", other))
+    with pytest.raises(UsageError, match="cuts text into other tokens than the base"):
+        Teacher(str(folder), HEAD, foreign, "cpu")
 
 
 def test_imitation_is_the_divergence_from_the_teacher_at_the_temperature() -> None:

@@ -13,6 +13,7 @@ from neuronbert.cli.options import (
     json_option,
     neuron_options,
     threads_option,
+    trusted_key_for,
     trusted_key_option,
     variant_option,
 )
@@ -85,14 +86,7 @@ def compile_(checkpoint: str, output: str, as_json: bool, **options: Any) -> Non
 )
 @gate_data_option
 @threads_option
-@click.option(
-    "--trusted-key",
-    multiple=True,
-    type=click.Path(),
-    callback=lambda _, __, files: list(files) or None,
-    help="A .pub file of ssh-keygen: one of its keys must have signed SMALL, and one LARGE; repeatable.  "
-    "[env: NEURONBERT_TRUSTED_KEY]",
-)
+@trusted_key_for("SMALL, and one LARGE")
 @json_option
 def cascade(small: str, large: str, output: str, as_json: bool, **options: Any) -> None:
     """Make the new artifact OUTPUT of two: SMALL answers, and LARGE is asked where SMALL is in doubt.

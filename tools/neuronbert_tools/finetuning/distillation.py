@@ -49,7 +49,7 @@ class Teacher:
         self._source, self._head, self._config = source, head, checkpoint.config
         files = checkpoint.tokenizer_files()
         own = Tokenizer.from_bytes(files["tokenizer.json"], files["tokenizer_config.json"], checkpoint.config)
-        if own.backend.get_vocab() != tokenizer.backend.get_vocab() or own.template != tokenizer.template:
+        if not own.makes_rows_of(tokenizer):
             raise UsageError(
                 f"{source} cuts text into other tokens than the base", hint="a --distil of the same tokenizer"
             )
