@@ -13,6 +13,7 @@ from neuronbert.cli.options import (
     neuron_options,
     threads_option,
     trusted_key_option,
+    tuning_option,
     variant_option,
 )
 from neuronbert.cli.output import show
@@ -41,6 +42,7 @@ from neuronbert.tasks import TASKS
 )
 @gate_options
 @neuron_options
+@tuning_option
 @hub_options
 @threads_option
 @json_option
