@@ -82,7 +82,9 @@ VARIANT = record(
 # A variant that takes batches of one shape only.
 _BUCKET = {name: whole(1, SHAPE[name]) for name in ("batch_size", "sequence_length")}
 SHAPED_ON_CPU = Schema(
-    **record({**_BUCKET, "recipe": record({"inputs": RECIPE["inputs"], "tuning_minutes": SECONDS}), "compile_s": SECONDS})
+    **record(
+        {**_BUCKET, "recipe": record({"inputs": RECIPE["inputs"], "tuning_minutes": SECONDS}), "compile_s": SECONDS}
+    )
 )
 SHAPED_ON_CORES = Schema(
     **record(

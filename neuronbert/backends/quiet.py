@@ -83,7 +83,7 @@ def import_onnxruntime() -> Any:
 
     The variable is read once, when the library is loaded; where a caller imported it before, telemetry is switched off.
     """
-    with _variable_set(_NO_ONNXRUNTIME_TELEMETRY), optional_imports():
+    with variable_set(_NO_ONNXRUNTIME_TELEMETRY), optional_imports():
         onnxruntime = importlib.import_module("onnxruntime")
     onnxruntime.disable_telemetry_events()
     return onnxruntime
@@ -91,16 +91,16 @@ def import_onnxruntime() -> Any:
 
 def import_tvm_runtime() -> Any:
     """Import tvm without its compiler (260 MB) and without torch, unless either was imported before."""
-    with _variable_set(_NO_TVM_COMPILER), hidden_module("torch"), optional_imports("tvm"):
+    with variable_set(_NO_TVM_COMPILER), hidden_module("torch"), optional_imports("tvm"):
         importlib.import_module("tvm.runtime.vm")
         return importlib.import_module("tvm")
 
 
 @contextmanager
-def _variable_set(name: str) -> Iterator[None]:
-    """Inside, the environment variable ``name`` is 1; libraries read theirs once, when they are loaded."""
+def variable_set(name: str, value: str = "1") -> Iterator[None]:
+    """Inside, the environment variable ``name`` is ``value``: libraries read theirs once, as when they are loaded."""
     previous = os.environ.get(name)
-    os.environ[name] = "1"
+    os.environ[name] = value
     try:
         yield
     finally:

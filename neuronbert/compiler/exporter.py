@@ -28,7 +28,16 @@ class Exporter:
     Without ``load`` variants are built only: the machine has no device for them.
     """
 
-    def __init__(self, source: CompileSource, folder: Path, *, threads: int, tuning_minutes: float, progress: Progress, load: bool = True):
+    def __init__(
+        self,
+        source: CompileSource,
+        folder: Path,
+        *,
+        threads: int,
+        tuning_minutes: float,
+        progress: Progress,
+        load: bool = True,
+    ):
         self._source = source
         self._folder = folder
         self._threads = threads

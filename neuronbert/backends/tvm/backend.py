@@ -4,6 +4,7 @@ A compiled model takes one shape; backends/buckets.py puts several together. TVM
 calls it, so a session has threads of its own, which run everything.
 """
 
+import io
 import os
 import shutil
 import tempfile
@@ -26,9 +27,9 @@ from neuronbert.backends.base import (
     engine_errors,
 )
 from neuronbert.backends.outputs import Output, Outputs, named
-from neuronbert.backends.quiet import import_tvm_runtime
+from neuronbert.backends.quiet import import_tvm_runtime, variable_set
 from neuronbert.backends.tracing import disk_errors, example_inputs, model_bytes
-from neuronbert.backends.tvm.compile_job import BIND_THREADS, EXPORTED, FILES, LIBRARY, run_job
+from neuronbert.backends.tvm.compile_job import BIND_THREADS, EXPORTED, FILES, LIBRARY, NUM_THREADS, run_job
 from neuronbert.backends.tvm.cpu import cpu_of
 from neuronbert.checkpoint.families import family_of, size_of
 from neuronbert.errors import BackendFailed, BackendUnavailable
@@ -119,7 +120,9 @@ def _export_torch(source: ExportSource, recipe: Recipe, path: Path) -> None:
     what = "torch cannot export this model"
     with engine_errors(what, hint="--backend openvino"), torch.no_grad():
         exported = torch.export.export(source.torch_model(), inputs)
-        torch.export.save(exported, str(path))
+        saved = io.BytesIO()  # given a path, torch's own writer ends the process when the disk is full
+        torch.export.save(exported, saved)
+    path.write_bytes(saved.getbuffer())
 
 
 def _told(source: ExportSource, minutes: float) -> Any:
@@ -148,14 +151,15 @@ def load(folder: Path, variant: Variant, *, outputs: Sequence[Output], threads: 
         return TvmSession(tvm, library, variant, outputs, max(1, threads // streams), streams)
 
 
+_starting = threading.Lock()
+
+
 class TvmSession:
     """A library of one shape on threads of its own, one for each batch at a time."""
 
     copies = 1
 
-    def __init__(
-        self, tvm: Any, library: Any, variant: Variant, outputs: Sequence[Output], threads: int, streams: int
-    ):
+    def __init__(self, tvm: Any, library: Any, variant: Variant, outputs: Sequence[Output], threads: int, streams: int):
         self._tvm = tvm
         self.name = str(variant["name"])
         self.shape = Bucket(variant["batch_size"], variant["sequence_length"], None)
@@ -196,7 +200,9 @@ class TvmSession:
     def _machine(self) -> Any:
         """This thread's virtual machine: none takes two batches at once, and threads are those of its thread."""
         if not hasattr(self._of_thread, "machine"):
-            self._tvm.get_global_func("runtime.config_threadpool")(_BIG_CORES, self._threads)
+            # The variable bounds what can be configured, and is half the machine's processors where it is not set.
+            with _starting, variable_set(NUM_THREADS, str(self._threads)):
+                self._tvm.get_global_func("runtime.config_threadpool")(_BIG_CORES, self._threads)
             self._of_thread.machine = self._tvm.runtime.vm.VirtualMachine(self._library, self._tvm.cpu())
         return self._of_thread.machine
 

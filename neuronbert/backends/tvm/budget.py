@@ -1,4 +1,4 @@
-"""How long a compile may look for fast schedules: the option ``tuning_minutes``, checked. Light: the compiler reads it."""
+"""How long a compile may look for fast schedules (tuning.py): the option ``tuning_minutes``, checked. Light."""
 
 from neuronbert.errors import UsageError, as_real, shown_value
 

@@ -8,7 +8,6 @@ import contextlib
 import json
 import os
 import signal
-import sys
 import threading
 import time
 import traceback
@@ -16,13 +15,15 @@ from pathlib import Path
 from typing import Callable, Dict, NamedTuple, Sequence, TextIO
 
 from neuronbert.backends.base import Recipe
+from neuronbert.backends.cache import cache_folder
 from neuronbert.backends.child import start_child
 from neuronbert.backends.tvm.cpu import cpu_of
 from neuronbert.errors import BackendFailed, in_words
 from neuronbert.hardware.libraries import optional_imports
-from neuronbert.hardware.machine import cpu_flags
+from neuronbert.hardware.machine import cpu_flags, library_version
+from neuronbert.hardware.own_places import own_folder
 
-BIND_THREADS = "TVM_BIND_THREADS"
+BIND_THREADS, NUM_THREADS = "TVM_BIND_THREADS", "TVM_NUM_THREADS"
 EXPORTED, JOB, REPORT, ERROR, LOG = "model.pt2", "job.json", "report.json", "error.txt", "compile.log"
 LIBRARY, WORKLOADS, RECORDS = "model.so", "workloads.json", "records.json"
 FILES = (LIBRARY, WORKLOADS, RECORDS)  # what stays of a job
@@ -46,7 +47,8 @@ def run_job(job: Path, recipe: Recipe, told: Told) -> Report:
     BackendFailed with TVM's own words where it cannot, or where the child ends otherwise or does not end.
     """
     job = job.absolute()  # the child works in it: the working directory is a user's
-    (job / JOB).write_text(json.dumps(dict(recipe)), encoding="utf-8")
+    arguments = {"recipe": dict(recipe), "earlier": str(_earlier(recipe))}
+    (job / JOB).write_text(json.dumps(arguments), encoding="utf-8")
     reading, writing = os.pipe()
     with open(job / LOG, "wb") as log, os.fdopen(reading, "r") as counts:
         try:
@@ -83,11 +85,17 @@ def run_job(job: Path, recipe: Recipe, told: Told) -> Report:
     return Report(*json.loads((job / REPORT).read_text(encoding="utf-8")))
 
 
+def _earlier(recipe: Recipe) -> Path:
+    """The folder of what was measured under the same conditions."""
+    conditions = f"{library_version('apache-tvm')}-{cpu_of(cpu_flags()).mcpu or 'any'}-{recipe['threads']}-threads"
+    return own_folder(cache_folder("tvm") / conditions)
+
+
 def _environment(job: Path, recipe: Recipe) -> Dict[str, str]:
     return {
         **os.environ,
         BIND_THREADS: "0",
-        "TVM_NUM_THREADS": str(recipe["threads"]),
+        NUM_THREADS: str(recipe["threads"]),
         "TMPDIR": str(job),
         "TVM_FFI_DISABLE_TORCH_C_DLPACK": "1",  # else it compiles an extension of torch into the home folder
     }
@@ -129,18 +137,29 @@ def main(arguments: Sequence[str]) -> int:
 
 @optional_imports("tvm")
 def _compile(job: Path, counts: TextIO) -> Report:
-    from neuronbert.backends.tvm.program import fused_program, save_library
-    from neuronbert.backends.tvm.tuning import Tuner
     from tvm.target import Target
 
-    recipe = json.loads((job / JOB).read_text(encoding="utf-8"))
+    from neuronbert.backends.tvm.program import fused_program, save_library
+    from neuronbert.backends.tvm.tuning import Tuner
+
+    arguments = json.loads((job / JOB).read_text(encoding="utf-8"))
+    recipe = arguments["recipe"]
     cpu = cpu_of(cpu_flags())
     target = Target(cpu.target(recipe["threads"]))
     program = fused_program(job / EXPORTED, target)
-    tuner = Tuner(program, cpu, target, recipe["threads"], job / WORKLOADS, job / RECORDS)
+    tuner = Tuner(
+        program,
+        cpu,
+        target,
+        recipe["threads"],
+        workloads=job / WORKLOADS,
+        records=job / RECORDS,
+        earlier=Path(arguments["earlier"]),
+    )
     started = time.monotonic()
     # A parent that is gone closes its end: the next count ends this process too.
     tuner.tune(started + 60 * recipe["tuning_minutes"], lambda trials: print(trials, file=counts, flush=True))
     tuned_s = time.monotonic() - started
+    tuner.remember()
     save_library(program, tuner.best(), target, job / LIBRARY)
     return Report(tuner.measured, round(tuned_s, 1), cpu.mcpu)

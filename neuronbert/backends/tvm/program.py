@@ -11,13 +11,13 @@ from typing import Any, Callable, Dict
 
 from neuronbert.hardware.libraries import optional_imports
 
-# MetaSchedule imports the matrix instructions of GPUs and phones, which takes a minute of parsing; nothing here has any.
+# MetaSchedule imports the matrix instructions of GPUs and phones, a minute of parsing, and no schedule here has any.
 sys.modules.setdefault("tvm.s_tir.tensor_intrin", types.ModuleType("tvm.s_tir.tensor_intrin"))
 
 with optional_imports("tvm"):
     import torch
     import tvm
-    from tvm import relax, topi
+    from tvm import relax, te, tirx, topi
     from tvm.relax import transform
     from tvm.relax.backend.cpu_generic import pipeline as cpu_passes
     from tvm.relax.frontend.torch import from_exported_program
@@ -34,7 +34,6 @@ def fused_program(exported: Path, target: Any) -> Module:
     # keep everything behind it from being fused.
     module = from_exported_program(torch.export.load(str(exported)), run_ep_decomposition=False)
     passes = [
-        *cpu_passes.library_dispatch_passes(target),
         transform.DecomposeOpsForInference(),
         transform.CanonicalizeBindings(),
         transform.LegalizeOps(_LEGALIZED),
@@ -91,7 +90,25 @@ def _take(builder: Any, call: Any) -> Any:
     return builder.call_te(topi.take, *call.args, call.attrs.axis, mode="clip", primfunc_name_hint="take")
 
 
+def _cumulative_sum(builder: Any, call: Any) -> Any:
+    # RoBERTa's positions, of one row's length each. TVM's own is a program that no schedule can be found for.
+    def summed(x: Any) -> Any:
+        step = te.reduce_axis((0, x.shape[1]), name="step")
+        return te.compute(
+            x.shape,
+            lambda row, token: te.sum(
+                tirx.if_then_else(step <= token, x[row, step], tirx.const(0, x.dtype)), axis=step
+            ),
+            name="cumulative_sum",
+        )
+
+    if len(call.args[0].ty.shape) != 2 or int(call.attrs.axis) not in (1, -1):
+        raise ValueError(f"a sum over axis {call.attrs.axis} of {call.args[0].ty}, where rows of tokens were expected")
+    return builder.call_te(summed, call.args[0], primfunc_name_hint="cumulative_sum")
+
+
 _LEGALIZED: Dict[str, Callable[[Any, Any], Any]] = {
+    "relax.cumsum": _cumulative_sum,
     "relax.take": _take,
     "relax.erf": _elementwise(topi.fast_erf, "erf"),
     "relax.exp": _elementwise(topi.fast_exp, "exp"),

@@ -1,4 +1,4 @@
-"""The schedules that tuning.py chooses among: MetaSchedule's own, and for products of matrices tiles that fit registers.
+"""The schedules that tuning.py chooses among: MetaSchedule's own, and for products tiles that fit the registers.
 
 MetaSchedule's space for a product is large, and few of its points are fast: some hundred measurements find what the
 tiles here have among their first ten.
@@ -21,9 +21,18 @@ FEWEST_SUMS = 4  # vectors summed at once: with fewer, each waits for the one be
 
 def space_for(module: Any, cpu: Cpu) -> Any:
     """The space of the one function in ``module``."""
+    rules, postprocs = meta_schedule.schedule_rule, meta_schedule.postproc
     if not _has_product(module, cpu):
-        return meta_schedule.space_generator.create("llvm")
-    rules = meta_schedule.schedule_rule
+        # Without RewriteLayout: only a product's constants are worth another layout.
+        return meta_schedule.space_generator.PostOrderApply(
+            sch_rules="llvm",
+            postprocs=[
+                postprocs.DisallowDynamicLoop(),
+                postprocs.RewriteParallelVectorizeUnroll(),
+                postprocs.RewriteReductionBlock(),
+            ],
+            mutator_probs="llvm",
+        )
     inlined = rules.AutoInline(
         into_producer=False,
         into_consumer=True,
@@ -34,7 +43,7 @@ def space_for(module: Any, cpu: Cpu) -> Any:
     )
     return meta_schedule.space_generator.PostOrderApply(
         sch_rules=[rules.InlineConstantScalars(), inlined, ProductRule(cpu)],
-        postprocs=[meta_schedule.postproc.RewriteLayout()],
+        postprocs=[postprocs.RewriteLayout()],
         mutator_probs={},
     )
 
@@ -45,7 +54,10 @@ def _has_product(module: Any, cpu: Cpu) -> bool:
 
 
 def _is_product(schedule: Any, block: Any, cpu: Cpu) -> bool:
-    return "matmul" in schedule.get(block).name_hint and bool(_tiles(*_extents(schedule, block)[-3:-1], cpu))
+    if "matmul" not in schedule.get(block).name_hint:
+        return False
+    rows, columns, _ = _extents(schedule, block)[-3:]
+    return bool(_tiles(rows, columns, cpu))
 
 
 def _extents(schedule: Any, block: Any) -> List[int]:
@@ -81,7 +93,8 @@ class ProductRule(meta_schedule.schedule_rule.PyScheduleRule):  # type: ignore[m
         """A schedule for each width of a tile where ``block`` is a product; else ``schedule`` as it is."""
         if not _is_product(schedule, block, self.cpu):
             return [schedule]
-        tiles = _tiles(*_extents(schedule, block)[-3:-1], self.cpu)
+        rows, columns, _ = _extents(schedule, block)[-3:]
+        tiles = _tiles(rows, columns, self.cpu)
         return [_cut(schedule.copy(), block, vectors * self.cpu.lanes, tiles[vectors], self.cpu) for vectors in tiles]
 
     def clone(self) -> "ProductRule":

@@ -8,7 +8,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Callable, List, NamedTuple, Optional, Set
+from typing import Any, Callable, List, Optional, Set
 
 import numpy as np
 
@@ -19,16 +19,20 @@ from neuronbert.hardware.libraries import optional_imports
 with optional_imports("tvm"):
     import tvm
     from tvm.s_tir import meta_schedule
+    from tvm.s_tir.analysis import estimate_tir_flops
     from tvm.s_tir.transform import RemoveWeightLayoutRewriteBlock
 
 RecordsDone = Callable[[int], None]  # how many candidates have been measured
 
 ROUND = 8  # candidates of one function that are compiled and measured together
-MOST_ROUNDS = 64
+MOST_ROUNDS = 1000  # the search wants a bound
+EMPTY_ROUNDS = 3  # without a new candidate: there are hardly any left
+LEAST_PROMISE = 0.002  # of the model's seconds: what a function must still promise
 PATIENCE = 3  # rounds without a faster candidate, after which a function's share counts half
 FASTER = 0.98  # of the seconds before: less is noise
 REPEATS, LEAST_MS = 5, 2  # of a measurement: the fastest of so many, of so many milliseconds each
 HOPELESS = 4  # times as long as the fastest: one run says enough
+KEPT = 4  # records of a function that later compiles begin with
 SEED = 1  # so that equal compiles try the same candidates, in the same order
 
 
@@ -41,35 +45,37 @@ class Task:
     context: Any
     workload: Any
     seen: Set[str] = field(default_factory=set)  # traces
-    first: Any = None  # the candidate that is taken where nothing was measured
     best_s: Optional[float] = None
     stale: int = 0  # rounds since it last got faster
-    exhausted: bool = False
+    empty: int = 0  # rounds since there last was a candidate that had not been tried
 
     @property
     def promise(self) -> float:
-        """Seconds of the model that might be saved; infinite before the first measurement."""
+        """Seconds of the model that might be saved; infinite before the first measurement, 0 when nothing is left."""
+        if self.empty >= EMPTY_ROUNDS:
+            return 0.0
         if self.best_s is None:
             return float("inf")
-        return self.weight * self.best_s / 2.0 ** (self.stale / PATIENCE)
-
-
-class Candidate(NamedTuple):
-    """A schedule of MetaSchedule's, and the library that it was compiled to."""
-
-    measured: Any  # MeasureCandidate: schedule and arguments
-    library: Any
+        return float(self.weight * self.best_s / 2.0 ** (self.stale / PATIENCE))
 
 
 class Tuner:
-    """Measures the tasks of a program, on the runtime's threads, and keeps what it finds in two files of JSON lines."""
+    """Measures the functions of a program on the runtime's threads; what it finds is in two files of JSON lines.
 
-    def __init__(self, program: Any, cpu: Cpu, target: Any, threads: int, workloads: Path, records: Path):
+    ``earlier`` is a folder of what was measured before, with the same CPU, threads and TVM, of whatever model.
+    """
+
+    def __init__(
+        self, program: Any, cpu: Cpu, target: Any, threads: int, *, workloads: Path, records: Path, earlier: Path
+    ):
         self._target = target
         self._cpu = cpu
         self._threads = threads
+        self._earlier = earlier
         self._records = meta_schedule.database.JSONDatabase(str(workloads), str(records))
         extracted = meta_schedule.relax_integration.extract_tasks(program, target)
+        # Where the time is short, what has most to compute is measured.
+        extracted = sorted(extracted, key=lambda task: -task.weight * estimate_tir_flops(task.dispatched[0]))
         self._tasks = [self._task(each) for each in extracted]
         self.measured = 0
 
@@ -86,18 +92,18 @@ class Tuner:
         )
         context.pre_tuning(ROUND * MOST_ROUNDS, ROUND, context.generate_design_space(), self._records, None)
         task = Task(module, int(extracted.weight), context, self._records.commit_workload(module))
-        known = self._records.get_top_k(task.workload, 1)
-        if known:
-            task.best_s = float(min(known[0].run_secs))
+        for record in _top(self._measured_before(module), module, KEPT):
+            self._record(task, record.trace, float(min(record.run_secs)), record.args_info)
         return task
 
     def tune(self, deadline: float, told: RecordsDone) -> None:
-        """Measure until ``deadline`` (time.monotonic), or until every task's candidates are used up."""
+        """Measure until ``deadline`` (time.monotonic), or until no function promises to get faster."""
         with ThreadPoolExecutor(self._threads) as builders:
             while time.monotonic() < deadline:
-                task = max(self._tasks, key=lambda task: (not task.exhausted, task.promise))
-                if task.exhausted:
-                    return
+                task = max(self._tasks, key=lambda task: task.promise)
+                whole_s = sum(each.weight * each.best_s for each in self._tasks if each.best_s is not None)
+                if task.promise <= LEAST_PROMISE * whole_s:
+                    break
                 self._round(task, deadline, builders, told)
 
     def _round(self, task: Task, deadline: float, builders: ThreadPoolExecutor, told: RecordsDone) -> None:
@@ -107,65 +113,91 @@ class Tuner:
             if time.monotonic() >= deadline:
                 return
             if library is not None:
-                self._measure(task, Candidate(candidate, library))
+                self._measure(task, candidate, library)
                 self.measured += 1
                 told(self.measured)
         faster = task.best_s is not None and (before is None or task.best_s < FASTER * before)
         task.stale = 0 if faster else task.stale + 1
+        task.empty = 0 if candidates else task.empty + 1
 
     def _next(self, task: Task) -> List[Any]:
-        """Candidates that have not been tried; none, and the task is exhausted, where there are no more."""
-        candidates = task.context.generate_measure_candidates()
-        if candidates is None:
-            task.exhausted = True
-            return []
-        new = []
-        for candidate in candidates:
-            trace = str(candidate.sch.trace)
-            if trace not in task.seen:
-                task.seen.add(trace)
-                new.append(candidate)
+        """Candidates that have not been tried; none where the search has found no other for now."""
+        candidates = task.context.generate_measure_candidates() or []
+        new = {str(candidate.sch.trace): candidate for candidate in candidates}
+        new = {trace: candidate for trace, candidate in new.items() if trace not in task.seen}
+        task.seen.update(new)
+        # The search only wants to know that it may go on.
         results = [meta_schedule.runner.RunnerResult([1.0], None) for _ in candidates]
         task.context.notify_runner_results(candidates, results)
-        return new
+        return list(new.values())
 
     def _compiled(self, candidate: Any) -> Any:
         """The library of a candidate; None where TVM cannot make one of it, as of some that it samples."""
         try:
-            # The weights are measured in the layout that the schedule wants, into which they are brought when compiling.
+            # Weights are measured in the layout that the schedule wants: they are brought into it when compiling.
             module = RemoveWeightLayoutRewriteBlock(skip_tensor_rewrite=True)(candidate.sch.mod)
             return tvm.compile(module, target=self._target)
         except Exception:
             return None
 
-    def _measure(self, task: Task, candidate: Candidate) -> None:
+    def _measure(self, task: Task, candidate: Any, library: Any) -> None:
         arguments = [
             tvm.runtime.tensor(np.ones([int(size) for size in info.shape], dtype=str(info.dtype)))
-            for info in candidate.measured.args_info
+            for info in candidate.args_info
         ]
-        seconds = _seconds(candidate.library, arguments, task.best_s)
-        self._records.commit_tuning_record(
-            meta_schedule.database.TuningRecord(
-                candidate.measured.sch.trace, task.workload, [seconds], self._target, candidate.measured.args_info
-            )
-        )
+        self._record(task, candidate.sch.trace, _seconds(library, arguments, task.best_s), candidate.args_info)
+
+    def _record(self, task: Task, trace: Any, seconds: float, arguments: Any) -> None:
+        self._records.commit_tuning_record(self._tuning_record(task.workload, trace, seconds, arguments))
         task.best_s = seconds if task.best_s is None else min(task.best_s, seconds)
 
+    def _tuning_record(self, workload: Any, trace: Any, seconds: float, arguments: Any) -> Any:
+        return meta_schedule.database.TuningRecord(trace, workload, [seconds], self._target, arguments)
+
     def best(self) -> Any:
-        """A database with one schedule for each task: the fastest measured, else the first of its space."""
+        """A database with one schedule for each function: the fastest measured, else the first of its space."""
         best = meta_schedule.database.MemoryDatabase()
         for task in self._tasks:
-            known = self._records.get_top_k(task.workload, 1)
-            chosen, seconds = (known[0], known[0].run_secs) if known else (self._untried(task), [1.0])
-            trace = chosen.trace if known else chosen.sch.trace
             workload = best.commit_workload(task.module)
-            best.commit_tuning_record(
-                meta_schedule.database.TuningRecord(trace, workload, seconds, self._target, chosen.args_info)
-            )
+            measured = _top(self._records, task.module, 1)
+            if measured:
+                trace, arguments = measured[0].trace, measured[0].args_info
+            else:
+                first = task.context.generate_measure_candidates()[0]
+                trace, arguments = first.sch.trace, first.args_info
+            best.commit_tuning_record(self._tuning_record(workload, trace, 1.0, arguments))
         return best
 
-    def _untried(self, task: Task) -> Any:
-        return task.context.generate_measure_candidates()[0]
+    def remember(self) -> None:
+        """Keep the fastest schedules for later compiles."""
+        for task in self._tasks:
+            database = self._measured_before(task.module)
+            known_s = [float(min(record.run_secs)) for record in _top(database, task.module, KEPT)]
+            workload = database.commit_workload(task.module)
+            for record in _top(self._records, task.module, KEPT):
+                seconds = float(min(record.run_secs))
+                if seconds not in known_s:
+                    database.commit_tuning_record(
+                        self._tuning_record(workload, record.trace, seconds, record.args_info)
+                    )
+
+    def _measured_before(self, module: Any) -> Any:
+        """The database of what was measured of a function before; what cannot be read of it is begun anew."""
+        name = meta_schedule.utils.shash2hex(module)
+        paths = [self._earlier / f"{name}.{part}.json" for part in ("workload", "records")]
+        try:
+            return meta_schedule.database.JSONDatabase(*map(str, paths))
+        except Exception:
+            for path in paths:
+                path.unlink()
+            return meta_schedule.database.JSONDatabase(*map(str, paths))
+
+
+def _top(database: Any, module: Any, count: int) -> List[Any]:
+    """The fastest records of a function, at most ``count``."""
+    if not database.has_workload(module):
+        return []
+    return list(database.get_top_k(database.commit_workload(module), count))
 
 
 def _seconds(library: Any, arguments: List[Any], fastest_s: Optional[float]) -> float:
