@@ -33,17 +33,19 @@ from neuronbert.backends.tvm.compile_job import BIND_THREADS, EXPORTED, FILES, L
 from neuronbert.backends.tvm.cpu import cpu_of
 from neuronbert.checkpoint.families import family_of, size_of
 from neuronbert.errors import BackendFailed, BackendUnavailable
-from neuronbert.hardware.libraries import optional_imports, require_libraries
-from neuronbert.hardware.machine import cpu_flags, library_versions
+from neuronbert.hardware.libraries import install_command, optional_imports, require_libraries
+from neuronbert.hardware.machine import cpu_flags, library_version, library_versions
+from neuronbert.hardware.requirements import version_meets
 
 PRECISIONS: Tuple[str, ...] = ("fp32",)
 STATIC_SHAPES = True
-REQUIREMENTS: Mapping[str, str] = {"apache-tvm": ">=0.27,<0.28"}  # it loads its own release's libraries
+REQUIREMENTS: Mapping[str, str] = {"apache-tvm": ">=0.27"}
 DEVICE = "cpu"
 AUTO_RANK: Optional[int] = None  # what it made could only be loaded by name
 BY_NAME_ONLY = True  # a shared library: loading it runs its code
 HOST_BOUND = False
 PRECISION_OF = {"float32": "fp32", "float16": "fp16"}
+BROKEN_FFI = "==0.1.15.*"
 # Linkers by the names under which TVM looks for them (tvm/support/cc.py).
 LINKERS = ("g++", "gcc", "clang++", "clang", "c++", "cc")
 _BIG_CORES = 1  # how runtime.config_threadpool calls the default
@@ -56,6 +58,11 @@ def check_available(precision: str) -> None:
     if precision not in PRECISIONS:
         raise BackendUnavailable(f"tvm has no precision {precision!r}", hint="--precision fp32, or --backend openvino")
     require_libraries("tvm")
+    bridge = library_version("apache-tvm-ffi")
+    if bridge is not None and version_meets(bridge, BROKEN_FFI):
+        raise BackendUnavailable(
+            f"apache-tvm-ffi {bridge} ends the process where TVM looks for schedules", hint=install_command("tvm")
+        )
     if not any(map(shutil.which, LINKERS)) and not (os.environ.get("CXX") or os.environ.get("CC")):
         raise BackendUnavailable(
             "tvm needs a C compiler to link what it compiles, and there is none",
@@ -95,14 +102,16 @@ def export(source: ExportSource, precision: str, recipe: Recipe, folder: Path) -
         report = run_job(job, recipe, _told(source, recipe["tuning_minutes"]))
         for name in FILES:
             os.replace(job / name, folder / name)
+    versions = library_versions(("torch", "transformers", "apache-tvm", "apache-tvm-ffi"))
     return ExportResult(
         batch_invariant=True,
         requires={
             "cpu_flags": list(cpu_of(cpu_flags()).flags),
-            "libraries": dict(REQUIREMENTS),
+            # A library is for the release that made it.
+            "libraries": {"apache-tvm": f"=={'.'.join(str(versions['apache-tvm']).split('.')[:2])}.*"},
             "device": "cpu",
         },
-        versions=library_versions(("torch", "transformers", "apache-tvm")),
+        versions=versions,
         recipe={**recipe, "inputs": list(source.input_names), **report._asdict()},
         batch_size=recipe["batch_size"],
         sequence_length=recipe["sequence_length"],

@@ -2,7 +2,7 @@
 
 from neuronbert.errors import UsageError, as_real, shown_value
 
-# A tuned BERT-base is within a few percent of its best by then (docs/measurements.md).
+# On two cores some 1,500 measurements, of a model's twenty functions: the demo's get no faster after a third of them.
 DEFAULT_TUNING_MINUTES = 10.0
 MOST_TUNING_MINUTES = 7 * 24 * 60.0  # a week
 

@@ -1,4 +1,4 @@
-"""A child of the tests: compiles several tiny models untuned in one process, as importing TVM's compiler takes seconds."""
+"""A child of the tests: compiles tiny models untuned in one process, as importing TVM's compiler takes seconds."""
 
 import io
 import json
