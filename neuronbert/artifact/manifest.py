@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence, Union
 
 from neuronbert import __version__
-from neuronbert.artifact.manifest_schema import MANIFEST, SHAPE, SHAPED_VARIANT, WITH_OUTPUTS
+from neuronbert.artifact.manifest_schema import MANIFEST, SHAPE, SHAPED_ON_CORES, SHAPED_ON_CPU, WITH_OUTPUTS
 from neuronbert.artifact.signatures import SIGNATURE_NAME, PublicKey, TrustedKey, trusted_keys, verify_signature
 from neuronbert.errors import (
     ArtifactChanged,
@@ -231,7 +231,8 @@ def _refuse_malformed(folder: Path, manifest: Manifest) -> None:
         if "cascade" in variant.get("cascade", {}).get("variant", {}):
             raise _damaged(folder, f"{MANIFEST_NAME}: variant {name} is a cascade of a cascade")
         shaped = any(variant[key] is not None for key in SHAPE)
-        fault = SHAPED_VARIANT.fault(variant) if shaped else None
+        form = SHAPED_ON_CPU if variant["pipeline_cores"] is None else SHAPED_ON_CORES
+        fault = form.fault(variant) if shaped else None
         if fault is not None:
             raise _damaged(folder, f"{MANIFEST_NAME}: variant {name}: {fault}")
 

@@ -93,11 +93,18 @@ VARIANT = record(_VARIANT, {"cascade": CASCADE})
 # What the gate compared a cascade with, in place of FP32: the large model, and whether that one's own gate was skipped.
 REFERENCE = record({"variant": VARIANT_NAME, "skipped": FLAG})
 
-# A variant that takes batches of one shape only, on accelerator cores.
-SHAPED_VARIANT = Schema(
+# A variant that takes batches of one shape only.
+_BUCKET = {name: whole(1, SHAPE[name]) for name in ("batch_size", "sequence_length")}
+SHAPED_ON_CPU = Schema(
+    **record(
+        {**_BUCKET, "recipe": record({"inputs": RECIPE["inputs"], "tuning_minutes": SECONDS}), "compile_s": SECONDS}
+    )
+)
+SHAPED_ON_CORES = Schema(
     **record(
         {
-            **{name: whole(1, maximum) for name, maximum in SHAPE.items()},
+            **_BUCKET,
+            "pipeline_cores": whole(1, MAX_CORES),
             "recipe": record({**{name: form for name, form in RECIPE.items() if name != "padding"}, **AGAIN}),
             "compile_s": SECONDS,
         }

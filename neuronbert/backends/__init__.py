@@ -18,6 +18,7 @@ BACKENDS = {
     "openvino": "neuronbert.backends.openvino.backend",
     "onnxruntime": "neuronbert.backends.onnxruntime",
     "torchscript": "neuronbert.backends.torchscript",
+    "tvm": "neuronbert.backends.tvm.backend",
     "echo": "neuronbert.backends.echo",
 }
 # What is offered to users: echo answers nothing, it is for tests and for measuring the runner.

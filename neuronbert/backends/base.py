@@ -28,15 +28,16 @@ class Batch(NamedTuple):
 
 
 class Bucket(NamedTuple):
-    """The one shape that a compiled model with static shapes takes, and the number of cores it runs over."""
+    """The one shape that a compiled model with static shapes takes, and the number of NeuronCores it runs over."""
 
     batch_size: int
     sequence_length: int  # tokens
-    pipeline_cores: int
+    pipeline_cores: Optional[int]  # None: it runs on the CPU
 
     @property
     def name(self) -> str:
-        return f"b{self.batch_size}-s{self.sequence_length}-p{self.pipeline_cores}"
+        shape = f"b{self.batch_size}-s{self.sequence_length}"
+        return shape if self.pipeline_cores is None else f"{shape}-p{self.pipeline_cores}"
 
 
 @contextmanager
@@ -134,8 +135,8 @@ class Backend(Protocol):
     """A backend module.
 
     With ``STATIC_SHAPES`` a variant takes batches of one shape: its recipe says which, ``load`` gives a StaticSession,
-    and buckets.py makes one Session of several. Such a device belongs to a process until the process ends, so the
-    compiler loads variants for it in a child (isolated.py).
+    and buckets.py makes one Session of several. The compiler loads such variants in a child (isolated.py): a NeuronCore
+    belongs to a process until that ends.
     """
 
     PRECISIONS: Tuple[str, ...]

@@ -12,6 +12,7 @@ from typing import Any, Iterator, TextIO
 from neuronbert.hardware.libraries import optional_imports
 
 _NO_ONNXRUNTIME_TELEMETRY = "ORT_DISABLE_TELEMETRY"
+_NO_TVM_COMPILER = "TVM_USE_RUNTIME_LIB"
 
 
 @contextmanager
@@ -82,18 +83,31 @@ def import_onnxruntime() -> Any:
 
     The variable is read once, when the library is loaded; where a caller imported it before, telemetry is switched off.
     """
-    previous = os.environ.get(_NO_ONNXRUNTIME_TELEMETRY)
-    os.environ[_NO_ONNXRUNTIME_TELEMETRY] = "1"
-    try:
-        with optional_imports():
-            onnxruntime = importlib.import_module("onnxruntime")
-    finally:
-        if previous is None:
-            del os.environ[_NO_ONNXRUNTIME_TELEMETRY]
-        else:
-            os.environ[_NO_ONNXRUNTIME_TELEMETRY] = previous
+    with variable_set(_NO_ONNXRUNTIME_TELEMETRY), optional_imports():
+        onnxruntime = importlib.import_module("onnxruntime")
     onnxruntime.disable_telemetry_events()
     return onnxruntime
+
+
+def import_tvm_runtime() -> Any:
+    """Import tvm without its compiler (260 MB) and without torch, unless either was imported before."""
+    with variable_set(_NO_TVM_COMPILER), hidden_module("torch"), optional_imports("tvm"):
+        importlib.import_module("tvm.runtime.vm")
+        return importlib.import_module("tvm")
+
+
+@contextmanager
+def variable_set(name: str, value: str = "1") -> Iterator[None]:
+    """Inside, the environment variable ``name`` is ``value``: libraries read theirs once, as when they are loaded."""
+    previous = os.environ.get(name)
+    os.environ[name] = value
+    try:
+        yield
+    finally:
+        if previous is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = previous
 
 
 @contextmanager

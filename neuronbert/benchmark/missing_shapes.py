@@ -4,14 +4,14 @@ artifact_target.py asks for the artifact of each point; compiler/ does the work.
 """
 
 from pathlib import Path
-from typing import Callable, Dict
+from typing import Any, Callable, Dict
 
 from neuronbert.artifact.manifest import Artifact, Variant, signed_artifact
+from neuronbert.backends.cache import cache_folder
 from neuronbert.benchmark.instances import PointInstances
 from neuronbert.benchmark.points import Setting, template_variant
 from neuronbert.compiler.compilation import compile_checkpoint
 from neuronbert.errors import ArtifactError, CheckpointError, quoted
-from neuronbert.hardware.own_places import cache_path, own_folder
 
 Progress = Callable[[str], None]  # called with a line for the user
 
@@ -62,7 +62,7 @@ class ShapeCompiler:
     def _path(self, setting: Setting) -> Path:
         precision = self._template(setting)["precision"]
         # Who could plant an artifact here would have it loaded unsigned.
-        folder = own_folder(cache_path("benchmark")) / str(self._artifact.manifest["digest"])[:16]
+        folder = cache_folder("benchmark") / str(self._artifact.manifest["digest"])[:16]
         return folder / self._instances.name_of(setting) / f"{setting.variant}-{precision}"
 
     def _template(self, setting: Setting) -> Variant:
@@ -78,7 +78,6 @@ class ShapeCompiler:
         return source
 
     def _compile(self, setting: Setting, template: Variant, output: str) -> None:
-        recipe = template["recipe"]
         assert setting.batch_size is not None
         compile_checkpoint(
             self._source(),
@@ -87,12 +86,21 @@ class ShapeCompiler:
             revision=self._artifact.manifest["checkpoint"]["revision"],
             batch_size=setting.batch_size,
             sequence_length=setting.sequence_length or template["sequence_length"],
-            instance_type=self._instances.name_of(setting),
-            mode=setting.mode,
-            neuroncore_pipeline_cores=setting.pipeline_cores or 1,
-            auto_cast=recipe["auto_cast"],
-            auto_cast_type=recipe["auto_cast_type"],
-            compiler_timeout=recipe["compiler_timeout_s"],
+            **self._made_like(setting, template),
             skip_gate=True,  # the same weights and the same casts: only the time of this shape is asked for
             progress=self._progress,
         )
+
+    def _made_like(self, setting: Setting, template: Variant) -> Dict[str, Any]:
+        """The options of the template's backend, as it was compiled."""
+        recipe = template["recipe"]
+        if setting.pipeline_cores is None:
+            return {"tuning_minutes": recipe["tuning_minutes"]}
+        return {
+            "instance_type": self._instances.name_of(setting),
+            "mode": setting.mode,
+            "neuroncore_pipeline_cores": setting.pipeline_cores,
+            "auto_cast": recipe["auto_cast"],
+            "auto_cast_type": recipe["auto_cast_type"],
+            "compiler_timeout": recipe["compiler_timeout_s"],
+        }

@@ -104,11 +104,11 @@ def _shapes(base: Variant, variants: Sequence[Variant], axes: Axes) -> Iterator[
     sizes = whole_numbers(axes.batch_size, "--batch-size")
     lengths = whole_numbers(axes.sequence_length, "--sequence-length")
     cores = whole_numbers(axes.neuroncore_pipeline_cores, "--neuroncore-pipeline-cores")
-    if base["batch_size"] is not None and axes.threads:
+    if base["pipeline_cores"] is not None and axes.threads:
         raise UsageError(f"{base['name']} runs on NeuronCores, and --threads is for CPUs", hint="leave out --threads")
+    if base["pipeline_cores"] is None and cores:
+        raise UsageError(f"{base['name']} has no NeuronCores to spread over")
     if base["batch_size"] is None:
-        if cores:
-            raise UsageError(f"{base['name']} has no NeuronCores to spread over")
         dynamic: List[Optional[int]] = [*lengths] or [None]
         for size, length in itertools.product(sizes or [DYNAMIC_BATCH_SIZE], dynamic):
             yield _Shape(base["name"], None, size, length)

@@ -113,14 +113,14 @@ neuron_options = together(
         multiple=True,
         default=["1"],
         show_default=True,
-        help="neuron: rows of a batch; repeatable, each is compiled.",
+        help="neuron, tvm: rows of a batch; repeatable, each is compiled.",
     ),
     click.option(
         "--sequence-length",
         multiple=True,
         default=["384"],
         show_default=True,
-        help="neuron: tokens of a row; repeatable, each is compiled.",
+        help="neuron, tvm: tokens of a row; repeatable, each is compiled.",
     ),
     instance_option,
     click.option(
@@ -158,6 +158,13 @@ neuron_options = together(
         show_default=True,
         help="neuron: seconds for neuron-cc, 0 for no limit; 40 minutes have been seen, and hanging for ever.",
     ),
+)
+tuning_option = click.option(
+    "--tuning-minutes",
+    type=float,
+    default=10.0,
+    show_default=True,
+    help="tvm: how long to look for fast schedules, for all shapes together; 0 takes some unmeasured.",
 )
 
 on_error_option = click.option(

@@ -31,6 +31,7 @@ from neuronbert.backends.neuron.target import (
     Numbers,
 )
 from neuronbert.backends.outputs import Output
+from neuronbert.backends.tvm.budget import DEFAULT_TUNING_MINUTES, checked_minutes
 from neuronbert.checkpoint.loading import Checkpoint, Source, needed_libraries
 from neuronbert.compiler.candidates import (
     Candidate,
@@ -82,6 +83,7 @@ def compile_checkpoint(
     auto_cast: str = DEFAULT_AUTO_CAST,
     auto_cast_type: Optional[str] = None,
     compiler_timeout: Optional[int] = DEFAULT_COMPILER_TIMEOUT_S,
+    tuning_minutes: float = DEFAULT_TUNING_MINUTES,
     threads: Optional[int] = None,
     progress: Progress = lambda line: None,
     on_step: Steps = lambda what, done, total: None,
@@ -102,11 +104,14 @@ def compile_checkpoint(
     ``calibration_data`` (the same format) feeds int8 quantisation. ``threads`` are CPU threads, by default
     machine.compute_threads.
 
-    From ``batch_size`` to ``compiler_timeout`` (seconds, 0 or None for no limit) the options are those of
-    ``backend="neuron"``, whose compiled models take one shape each: every batch size with every sequence length
-    (tokens) is a bucket, for the layout that ``mode`` and ``neuroncore_pipeline_cores`` give ``instance_type``.
-    ``auto_cast`` and ``auto_cast_type`` say what becomes 16 bits; the default is the most accurate there is
-    (backends/neuron/target.py). The other backends take any shape.
+    The models of ``backend="neuron"`` and ``"tvm"`` take one shape each: every ``batch_size`` with every
+    ``sequence_length`` (tokens) is a bucket. The other backends take any shape. ``tuning_minutes`` is how long
+    ``"tvm"`` looks for fast schedules on this machine's ``threads``, for all buckets together; 0 takes some unmeasured.
+
+    From ``instance_type`` to ``compiler_timeout`` (seconds, 0 or None for no limit) the options are those of
+    ``backend="neuron"``: the layout that ``mode`` and ``neuroncore_pipeline_cores`` give ``instance_type``, and with
+    ``auto_cast`` and ``auto_cast_type`` what becomes 16 bits; the default is the most accurate there is
+    (backends/neuron/target.py).
 
     ``progress`` gets a line for each stage, ``on_step`` within one what is counted, how much is done, and of how much.
     Nothing is left at ``output`` after an error.
@@ -123,6 +128,7 @@ def compile_checkpoint(
     limits = asked_limits(min_f1_ratio, min_answer_f1)
     first_rows = positive("select_windows", select_windows)
     threads = positive("threads", threads) or compute_threads()
+    tuning_minutes = checked_minutes(tuning_minutes)
     cast_type = auto_cast_type or _cast_type_of(names(precision))
     cores = neuroncore_pipeline_cores
     target = NeuronTarget.of(
@@ -141,6 +147,7 @@ def compile_checkpoint(
         calibration_data,
         first_rows,
         threads,
+        tuning_minutes,
         progress,
         on_step,
     )
@@ -179,6 +186,7 @@ class Compilation:
     calibration_data: Optional[PathLike]
     first_rows: Optional[int]  # that a long input's reading begins with; None: all are read
     threads: int
+    tuning_minutes: float
     progress: Progress
     on_step: Steps
 
@@ -211,8 +219,15 @@ class Compilation:
                 progress=self.progress,
                 on_step=self.on_step,
             )
-            load = not self.no_device
-            with source, Exporter(source, folder, threads=self.threads, progress=self.progress, load=load) as exporter:
+            exporter = Exporter(
+                source,
+                folder,
+                threads=self.threads,
+                tuning_minutes=self.tuning_minutes,
+                progress=self.progress,
+                load=not self.no_device,
+            )
+            with source, exporter:
                 trials = [exporter.build(candidate) for candidate in self.candidates]
                 if self.no_device:
                     kept = keep_unloaded(source, trials)
@@ -227,7 +242,7 @@ class Compilation:
 
 def refuse_loading_backends(candidates: Sequence[Candidate]) -> None:
     """UsageError for a candidate whose export needs what it runs on: only neuron-cc compiles for another machine."""
-    others = [candidate.backend for candidate in candidates if not load_backend(candidate.backend).STATIC_SHAPES]
+    others = [candidate.backend for candidate in candidates if load_backend(candidate.backend).DEVICE != "neuron"]
     if others:
         raise UsageError(
             f"--no-device is for what is compiled for Inferentia, not for {', '.join(dict.fromkeys(others))}",

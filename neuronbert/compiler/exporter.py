@@ -28,10 +28,20 @@ class Exporter:
     Without ``load`` variants are built only: the machine has no device for them.
     """
 
-    def __init__(self, source: CompileSource, folder: Path, *, threads: int, progress: Progress, load: bool = True):
+    def __init__(
+        self,
+        source: CompileSource,
+        folder: Path,
+        *,
+        threads: int,
+        tuning_minutes: float,
+        progress: Progress,
+        load: bool = True,
+    ):
         self._source = source
         self._folder = folder
         self._threads = threads
+        self._tuning_minutes = tuning_minutes
         self._progress = progress
         self._load = load
         self._trials: List[Trial] = []
@@ -119,9 +129,36 @@ class Exporter:
         trial.variants.append(variant_entry(trial.candidate, name, result, time.perf_counter() - started))
 
     def _export_buckets(self, trial: Trial, recipe: Recipe) -> Optional[BucketedSession]:
-        """Every bucket of the target, with the first number of pipeline cores that the compiler accepts for all."""
+        """Every bucket of the target, loaded in a child where that is wanted."""
         target = self._source.target
         assert target is not None
+        if load_backend(trial.candidate.backend).DEVICE == "neuron":
+            self._export_for_cores(trial, recipe, target)
+        else:
+            self._export_tuned(trial, recipe, target)
+        if not self._load:
+            return None
+        session = load_isolated(trial.folders, trial.variants, self._source.outputs, threads=self._threads)
+        trial.plan = session.plan()
+        return session
+
+    def _export_tuned(self, trial: Trial, recipe: Recipe, target: NeuronTarget) -> None:
+        """Every bucket for the CPU's threads, in equal parts of the minutes that there are for tuning."""
+        buckets = target.buckets()
+        minutes = self._tuning_minutes / len(buckets)
+        for bucket in buckets:
+            bucket_recipe = {
+                **recipe,
+                "batch_size": bucket.batch_size,
+                "sequence_length": bucket.sequence_length,
+                "threads": self._threads,
+                "tuning_minutes": minutes,
+            }
+            words = f"tuning for {minutes:g} minutes" if minutes else "untuned"
+            self._export_variant(trial, f"{trial.candidate.backend}-{bucket.name}", bucket_recipe, words)
+
+    def _export_for_cores(self, trial: Trial, recipe: Recipe, target: NeuronTarget) -> None:
+        """Every bucket with the first number of pipeline cores that the compiler accepts for all."""
         refused: List[int] = []
         while True:
             plan = target.plan(self._source.checkpoint.encoder_parameters, refused)
@@ -136,11 +173,6 @@ class Exporter:
                 self._progress(f"{error.message}\ntrying {one_step_smaller(cores)} pipeline cores instead")
                 self.discard(trial)
                 trial.variants = []
-        if not self._load:
-            return None
-        session = load_isolated(trial.folders, trial.variants, self._source.outputs, threads=self._threads)
-        trial.plan = session.plan()
-        return session
 
     def _export_each_bucket(self, trial: Trial, recipe: Recipe, target: NeuronTarget, plan: NeuronPlan) -> None:
         # The emulator's compiler takes little memory.

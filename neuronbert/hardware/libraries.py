@@ -52,6 +52,7 @@ LIBRARIES: Dict[str, Library] = {
     "torch": Library("torch", "compile"),
     "torch_neuron": Library("torch-neuron", "inf1"),
     "transformers": Library("transformers", "compile"),
+    "tvm": Library("apache-tvm", "tvm"),
     "uvicorn": Library("uvicorn", "serve"),
     "uvloop": Library("uvloop", "serve"),
 }
@@ -62,6 +63,7 @@ PURPOSES = {
     "": "by neuronbert itself",
     "openvino": "to answer with OpenVINO",
     "onnxruntime": "to answer with ONNX Runtime",
+    "tvm": "to tune models for a CPU with TVM",
     "cuda": "to use NVIDIA GPUs",
     "compile": "to compile checkpoints and to compare with them",
     "demo": 'for the checkpoint "demo"',

@@ -51,6 +51,8 @@ LIBRARIES_OF_INTEREST = (
     "triton",
     "nvidia-ml-py",
     "transformers",
+    "apache-tvm",
+    "apache-tvm-ffi",
     "torch-neuron",
     "neuron-cc",
 )

@@ -53,7 +53,7 @@ def place_workers(
         raise UsageError(f"layout must be a CoreLayout, not {shown_value(layout)}", hint="neuronbert.cores.layout_for")
     variants = choose_variants(artifact, variant)
     backend = load_backend(variants[0]["backend"])
-    if backend.STATIC_SHAPES:
+    if backend.DEVICE == "neuron":
         chosen = layout or _layout(artifact, variants[0], instance_type, mode)
         return _on_cores(variants, _checked(chosen, variants[0]), workers, streams)
     if layout is not None or instance_type is not None or mode is not None:
@@ -71,7 +71,7 @@ def whole_layout(
 ) -> Optional[CoreLayout]:
     """The NeuronCores that ``place_workers`` gives a runner that is alone on its machine; None where it has none."""
     chosen = choose_variants(artifact, text_or_none("variant", variant))[0]
-    if not load_backend(chosen["backend"]).STATIC_SHAPES:
+    if load_backend(chosen["backend"]).DEVICE != "neuron":
         return None
     return _layout(artifact, chosen, text_or_none("instance_type", instance_type), None)
 
@@ -89,13 +89,14 @@ def workers_of_job(artifact: Artifact, variant: Optional[str] = None) -> Optiona
 
 
 def _layout(artifact: Artifact, variant: Variant, instance_type: Optional[str], mode: Optional[str]) -> CoreLayout:
+    layout = recorded_layout(variant, instance_type)
     compiled_mode = variant["recipe"]["mode"]
     if mode not in (None, compiled_mode):
         raise ArtifactError(
             f"{artifact.folder} was compiled for {compiled_mode}, not for {mode}",
             hint=f"neuronbert compile CHECKPOINT OUTPUT --backend neuron --mode {mode}",
         )
-    return recorded_layout(variant, instance_type)
+    return layout
 
 
 def _checked(layout: CoreLayout, variant: Variant) -> CoreLayout:

@@ -16,7 +16,9 @@ def test_a_small_host_is_warned_of_before_neuron_cc_is_started(monkeypatch, tmp_
     said = []
     monkeypatch.setattr(exporter, "memory_bytes", lambda: 8 << 30)
     monkeypatch.setattr(emulator, "state", lambda: state)
-    exporting = Exporter(SimpleNamespace(on_step=lambda *_: None), tmp_path, threads=1, progress=said.append)
+    exporting = Exporter(
+        SimpleNamespace(on_step=lambda *_: None), tmp_path, threads=1, tuning_minutes=0, progress=said.append
+    )
     monkeypatch.setattr(exporting, "_export_variant", lambda *_: said.append("compiling"))
     target = NeuronTarget.of()
     trial = SimpleNamespace(candidate=SimpleNamespace(backend="neuron"))

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from neuronbert.backends.neuron.compile_job import cache_folder
+from neuronbert.backends.cache import cache_folder
 from neuronbert.emulator.emulator_settings import default_directory
 from neuronbert.emulator.faults import EXECUTE, Fault, FaultPlan
 from neuronbert.emulator.nrt_log import NrtLog
@@ -41,7 +41,10 @@ PLACES = {
     ),
     "its system log": (lambda: NrtLog(default_directory() / "syslog").driver("line"), default_directory),
     "runners for top": (publish, publishing.runtime_folder),
-    "compile cache": (cache_folder, lambda: Path(os.environ["XDG_CACHE_HOME"], "neuronbert", "neuron")),
+    "compile cache": (
+        lambda: cache_folder("neuron"),
+        lambda: Path(os.environ["XDG_CACHE_HOME"], "neuronbert", "neuron"),
+    ),
 }
 
 

@@ -199,6 +199,7 @@ PARSED_ELSEWHERE = {
     "backends/child_main.py": "the command line that start_child wrote",
     "backends/isolated.py": "the pipe to a process of ours",
     "backends/neuron/compile_job.py": "our own cache (hardware/own_places.py), and the folder of a job of ours",
+    "backends/tvm/compile_job.py": "the folder of a job of ours",
     "benchmark/loadgen.py": "the log that LoadGen has just written for us",
     "checkpoint/loading.py": "what transformers made of a config that has passed",
     "checkpoint/tokenizer_files.py": "bytes that it has just written itself",

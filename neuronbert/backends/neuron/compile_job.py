@@ -23,15 +23,16 @@ import numpy as np
 
 from neuronbert.backends import load_backend
 from neuronbert.backends.base import ExportSource, Recipe
+from neuronbert.backends.cache import cache_folder
 from neuronbert.backends.child import start_child
 from neuronbert.backends.neuron.failures import explained, known_failure
 from neuronbert.backends.neuron.known_failures import COMPILER_FAILURES, IMPORT_FAILURES
 from neuronbert.backends.neuron.tracing import CompileReport, import_tensorflow, report_of, trace
 from neuronbert.backends.tracing import example_inputs
 from neuronbert.checkpoint.families import family_of, head_at, size_of
-from neuronbert.errors import BackendFailed, in_words, quoted
+from neuronbert.errors import in_words, quoted
 from neuronbert.hardware.libraries import optional_imports
-from neuronbert.hardware.own_places import CACHE_VARIABLE, cache_path, locked, own_folder
+from neuronbert.hardware.own_places import locked
 from neuronbert.hardware.untrusted import sha256_of
 
 # 1: the first. Another number for whatever changes what a job compiles to.
@@ -63,7 +64,7 @@ def compile_bucket(source: ExportSource, recipe: Recipe, versions: Mapping[str, 
     """
     weights = weights_of(source)
     key = job_key(source, weights, recipe, versions)
-    cache = cache_folder()
+    cache = cache_folder("neuron")
     with locked(cache / f"{key}.lock"):
         cached = read_entry(cache / key)
         if cached is not None:
@@ -101,18 +102,6 @@ def _words(recipe: Recipe) -> str:
 
 
 # ---------------------------------------------------------------------------- the cache
-
-
-def cache_folder() -> Path:
-    """The folder of compiled shapes; created if it is missing."""
-    folder = cache_path("neuron")
-    try:
-        return own_folder(folder)
-    except OSError as error:
-        raise BackendFailed(
-            f"cannot write the compile cache {folder}: {getattr(error, 'message', error.strerror)}",
-            hint=f"export {CACHE_VARIABLE}=a folder of your own",
-        ) from error
 
 
 def job_key(source: ExportSource, weights: Weights, recipe: Recipe, versions: Mapping[str, str]) -> str:

@@ -181,21 +181,25 @@ class NeuronTarget:
             choice = choose_pipeline_cores(encoder_parameters, instance_type(self.instance).cores, self.pipeline_cores)
             cores = one_step_smaller(min(refused_cores)) if refused_cores else choice.cores
         layout = layout_for(self.instance, self.mode, cores)
-        buckets = tuple(
+        buckets = self.buckets(cores)
+        memory = require_device_memory(layout, encoder_parameters, len(buckets))
+        return NeuronPlan(layout, choice, memory, buckets, tuple(refused_cores))
+
+    def buckets(self, cores: Optional[int] = None) -> Tuple[Bucket, ...]:
+        """Every batch size with every sequence length, over ``cores`` NeuronCores each (None: on the CPU)."""
+        return tuple(
             Bucket(batch, length, cores)
             for length in sorted(self.sequence_lengths)
             for batch in sorted(self.batch_sizes)
         )
-        memory = require_device_memory(layout, encoder_parameters, len(buckets))
-        return NeuronPlan(layout, choice, memory, buckets, tuple(refused_cores))
 
     def recipe(self, plan: NeuronPlan, bucket: Bucket) -> Recipe:
         """How one bucket is compiled, for the backend and for the manifest."""
         return {
             "batch_size": bucket.batch_size,
             "sequence_length": bucket.sequence_length,
-            "pipeline_cores": bucket.pipeline_cores,
-            "compiler_args": self.compiler_args(bucket.pipeline_cores),
+            "pipeline_cores": plan.layout.cores_per_model,
+            "compiler_args": self.compiler_args(plan.layout.cores_per_model),
             "compiler_timeout_s": self.compiler_timeout_s,
             "auto_cast": self.auto_cast,
             "auto_cast_type": self.cast_type,

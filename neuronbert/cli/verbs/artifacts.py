@@ -15,6 +15,7 @@ from neuronbert.cli.options import (
     threads_option,
     trusted_key_for,
     trusted_key_option,
+    tuning_option,
     variant_option,
 )
 from neuronbert.cli.output import show
@@ -49,6 +50,7 @@ from neuronbert.tasks import TASKS
 )
 @gate_options
 @neuron_options
+@tuning_option
 @hub_options
 @threads_option
 @json_option

@@ -27,7 +27,7 @@ REFERENCE = "reference"
 ONE_BY_ONE = "reference, all threads on a row"  # as neuronbert 0.1 computed it
 AFTER_EXPORT = "reference after the export of "
 EXPORTED = "exported "
-UNTRACED = ("echo", "neuron")  # no engine at all; an engine of its own for static shapes
+UNTRACED = ("echo", "neuron", "tvm")  # no engine at all; engines of static shapes
 
 
 class Opened(NamedTuple):
