@@ -299,11 +299,11 @@ def test_the_job_is_measured_against_the_engine(echo_artifact: Artifact) -> None
     assert "20 questions on" in done.stderr
 
 
-# --- long documents ---
+# --- long and short documents ---
 
 
 def test_long_documents_have_the_same_questions_and_leave_what_is_there_alone(tmp_path: Path) -> None:
-    command = [sys.executable, str(TOOLS / "make_long_documents"), str(XQUAD), str(tmp_path / "long.json")]
+    command = [sys.executable, str(TOOLS / "make_documents"), "long", str(XQUAD), str(tmp_path / "long.json")]
     done = subprocess.run([*command, "--questions", "50"], capture_output=True, text=True, check=True)
     made = load_squad(tmp_path / "long.json")
     asked = {question.id: question for question in load_squad(XQUAD)}
@@ -315,13 +315,29 @@ def test_long_documents_have_the_same_questions_and_leave_what_is_there_alone(tm
     assert load_squad(tmp_path / "long.json") == made
 
 
+def test_short_documents_are_the_sentences_with_the_answer(tmp_path: Path) -> None:
+    output = tmp_path / "short.json"
+    command = [sys.executable, str(TOOLS / "make_documents"), "short", str(XQUAD), str(output)]
+    subprocess.run(command, capture_output=True, text=True, check=True)
+    made = load_squad(output)
+    asked = {question.id: question for question in load_squad(XQUAD)}
+    assert len(made) > len(asked) / 2
+    for question in made:
+        assert question.context in asked[question.id].context and 0 < len(question.context.split()) <= 30
+        for answer, start in zip(question.answers, question.answer_starts):
+            assert answer and question.context[start : start + len(answer)] == answer
+    none = subprocess.run([*command[:-1], str(tmp_path / "none.json"), "--words", "1"], capture_output=True, text=True)
+    assert none.returncode == 1 and "has no question for short documents" in none.stderr
+    assert not (tmp_path / "none.json").exists()
+
+
 # --- the Python commands ---
 
 LAUNCHERS = [path for path in sorted(TOOLS.iterdir()) if path.is_file() and b"python3" in path.read_bytes()[:30]]
 
 
 def test_the_commands_are_one_launcher_and_each_has_its_module() -> None:
-    assert len(LAUNCHERS) == 22
+    assert len(LAUNCHERS) == 23
     assert len({path.read_bytes() for path in LAUNCHERS}) == 1
     assert [path for path in LAUNCHERS if not os.access(path, os.X_OK)] == []
     assert [path for path in LAUNCHERS if not (TOOLS / "neuronbert_tools" / f"{path.stem}.py").is_file()] == []

@@ -6,7 +6,8 @@
 
 Every engine runs in this process on the same row, in turns, a few runs each; a round's figure is its fastest run, as
 neighbours only ever add to one, and engines are compared round by round. Then all answer the same questions, in windows
-of as many tokens. What is compiled is kept for the next run (--work).
+of as many tokens. What is compiled is kept for the next run (--work). The exit code is 1 where an engine answers
+a question otherwise than torch.
 """
 
 import argparse
@@ -17,45 +18,63 @@ from pathlib import Path
 from statistics import median
 from typing import Any, Callable, Dict, List, Mapping, Sequence
 
-from neuronbert import Engine
-from neuronbert.backends.base import Batch
-from neuronbert.backends.reference import ReferenceSession
-from neuronbert.compiler.compilation import compile_checkpoint
-from neuronbert.engine.batches import collate
+from neuronbert.backends.base import Batch, Session
+from neuronbert.backends.outputs import Outputs
+from neuronbert.backends.reference import ROW_BY_ROW, ReferenceSession
+from neuronbert.engine.batches import RowsDone, collate, infer_rows
+from neuronbert.engine.engine import Engine
 from neuronbert.hardware.libraries import optional_imports
 from neuronbert.hardware.machine import compute_threads, environment
+from neuronbert.tasks.base import Row
 from neuronbert.tasks.checkpoints import load_checkpoint
 from neuronbert.tasks.question_answering.options import WindowOptions
+from neuronbert_tools.compiled import compiled_once, random_bert_base
 from neuronbert_tools.console import add_report_option, new_parser, one_or_more, print_document, print_message
-from neuronbert_tools.paths import DEMO, XQUAD, cache_folder
-from neuronbert_tools.peers.libraries import make_random_bert
-from neuronbert_tools.questions import squad_pairs
+from neuronbert_tools.paths import XQUAD, cache_folder
+from neuronbert_tools.questions import Pair, squad_pairs
 
 DYNAMIC = ("openvino", "onnxruntime", "torchscript")  # engines that take any shape
-TORCH, TVM = "torch", "tvm"
+TORCH, TVM, OPENVINO = "torch", "tvm", "openvino"
+BASE = "base"
 PAUSE_S = 0.05  # between engines: some poll for a while after a run
 WARM_UPS = 2
 
 Run = Callable[[], object]
 
 
+class TorchEngine(Engine):
+    """An engine that asks the checkpoint itself, on all of torch's threads; the artifact gives task and tokenizer."""
+
+    reference: ReferenceSession
+
+    @property
+    def session(self) -> Session:
+        return self.reference
+
+    def outputs(self, rows: Sequence[Row], rows_done: RowsDone = lambda rows: None) -> List[Outputs]:
+        """As those of an Engine."""
+        return infer_rows(self.reference, rows, self.specs, ROW_BY_ROW, self.tokenizer.pad_id, rows_done=rows_done)
+
+
 def main(arguments: Sequence[str]) -> int:
-    """The exit code: 1 where an engine's answers are not torch's."""
+    """The command; its exit code."""
     options = parser().parse_args(arguments)
     options.threads = options.threads or compute_threads()
+    pairs = list(squad_pairs(XQUAD))[: options.questions]
     with ExitStack() as stack:
         engines = opened(options, stack)
-        rows = timed_row(engines[TVM], options.tokens)
-        runs = {name: partial(engine._soonest.session.run, rows) for name, engine in engines.items()}
-        seconds = rounds(runs, options.rounds, options.runs)
-        answers = answered(engines, options.questions, options.tokens)
+        row = row_of_text(engines[TVM], pairs, options.tokens)
+        runs = {name: partial(engine.session.run, row) for name, engine in engines.items()}
+        seconds = in_rounds(runs, options.rounds, options.runs)
+        answers = {name: answered(engine, pairs, options.tokens) for name, engine in engines.items()}
     document = report(options, seconds, answers)
     print_message(table(document))
     print_document(document, options.json, indent=2)
-    return 0 if all(engine["equal_answers"] == options.questions for engine in document["engines"].values()) else 1
+    return int(any(engine["equal_answers"] < len(pairs) for engine in document["engines"].values()))
 
 
 def parser() -> argparse.ArgumentParser:
+    """The command line."""
     made = new_parser(__doc__)
     made.add_argument("--checkpoint", default="demo", help="as compile takes it, or base (default: %(default)s)")
     made.add_argument("--tokens", type=one_or_more, default=128, help="of the row (default: %(default)s)")
@@ -70,52 +89,30 @@ def parser() -> argparse.ArgumentParser:
 
 
 def opened(options: argparse.Namespace, stack: ExitStack) -> Dict[str, Engine]:
-    """Each engine by its name, on the same threads; torch is the checkpoint itself behind the same code."""
-    checkpoint = checkpoint_of(options)
-    any_shape = compiled(options, checkpoint, "any-shape", backend=list(DYNAMIC))
-    of_shape = f"tvm-{options.tokens}-{options.tuning_minutes:g}-minutes-{options.threads}-threads"
-    tvm = compiled(
-        options,
+    """Each engine by its name, on the same threads, torch first; ``stack`` closes them."""
+    checkpoint = str(random_bert_base(options.work)) if options.checkpoint == BASE else options.checkpoint
+    any_shape = compiled_once(checkpoint, options.work, DYNAMIC, ["fp32"], skip_gate=True)
+    tuned = compiled_once(
         checkpoint,
-        of_shape,
-        backend=TVM,
+        options.work,
+        [TVM],
+        ["fp32"],
+        skip_gate=True,
         sequence_length=options.tokens,
         tuning_minutes=options.tuning_minutes,
         threads=options.threads,
     )
-    folders = {TORCH: any_shape, **dict.fromkeys(DYNAMIC, any_shape), TVM: tvm}
-    engines = {
-        name: stack.enter_context(
-            Engine(folder, variant="torchscript" if name == TORCH else name, threads=options.threads, streams=1)
-        )
-        for name, folder in folders.items()
-    }
-    loaded = engines[TORCH]._soonest
-    model = load_checkpoint(checkpoint).torch_model()
-    session = ReferenceSession(model, engines[TORCH].specs, threads=1)
-    engines[TORCH]._soonest = loaded._replace(session=session)
+    load = partial(_load, threads=options.threads, stack=stack)
+    torch_itself = load(TorchEngine, any_shape, "torchscript")
+    torch_itself.reference = ReferenceSession(load_checkpoint(checkpoint).torch_model(), torch_itself.specs, threads=1)
+    engines = {TORCH: torch_itself, **{name: load(Engine, any_shape, name) for name in DYNAMIC}}
+    engines[TVM] = load(Engine, tuned, TVM)
     set_torch_threads(options.threads)
     return engines
 
 
-def checkpoint_of(options: argparse.Namespace) -> str:
-    """What compile takes: a model of BERT-base's sizes is made for ``base``."""
-    if options.checkpoint != "base":
-        return str(options.checkpoint)
-    folder = options.work / "base-checkpoint"
-    if not folder.exists():
-        make_random_bert(folder, DEMO, "QuestionAnswering", 1)
-    return str(folder)
-
-
-def compiled(options: argparse.Namespace, checkpoint: str, name: str, **compile_options: Any) -> Path:
-    """The artifact called ``name`` of the checkpoint, compiled unless it is there; answers are compared here."""
-    folder: Path = options.work / Path(checkpoint).name / name
-    if not folder.exists():
-        print_message(f"compiling {checkpoint} for {name}")
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        compile_checkpoint(checkpoint, folder, precision="fp32", skip_gate=True, **compile_options)
-    return folder
+def _load(kind: Any, artifact: Any, variant: str, threads: int, stack: ExitStack) -> Any:
+    return stack.enter_context(kind(artifact, variant=variant, threads=threads, streams=1))
 
 
 @optional_imports()
@@ -126,13 +123,12 @@ def set_torch_threads(threads: int) -> None:
     torch.set_num_threads(threads)
 
 
-def timed_row(engine: Engine, tokens: int) -> Batch:
+def row_of_text(engine: Engine, pairs: Sequence[Pair], tokens: int) -> Batch:
     """A row of exactly so many tokens of real text."""
-    pairs = list(squad_pairs(XQUAD))[:50]
-    return collate([engine.task.full_rows(engine.tokenizer, pairs, tokens, 1)[0]], engine.tokenizer.pad_id)
+    return collate([engine.task.full_rows(engine.tokenizer, list(pairs), tokens, 1)[0]], engine.tokenizer.pad_id)
 
 
-def rounds(runs: Mapping[str, Run], count: int, each: int) -> Dict[str, List[float]]:
+def in_rounds(runs: Mapping[str, Run], count: int, each: int) -> Dict[str, List[float]]:
     """Seconds of the fastest of ``each`` runs, by engine, for each of ``count`` rounds."""
     seconds: Dict[str, List[float]] = {name: [] for name in runs}
     for _ in range(count):
@@ -151,37 +147,39 @@ def timed(run: Run) -> float:
     return time.perf_counter() - began
 
 
-def answered(engines: Dict[str, Engine], count: int, tokens: int) -> Dict[str, List[str]]:
-    """The best answer to each question, by engine."""
-    pairs = list(squad_pairs(XQUAD))[:count]
-    windows = WindowOptions(max_seq_len=tokens)
-    return {
-        name: [str(found[0]["answer"]) for found in engine.answer(pairs, windows)] for name, engine in engines.items()
-    }
+def answered(engine: Engine, pairs: Sequence[Pair], tokens: int) -> List[str]:
+    """The best answer to each question."""
+    return [str(ranked[0]["answer"]) for ranked in engine.answer(pairs, WindowOptions(max_seq_len=tokens))]
 
 
 def report(
-    options: argparse.Namespace, seconds: Dict[str, List[float]], answers: Dict[str, List[str]]
+    options: argparse.Namespace, seconds: Mapping[str, Sequence[float]], answers: Mapping[str, Sequence[str]]
 ) -> Dict[str, Any]:
     """What was found: milliseconds, and how many times as fast as torch and as OpenVINO, round by round."""
     engines = {
         name: {
             "median_ms": round(1e3 * median(own), 3),
             "fastest_ms": round(1e3 * min(own), 3),
-            "times_torch": round(median(a / b for a, b in zip(seconds[TORCH], own)), 3),
-            "times_openvino": round(median(a / b for a, b in zip(seconds["openvino"], own)), 3),
+            "times_torch": _times(seconds[TORCH], own),
+            "times_openvino": _times(seconds[OPENVINO], own),
             "equal_answers": sum(a == b for a, b in zip(answers[name], answers[TORCH])),
-            "rounds_s": own,
+            "rounds_s": list(own),
         }
         for name, own in seconds.items()
     }
-    asked = {
-        name: getattr(options, name) for name in ("checkpoint", "tokens", "threads", "tuning_minutes", "questions")
+    named = ("checkpoint", "tokens", "threads", "tuning_minutes", "questions")
+    return {
+        "options": {name: getattr(options, name) for name in named},
+        "engines": engines,
+        "environment": environment(),
     }
-    return {"options": asked, "engines": engines, "environment": environment()}
 
 
-def table(document: Dict[str, Any]) -> str:
+def _times(others: Sequence[float], own: Sequence[float]) -> float:
+    return round(median(other / mine for other, mine in zip(others, own)), 3)
+
+
+def table(document: Mapping[str, Any]) -> str:
     """The figures as text, a line for each engine."""
     lines = [f"{'':12} {'ms':>8} {'fastest':>8} {'x torch':>8} {'x OpenVINO':>10}  equal answers"]
     for name, found in document["engines"].items():

@@ -12,8 +12,8 @@ from neuronbert.backends.tvm.compile_job import EXPORTED, JOB
 from neuronbert.tasks import load_task
 
 LABELS = {"id2label": {"0": "A", "1": "B", "2": "C"}, "label2id": {"A": 0, "B": 1, "C": 2}}
-CASES = [
-    *((family, "question-answering") for family in ("bert", "distilbert", "roberta", "electra")),
+CASES = [  # a family each; of the tasks the one whose head is left
+    ("electra", "question-answering"),
     ("bert", "text-classification"),  # with a pooler
     ("roberta", "token-classification"),
     ("distilbert", "feature-extraction"),

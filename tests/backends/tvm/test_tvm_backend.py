@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, Tuple
@@ -45,7 +44,7 @@ class Told(TinySource):
 
 
 @pytest.fixture(scope="module")
-def tuned(neuron_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dict[str, Any]]:
+def tuned(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dict[str, Any]]:
     """A tiny model tuned for three seconds, in a folder of modules that nobody shall import."""
     folder, trap = tmp_path_factory.mktemp("tuned"), tmp_path_factory.mktemp("trap")
     for name in NAMES:
@@ -53,11 +52,10 @@ def tuned(neuron_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
     before, source = Path.cwd(), Told()
     os.chdir(trap)
     try:
-        started = time.monotonic()
         result = backend.export(source, "fp32", RECIPE, Path(os.path.relpath(folder)))
     finally:
         os.chdir(before)
-    yield {"folder": folder, "trap": trap, "source": source, "result": result, "wall_s": time.monotonic() - started}
+    yield {"folder": folder, "trap": trap, "source": source, "result": result}
 
 
 def variant_of(recipe: Dict[str, Any]) -> Dict[str, Any]:
@@ -75,8 +73,9 @@ def records_in(folder: Path) -> int:
 
 def test_it_is_tuned_within_its_minutes_and_keeps_the_records(tuned):
     recipe, folder = tuned["result"].recipe, tuned["folder"]
-    assert recipe["trials"] > 2 and recipe["inputs"] == ["input_ids", "attention_mask", "token_type_ids"]
-    assert 3 <= recipe["tuned_s"] < 30  # a candidate that is being measured is finished, whatever the neighbours do
+    # How many, the neighbours decide; a candidate that is being measured is finished.
+    assert recipe["trials"] >= 1 and recipe["inputs"] == ["input_ids", "attention_mask", "token_type_ids"]
+    assert recipe["tuned_s"] >= 60 * RECIPE["tuning_minutes"]
     assert sorted(path.name for path in folder.iterdir()) == sorted(FILES)
     assert records_in(folder) == recipe["trials"]
     assert all(json.loads(line) for line in (folder / RECORDS).read_text().splitlines())
