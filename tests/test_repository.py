@@ -53,7 +53,7 @@ PUBLIC_NAMES = {
 }
 # The bounds above which the inf1 extra may go no further.
 CEILINGS = {"numpy": ["<="], "protobuf": ["<"]}
-BROKEN_LATER = {"apache-tvm-ffi": ["<"]}  # setup.cfg says how
+BROKEN_LATER = {"apache-tvm": ["<"], "apache-tvm-ffi": ["<"]}  # setup.cfg says how
 # What a distribution is imported as.
 IMPORT_NAMES = {library.distribution: name for name, library in LIBRARIES.items()}
 

@@ -9,6 +9,7 @@ MOST = 1 << 40  # for counts and sizes in general: no float loses such a number
 MAX_TOKENS = 1 << 20
 MAX_ROWS = 1 << 16
 MAX_CORES = 1 << 10
+MAX_THREADS = 1 << 16
 # As hardware/requirements.py reads them: ">=2024.4,<2027".
 _CLAUSE = r"\s*(>=|<=|==|!=|~=|>|<)\s*v?[0-9]{1,9}(\.[0-9]{1,9}){0,9}(\.\*)?\s*"
 
@@ -97,7 +98,11 @@ REFERENCE = record({"variant": VARIANT_NAME, "skipped": FLAG})
 _BUCKET = {name: whole(1, SHAPE[name]) for name in ("batch_size", "sequence_length")}
 SHAPED_ON_CPU = Schema(
     **record(
-        {**_BUCKET, "recipe": record({"inputs": RECIPE["inputs"], "tuning_minutes": SECONDS}), "compile_s": SECONDS}
+        {
+            **_BUCKET,
+            "recipe": record({"inputs": RECIPE["inputs"], "tuning_minutes": SECONDS, "threads": whole(1, MAX_THREADS)}),
+            "compile_s": SECONDS,
+        }
     )
 )
 SHAPED_ON_CORES = Schema(

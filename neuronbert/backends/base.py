@@ -127,6 +127,10 @@ class ExportSource(Protocol):
     def on_step(self) -> Steps:
         """To be called while something takes seconds."""
 
+    @property
+    def progress(self) -> Callable[[str], None]:
+        """To be called with a line for the user."""
+
     def calibration(self) -> List[Batch]:
         """Unpadded single-row batches of real text, none of it among the gate's."""
 

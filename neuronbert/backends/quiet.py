@@ -5,14 +5,20 @@ import importlib
 import logging
 import os
 import sys
+import threading
 import warnings
 from contextlib import contextmanager
+from importlib.abc import MetaPathFinder
 from typing import Any, Iterator, TextIO
 
 from neuronbert.hardware.libraries import optional_imports
 
 _NO_ONNXRUNTIME_TELEMETRY = "ORT_DISABLE_TELEMETRY"
-_NO_TVM_COMPILER = "TVM_USE_RUNTIME_LIB"
+# Else TVM compiles an extension of some releases of torch into the home folder, where torch is loaded.
+NO_TORCH_EXTENSION = "TVM_FFI_DISABLE_TORCH_C_DLPACK"
+NO_TVM_COMPILER = "TVM_USE_RUNTIME_LIB"  # of all that TVM reads where it is set, and a compile must not see
+
+_importing = threading.RLock()  # libraries whose variables are read once: one that is set is for one import
 
 
 @contextmanager
@@ -67,15 +73,26 @@ def import_without_telemetry(name: str) -> Any:
 
 @contextmanager
 def hidden_module(name: str) -> Iterator[None]:
-    """Inside, importing the module ``name`` fails, unless it was imported before."""
-    if name in sys.modules:
-        yield
-        return
-    sys.modules[name] = None  # type: ignore[assignment]
+    """Inside, importing the module ``name`` fails in this thread, unless it was imported before, in whichever."""
+    hidden = _Hidden(name)
+    sys.meta_path.insert(0, hidden)
     try:
         yield
     finally:
-        del sys.modules[name]
+        sys.meta_path.remove(hidden)
+
+
+class _Hidden(MetaPathFinder):
+    """Finds no module called ``name`` for the thread that made it."""
+
+    def __init__(self, name: str):
+        self._name = name
+        self._thread = threading.get_ident()
+
+    def find_spec(self, name: str, path: object = None, target: object = None) -> None:
+        """None, so that the next finder is asked."""
+        if name == self._name and threading.get_ident() == self._thread:
+            raise ModuleNotFoundError(f"No module named {name!r}: it is not wanted here", name=name)
 
 
 def import_onnxruntime() -> Any:
@@ -83,15 +100,16 @@ def import_onnxruntime() -> Any:
 
     The variable is read once, when the library is loaded; where a caller imported it before, telemetry is switched off.
     """
-    with variable_set(_NO_ONNXRUNTIME_TELEMETRY), optional_imports():
+    with _importing, variable_set(_NO_ONNXRUNTIME_TELEMETRY), optional_imports():
         onnxruntime = importlib.import_module("onnxruntime")
     onnxruntime.disable_telemetry_events()
     return onnxruntime
 
 
+@optional_imports("tvm")
 def import_tvm_runtime() -> Any:
     """Import tvm without its compiler (260 MB) and without torch, unless either was imported before."""
-    with variable_set(_NO_TVM_COMPILER), hidden_module("torch"), optional_imports("tvm"):
+    with _importing, variable_set(NO_TVM_COMPILER), variable_set(NO_TORCH_EXTENSION), hidden_module("torch"):
         importlib.import_module("tvm.runtime.vm")
         return importlib.import_module("tvm")
 

@@ -41,10 +41,8 @@ class PointInstances:
         """Raise UsageError for a point that the machine or the instance has no room for."""
         if setting.pipeline_cores is None:
             # A shape that is still to be compiled is placed like one there is.
-            there = [each["name"] for each in self._artifact.variants]
-            template = template_variant(self._artifact.variants, setting)["name"]
-            variant = setting.variant if setting.variant in there else template
-            place_workers(self._artifact, variant=variant, workers=setting.workers, threads=setting.threads)
+            like = template_variant(self._artifact.variants, setting)["name"]
+            place_workers(self._artifact, variant=like, workers=setting.workers, threads=setting.threads)
             return
         if self._instance_type is not None and self.inf1_instance_type is None:
             raise UsageError(f"{setting.variant} runs on NeuronCores, and {self._instance_type} has none")

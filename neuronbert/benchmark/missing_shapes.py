@@ -95,7 +95,7 @@ class ShapeCompiler:
         """The options of the template's backend, as it was compiled."""
         recipe = template["recipe"]
         if setting.pipeline_cores is None:
-            return {"tuning_minutes": recipe["tuning_minutes"]}
+            return {"tuning_minutes": recipe["tuning_minutes"], "threads": recipe["threads"]}
         return {
             "instance_type": self._instances.name_of(setting),
             "mode": setting.mode,

@@ -159,8 +159,11 @@ def chosen_variants(artifact: Artifact, variant: str, precision: str) -> List[Va
 
 
 def template_variant(variants: Sequence[Variant], setting: Setting) -> Variant:
-    """A variant of the setting's backend, whose recipe is followed when the setting's own shape has to be compiled."""
-    return next(variant for variant in variants if setting.variant.startswith(variant["backend"] + "-"))
+    """The setting's variant, or where its shape has to be compiled one of its backend, whose recipe is followed."""
+    named = (variant for variant in variants if variant["name"] == setting.variant)
+    return next(named, None) or next(
+        variant for variant in variants if setting.variant.startswith(variant["backend"] + "-")
+    )
 
 
 def loads_of(scenario: Optional[str], concurrency: str, request_rate: str, *, loadgen: bool) -> List[LoadSpec]:

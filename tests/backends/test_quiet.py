@@ -1,8 +1,12 @@
 """What libraries print, log and report is kept away, and everything else is as it was afterwards."""
 
+import importlib
+import importlib.util
 import logging
 import os
+import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from typing import List
 
 import pytest
@@ -50,6 +54,43 @@ def test_a_hidden_module_cannot_be_imported_and_comes_back() -> None:
     with hidden_module("json"):
         import json  # loaded before: left as it is
     assert json.loads("1") == 1
+
+
+def test_a_hidden_module_is_there_for_other_threads() -> None:
+    with hidden_module("tabnanny"), ThreadPoolExecutor(1) as pool:
+        assert pool.submit(importlib.import_module, "tabnanny").result().__name__ == "tabnanny"
+        import tabnanny  # noqa: F401  # another thread has imported it
+    del sys.modules["tabnanny"]
+
+
+TVM_IN_THREADS = """
+import os, sys, threading
+from neuronbert.backends.quiet import import_tvm_runtime
+faults = []
+def guarded(function):
+    def run():
+        try:
+            function()
+        except BaseException as error:
+            faults.append(repr(error))
+    return threading.Thread(target=run)
+def other():
+    import torch
+threads = [guarded(import_tvm_runtime) for _ in range(4)] + [guarded(other)]
+before = dict(os.environ)
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+assert faults == [], faults
+assert os.environ == before
+"""
+
+
+@pytest.mark.skipif(importlib.util.find_spec("tvm") is None, reason="apache-tvm is not installed")
+def test_tvm_is_imported_beside_other_imports_and_leaves_the_environment_alone() -> None:
+    done = subprocess.run([sys.executable, "-c", TVM_IN_THREADS], capture_output=True, text=True, timeout=300)
+    assert (done.returncode, done.stdout) == (0, ""), done.stderr
 
 
 class Recorder(logging.Handler):

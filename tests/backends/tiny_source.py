@@ -67,6 +67,9 @@ class TinySource:
     def torch_model(self) -> Any:
         return self._model
 
+    def progress(self, line: str) -> None:
+        """Not shown."""
+
     def on_step(self, what: str, done: int, total: int) -> None:
         pass
 

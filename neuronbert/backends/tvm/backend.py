@@ -29,7 +29,16 @@ from neuronbert.backends.base import (
 from neuronbert.backends.outputs import Output, Outputs, named
 from neuronbert.backends.quiet import import_tvm_runtime, variable_set
 from neuronbert.backends.tracing import disk_errors, example_inputs, model_bytes
-from neuronbert.backends.tvm.compile_job import BIND_THREADS, EXPORTED, FILES, LIBRARY, NUM_THREADS, run_job
+from neuronbert.backends.tvm.compile_job import (
+    BIND_THREADS,
+    EXPORTED,
+    FILES,
+    LIBRARY,
+    LINKER_HINT,
+    NUM_THREADS,
+    Report,
+    run_job,
+)
 from neuronbert.backends.tvm.cpu import cpu_of
 from neuronbert.checkpoint.families import family_of, size_of
 from neuronbert.errors import BackendFailed, BackendUnavailable
@@ -64,10 +73,7 @@ def check_available(precision: str) -> None:
             f"apache-tvm-ffi {bridge} ends the process where TVM looks for schedules", hint=install_command("tvm")
         )
     if not any(map(shutil.which, LINKERS)) and not (os.environ.get("CXX") or os.environ.get("CC")):
-        raise BackendUnavailable(
-            "tvm needs a C compiler to link what it compiles, and there is none",
-            hint="sudo apt install gcc; what is compiled then runs on machines without one",
-        )
+        raise BackendUnavailable("tvm needs a C compiler to link what it compiles, and there is none", hint=LINKER_HINT)
 
 
 def batch_invariant(precision: str) -> bool:
@@ -100,6 +106,7 @@ def export(source: ExportSource, precision: str, recipe: Recipe, folder: Path) -
         job = Path(scratch)
         _export_torch(source, recipe, job / EXPORTED)
         report = run_job(job, recipe, _told(source, recipe["tuning_minutes"]))
+        _tell(source, recipe, report)
         for name in FILES:
             os.replace(job / name, folder / name)
     versions = library_versions(("torch", "transformers", "apache-tvm", "apache-tvm-ffi"))
@@ -112,7 +119,13 @@ def export(source: ExportSource, precision: str, recipe: Recipe, folder: Path) -
             "device": "cpu",
         },
         versions=versions,
-        recipe={**recipe, "inputs": list(source.input_names), **report._asdict()},
+        recipe={
+            **recipe,
+            "inputs": list(source.input_names),
+            "mcpu": report.mcpu,
+            "trials": report.trials,
+            "tuned_s": report.tuned_s,
+        },
         batch_size=recipe["batch_size"],
         sequence_length=recipe["sequence_length"],
     )
@@ -134,6 +147,16 @@ def _export_torch(source: ExportSource, recipe: Recipe, path: Path) -> None:
     path.write_bytes(saved.getbuffer())
 
 
+def _tell(source: ExportSource, recipe: Recipe, report: Report) -> None:
+    """Say what came of the tuning."""
+    if recipe["tuning_minutes"]:
+        failed = f", {report.failed} more that TVM could not compile" if report.failed else ""
+        more = "" if report.trials else ": the schedules are those of earlier compiles, or unmeasured; --tuning-minutes"
+        source.progress(f"{report.trials} candidates measured in {report.tuned_s:.0f} s{failed}{more}")
+    if report.fault:
+        source.progress(f"what was measured is not all kept for later compiles: {report.fault}")
+
+
 def _told(source: ExportSource, minutes: float) -> Any:
     """What is called with each count of trials: it shows the seconds that are over, of those there are."""
     started, total = time.monotonic(), int(60 * minutes)
@@ -152,8 +175,6 @@ def load(folder: Path, variant: Variant, *, outputs: Sequence[Output], threads: 
 
     Raises MissingLibrary without apache-tvm, BackendFailed for a library that it cannot load or run.
     """
-    # Its threads, and the caller's, are bound to the first cores of the machine unless told otherwise.
-    os.environ.setdefault(BIND_THREADS, "0")
     tvm = import_tvm_runtime()
     with engine_errors(f"tvm cannot load {folder / LIBRARY}", hint="compile the artifact again"):
         library = tvm.runtime.load_module(str(folder / LIBRARY))
@@ -178,6 +199,7 @@ class TvmSession:
         self._library = library
         self._threads = threads
         self._of_thread = threading.local()
+        self._process = os.getpid()
         self._runners: Optional[ThreadPoolExecutor] = ThreadPoolExecutor(streams, f"tvm {self.name}")
         try:
             self.precision = self._warm_up()
@@ -196,6 +218,8 @@ class TvmSession:
         runners = self._runners
         if runners is None:
             raise BackendFailed("this session is closed")
+        if os.getpid() != self._process:  # its threads are in the other process, and would be waited for
+            raise BackendFailed("this process was forked after tvm had loaded its model", hint="load it after the fork")
         what = f"tvm failed on a batch of shape {batch.input_ids.shape}"
         with engine_errors(what, hint="neuronbert doctor, or another variant"):
             return runners.submit(self._run, batch).result()
@@ -209,14 +233,17 @@ class TvmSession:
     def _machine(self) -> Any:
         """This thread's virtual machine: none takes two batches at once, and threads are those of its thread."""
         if not hasattr(self._of_thread, "machine"):
-            # The variable bounds what can be configured, and is half the machine's processors where it is not set.
-            with _starting, variable_set(NUM_THREADS, str(self._threads)):
+            # The one variable bounds what can be configured, and is half the machine's processors where it is not set.
+            # Without the other threads are bound to the first cores of the machine.
+            binds = os.environ.get(BIND_THREADS, "0")
+            with _starting, variable_set(NUM_THREADS, str(self._threads)), variable_set(BIND_THREADS, binds):
                 self._tvm.get_global_func("runtime.config_threadpool")(_BIG_CORES, self._threads)
             self._of_thread.machine = self._tvm.runtime.vm.VirtualMachine(self._library, self._tvm.cpu())
         return self._of_thread.machine
 
     def close(self) -> None:
         """Release the library; runs that are under way end as usual."""
-        runners, self._runners, self._library = self._runners, None, None
-        if runners is not None:
+        runners, self._runners = self._runners, None
+        if runners is not None and os.getpid() == self._process:
             runners.shutdown()
+        self._library = None

@@ -7,6 +7,7 @@ TVM starts, writes or prints is the child's, in a folder that goes when it ends.
 import contextlib
 import json
 import os
+import re
 import signal
 import threading
 import time
@@ -17,14 +18,15 @@ from typing import Callable, Dict, NamedTuple, Sequence, TextIO
 from neuronbert.backends.base import Recipe
 from neuronbert.backends.cache import cache_folder
 from neuronbert.backends.child import start_child
+from neuronbert.backends.quiet import NO_TORCH_EXTENSION, NO_TVM_COMPILER
 from neuronbert.backends.tvm.cpu import cpu_of
-from neuronbert.errors import BackendFailed, in_words
+from neuronbert.errors import BackendFailed, BackendUnavailable, NeuronBertError, in_words
 from neuronbert.hardware.libraries import optional_imports
-from neuronbert.hardware.machine import cpu_flags, library_version
-from neuronbert.hardware.own_places import own_folder
+from neuronbert.hardware.machine import cpu_flags, cpu_model, library_version
 
 BIND_THREADS, NUM_THREADS = "TVM_BIND_THREADS", "TVM_NUM_THREADS"
-EXPORTED, JOB, REPORT, ERROR, LOG = "model.pt2", "job.json", "report.json", "error.txt", "compile.log"
+LINKER_HINT = "sudo apt install gcc libc6-dev, or CC=a compiler; what is compiled then runs on machines without one"
+EXPORTED, JOB, REPORT, ERROR, LOG = "model.pt2", "job.json", "report.json", "error.json", "compile.log"
 LIBRARY, WORKLOADS, RECORDS = "model.so", "workloads.json", "records.json"
 FILES = (LIBRARY, WORKLOADS, RECORDS)  # what stays of a job
 # Reading the model, building and linking it, around the tuning's own time; of BERT-large they take two minutes here.
@@ -34,21 +36,25 @@ Told = Callable[[int], None]  # called with the number of candidates measured so
 
 
 class Report(NamedTuple):
-    """What a job says of its tuning, for the manifest."""
+    """What a job says of its tuning."""
 
     trials: int  # candidates that were measured
+    failed: int  # candidates of which TVM could make no library
     tuned_s: float
     mcpu: str
+    fault: str  # why some of the records are not kept for later compiles
 
 
 def run_job(job: Path, recipe: Recipe, told: Told) -> Report:
     """Make ``FILES`` in the folder ``job`` of the model that torch.export saved there as ``EXPORTED``.
 
-    BackendFailed with TVM's own words where it cannot, or where the child ends otherwise or does not end.
+    BackendFailed with TVM's own words where it cannot, or where the child ends otherwise or does not end;
+    BackendUnavailable where there is no linker that works.
     """
     job = job.absolute()  # the child works in it: the working directory is a user's
-    arguments = {"recipe": dict(recipe), "earlier": str(_earlier(recipe))}
+    arguments = {"recipe": dict(recipe), "kept": str(_kept(recipe))}
     (job / JOB).write_text(json.dumps(arguments), encoding="utf-8")
+    longest_s = 60 * recipe["tuning_minutes"] + AROUND_THE_TUNING_S
     reading, writing = os.pipe()
     with open(job / LOG, "wb") as log, os.fdopen(reading, "r") as counts:
         try:
@@ -64,8 +70,13 @@ def run_job(job: Path, recipe: Recipe, told: Told) -> Report:
             )
         finally:
             os.close(writing)
-        # Killed where it neither goes on nor ends.
-        watch = threading.Timer(60 * recipe["tuning_minutes"] + AROUND_THE_TUNING_S, child.kill)
+        overdue = threading.Event()
+
+        def end() -> None:
+            overdue.set()
+            child.kill()
+
+        watch = threading.Timer(longest_s, end)
         watch.start()
         try:
             for count in counts:
@@ -77,37 +88,42 @@ def run_job(job: Path, recipe: Recipe, told: Told) -> Report:
                 os.killpg(child.pid, signal.SIGKILL)
             child.wait()
     if code != 0:
-        raise BackendFailed(
-            f"tvm cannot compile this model for {recipe['batch_size']} × {recipe['sequence_length']} tokens: "
-            f"{_failure(job, code)}",
-            hint="--backend openvino or onnxruntime",
-        )
+        late = f"it did not end within {longest_s / 60:.0f} minutes" if overdue.is_set() else ""
+        raise _failure(job, recipe, code, late)
     return Report(*json.loads((job / REPORT).read_text(encoding="utf-8")))
 
 
-def _earlier(recipe: Recipe) -> Path:
+def _kept(recipe: Recipe) -> Path:
     """The folder of what was measured under the same conditions."""
-    conditions = f"{library_version('apache-tvm')}-{cpu_of(cpu_flags()).mcpu or 'any'}-{recipe['threads']}-threads"
-    return own_folder(cache_folder("tvm") / conditions)
+    cpu = re.sub(r"[^A-Za-z0-9]+", "-", f"{cpu_model()} {cpu_of(cpu_flags()).mcpu}").strip("-")
+    return cache_folder(f"tvm/{library_version('apache-tvm')}-{cpu}-{recipe['threads']}-threads")
 
 
 def _environment(job: Path, recipe: Recipe) -> Dict[str, str]:
+    inherited = {name: value for name, value in os.environ.items() if name != NO_TVM_COMPILER}
     return {
-        **os.environ,
+        **inherited,
         BIND_THREADS: "0",
         NUM_THREADS: str(recipe["threads"]),
         "TMPDIR": str(job),
-        "TVM_FFI_DISABLE_TORCH_C_DLPACK": "1",  # else it compiles an extension of torch into the home folder
+        NO_TORCH_EXTENSION: "1",
     }
 
 
-def _failure(job: Path, code: int) -> str:
-    if code < 0:
-        return f"its process was ended by signal {-code}\n{_tail(job / LOG)}"
+def _failure(job: Path, recipe: Recipe, code: int, late: str) -> NeuronBertError:
+    what = f"tvm cannot compile this model for {recipe['batch_size']} × {recipe['sequence_length']} tokens"
+    elsewhere = "--backend openvino or onnxruntime"
+    if late or code < 0:
+        why = late or f"its process was ended by signal {-code}"
+        again = "fewer --threads, or a larger machine, if memory ran out; what was measured is kept"
+        return BackendFailed(f"{what}: {why}\n{_tail(job / LOG)}".rstrip(), hint=elsewhere if late else again)
     try:
-        return (job / ERROR).read_text(encoding="utf-8")
+        told = json.loads((job / ERROR).read_text(encoding="utf-8"))
     except OSError:
-        return _tail(job / LOG)
+        return BackendFailed(f"{what}: {_tail(job / LOG)}", hint=elsewhere)
+    if told["no_linker"]:
+        return BackendUnavailable(f"tvm needs a C compiler that links: {told['words']}", hint=LINKER_HINT)
+    return BackendFailed(f"{what}: {told['words']}", hint=elsewhere)
 
 
 def _tail(path: Path, characters: int = 3000) -> str:
@@ -115,6 +131,10 @@ def _tail(path: Path, characters: int = 3000) -> str:
 
 
 # ---------------------------------------------------------------------------- the child
+
+
+class NoLinker(Exception):
+    """Nothing can be linked."""
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -129,7 +149,8 @@ def main(arguments: Sequence[str]) -> int:
             report = _compile(job, counts)
     except Exception as error:
         traceback.print_exc()
-        (job / ERROR).write_text(in_words(error), encoding="utf-8")
+        told = {"words": in_words(error), "no_linker": isinstance(error, NoLinker)}
+        (job / ERROR).write_text(json.dumps(told), encoding="utf-8")
         return 1
     (job / REPORT).write_text(json.dumps(list(report)), encoding="utf-8")
     return 0
@@ -140,26 +161,32 @@ def _compile(job: Path, counts: TextIO) -> Report:
     from tvm.target import Target
 
     from neuronbert.backends.tvm.program import fused_program, save_library
+    from neuronbert.backends.tvm.records import KeptRecords
     from neuronbert.backends.tvm.tuning import Tuner
 
+    _try_linker(job)
     arguments = json.loads((job / JOB).read_text(encoding="utf-8"))
     recipe = arguments["recipe"]
     cpu = cpu_of(cpu_flags())
     target = Target(cpu.target(recipe["threads"]))
     program = fused_program(job / EXPORTED, target)
-    tuner = Tuner(
-        program,
-        cpu,
-        target,
-        recipe["threads"],
-        workloads=job / WORKLOADS,
-        records=job / RECORDS,
-        earlier=Path(arguments["earlier"]),
-    )
+    kept = KeptRecords(Path(arguments["kept"]))
+    tuner = Tuner(program, cpu, target, recipe["threads"], workloads=job / WORKLOADS, records=job / RECORDS, kept=kept)
     started = time.monotonic()
     # A parent that is gone closes its end: the next count ends this process too.
     tuner.tune(started + 60 * recipe["tuning_minutes"], lambda trials: print(trials, file=counts, flush=True))
     tuned_s = time.monotonic() - started
-    tuner.remember()
     save_library(program, tuner.best(), target, job / LIBRARY)
-    return Report(tuner.measured, round(tuned_s, 1), cpu.mcpu)
+    return Report(tuner.measured, tuner.failed, round(tuned_s, 1), cpu.mcpu, kept.fault)
+
+
+def _try_linker(job: Path) -> None:
+    """Link nothing, with what TVM links with: before minutes of tuning rather than behind them."""
+    from tvm.support import cc
+
+    source = job / "empty.c"
+    source.write_text("", encoding="utf-8")
+    try:
+        cc.create_shared(str(job / "empty.so"), [str(source)])
+    except Exception as error:
+        raise NoLinker(in_words(error)) from error

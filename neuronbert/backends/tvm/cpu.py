@@ -31,4 +31,6 @@ def cpu_of(flags: AbstractSet[str], machine: str = "") -> Cpu:
         if all(has_flag(flags, flag) for flag in level):
             return Cpu(mcpu, level, lanes, registers)
     is_arm = (machine or platform.machine()) in ("aarch64", "arm64")
-    return Cpu("", (), 128 // _FLOAT32_BITS, 32 if is_arm else 16)
+    # Every one of its kind has the flag, and none of the other, where the system says it.
+    of_kind = tuple(flag for flag in ("asimd", "sse2") if has_flag(flags, flag))
+    return Cpu("", of_kind, 128 // _FLOAT32_BITS, 32 if is_arm else 16)

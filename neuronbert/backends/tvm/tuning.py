@@ -5,6 +5,7 @@ that the model spends most time in, as long as it gets faster.
 """
 
 import time
+import traceback
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any, Callable, List, Optional, Set
 import numpy as np
 
 from neuronbert.backends.tvm.cpu import Cpu
+from neuronbert.backends.tvm.records import KEPT, KeptRecords, seconds_of, top_records
 from neuronbert.backends.tvm.spaces import space_for
 from neuronbert.hardware.libraries import optional_imports
 
@@ -32,7 +34,6 @@ PATIENCE = 3  # rounds without a faster candidate, after which a function's shar
 FASTER = 0.98  # of the seconds before: less is noise
 REPEATS, LEAST_MS = 5, 2  # of a measurement: the fastest of so many, of so many milliseconds each
 HOPELESS = 4  # times as long as the fastest: one run says enough
-KEPT = 4  # records of a function that later compiles begin with
 SEED = 1  # so that equal compiles try the same candidates, in the same order
 
 
@@ -52,7 +53,7 @@ class Task:
     @property
     def promise(self) -> float:
         """Seconds of the model that might be saved; infinite before the first measurement, 0 when nothing is left."""
-        if self.empty >= EMPTY_ROUNDS:
+        if self.empty >= EMPTY_ROUNDS or (self.best_s is None and self.stale >= PATIENCE):
             return 0.0
         if self.best_s is None:
             return float("inf")
@@ -62,25 +63,28 @@ class Task:
 class Tuner:
     """Measures the functions of a program on the runtime's threads; what it finds is in two files of JSON lines.
 
-    ``earlier`` is a folder of what was measured before, with the same CPU, threads and TVM, of whatever model.
+    It begins with the records of ``kept``, and keeps there what is faster, round by round: a candidate may end the
+    process.
     """
 
     def __init__(
-        self, program: Any, cpu: Cpu, target: Any, threads: int, *, workloads: Path, records: Path, earlier: Path
+        self, program: Any, cpu: Cpu, target: Any, threads: int, *, workloads: Path, records: Path, kept: KeptRecords
     ):
         self._target = target
         self._cpu = cpu
         self._threads = threads
-        self._earlier = earlier
+        self._kept = kept
         self._records = meta_schedule.database.JSONDatabase(str(workloads), str(records))
         extracted = meta_schedule.relax_integration.extract_tasks(program, target)
         # Where the time is short, what has most to compute is measured.
         extracted = sorted(extracted, key=lambda task: -task.weight * estimate_tir_flops(task.dispatched[0]))
         self._tasks = [self._task(each) for each in extracted]
-        self.measured = 0
+        self.measured = self.failed = 0  # candidates
 
     def _task(self, extracted: Any) -> Task:
         module = extracted.dispatched[0]
+        workload = self._records.commit_workload(module)
+        earlier = self._kept.of(module)
         context = meta_schedule.TuneContext(
             mod=module,
             target=self._target,
@@ -88,12 +92,12 @@ class Tuner:
             search_strategy=meta_schedule.search_strategy.ReplayTrace(),
             task_name=extracted.task_name,
             num_threads=self._threads,
-            rand_state=SEED,
+            rand_state=SEED + len(earlier),  # later compiles try others
         )
         context.pre_tuning(ROUND * MOST_ROUNDS, ROUND, context.generate_design_space(), self._records, None)
-        task = Task(module, int(extracted.weight), context, self._records.commit_workload(module))
-        for record in _top(self._measured_before(module), module, KEPT):
-            self._record(task, record.trace, float(min(record.run_secs)), record.args_info)
+        task = Task(module, int(extracted.weight), context, workload)
+        for record in earlier:
+            self._record(task, record.trace, seconds_of(record), record.args_info)
         return task
 
     def tune(self, deadline: float, told: RecordsDone) -> None:
@@ -109,16 +113,22 @@ class Tuner:
     def _round(self, task: Task, deadline: float, builders: ThreadPoolExecutor, told: RecordsDone) -> None:
         before = task.best_s
         candidates = self._next(task)
-        for candidate, library in zip(candidates, builders.map(self._compiled, candidates)):
-            if time.monotonic() >= deadline:
-                return
+        libraries = builders.map(self._compiled, candidates)
+        for number, (candidate, library) in enumerate(zip(candidates, libraries)):
+            # The first is measured however late it is: compiling it took longer.
+            if number > 0 and time.monotonic() >= deadline:
+                break
             if library is not None:
                 self._measure(task, candidate, library)
                 self.measured += 1
-                told(self.measured)
+            else:
+                self.failed += 1
+            told(self.measured)
         faster = task.best_s is not None and (before is None or task.best_s < FASTER * before)
         task.stale = 0 if faster else task.stale + 1
         task.empty = 0 if candidates else task.empty + 1
+        if task.best_s is not None and (before is None or task.best_s < before):
+            self._kept.keep(task.module, top_records(self._records, task.module, KEPT))
 
     def _next(self, task: Task) -> List[Any]:
         """Candidates that have not been tried; none where the search has found no other for now."""
@@ -137,7 +147,10 @@ class Tuner:
             # Weights are measured in the layout that the schedule wants: they are brought into it when compiling.
             module = RemoveWeightLayoutRewriteBlock(skip_tensor_rewrite=True)(candidate.sch.mod)
             return tvm.compile(module, target=self._target)
+        except (MemoryError, OSError):
+            raise
         except Exception:
+            traceback.print_exc()  # to the job's log
             return None
 
     def _measure(self, task: Task, candidate: Any, library: Any) -> None:
@@ -159,7 +172,7 @@ class Tuner:
         best = meta_schedule.database.MemoryDatabase()
         for task in self._tasks:
             workload = best.commit_workload(task.module)
-            measured = _top(self._records, task.module, 1)
+            measured = top_records(self._records, task.module, 1)
             if measured:
                 trace, arguments = measured[0].trace, measured[0].args_info
             else:
@@ -167,37 +180,6 @@ class Tuner:
                 trace, arguments = first.sch.trace, first.args_info
             best.commit_tuning_record(self._tuning_record(workload, trace, 1.0, arguments))
         return best
-
-    def remember(self) -> None:
-        """Keep the fastest schedules for later compiles."""
-        for task in self._tasks:
-            database = self._measured_before(task.module)
-            known_s = [float(min(record.run_secs)) for record in _top(database, task.module, KEPT)]
-            workload = database.commit_workload(task.module)
-            for record in _top(self._records, task.module, KEPT):
-                seconds = float(min(record.run_secs))
-                if seconds not in known_s:
-                    database.commit_tuning_record(
-                        self._tuning_record(workload, record.trace, seconds, record.args_info)
-                    )
-
-    def _measured_before(self, module: Any) -> Any:
-        """The database of what was measured of a function before; what cannot be read of it is begun anew."""
-        name = meta_schedule.utils.shash2hex(module)
-        paths = [self._earlier / f"{name}.{part}.json" for part in ("workload", "records")]
-        try:
-            return meta_schedule.database.JSONDatabase(*map(str, paths))
-        except Exception:
-            for path in paths:
-                path.unlink()
-            return meta_schedule.database.JSONDatabase(*map(str, paths))
-
-
-def _top(database: Any, module: Any, count: int) -> List[Any]:
-    """The fastest records of a function, at most ``count``."""
-    if not database.has_workload(module):
-        return []
-    return list(database.get_top_k(database.commit_workload(module), count))
 
 
 def _seconds(library: Any, arguments: List[Any], fastest_s: Optional[float]) -> float:

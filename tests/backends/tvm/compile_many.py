@@ -30,9 +30,9 @@ def main(arguments: Sequence[str]) -> int:
     """Compile each of CASES into a folder of its number below ``arguments[0]``."""
     for number, (family, task) in enumerate(CASES):
         job = Path(arguments[0]) / str(number)
-        (job / "earlier").mkdir(parents=True)
+        (job / "kept").mkdir(parents=True)
         recipe = {**SHAPE, "threads": 2, "tuning_minutes": 0.0}
         backend._export_torch(source_of(family, task), recipe, job / EXPORTED)
-        (job / JOB).write_text(json.dumps({"recipe": recipe, "earlier": str(job / "earlier")}))
+        (job / JOB).write_text(json.dumps({"recipe": recipe, "kept": str(job / "kept")}))
         compile_job._compile(job, io.StringIO())
     return 0

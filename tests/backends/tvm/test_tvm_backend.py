@@ -18,7 +18,7 @@ from tiny_source import TinySource, difference, random_batch
 from neuronbert.artifact.manifest import Artifact
 from neuronbert.backends.base import Batch
 from neuronbert.backends.child import start_child
-from neuronbert.backends.tvm import backend
+from neuronbert.backends.tvm import backend, compile_job
 from neuronbert.backends.tvm.compile_job import EXPORTED, FILES, RECORDS, run_job
 from neuronbert.compiler.compilation import compile_checkpoint
 from neuronbert.engine.engine import Engine
@@ -32,12 +32,20 @@ TOLERANCE = 1e-4  # as of the other engines in FP32 (test_contract.py)
 NAMES = "json.py tvm.py tvm_ffi.py torch.py numpy.py cloudpickle.py psutil.py sitecustomize.py".split()
 
 
+for place in (Path(__file__).parent, Path(__file__).parents[1]):  # for children
+    sys.path.append(str(place))
+
+
 class Told(TinySource):
     """A source that keeps what it is told."""
 
     def __init__(self) -> None:
         super().__init__()
         self.steps: List[Tuple[str, int, int]] = []
+        self.lines: List[str] = []
+
+    def progress(self, line: str) -> None:
+        self.lines.append(line)
 
     def on_step(self, what: str, done: int, total: int) -> None:
         self.steps.append((what, done, total))
@@ -79,8 +87,9 @@ def test_it_is_tuned_within_its_minutes_and_keeps_the_records(tuned):
     assert sorted(path.name for path in folder.iterdir()) == sorted(FILES)
     assert records_in(folder) == recipe["trials"]
     assert all(json.loads(line) for line in (folder / RECORDS).read_text().splitlines())
+    assert any(line.startswith(f"{recipe['trials']} candidates measured in ") for line in tuned["source"].lines)
     steps = tuned["source"].steps
-    assert len(steps) == recipe["trials"] and {(what, total) for what, _, total in steps} == {("seconds of tuning", 3)}
+    assert len(steps) >= recipe["trials"] and {(what, total) for what, _, total in steps} == {("seconds of tuning", 3)}
     assert unmet_requirements(tuned["result"].requires) == [] and tuned["result"].requires["libraries"]
 
 
@@ -88,10 +97,22 @@ def test_nothing_of_the_working_directory_is_run_or_written(tuned):
     assert sorted(path.name for path in tuned["trap"].iterdir()) == sorted(NAMES)
 
 
-def test_a_later_compile_begins_with_what_was_measured(tuned, tmp_path):
-    again = backend.export(tuned["source"], "fp32", {**RECIPE, "tuning_minutes": 0.0}, tmp_path)
+def test_a_later_compile_begins_with_what_was_measured_and_needs_none_of_it(tuned, tmp_path):
+    kept = list(compile_job._kept(RECIPE).glob("*.records"))
+    damaged = kept[0].read_bytes()
+    kept[0].write_bytes(damaged[:-9])
+    source = Told()
+    again = backend.export(source, "fp32", {**RECIPE, "tuning_minutes": 0.0}, tmp_path)
+    kept[0].write_bytes(damaged)
     assert again.recipe["trials"] == 0
-    assert 1 <= records_in(tmp_path) <= records_in(tuned["folder"])  # the fastest ones of each function
+    assert records_in(tmp_path) <= records_in(tuned["folder"])  # the fastest ones of each function
+    assert [line for line in source.lines if "not all kept for later compiles" in line and str(kept[0]) in line]
+
+
+def test_kept_records_come_back_and_damaged_ones_do_not(tuned, tmp_path):
+    with open(tmp_path / "log", "wb") as log:
+        child = start_child("keep_records", tuned["folder"], tmp_path, stdout=log, stderr=log)
+    assert child.wait(300) == 0, (tmp_path / "log").read_text()
 
 
 def test_it_agrees_with_torch_whatever_calls_it(tuned):
@@ -136,22 +157,43 @@ def test_failures_are_our_errors(tuned, tmp_path):
         backend.load(tmp_path, variant_of(tuned["result"].recipe), outputs=(), threads=1, streams=1)
 
 
+def test_a_fork_is_told_to_load_for_itself(tuned):
+    session, batch = loaded(tuned), random_batch(*SHAPE.values())
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            session.run(batch)
+        except BackendFailed as error:
+            os.write(writing, error.message.encode())
+        session.close()
+        os._exit(0)
+    os.close(writing)
+    with open(reading) as said:
+        assert said.read() == "this process was forked after tvm had loaded its model"
+    assert os.waitpid(child, 0)[1] == 0
+    session.run(batch)
+    session.close()
+
+
 LOADS_LIGHTLY = """
-import sys
+import os, sys
+before = os.sched_getaffinity(0)
 from pathlib import Path
-from neuronbert.backends.tvm import backend
+from neuronbert.backends.tvm import backend, compile_job
 from neuronbert.backends.outputs import PER_TOKEN, Output
 outputs = [Output("start_logits", PER_TOKEN), Output("end_logits", PER_TOKEN)]
 variant = {"name": "x", "batch_size": 2, "sequence_length": 24}
 variant["recipe"] = {"inputs": ["input_ids", "attention_mask", "token_type_ids"]}
 backend.load(Path(sys.argv[1]), variant, outputs=outputs, threads=1, streams=1).close()
 assert "torch" not in sys.modules
+assert os.sched_getaffinity(0) == before and "TVM_BIND_THREADS" not in os.environ
 assert "tvm_compiler" not in Path("/proc/self/maps").read_text()
 """
 
 
 def test_loading_needs_neither_torch_nor_the_compiler_and_writes_nothing(tuned, tmp_path):
-    environment = {**os.environ, "HOME": str(tmp_path), "TMPDIR": str(tmp_path), "PATH": "", "TVM_BIND_THREADS": "0"}
+    environment = {**os.environ, "HOME": str(tmp_path), "TMPDIR": str(tmp_path), "PATH": ""}
     command = [sys.executable, "-c", LOADS_LIGHTLY, str(tuned["folder"])]
     done = subprocess.run(command, env=environment, cwd=str(tmp_path), capture_output=True, text=True, timeout=120)
     assert (done.returncode, done.stdout) == (0, ""), done.stderr
@@ -161,8 +203,6 @@ def test_loading_needs_neither_torch_nor_the_compiler_and_writes_nothing(tuned, 
 @pytest.fixture(scope="module")
 def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("many")
-    for place in (Path(__file__).parent, Path(__file__).parents[1]):
-        sys.path.append(str(place))
     with open(folder / "log", "wb") as log:
         child = start_child("compile_many", folder, stdout=log, stderr=log)
     assert child.wait(600) == 0, (folder / "log").read_text()
@@ -263,7 +303,7 @@ from pathlib import Path
 sys.path.append(sys.argv[2])
 from tiny_source import TinySource
 from neuronbert.artifact.files import new_folder
-from neuronbert.backends.tvm import backend
+from neuronbert.backends.tvm import backend, compile_job
 from neuronbert.errors import OutputError
 source = TinySource()
 resource.setrlimit(resource.RLIMIT_FSIZE, (8192, 8192))
@@ -289,3 +329,17 @@ def test_a_child_that_fails_is_told_of_in_its_own_words(neuron_cache, tmp_path):
     with pytest.raises(BackendFailed, match="tvm cannot compile this model for 2 × 24 tokens: .*zip") as caught:
         run_job(tmp_path, RECIPE, lambda trials: None)
     assert caught.value.hint == "--backend openvino or onnxruntime"
+
+
+def test_a_linker_that_does_not_work_is_found_before_the_tuning(neuron_cache, tmp_path, monkeypatch):
+    monkeypatch.setenv("CC", "/nowhere/cc")
+    monkeypatch.setenv("TVM_USE_RUNTIME_LIB", "1")  # a user's own: the job needs the compiler all the same
+    with pytest.raises(BackendUnavailable, match="needs a C compiler that links: .*/nowhere/cc") as caught:
+        run_job(tmp_path, RECIPE, lambda trials: None)
+    assert "CC=" in str(caught.value.hint)
+
+
+def test_a_job_that_does_not_end_is_ended_and_told_so(neuron_cache, tmp_path, monkeypatch):
+    monkeypatch.setattr(compile_job, "AROUND_THE_TUNING_S", -2.9)
+    with pytest.raises(BackendFailed, match="it did not end within 0 minutes"):
+        run_job(tmp_path, RECIPE, lambda trials: None)
