@@ -14,6 +14,7 @@ from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence, Union
 from neuronbert import __version__
 from neuronbert.artifact.manifest_schema import MANIFEST, SHAPE, SHAPED_ON_CORES, SHAPED_ON_CPU, WITH_OUTPUTS
 from neuronbert.artifact.signatures import SIGNATURE_NAME, PublicKey, TrustedKey, trusted_keys, verify_signature
+from neuronbert.backends import BACKENDS, backend_module
 from neuronbert.errors import (
     ArtifactChanged,
     ArtifactError,
@@ -230,11 +231,18 @@ def _refuse_malformed(folder: Path, manifest: Manifest) -> None:
                 )
         if "cascade" in variant.get("cascade", {}).get("variant", {}):
             raise _damaged(folder, f"{MANIFEST_NAME}: variant {name} is a cascade of a cascade")
-        shaped = any(variant[key] is not None for key in SHAPE)
-        form = SHAPED_ON_CPU if variant["pipeline_cores"] is None else SHAPED_ON_CORES
-        fault = form.fault(variant) if shaped else None
+        fault = _fault_of_shape(variant)
         if fault is not None:
             raise _damaged(folder, f"{MANIFEST_NAME}: variant {name}: {fault}")
+
+
+def _fault_of_shape(variant: Variant) -> Optional[str]:
+    """What is wrong with a variant of one shape: its fields, or that it runs on cores which its backend knows not."""
+    cores, backend = variant["pipeline_cores"], variant["backend"]
+    if cores is not None and backend in BACKENDS and backend_module(backend).DEVICE != "neuron":
+        return f"pipeline_cores is {cores}, and {backend} runs on no NeuronCores"
+    form = SHAPED_ON_CPU if cores is None else SHAPED_ON_CORES
+    return form.fault(variant) if any(variant[key] is not None for key in SHAPE) else None
 
 
 def _refuse_newer_schema(folder: Path, manifest: Manifest) -> None:

@@ -160,10 +160,14 @@ def chosen_variants(artifact: Artifact, variant: str, precision: str) -> List[Va
 
 def template_variant(variants: Sequence[Variant], setting: Setting) -> Variant:
     """The setting's variant, or where its shape has to be compiled one of its backend, whose recipe is followed."""
-    named = (variant for variant in variants if variant["name"] == setting.variant)
-    return next(named, None) or next(
-        variant for variant in variants if setting.variant.startswith(variant["backend"] + "-")
-    )
+    named = [variant for variant in variants if variant["name"] == setting.variant]
+    of_backend = [variant for variant in variants if setting.variant.startswith(variant["backend"] + "-")]
+    if not named + of_backend:
+        raise ArtifactError(
+            f"there is no variant whose recipe {setting.variant} could follow",
+            hint=f"one of {', '.join(variant['name'] for variant in variants)}",
+        )
+    return (named + of_backend)[0]
 
 
 def loads_of(scenario: Optional[str], concurrency: str, request_rate: str, *, loadgen: bool) -> List[LoadSpec]:

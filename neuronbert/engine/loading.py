@@ -100,18 +100,11 @@ def _load_stage(folder: Path, variant: Variant, outputs: Sequence[Output], threa
 
 def _refuse_foreign_shape(variant: Variant) -> None:
     for stage in stages_of(variant):
-        backend = load_backend(stage["backend"])
-        static, on_cores = backend.STATIC_SHAPES, backend.DEVICE == "neuron"
+        static = load_backend(stage["backend"]).STATIC_SHAPES
         if static != (stage["sequence_length"] is not None):
             raise ArtifactError(
                 f"variant {stage['name']} says it takes {stage['sequence_length'] or 'any number of'} tokens, and "
                 f"variants of {stage['backend']} take {'one shape only' if static else 'any shape'}",
-                hint="compile the checkpoint again",
-            )
-        if on_cores != (stage["pipeline_cores"] is not None):
-            raise ArtifactError(
-                f"variant {stage['name']} says it runs on {stage['pipeline_cores'] or 'no'} NeuronCores, and variants "
-                f"of {stage['backend']} run on {'them' if on_cores else 'none'}",
                 hint="compile the checkpoint again",
             )
         if static and "cascade" in variant:

@@ -197,6 +197,9 @@ RECIPE = {"inputs": [], "instance_type": "inf1.xlarge", "mode": "data-parallel",
           "compiler_timeout_s": None}  # fmt: skip
 
 
+ON_CORES, ON_CPU = {**SHAPED, "backend": "neuron"}, {**SHAPED, "pipeline_cores": None}
+
+
 def first_variant(**changes):
     return lambda manifest: manifest["variants"][0].update(changes)
 
@@ -227,8 +230,10 @@ def first_variant(**changes):
         (first_variant(requires={"device": ["cpu"]}), r"requires.device is \['cpu'\], and must be text"),
         (first_variant(requires={"compute_capability": "8"}), "requires.compute_capability is '8', and must be of"),
         (first_variant(precision="../../evil"), r"precision is '\.\./\.\./evil', and must be of the form"),
-        (first_variant(**SHAPED, recipe={}), "variant echo-fp32: recipe lacks .*auto_cast, .*compiler_timeout_s"),
-        (first_variant(**SHAPED, recipe=RECIPE, compile_s="1"), "variant echo-fp32: compile_s is '1', and must be"),
+        (first_variant(**SHAPED), "variant echo-fp32: pipeline_cores is 1, and echo runs on no NeuronCores"),
+        (first_variant(**ON_CORES, recipe={}), "variant echo-fp32: recipe lacks .*auto_cast, .*compiler_timeout_s"),
+        (first_variant(**ON_CORES, recipe=RECIPE, compile_s="1"), "variant echo-fp32: compile_s is '1', and must be"),
+        (first_variant(**ON_CPU, recipe={"inputs": []}), "variant echo-fp32: recipe lacks tuning_minutes, threads"),
         (first_variant(backend="a\n  try: b"), r"backend is 'a\\n  try: b', and must be of the form"),
         (first_variant(requires={"cpu_flags": ["a\nb"]}), r"cpu_flags\[0\] is 'a\\nb', and must be of the form"),
         (first_variant(requires={"libraries": {"a\nb": ">=1"}}), "requires.libraries is .*, and must be without other"),

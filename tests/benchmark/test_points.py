@@ -13,9 +13,10 @@ from neuronbert.benchmark.points import (
     loads_of,
     numbers,
     settings_of,
+    template_variant,
     whole_numbers,
 )
-from neuronbert.errors import UsageError
+from neuronbert.errors import ArtifactError, UsageError
 
 ONE = [LoadSpec(CLOSED, 1)]
 CPU = {"name": "openvino-int8", "backend": "openvino", "precision": "int8", "batch_size": None,
@@ -64,6 +65,19 @@ def test_static_shapes_that_are_missing_are_named():
         ("neuron-b4-s128-p1", "data-parallel"),
         ("neuron-b4-s128-p4", "pipeline"),
     ]
+
+
+def test_a_shape_is_compiled_like_one_of_its_backend_and_a_variant_is_its_own_template():
+    quick = {**CPU, "name": "quick"}
+    tuned = {"name": "tvm-b1-s128", "backend": "tvm", "precision": "fp32", "batch_size": 1,
+             "sequence_length": 128, "pipeline_cores": None}  # fmt: skip
+    (alone,) = settings_of([quick], Axes(), ONE)
+    assert template_variant([CPU, quick], alone) is quick
+    settings = settings_of([tuned], Axes(sequence_length="128,256"), ONE)
+    assert [one.variant for one in settings] == ["tvm-b1-s128", "tvm-b1-s256"]
+    assert [template_variant([quick, tuned], one) for one in settings] == [tuned, tuned]
+    with pytest.raises(ArtifactError, match="no variant whose recipe neuron-b1-s128-p1 could follow"):
+        template_variant([CPU, quick, tuned], settings_of([neuron(1, 128, 1)], Axes(), ONE)[0])
 
 
 def test_cores_on_a_cpu_are_refused():
