@@ -7,8 +7,8 @@ from typing import Dict, Iterable, List, Mapping, NamedTuple
 
 from neuronbert.checkpoint.encoded_text import Encoded
 
-# Some 24 documents of 20,000 characters; a process that answers takes many times as much.
-MAX_BYTES = 16 << 20
+# Some 100 documents of 20,000 characters; a process that answers takes several times as much.
+MAX_BYTES = 64 << 20
 # To look for a text in vain and to keep it costs a fiftieth of encoding one of this length, and more of shorter ones.
 MIN_CHARACTERS = 256
 # Of each token of English text, by the growth of a process that keeps Encodings: seven numbers and a string. And what
