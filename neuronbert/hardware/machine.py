@@ -4,6 +4,7 @@ import io
 import os
 import platform
 import re
+import shutil
 import subprocess
 import sys
 from contextlib import suppress
@@ -234,6 +235,16 @@ def has_flag(flags: Iterable[str], alternatives: str) -> bool:
 def has_inferentia() -> bool:
     """Whether the Neuron driver shows a device."""
     return os.path.exists("/dev/neuron0")
+
+
+# By the names under which TVM looks for what it links with (tvm/support/cc.py).
+_C_COMPILERS = ("g++", "gcc", "clang++", "clang", "c++", "cc")
+
+
+def c_compiler() -> Optional[str]:
+    """What TVM links with: $CXX, $CC, or the first on the path; None where there is none."""
+    named = os.environ.get("CXX") or os.environ.get("CC")
+    return named or next(filter(None, map(shutil.which, _C_COMPILERS)), None)
 
 
 def library_version(name: str) -> Optional[str]:

@@ -19,7 +19,7 @@ from neuronbert.backends import backend_module
 from neuronbert.backends.neuron.core_groups import CORE_VARIABLES
 from neuronbert.cli.doctor import hub, neuron_log
 from neuronbert.cli.doctor.examination import CHECKS, examine, render
-from neuronbert.cli.doctor.facts import COMPILING, ENGINES, REQUIRED, Facts, gather, hub_cache, with_emulation
+from neuronbert.cli.doctor.facts import COMPILING, ENGINES, REQUIRED, TVM, Facts, gather, hub_cache, with_emulation
 from neuronbert.cli.doctor.machine_checks import FAIL, GIB, OK, THREAD_VARIABLES, WARN, Check
 from neuronbert.hardware.neuron import FIRST_REAL_NEURON
 
@@ -55,6 +55,7 @@ HEALTHY = Facts(
     hub_cache="cache",
     hub_cache_exists=True,
 )
+TVM_HERE = {"apache-tvm": "0.27.0.post1", "apache-tvm-ffi": "0.1.14.post1"}
 INF1 = replace(
     HEALTHY,
     python=(3, 10, 4),
@@ -155,6 +156,16 @@ CASES = [
         OK,
         "answers from artifacts, it cannot make them",
         "neuronbert[compile]",
+    ),
+    ("tvm", {}, OK, "not installed (only --backend tvm and what it made need it)", None),
+    ("tvm", {**libraries(**TVM_HERE), "c_compiler": "/usr/bin/gcc"}, OK, "0.1.14.post1, links with /usr/bin/gcc", None),
+    ("tvm", libraries(**TVM_HERE), WARN, "no C compiler: models can be loaded, but none compiled", "apt install gcc"),
+    (
+        "tvm",
+        libraries(**{**TVM_HERE, "apache-tvm-ffi": "0.1.15"}),
+        WARN,
+        "apache-tvm-ffi 0.1.15 is too new, >=0.1.14,<0.1.15 is needed",
+        "neuronbert[tvm]",
     ),
     ("cpu", {"cpu_flags": frozenset()}, WARN, "its flags cannot be read", None),
     ("cpu", {"cpu_flags": frozenset({"sse2"})}, WARN, "no AVX2", "AVX2"),
@@ -511,6 +522,7 @@ def test_the_bounds_are_those_of_setup_cfg():
     assert bounds("options", "install_requires") == REQUIRED
     assert {**bounds(extras, "openvino"), **bounds(extras, "onnxruntime")} == ENGINES
     assert bounds(extras, "compile") == COMPILING
+    assert {line.split(">")[0]: ">" + line.split(">")[1] for line in setup[extras]["tvm"].split()} == TVM
     assert backend_module("torchscript").REQUIREMENTS["torch"] == COMPILING["torch"]
     assert bounds(extras, "inf1")["torch-neuron"] == FIRST_REAL_NEURON
 

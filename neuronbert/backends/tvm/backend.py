@@ -6,7 +6,6 @@ calls it, so a session has threads of its own, which run everything.
 
 import io
 import os
-import shutil
 import tempfile
 import threading
 import time
@@ -43,7 +42,7 @@ from neuronbert.backends.tvm.cpu import cpu_of
 from neuronbert.checkpoint.families import family_of, size_of
 from neuronbert.errors import BackendFailed, BackendUnavailable
 from neuronbert.hardware.libraries import install_command, optional_imports, require_libraries
-from neuronbert.hardware.machine import cpu_flags, library_version, library_versions
+from neuronbert.hardware.machine import c_compiler, cpu_flags, library_version, library_versions
 from neuronbert.hardware.requirements import version_meets
 
 PRECISIONS: Tuple[str, ...] = ("fp32",)
@@ -55,8 +54,6 @@ BY_NAME_ONLY = True  # a shared library: loading it runs its code
 HOST_BOUND = False
 PRECISION_OF = {"float32": "fp32", "float16": "fp16"}
 BROKEN_FFI = "==0.1.15.*"
-# Linkers by the names under which TVM looks for them (tvm/support/cc.py).
-LINKERS = ("g++", "gcc", "clang++", "clang", "c++", "cc")
 _BIG_CORES = 1  # how runtime.config_threadpool calls the default
 # Token ids below this are in every vocabulary: a warm-up knows nothing of the model but its shape.
 _WARM_UP_TOKEN = 1
@@ -72,7 +69,7 @@ def check_available(precision: str) -> None:
         raise BackendUnavailable(
             f"apache-tvm-ffi {bridge} ends the process where TVM looks for schedules", hint=install_command("tvm")
         )
-    if not any(map(shutil.which, LINKERS)) and not (os.environ.get("CXX") or os.environ.get("CC")):
+    if c_compiler() is None:
         raise BackendUnavailable("tvm needs a C compiler to link what it compiles, and there is none", hint=LINKER_HINT)
 
 

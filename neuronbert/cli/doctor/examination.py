@@ -17,6 +17,7 @@ CHECKS: Dict[str, CheckFunction] = {
     "libraries": machine_checks.check_required,
     **(_ENGINE_CHECKS or {"engines": machine_checks.check_engines_unknown}),
     "compiling": machine_checks.check_compiling,
+    "tvm": machine_checks.check_tvm,
     "cpu": machine_checks.check_cpu,
     "threads": machine_checks.check_threads,
     "memory": machine_checks.check_memory,

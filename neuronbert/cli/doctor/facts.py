@@ -22,6 +22,7 @@ COMPILING = {
     "nncf": ">=2.13",
     "onnx": ">=1.14",
 }
+TVM = {"apache-tvm": ">=0.27,<0.28", "apache-tvm-ffi": ">=0.1.14,<0.1.15"}
 # The backend's too, which cannot be asked where numpy is missing; a test compares them.
 CUDA = {"nvidia-ml-py": ">=12.535", "safetensors": ">=0.4", "torch": ">=2.4"}
 # What compiles kernels for GPUs; torch's builds with CUDA for Linux bring it.
@@ -69,6 +70,7 @@ class Facts:
     physical_cores: int = 1
     memory_bytes: int = 0
     available_bytes: Optional[int] = None
+    c_compiler: Optional[str] = None  # that TVM links with
     folder: Optional[str] = "."  # the working directory; None where it was deleted
     folder_writable: bool = True
     disk_free_bytes: int = 0
@@ -107,7 +109,7 @@ def gather() -> Facts:
     facts = Facts(
         python=sys.version_info[:3],
         architecture=platform.machine(),
-        libraries=machine.library_versions([*REQUIRED, *ENGINES, *COMPILING, *NEURON, *CUDA, *BESIDE_CUDA]),
+        libraries=machine.library_versions([*REQUIRED, *ENGINES, *COMPILING, *TVM, *NEURON, *CUDA, *BESIDE_CUDA]),
         environ=dict(os.environ),
         cpu_model=machine.cpu_model(),
         cpu_flags=machine.cpu_flags(),
@@ -117,6 +119,7 @@ def gather() -> Facts:
         physical_cores=machine.physical_cores(),
         memory_bytes=machine.memory_bytes(),
         available_bytes=machine.available_memory_bytes(),
+        c_compiler=machine.c_compiler(),
         folder=folder,
         folder_writable=folder is not None and os.access(folder, os.W_OK),
         disk_free_bytes=0 if folder is None else shutil.disk_usage(folder).free,

@@ -2,7 +2,7 @@
 
 from typing import List, Mapping, NamedTuple, Optional
 
-from neuronbert.cli.doctor.facts import COMPILING, CUDA, ENGINES, ENGINES_ERROR, INF1_COMPILING, REQUIRED, Facts
+from neuronbert.cli.doctor.facts import COMPILING, CUDA, ENGINES, ENGINES_ERROR, INF1_COMPILING, REQUIRED, TVM, Facts
 from neuronbert.cli.doctor.hub import endpoint, offline_by
 from neuronbert.errors import counted
 from neuronbert.hardware import machine
@@ -86,6 +86,19 @@ def check_compiling(facts: Facts) -> Check:
     if faults:
         return Check("compiling", WARN, "; ".join(faults), mend)
     return Check("compiling", OK, _versions(facts, wanted))
+
+
+def check_tvm(facts: Facts) -> Check:
+    """What compiles models for this CPU alone, and loads them: nobody needs it who does not ask for it."""
+    if "apache-tvm" not in facts.libraries:
+        return Check("tvm", OK, "not installed (only --backend tvm and what it made need it)")
+    faults = faults_of(facts, TVM)
+    if faults:
+        return Check("tvm", WARN, "; ".join(faults), install_command("tvm"))
+    if facts.c_compiler is None:
+        found = f"{_versions(facts, TVM)}; no C compiler: models can be loaded, but none compiled"
+        return Check("tvm", WARN, found, "sudo apt install gcc libc6-dev")
+    return Check("tvm", OK, f"{_versions(facts, TVM)}, links with {facts.c_compiler}")
 
 
 def check_cpu(facts: Facts) -> Check:
@@ -180,14 +193,15 @@ def check_hub(facts: Facts) -> Check:
 
 
 def faults_of(facts: Facts, wanted: Mapping[str, str]) -> List[str]:
-    """What is missing or too old, in words."""
+    """What is missing, too old or too new, in words."""
     faults = []
     for name, bound in wanted.items():
         version = facts.libraries.get(name)
         if version is None:
             faults.append(f"{name} is not installed")
         elif not version_meets(version, bound):
-            faults.append(f"{name} {version} is too old, {bound} is needed")
+            age = "old" if not version_meets(version, bound.partition(",")[0]) else "new"
+            faults.append(f"{name} {version} is too {age}, {bound} is needed")
     return faults
 
 
