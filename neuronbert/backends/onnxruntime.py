@@ -154,8 +154,10 @@ def _count_heads(graph: Any, makers: Mapping[str, Any]) -> None:
 
     biases = {each.name: each.dims[0] for each in graph.initializer if len(each.dims) == 1}
     for node in graph.node:
-        values, shape = (makers.get(name) for name in node.input) if node.op_type == "Reshape" else (None, None)
-        if not (_is(values, "Add") and _is(shape, "Concat") and len(shape.input) == 4):
+        if node.op_type != "Reshape":
+            continue
+        values, shape = makers.get(node.input[0]), makers.get(node.input[1])
+        if values is None or shape is None or (values.op_type, shape.op_type, len(shape.input)) != ("Add", "Concat", 4):
             continue
         heads, width = (_constant_of(makers.get(name)) for name in shape.input[2:])
         outputs = next((biases[name] for name in values.input if name in biases), None)

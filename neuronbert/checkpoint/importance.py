@@ -3,7 +3,7 @@
 It imports torch, so its callers import it on use.
 """
 
-from typing import Any, Callable, Dict, List, Sequence
+from typing import Callable, Dict, List, Sequence
 
 import numpy as np
 import torch
@@ -88,6 +88,12 @@ def input_covariances(walk: Walk, layer: int, products: Dict[str, TorchModel]) -
             for half in products:
                 moments[half].add(seen[half])
     return {half: each.covariance() for half, each in moments.items()}
+
+
+def surprise(outputs: Sequence[Tensor], generator: torch.Generator) -> Tensor:
+    """The outputs times random numbers: by how much it changes, squared, is on average how far all outputs move."""
+    noise = [torch.randn(output.shape, generator=generator) for output in outputs]
+    return torch.stack([(output * factors).sum() for output, factors in zip(outputs, noise)]).sum()
 
 
 def output_gradients(

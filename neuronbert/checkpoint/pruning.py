@@ -53,10 +53,10 @@ def sizes_of(model: ReferenceModel, family: Family, heads: int, rows: Sequence[R
 
 def pruned(model: ReferenceModel, family: Family, sizes: Sizes, kept: Sequence[Kept]) -> ReferenceModel:
     """A copy of the uncut ``model`` with what is ``kept`` of each layer; what is left computes as before."""
-    cut = copy.deepcopy(model)
+    cut: ReferenceModel = copy.deepcopy(model)
     for number, layer in enumerate(kept):
         _cut_layer(cut, layer_names(family, number), layer, sizes.head_width)
-    return cut.eval()
+    return cut
 
 
 def _cut_layer(model: ReferenceModel, names: LayerNames, kept: Kept, width: int) -> None:

@@ -46,7 +46,7 @@ def reconstruct(
 
 
 class LeastSquares:
-    """The weights and the bias of ``product`` that fit what it is shown; sums over the tokens of all rows in float64."""
+    """The weights and the bias of ``product`` that fit what it is shown, with sums in float64."""
 
     def __init__(self, product: TorchModel):
         self._product = product

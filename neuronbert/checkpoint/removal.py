@@ -90,7 +90,7 @@ def head_steps(product: Product, heads: int) -> List[Step]:
     steps = []
     left = list(range(heads))
     while len(left) > 1:
-        places = [list(range(number * width, (number + 1) * width)) for number in range(len(left))]
+        places = [np.arange(number * width, (number + 1) * width) for number in range(len(left))]
         costs = [rest.cost(each) for each in places]
         cheapest = int(np.argmin(costs))
         rest.remove(places[cheapest])
@@ -128,12 +128,12 @@ class _Rest:
         costs: np.ndarray = np.einsum("oi,oi->i", self._weights, self._weighed) / np.diag(self._inverse)
         return costs
 
-    def cost(self, places: Sequence[int]) -> float:
+    def cost(self, places: np.ndarray) -> float:
         """The cost of the inputs at these places together."""
         inner = self._weights[:, places].T @ self._weighed[:, places]
         return max(0.0, float(np.trace(np.linalg.solve(self._inverse[np.ix_(places, places)], inner))))
 
-    def remove(self, places: Sequence[int]) -> None:
+    def remove(self, places: np.ndarray) -> None:
         """Leave out the inputs at these places; those behind them move up."""
         stays = np.delete(np.arange(self._inverse.shape[0]), places)
         made_up = np.linalg.solve(self._inverse[np.ix_(places, places)], self._inverse[np.ix_(places, stays)])
