@@ -46,7 +46,7 @@ def removals(
         measured = {half: _product(products[half], covariances[half], gradients[layer][half]) for half in products}
         heads, columns = head_steps(measured[ATTENTION], sizes.heads), column_steps(measured[FEED_FORWARD])
         steps.append({ATTENTION: heads, FEED_FORWARD: columns})
-        walk.advance(layer)
+        walk.advance()
     on_step("layers weighed", sizes.layers, sizes.layers)
     return order(steps, sizes)
 

@@ -123,20 +123,20 @@ class Walk:
 
     def __init__(self, model: ReferenceModel, rows: Sequence[Row]):
         self._model = model
+        self._through: List[Tensor] = []
         with torch.no_grad():
             self._masks = [additive_mask(row[1]) for row in rows]
             self._hidden = [model.embed(row[0], row[2] if len(row) > 2 else None) for row in rows]
 
     def read(self, layer: int) -> Iterator[int]:
-        """Send each row through the layer; its number, once it is through. What goes on is what was before."""
+        """Send each row through the layer; its number, once it is through. The next reading begins where this did."""
         module = self._model.layers()[layer]
+        self._through = []
         for number, (hidden, mask) in enumerate(zip(self._hidden, self._masks)):
             with torch.no_grad():
-                through_layer(module, hidden, mask)
+                self._through.append(through_layer(module, hidden, mask))
             yield number
 
-    def advance(self, layer: int) -> None:
-        """Let every row go on behind the layer."""
-        module = self._model.layers()[layer]
-        with torch.no_grad():
-            self._hidden = [through_layer(module, *each) for each in zip(self._hidden, self._masks)]
+    def advance(self) -> None:
+        """Let the next reading begin with what came through in the last one."""
+        self._hidden = self._through

@@ -11,8 +11,8 @@ from neuronbert.compiler.source import CompileSource
 from neuronbert.hardware.libraries import optional_imports
 from neuronbert.tasks.base import Document
 
-# What heads and columns do settles within so many; each costs a pass backwards, and two forwards a rung.
-TEXTS = 256
+# What heads and columns do settles within so many; each costs a pass backwards, and five forwards a rung.
+TEXTS = 128
 
 
 class PrunedSource:
