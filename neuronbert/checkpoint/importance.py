@@ -90,16 +90,20 @@ def input_covariances(walk: Walk, layer: int, products: Dict[str, TorchModel]) -
     return {half: each.covariance() for half, each in moments.items()}
 
 
-def surprise(outputs: Sequence[Tensor], generator: torch.Generator) -> Tensor:
-    """The outputs times random numbers: by how much it changes, squared, is on average how far all outputs move."""
-    noise = [torch.randn(output.shape, generator=generator) for output in outputs]
-    return torch.stack([(output * factors).sum() for output, factors in zip(outputs, noise)]).sum()
+def mixed(outputs: Sequence[Tensor], generator: torch.Generator) -> Tensor:
+    """The outputs times random numbers, summed: what it moves by, squared, is on average what they all move by.
+
+    It is the same for all tasks. The surprise at the model's own answers (Fisher's information), which is not, orders
+    the demo's heads and columns no better.
+    """
+    products = [(output * torch.randn(output.shape, generator=generator)).sum() for output in outputs]
+    return torch.stack(products).sum()
 
 
 def output_gradients(
     model: ReferenceModel, family: Family, layers: int, rows: Sequence[Row], on_step: Done
 ) -> List[Dict[str, np.ndarray]]:
-    """Of each layer's products the second moment of the loss's gradient at their outputs."""
+    """The second moment of the gradients of the model's outputs behind each layer's products, a token at a time."""
     products = {
         (layer, half): product
         for layer in range(layers)
@@ -109,8 +113,8 @@ def output_gradients(
     generator = torch.Generator().manual_seed(SEED)
     with Seen(products, outputs=True) as seen:
         for number, row in enumerate(rows, 1):
-            loss = surprise(model(*row), generator)
-            gradients = torch.autograd.grad(loss, list(seen.whole.values()))
+            value = mixed(model(*row), generator)
+            gradients = torch.autograd.grad(value, list(seen.whole.values()))
             for place, gradient in zip(seen.whole, gradients):
                 moments[place].add(gradient.flatten(0, 1))
             on_step("texts weighed", number, len(rows))

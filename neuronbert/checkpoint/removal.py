@@ -2,12 +2,12 @@
 
 importance.py measures what this goes by; pruning.py cuts the model.
 
-What leaves is an input of one of the two products that end a layer's halves: of the attention's output, ``width``
-inputs for a head, and of the feed-forward part's, one for a column. The rest of the product makes up for it as well as
-least squares can, so what counts is what is left then. To the second order, leaving out the inputs S of a product with
-weights W costs tr(W_S' G W_S ((H^-1)_SS)^-1), where H is the covariance of the inputs, G the second moment of the
-loss's gradient at the outputs, and both W and H^-1 are those with everything before S left out already ("Optimal Brain
-Surgeon", Hassibi and Stork 1993, for groups; G in place of the identity makes layers comparable).
+What leaves is an input of one of the two products that end a layer's halves: of the attention's output several for a
+head, and of the feed-forward part's one for a column. The rest of the product makes up for it as well as least squares
+can, so what counts is what is left then. By how much that moves the model's outputs, squared, is about
+tr(W_S' G W_S ((H^-1)_SS)^-1) for the inputs S of a product with weights W, where H is the covariance of its inputs and
+G the second moment of the outputs' gradients behind it; W and H^-1 are those with everything before S left out already
+("Optimal Brain Surgeon", Hassibi and Stork 1993, for groups of weights). G makes layers comparable.
 """
 
 from typing import Dict, List, NamedTuple, Sequence, Tuple
@@ -65,7 +65,7 @@ class Product(NamedTuple):
 
     weights: np.ndarray  # [outputs, inputs]
     covariance: np.ndarray  # [inputs, inputs]: of its inputs
-    gradients: np.ndarray  # [outputs, outputs]: the second moment of the loss's gradient at its outputs
+    gradients: np.ndarray  # [outputs, outputs]: the second moment of what the model's outputs change by with its own
 
 
 class Step(NamedTuple):

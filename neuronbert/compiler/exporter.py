@@ -94,6 +94,7 @@ class Exporter:
         self._trials.append(other)
         with self.guarded(other):
             self.export(other)
+        other.source = None  # its model is as large as the checkpoint's
         return other
 
     def export(self, trial: Trial) -> None:

@@ -4,10 +4,9 @@ A rung is the same backend, precision and recipe with a larger share of attentio
 (pruned_source.py). It is taken if it is faster than the rung below and still has the accuracy that is asked for.
 """
 
-from contextlib import nullcontext
 from dataclasses import replace
 from statistics import median
-from typing import Any, Callable, ContextManager, List, Mapping, Sequence
+from typing import Callable, List, Mapping, Sequence
 
 from neuronbert.backends import OFFERED, backend_module
 from neuronbert.compiler.candidates import Candidate, Trial
@@ -16,7 +15,7 @@ from neuronbert.compiler.pruned_source import Pruner
 from neuronbert.compiler.selection import Selection
 from neuronbert.compiler.source import CompileSource, Progress
 from neuronbert.compiler.timing import time_trials
-from neuronbert.errors import BackendFailed, UsageError
+from neuronbert.errors import UsageError, shown_value
 from neuronbert.tasks import load_figures
 from neuronbert.tasks.base import GateLimits
 
@@ -31,7 +30,10 @@ MIN_GAIN = 1.03
 def is_for_throughput(optimize_for: str, candidates: Sequence[Candidate], ungated: bool) -> bool:
     """Whether the ladder is asked for; UsageError for what is no such word, and where it cannot be walked."""
     if optimize_for not in OPTIMIZE_FOR:
-        raise UsageError(f"optimize_for must be one of {', '.join(OPTIMIZE_FOR)}, not {optimize_for!r}", hint=EXACTNESS)
+        raise UsageError(
+            f"optimize_for must be one of {', '.join(OPTIMIZE_FOR)}, not {shown_value(optimize_for)}",
+            hint=f"optimize_for={EXACTNESS}, or leave it out",
+        )
     if optimize_for != THROUGHPUT:
         return False
     others = [candidate.backend for candidate in candidates if not _can_be_pruned(candidate.backend)]
@@ -115,31 +117,25 @@ class Ladder:
         return passed
 
     def _gain(self, rung: Trial) -> float:
-        """How many times as fast as the best so far the rung is; BackendFailed where it cannot be timed."""
-
-        def guard(trial: Trial) -> ContextManager[Any]:
-            return self._exporter.guarded(rung) if trial is rung else nullcontext()
-
-        source, pair = self._source, [self.best, rung]
-        time_trials(pair, source.timed_rows(), source.outputs, source.tokenizer.pad_id, guard=guard)
-        if rung.session is None:
-            raise BackendFailed(rung.why)
+        """How many times as fast as the best so far the rung is."""
+        source = self._source
+        time_trials([self.best, rung], source.timed_rows(), source.outputs, source.tokenizer.pad_id)
         return median(ours / theirs for ours, theirs in zip(rung.windows_per_s, self.best.windows_per_s))
 
     def _place(self, rung: Trial, gain: float, passed: bool) -> None:
         """Take the rung in place of the best so far, or leave it out."""
         below = self.best
-        is_taken = passed and gain >= MIN_GAIN
-        if passed and not is_taken:
-            rung.outcome = "slower"
-            rung.why = f"it passes the gate, and is {gain:.2f} times as fast as {below.candidate.name}"
+        speed = f"{gain:.2f} times as fast as {below.candidate.name}"
+        verdict = f"refused: {rung.why}"
+        if passed:
+            rung.why = f"it passes the gate, and is {speed}"
+            verdict = "taken"
+        if passed and gain < MIN_GAIN:
+            rung.outcome, verdict = "slower", f"not taken: {MIN_GAIN:g} times as fast is the least that counts"
         figures = load_figures(self._source.task.NAME).agreement_text(rung.agreements[0].as_dict())
-        self._progress(
-            f"rung {rung.candidate.percent_removed} % of the encoder removed: {figures}, {gain:.2f} times as fast as "
-            f"{below.candidate.name}: {'taken' if is_taken else f'{rung.outcome}: {rung.why}'}"
-        )
-        if is_taken:
-            rung.why = f"it passes the gate, and is {gain:.2f} times as fast as {below.candidate.name}"
+        percent = rung.candidate.percent_removed
+        self._progress(f"rung {percent} % of the encoder removed: {figures}, {speed}: {verdict}")
+        if rung.outcome == "kept":
             below.outcome, below.why = "slower", f"{rung.candidate.name} is {gain:.2f} times as fast"
             self.best = rung
-        self._exporter.discard(below if is_taken else rung)
+        self._exporter.discard(rung if self.best is below else below)
