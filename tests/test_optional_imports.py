@@ -159,6 +159,9 @@ def test_only_what_stands_behind_a_guard_needs_a_library_to_be_imported() -> Non
     """So that every folder but the emulator's can be imported in a service that only answers."""
     heavy = {name for name, libraries in NEEDED.items() if libraries}
     assert {name for name in heavy if not name.startswith("neuronbert.emulator.")} == {
+        "neuronbert.checkpoint.importance",
+        "neuronbert.checkpoint.pruning",
+        "neuronbert.checkpoint.reconstruction",
         "neuronbert.checkpoint.reference_model",
         "neuronbert.tasks.feature_extraction.graph",
         *(f"neuronbert.backends.cuda.{name}" for name in CUDA_MODEL),

@@ -10,6 +10,7 @@ MAX_TOKENS = 1 << 20
 MAX_ROWS = 1 << 16
 MAX_CORES = 1 << 10
 MAX_THREADS = 1 << 16
+MAX_LAYERS = 1 << 10
 # As hardware/requirements.py reads them: ">=2024.4,<2027".
 _CLAUSE = r"\s*(>=|<=|==|!=|~=|>|<)\s*v?[0-9]{1,9}(\.[0-9]{1,9}){0,9}(\.\*)?\s*"
 
@@ -51,6 +52,14 @@ RECIPE: Dict[str, Form] = {
     "refused_pipeline_cores": list_of(whole(1, MAX_CORES)),
 }
 
+# What of the encoder was removed before it was exported (compiler/ladder.py): what is left, by layer.
+PRUNED = record(
+    {
+        "share_removed": {**NUMBER, "minimum": 0, "maximum": 1},
+        **dict.fromkeys(("heads", "columns"), list_of(whole(1, MOST), maxItems=MAX_LAYERS)),
+    }
+)
+
 # With what a benchmark compiles another shape of a variant.
 SECONDS: Form = {**NUMBER, "minimum": 0, "maximum": MOST}
 AGAIN: Dict[str, Form] = {
@@ -70,7 +79,7 @@ _VARIANT: Dict[str, Form] = {
     "emulated": FLAG,
     "batch_invariant": FLAG,
     "requires": REQUIRES,
-    "recipe": record({}, RECIPE),
+    "recipe": record({}, {**RECIPE, "pruned": PRUNED}),
     "versions": object_of(TEXT),
     "files": object_of(SHA256),
     "selftest_tolerance": {**NUMBER, "minimum": 0, "maximum": 1e30},

@@ -11,7 +11,6 @@ from neuronbert.backends.base import Batch, ExportResult, ExportSource, Recipe, 
 from neuronbert.backends.outputs import PER_TOKEN, Output, Outputs, named
 from neuronbert.backends.quiet import import_onnxruntime, silence_onnx_exporters
 from neuronbert.backends.tracing import disk_errors, model_bytes, traceable
-from neuronbert.checkpoint.families import Config, family_of, size_of
 from neuronbert.errors import BackendFailed, BackendUnavailable
 from neuronbert.hardware.libraries import optional_imports, require_libraries
 from neuronbert.hardware.machine import VNNI, has_vnni, library_versions
@@ -73,7 +72,7 @@ def export(source: ExportSource, precision: str, recipe: Recipe, folder: Path) -
     with tempfile.TemporaryDirectory(dir=str(folder)) as scratch, silence_onnx_exporters(), disk_errors(folder, size):
         plain = Path(scratch) / "plain.onnx"
         _export_plain(source, plain)
-        fused = _fuse(plain, source.config)
+        fused = _fuse(plain)
         if precision == "int8":
             _quantize(fused, recipe, Path(scratch), folder / FILE_NAME)
         else:
@@ -107,22 +106,32 @@ def _export_plain(source: ExportSource, path: Path) -> None:
             )  # fmt: skip
     except (RuntimeError, ValueError, TypeError) as error:
         raise BackendFailed(f"torch cannot export this model to ONNX: {error}", hint="--backend openvino") from error
-    _divide_scores(path)
+    _rewrite(path)
 
 
 @optional_imports()
-def _divide_scores(path: Path) -> None:
+def _rewrite(path: Path) -> None:
+    """Write the graph as ONNX Runtime's fusions look for it."""
+    import onnx
+
+    model = onnx.load(str(path))
+    makers = {output: node for node in model.graph.node for output in node.output}
+    _divide_scores(model.graph, makers)
+    _count_heads(model.graph, makers)
+    onnx.save(model, str(path))
+
+
+@optional_imports()
+def _divide_scores(graph: Any, makers: Mapping[str, Any]) -> None:
     """Write scores * c + mask as scores / (1/c) + mask, as BERT was first written.
 
     ONNX Runtime's attention fusion looks for the mask behind the first Mul it meets, and that is this one.
     """
     import onnx
 
-    model = onnx.load(str(path))
-    makers = {output: node for node in model.graph.node for output in node.output}
     sums = [
         node
-        for node in model.graph.node
+        for node in graph.node
         if node.op_type == "Add" and all(_is(makers.get(name), "Mul") for name in node.input)
     ]
     for scale in {id(node): node for add in sums for node in (makers[add.input[0]],)}.values():
@@ -131,9 +140,42 @@ def _divide_scores(path: Path) -> None:
         constant = makers[scale.input[1]].attribute[0].t
         factor = onnx.numpy_helper.to_array(constant)
         divisor = onnx.numpy_helper.from_array(np.asarray(1 / factor, dtype=factor.dtype), name=f"{scale.name}/divisor")
-        model.graph.initializer.append(divisor)
+        graph.initializer.append(divisor)
         scale.op_type, scale.input[1] = "Div", divisor.name
-    onnx.save(model, str(path))
+
+
+@optional_imports()
+def _count_heads(graph: Any, makers: Mapping[str, Any]) -> None:
+    """Write the number of heads into the shapes that leave it to be found (-1): it differs between pruned layers.
+
+    The attention fusion would take the config's number for all of them, and compute something else.
+    """
+    import onnx
+
+    biases = {each.name: each.dims[0] for each in graph.initializer if len(each.dims) == 1}
+    for node in graph.node:
+        if node.op_type != "Reshape":
+            continue
+        values, shape = makers.get(node.input[0]), makers.get(node.input[1])
+        if values is None or shape is None or (values.op_type, shape.op_type, len(shape.input)) != ("Add", "Concat", 4):
+            continue
+        heads, width = (_constant_of(makers.get(name)) for name in shape.input[2:])
+        outputs = next((biases[name] for name in values.input if name in biases), None)
+        if heads == -1 and width is not None and outputs is not None:
+            counted = onnx.numpy_helper.from_array(np.array([outputs // width], np.int64), name=f"{node.name}/heads")
+            graph.initializer.append(counted)
+            shape.input[2] = counted.name
+
+
+@optional_imports()
+def _constant_of(node: Any) -> Optional[int]:
+    """The one number of a Constant; None for anything else."""
+    import onnx
+
+    if not _is(node, "Constant"):
+        return None
+    values = onnx.numpy_helper.to_array(node.attribute[0].t)
+    return int(values.item()) if values.size == 1 else None
 
 
 def _is(node: Any, op_type: str) -> bool:
@@ -145,17 +187,17 @@ def _before_dynamo(torch: Any) -> bool:
 
 
 @optional_imports()
-def _fuse(path: Path, config: Config) -> Any:
+def _fuse(path: Path) -> Any:
     from onnxruntime.transformers import optimizer
     from onnxruntime.transformers.fusion_options import FusionOptions
 
     # opt_level 0: the session applies ONNX Runtime's own optimisations when it loads, for the CPU it then finds.
-    family = family_of(config, "config.json")
+    # No numbers of heads and features: each layer's are read off its shapes, or its attention is left as it is.
     return optimizer.optimize_model(
         str(path),
         model_type=GRAPH_FAMILY,
-        num_heads=size_of(config, family, "num_attention_heads"),
-        hidden_size=size_of(config, family, "hidden_size"),
+        num_heads=0,
+        hidden_size=0,
         opt_level=0,
         use_gpu=False,
         optimization_options=FusionOptions(GRAPH_FAMILY),

@@ -1,7 +1,7 @@
 """The FP32 reference: the checkpoint itself on the CPU, as a Session like those of the backends."""
 
 from contextlib import contextmanager
-from typing import Iterator, Optional, Sequence
+from typing import ContextManager, Iterator, Optional, Sequence
 
 from neuronbert.backends.base import Batch, ThroughputPlan
 from neuronbert.backends.outputs import Output, Outputs, named
@@ -13,18 +13,23 @@ from neuronbert.hardware.machine import compute_threads
 ROW_BY_ROW = ThroughputPlan(streams=1, rows=1, tokens=1)
 
 
-@contextmanager
-def one_thread_each() -> Iterator[None]:
-    """Inside the block torch gives each run one thread; its thread count is per process, and is restored afterwards.
+def one_thread_each() -> ContextManager[None]:
+    """Inside the block torch gives each run one thread.
 
     One row is too little work for several threads: they wait for one another, and a busy neighbour holds up all of
     them. Not set once for all: a TorchScript variant that is loaded meanwhile sets its own.
     """
+    return torch_threads(1)
+
+
+@contextmanager
+def torch_threads(count: int) -> Iterator[None]:
+    """Inside the block torch computes with ``count`` threads; that is per process, and is restored afterwards."""
     with optional_imports():
         import torch
 
     before = torch.get_num_threads()
-    torch.set_num_threads(1)
+    torch.set_num_threads(count)
     try:
         yield
     finally:

@@ -70,8 +70,7 @@ class ReferenceModel(torch.nn.Module):  # type: ignore[misc]  # torch is not typ
         hidden = self.embed(input_ids, token_type_ids)
         mask = additive_mask(attention_mask)
         for layer in self.layers():
-            out = layer(hidden, mask)
-            hidden = out[0] if isinstance(out, tuple) else out
+            hidden = through_layer(layer, hidden, mask)
         return self._head.forward(self.model, hidden, attention_mask)
 
     def embed(self, input_ids: torch.Tensor, token_type_ids: Optional[torch.Tensor]) -> torch.Tensor:
@@ -87,6 +86,12 @@ class ReferenceModel(torch.nn.Module):  # type: ignore[misc]  # torch is not typ
         """The transformer layers, in order."""
         base = getattr(self.model, self._prefix)
         return (base.encoder if hasattr(base, "encoder") else base.transformer).layer
+
+
+def through_layer(layer: torch.nn.Module, hidden: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """What comes out of a layer, which some releases put into a tuple."""
+    out = layer(hidden, mask)
+    return out[0] if isinstance(out, tuple) else out
 
 
 def additive_mask(attention_mask: torch.Tensor) -> torch.Tensor:

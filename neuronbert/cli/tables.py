@@ -58,6 +58,7 @@ def manifest_table(artifact: "Artifact") -> str:
         ("gate", _gate(manifest["gate"])),
         *_row_selection(manifest),
         *_cascades(artifact.variants),
+        *_pruned(artifact.variants),
         ("machine", _machine(manifest["environment"])),
         ("checksums", f"all {files} files verified"),
         ("signature", _signature(artifact)),
@@ -100,6 +101,20 @@ def cascade_text(variant: Mapping[str, Any]) -> str:
     return (
         f"{small} of {source} is asked first; where it is less than {cascade['threshold']:.1%} sure, so is the large "
         f"model, {cascade['share_of_large']:.0%} of the gate's windows: {cascade['speedup']:.2f} times as fast as alone"
+    )
+
+
+def _pruned(variants: Sequence["Variant"]) -> List[Tuple[str, str]]:
+    """What the encoders of variants lack, and what is left in each layer."""
+    return [("pruned", _pruned_text(variant)) for variant in variants if "pruned" in variant["recipe"]]
+
+
+def _pruned_text(variant: Mapping[str, Any]) -> str:
+    pruned = variant["recipe"]["pruned"]
+    heads, columns = (" ".join(map(str, pruned[kind])) for kind in ("heads", "columns"))
+    return (
+        f"{variant['name']} lacks {pruned['share_removed']:.0%} of the encoder's multiply-adds; left in each layer: "
+        f"{heads} heads, {columns} feed-forward columns"
     )
 
 

@@ -8,7 +8,7 @@ from statistics import median
 from typing import Any, Dict, Iterable, List, NamedTuple, Optional, Sequence, Union
 
 from neuronbert.backends import BACKENDS, backend_module, load_backend
-from neuronbert.backends.base import Recipe, Session, ThroughputPlan
+from neuronbert.backends.base import ExportSource, Recipe, Session, ThroughputPlan
 from neuronbert.errors import BackendUnavailable, UsageError
 from neuronbert.hardware.cuda import VISIBLE_DEVICES, has_gpu, visible_entries
 from neuronbert.hardware.machine import has_inferentia
@@ -21,15 +21,25 @@ PRECISIONS = ("fp32", "tf32", "bf16", "fp16", "fp8", "int8")
 
 
 class Candidate(NamedTuple):
-    """A variant to try. ``explicit``: asked for by backend and precision, so that failing is an error."""
+    """A variant to try. ``explicit``: asked for by backend and precision, so that failing is an error.
+
+    ``percent_removed``: of the encoder's multiply-adds, before it is exported (ladder.py).
+    """
 
     backend: str
     precision: str
     explicit: bool
+    percent_removed: int = 0
 
     @property
     def name(self) -> str:
-        return f"{self.backend}-{self.precision}"
+        removed = f"-pruned-{self.percent_removed}" if self.percent_removed else ""
+        return f"{self.backend}-{self.precision}{removed}"
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether it computes the same function as the FP32 reference, but for rounding."""
+        return self.precision == "fp32" and not self.percent_removed
 
 
 @dataclass
@@ -40,6 +50,8 @@ class Trial:
     outcome: str = ""
     why: str = ""
     recipes: List[Recipe] = field(default_factory=list)  # still to be tried
+    recipe: Recipe = field(default_factory=dict)  # that was built last, as the backend gave it
+    source: Optional[ExportSource] = None  # of another model than the checkpoint's own
     variants: List[VariantEntry] = field(default_factory=list)  # a single one, or one for each bucket
     session: Optional[Session] = None
     plan: ThroughputPlan = ThroughputPlan(streams=1, rows=1, tokens=1)

@@ -43,6 +43,7 @@ from neuronbert.compiler.candidates import (
     unusable_gpu,
 )
 from neuronbert.compiler.exporter import Exporter
+from neuronbert.compiler.ladder import EXACTNESS, Ladder, is_for_throughput
 from neuronbert.compiler.row_selection import RowSelectionTrial
 from neuronbert.compiler.selection import Selection, keep_unloaded
 from neuronbert.compiler.source import CompileSource, Progress
@@ -65,6 +66,7 @@ def compile_checkpoint(
     select_windows: Optional[int] = None,
     backend: Names = "auto",
     precision: Names = "auto",
+    optimize_for: str = EXACTNESS,
     min_f1_ratio: Optional[float] = None,
     min_answer_f1: Optional[float] = None,
     calibration_data: Optional[PathLike] = None,
@@ -97,6 +99,9 @@ def compile_checkpoint(
     more than ``min_f1_ratio`` allows.
     ``backend`` and ``precision`` are names, lists of names, or ``"auto"``. Where both are named, every combination is
     built and kept, fastest first; with an ``"auto"`` only the fastest that passes the gate on this machine is.
+
+    With ``optimize_for="throughput"`` parts of the encoder are then removed from the fastest, more and more of them, as
+    long as each is faster than the one before and keeps ``min_f1_ratio`` of FP32's accuracy (compiler/ladder.py).
 
     The gate compares each variant with the FP32 reference over ``gate_data`` (a file in the task's data format, the one
     that ``evaluate_artifact`` reads; filled up from the shipped sample); a variant asked for by name that fails it
@@ -137,10 +142,12 @@ def compile_checkpoint(
     candidates = choose_candidates(backend, precision, target.precision)
     if no_device:
         refuse_loading_backends(candidates)
+    prunes = is_for_throughput(optimize_for, candidates, skip_gate or no_device)
     compilation = Compilation(
         candidates,
         target,
         limits,
+        prunes,
         skip_gate or no_device,
         no_device,
         gate_data,
@@ -180,6 +187,7 @@ class Compilation:
     candidates: Sequence[Candidate]
     target: NeuronTarget
     limits: Mapping[str, float]  # those that a person asks for; the others are the gate's own
+    prunes: bool  # the fastest, as long as that makes it faster
     skip_gate: bool
     no_device: bool
     gate_data: Optional[PathLike]
@@ -233,6 +241,10 @@ class Compilation:
                     kept = keep_unloaded(source, trials)
                 else:
                     kept = Selection(source, exporter, limits, self.progress).choose(trials)
+                if self.prunes:
+                    ladder = Ladder(source, exporter, kept[0], limits, self.limits, self.progress)
+                    ladder.walk()
+                    kept, trials = [ladder.best, *kept[1:]], [*trials, *ladder.rungs]
                 if selection is not None:
                     selection.measure(source, kept[0], limits)
             save_selftest(folder / SELFTEST_NAME, source.selftest)

@@ -8,7 +8,7 @@ from typing import ContextManager, Iterator, List, Optional
 
 from neuronbert import emulator
 from neuronbert.backends import load_backend
-from neuronbert.backends.base import ExportResult, Recipe, Session
+from neuronbert.backends.base import ExportResult, ExportSource, Recipe, Session
 from neuronbert.backends.buckets import BucketedSession
 from neuronbert.backends.isolated import load_isolated
 from neuronbert.backends.neuron.failures import PipelineRefused
@@ -88,6 +88,15 @@ class Exporter:
             self.export(trial)
         return trial
 
+    def build_like(self, trial: Trial, candidate: Candidate, source: ExportSource) -> Trial:
+        """Export ``source`` with the recipe that ``trial`` was built with, and load it."""
+        other = Trial(candidate, recipes=[trial.recipe], source=source)
+        self._trials.append(other)
+        with self.guarded(other):
+            self.export(other)
+        other.source = None  # its model is as large as the checkpoint's
+        return other
+
     def export(self, trial: Trial) -> None:
         """Build and load the trial with the next of its recipes that works; raises what the last one raises."""
         while True:
@@ -102,7 +111,7 @@ class Exporter:
                 self.discard(trial)
 
     def _export_recipe(self, trial: Trial, recipe: Recipe) -> None:
-        trial.variants, trial.agreements = [], []
+        trial.variants, trial.agreements, trial.recipe = [], [], recipe
         outputs = self._source.outputs
         if load_backend(trial.candidate.backend).STATIC_SHAPES:
             trial.session = self._export_buckets(trial, recipe)
@@ -125,7 +134,7 @@ class Exporter:
         trial.folders.append(folder)
         started = time.perf_counter()
         with silence_tracing_warnings(), traces_forgotten():
-            result = backend.export(self._source, trial.candidate.precision, recipe, folder)
+            result = backend.export(trial.source or self._source, trial.candidate.precision, recipe, folder)
         trial.variants.append(variant_entry(trial.candidate, name, result, time.perf_counter() - started))
 
     def _export_buckets(self, trial: Trial, recipe: Recipe) -> Optional[BucketedSession]:

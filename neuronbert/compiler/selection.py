@@ -16,7 +16,7 @@ from neuronbert.compiler.self_test import selftest_batch, selftest_tolerance, un
 from neuronbert.compiler.source import CompileSource, Progress
 from neuronbert.compiler.timing import time_trials
 from neuronbert.errors import BackendUnavailable, GateRefused, NeuronBertError
-from neuronbert.tasks.base import FP32_MAX_ABS_DIFF, NOT_FINITE, Agreement, GateLimits
+from neuronbert.tasks.base import FP32_MAX_ABS_DIFF, NOT_FINITE, REDUCED, Agreement, GateLimits
 
 GATE_HINT = (
     "--precision fp32, or --calibration-data with text of your own domain; --min-f1-ratio and --min-answer-f1 set "
@@ -54,7 +54,7 @@ class Selection:
                 self._exporter.discard(trial)
                 continue
             with self._exporter.guarded(trial):
-                if self._passes(trial):
+                if self.passes(trial):
                     kept.append(trial)
                 elif self._rebuild(trial):
                     waiting.append(trial)
@@ -66,7 +66,7 @@ class Selection:
         source = self._source
         time_trials(trials, source.timed_rows(), source.outputs, source.tokenizer.pad_id, guard=self._exporter.guarded)
 
-    def _passes(self, trial: Trial) -> bool:
+    def passes(self, trial: Trial) -> bool:
         """Whether every variant of the trial passes the gate; either way, the variants get the figures."""
         assert trial.session is not None
         reasons: List[str] = []
@@ -86,16 +86,17 @@ class Selection:
         source = self._source
         gate = source.gate(variant["sequence_length"])
         self._progress(f"{variant['name']}: {'comparing with the reference' if gate else 'self-test'}")
-        exact = variant["precision"] == "fp32" and gate is not None
+        exact = trial.candidate.is_exact and gate is not None
+        precision = REDUCED if trial.candidate.percent_removed else variant["precision"]
         agreement: Optional[Agreement] = None
         try:
             if gate is not None:
                 answers = gate.answers(session, plan)
                 agreement = gate.agreement(answers)
-                reasons = source.task_gate.refusals(variant["precision"], agreement, self._limits)
+                reasons = source.task_gate.refusals(precision, agreement, self._limits)
                 if reasons and gate.renewed():
                     agreement = gate.agreement(answers)
-                    reasons = source.task_gate.refusals(variant["precision"], agreement, self._limits)
+                    reasons = source.task_gate.refusals(precision, agreement, self._limits)
                 if exact and reasons:
                     self._progress(f"{variant['name']}: disagrees with the reference; asking both sides again")
                     reasons += second_look(gate, variant, answers, session, plan, partial(self._exporter.alone, trial))

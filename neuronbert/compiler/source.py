@@ -49,6 +49,7 @@ class CompileSource:
         self.tokenizer = Tokenizer.from_files(folder)
         self._refuse_long_buckets()
         self._questions = questions
+        self.threads = threads
         self.progress = progress
         self.on_step = on_step
         self._model = checkpoint.torch_model()

@@ -36,6 +36,8 @@ from neuronbert.tasks.option import Verb
 NOT_FINITE = "its logits hold NaN or Inf"  # why the gate refuses such a variant
 # An FP32 variant computes the same function as the reference: only the order of additions differs.
 FP32_MAX_ABS_DIFF = 1e-3
+# What the gate is told in place of the precision of a model that was cut, whatever it computes in.
+REDUCED = "reduced"
 # Reduced precision: MLPerf inference's rule is 99 % of the FP32 accuracy.
 DEFAULT_MIN_F1_RATIO = 0.99
 DEFAULT_MIN_ANSWER_F1 = 0.90
@@ -205,7 +207,10 @@ class TaskGate(Protocol):
         """How the results of one session agree with those of the reference."""
 
     def refusals(self, precision: str, agreement: TaskAgreement, limits: GateLimits) -> List[str]:
-        """The reasons why a variant is refused; empty if it passes."""
+        """The reasons why a variant is refused; empty if it passes.
+
+        ``precision`` is the variant's, or REDUCED: only of "fp32" are the reference's own numbers expected.
+        """
 
 
 class SelectingGate(TaskGate, Protocol):

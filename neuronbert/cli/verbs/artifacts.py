@@ -48,6 +48,14 @@ from neuronbert.tasks import TASKS
     show_default=True,
     help="auto, fp32, tf32, bf16, fp16, fp8, int8; repeatable.",
 )
+@click.option(
+    "--optimize-for",
+    type=click.Choice(["exactness", "throughput"]),
+    default="exactness",
+    show_default=True,
+    help="throughput: remove attention heads and feed-forward columns from the fastest, as long as that makes it "
+    "faster and leaves --min-f1-ratio of FP32's accuracy.",
+)
 @gate_options
 @neuron_options
 @tuning_option

@@ -1,0 +1,119 @@
+"""The checkpoint being compiled with a share of its encoder removed, for the rungs of ladder.py."""
+
+from typing import List, Sequence, Tuple
+
+from neuronbert.backends.base import Batch, Steps
+from neuronbert.backends.outputs import Output
+from neuronbert.backends.reference import torch_threads
+from neuronbert.checkpoint.families import Config, Head, TorchModel, family_of, size_of
+from neuronbert.checkpoint.removal import Kept, Removal, kept_after
+from neuronbert.compiler.source import CompileSource, Progress
+from neuronbert.hardware.libraries import optional_imports
+from neuronbert.tasks.base import Document
+
+# What heads and columns do settles within so many; each costs a pass backwards, and five forwards a rung.
+TEXTS = 128
+
+
+class PrunedSource:
+    """A CompileSource whose model was cut (backends.base.ExportSource); all else is as the checkpoint's."""
+
+    def __init__(self, source: CompileSource, model: TorchModel, recipe: Document):
+        self._source = source
+        self._model = model
+        self.recipe = recipe  # what was cut, for the manifest
+
+    @property
+    def config(self) -> Config:
+        """The checkpoint's config.json: it says what was there before."""
+        return self._source.config
+
+    @property
+    def input_names(self) -> Tuple[str, ...]:
+        """The model's inputs, in forward order."""
+        return self._source.input_names
+
+    @property
+    def head(self) -> Head:
+        """The task's head."""
+        return self._source.head
+
+    @property
+    def outputs(self) -> Tuple[Output, ...]:
+        """What the model returns, in order."""
+        return self._source.outputs
+
+    @property
+    def on_step(self) -> Steps:
+        """To be called while something takes seconds."""
+        return self._source.on_step
+
+    @property
+    def progress(self) -> Progress:
+        """To be called with a line for the user."""
+        return self._source.progress
+
+    def torch_model(self) -> TorchModel:
+        """The cut model."""
+        return self._model
+
+    def calibration(self) -> List[Batch]:
+        """Those of the checkpoint."""
+        return self._source.calibration()
+
+
+class Pruner:
+    """Removes shares of the encoder, by what its heads and columns do on the calibration texts.
+
+    The gate's questions have no part in it: whoever passes a gate by having seen its questions passes nothing.
+    """
+
+    @optional_imports()
+    def __init__(self, source: CompileSource):
+        import torch
+
+        from neuronbert.checkpoint import importance, pruning
+
+        self._source = source
+        self._family = family_of(source.config, "config.json")
+        texts = _evenly(source.calibration(), TEXTS)
+        self._rows = [tuple(torch.from_numpy(batch._asdict()[name]) for name in source.input_names) for batch in texts]
+        heads = size_of(source.config, self._family, "num_attention_heads")
+        model = source.torch_model()
+        self._sizes = pruning.sizes_of(model, self._family, heads, self._rows)
+        source.progress(f"weighing attention heads and feed-forward columns on {len(texts)} calibration texts")
+        with torch_threads(source.threads):
+            self._removals: Sequence[Removal] = importance.removals(
+                model, self._family, self._sizes, self._rows, source.on_step
+            )
+
+    @property
+    def most_percent(self) -> int:
+        """The most that can be removed."""
+        return int(100 * self._sizes.share_removed(kept_after(self._removals, self._sizes, 1)))
+
+    @optional_imports()
+    def source(self, percent: int) -> PrunedSource:
+        """The checkpoint with ``percent`` of its encoder's multiply-adds removed, or the least above that."""
+        from neuronbert.checkpoint.pruning import pruned
+        from neuronbert.checkpoint.reconstruction import reconstruct
+
+        kept = kept_after(self._removals, self._sizes, percent / 100)
+        whole = self._source.torch_model()
+        with torch_threads(self._source.threads):
+            cut = pruned(whole, self._family, self._sizes, kept)
+            reconstruct(cut, whole, self._family, self._rows, self._source.on_step)
+        return PrunedSource(self._source, cut, self._recipe(kept))
+
+    def _recipe(self, kept: Sequence[Kept]) -> Document:
+        return {
+            "share_removed": round(self._sizes.share_removed(kept), 4),
+            "heads": [len(layer.heads) for layer in kept],
+            "columns": [len(layer.columns) for layer in kept],
+            "texts": len(self._rows),
+        }
+
+
+def _evenly(batches: Sequence[Batch], count: int) -> List[Batch]:
+    count = min(count, len(batches))
+    return [batches[index * len(batches) // count] for index in range(count)]

@@ -1,0 +1,180 @@
+"""The ladder takes a rung for being faster and as accurate as asked for, and nothing else."""
+
+import json
+from pathlib import Path
+from typing import Any, Callable, Dict, List
+
+import numpy as np
+import pytest
+
+from neuronbert.artifact.manifest import Artifact, load_artifact
+from neuronbert.cli.tables import compile_report, manifest_table
+from neuronbert.compiler import ladder, timing
+from neuronbert.compiler.candidates import Candidate
+from neuronbert.compiler.compilation import compile_checkpoint
+from neuronbert.compiler.ladder import climb, rung_limits
+from neuronbert.engine.engine import Engine
+from neuronbert.errors import UsageError
+from neuronbert.tasks.base import GateLimits
+from neuronbert.tasks.question_answering import gate
+from neuronbert.tasks.question_answering.squad import load_squad, squad_document
+from neuronbert.tasks.samples import calibration_path, gate_path
+
+NAME = "torchscript-fp32"
+
+
+@pytest.mark.parametrize(
+    ("bar", "most", "asked"),
+    [
+        (35, 100, [10, 20, 30, 40, 35]),
+        (100, 95, [10, 20, 30, 40, 50, 60, 70, 80, 90]),
+        (100, 37, [10, 20, 30]),
+        (0, 100, [10, 5]),
+        (7, 100, [10, 5]),
+        (50, 4, []),
+    ],
+)
+def test_it_climbs_until_one_is_refused_and_then_looks_halfway(bar: int, most: int, asked: List[int]) -> None:
+    seen: List[int] = []
+
+    def passes(percent: int) -> bool:
+        seen.append(percent)
+        return percent <= bar
+
+    climb(passes, most)
+    assert seen == asked
+
+
+def test_where_accuracy_is_measured_only_that_counts_unless_more_is_asked_for() -> None:
+    limits = GateLimits(0.98, 0.9)
+    assert rung_limits(limits, {}, has_accuracy=True) == GateLimits(0.98, 0.0)
+    assert rung_limits(limits, {}, has_accuracy=False) == limits
+    assert rung_limits(limits, {"min_answer_f1": 0.9}, has_accuracy=True) == limits
+
+
+def test_the_names_of_rungs_say_what_they_are() -> None:
+    rung = Candidate("torchscript", "fp32", False, percent_removed=20)
+    assert rung.name == "torchscript-fp32-pruned-20" and not rung.is_exact
+    assert Candidate("torchscript", "fp32", False).is_exact
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"optimize_for": "speed"}, "optimize_for must be one of exactness, throughput, not 'speed'"),
+        ({"backend": "neuron"}, "not for neuron"),
+        ({"backend": "openvino,tvm"}, r"not for tvm\n"),
+        ({"backend": "cuda"}, "not for cuda"),
+        ({"backend": "torchscript", "skip_gate": True}, "the gate is skipped"),
+    ],
+)
+def test_where_it_cannot_be_walked_nothing_is_begun(tmp_path: Path, options: Dict[str, Any], words: str) -> None:
+    lines: List[str] = []
+    options = {"optimize_for": "throughput", **options}
+    with pytest.raises(UsageError, match=words) as raised:
+        compile_checkpoint("no checkpoint", tmp_path / "out", precision="auto", progress=lines.append, **options)
+    assert raised.value.hint and lines == []
+
+
+@pytest.fixture
+def walk(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tiny_checkpoint: Path) -> Callable[..., Artifact]:
+    """Compiles a tiny checkpoint for throughput, with speeds and accuracies as told."""
+    pytest.importorskip("torch")
+    questions = load_squad(gate_path())[:20]
+    monkeypatch.setattr(gate, "MIN_QUESTIONS", 20)
+    monkeypatch.setattr(ladder, "MOST_PERCENT", 30)  # each rung takes a second
+    monkeypatch.setattr(gate, "gate_questions", lambda *_: questions)
+    (tmp_path / "calibration.json").write_text(json.dumps(squad_document(load_squad(calibration_path())[:12], "1.1")))
+
+    def compile_(speed: Callable[[int], float], **options: Any) -> Artifact:
+        def timed(trials: Any, *_: Any, **__: Any) -> None:
+            for trial in trials:
+                trial.windows_per_s = [speed(trial.candidate.percent_removed)] * 3
+
+        monkeypatch.setattr(ladder, "time_trials", timed)
+        LINES.clear()
+        return compile_checkpoint(
+            tiny_checkpoint, tmp_path / "out", backend="torchscript", precision="fp32", optimize_for="throughput",
+            calibration_data=tmp_path / "calibration.json", threads=1, progress=LINES.append, **options,
+        )  # fmt: skip
+
+    return compile_
+
+
+LINES: List[str] = []  # what the compilation under way has said
+ANYTHING = {"min_f1_ratio": 0.0}
+
+
+def outcomes(artifact: Artifact) -> Dict[str, str]:
+    return {trial["name"].replace(f"{NAME}-pruned-", ""): trial["outcome"] for trial in artifact.manifest["selection"]}
+
+
+def test_the_highest_rung_that_is_faster_is_kept_alone(walk: Callable[..., Artifact]) -> None:
+    artifact = walk(lambda percent: 100.0 + percent, **ANYTHING)
+    told = outcomes(artifact)
+    assert told.pop("30") == "kept" and set(told.values()) == {"slower"} and set(told) == {NAME, "10", "20"}
+    (variant,) = artifact.variants
+    assert variant["name"] == f"{NAME}-pruned-30"
+    recipe = variant["recipe"]["pruned"]
+    assert 0.3 <= recipe["share_removed"] < 0.7 and len(recipe["heads"]) == len(recipe["columns"]) == 2
+    assert [path.name for path in (artifact.folder / "variants").iterdir()] == [variant["name"]]
+    assert any(line.startswith("rung 30 % of the encoder removed: F1 ") for line in LINES)
+    assert f"{NAME}-pruned-30 kept" in compile_report(artifact)
+    assert f"lacks {recipe['share_removed']:.0%} of the encoder's multiply-adds" in manifest_table(
+        load_artifact(artifact.folder)
+    )
+    with Engine(artifact.folder, variant=variant["name"], threads=1) as engine:
+        assert engine.answer([("who was the puppet", "jim henson was a nice puppet")])
+
+
+def test_a_rung_that_is_no_faster_is_passed_over(walk: Callable[..., Artifact]) -> None:
+    speeds = {0: 100.0, 10: 102.0, 20: 140.0, 30: 143.0}
+    artifact = walk(lambda percent: speeds[percent], **ANYTHING)
+    assert outcomes(artifact) == {NAME: "slower", "10": "slower", "20": "kept", "30": "slower"}
+    kept, passed_over = (
+        next(trial for trial in artifact.manifest["selection"] if trial["name"].endswith(end)) for end in ("-20", "-30")
+    )
+    assert "1.40 times as fast as torchscript-fp32" in kept["why"]
+    assert "1.02 times as fast as torchscript-fp32-pruned-20" in passed_over["why"]
+    assert kept["agreement"]["n"] == 20 and kept["windows_per_s"] == [140.0] * 3
+
+
+def test_where_no_rung_passes_the_result_is_what_it_was(walk: Callable[..., Artifact]) -> None:
+    artifact = walk(lambda percent: 100.0 + percent, min_answer_f1=1.0, min_f1_ratio=1.0)
+    assert outcomes(artifact) == {NAME: "kept", "10": "refused", "5": "refused"}
+    (variant,) = artifact.variants
+    assert variant["name"] == NAME and "pruned" not in variant["recipe"]
+    assert [path.name for path in (artifact.folder / "variants").iterdir()] == [NAME]
+    assert all(trial["why"] for trial in artifact.manifest["selection"])
+
+
+def test_a_rung_that_cannot_be_built_leaves_the_one_below(
+    walk: Callable[..., Artifact], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from neuronbert.backends import torchscript
+    from neuronbert.errors import BackendFailed
+
+    export = torchscript.export
+
+    def fails(source: Any, precision: str, recipe: Any, folder: Path) -> Any:
+        if folder.name.endswith("-20"):
+            raise BackendFailed("no room for it")
+        return export(source, precision, recipe, folder)
+
+    monkeypatch.setattr(torchscript, "export", fails)
+    artifact = walk(lambda percent: 100.0 + percent, **ANYTHING)
+    assert outcomes(artifact) == {NAME: "slower", "10": "slower", "20": "not built", "15": "kept"}
+    assert any("rung 20 % of the encoder removed: not built: no room for it" in line for line in LINES)
+
+
+def test_without_being_asked_nothing_is_removed(tmp_path: Path, tiny_checkpoint: Path) -> None:
+    pytest.importorskip("torch")
+    artifact = compile_checkpoint(
+        tiny_checkpoint, tmp_path / "out", backend="torchscript", precision="fp32", skip_gate=True, threads=1
+    )
+    assert outcomes(artifact) == {NAME: "kept"}
+
+
+def test_what_is_timed_is_timed_in_turns() -> None:
+    assert ladder.time_trials is timing.time_trials
+    assert np.median([1.0, 1.1, 9.0]) == 1.1
