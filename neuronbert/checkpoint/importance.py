@@ -23,6 +23,7 @@ from neuronbert.checkpoint.removal import (
     head_steps,
     order,
 )
+from neuronbert.errors import BackendFailed
 
 Done = Callable[[str, int, int], None]  # what is done, how much of it, of how much
 SEED = 0  # the same text gives the same order
@@ -52,6 +53,10 @@ def removals(
 
 
 def _product(module: TorchModel, covariance: np.ndarray, gradients: np.ndarray) -> Product:
+    if not (np.isfinite(covariance).all() and np.isfinite(gradients).all()):
+        raise BackendFailed(
+            "what moves the model's outputs is not finite on the calibration text", hint="other weights"
+        )
     return Product(module.weight.detach().double().numpy(), covariance, gradients)
 
 
@@ -65,6 +70,7 @@ class Moments:
 
     def add(self, values: Tensor) -> None:
         """Count in values [tokens, width]."""
+        values = values.double()
         self._tokens += len(values)
         self._sum += values.sum(dim=0)
         self._squares += values.T @ values
@@ -111,7 +117,7 @@ def output_gradients(
     }
     moments = {place: Moments(product.out_features) for place, product in products.items()}
     generator = torch.Generator().manual_seed(SEED)
-    with Seen(products, outputs=True) as seen:
+    with torch.enable_grad(), Seen(products, outputs=True) as seen:
         for number, row in enumerate(rows, 1):
             value = mixed(model(*row), generator)
             gradients = torch.autograd.grad(value, list(seen.whole.values()))

@@ -83,7 +83,7 @@ def _replace(model: ReferenceModel, name: str, axis: int, indices: Tensor) -> No
     bias = whole.bias.detach()
     # Without random numbers: those of the caller are not ours to use up.
     with torch.random.fork_rng(devices=[]):
-        part = torch.nn.Linear(weight.shape[1], weight.shape[0])
+        part = torch.nn.Linear(weight.shape[1], weight.shape[0], dtype=weight.dtype)
     with torch.no_grad():
         part.weight.copy_(weight)
         part.bias.copy_(bias.index_select(0, indices) if axis == 0 else bias)

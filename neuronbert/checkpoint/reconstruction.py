@@ -58,9 +58,9 @@ class LeastSquares:
 
     def add(self, inputs: Tensor, missing: Tensor) -> None:
         """Count in inputs [tokens, inputs], and by how much more should come of them, [tokens, outputs]."""
-        inputs = torch.nn.functional.pad(inputs, (0, 1), value=1.0)
+        inputs = torch.nn.functional.pad(inputs.double(), (0, 1), value=1.0)
         self._squares += inputs.T @ inputs
-        self._gaps += inputs.T @ missing
+        self._gaps += inputs.T @ missing.double()
 
     def solve(self) -> None:
         """Change the product."""

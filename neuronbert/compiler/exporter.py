@@ -88,14 +88,14 @@ class Exporter:
             self.export(trial)
         return trial
 
-    def build_like(self, trial: Trial, candidate: Candidate, source: ExportSource) -> Trial:
-        """Export ``source`` with the recipe that ``trial`` was built with, and load it."""
-        other = Trial(candidate, recipes=[trial.recipe], source=source)
-        self._trials.append(other)
-        with self.guarded(other):
-            self.export(other)
-        other.source = None  # its model is as large as the checkpoint's
-        return other
+    def build_of(self, trial: Trial, source: ExportSource) -> None:
+        """Export ``source`` as the trial, with the next of its recipes that works, and load it; raises what fails."""
+        self._trials.append(trial)
+        trial.source = source
+        try:
+            self.export(trial)
+        finally:
+            trial.source = None  # its model is as large as the checkpoint's
 
     def export(self, trial: Trial) -> None:
         """Build and load the trial with the next of its recipes that works; raises what the last one raises."""

@@ -4,9 +4,10 @@ A rung is the same backend, precision and recipe with a larger share of attentio
 (pruned_source.py). It is taken if it is faster than the rung below and still has the accuracy that is asked for.
 """
 
+from contextlib import contextmanager
 from dataclasses import replace
 from statistics import median
-from typing import Callable, List, Mapping, Sequence
+from typing import Callable, Dict, Iterator, List, Mapping, Sequence
 
 from neuronbert.backends import OFFERED, backend_module
 from neuronbert.compiler.candidates import Candidate, Trial
@@ -15,7 +16,7 @@ from neuronbert.compiler.pruned_source import Pruner
 from neuronbert.compiler.selection import Selection
 from neuronbert.compiler.source import CompileSource, Progress
 from neuronbert.compiler.timing import time_trials
-from neuronbert.errors import UsageError, shown_value
+from neuronbert.errors import BackendFailed, GateRefused, NeuronBertError, UsageError, in_words, shown_value
 from neuronbert.tasks import load_figures
 from neuronbert.tasks.base import GateLimits
 
@@ -25,6 +26,8 @@ STEP_PERCENT = 10
 MOST_PERCENT = 90
 # Less is what two timings of one and the same model differ by.
 MIN_GAIN = 1.03
+
+Accepts = Callable[[Trial], None]  # raises GateRefused for a rung that is not good enough in other ways than the gate's
 
 
 def is_for_throughput(optimize_for: str, candidates: Sequence[Candidate], ungated: bool) -> bool:
@@ -58,24 +61,42 @@ def _can_be_pruned(backend: str) -> bool:
 
 def climb(passes: Callable[[int], bool], most_percent: int) -> None:
     """Ask for one percentage after the other until one does not pass, and then for the one halfway to it."""
-    passed = 0
-    for percent in range(STEP_PERCENT, min(most_percent, MOST_PERCENT) + 1, STEP_PERCENT):
+    passed, most = 0, min(most_percent, MOST_PERCENT)
+    steps = [*range(STEP_PERCENT, most, STEP_PERCENT), *([most] if most > 0 else [])]
+    for percent in steps:
         if not passes(percent):
-            passes((passed + percent) // 2)
+            halfway = (passed + percent) // 2
+            if halfway > passed:
+                passes(halfway)
             return
         passed = percent
 
 
-def rung_limits(limits: GateLimits, asked: Mapping[str, float], has_accuracy: bool) -> GateLimits:
-    """What a rung must reach. Where its accuracy is measured that counts, and other answers than FP32's are no fault.
+def rung_limits(limits: GateLimits, asked: Mapping[str, float], known: int) -> GateLimits:
+    """What a rung must reach.
 
+    Where the right results of enough inputs are known that one of them more or less is no step over ``min_f1_ratio``,
+    accuracy decides, and other results than FP32's are no fault; else as large a share of FP32's results has to stay.
     ``asked``: the limits that a person asks for, which count in any case.
     """
-    return limits if "min_answer_f1" in asked or not has_accuracy else replace(limits, min_answer_f1=0.0)
+    if "min_answer_f1" in asked:
+        return limits
+    if known * (1 - limits.min_f1_ratio) >= 1:
+        return replace(limits, min_answer_f1=0.0)
+    return replace(limits, min_answer_f1=max(limits.min_answer_f1, limits.min_f1_ratio))
+
+
+def gain_of(ours: Sequence[float], theirs: Sequence[float]) -> float:
+    """How many times as fast one is, by rounds of both; no more than 1 where it was the slower in one of them."""
+    ratios = [own / other for own, other in zip(ours, theirs)]
+    return float(median(ratios)) if min(ratios) > 1 else min(1.0, float(median(ratios)))
 
 
 class Ladder:
-    """The rungs above ``best``, a trial that was kept; then ``best`` is the highest that was taken."""
+    """The rungs above ``best``, a trial that was kept; then ``best`` is the highest that was taken.
+
+    A rung is a try: whatever goes wrong with one, what was kept before stays.
+    """
 
     def __init__(
         self,
@@ -85,57 +106,109 @@ class Ladder:
         limits: GateLimits,
         asked: Mapping[str, float],
         progress: Progress,
+        accepts: Accepts = lambda trial: None,
     ):
         self._source = source
         self._exporter = exporter
         self._progress = progress
-        own = rung_limits(limits, asked, best.variants[0]["accuracy"] is not None)
-        self._selection = Selection(source, exporter, own, progress)
+        self._accepts = accepts
+        self._limits = rung_limits(limits, asked, best.agreements[0].known)
+        self._selection = Selection(source, exporter, self._limits, progress)
+        self._passed: Dict[str, bool] = {}  # by what is left
         self.best = best
         self.rungs: List[Trial] = []
 
     def walk(self) -> None:
         """Try the rungs."""
-        pruner = Pruner(self._source)
-        climb(lambda percent: self._passes(pruner, percent), pruner.most_percent)
+        first = self.best
+        try:
+            pruner = Pruner(self._source)
+            most = pruner.most_percent
+        except Exception as error:
+            rung = Trial(self._candidate(STEP_PERCENT))
+            self.rungs.append(rung)
+            self._give_up(rung, error)
+            return
+        if most < 1:
+            self._progress("nothing of this encoder can be removed: a layer keeps a head and some columns")
+            return
+        climb(lambda percent: self._passes(pruner, percent), most)
+        self._progress(f"{self.best.candidate.name} is kept" + (": no rung is better" if self.best is first else ""))
+
+    def _candidate(self, percent: int) -> Candidate:
+        return self.best.candidate._replace(explicit=False, percent_removed=percent)
 
     def _passes(self, pruner: Pruner, percent: int) -> bool:
-        """Build, time and compare a rung, and take it where it is faster; whether the gate lets it pass."""
+        """Whether the gate lets a rung pass; one that is faster too is taken."""
+        rung = Trial(self._candidate(percent), recipes=[self.best.recipe])
+        speeds = list(self.best.windows_per_s)
+        try:
+            left = pruner.left(percent)
+            if left in self._passed:
+                self._progress(f"rung {percent} % of the encoder removed: what is left is as of another rung")
+                return self._passed[left]
+            self.rungs.append(rung)
+            self._build(rung, pruner, percent)
+            gain = self._gain(rung)
+            self._passed[left] = self._selection.passes(rung) and self._is_accepted(rung)
+            self._place(rung, gain, self._passed[left])
+            return self._passed[left]
+        except Exception as error:
+            if self.best is rung:  # what was below it is gone
+                raise
+            self.best.windows_per_s = speeds
+            self._give_up(rung, error)
+            return False
+
+    def _give_up(self, rung: Trial, error: Exception) -> None:
+        self._exporter.discard(rung)
+        rung.outcome, rung.why = "not built", error.message if isinstance(error, NeuronBertError) else in_words(error)
+        rung.variants, rung.agreements, rung.windows_per_s = [], [], []
+        self._progress(f"rung {rung.candidate.percent_removed} % of the encoder removed: not built: {rung.why}")
+
+    def _build(self, rung: Trial, pruner: Pruner, percent: int) -> None:
         pruned = pruner.source(percent)
-        candidate = self.best.candidate._replace(explicit=False, percent_removed=percent)
-        rung = self._exporter.build_like(self.best, candidate, pruned)
-        self.rungs.append(rung)
-        passed = False
-        with self._exporter.guarded(rung):
-            if rung.session is not None:
-                rung.variants[0]["recipe"] = {**rung.variants[0]["recipe"], "pruned": pruned.recipe}
-                gain = self._gain(rung)
-                passed = self._selection.passes(rung)
-                self._place(rung, gain, passed)
-        if rung.outcome == "not built":
-            self._progress(f"rung {percent} % of the encoder removed: not built: {rung.why}")
-        return passed
+        self._exporter.build_of(rung, pruned)
+        limits = {**pruned.recipe, "limits": vars(self._limits)}
+        rung.variants[0]["recipe"] = {**rung.variants[0]["recipe"], "pruned": limits}
 
     def _gain(self, rung: Trial) -> float:
         """How many times as fast as the best so far the rung is."""
         source = self._source
-        time_trials([self.best, rung], source.timed_rows(), source.outputs, source.tokenizer.pad_id)
-        return median(ours / theirs for ours, theirs in zip(rung.windows_per_s, self.best.windows_per_s))
+        time_trials([self.best, rung], source.timed_rows(), source.outputs, source.tokenizer.pad_id, guard=_named)
+        return gain_of(rung.windows_per_s, self.best.windows_per_s)
+
+    def _is_accepted(self, rung: Trial) -> bool:
+        try:
+            self._accepts(rung)
+        except GateRefused as error:
+            rung.outcome, rung.why = "refused", error.message
+            return False
+        return True
 
     def _place(self, rung: Trial, gain: float, passed: bool) -> None:
         """Take the rung in place of the best so far, or leave it out."""
         below = self.best
-        speed = f"{gain:.2f} times as fast as {below.candidate.name}"
-        verdict = f"refused: {rung.why}"
-        if passed:
-            rung.why = f"it passes the gate, and is {speed}"
-            verdict = "taken"
-        if passed and gain < MIN_GAIN:
-            rung.outcome, verdict = "slower", f"not taken: {MIN_GAIN:g} times as fast is the least that counts"
+        is_taken = passed and gain >= MIN_GAIN
+        if passed and not is_taken:
+            rung.outcome = "slower"
+            rung.why = f"it passes the gate, and is {gain:.2f} times as fast as {below.candidate.name}"
         figures = load_figures(self._source.task.NAME).agreement_text(rung.agreements[0].as_dict())
-        percent = rung.candidate.percent_removed
-        self._progress(f"rung {percent} % of the encoder removed: {figures}, {speed}: {verdict}")
-        if rung.outcome == "kept":
+        self._progress(
+            f"rung {rung.candidate.percent_removed} % of the encoder removed: {figures}, {gain:.2f} times as fast as "
+            f"{below.candidate.name}: {'taken' if is_taken else f'{rung.outcome}: {rung.why}'}"
+        )
+        if is_taken:
+            rung.why = f"it passes the gate, and is {gain:.2f} times as fast as {below.candidate.name}"
             below.outcome, below.why = "slower", f"{rung.candidate.name} is {gain:.2f} times as fast"
             self.best = rung
-        self._exporter.discard(rung if self.best is below else below)
+        self._exporter.discard(below if is_taken else rung)
+
+
+@contextmanager
+def _named(trial: Trial) -> Iterator[None]:
+    """Say which of two failed while both were timed."""
+    try:
+        yield
+    except BackendFailed as error:
+        raise BackendFailed(f"{trial.candidate.name}: {error.message}", hint=error.hint) from error

@@ -8,6 +8,7 @@ from neuronbert.backends.reference import torch_threads
 from neuronbert.checkpoint.families import Config, Head, TorchModel, family_of, size_of
 from neuronbert.checkpoint.removal import Kept, Removal, kept_after
 from neuronbert.compiler.source import CompileSource, Progress
+from neuronbert.errors import BackendFailed
 from neuronbert.hardware.libraries import optional_imports
 from neuronbert.tasks.base import Document
 
@@ -77,6 +78,8 @@ class Pruner:
         self._source = source
         self._family = family_of(source.config, "config.json")
         texts = _evenly(source.calibration(), TEXTS)
+        if not texts:
+            raise BackendFailed("there is no calibration text to weigh heads and columns on", hint="--calibration-data")
         self._rows = [tuple(torch.from_numpy(batch._asdict()[name]) for name in source.input_names) for batch in texts]
         heads = size_of(source.config, self._family, "num_attention_heads")
         model = source.torch_model()
@@ -91,6 +94,10 @@ class Pruner:
     def most_percent(self) -> int:
         """The most that can be removed."""
         return int(100 * self._sizes.share_removed(kept_after(self._removals, self._sizes, 1)))
+
+    def left(self, percent: int) -> str:
+        """What ``source`` leaves, to tell whether it is the same as of another percentage."""
+        return repr(kept_after(self._removals, self._sizes, percent / 100))
 
     @optional_imports()
     def source(self, percent: int) -> PrunedSource:

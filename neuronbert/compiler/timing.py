@@ -40,6 +40,8 @@ def time_trials(
                     speeds.append(speed)
         return speeds
 
+    for trial in trials:
+        trial.windows_per_s = []
     probe = _evenly(by_length, 8)
     measured(probe)  # the first run of a session also allocates
     low, high = TIMED_ROWS

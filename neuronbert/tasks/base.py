@@ -141,6 +141,10 @@ class Agreement(Protocol):
     def entry(self) -> Document:
         """The manifest's ``agreement`` and ``accuracy`` of the variant."""
 
+    @property
+    def known(self) -> int:
+        """Of how many inputs the accuracy is that may stand in for FP32's own results; 0: of none."""
+
 
 @dataclass(frozen=True)
 class GateLimits:

@@ -12,7 +12,7 @@ from neuronbert.cli.tables import compile_report, manifest_table
 from neuronbert.compiler import ladder, timing
 from neuronbert.compiler.candidates import Candidate
 from neuronbert.compiler.compilation import compile_checkpoint
-from neuronbert.compiler.ladder import climb, rung_limits
+from neuronbert.compiler.ladder import climb, gain_of, rung_limits
 from neuronbert.engine.engine import Engine
 from neuronbert.errors import UsageError
 from neuronbert.tasks.base import GateLimits
@@ -28,10 +28,13 @@ NAME = "torchscript-fp32"
     [
         (35, 100, [10, 20, 30, 40, 35]),
         (100, 95, [10, 20, 30, 40, 50, 60, 70, 80, 90]),
-        (100, 37, [10, 20, 30]),
+        (100, 37, [10, 20, 30, 37]),
         (0, 100, [10, 5]),
         (7, 100, [10, 5]),
-        (50, 4, []),
+        (50, 4, [4]),
+        (1, 4, [4, 2]),
+        (0, 1, [1]),
+        (50, 0, []),
     ],
 )
 def test_it_climbs_until_one_is_refused_and_then_looks_halfway(bar: int, most: int, asked: List[int]) -> None:
@@ -47,9 +50,17 @@ def test_it_climbs_until_one_is_refused_and_then_looks_halfway(bar: int, most: i
 
 def test_where_accuracy_is_measured_only_that_counts_unless_more_is_asked_for() -> None:
     limits = GateLimits(0.98, 0.9)
-    assert rung_limits(limits, {}, has_accuracy=True) == GateLimits(0.98, 0.0)
-    assert rung_limits(limits, {}, has_accuracy=False) == limits
-    assert rung_limits(limits, {"min_answer_f1": 0.9}, has_accuracy=True) == limits
+    assert rung_limits(limits, {}, known=50) == GateLimits(0.98, 0.0)
+    for too_few in (0, 49):
+        assert rung_limits(limits, {}, known=too_few) == GateLimits(0.98, 0.98)
+    assert rung_limits(GateLimits(0.5, 0.9), {}, known=0) == GateLimits(0.5, 0.9)
+    assert rung_limits(limits, {"min_answer_f1": 0.9}, known=1000) == limits
+
+
+def test_a_gain_is_one_of_every_round() -> None:
+    assert gain_of([2.0, 3.0, 8.0], [1.0, 2.0, 4.0]) == 2.0
+    assert gain_of([0.9, 3.0, 8.0], [1.0, 2.0, 4.0]) == 1.0
+    assert gain_of([0.9, 0.8, 8.0], [1.0, 1.0, 4.0]) == 0.9
 
 
 def test_the_names_of_rungs_say_what_they_are() -> None:
@@ -91,7 +102,8 @@ def walk(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tiny_checkpoint: Path)
             for trial in trials:
                 trial.windows_per_s = [speed(trial.candidate.percent_removed)] * 3
 
-        monkeypatch.setattr(ladder, "time_trials", timed)
+        timer = speed if speed is timing.time_trials or speed.__name__ == "fails_to_time" else timed
+        monkeypatch.setattr(ladder, "time_trials", timer)
         LINES.clear()
         return compile_checkpoint(
             tiny_checkpoint, tmp_path / "out", backend="torchscript", precision="fp32", optimize_for="throughput",
@@ -141,7 +153,7 @@ def test_a_rung_that_is_no_faster_is_passed_over(walk: Callable[..., Artifact]) 
 
 def test_where_no_rung_passes_the_result_is_what_it_was(walk: Callable[..., Artifact]) -> None:
     artifact = walk(lambda percent: 100.0 + percent, min_answer_f1=1.0, min_f1_ratio=1.0)
-    assert outcomes(artifact) == {NAME: "kept", "10": "refused", "5": "refused"}
+    assert outcomes(artifact) == {NAME: "kept", "10": "refused"}  # of 5 % as much is left here as of 10 %
     (variant,) = artifact.variants
     assert variant["name"] == NAME and "pruned" not in variant["recipe"]
     assert [path.name for path in (artifact.folder / "variants").iterdir()] == [NAME]
@@ -175,6 +187,47 @@ def test_without_being_asked_nothing_is_removed(tmp_path: Path, tiny_checkpoint:
     assert outcomes(artifact) == {NAME: "kept"}
 
 
-def test_what_is_timed_is_timed_in_turns() -> None:
-    assert ladder.time_trials is timing.time_trials
-    assert np.median([1.0, 1.1, 9.0]) == 1.1
+FAULTS = [np.linalg.LinAlgError("Singular matrix"), MemoryError(), OSError(28, "No space left"), ZeroDivisionError("x")]
+
+
+@pytest.mark.parametrize("where", ["Pruner", "Pruner.source", "time_trials", "torchscript.export"])
+def test_a_fault_in_pruning_costs_no_compile(
+    walk: Callable[..., Artifact], monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    from neuronbert.backends import torchscript
+
+    export, faults = torchscript.export, iter(FAULTS)
+
+    def breaks(*_: Any, **__: Any) -> Any:
+        raise next(faults)
+
+    def breaks_of_a_rung(source: Any, precision: str, recipe: Any, folder: Path) -> Any:
+        return breaks() if "-pruned-" in folder.name else export(source, precision, recipe, folder)
+
+    def fails_to_time(trials: Any, *_: Any, **__: Any) -> None:
+        trials[0].windows_per_s = [1.0]
+        breaks()
+
+    if where == "Pruner":
+        monkeypatch.setattr(ladder, "Pruner", breaks)
+    elif where == "Pruner.source":
+        monkeypatch.setattr(ladder.Pruner, "source", breaks)
+    elif where == "torchscript.export":
+        monkeypatch.setattr(torchscript, "export", breaks_of_a_rung)
+    artifact = walk(fails_to_time if where == "time_trials" else lambda percent: 1.0, **ANYTHING)
+    told = outcomes(artifact)
+    assert told.pop(NAME) == "kept" and set(told.values()) == {"not built"}
+    assert [variant["name"] for variant in artifact.variants] == [NAME]
+    assert any("not built: " in line and "Singular matrix" in line for line in LINES)
+    (own,) = (trial for trial in artifact.manifest["selection"] if trial["name"] == NAME)
+    assert own["windows_per_s"] != [1.0]
+
+
+def test_what_is_left_alike_is_tried_once_and_rungs_are_really_timed(
+    walk: Callable[..., Artifact], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ladder.Pruner, "left", lambda self, percent: "the same")
+    artifact = walk(timing.time_trials, **ANYTHING)
+    assert set(outcomes(artifact)) == {NAME, "10"}
+    assert len([line for line in LINES if "what is left is as of another rung" in line]) == 2
+    assert all(len(trial["windows_per_s"]) == timing.ROUNDS for trial in artifact.manifest["selection"])

@@ -48,6 +48,11 @@ class Agreement:
     spearman: Optional[float]
     reference_spearman: Optional[float]
 
+    @property
+    def known(self) -> int:
+        """None: embeddings are also compared with those that were stored before, as FP32 makes them."""
+        return 0
+
     def as_dict(self) -> Document:
         """The figures for JSON, which has no NaN or Inf: null stands for them."""
         return for_json(asdict(self))

@@ -44,6 +44,11 @@ class Agreement:
     def f1_ratio(self) -> float:
         return self.f1 / self.reference_f1 if self.reference_f1 else float("nan")
 
+    @property
+    def known(self) -> int:
+        """Questions with answers: all of the gate's."""
+        return self.n
+
     def as_dict(self) -> Document:
         """The figures for JSON, which has no NaN or Inf: null stands for them."""
         return for_json({**asdict(self), "f1_ratio": self.f1_ratio})

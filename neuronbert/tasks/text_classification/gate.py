@@ -40,6 +40,11 @@ class Agreement:
     accuracy: Optional[float]
     reference_accuracy: Optional[float]
 
+    @property
+    def known(self) -> int:
+        """Texts with labels."""
+        return 0 if self.accuracy is None else self.labelled
+
     def as_dict(self) -> Document:
         """The figures for JSON, which has no NaN or Inf: null stands for them."""
         return {name: value if value is None or np.isfinite(value) else None for name, value in asdict(self).items()}

@@ -48,6 +48,11 @@ class Agreement:
         """The variant's F1 as a share of the reference's; None where there is none, or it is 0."""
         return self.f1 / self.reference_f1 if self.f1 is not None and self.reference_f1 else None
 
+    @property
+    def known(self) -> int:
+        """Texts of data with labels."""
+        return 0 if self.f1 is None else self.n
+
     def as_dict(self) -> Document:
         """The figures for JSON, which has no NaN or Inf: null stands for them."""
         return for_json({**asdict(self), "f1_ratio": self.f1_ratio})
