@@ -40,7 +40,7 @@ from neuronbert.backends.tvm.compile_job import (
 )
 from neuronbert.backends.tvm.cpu import cpu_of
 from neuronbert.checkpoint.families import family_of, size_of
-from neuronbert.errors import BackendFailed, BackendUnavailable
+from neuronbert.errors import BackendFailed, BackendUnavailable, counted
 from neuronbert.hardware.libraries import install_command, optional_imports, require_libraries
 from neuronbert.hardware.machine import c_compiler, cpu_flags, library_version, library_versions
 from neuronbert.hardware.requirements import version_meets
@@ -149,7 +149,7 @@ def _tell(source: ExportSource, recipe: Recipe, report: Report) -> None:
     if recipe["tuning_minutes"]:
         failed = f", {report.failed} more that TVM could not compile" if report.failed else ""
         more = "" if report.trials else ": the schedules are those of earlier compiles, or unmeasured; --tuning-minutes"
-        source.progress(f"{report.trials} candidates measured in {report.tuned_s:.0f} s{failed}{more}")
+        source.progress(f"{counted(report.trials, 'candidate')} measured in {report.tuned_s:.0f} s{failed}{more}")
     if report.fault:
         source.progress(f"what was measured is not all kept for later compiles: {report.fault}")
 

@@ -22,7 +22,7 @@ from neuronbert.backends.tvm import backend, compile_job
 from neuronbert.backends.tvm.compile_job import EXPORTED, FILES, RECORDS, run_job
 from neuronbert.compiler.compilation import compile_checkpoint
 from neuronbert.engine.engine import Engine
-from neuronbert.errors import ArtifactError, BackendFailed, BackendUnavailable, UsageError
+from neuronbert.errors import ArtifactError, BackendFailed, BackendUnavailable, UsageError, counted
 from neuronbert.hardware.requirements import unmet_requirements
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("tvm") is None, reason="apache-tvm is not installed")
@@ -87,7 +87,9 @@ def test_it_is_tuned_within_its_minutes_and_keeps_the_records(tuned):
     assert sorted(path.name for path in folder.iterdir()) == sorted(FILES)
     assert records_in(folder) == recipe["trials"]
     assert all(json.loads(line) for line in (folder / RECORDS).read_text().splitlines())
-    assert any(line.startswith(f"{recipe['trials']} candidates measured in ") for line in tuned["source"].lines)
+    assert any(
+        line.startswith(f"{counted(recipe['trials'], 'candidate')} measured in ") for line in tuned["source"].lines
+    )
     steps = tuned["source"].steps
     assert len(steps) >= recipe["trials"] and {(what, total) for what, _, total in steps} == {("seconds of tuning", 3)}
     assert unmet_requirements(tuned["result"].requires) == [] and tuned["result"].requires["libraries"]
