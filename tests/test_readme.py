@@ -31,6 +31,7 @@ NOT_RUN = {
     "neuronbert serve qa-artifact": "until Ctrl-C; tests/server starts such servers",
     "curl localhost:8080/": "needs the command before it; tests/server runs the lines of docs/serving.md",
     "neuronbert env qa-inf1": "needs what the command before it makes",
+    "neuronbert compile demo fast-artifact": "minutes; tests/compiler/test_ladder.py walks up from a tiny model",
     "neuronbert compile demo qa-tvm": "a quarter of an hour; tests/backends/tvm compiles smaller ones",
     "neuronbert answer qa-tvm": "needs what the command before it makes",
     "neuronbert compile demo qa-gpu": "needs a GPU; tests/backends/cuda compiles on the CPU path of the same code",

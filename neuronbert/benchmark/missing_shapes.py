@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any, Callable, Dict
 
 from neuronbert.artifact.manifest import Artifact, Variant, signed_artifact
-from neuronbert.backends.cache import cache_folder
 from neuronbert.benchmark.instances import PointInstances
 from neuronbert.benchmark.points import Setting, template_variant
 from neuronbert.compiler.compilation import compile_checkpoint
 from neuronbert.errors import ArtifactError, CheckpointError, quoted
+from neuronbert.hardware.own_places import cache_path, own_folder
 
 Progress = Callable[[str], None]  # called with a line for the user
 
@@ -62,7 +62,7 @@ class ShapeCompiler:
     def _path(self, setting: Setting) -> Path:
         precision = self._template(setting)["precision"]
         # Who could plant an artifact here would have it loaded unsigned.
-        folder = cache_folder("benchmark") / str(self._artifact.manifest["digest"])[:16]
+        folder = own_folder(cache_path("benchmark")) / str(self._artifact.manifest["digest"])[:16]
         return folder / self._instances.name_of(setting) / f"{setting.variant}-{precision}"
 
     def _template(self, setting: Setting) -> Variant:

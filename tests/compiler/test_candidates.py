@@ -36,7 +36,7 @@ def test_names_are_split_and_not_repeated():
 def test_auto_tries_every_precision_of_every_real_backend():
     candidates = choose_candidates("auto", "auto")
     assert {candidate.backend for candidate in candidates} == set(auto_backends())
-    assert ("openvino", "int8", False) in candidates
+    assert Candidate("openvino", "int8", False) in candidates
     assert not any(candidate.explicit for candidate in candidates)
 
 

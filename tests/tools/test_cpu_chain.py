@@ -19,7 +19,7 @@ from neuronbert.errors import UsageError
 from neuronbert.hardware.machine import environment
 from neuronbert.tasks.base import Document
 from neuronbert.tasks.question_answering.options import AnswerOptions
-from neuronbert_tools import cpu_chain
+from neuronbert_tools import compiled, cpu_chain
 from neuronbert_tools.chain import models, readers, steps, summary, waterfall
 from neuronbert_tools.chain.measuring import Measured, spread_sample
 from neuronbert_tools.chain.readers import CachedReader, Configuration
@@ -295,7 +295,7 @@ def opened(
     ran: Tuple[Dict[str, Any], str], work: Path, tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[readers.Readers]:
     """Readers of what that run has compiled: nothing is compiled again."""
-    monkeypatch.delattr(models, "compile_checkpoint")
+    monkeypatch.delattr(compiled, "compile_checkpoint")
     found = models.prepare(str(tiny_checkpoint), str(tiny_checkpoint), BACKENDS, work, skip_gate=True)
     with ExitStack() as stack:
         yield readers.Readers(found, 2, AnswerOptions(), stack)

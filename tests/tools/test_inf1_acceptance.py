@@ -327,7 +327,7 @@ def compiled_for(folder, recipe, instance):
     manifest = read_manifest(folder)
     recorded = {"inputs": [], "instance_type": instance, "mode": "data-parallel", "pipeline": None}
     recorded.update(refused_pipeline_cores=[], auto_cast="matmult", auto_cast_type=None, compiler_timeout_s=None)
-    shape = {"batch_size": 1, "sequence_length": 128, "pipeline_cores": 1}
+    shape = {"backend": "neuron", "batch_size": 1, "sequence_length": 128, "pipeline_cores": 1}
     variants = [{**manifest["variants"][0], **shape, "recipe": recorded, "compile_s": 1.0}]
     kept = {key: value for key, value in manifest.items() if key != "digest"}
     write_manifest(folder, {**kept, "variants": variants})

@@ -366,7 +366,7 @@ def test_the_figures_are_shown() -> None:
 
 
 def test_the_bound_of_memory_is_that_of_the_servers_own_limits() -> None:
-    assert hostile.most_growth_mib(500) == 16 + 16 + 500 / 16
+    assert hostile.most_growth_mib(500) == 64 + 16 + 500 / 16
 
 
 @pytest.mark.slow

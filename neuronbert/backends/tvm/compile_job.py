@@ -180,6 +180,7 @@ def _compile(job: Path, counts: TextIO) -> Report:
     return Report(tuner.measured, tuner.failed, round(tuned_s, 1), cpu.mcpu, kept.fault)
 
 
+@optional_imports("tvm")
 def _try_linker(job: Path) -> None:
     """Link nothing, with what TVM links with: before minutes of tuning rather than behind them."""
     from tvm.support import cc
