@@ -3,7 +3,7 @@
 import json
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Dict, List, Mapping, Optional, Sequence, Tuple, Union
+from typing import Dict, List, Mapping, Optional, Sequence, Union
 
 import numpy as np
 
@@ -53,7 +53,7 @@ from neuronbert.hardware.libraries import require_libraries
 from neuronbert.hardware.machine import compute_threads, environment
 from neuronbert.hardware.untrusted import sha256_of
 from neuronbert.tasks import load_task
-from neuronbert.tasks.base import Document, GateLimits, GateQuestions, asked_limits
+from neuronbert.tasks.base import Document, GateQuestions, asked_limits
 from neuronbert.tasks.checkpoints import load_checkpoint
 
 
@@ -235,40 +235,25 @@ class Compilation:
                 progress=self.progress,
                 load=not self.no_device,
             )
+
+            def accepts(trial: Trial) -> None:
+                if selection is not None:
+                    selection.measure(source, trial, limits)
+
             with source, exporter:
                 trials = [exporter.build(candidate) for candidate in self.candidates]
                 if self.no_device:
                     kept = keep_unloaded(source, trials)
                 else:
                     kept = Selection(source, exporter, limits, self.progress).choose(trials)
-                if selection is not None:
-                    selection.measure(source, kept[0], limits)
+                accepts(kept[0])
                 if self.prunes:
-                    kept, rungs = self._climbed(source, exporter, kept, limits, selection)
-                    trials += rungs
+                    ladder = Ladder(source, exporter, kept[0], limits, self.limits, self.progress, accepts)
+                    ladder.walk()
+                    kept, trials = [ladder.best, *kept[1:]], [*trials, *ladder.rungs]
             save_selftest(folder / SELFTEST_NAME, source.selftest)
-            more = {} if selection is None else {"row_selection": selection.as_dict()}
+            more = {} if selection is None else {"row_selection": selection.as_dict(kept[0])}
             write_manifest(folder, new_manifest(checkpoint, source.outputs, kept, trials, gate, more))
-
-    def _climbed(
-        self,
-        source: CompileSource,
-        exporter: Exporter,
-        kept: Sequence[Trial],
-        limits: GateLimits,
-        selection: Optional[RowSelectionTrial],
-    ) -> Tuple[List[Trial], List[Trial]]:
-        """What is kept once the ladder was walked up from the fastest, and the rungs that were tried."""
-
-        def measure(trial: Trial) -> None:
-            if selection is not None:
-                selection.measure(source, trial, limits)
-
-        ladder = Ladder(source, exporter, kept[0], limits, self.limits, self.progress, measure)
-        ladder.walk()
-        if ladder.rungs:
-            measure(ladder.best)  # what stands there may be of a rung that was not taken
-        return [ladder.best, *kept[1:]], ladder.rungs
 
 
 def refuse_loading_backends(candidates: Sequence[Candidate]) -> None:

@@ -1,7 +1,7 @@
 """Walks up from the fastest variant that selection.py kept: more and more of the encoder removed, each rung measured.
 
 A rung is the same backend, precision and recipe with a larger share of attention heads and feed-forward columns gone
-(pruned_source.py). It is taken if it is faster than the rung below and still has the accuracy that is asked for.
+(pruner.py). It is taken if it is faster than the rung below and still has the accuracy that is asked for.
 """
 
 from contextlib import contextmanager
@@ -12,7 +12,7 @@ from typing import Callable, Dict, Iterator, List, Mapping, Sequence
 from neuronbert.backends import OFFERED, backend_module
 from neuronbert.compiler.candidates import Candidate, Trial
 from neuronbert.compiler.exporter import Exporter
-from neuronbert.compiler.pruned_source import Pruner
+from neuronbert.compiler.pruner import Pruner
 from neuronbert.compiler.selection import Selection
 from neuronbert.compiler.source import CompileSource, Progress
 from neuronbert.compiler.timing import time_trials
@@ -114,6 +114,7 @@ class Ladder:
         self._accepts = accepts
         self._limits = rung_limits(limits, asked, best.agreements[0].known)
         self._selection = Selection(source, exporter, self._limits, progress)
+        self._timed_rows = source.timed_rows()
         self._passed: Dict[str, bool] = {}  # by what is left
         self.best = best
         self.rungs: List[Trial] = []
@@ -167,15 +168,14 @@ class Ladder:
         self._progress(f"rung {rung.candidate.percent_removed} % of the encoder removed: not built: {rung.why}")
 
     def _build(self, rung: Trial, pruner: Pruner, percent: int) -> None:
-        pruned = pruner.source(percent)
-        self._exporter.build_of(rung, pruned)
-        limits = {**pruned.recipe, "limits": vars(self._limits)}
-        rung.variants[0]["recipe"] = {**rung.variants[0]["recipe"], "pruned": limits}
+        source, cut = pruner.source(percent)
+        self._exporter.build_of(rung, source)
+        rung.variants[0]["recipe"] = {**rung.variants[0]["recipe"], "pruned": {**cut, "limits": vars(self._limits)}}
 
     def _gain(self, rung: Trial) -> float:
         """How many times as fast as the best so far the rung is."""
         source = self._source
-        time_trials([self.best, rung], source.timed_rows(), source.outputs, source.tokenizer.pad_id, guard=_named)
+        time_trials([self.best, rung], self._timed_rows, source.outputs, source.tokenizer.pad_id, guard=_named)
         return gain_of(rung.windows_per_s, self.best.windows_per_s)
 
     def _is_accepted(self, rung: Trial) -> bool:

@@ -1,6 +1,6 @@
 """Measures what it costs to read only some rows of a long input, for an artifact that compilation.py makes so."""
 
-from typing import Dict, Optional, Sequence, cast
+from typing import Dict, Sequence, cast
 
 from neuronbert.backends.buckets import BucketedSession
 from neuronbert.compiler.candidates import Trial
@@ -27,11 +27,11 @@ class RowSelectionTrial:
         self._gate = cast(SelectingGate, gate)
         self._first_rows = first_rows
         self._labelled = self._gate.long_inputs(asked) if asked else []
-        self._measured: Optional[Dict[str, float]] = None
+        self._measured: Dict[int, Dict[str, float]] = {}  # by the trial, which outlives this
 
-    def as_dict(self) -> Document:
+    def as_dict(self, trial: Trial) -> Document:
         """For the manifest: accuracies in percent, rows as means over the ``n`` inputs."""
-        return {"first_rows": self._first_rows, "measured": self._measured}
+        return {"first_rows": self._first_rows, "measured": self._measured.get(id(trial))}
 
     def measure(self, source: CompileSource, trial: Trial, limits: GateLimits) -> None:
         """Answer the long inputs both ways with a variant that was kept.
@@ -59,14 +59,14 @@ class RowSelectionTrial:
         outputs_read = [own for _, outputs in read for own in outputs]
         full = self._gate.judge(self._labelled, examples, outputs)
         selected = self._gate.judge(self._labelled, [example for example, _ in read], outputs_read)
-        self._measured = {
+        measured = self._measured[id(trial)] = {
             "n": len(examples),
             "rows": len(rows) / len(examples),
             "rows_read": len(outputs_read) / len(examples),
             "accuracy": self._gate.accuracy(self._labelled, selected),
             "full_accuracy": self._gate.accuracy(self._labelled, full),
         }
-        self._refuse(self._measured["accuracy"], self._measured["full_accuracy"], limits.min_f1_ratio)
+        self._refuse(measured["accuracy"], measured["full_accuracy"], limits.min_f1_ratio)
 
     def _refuse(self, selected: float, full: float, least_ratio: float) -> None:
         if not selected >= least_ratio * full:

@@ -156,6 +156,12 @@ class CompileSource:
         """The FP32 reference model."""
         return self._model
 
+    def with_model(self, model: TorchModel) -> "CompileSource":
+        """The same to export ``model`` from; gate and reference stay the checkpoint's, and this one's to release."""
+        other = copy.copy(self)
+        other._model = model
+        return other
+
     def calibration(self) -> List[Batch]:
         """Unpadded single-row batches of the calibration questions."""
         rows = [row for example in self._encode(self._questions.calibration) for row in example.windows]

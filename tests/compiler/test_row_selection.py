@@ -61,8 +61,9 @@ def tried(monkeypatch, answer, decoy, strength):
         progress=lambda line: None,
     )
     plan = ThroughputPlan(streams=1, rows=8, tokens=8 * 64)
-    trial.measure(source, SimpleNamespace(session=WordFinder(tokenizer, strength), plan=plan), GateLimits())
-    return trial.as_dict()
+    variant = SimpleNamespace(session=WordFinder(tokenizer, strength), plan=plan)
+    trial.measure(source, variant, GateLimits())
+    return trial.as_dict(variant)
 
 
 def test_a_better_reading_is_kept_with_its_figures(monkeypatch):

@@ -1,66 +1,18 @@
-"""The checkpoint being compiled with a share of its encoder removed, for the rungs of ladder.py."""
+"""Removes a share of the encoder from the checkpoint being compiled, for the rungs of ladder.py."""
 
 from typing import List, Sequence, Tuple
 
-from neuronbert.backends.base import Batch, Steps
-from neuronbert.backends.outputs import Output
+from neuronbert.backends.base import Batch
 from neuronbert.backends.reference import torch_threads
-from neuronbert.checkpoint.families import Config, Head, TorchModel, family_of, size_of
+from neuronbert.checkpoint.families import family_of, size_of
 from neuronbert.checkpoint.removal import Kept, Removal, kept_after
-from neuronbert.compiler.source import CompileSource, Progress
+from neuronbert.compiler.source import CompileSource
 from neuronbert.errors import BackendFailed
 from neuronbert.hardware.libraries import optional_imports
 from neuronbert.tasks.base import Document
 
 # What heads and columns do settles within so many; each costs a pass backwards, and five forwards a rung.
 TEXTS = 128
-
-
-class PrunedSource:
-    """A CompileSource whose model was cut (backends.base.ExportSource); all else is as the checkpoint's."""
-
-    def __init__(self, source: CompileSource, model: TorchModel, recipe: Document):
-        self._source = source
-        self._model = model
-        self.recipe = recipe  # what was cut, for the manifest
-
-    @property
-    def config(self) -> Config:
-        """The checkpoint's config.json: it says what was there before."""
-        return self._source.config
-
-    @property
-    def input_names(self) -> Tuple[str, ...]:
-        """The model's inputs, in forward order."""
-        return self._source.input_names
-
-    @property
-    def head(self) -> Head:
-        """The task's head."""
-        return self._source.head
-
-    @property
-    def outputs(self) -> Tuple[Output, ...]:
-        """What the model returns, in order."""
-        return self._source.outputs
-
-    @property
-    def on_step(self) -> Steps:
-        """To be called while something takes seconds."""
-        return self._source.on_step
-
-    @property
-    def progress(self) -> Progress:
-        """To be called with a line for the user."""
-        return self._source.progress
-
-    def torch_model(self) -> TorchModel:
-        """The cut model."""
-        return self._model
-
-    def calibration(self) -> List[Batch]:
-        """Those of the checkpoint."""
-        return self._source.calibration()
 
 
 class Pruner:
@@ -100,8 +52,11 @@ class Pruner:
         return repr(kept_after(self._removals, self._sizes, percent / 100))
 
     @optional_imports()
-    def source(self, percent: int) -> PrunedSource:
-        """The checkpoint with ``percent`` of its encoder's multiply-adds removed, or the least above that."""
+    def source(self, percent: int) -> Tuple[CompileSource, Document]:
+        """The checkpoint with ``percent`` of its encoder's multiply-adds removed, or the least above that.
+
+        And what was cut, for the manifest.
+        """
         from neuronbert.checkpoint.pruning import pruned
         from neuronbert.checkpoint.reconstruction import reconstruct
 
@@ -110,7 +65,7 @@ class Pruner:
         with torch_threads(self._source.threads):
             cut = pruned(whole, self._family, self._sizes, kept)
             reconstruct(cut, whole, self._family, self._rows, self._source.on_step)
-        return PrunedSource(self._source, cut, self._recipe(kept))
+        return self._source.with_model(cut), self._recipe(kept)
 
     def _recipe(self, kept: Sequence[Kept]) -> Document:
         return {
