@@ -1,7 +1,6 @@
 """What libraries print, log and report is kept away, and everything else is as it was afterwards."""
 
 import importlib
-import importlib.util
 import logging
 import os
 import subprocess
@@ -12,6 +11,7 @@ from typing import List
 import pytest
 
 from neuronbert.backends.quiet import hidden_module, silence_tracing_warnings, stdout_discarded, stdout_to_stderr
+from neuronbert.hardware.machine import library_version
 
 
 def test_what_native_code_prints_inside_goes_to_stderr_and_afterwards_to_stdout(
@@ -87,7 +87,7 @@ assert os.environ == before
 """
 
 
-@pytest.mark.skipif(importlib.util.find_spec("tvm") is None, reason="apache-tvm is not installed")
+@pytest.mark.skipif(library_version("apache-tvm") is None, reason="apache-tvm is not installed")
 def test_tvm_is_imported_beside_other_imports_and_leaves_the_environment_alone() -> None:
     done = subprocess.run([sys.executable, "-c", TVM_IN_THREADS], capture_output=True, text=True, timeout=300)
     assert (done.returncode, done.stdout) == (0, ""), done.stderr

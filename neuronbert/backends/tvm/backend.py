@@ -34,7 +34,6 @@ from neuronbert.backends.tvm.compile_job import (
     FILES,
     LIBRARY,
     LINKER_HINT,
-    NUM_THREADS,
     Report,
     run_job,
 )
@@ -230,11 +229,10 @@ class TvmSession:
     def _machine(self) -> Any:
         """This thread's virtual machine: none takes two batches at once, and threads are those of its thread."""
         if not hasattr(self._of_thread, "machine"):
-            # The one variable bounds what can be configured, and is half the machine's processors where it is not set.
-            # Without the other threads are bound to the first cores of the machine.
-            binds = os.environ.get(BIND_THREADS, "0")
-            with _starting, variable_set(NUM_THREADS, str(self._threads)), variable_set(BIND_THREADS, binds):
-                self._tvm.get_global_func("runtime.config_threadpool")(_BIG_CORES, self._threads)
+            # Only as many run as there are names of processors, which nothing reads as long as threads are not bound.
+            processors = [str(number) for number in range(self._threads)]
+            with _starting, variable_set(BIND_THREADS, os.environ.get(BIND_THREADS, "0")):
+                self._tvm.get_global_func("runtime.config_threadpool")(_BIG_CORES, self._threads, processors)
             self._of_thread.machine = self._tvm.runtime.vm.VirtualMachine(self._library, self._tvm.cpu())
         return self._of_thread.machine
 

@@ -1,16 +1,17 @@
 """TVM as a backend: what is compiled answers as torch does, what is measured is kept, and nothing else is."""
 
-import importlib.util
 import json
 import os
 import signal
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, Tuple
 
 import numpy as np
+import psutil
 import pytest
 from compile_many import CASES, SHAPE, source_of
 from tiny_source import TinySource, difference, random_batch
@@ -23,9 +24,11 @@ from neuronbert.backends.tvm.compile_job import EXPORTED, FILES, RECORDS, run_jo
 from neuronbert.compiler.compilation import compile_checkpoint
 from neuronbert.engine.engine import Engine
 from neuronbert.errors import ArtifactError, BackendFailed, BackendUnavailable, UsageError, counted
+from neuronbert.hardware.machine import library_version
 from neuronbert.hardware.requirements import unmet_requirements
 
-pytestmark = pytest.mark.skipif(importlib.util.find_spec("tvm") is None, reason="apache-tvm is not installed")
+# By its distribution: where its folder is on the path, this one is a module of that name, too.
+pytestmark = pytest.mark.skipif(library_version("apache-tvm") is None, reason="apache-tvm is not installed")
 
 RECIPE = {**SHAPE, "threads": 2, "tuning_minutes": 0.05}
 TOLERANCE = 1e-4  # as of the other engines in FP32 (test_contract.py)
@@ -139,6 +142,30 @@ def test_its_threads_are_as_many_as_were_asked_for(tuned, threads, streams, each
     assert session._runners.submit(tvm.get_global_func("runtime.NumThreads")).result() == each
     assert os.environ.get("TVM_NUM_THREADS") == before
     session.close()
+
+
+def test_all_of_its_threads_work(tuned):
+    before = set(processor_seconds())
+    session = loaded(tuned, threads=2)
+    batch = random_batch(*SHAPE.values())
+    session.run(batch)
+    time.sleep(1)  # a thread that waits for work polls for a while
+    started, deadline = processor_seconds(), time.monotonic() + 60
+    while time.monotonic() < deadline:  # on a busy machine, too, each gets its share
+        for _ in range(100):
+            session.run(batch)
+        used = {thread: seconds - started.get(thread, 0.0) for thread, seconds in processor_seconds().items()}
+        caller_and_worker = sorted(seconds for thread, seconds in used.items() if thread not in before)[-2:]
+        if len(caller_and_worker) == 2 and min(caller_and_worker) > 0.1:
+            break
+    else:
+        pytest.fail(f"seconds that its threads computed for: {caller_and_worker}")
+    session.close()
+
+
+def processor_seconds() -> Dict[int, float]:
+    """Of each thread of this process."""
+    return {thread.id: thread.user_time + thread.system_time for thread in psutil.Process().threads()}
 
 
 def test_failures_are_our_errors(tuned, tmp_path):
