@@ -79,7 +79,7 @@ _VARIANT: Dict[str, Form] = {
     "emulated": FLAG,
     "batch_invariant": FLAG,
     "requires": REQUIRES,
-    "recipe": record({}, {**RECIPE, "pruned": PRUNED}),
+    "recipe": record({}, {**RECIPE, "pruned": PRUNED, "student": record({"checkpoint": CHECKPOINT})}),
     "versions": object_of(TEXT),
     "files": object_of(SHA256),
     "selftest_tolerance": {**NUMBER, "minimum": 0, "maximum": 1e30},

@@ -72,6 +72,17 @@ class Checkpoint:
         """What ``pooling`` would have to be asked for to get the same outputs; None for a head without such a thing."""
         return None if self.head.modules is None else self.head.modules.pooling(self.config)
 
+    def as_dict(self) -> Dict[str, Any]:
+        """For a manifest."""
+        return {
+            "source": self.source,
+            "revision": self.revision,
+            "fingerprint": self.fingerprint,
+            "architecture": self.architecture,
+            "parameters": self.parameters,
+            "encoder_parameters": self.encoder_parameters,
+        }
+
     def tokenizer_files(self) -> Dict[str, bytes]:
         """File name → content; always tokenizer.json and tokenizer_config.json (with a sane model_max_length)."""
         return dict(self._tokenizer)

@@ -58,6 +58,7 @@ def manifest_table(artifact: "Artifact") -> str:
         ("gate", _gate(manifest["gate"])),
         *_row_selection(manifest),
         *_cascades(artifact.variants),
+        *_students(artifact.variants),
         *_pruned(artifact.variants),
         ("machine", _machine(manifest["environment"])),
         ("checksums", f"all {files} files verified"),
@@ -102,6 +103,19 @@ def cascade_text(variant: Mapping[str, Any]) -> str:
         f"{small} of {source} is asked first; where it is less than {cascade['threshold']:.1%} sure, so is the large "
         f"model, {cascade['share_of_large']:.0%} of the gate's windows: {cascade['speedup']:.2f} times as fast as alone"
     )
+
+
+def _students(variants: Sequence["Variant"]) -> List[Tuple[str, str]]:
+    """Which variants are of another checkpoint, the student."""
+    students = (
+        (variant["name"], variant["recipe"]["student"]["checkpoint"])
+        for variant in variants
+        if "student" in variant["recipe"]
+    )
+    return [
+        ("student", f"{name} is of {_source(student)}, {student['parameters']:,} parameters")
+        for name, student in students
+    ]
 
 
 def _pruned(variants: Sequence["Variant"]) -> List[Tuple[str, str]]:

@@ -23,23 +23,31 @@ PRECISIONS = ("fp32", "tf32", "bf16", "fp16", "fp8", "int8")
 class Candidate(NamedTuple):
     """A variant to try. ``explicit``: asked for by backend and precision, so that failing is an error.
 
-    ``percent_removed``: of the encoder's multiply-adds, before it is exported (ladder.py).
+    ``percent_removed`` of the encoder's multiply-adds, before it is exported, and whether the model is the student
+    instead of the checkpoint's: of rungs (ladder.py).
     """
 
     backend: str
     precision: str
     explicit: bool
     percent_removed: int = 0
+    is_student: bool = False
 
     @property
     def name(self) -> str:
+        student = "-student" if self.is_student else ""
         removed = f"-pruned-{self.percent_removed}" if self.percent_removed else ""
-        return f"{self.backend}-{self.precision}{removed}"
+        return f"{self.backend}-{self.precision}{student}{removed}"
+
+    @property
+    def is_reduced(self) -> bool:
+        """Whether it computes less than the checkpoint's model."""
+        return self.is_student or self.percent_removed > 0
 
     @property
     def is_exact(self) -> bool:
         """Whether it computes the same function as the FP32 reference, but for rounding."""
-        return self.precision == "fp32" and not self.percent_removed
+        return self.precision == "fp32" and not self.is_reduced
 
 
 @dataclass

@@ -13,6 +13,7 @@ from neuronbert.artifact.variants import choose_variants
 from neuronbert.backends.base import Steps
 from neuronbert.backends.outputs import Outputs, all_finite
 from neuronbert.checkpoint.tokenizer import Tokenizer
+from neuronbert.compiler.small_model import refuse_other_tokens
 from neuronbert.engine.cascade import has_sureness, sureness
 from neuronbert.engine.engine import Engine
 from neuronbert.errors import GateRefused, UsageError
@@ -172,17 +173,3 @@ def refuse_useless(chosen: Optional[Choice], refused: str) -> Choice:
             hint="a smaller or a better small model",
         )
     return chosen
-
-
-def refuse_other_tokens(small: Tokenizer, large: Tokenizer) -> None:
-    """UsageError unless both make the same rows of a text, and the small model reads rows as long as the large one."""
-    if not small.makes_rows_of(large):
-        raise UsageError(
-            "the two models cut text into different tokens", hint="two checkpoints with the same tokenizer"
-        )
-    if small.max_length is not None and (large.max_length is None or small.max_length < large.max_length):
-        raise UsageError(
-            f"the small model reads rows of {small.max_length} tokens, and the large one of "
-            f"{large.max_length or 'any number'}",
-            hint="a small model with as many positions",
-        )

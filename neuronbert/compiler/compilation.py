@@ -46,6 +46,7 @@ from neuronbert.compiler.exporter import Exporter
 from neuronbert.compiler.ladder import EXACTNESS, Ladder, is_for_throughput
 from neuronbert.compiler.row_selection import RowSelectionTrial
 from neuronbert.compiler.selection import Selection, keep_unloaded
+from neuronbert.compiler.small_model import load_student
 from neuronbert.compiler.source import CompileSource, Progress
 from neuronbert.errors import UsageError, positive, refuse_no_path
 from neuronbert.hardware.cores import DATA_PARALLEL
@@ -67,6 +68,7 @@ def compile_checkpoint(
     backend: Names = "auto",
     precision: Names = "auto",
     optimize_for: str = EXACTNESS,
+    student: Optional[Source] = None,
     min_f1_ratio: Optional[float] = None,
     min_answer_f1: Optional[float] = None,
     calibration_data: Optional[PathLike] = None,
@@ -102,6 +104,7 @@ def compile_checkpoint(
 
     With ``optimize_for="throughput"`` parts of the encoder are then removed from the fastest, more and more of them, as
     long as each is faster than the one before and keeps ``min_f1_ratio`` of FP32's accuracy (compiler/ladder.py).
+    ``student``, a smaller checkpoint with the same task and tokenizer, is tried before, and taken on the same terms.
 
     The gate compares each variant with the FP32 reference over ``gate_data`` (a file in the task's data format, the one
     that ``evaluate_artifact`` reads; filled up from the shipped sample); a variant asked for by name that fails it
@@ -125,8 +128,8 @@ def compile_checkpoint(
     the first load on an inf1 instance is the first test.
     """
     refuse_no_path("output", output)
-    given = None if isinstance(checkpoint, (tuple, list)) else checkpoint
-    refuse_inputs([Path(output)], [given, calibration_data, gate_data])
+    folders = [None if isinstance(given, (tuple, list)) else given for given in (checkpoint, student)]
+    refuse_inputs([Path(output)], [*folders, calibration_data, gate_data])
     refuse_existing(Path(output))
     if task is not None:
         load_task(task)  # refuses a name that is none
@@ -142,12 +145,12 @@ def compile_checkpoint(
     candidates = choose_candidates(backend, precision, target.precision)
     if no_device:
         refuse_loading_backends(candidates)
-    prunes = is_for_throughput(optimize_for, candidates, skip_gate or no_device)
+    reduces = is_for_throughput(optimize_for, candidates, skip_gate or no_device, student is not None)
     compilation = Compilation(
         candidates,
         target,
         limits,
-        prunes,
+        reduces,
         skip_gate or no_device,
         no_device,
         gate_data,
@@ -164,19 +167,12 @@ def compile_checkpoint(
     if left_alone is not None:
         progress(left_alone)
     progress("reading the checkpoint")
-    source = load_checkpoint(
-        checkpoint,
-        task=task,
-        revision=revision,
-        token=token,
-        local_files_only=local_files_only,
-        allow_pickle=allow_pickle,
-        pooling=pooling,
-    )
+    reading = {"token": token, "local_files_only": local_files_only, "allow_pickle": allow_pickle}
+    source = load_checkpoint(checkpoint, task=task, revision=revision, pooling=pooling, **reading)
     if source.pooling is not None:
         why = "the weights have no head of another task: " if task is None else ""
         progress(f"{why}{source.head.task}, pooling {source.pooling}")
-    compilation.run(source, output)
+    compilation.run(source, output, None if student is None else load_student(student, source, **reading))
     return signed_artifact(output, ())  # nobody has signed it yet
 
 
@@ -187,7 +183,7 @@ class Compilation:
     candidates: Sequence[Candidate]
     target: NeuronTarget
     limits: Mapping[str, float]  # those that a person asks for; the others are the gate's own
-    prunes: bool  # the fastest, as long as that makes it faster
+    reduces: bool  # the fastest, as long as that makes it faster
     skip_gate: bool
     no_device: bool
     gate_data: Optional[PathLike]
@@ -204,8 +200,11 @@ class Compilation:
         static = any(load_backend(candidate.backend).STATIC_SHAPES for candidate in self.candidates)
         return self.target if static else None
 
-    def run(self, checkpoint: Checkpoint, output: PathLike) -> None:
-        """Write the artifact of ``checkpoint`` into the new folder ``output``; nothing is left there after an error."""
+    def run(self, checkpoint: Checkpoint, output: PathLike, student: Optional[Checkpoint] = None) -> None:
+        """Write the artifact of ``checkpoint`` into the new folder ``output``; nothing is left there after an error.
+
+        ``student`` is a smaller one to be tried.
+        """
         task = load_task(checkpoint.head.task)
         task_gate = task.gate(checkpoint.config)
         questions = task_gate.questions(self.gate_data, self.calibration_data, self.skip_gate)
@@ -247,8 +246,8 @@ class Compilation:
                 else:
                     kept = Selection(source, exporter, limits, self.progress).choose(trials)
                 accepts(kept[0])
-                if self.prunes:
-                    ladder = Ladder(source, exporter, kept[0], limits, self.limits, self.progress, accepts)
+                if self.reduces:
+                    ladder = Ladder(source, exporter, kept[0], limits, self.limits, self.progress, accepts, student)
                     ladder.walk()
                     kept, trials = [ladder.best, *kept[1:]], [*trials, *ladder.rungs]
             save_selftest(folder / SELFTEST_NAME, source.selftest)
@@ -301,14 +300,7 @@ def new_manifest(
     """The manifest, still without checksums."""
     return manifest_of(
         checkpoint.head.task,
-        {
-            "source": checkpoint.source,
-            "revision": checkpoint.revision,
-            "fingerprint": checkpoint.fingerprint,
-            "architecture": checkpoint.architecture,
-            "parameters": checkpoint.parameters,
-            "encoder_parameters": checkpoint.encoder_parameters,
-        },
+        checkpoint.as_dict(),
         [variant for trial in kept for variant in trial.variants],
         environment(),
         outputs=outputs_entry(outputs),

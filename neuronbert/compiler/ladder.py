@@ -1,15 +1,17 @@
-"""Walks up from the fastest variant that selection.py kept: more and more of the encoder removed, each rung measured.
+"""Walks up from the fastest variant that selection.py kept: models that compute less and less, each rung measured.
 
-A rung is the same backend, precision and recipe with a larger share of attention heads and feed-forward columns gone
-(pruner.py). It is taken if it is faster than the rung below and still has the accuracy that is asked for.
+A rung is the same backend, precision and recipe with another model: the student, if there is one, and then what is best
+with a larger and larger share of attention heads and feed-forward columns gone (pruner.py). It is taken if it is faster
+than the rung below and still has the accuracy that is asked for.
 """
 
 from contextlib import contextmanager
 from dataclasses import replace
 from statistics import median
-from typing import Callable, Dict, Iterator, List, Mapping, Sequence
+from typing import Callable, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
 
 from neuronbert.backends import OFFERED, backend_module
+from neuronbert.checkpoint.loading import Checkpoint
 from neuronbert.compiler.candidates import Candidate, Trial
 from neuronbert.compiler.exporter import Exporter
 from neuronbert.compiler.pruner import Pruner
@@ -18,7 +20,7 @@ from neuronbert.compiler.source import CompileSource, Progress
 from neuronbert.compiler.timing import time_trials
 from neuronbert.errors import BackendFailed, GateRefused, NeuronBertError, UsageError, in_words, shown_value
 from neuronbert.tasks import load_figures
-from neuronbert.tasks.base import GateLimits
+from neuronbert.tasks.base import Document, GateLimits
 
 EXACTNESS, THROUGHPUT = "exactness", "throughput"
 OPTIMIZE_FOR = (EXACTNESS, THROUGHPUT)
@@ -28,9 +30,10 @@ MOST_PERCENT = 90
 MIN_GAIN = 1.03
 
 Accepts = Callable[[Trial], None]  # raises GateRefused for a rung that is not good enough in other ways than the gate's
+Reduced = Callable[[], Tuple[CompileSource, Document]]  # makes what a rung exports, and what its recipe says of it
 
 
-def is_for_throughput(optimize_for: str, candidates: Sequence[Candidate], ungated: bool) -> bool:
+def is_for_throughput(optimize_for: str, candidates: Sequence[Candidate], ungated: bool, has_student: bool) -> bool:
     """Whether the ladder is asked for; UsageError for what is no such word, and where it cannot be walked."""
     if optimize_for not in OPTIMIZE_FOR:
         raise UsageError(
@@ -38,11 +41,16 @@ def is_for_throughput(optimize_for: str, candidates: Sequence[Candidate], ungate
             hint=f"optimize_for={EXACTNESS}, or leave it out",
         )
     if optimize_for != THROUGHPUT:
+        if has_student:
+            raise UsageError(
+                "--student is a model to take where it is faster and good enough, and the checkpoint's own is wanted",
+                hint=f"--optimize-for {THROUGHPUT}, or compile the student by itself",
+            )
         return False
     others = [candidate.backend for candidate in candidates if not _can_be_pruned(candidate.backend)]
     if others:
         raise UsageError(
-            f"--optimize-for throughput removes parts of models for CPUs that take any shape, not for "
+            f"--optimize-for throughput makes less of models for CPUs that take any shape, not of those for "
             f"{', '.join(dict.fromkeys(others))}",
             hint=f"--backend {' or '.join(filter(_can_be_pruned, OFFERED))}, or leave out --optimize-for",
         )
@@ -107,8 +115,11 @@ class Ladder:
         asked: Mapping[str, float],
         progress: Progress,
         accepts: Accepts = lambda trial: None,
+        student: Optional[Checkpoint] = None,
     ):
-        self._source = source
+        self._source = self._whole = source  # what is compiled, and what rungs remove parts of
+        self._student = student
+        self._of_whole: Document = {}  # what recipes say of it
         self._exporter = exporter
         self._progress = progress
         self._accepts = accepts
@@ -122,11 +133,29 @@ class Ladder:
     def walk(self) -> None:
         """Try the rungs."""
         first = self.best
+        if self._student is not None:
+            self._try_student(self._student)
+        self._prune()
+        self._progress(f"{self.best.candidate.name} is kept" + (": no rung is better" if self.best is first else ""))
+
+    def _try_student(self, student: Checkpoint) -> None:
+        source: List[CompileSource] = []
+        told = {"student": {"checkpoint": student.as_dict(), "limits": vars(self._limits)}}
+
+        def reduced() -> Tuple[CompileSource, Document]:
+            source.append(self._source.with_model(student.torch_model(), student))
+            return source[0], told
+
+        self._tries(self.best.candidate._replace(explicit=False, is_student=True), reduced)
+        if self.best.candidate.is_student:
+            self._whole, self._of_whole = source[0], told
+
+    def _prune(self) -> None:
         try:
-            pruner = Pruner(self._source)
+            pruner = Pruner(self._whole)
             most = pruner.most_percent
         except Exception as error:
-            rung = Trial(self._candidate(STEP_PERCENT))
+            rung = Trial(self._pruned_candidate(STEP_PERCENT))
             self.rungs.append(rung)
             self._give_up(rung, error)
             return
@@ -134,26 +163,35 @@ class Ladder:
             self._progress("nothing of this encoder can be removed: a layer keeps a head and some columns")
             return
         climb(lambda percent: self._passes(pruner, percent), most)
-        self._progress(f"{self.best.candidate.name} is kept" + (": no rung is better" if self.best is first else ""))
 
-    def _candidate(self, percent: int) -> Candidate:
+    def _pruned_candidate(self, percent: int) -> Candidate:
         return self.best.candidate._replace(explicit=False, percent_removed=percent)
 
     def _passes(self, pruner: Pruner, percent: int) -> bool:
-        """Whether the gate lets a rung pass; one that is faster too is taken."""
-        rung = Trial(self._candidate(percent), recipes=[self.best.recipe])
-        speeds = list(self.best.windows_per_s)
-        try:
-            left = pruner.left(percent)
-            if left in self._passed:
-                self._progress(f"rung {percent} % of the encoder removed: what is left is as of another rung")
-                return self._passed[left]
-            self.rungs.append(rung)
-            self._build(rung, pruner, percent)
-            gain = self._gain(rung)
-            self._passed[left] = self._selection.passes(rung) and self._is_accepted(rung)
-            self._place(rung, gain, self._passed[left])
+        """Whether the gate lets the rung of a percentage pass."""
+        candidate, left = self._pruned_candidate(percent), pruner.left(percent)
+        if left in self._passed:
+            self._progress(f"{_words(candidate)}: what is left is as of another rung")
             return self._passed[left]
+
+        def reduced() -> Tuple[CompileSource, Document]:
+            source, cut = pruner.source(percent)
+            return source, {**self._of_whole, "pruned": {**cut, "limits": vars(self._limits)}}
+
+        self._passed[left] = self._tries(candidate, reduced)
+        return self._passed[left]
+
+    def _tries(self, candidate: Candidate, reduced: Reduced) -> bool:
+        """Whether the gate lets a rung pass; one that is faster too is taken."""
+        rung = Trial(candidate, recipes=[self.best.recipe])
+        speeds = list(self.best.windows_per_s)
+        self.rungs.append(rung)
+        try:
+            self._build(rung, reduced)
+            gain = self._gain(rung)
+            passes = self._selection.passes(rung) and self._is_accepted(rung)
+            self._place(rung, gain, passes)
+            return passes
         except Exception as error:
             if self.best is rung:  # what was below it is gone
                 raise
@@ -165,12 +203,12 @@ class Ladder:
         self._exporter.discard(rung)
         rung.outcome, rung.why = "not built", error.message if isinstance(error, NeuronBertError) else in_words(error)
         rung.variants, rung.agreements, rung.windows_per_s = [], [], []
-        self._progress(f"rung {rung.candidate.percent_removed} % of the encoder removed: not built: {rung.why}")
+        self._progress(f"{_words(rung.candidate)}: not built: {rung.why}")
 
-    def _build(self, rung: Trial, pruner: Pruner, percent: int) -> None:
-        source, cut = pruner.source(percent)
+    def _build(self, rung: Trial, reduced: Reduced) -> None:
+        source, told = reduced()
         self._exporter.build_of(rung, source)
-        rung.variants[0]["recipe"] = {**rung.variants[0]["recipe"], "pruned": {**cut, "limits": vars(self._limits)}}
+        rung.variants[0]["recipe"] = {**rung.variants[0]["recipe"], **told}
 
     def _gain(self, rung: Trial) -> float:
         """How many times as fast as the best so far the rung is."""
@@ -195,14 +233,21 @@ class Ladder:
             rung.why = f"it passes the gate, and is {gain:.2f} times as fast as {below.candidate.name}"
         figures = load_figures(self._source.task.NAME).agreement_text(rung.agreements[0].as_dict())
         self._progress(
-            f"rung {rung.candidate.percent_removed} % of the encoder removed: {figures}, {gain:.2f} times as fast as "
-            f"{below.candidate.name}: {'taken' if is_taken else f'{rung.outcome}: {rung.why}'}"
+            f"{_words(rung.candidate)}: {figures}, {gain:.2f} times as fast as {below.candidate.name}: "
+            f"{'taken' if is_taken else f'{rung.outcome}: {rung.why}'}"
         )
         if is_taken:
             rung.why = f"it passes the gate, and is {gain:.2f} times as fast as {below.candidate.name}"
             below.outcome, below.why = "slower", f"{rung.candidate.name} is {gain:.2f} times as fast"
             self.best = rung
         self._exporter.discard(below if is_taken else rung)
+
+
+def _words(candidate: Candidate) -> str:
+    """What a rung is, for its lines of progress."""
+    if not candidate.percent_removed:
+        return "the student"
+    return f"rung {candidate.percent_removed} % of the {'student' if candidate.is_student else 'encoder'} removed"
 
 
 @contextmanager

@@ -87,7 +87,7 @@ class Selection:
         gate = source.gate(variant["sequence_length"])
         self._progress(f"{variant['name']}: {'comparing with the reference' if gate else 'self-test'}")
         exact = trial.candidate.is_exact and gate is not None
-        precision = REDUCED if trial.candidate.percent_removed else variant["precision"]
+        precision = REDUCED if trial.candidate.is_reduced else variant["precision"]
         agreement: Optional[Agreement] = None
         try:
             if gate is not None:

@@ -156,10 +156,14 @@ class CompileSource:
         """The FP32 reference model."""
         return self._model
 
-    def with_model(self, model: TorchModel) -> "CompileSource":
-        """The same to export ``model`` from; gate and reference stay the checkpoint's, and this one's to release."""
+    def with_model(self, model: TorchModel, checkpoint: Optional[Checkpoint] = None) -> "CompileSource":
+        """The same to export ``model`` from, which may be another ``checkpoint``'s.
+
+        Gates and reference are those of the checkpoint being compiled, and this one's to release.
+        """
         other = copy.copy(self)
         other._model = model
+        other.checkpoint = checkpoint or self.checkpoint
         return other
 
     def calibration(self) -> List[Batch]:

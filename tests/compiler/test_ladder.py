@@ -1,11 +1,13 @@
 """The ladder takes a rung for being faster and as accurate as asked for, and nothing else."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any, Callable, Dict, List
 
 import numpy as np
 import pytest
+from tiny_checkpoints import write_checkpoint
 
 from neuronbert.artifact.manifest import Artifact, load_artifact
 from neuronbert.cli.tables import compile_report, manifest_table
@@ -14,7 +16,7 @@ from neuronbert.compiler.candidates import Candidate
 from neuronbert.compiler.compilation import compile_checkpoint
 from neuronbert.compiler.ladder import climb, gain_of, rung_limits
 from neuronbert.engine.engine import Engine
-from neuronbert.errors import UsageError
+from neuronbert.errors import CheckpointError, UsageError
 from neuronbert.tasks.base import GateLimits
 from neuronbert.tasks.question_answering import gate
 from neuronbert.tasks.question_answering.squad import load_squad, squad_document
@@ -67,6 +69,9 @@ def test_the_names_of_rungs_say_what_they_are() -> None:
     rung = Candidate("torchscript", "fp32", False, percent_removed=20)
     assert rung.name == "torchscript-fp32-pruned-20" and not rung.is_exact
     assert Candidate("torchscript", "fp32", False).is_exact
+    student = Candidate("torchscript", "fp32", False, is_student=True)
+    assert student.name == "torchscript-fp32-student" and not student.is_exact
+    assert student._replace(percent_removed=10).name == "torchscript-fp32-student-pruned-10"
 
 
 @pytest.mark.parametrize(
@@ -77,6 +82,7 @@ def test_the_names_of_rungs_say_what_they_are() -> None:
         ({"backend": "openvino,tvm"}, r"not for tvm\n"),
         ({"backend": "cuda"}, "not for cuda"),
         ({"backend": "torchscript", "skip_gate": True}, "the gate is skipped"),
+        ({"backend": "torchscript", "optimize_for": "exactness", "student": "demo"}, "--student is a model to take"),
     ],
 )
 def test_where_it_cannot_be_walked_nothing_is_begun(tmp_path: Path, options: Dict[str, Any], words: str) -> None:
@@ -97,10 +103,11 @@ def walk(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tiny_checkpoint: Path)
     monkeypatch.setattr(gate, "gate_questions", lambda *_: questions)
     (tmp_path / "calibration.json").write_text(json.dumps(squad_document(load_squad(calibration_path())[:12], "1.1")))
 
-    def compile_(speed: Callable[[int], float], **options: Any) -> Artifact:
+    def compile_(speed: Callable[[int], float], student_gain: float = 1.0, **options: Any) -> Artifact:
         def timed(trials: Any, *_: Any, **__: Any) -> None:
             for trial in trials:
-                trial.windows_per_s = [speed(trial.candidate.percent_removed)] * 3
+                gain = student_gain if trial.candidate.is_student else 1.0
+                trial.windows_per_s = [gain * speed(trial.candidate.percent_removed)] * 3
 
         timer = speed if speed is timing.time_trials or speed.__name__ == "fails_to_time" else timed
         monkeypatch.setattr(ladder, "time_trials", timer)
@@ -185,6 +192,119 @@ def test_without_being_asked_nothing_is_removed(tmp_path: Path, tiny_checkpoint:
         tiny_checkpoint, tmp_path / "out", backend="torchscript", precision="fp32", skip_gate=True, threads=1
     )
     assert outcomes(artifact) == {NAME: "kept"}
+
+
+@pytest.fixture(scope="module")
+def tiny_student(tmp_path_factory: pytest.TempPathFactory, tiny_checkpoint: Path) -> Path:
+    """The tiny checkpoint with the first of its layers alone."""
+    torch = pytest.importorskip("torch")
+    from safetensors.torch import load_file, save_file
+
+    folder = tmp_path_factory.mktemp("student") / "one-layer"
+    shutil.copytree(tiny_checkpoint, folder)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "num_hidden_layers": 1}))
+    weights = load_file(str(folder / "model.safetensors"))
+    kept = {name: torch.clone(tensor) for name, tensor in weights.items() if ".layer.1." not in name}
+    assert len(kept) < len(weights)
+    save_file(kept, str(folder / "model.safetensors"), metadata={"format": "pt"})
+    return folder
+
+
+def test_a_student_is_taken_and_then_itself_made_smaller(walk: Callable[..., Artifact], tiny_student: Path) -> None:
+    artifact = walk(lambda percent: 100.0 + percent, student_gain=2.0, student=tiny_student, **ANYTHING)
+    told = outcomes(artifact)
+    kept = max(told, key=lambda name: told[name] == "kept")
+    assert told[NAME] == told[f"{NAME}-student"] == "slower" and kept.startswith(f"{NAME}-student-pruned-")
+    (variant,) = artifact.variants
+    assert variant["name"] == kept
+    student = variant["recipe"]["student"]["checkpoint"]
+    assert student["source"] == str(tiny_student)
+    assert student["encoder_parameters"] * 2 == artifact.manifest["checkpoint"]["encoder_parameters"]
+    assert len(variant["recipe"]["pruned"]["heads"]) == 1  # of the student's one layer
+    assert any(line.startswith("the student: F1 ") and "2.00 times as fast" in line for line in LINES)
+    assert f"{kept} is of {tiny_student}, {student['parameters']:,} parameters" in manifest_table(
+        load_artifact(artifact.folder)
+    )
+    with Engine(artifact.folder, variant=kept, threads=1) as engine:
+        assert engine.answer([("who was the puppet", "jim henson was a nice puppet")])
+
+
+def test_where_the_student_is_refused_the_checkpoint_itself_is_made_smaller(
+    walk: Callable[..., Artifact], tiny_student: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    passes = ladder.Selection.passes
+
+    def passes_unless_student(self: Any, trial: Any) -> bool:
+        result = passes(self, trial)
+        if trial.candidate.is_student:
+            trial.outcome, trial.why = "refused", "it is wrong"
+        return result and not trial.candidate.is_student
+
+    monkeypatch.setattr(ladder.Selection, "passes", passes_unless_student)
+    artifact = walk(lambda percent: 100.0 + percent, student_gain=2.0, student=tiny_student, **ANYTHING)
+    assert outcomes(artifact) == {
+        NAME: "slower",
+        f"{NAME}-student": "refused",
+        "10": "slower",
+        "20": "slower",
+        "30": "kept",
+    }
+    (variant,) = artifact.variants
+    assert "student" not in variant["recipe"] and len(variant["recipe"]["pruned"]["heads"]) == 2
+    assert any(line.startswith("the student: ") and line.endswith("refused: it is wrong") for line in LINES)
+
+
+def test_a_student_that_cannot_be_built_costs_no_compile(
+    walk: Callable[..., Artifact], tiny_student: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from neuronbert.backends import torchscript
+
+    export = torchscript.export
+
+    def fails(source: Any, precision: str, recipe: Any, folder: Path) -> Any:
+        if folder.name.endswith("-student"):
+            raise OSError(28, "No space left")
+        return export(source, precision, recipe, folder)
+
+    monkeypatch.setattr(torchscript, "export", fails)
+    artifact = walk(lambda percent: 100.0 + percent, student=tiny_student, **ANYTHING)
+    assert outcomes(artifact)[f"{NAME}-student"] == "not built" and outcomes(artifact)["30"] == "kept"
+    assert any(line.startswith("the student: not built: ") and "No space left" in line for line in LINES)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"more_words": ["another"]}, "the two models cut text into different tokens"),
+        ({"head": "SequenceClassification"}, "question-answering"),
+    ],
+)
+def test_a_student_of_something_else_is_refused_before_anything_is_compiled(
+    walk: Callable[..., Artifact], tmp_path: Path, changes: Dict[str, Any], words: str
+) -> None:
+    other = write_checkpoint(tmp_path / "other", "bert", **changes)
+    with pytest.raises((UsageError, CheckpointError), match=words) as raised:
+        walk(lambda percent: 100.0, student=other)
+    assert raised.value.hint and LINES == ["reading the checkpoint"] and not (tmp_path / "out").exists()
+
+
+def test_a_student_that_reads_shorter_rows_is_refused(
+    walk: Callable[..., Artifact], tmp_path: Path, tiny_student: Path
+) -> None:
+    torch = pytest.importorskip("torch")
+    from safetensors.torch import load_file, save_file
+
+    folder = tmp_path / "short"
+    shutil.copytree(tiny_student, folder)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "max_position_embeddings": 128}))
+    weights = load_file(str(folder / "model.safetensors"))
+    name = "bert.embeddings.position_embeddings.weight"
+    weights[name] = torch.clone(weights[name][:128])
+    save_file(weights, str(folder / "model.safetensors"), metadata={"format": "pt"})
+    with pytest.raises(UsageError, match="reads rows of 128 tokens"):
+        walk(lambda percent: 100.0, student=folder)
 
 
 FAULTS = [np.linalg.LinAlgError("Singular matrix"), MemoryError(), OSError(28, "No space left"), ZeroDivisionError("x")]

@@ -56,6 +56,12 @@ from neuronbert.tasks import TASKS
     help="throughput: remove attention heads and feed-forward columns from the fastest, as long as that makes it "
     "faster and leaves --min-f1-ratio of FP32's accuracy.",
 )
+@click.option(
+    "--student",
+    metavar="CHECKPOINT",
+    help="With --optimize-for throughput: a smaller checkpoint of the same task and tokenizer to try first, as "
+    "tools/finetune.py --distil makes them.",
+)
 @gate_options
 @neuron_options
 @tuning_option

@@ -11,7 +11,7 @@ import sys
 import time
 import traceback
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Mapping, Optional, TextIO
+from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, TextIO, Tuple
 
 from neuronbert_tools.peers import load_peer_task
 from neuronbert_tools.peers.base import Answer, Gold, Input, Job, Loaded
@@ -73,8 +73,14 @@ class Worker:
         return {"int8": gemm_rates(threads, seconds, "int8"), "fp32": gemm_rates(threads, seconds, "fp32")}
 
 
-def gemm_rates(threads: int, seconds: float, kind: str) -> Dict[str, float]:
-    """Rate by shape "MxKxN": BERT-base's weight matrices and a thousand tokens; a multiply-add is 2 operations.
+# Rows, inner size and columns: BERT-base's weight matrices and a thousand tokens.
+BASE_SHAPES = ((1024, 768, 768), (1024, 768, 3072), (1024, 3072, 768))
+
+
+def gemm_rates(
+    threads: int, seconds: float, kind: str, shapes: Sequence[Tuple[int, int, int]] = BASE_SHAPES
+) -> Dict[str, float]:
+    """Rate by shape "MxKxN", in 1e9 operations a second; a multiply-add is 2.
 
     int8 is torch._int_mm (int8 × int8 → int32, oneDNN on x86), fp32 is torch.mm.
     """
@@ -82,7 +88,7 @@ def gemm_rates(threads: int, seconds: float, kind: str) -> Dict[str, float]:
 
     torch.set_num_threads(threads)
     rates = {}
-    for rows, inner, columns in ((1024, 768, 768), (1024, 768, 3072), (1024, 3072, 768)):
+    for rows, inner, columns in shapes:
         if kind == "int8":
             left = torch.randint(-128, 127, (rows, inner), dtype=torch.int8)
             right = torch.randint(-128, 127, (inner, columns), dtype=torch.int8)
