@@ -50,7 +50,7 @@ def is_for_throughput(optimize_for: str, candidates: Sequence[Candidate], ungate
     others = [candidate.backend for candidate in candidates if not _can_be_pruned(candidate.backend)]
     if others:
         raise UsageError(
-            f"--optimize-for throughput makes less of models for CPUs that take any shape, not of those for "
+            f"--optimize-for throughput makes models smaller for CPUs that take any shape, not for "
             f"{', '.join(dict.fromkeys(others))}",
             hint=f"--backend {' or '.join(filter(_can_be_pruned, OFFERED))}, or leave out --optimize-for",
         )

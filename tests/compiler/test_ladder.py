@@ -223,9 +223,8 @@ def test_a_student_is_taken_and_then_itself_made_smaller(walk: Callable[..., Art
     assert student["encoder_parameters"] * 2 == artifact.manifest["checkpoint"]["encoder_parameters"]
     assert len(variant["recipe"]["pruned"]["heads"]) == 1  # of the student's one layer
     assert any(line.startswith("the student: F1 ") and "2.00 times as fast" in line for line in LINES)
-    assert f"{kept} is of {tiny_student}, {student['parameters']:,} parameters" in manifest_table(
-        load_artifact(artifact.folder)
-    )
+    told_of = f"{kept} is of {tiny_student} ({student['architecture']}), {student['parameters']:,} parameters"
+    assert told_of in manifest_table(load_artifact(artifact.folder))
     with Engine(artifact.folder, variant=kept, threads=1) as engine:
         assert engine.answer([("who was the puppet", "jim henson was a nice puppet")])
 
