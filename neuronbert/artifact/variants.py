@@ -1,8 +1,9 @@
 """Chooses which of an artifact's variants (manifest.py) are loaded on this machine, for engine and runner."""
 
+from pathlib import Path
 from typing import Any, List, Optional
 
-from neuronbert.artifact.manifest import Artifact, Variant
+from neuronbert.artifact.manifest import SELFTEST_NAME, Artifact, Variant
 from neuronbert.backends import BACKENDS, backend_module
 from neuronbert.errors import ArtifactError, text_or_none
 from neuronbert.hardware.libraries import PURPOSES, extras_with, install_command
@@ -14,6 +15,12 @@ SMALL_FOLDER = "small"  # in a cascade's folder: the files of the model that is 
 def stages_of(variant: Variant) -> List[Variant]:
     """The models of a variant: itself, and in front of it the smaller one of a cascade (compiler/cascade.py)."""
     return [variant["cascade"]["variant"], variant] if "cascade" in variant else [variant]
+
+
+def self_test_folder(artifact: Artifact, variant: Variant) -> Path:
+    """Where the variant's self-test is: with the variant where its model is not the checkpoint's, as a pruned one."""
+    own = f"variants/{variant['name']}/{SELFTEST_NAME}" in variant["files"]
+    return artifact.variant_folder(variant) if own else artifact.folder
 
 
 def choose_variants(artifact: Artifact, name: Optional[str] = None) -> List[Variant]:

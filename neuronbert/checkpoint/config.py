@@ -1,5 +1,6 @@
 """A checkpoint's config.json, read with the schema that families.py and everything above rely on."""
 
+import json
 from pathlib import Path
 from typing import Any, Dict, Mapping, Optional
 
@@ -40,6 +41,11 @@ CONFIG = Schema(
         "attention_dropout": _SHARE,
     }
 )
+
+
+def write_config(folder: Path, config: Mapping[str, Any]) -> None:
+    """Write config.json, as transformers reads it."""
+    (folder / FILE_NAME).write_text(json.dumps(dict(config), indent=2) + "\n", encoding="utf-8")
 
 
 def read_config(folder: Path) -> Optional[Dict[str, Any]]:

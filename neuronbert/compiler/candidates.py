@@ -7,6 +7,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any, Dict, Iterable, List, NamedTuple, Optional, Sequence, Union
 
+import numpy as np
+
 from neuronbert.backends import BACKENDS, backend_module, load_backend
 from neuronbert.backends.base import ExportSource, Recipe, Session, ThroughputPlan
 from neuronbert.errors import BackendUnavailable, UsageError
@@ -60,6 +62,7 @@ class Trial:
     recipes: List[Recipe] = field(default_factory=list)  # still to be tried
     recipe: Recipe = field(default_factory=dict)  # that was built last, as the backend gave it
     source: Optional[ExportSource] = None  # of another model than the checkpoint's own
+    selftest: Optional[Dict[str, np.ndarray]] = None  # of such a model
     variants: List[VariantEntry] = field(default_factory=list)  # a single one, or one for each bucket
     session: Optional[Session] = None
     plan: ThroughputPlan = ThroughputPlan(streams=1, rows=1, tokens=1)

@@ -20,7 +20,7 @@ from neuronbert.artifact.manifest import (
     write_manifest,
 )
 from neuronbert.artifact.signatures import TrustedKey
-from neuronbert.artifact.variants import SMALL_FOLDER
+from neuronbert.artifact.variants import SMALL_FOLDER, self_test_folder
 from neuronbert.backends import load_backend
 from neuronbert.backends.base import Steps
 from neuronbert.checkpoint.config import FILE_NAME as CONFIG_NAME
@@ -112,8 +112,9 @@ def copy_parts(parts: Parts, folder: Path) -> None:
         _copy(large, name, folder / name)
     _copy_variant(large, into)
     _copy_variant(small, into / SMALL_FOLDER)
+    tested = self_test_folder(small.artifact, small.variant).relative_to(small.artifact.folder)
     for name in (SELFTEST_NAME, CONFIG_NAME):
-        _copy(small, name, into / SMALL_FOLDER / name)
+        _copy(small, str(tested / name), into / SMALL_FOLDER / name)
 
 
 def _copy_variant(part: Part, into: Path) -> None:

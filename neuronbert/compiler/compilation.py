@@ -1,15 +1,11 @@
 """Turns a checkpoint into an artifact, for artifact's loader to read: export, compare with FP32, time, save."""
 
-import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Dict, List, Mapping, Optional, Sequence, Union
 
-import numpy as np
-
 from neuronbert.artifact.files import new_folder, refuse_existing, refuse_inputs
 from neuronbert.artifact.manifest import (
-    SELFTEST_NAME,
     Artifact,
     Manifest,
     PathLike,
@@ -32,6 +28,7 @@ from neuronbert.backends.neuron.target import (
 )
 from neuronbert.backends.outputs import Output
 from neuronbert.backends.tvm.budget import DEFAULT_TUNING_MINUTES, checked_minutes
+from neuronbert.checkpoint.config import write_config
 from neuronbert.checkpoint.loading import Checkpoint, Source, needed_libraries
 from neuronbert.compiler.candidates import (
     Candidate,
@@ -46,6 +43,7 @@ from neuronbert.compiler.exporter import Exporter
 from neuronbert.compiler.ladder import EXACTNESS, Ladder, is_for_throughput
 from neuronbert.compiler.row_selection import RowSelectionTrial
 from neuronbert.compiler.selection import Selection, keep_unloaded
+from neuronbert.compiler.self_test import save_self_test
 from neuronbert.compiler.small_model import load_student
 from neuronbert.compiler.source import CompileSource, Progress
 from neuronbert.errors import UsageError, positive, refuse_no_path
@@ -250,7 +248,7 @@ class Compilation:
                     ladder = Ladder(source, exporter, kept[0], limits, self.limits, self.progress, accepts, student)
                     ladder.walk()
                     kept, trials = [ladder.best, *kept[1:]], [*trials, *ladder.rungs]
-            save_selftest(folder / SELFTEST_NAME, source.selftest)
+            save_self_test(folder, source.selftest, checkpoint.config)
             more = {} if selection is None else {"row_selection": selection.as_dict(kept[0])}
             write_manifest(folder, new_manifest(checkpoint, source.outputs, kept, trials, gate, more))
 
@@ -313,11 +311,6 @@ def new_manifest(
 
 def save_checkpoint_files(checkpoint: Checkpoint, folder: Path) -> None:
     """Write config.json and the tokenizer's files, as transformers reads them."""
-    (folder / "config.json").write_text(json.dumps(dict(checkpoint.config), indent=2) + "\n")
+    write_config(folder, checkpoint.config)
     for name, data in checkpoint.tokenizer_files().items():
         (folder / name).write_bytes(data)
-
-
-def save_selftest(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
-    """Write the inputs and FP32 outputs that every load is tested with (engine/loading.py)."""
-    np.savez(path, **arrays)  # type: ignore[arg-type]  # for numpy 2, one could be allow_pickle

@@ -8,7 +8,7 @@ from typing import ContextManager, Iterator, List, Optional
 
 from neuronbert import emulator
 from neuronbert.backends import load_backend
-from neuronbert.backends.base import ExportResult, ExportSource, Recipe, Session
+from neuronbert.backends.base import ExportResult, Recipe, Session
 from neuronbert.backends.buckets import BucketedSession
 from neuronbert.backends.isolated import load_isolated
 from neuronbert.backends.neuron.failures import PipelineRefused
@@ -16,6 +16,7 @@ from neuronbert.backends.neuron.target import NeuronPlan, NeuronTarget, one_step
 from neuronbert.backends.quiet import silence_tracing_warnings
 from neuronbert.backends.tracing import traces_forgotten
 from neuronbert.compiler.candidates import Candidate, Trial, VariantEntry
+from neuronbert.compiler.self_test import save_self_test
 from neuronbert.compiler.source import CompileSource, Progress
 from neuronbert.engine.loading import load_variants
 from neuronbert.errors import BackendFailed, BackendUnavailable
@@ -88,12 +89,16 @@ class Exporter:
             self.export(trial)
         return trial
 
-    def build_of(self, trial: Trial, source: ExportSource) -> None:
-        """Export ``source`` as the trial, with the next of its recipes that works, and load it; raises what fails."""
+    def build_of(self, trial: Trial, source: CompileSource) -> None:
+        """Export ``source`` as the trial, with the next of its recipes that works, and load it; raises what fails.
+
+        Its folder gets a self-test of that model: the checkpoint's own would tell nothing of it.
+        """
         self._trials.append(trial)
-        trial.source = source
+        trial.source, trial.selftest = source, source.selftest
         try:
             self.export(trial)
+            save_self_test(trial.folders[0], source.selftest, source.config)
         finally:
             trial.source = None  # its model is as large as the checkpoint's
 

@@ -87,6 +87,7 @@ class Selection:
         gate = source.gate(variant["sequence_length"])
         self._progress(f"{variant['name']}: {'comparing with the reference' if gate else 'self-test'}")
         exact = trial.candidate.is_exact and gate is not None
+        selftest = trial.selftest or source.selftest
         precision = REDUCED if trial.candidate.is_reduced else variant["precision"]
         agreement: Optional[Agreement] = None
         try:
@@ -101,8 +102,8 @@ class Selection:
                     self._progress(f"{variant['name']}: disagrees with the reference; asking both sides again")
                     reasons += second_look(gate, variant, answers, session, plan, partial(self._exporter.alone, trial))
             else:
-                reasons = nan_refusals(session.run(selftest_batch(source.selftest)))
-            tolerance = FP32_MAX_ABS_DIFF if exact else selftest_tolerance(source.selftest, session, source.outputs)
+                reasons = nan_refusals(session.run(selftest_batch(selftest)))
+            tolerance = FP32_MAX_ABS_DIFF if exact else selftest_tolerance(selftest, session, source.outputs)
             variant["selftest_tolerance"] = tolerance
             reasons = reasons or ([] if np.isfinite(tolerance) else [NOT_FINITE])
         except NumericalError as error:

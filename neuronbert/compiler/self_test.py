@@ -1,11 +1,14 @@
 """What a load is tested with (engine/loading.py): inputs with their FP32 outputs, and how far it may be from them."""
 
-from typing import Dict, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Dict, Mapping, Sequence
 
 import numpy as np
 
+from neuronbert.artifact.manifest import SELFTEST_NAME
 from neuronbert.backends.base import Batch, Session
 from neuronbert.backends.outputs import PER_TOKEN, Output, max_difference
+from neuronbert.checkpoint.config import write_config
 from neuronbert.engine.batches import collate
 from neuronbert.errors import BackendFailed
 from neuronbert.tasks.base import FP32_MAX_ABS_DIFF, Example
@@ -16,10 +19,17 @@ SELFTEST_ROWS = 4
 def selftest_arrays(examples: Sequence[Example], reference: Session, pad_id: int) -> Dict[str, np.ndarray]:
     """Inputs (the shortest rows, padded to one length) and their FP32 outputs, as ``selftest.npz`` stores them.
 
-    The reference is asked twice, for no later check would find it wrong: BackendFailed if it changes its answer.
+    BackendFailed as of ``answered_twice``.
     """
     rows = sorted((row for example in examples for row in example.windows), key=lambda row: len(row.input_ids))
-    batch = collate(rows[:SELFTEST_ROWS], pad_id)
+    return answered_twice(collate(rows[:SELFTEST_ROWS], pad_id), reference)
+
+
+def answered_twice(batch: Batch, reference: Session) -> Dict[str, np.ndarray]:
+    """The inputs and what an FP32 ``reference`` makes of them.
+
+    It is asked twice, for no later check would find it wrong: BackendFailed if it changes its answer.
+    """
     first, second = reference.run(batch), reference.run(batch)
     most = float(np.max([np.abs(second[name] - first[name]).max() for name in first]))
     if most > FP32_MAX_ABS_DIFF:  # not for NaN, which the gate refuses by name
@@ -28,6 +38,12 @@ def selftest_arrays(examples: Sequence[Example], reference: Session, pad_id: int
             hint="the same command again; if it happens again, neuronbert doctor, and a test of the machine's memory",
         )
     return {**batch._asdict(), **first}
+
+
+def save_self_test(folder: Path, arrays: Mapping[str, np.ndarray], config: Mapping[str, Any]) -> None:
+    """Write what every load is tested with, and beside it the config of the model that gave it."""
+    write_config(folder, config)
+    np.savez(folder / SELFTEST_NAME, **arrays)  # type: ignore[arg-type]  # for numpy 2, one could be allow_pickle
 
 
 def selftest_batch(arrays: Mapping[str, np.ndarray]) -> Batch:

@@ -1,6 +1,7 @@
 """What is compiled: a checkpoint, its FP32 reference, and the questions of calibration, gate and self-test."""
 
 import copy
+from contextlib import closing
 from pathlib import Path
 from typing import Callable, Dict, List, Optional, Sequence, Tuple
 
@@ -13,7 +14,7 @@ from neuronbert.checkpoint.loading import Checkpoint
 from neuronbert.checkpoint.tokenizer import Tokenizer
 from neuronbert.compiler.gate import Gate
 from neuronbert.compiler.kept_reference import KeptReference
-from neuronbert.compiler.self_test import selftest_arrays
+from neuronbert.compiler.self_test import answered_twice, selftest_arrays, selftest_batch
 from neuronbert.engine.batches import collate
 from neuronbert.errors import UsageError, counted
 from neuronbert.tasks.base import Example, GateQuestions, Labelled, Row, Task
@@ -157,13 +158,15 @@ class CompileSource:
         return self._model
 
     def with_model(self, model: TorchModel, checkpoint: Optional[Checkpoint] = None) -> "CompileSource":
-        """The same to export ``model`` from, which may be another ``checkpoint``'s.
+        """The same to export ``model`` from, which may be another ``checkpoint``'s, with a self-test of its own.
 
         Gates and reference are those of the checkpoint being compiled, and this one's to release.
         """
         other = copy.copy(self)
         other._model = model
         other.checkpoint = checkpoint or self.checkpoint
+        with closing(ReferenceSession(model, other.outputs, threads=self.threads)) as reference, one_thread_each():
+            other.selftest = answered_twice(selftest_batch(self.selftest), reference)
         return other
 
     def calibration(self) -> List[Batch]:

@@ -7,7 +7,7 @@ from typing import Iterable, List, NamedTuple, Optional, Sequence, Tuple, Union,
 
 from neuronbert.artifact.manifest import Artifact, Variant
 from neuronbert.artifact.self_test_file import SelfTest, read_self_test
-from neuronbert.artifact.variants import SMALL_FOLDER, stages_of
+from neuronbert.artifact.variants import SMALL_FOLDER, self_test_folder, stages_of
 from neuronbert.backends import load_backend
 from neuronbert.backends.base import Session, StaticSession, ThroughputPlan
 from neuronbert.backends.buckets import BucketedSession, Part
@@ -134,8 +134,8 @@ def _parts(session: Session, artifact: Artifact, variant: Variant) -> List[Tuple
         return [(artifact.folder, session.parts())]
     if isinstance(session, CascadeSession):
         small = artifact.variant_folder(variant) / SMALL_FOLDER
-        return [(small, [session.small]), (artifact.folder, [session.large])]
-    return [(artifact.folder, [Stage(variant, session)])]
+        return [(small, [session.small]), (self_test_folder(artifact, variant), [session.large])]
+    return [(self_test_folder(artifact, variant), [Stage(variant, session)])]
 
 
 def throughput_streams(variant: Variant, threads: int) -> int:

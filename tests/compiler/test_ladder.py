@@ -225,6 +225,14 @@ def test_a_student_is_taken_and_then_itself_made_smaller(walk: Callable[..., Art
     assert any(line.startswith("the student: F1 ") and "2.00 times as fast" in line for line in LINES)
     told_of = f"{kept} is of {tiny_student} ({student['architecture']}), {student['parameters']:,} parameters"
     assert told_of in manifest_table(load_artifact(artifact.folder))
+    tested = np.load(artifact.variant_folder(variant) / "selftest.npz")
+    whole = np.load(artifact.folder / "selftest.npz")
+    assert np.array_equal(tested["input_ids"], whole["input_ids"])
+    allowed, spread = (
+        variant["selftest_tolerance"],
+        min(np.ptp(tested[name]) for name in ("start_logits", "end_logits")),
+    )
+    assert allowed < 0.051 * spread < np.abs(tested["start_logits"] - whole["start_logits"]).max()
     with Engine(artifact.folder, variant=kept, threads=1) as engine:
         assert engine.answer([("who was the puppet", "jim henson was a nice puppet")])
 

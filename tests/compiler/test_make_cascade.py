@@ -35,14 +35,18 @@ def slow_echoes():
         yield
 
 
-def echo_with(folder, multiplier, batch_s):
-    """An echo of its own answers, whose self-test is exact."""
+def echo_with(folder, multiplier, batch_s, *, own_self_test=False):
+    """An echo of its own answers, whose self-test is exact, and may be with its variant as that of a pruned one."""
     artifact = with_echo(folder, multiplier=multiplier, batch_s=batch_s)
     (variant,) = artifact.variants
     session = echo.load(artifact.variant_folder(variant), variant, outputs=OUTPUTS, threads=1, streams=1)
     tested = np.load(folder / "selftest.npz")
     outputs = session.run(Batch(*(tested[name] for name in Batch._fields)))
-    np.savez(folder / "selftest.npz", **{**tested, **outputs})
+    tested_in = folder
+    if own_self_test:
+        tested_in = artifact.variant_folder(variant)
+        shutil.copy(folder / "config.json", tested_in / "config.json")
+    np.savez(tested_in / "selftest.npz", **{**tested, **outputs})
     manifest = {key: value for key, value in artifact.manifest.items() if key != "digest"}
     write_manifest(folder, {**manifest, "variants": [{**variant, "selftest_tolerance": 1e-6}]})
     return load_artifact(folder)
@@ -50,7 +54,12 @@ def echo_with(folder, multiplier, batch_s):
 
 @pytest.fixture(scope="module")
 def small(echo_artifact, tmp_path_factory):
-    return echo_with(shutil.copytree(echo_artifact.folder, tmp_path_factory.mktemp("small") / "artifact"), 7001, 0)
+    return echo_with(
+        shutil.copytree(echo_artifact.folder, tmp_path_factory.mktemp("small") / "artifact"),
+        7001,
+        0,
+        own_self_test=True,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -96,6 +105,21 @@ def test_the_manifest_says_what_is_asked_when_and_how_good_that_is(cascade):
     assert f"where it is less than {said['threshold']:.1%} sure" in shown and "F1 (large model)" in shown
     assert "compared with the large model, echo-fp32, whose own gate was SKIPPED" in shown
     assert cascade.manifest["gate"]["n"] == 600 and said["speedup"] > 1
+
+
+def test_each_model_is_tested_by_what_its_own_reference_said(echo_artifact, small, cascade, pairs, tmp_path):
+    folder = shutil.copytree(echo_artifact.folder, tmp_path / "large")
+    large = echo_with(folder, 7919, 0.02, own_self_test=True)
+    both = make_cascade(small, large, tmp_path / "out", threads=1, **LIMITS)
+    (variant,) = both.variants
+    with Engine(both, threads=1) as of_own, Engine(cascade, threads=1) as of_shared:
+        assert of_own.answer(pairs[:10]) == of_shared.answer(pairs[:10])
+    tested = both.variant_folder(variant) / "selftest.npz"
+    arrays = dict(np.load(tested))
+    np.savez(tested, **{**arrays, "start_logits": arrays["start_logits"] + 1})
+    write_manifest(both.folder, {key: value for key, value in both.manifest.items() if key != "digest"})
+    with pytest.raises(BackendFailed, match="echo-fp32-cascade .*fails its self-test"):
+        Engine(both.folder, threads=1)
 
 
 @pytest.mark.parametrize(

@@ -79,7 +79,6 @@ class EvaluationReport:
 
     def tables(self) -> List[Union[str, Table]]:
         """Lines and tables for a person: the figures, and in a comparison every answer that changed."""
-        low, high = self.f1_interval
         facts = [
             ("artifact", f"{self.artifact} ({self.variant})"),
             ("data", f"{self.data}: {self.questions} questions, SQuAD {self.version}"),
@@ -87,11 +86,16 @@ class EvaluationReport:
                 (name, f"{value:.4f}" if isinstance(value, float) else str(value))
                 for name, value in self.metrics.items()
             ),
-            ("f1, 95 % interval", f"{low:.2f} to {high:.2f}"),
+            ("f1, 95 % interval", _interval(*self.f1_interval)),
             ("questions/s", f"{self.questions_per_s:.1f} (from text to answers, loading not counted)"),
         ]
         compared = [] if self.comparison is None else ["", *_comparison(self.comparison)]
         return [Table(facts), *compared]
+
+
+def _interval(low: float, high: float) -> str:
+    """In words; whole contexts are drawn, so one alone tells nothing of others."""
+    return f"{low:.2f} to {high:.2f}" if low < high else "unknown: all are about one context, or score alike"
 
 
 def _comparison(comparison: Comparison) -> Iterator[Union[str, Table]]:

@@ -3,6 +3,7 @@
 from typing import Callable, Dict, Iterable, List, NamedTuple, Optional, Sequence
 
 from neuronbert.backends import load_backend
+from neuronbert.compiler.ladder import MIN_GAIN
 from neuronbert.errors import counted
 from neuronbert_tools.chain.models import BASE, FP32, INT8, STUDENT
 from neuronbert_tools.chain.readers import Configuration, Readers
@@ -43,13 +44,13 @@ class _Chain:
         self.steps.append(Step(name, title, configuration, before))
 
     def try_out(self, name: str, title: Callable[[Configuration], str], offered: Iterable[Configuration]) -> None:
-        """Add the fastest that is offered, which is taken if it is faster than the last step."""
+        """Add the fastest that is offered, which is taken if it is clearly faster than the last step."""
         before, choice = self.last, list(dict.fromkeys(offered))
         turns = {str(one): self._turn(one) for one in [before.configuration, *choice]}
         samples = in_rounds(turns, PROBES)
         factors = {str(one): ratio(samples, str(one), str(before.configuration)) for one in choice}
         fastest = max(choice, key=lambda one: factors[str(one)])
-        self.steps.append(Step(name, title(fastest), fastest, before.name, factors[str(fastest)] > 1, factors))
+        self.steps.append(Step(name, title(fastest), fastest, before.name, factors[str(fastest)] >= MIN_GAIN, factors))
 
     def _turn(self, configuration: Configuration) -> Turn:
         reader = self._readers.reader(configuration)

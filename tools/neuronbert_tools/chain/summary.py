@@ -4,6 +4,7 @@ from typing import Any, Dict, List, Mapping, Sequence
 
 from neuronbert.benchmark.statistics import LEAST_SAMPLES_P99, percentile
 from neuronbert.cli.tables import table
+from neuronbert.compiler.ladder import MIN_GAIN
 from neuronbert.hardware.machine import VNNI, Environment, has_flag
 from neuronbert_tools.chain.measuring import Measured
 from neuronbert_tools.chain.steps import Step
@@ -110,9 +111,10 @@ def notes_of(steps: Sequence[Facts], models: Facts) -> List[str]:
     for step in steps:
         choice = "; ".join(f"{name}: × {factor:.2f}" for name, factor in step["probed"].items())
         if choice:
-            outcome = "taken" if step["taken"] else "not taken, what was there is faster"
+            outcome = "taken" if step["taken"] else f"not taken, for want of {MIN_GAIN} times the rate before"
             notes.append(f"{step['title']}: {outcome}. A probe before the rounds: {choice}.")
-            if step["taken"] != (step["factor"]["median"] > 1):
+            factor = step["factor"]["median"]
+            if factor < 1 if step["taken"] else factor > MIN_GAIN:
                 notes.append(f"{step['title']}: the rounds say otherwise. Repeat it with nothing else on the machine.")
         if step["hit_rate"] is not None:
             notes.append(f"{step['title']}: {step['hit_rate']:.1%} of the questions were answered from it.")
