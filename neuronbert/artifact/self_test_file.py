@@ -91,7 +91,9 @@ def _refuse_odd_batch(path: Path, batch: Batch, config: Config) -> None:
     if len(shapes) != 1 or batch.input_ids.ndim != 2 or not batch.input_ids.size:
         raise DAMAGED.of(f"{path}: the inputs have the shapes {shown(sorted(shapes))}, not one of [rows, tokens]")
     family = family_like(config)
-    counts = (size_of(config, family, "vocab_size"), 2, max(1, size_of(config, family, "type_vocab_size")))
+    # A model that has fewer kinds than two does not read them.
+    kinds = max(2, size_of(config, family, "type_vocab_size"))
+    counts = (size_of(config, family, "vocab_size"), 2, kinds)
     for name, field, count in zip(Batch._fields, batch, counts):
         if field.min() < 0 or field.max() >= count:
             raise DAMAGED.of(f"{path}: {name} holds {field.min()} to {field.max()}, the model has 0 to {count - 1}")

@@ -26,6 +26,8 @@ FILE_NAME = "model.onnx"
 OPSET = 17  # the first with LayerNormalization
 # The optimizer's name for the layout that BERT, RoBERTa, ELECTRA and DistilBERT share.
 GRAPH_FAMILY = "bert"
+# What a session would do of itself and is slower for, as in _fuse.
+SLOWER_FUSIONS = ["SkipLayerNormFusion"]
 _INT8_PRODUCTS = ("MatMulInteger", "DynamicQuantizeMatMul", "MatMulIntegerToFloat", "QAttention")
 
 
@@ -191,6 +193,10 @@ def _fuse(path: Path) -> Any:
     from onnxruntime.transformers import optimizer
     from onnxruntime.transformers.fusion_options import FusionOptions
 
+    options = FusionOptions(GRAPH_FAMILY)
+    # Its one operator for a sum and the normalisation of that takes 3 times as long as the two do (onnxruntime 1.31,
+    # docs/measurements.md); SLOWER_FUSIONS keeps sessions from it.
+    options.enable_skip_layer_norm = options.enable_bias_skip_layer_norm = False
     # opt_level 0: the session applies ONNX Runtime's own optimisations when it loads, for the CPU it then finds.
     # No numbers of heads and features: each layer's are read off its shapes, or its attention is left as it is.
     return optimizer.optimize_model(
@@ -200,7 +206,7 @@ def _fuse(path: Path) -> Any:
         hidden_size=0,
         opt_level=0,
         use_gpu=False,
-        optimization_options=FusionOptions(GRAPH_FAMILY),
+        optimization_options=options,
     )
 
 
@@ -239,7 +245,15 @@ def load(
     """Open the model. Raises BackendUnavailable without onnxruntime, BackendFailed when it refuses the file."""
     check_available("fp32")
     onnxruntime = import_onnxruntime()
-    options = onnxruntime.SessionOptions()
+    path = folder / FILE_NAME
+    with engine_errors(f"onnxruntime {onnxruntime.__version__} cannot load {path}", hint="compile the artifact again"):
+        session = open_session(path, session_options(threads, streams))
+        return OnnxRuntimeSession(session, outputs, streams, _precision(session, path))
+
+
+def session_options(threads: int, streams: int) -> Any:
+    """How ``streams`` batches at once run on ``threads``."""
+    options = import_onnxruntime().SessionOptions()
     # The calling threads compute too, and the pool's threads are shared by all calls: together they are ``threads``.
     options.intra_op_num_threads = max(1, threads - streams + 1)
     options.inter_op_num_threads = 1
@@ -248,13 +262,19 @@ def load(
     options.add_session_config_entry("session.intra_op.allow_spinning", "1" if streams == 1 else "0")
     options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
     options.log_severity_level = 3
-    what = f"onnxruntime {onnxruntime.__version__} cannot load {folder / FILE_NAME}"
-    with engine_errors(what, hint="compile the artifact again"):
-        # Its fallback to the same provider would tell of the failure on stdout, which is for a command's result.
-        providers = ["CPUExecutionProvider"]
-        path = str(folder / FILE_NAME)
-        session = onnxruntime.InferenceSession(path, options, providers=providers, enable_fallback=0)
-        return OnnxRuntimeSession(session, outputs, streams, _precision(session, folder / FILE_NAME))
+    return options
+
+
+def open_session(path: Path, options: Any) -> Any:
+    """ONNX Runtime's session of a model, with ``session_options``; raises whatever that does."""
+    # Its fallback to the same provider would tell of the failure on stdout, which is for a command's result.
+    return import_onnxruntime().InferenceSession(
+        str(path),
+        options,
+        providers=["CPUExecutionProvider"],
+        disabled_optimizers=SLOWER_FUSIONS,
+        enable_fallback=0,
+    )
 
 
 def _precision(session: Any, path: Path) -> str:

@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING, Any, Dict, List, Mapping, Optional, Sequence, Tuple, Union
 
 from neuronbert.artifact.signatures import signature_state
+from neuronbert.artifact.variants import stages_of
 from neuronbert.hardware.cuda import gpus_in_words
 from neuronbert.tasks import load_figures
 
@@ -106,21 +107,20 @@ def cascade_text(variant: Mapping[str, Any]) -> str:
 
 
 def _students(variants: Sequence["Variant"]) -> List[Tuple[str, str]]:
-    """Which variants are of another checkpoint, the student."""
-    students = (
-        (variant["name"], variant["recipe"]["student"]["checkpoint"])
+    """Which models are of another checkpoint, the student."""
+    students = [
+        (stage["name"], stage["recipe"]["student"]["checkpoint"])
         for variant in variants
-        if "student" in variant["recipe"]
-    )
-    return [
-        ("student", f"{name} is of {_source(student)}, {student['parameters']:,} parameters")
-        for name, student in students
+        for stage in stages_of(variant)
+        if "student" in stage["recipe"]
     ]
+    return [("student", f"{name} is of {_source(of)}, {of['parameters']:,} parameters") for name, of in students]
 
 
 def _pruned(variants: Sequence["Variant"]) -> List[Tuple[str, str]]:
-    """What the encoders of variants lack, and what is left in each layer."""
-    return [("pruned", _pruned_text(variant)) for variant in variants if "pruned" in variant["recipe"]]
+    """What encoders lack, and what is left in each layer."""
+    stages = (stage for variant in variants for stage in stages_of(variant))
+    return [("pruned", _pruned_text(stage)) for stage in stages if "pruned" in stage["recipe"]]
 
 
 def _pruned_text(variant: Mapping[str, Any]) -> str:

@@ -141,7 +141,7 @@ def cascade_manifest(parts: Parts, gate: CascadeGate, choice: Choice) -> Manifes
     of_large = large.artifact.manifest
     cascade = {
         "variant": {**small.variant, "files": {}},
-        "checkpoint": small.artifact.manifest["checkpoint"],
+        "checkpoint": small.variant["recipe"].get("student", small.artifact.manifest)["checkpoint"],
         "threshold": choice.threshold,
         "share_of_large": choice.share_of_large,
         "speedup": choice.speedup,

@@ -102,7 +102,8 @@ def compile_checkpoint(
 
     With ``optimize_for="throughput"`` parts of the encoder are then removed from the fastest, more and more of them, as
     long as each is faster than the one before and keeps ``min_f1_ratio`` of FP32's accuracy (compiler/ladder.py).
-    ``student``, a smaller checkpoint with the same task and tokenizer, is tried before, and taken on the same terms.
+    ``student``, a smaller checkpoint with the same task and tokenizer, is tried before, and taken on the same terms;
+    of a hub id it is the newest revision.
 
     The gate compares each variant with the FP32 reference over ``gate_data`` (a file in the task's data format, the one
     that ``evaluate_artifact`` reads; filled up from the shipped sample); a variant asked for by name that fails it

@@ -178,11 +178,13 @@ class Ladder:
             source, cut = pruner.source(percent)
             return source, {**self._of_whole, "pruned": {**cut, "limits": vars(self._limits)}}
 
-        self._passed[left] = self._tries(candidate, reduced)
-        return self._passed[left]
+        passes = self._tries(candidate, reduced)
+        if passes is not None:
+            self._passed[left] = passes
+        return bool(passes)
 
-    def _tries(self, candidate: Candidate, reduced: Reduced) -> bool:
-        """Whether the gate lets a rung pass; one that is faster too is taken."""
+    def _tries(self, candidate: Candidate, reduced: Reduced) -> Optional[bool]:
+        """Whether the gate lets a rung pass, None for one that cannot be built; one that is faster too is taken."""
         rung = Trial(candidate, recipes=[self.best.recipe])
         speeds = list(self.best.windows_per_s)
         self.rungs.append(rung)
@@ -197,7 +199,7 @@ class Ladder:
                 raise
             self.best.windows_per_s = speeds
             self._give_up(rung, error)
-            return False
+            return None
 
     def _give_up(self, rung: Trial, error: Exception) -> None:
         self._exporter.discard(rung)

@@ -20,7 +20,8 @@ pytest.importorskip("onnxruntime")
 def test_attention_and_gelu_are_fused_in_every_layer(tmp_path: Path, model_type: str) -> None:
     result = onnxruntime.export(TinySource(model_type), "fp32", {}, tmp_path)
     fusions = result.recipe["fusions"]
-    assert (fusions.get("Attention"), fusions.get("BiasGelu"), fusions.get("SkipLayerNormalization")) == (2, 2, 4)
+    assert (fusions.get("Attention"), fusions.get("BiasGelu")) == (2, 2)
+    assert fusions.get("LayerNormalization") in (4, 5) and "SkipLayerNormalization" not in fusions  # 5 with embeddings'
     assert [file.name for file in tmp_path.iterdir()] == [onnxruntime.FILE_NAME]
 
 

@@ -9,9 +9,18 @@ import pytest
 from neuronbert.artifact.manifest import Artifact
 from neuronbert.compiler.compilation import compile_checkpoint
 from neuronbert.errors import UsageError
-from neuronbert_tools.profile_operators import Sizes, last_run_of, main, make_report, products_gop, shapes, table
+from neuronbert_tools.profile_operators import (
+    Sizes,
+    last_run_of,
+    main,
+    make_report,
+    products_gop,
+    refuse_odd,
+    shapes,
+    table,
+)
 
-BERT_BASE = Sizes(layers=12, hidden=768, inner=3072)
+BERT_BASE = Sizes(layers=12, hidden=768, inner=3072, vocabulary=30522)
 
 
 def test_products_of_bert_base() -> None:
@@ -80,8 +89,14 @@ def test_engines_count_their_operators(
     assert sum(each["share"] for each in report["operators"]) == pytest.approx(1)
     assert 0 < report["products"]["ms"] < report["whole_ms"]
     assert "operator" in capfd.readouterr().err
+    assert "SkipLayerNormalization" not in {each["kind"] for each in report["operators"]}  # slower than its two parts
 
 
-def test_another_backend_is_refused(echo_artifact: Artifact) -> None:
+def test_what_is_no_whole_model_of_these_engines_is_refused(echo_artifact: Artifact) -> None:
+    whole = {"name": "it", "backend": "openvino", "precision": "int8", "recipe": {}}
+    refuse_odd(whole)
+    for odd in ({"cascade": {}}, {"recipe": {"pruned": {}}}, {"recipe": {"student": {}}}, {"precision": "bf16"}):
+        with pytest.raises(UsageError, match="^it is "):
+            refuse_odd({**whole, **odd})
     with pytest.raises(UsageError, match="is of echo"):
         main([str(echo_artifact.folder), "--variant", "echo"])

@@ -9,6 +9,7 @@ the model's own shapes (torch, that is oneDNN or MKL) are timed beside it: what 
 better kernels could still give.
 """
 
+import argparse
 import json
 import re
 import tempfile
@@ -17,13 +18,12 @@ from pathlib import Path
 from statistics import median
 from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Sequence
 
-import numpy as np
-
-from neuronbert.artifact.manifest import load_artifact
+from neuronbert.artifact.manifest import Artifact, Variant, load_artifact
 from neuronbert.artifact.variants import choose_variants
 from neuronbert.backends import onnxruntime as onnxruntime_backend
+from neuronbert.backends.base import Batch
 from neuronbert.backends.openvino import backend as openvino_backend
-from neuronbert.backends.quiet import import_onnxruntime, import_without_telemetry
+from neuronbert.backends.quiet import import_without_telemetry
 from neuronbert.backends.tracing import example_inputs
 from neuronbert.checkpoint.config import read_config
 from neuronbert.checkpoint.families import family_of, size_of
@@ -35,6 +35,7 @@ from neuronbert_tools.peers.worker import gemm_rates
 Milliseconds = Dict[str, float]  # of one run, by kind of operator
 Profile = Callable[[], Milliseconds]  # runs once
 
+PRECISIONS = ("fp32", "int8")
 PRODUCT = re.compile("MatMul|Gemm|FullyConnected|Attention|MHA")
 WARM_UPS = 3
 RATE_SECONDS = 1.0
@@ -46,37 +47,19 @@ class Sizes(NamedTuple):
     layers: int
     hidden: int
     inner: int
+    vocabulary: int
 
 
 def main(arguments: Sequence[str]) -> int:
     """The command; its exit code."""
-    parser = new_parser(__doc__)
-    add = parser.add_argument
-    add("artifact", type=Path)
-    add("--variant", required=True, help="of OpenVINO or ONNX Runtime")
-    add("--rows", type=one_or_more, default=8, help="default: %(default)s")
-    add("--tokens", type=one_or_more, default=160, help="default: %(default)s")
-    add("--threads", type=one_or_more, default=compute_threads(), help="default: one for each core")
-    add("--runs", type=one_or_more, default=20, help="default: %(default)s")
-    add_report_option(parser)
-    options = parser.parse_args(arguments)
+    options = parser().parse_args(arguments)
     artifact = load_artifact(options.artifact)
     variant = choose_variants(artifact, options.variant)[0]
-    if variant["backend"] not in PROFILES:
-        raise UsageError(f"{variant['name']} is of {variant['backend']}", hint=f"one of {', '.join(PROFILES)}")
-    if {"pruned", "student"} & set(variant["recipe"]):
-        raise UsageError(
-            f"{variant['name']} has other layers than its config says", hint="a variant of the whole model"
-        )
-    config = read_config(artifact.folder)
-    assert config is not None, "an artifact has one"
-    family = family_of(config, "config.json")
-    sizes = Sizes(
-        *(size_of(config, family, name) for name in ("num_hidden_layers", "hidden_size", "intermediate_size"))
-    )
-    inputs = example_inputs(size_of(config, family, "vocab_size"), options.rows, options.tokens)
-    folder = artifact.folder / "variants" / variant["name"]
-    runs = measured(PROFILES[variant["backend"]](folder, variant, inputs, options.threads), options.runs)
+    refuse_odd(variant)
+    sizes = sizes_of(artifact)
+    batch = Batch(**example_inputs(sizes.vocabulary, options.rows, options.tokens))
+    run = PROFILES[variant["backend"]](artifact.variant_folder(variant), variant, batch, options.threads)
+    runs = measured(run, options.runs)
     rates = plain_rates(options.threads, variant["precision"], shapes(sizes, options.rows * options.tokens))
     report = make_report(runs, sizes, options.rows, options.tokens, rates)
     report["options"] = {**vars(options), "artifact": str(options.artifact), "json": None}
@@ -86,6 +69,42 @@ def main(arguments: Sequence[str]) -> int:
     return 0
 
 
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    made = new_parser(__doc__)
+    add = made.add_argument
+    add("artifact", type=Path)
+    add("--variant", required=True, help="of OpenVINO or ONNX Runtime, in FP32 or int8")
+    add("--rows", type=one_or_more, default=8, help="default: %(default)s")
+    add("--tokens", type=one_or_more, default=160, help="default: %(default)s")
+    add("--threads", type=one_or_more, default=compute_threads(), help="default: one for each core")
+    add("--runs", type=one_or_more, default=20, help="default: %(default)s")
+    add_report_option(made)
+    return made
+
+
+def refuse_odd(variant: Variant) -> None:
+    """UsageError for a variant whose operators are not counted here, or not those of its artifact's config alone."""
+    if variant["backend"] not in PROFILES or variant["precision"] not in PRECISIONS:
+        raise UsageError(
+            f"{variant['name']} is of {variant['backend']} in {variant['precision']}",
+            hint=f"a variant of {' or '.join(PROFILES)} in {' or '.join(PRECISIONS)}",
+        )
+    if "cascade" in variant or {"pruned", "student"} & set(variant["recipe"]):
+        raise UsageError(
+            f"{variant['name']} is not the whole model that its config describes, and nothing else", hint="one that is"
+        )
+
+
+def sizes_of(artifact: Artifact) -> Sizes:
+    """Those of the artifact's model."""
+    config = read_config(artifact.folder)
+    assert config is not None, "an artifact has one"
+    family = family_of(config, "config.json")
+    names = ("num_hidden_layers", "hidden_size", "intermediate_size", "vocab_size")
+    return Sizes(*(size_of(config, family, name) for name in names))
+
+
 def measured(profile: Profile, runs: int) -> List[Milliseconds]:
     """What each of so many runs took."""
     for _ in range(WARM_UPS):
@@ -93,18 +112,13 @@ def measured(profile: Profile, runs: int) -> List[Milliseconds]:
     return [profile() for _ in range(runs)]
 
 
-def _openvino(folder: Path, variant: Mapping[str, Any], inputs: Mapping[str, np.ndarray], threads: int) -> Profile:
+def _openvino(folder: Path, variant: Variant, batch: Batch, threads: int) -> Profile:
     openvino = import_without_telemetry("openvino")
-    options = {
-        "INFERENCE_PRECISION_HINT": "bf16" if variant["precision"] == "bf16" else "f32",
-        "INFERENCE_NUM_THREADS": threads,
-        "NUM_STREAMS": 1,
-        "ENABLE_CPU_PINNING": False,
-        "PERF_COUNT": True,
-    }
+    options = {**openvino_backend.compile_options(variant, threads, 1), "PERF_COUNT": True}
     compiled = openvino.Core().compile_model(str(folder / openvino_backend.FILE_NAME), "CPU", options)
     request = compiled.create_infer_request()
-    arrays = [inputs[port.get_any_name()] for port in compiled.inputs]
+    padded = openvino_backend.pad_tokens(batch, variant["recipe"].get("padding"))._asdict()
+    arrays = [padded[port.get_any_name()] for port in compiled.inputs]
 
     def run() -> Milliseconds:
         request.infer(arrays)
@@ -116,20 +130,15 @@ def _openvino(folder: Path, variant: Mapping[str, Any], inputs: Mapping[str, np.
     return run
 
 
-def _onnxruntime(folder: Path, variant: Mapping[str, Any], inputs: Mapping[str, np.ndarray], threads: int) -> Profile:
-    onnxruntime = import_onnxruntime()
-
+def _onnxruntime(folder: Path, variant: Variant, batch: Batch, threads: int) -> Profile:
     def run() -> Milliseconds:
         # A session writes its profile when it ends: one for each run.
         with tempfile.TemporaryDirectory() as scratch:
-            options = onnxruntime.SessionOptions()
-            options.intra_op_num_threads = threads
+            options = onnxruntime_backend.session_options(threads, 1)
             options.enable_profiling = True
             options.profile_file_prefix = str(Path(scratch) / "profile")
-            session = onnxruntime.InferenceSession(
-                str(folder / onnxruntime_backend.FILE_NAME), options, providers=["CPUExecutionProvider"]
-            )
-            arrays = {each.name: inputs[each.name] for each in session.get_inputs()}
+            session = onnxruntime_backend.open_session(folder / onnxruntime_backend.FILE_NAME, options)
+            arrays = {each.name: batch._asdict()[each.name] for each in session.get_inputs()}
             for _ in range(1 + WARM_UPS):
                 session.run(None, arrays)
             events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
@@ -153,7 +162,7 @@ PROFILES = {"openvino": _openvino, "onnxruntime": _onnxruntime}
 
 def shapes(sizes: Sizes, tokens: int) -> List[Any]:
     """The products with weights of one layer, as (rows, inner, columns)."""
-    _, hidden, inner = sizes
+    hidden, inner = sizes.hidden, sizes.inner
     return [(tokens, hidden, hidden), (tokens, hidden, inner), (tokens, inner, hidden)]
 
 
@@ -166,7 +175,7 @@ def plain_rates(threads: int, precision: str, of: Sequence[Any]) -> Dict[str, fl
 
 def products_gop(sizes: Sizes, rows: int, tokens: int) -> float:
     """1e9 operations of an encoder's matrix products; a multiply-add is two."""
-    layers, hidden, inner = sizes
+    layers, hidden, inner, _ = sizes
     weights = rows * tokens * (4 * hidden * hidden + 2 * hidden * inner)
     attention = 2 * rows * tokens * tokens * hidden
     return 2 * layers * (weights + attention) / 1e9

@@ -150,16 +150,21 @@ def load(folder: Path, variant: Variant, *, outputs: Sequence[Output], threads: 
     """Compile the model for this CPU. Raises BackendUnavailable without openvino, BackendFailed on bad files."""
     check_available(variant["precision"])
     openvino = import_without_telemetry("openvino")
-    options = {
+    options = compile_options(variant, threads, streams)
+    what = f"openvino {library_version('openvino')} cannot load {folder / FILE_NAME}"
+    with engine_errors(what, hint="compile the artifact again"):
+        compiled = openvino.Core().compile_model(str(folder / FILE_NAME), "CPU", options)
+        return OpenVinoSession(compiled, outputs, streams, variant["recipe"].get("padding"))
+
+
+def compile_options(variant: Variant, threads: int, streams: int) -> Dict[str, Any]:
+    """How ``streams`` batches at once run on ``threads``."""
+    return {
         "INFERENCE_PRECISION_HINT": _hint(variant),
         "INFERENCE_NUM_THREADS": threads,
         "NUM_STREAMS": streams,
         "ENABLE_CPU_PINNING": False,
     }
-    what = f"openvino {library_version('openvino')} cannot load {folder / FILE_NAME}"
-    with engine_errors(what, hint="compile the artifact again"):
-        compiled = openvino.Core().compile_model(str(folder / FILE_NAME), "CPU", options)
-        return OpenVinoSession(compiled, outputs, streams, variant["recipe"].get("padding"))
 
 
 def _hint(variant: Variant) -> str:

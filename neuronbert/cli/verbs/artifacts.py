@@ -60,7 +60,7 @@ from neuronbert.tasks import TASKS
     "--student",
     metavar="CHECKPOINT",
     help="With --optimize-for throughput: a smaller checkpoint of the same task and tokenizer to try first, as "
-    "tools/finetune.py --distil makes them.",
+    "tools/finetune.py --distil makes them; of a hub id the newest revision.",
 )
 @gate_options
 @neuron_options
