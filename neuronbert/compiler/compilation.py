@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Dict, List, Mapping, Optional, Sequence, Union
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Union
 
 from neuronbert.artifact.files import new_folder, refuse_existing, refuse_inputs
 from neuronbert.artifact.manifest import (
@@ -166,7 +166,7 @@ def compile_checkpoint(
     if left_alone is not None:
         progress(left_alone)
     progress("reading the checkpoint")
-    reading = {"token": token, "local_files_only": local_files_only, "allow_pickle": allow_pickle}
+    reading: Dict[str, Any] = {"token": token, "local_files_only": local_files_only, "allow_pickle": allow_pickle}
     source = load_checkpoint(checkpoint, task=task, revision=revision, pooling=pooling, **reading)
     if source.pooling is not None:
         why = "the weights have no head of another task: " if task is None else ""

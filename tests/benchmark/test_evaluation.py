@@ -163,3 +163,9 @@ def test_selected_windows_are_read_where_they_are_asked_for(echo_artifact, tmp_p
         pairs = [(question.question, question.context) for question in questions]
         found = engine.answer(pairs, engine.task.ENCODE_OPTIONS(select_windows=1))
     assert list(readings[1].values()) == [ranked[0]["answer"] for ranked in found] != list(readings[0].values())
+
+
+def test_an_interval_without_width_is_none(echo_artifact):
+    report = evaluate_artifact(echo_artifact, DATA / "v1.json", limit=1)
+    (facts, *_) = report.tables()
+    assert dict(facts.rows)["f1, 95 % interval"] == "unknown: all are about one context, or score alike"

@@ -86,14 +86,14 @@ class EvaluationReport:
                 (name, f"{value:.4f}" if isinstance(value, float) else str(value))
                 for name, value in self.metrics.items()
             ),
-            ("f1, 95 % interval", _interval(*self.f1_interval)),
+            ("f1, 95 % interval", _in_words(*self.f1_interval)),
             ("questions/s", f"{self.questions_per_s:.1f} (from text to answers, loading not counted)"),
         ]
         compared = [] if self.comparison is None else ["", *_comparison(self.comparison)]
         return [Table(facts), *compared]
 
 
-def _interval(low: float, high: float) -> str:
+def _in_words(low: float, high: float) -> str:
     """In words; whole contexts are drawn, so one alone tells nothing of others."""
     return f"{low:.2f} to {high:.2f}" if low < high else "unknown: all are about one context, or score alike"
 
