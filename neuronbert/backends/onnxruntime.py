@@ -8,7 +8,7 @@ from typing import Any, Dict, Mapping, Optional, Sequence, Set, Tuple
 import numpy as np
 
 from neuronbert.backends.base import Batch, ExportResult, ExportSource, Recipe, ThroughputPlan, Variant, engine_errors
-from neuronbert.backends.outputs import PER_TOKEN, Output, Outputs, fit_tokens, joined, named
+from neuronbert.backends.outputs import PER_TOKEN, Output, Outputs, fit_tokens, joined, named, refuse_misshapen
 from neuronbert.backends.quiet import import_onnxruntime, silence_onnx_exporters
 from neuronbert.backends.tracing import disk_errors, model_bytes, traceable
 from neuronbert.errors import BackendFailed, BackendUnavailable
@@ -317,8 +317,12 @@ class OnnxRuntimeSession:
         with engine_errors(what, hint="neuronbert doctor, or another variant"):
             if self.precision != "int8":
                 return self._run(session, batch)
-            alone = (self._run(session, _alone(batch, row)) for row in range(rows))
+            alone = (self._run_alone(session, _alone(batch, row)) for row in range(rows))
             return joined([fit_tokens(outputs, self._outputs, tokens) for outputs in alone])
+
+    def _run_alone(self, session: Any, row: Batch) -> Outputs:
+        # Where outputs are filled up to the batch's tokens, nobody later would see that there are too few.
+        return refuse_misshapen(self._run(session, row), self._outputs, *row.input_ids.shape)
 
     def _run(self, session: Any, batch: Batch) -> Outputs:
         fields = batch._asdict()

@@ -1,19 +1,15 @@
 """What a smaller model has to share with the one that it stands in for (ladder.py), or answers before (cascade.py)."""
 
-from itertools import chain
-from typing import Any, List, Tuple
+from typing import Any, Dict
 
-from neuronbert.backends.outputs import Output
-from neuronbert.checkpoint.families import family_of
-from neuronbert.checkpoint.head_steps import Normalize, Pool
 from neuronbert.checkpoint.loading import Checkpoint, Source
 from neuronbert.checkpoint.tokenizer import Tokenizer
 from neuronbert.errors import UsageError
 from neuronbert.tasks import load_task
 from neuronbert.tasks.checkpoints import load_checkpoint
-from neuronbert.tasks.labels import first_labels, label_names
+from neuronbert.tasks.report_text import shortened
 
-Meaning = List[Tuple[str, Any]]  # what outputs are read by: in words, and its value
+_SHOWN = 200  # characters of labels
 
 
 def load_student(student: Source, teacher: Checkpoint, **reading: Any) -> Checkpoint:
@@ -34,36 +30,24 @@ def load_student(student: Source, teacher: Checkpoint, **reading: Any) -> Checkp
             f"{other.max_positions or 'any number'}",
             hint="a student with as many positions",
         )
-    for (what, value), (_, wanted) in zip(_meaning(loaded), _meaning(teacher)):
-        if value != wanted:
+    meant, wanted = _meaning(loaded), _meaning(teacher)
+    for what in meant:
+        if meant[what] != wanted[what]:
             raise UsageError(
-                f"the student {loaded.source} has the {what} {_shown(value)}, and {teacher.source} {_shown(wanted)}",
+                f"the {what} of the student {loaded.source} are {shortened(meant[what], _SHOWN)}, and of "
+                f"{teacher.source} {shortened(wanted[what], _SHOWN)}",
                 hint="a student whose outputs mean the same, as tools/finetune.py --distil makes it",
             )
     return loaded
 
 
-def _meaning(checkpoint: Checkpoint) -> Meaning:
-    config, head = checkpoint.config, checkpoint.head
-    outputs: Meaning = [("outputs", load_task(head.task).outputs(config))]
-    if head.modules is not None:
-        steps = chain(*head.steps(family_of(config, checkpoint.source), config))
-        return [*outputs, ("pooling", [step for step in steps if isinstance(step, (Pool, Normalize))])]
-    if head.labels is not None:
-        return [*outputs]
-    labels = label_names(config)
-    # transformers' own rule, where the config says nothing.
-    kind = config.get("problem_type") or ("regression" if len(labels) == 1 else "single_label_classification")
-    return [*outputs, ("labels", labels), ("problem_type", kind)]
-
-
-def _shown(value: Any) -> str:
-    if isinstance(value, tuple) and all(isinstance(one, Output) for one in value):
-        return ", ".join(
-            f"{name} for each {per}" + ("" if entry is None else f", {' × '.join(map(str, entry))} numbers")
-            for name, per, entry in value
-        )
-    return first_labels(value) if isinstance(value, tuple) else str(value)
+def _meaning(checkpoint: Checkpoint) -> Dict[str, str]:
+    task = load_task(checkpoint.head.task)
+    outputs = (
+        f"{name} for each {per}" + ("" if entry is None else f", {' × '.join(map(str, entry))} numbers")
+        for name, per, entry in task.outputs(checkpoint.config)
+    )
+    return {"outputs": "; ".join(outputs), **task.meaning(checkpoint.config)}
 
 
 def _tokenizer(checkpoint: Checkpoint) -> Tokenizer:

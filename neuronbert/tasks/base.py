@@ -338,6 +338,9 @@ class Task(Protocol):
     def outputs(self, config: Config) -> Tuple[Output, ...]:
         """What the graph of a checkpoint with this config.json returns, in order."""
 
+    def meaning(self, config: Config) -> Dict[str, str]:
+        """What its results are read by, in words: the same of two checkpoints whose outputs mean the same."""
+
     # ---- inputs
 
     def call_input(self, *inputs: Any, **keywords: Any) -> Tuple[Input, Keywords]:

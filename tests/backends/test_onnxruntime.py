@@ -1,16 +1,19 @@
 """What is particular to ONNX Runtime: the fusions that happen, and how its precision is read where it does not tell."""
 
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, List, Tuple
 
 import numpy as np
 import pytest
 from tiny_source import TinySource
 
 from neuronbert.backends import onnxruntime
+from neuronbert.backends.base import Batch
 from neuronbert.checkpoint.families import FAMILIES
 from neuronbert.errors import BackendFailed
 from neuronbert.hardware.machine import VNNI
+from neuronbert.tasks.question_answering.task import OUTPUTS
 
 pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
@@ -80,3 +83,45 @@ def test_precision_is_read_from_the_file_where_the_runtime_does_not_tell(tmp_pat
         folder.mkdir()
         onnxruntime.export(TinySource(), precision, onnxruntime.recipes(precision)[0], folder)
         assert onnxruntime._precision(silent, folder / onnxruntime.FILE_NAME) == precision
+
+
+class Reader:
+    """In place of ONNX Runtime's session: logits that are sums over all of a batch, as a shared scale would have it."""
+
+    def __init__(self, most_tokens: int = 1000):
+        self.shapes: List[Tuple[int, ...]] = []
+        self.most_tokens = most_tokens
+
+    def get_inputs(self) -> Any:
+        return [SimpleNamespace(name=name) for name in Batch._fields]
+
+    def run(self, names: Any, inputs: Any) -> Any:
+        ids = inputs["input_ids"]
+        self.shapes.append(ids.shape)
+        return [np.cumsum(ids, axis=1)[:, : self.most_tokens] + ids.sum()] * 2
+
+
+def test_in_int8_rows_run_by_themselves_without_their_padding() -> None:
+    ids = np.arange(1, 25).reshape(4, 6)
+    mask = np.array([[1, 1, 0, 0, 0, 0], [1, 0, 1, 1, 0, 0], [1] * 6, [0] * 6])  # with a hole, and with nothing at all
+    reader = Reader()
+    session = onnxruntime.OnnxRuntimeSession(reader, OUTPUTS, 1, "int8")
+    found = session.run(Batch(ids, mask, np.zeros_like(ids)))["start_logits"]
+    assert reader.shapes == [(1, 2), (1, 4), (1, 6), (1, 6)] and found.shape == (4, 6)
+    for row, tokens in enumerate((2, 4, 6, 6)):
+        own = ids[row, :tokens]
+        assert found[row].tolist() == (np.cumsum(own) + own.sum()).tolist() + [0] * (6 - tokens)
+    together = Reader()
+    onnxruntime.OnnxRuntimeSession(together, OUTPUTS, 1, "fp32").run(Batch(ids, mask, np.zeros_like(ids)))
+    assert together.shapes == [(4, 6)]
+
+
+def test_outputs_that_are_too_short_are_not_filled_up() -> None:
+    session = onnxruntime.OnnxRuntimeSession(Reader(most_tokens=3), OUTPUTS, 1, "int8")
+    ids = np.ones((2, 5), dtype=np.int64)
+    with pytest.raises(BackendFailed, match=r"start_logits the shape \(1, 3\) for a batch of 1 × 5 tokens"):
+        session.run(Batch(ids, ids, np.zeros_like(ids)))
+
+
+def test_each_thread_has_a_stream() -> None:
+    assert onnxruntime.throughput_plan(6)[:2] == (6, 4)

@@ -5,8 +5,10 @@ from types import SimpleNamespace
 import pytest
 
 from neuronbert import emulator
+from neuronbert.backends import echo
 from neuronbert.backends.neuron.target import NeuronTarget
 from neuronbert.compiler import exporter
+from neuronbert.compiler.candidates import Candidate
 from neuronbert.compiler.exporter import Exporter
 
 
@@ -25,3 +27,12 @@ def test_a_small_host_is_warned_of_before_neuron_cc_is_started(monkeypatch, tmp_
     exporting._export_each_bucket(trial, {}, target, target.plan(85_054_464))
     assert said[-1] == "compiling"
     assert any("8.0 GiB" in line and "try:" in line for line in said) is warned
+
+
+def test_auto_leaves_out_what_answers_a_row_by_the_others(monkeypatch, tmp_path):
+    monkeypatch.setattr(echo, "batch_invariant", lambda precision: False)
+    said = []
+    exporting = Exporter(SimpleNamespace(), tmp_path, threads=1, tuning_minutes=0, progress=said.append)
+    trial = exporting.build(Candidate("echo", "fp32", explicit=False))
+    assert trial.outcome == "not built" and "depend on the other rows" in trial.why
+    assert said == [f"echo-fp32: {trial.why}"] and not list(tmp_path.iterdir())

@@ -3,7 +3,7 @@
 import json
 import re
 from pathlib import Path
-from typing import Any, Dict
+from typing import Any, Dict, Optional
 
 import pytest
 from tiny_checkpoints import write_checkpoint
@@ -59,9 +59,9 @@ def test_it_has_as_many_positions_whatever_length_its_tokenizer_names(tmp_path: 
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"labels": ("good", "bad", "odd")}, "has the labels good, bad, odd, and"),
-        ({"labels": ("bad", "good")}, "has the labels bad, good, and"),
-        ({"problem_type": "multi_label_classification"}, "problem_type multi_label_classification, and"),
+        ({"labels": ("good", "bad", "odd")}, "are good, bad, odd, and of"),
+        ({"labels": ("bad", "good")}, "are bad, good, and of"),
+        ({"problem_type": "multi_label_classification"}, "are multi_label_classification: sigmoid"),
         ({"problem_type": "single_label_classification"}, ""),
         ({}, ""),
     ],
@@ -75,15 +75,27 @@ def test_it_tells_the_same_labels_apart(tmp_path: Path, changes: Dict[str, Any],
         assert load_student(student, load_checkpoint(teacher)).source == str(student)
 
 
+@pytest.mark.parametrize(("own", "fits"), [(None, True), ("regression", False)])
+def test_a_single_label_has_the_same_scores(tmp_path: Path, own: Optional[str], fits: bool) -> None:
+    teacher = write_classifier(tmp_path / "teacher", labels=("relevant",))
+    student = write_classifier(tmp_path / "student", labels=("relevant",), problem_type=own, **SMALLER)
+    if fits:
+        assert load_student(student, load_checkpoint(teacher)).source == str(student)
+    else:
+        refused(student, teacher, "are regression: none")
+
+
 def test_its_embeddings_are_of_the_same_size_and_made_alike(tmp_path: Path) -> None:
     teacher = write_sentence_folder(tmp_path / "teacher")
     plain = write_checkpoint(tmp_path / "plain", "bert", head="", **SMALLER)
-    refused(plain, teacher, "has the pooling")  # vectors of any length, where the teacher's have length 1
+    refused(
+        plain, teacher, "are mean, not to length 1, and of"
+    )  # vectors of any length, where the teacher's have length 1
     by_first = write_sentence_folder(tmp_path / "cls", pooling={"pooling_mode_cls_token": True})
-    refused(by_first, teacher, "has the pooling")
+    refused(by_first, teacher, "are cls, to length 1, and of")
     wide = write_checkpoint(tmp_path / "wide", "bert", head="", hidden_size=64)
     of_plain = load_checkpoint(plain)
-    with pytest.raises(UsageError, match="outputs sentence_embedding for each row, 64 numbers, and .* 32 numbers"):
+    with pytest.raises(UsageError, match="are sentence_embedding for each row, 64 numbers, and of .* 32 numbers"):
         load_student(wide, of_plain)
     of_cls = load_checkpoint(plain, pooling="cls")
     other = write_checkpoint(tmp_path / "other", "bert", head="", **SMALLER)

@@ -64,17 +64,19 @@ def test_what_a_free_operator_would_give() -> None:
     assert "FullyConnected" in table(report) and "1.60 times as fast" in table(report)
 
 
-@pytest.mark.parametrize("backend", ["openvino", "onnxruntime"])
+@pytest.mark.parametrize(
+    ("backend", "precision"), [("openvino", "fp32"), ("onnxruntime", "fp32"), ("onnxruntime", "int8")]
+)
 def test_engines_count_their_operators(
-    tiny_checkpoint: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], backend: str
+    tiny_checkpoint: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], backend: str, precision: str
 ) -> None:
     pytest.importorskip(backend)
     folder = tmp_path / backend
-    compile_checkpoint(tiny_checkpoint, folder, backend=backend, precision="fp32", skip_gate=True, threads=1)
+    compile_checkpoint(tiny_checkpoint, folder, backend=backend, precision=precision, skip_gate=True, threads=1)
     where = [
         str(folder),
         "--variant",
-        f"{backend}-fp32",
+        f"{backend}-{precision}",
         "--rows",
         "2",
         "--tokens",

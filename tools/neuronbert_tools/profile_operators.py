@@ -60,7 +60,8 @@ def main(arguments: Sequence[str]) -> int:
     batch = Batch(**example_inputs(sizes.vocabulary, options.rows, options.tokens))
     run = PROFILES[variant["backend"]](artifact.variant_folder(variant), variant, batch, options.threads)
     runs = measured(run, options.runs)
-    rates = plain_rates(options.threads, variant["precision"], shapes(sizes, options.rows * options.tokens))
+    together = options.tokens if runs_alone(variant) else options.rows * options.tokens
+    rates = plain_rates(options.threads, variant["precision"], shapes(sizes, together))
     report = make_report(runs, sizes, options.rows, options.tokens, rates)
     report["options"] = {**vars(options), "artifact": str(options.artifact), "json": None}
     report["environment"] = environment()
@@ -94,6 +95,11 @@ def refuse_odd(variant: Variant) -> None:
         raise UsageError(
             f"{variant['name']} is not the whole model that its config describes, and nothing else", hint="one that is"
         )
+
+
+def runs_alone(variant: Variant) -> bool:
+    """Whether the backend runs rows by themselves."""
+    return bool(variant["backend"] == "onnxruntime" and variant["precision"] == "int8")
 
 
 def sizes_of(artifact: Artifact) -> Sizes:
@@ -131,6 +137,9 @@ def _openvino(folder: Path, variant: Variant, batch: Batch, threads: int) -> Pro
 
 
 def _onnxruntime(folder: Path, variant: Variant, batch: Batch, threads: int) -> Profile:
+    rows = batch.input_ids.shape[0] if runs_alone(variant) else 1
+    together = Batch(*(field[:1] for field in batch)) if runs_alone(variant) else batch
+
     def run() -> Milliseconds:
         # A session writes its profile when it ends: one for each run.
         with tempfile.TemporaryDirectory() as scratch:
@@ -138,11 +147,11 @@ def _onnxruntime(folder: Path, variant: Variant, batch: Batch, threads: int) -> 
             options.enable_profiling = True
             options.profile_file_prefix = str(Path(scratch) / "profile")
             session = onnxruntime_backend.open_session(folder / onnxruntime_backend.FILE_NAME, options)
-            arrays = {each.name: batch._asdict()[each.name] for each in session.get_inputs()}
+            arrays = {each.name: together._asdict()[each.name] for each in session.get_inputs()}
             for _ in range(1 + WARM_UPS):
                 session.run(None, arrays)
             events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
-        return last_run_of(events)
+        return {kind: rows * taken for kind, taken in last_run_of(events).items()}
 
     return run
 

@@ -57,6 +57,12 @@ def outputs(config: Config) -> Tuple[Output, ...]:
     return (of_rows, of_tokens) if modules.pools_on_host else (of_rows,)
 
 
+def meaning(config: Config) -> Dict[str, str]:
+    """How a text's embedding is made of its tokens', and whether all have one length."""
+    modules = modules_of(config)
+    return {"pooling": f"{modules.pooling_name}, {'to' if modules.normalizes else 'not to'} length 1"}
+
+
 def _no_shapes(family: Family, hidden: int, labels: int) -> Dict[str, Shape]:
     return {}
 

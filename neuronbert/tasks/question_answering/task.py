@@ -40,6 +40,11 @@ def outputs(config: Config) -> Tuple[Output, ...]:
     return OUTPUTS
 
 
+def meaning(config: Config) -> Dict[str, str]:
+    """Nothing: a span is a span, whatever the checkpoint."""
+    return {}
+
+
 def _head_shapes(family: Family, hidden: int, labels: int) -> Dict[str, Shape]:
     return {"qa_outputs.weight": (labels, hidden), "qa_outputs.bias": (labels,)}
 

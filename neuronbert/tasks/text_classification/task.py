@@ -16,6 +16,7 @@ from neuronbert.tasks.text_classification.lines import LINES as LINES
 from neuronbert.tasks.text_classification.options import DECODE_OPTIONS as DECODE_OPTIONS
 from neuronbert.tasks.text_classification.options import ENCODE_OPTIONS as ENCODE_OPTIONS
 from neuronbert.tasks.text_classification.options import LabelOptions, RowOptions
+from neuronbert.tasks.text_classification.problem import problem_of
 
 NAME = "text-classification"
 OUTPUTS = (Output(results.LOGITS, PER_ROW),)
@@ -35,6 +36,13 @@ ROW_SELECTION = None
 def outputs(config: Config) -> Tuple[Output, ...]:
     """The logits, whatever the checkpoint."""
     return OUTPUTS
+
+
+def meaning(config: Config) -> Dict[str, str]:
+    """The labels, and how their scores are made of logits."""
+    problem = problem_of(config)
+    scores = f"{problem.kind}: {problem.function}, and {problem.ranking_function} where texts are ranked"
+    return {"labels": ", ".join(problem.labels), "scores": scores}
 
 
 class _Layers(NamedTuple):

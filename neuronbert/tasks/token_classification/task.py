@@ -50,6 +50,11 @@ def outputs(config: Config) -> Tuple[Output, ...]:
     return OUTPUTS
 
 
+def meaning(config: Config) -> Dict[str, str]:
+    """The labels."""
+    return {"labels": ", ".join(label_names(config))}
+
+
 def _head_shapes(family: Family, hidden: int, labels: int) -> Dict[str, Shape]:
     return {"classifier.weight": (labels, hidden), "classifier.bias": (labels,)}
 

@@ -46,6 +46,10 @@ def outputs(config: Config) -> Tuple[Output, ...]:
     return OUTPUTS
 
 
+def meaning(config: Config) -> Dict[str, str]:
+    return {}
+
+
 def _head_shapes(family: Family, hidden: int, labels: int) -> Dict[str, Shape]:
     return {"classifier.weight": (labels, hidden), "classifier.bias": (labels,)}
 
