@@ -41,8 +41,13 @@ def check_available(precision: str) -> None:
 
 
 def batch_invariant(precision: str) -> bool:
-    """True: a session runs rows by themselves where a whole batch would share one scale, which is found as it runs."""
+    """True: rows run by themselves where others would have a part in their outputs (``runs_rows_alone``)."""
     return True
+
+
+def runs_rows_alone(precision: str) -> bool:
+    """Whether a session runs rows by themselves: in int8 a whole batch would share one scale, found as it runs."""
+    return precision == "int8"
 
 
 def throughput_plan(threads: int) -> ThroughputPlan:
@@ -198,8 +203,8 @@ def _fuse(path: Path) -> Any:
     from onnxruntime.transformers.fusion_options import FusionOptions
 
     options = FusionOptions(GRAPH_FAMILY)
-    # Its one operator for a sum and the normalisation of that takes 3 times as long as the two do (onnxruntime 1.31,
-    # docs/measurements.md); SLOWER_FUSIONS keeps sessions from it.
+    # Its one operator for a sum and the normalisation of that is slower than two: a model takes 1.07 times as long
+    # with it (onnxruntime 1.31, docs/measurements.md). SLOWER_FUSIONS keeps sessions from it.
     options.enable_skip_layer_norm = options.enable_bias_skip_layer_norm = False
     # opt_level 0: the session applies ONNX Runtime's own optimisations when it loads, for the CPU it then finds.
     # No numbers of heads and features: each layer's are read off its shapes, or its attention is left as it is.
@@ -315,7 +320,7 @@ class OnnxRuntimeSession:
         rows, tokens = batch.input_ids.shape
         what = f"onnxruntime failed on a batch of shape {(rows, tokens)}"
         with engine_errors(what, hint="neuronbert doctor, or another variant"):
-            if self.precision != "int8":
+            if not runs_rows_alone(self.precision):
                 return self._run(session, batch)
             alone = (self._run_alone(session, _alone(batch, row)) for row in range(rows))
             return joined([fit_tokens(outputs, self._outputs, tokens) for outputs in alone])

@@ -165,8 +165,7 @@ def _open(
         # The first artifact may have answered for hours.
         engine = Engine.for_many(verified_again(source), variant=variant, threads=threads)
         return _engine_reader(stack.enter_context(engine))
-    files = source.tokenizer_files()
-    tokenizer = Tokenizer.from_bytes(files["tokenizer.json"], files["tokenizer_config.json"], source.config)
+    tokenizer = source.tokenizer()
     specs = task.outputs(source.config)
     session = ReferenceSession(source.torch_model(), specs, threads=threads)
     stack.callback(session.close)

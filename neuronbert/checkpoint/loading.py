@@ -33,6 +33,7 @@ from neuronbert.checkpoint.families import (
     size_of,
     usable_positions,
 )
+from neuronbert.checkpoint.tokenizer import Tokenizer
 from neuronbert.checkpoint.tokenizer_files import largest_id, read_tokenizer, uses_token_types
 from neuronbert.checkpoint.weights import StoredTensor, Tensors
 from neuronbert.errors import CheckpointError, UsageError, is_path, quoted
@@ -86,6 +87,11 @@ class Checkpoint:
     def tokenizer_files(self) -> Dict[str, bytes]:
         """File name → content; always tokenizer.json and tokenizer_config.json (with a sane model_max_length)."""
         return dict(self._tokenizer)
+
+    def tokenizer(self) -> Tokenizer:
+        """A new tokenizer that knows the model's config. Raises CheckpointError where the two do not fit."""
+        files = self.tokenizer_files()
+        return Tokenizer.from_bytes(files["tokenizer.json"], files["tokenizer_config.json"], self.config)
 
     def torch_model(self) -> TorchModel:
         """A new reference_model.ReferenceModel: float32, on the CPU, in eval mode.

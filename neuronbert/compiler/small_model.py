@@ -22,7 +22,7 @@ def load_student(student: Source, teacher: Checkpoint, **reading: Any) -> Checkp
     loaded = load_checkpoint(student, task=task, **reading)
     if not loaded.says_pooling and loaded.pooling != teacher.pooling:
         loaded = load_checkpoint(student, task=task, pooling=teacher.pooling, **reading)
-    own, other = _tokenizer(loaded), _tokenizer(teacher)
+    own, other = loaded.tokenizer(), teacher.tokenizer()
     refuse_other_rows(own, other)
     if own.max_positions is not None and (other.max_positions is None or own.max_positions < other.max_positions):
         raise UsageError(
@@ -48,11 +48,6 @@ def _meaning(checkpoint: Checkpoint) -> Dict[str, str]:
         for name, per, entry in task.outputs(checkpoint.config)
     )
     return {"outputs": "; ".join(outputs), **task.meaning(checkpoint.config)}
-
-
-def _tokenizer(checkpoint: Checkpoint) -> Tokenizer:
-    files = checkpoint.tokenizer_files()
-    return Tokenizer.from_bytes(files["tokenizer.json"], files["tokenizer_config.json"], checkpoint.config)
 
 
 def refuse_other_tokens(small: Tokenizer, large: Tokenizer) -> None:

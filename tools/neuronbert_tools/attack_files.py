@@ -208,12 +208,10 @@ def use_artifact(folder: Path, choice: random.Random, trusted_key: Optional[Path
 
 def use_checkpoint(folder: Path, reference: bool) -> None:
     """All that compile reads before it traces; with ``reference`` it makes the FP32 model too."""
-    from neuronbert.checkpoint.tokenizer import Tokenizer
     from neuronbert.tasks.checkpoints import load_checkpoint
 
     checkpoint = load_checkpoint(folder)
-    files = checkpoint.tokenizer_files()
-    Tokenizer.from_bytes(files["tokenizer.json"], files["tokenizer_config.json"], checkpoint.config)
+    checkpoint.tokenizer()
     if reference:
         checkpoint.torch_model()
 

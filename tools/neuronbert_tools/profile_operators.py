@@ -99,7 +99,7 @@ def refuse_odd(variant: Variant) -> None:
 
 def runs_alone(variant: Variant) -> bool:
     """Whether the backend runs rows by themselves."""
-    return bool(variant["backend"] == "onnxruntime" and variant["precision"] == "int8")
+    return variant["backend"] == "onnxruntime" and onnxruntime_backend.runs_rows_alone(variant["precision"])
 
 
 def sizes_of(artifact: Artifact) -> Sizes:

@@ -47,8 +47,7 @@ class Teacher:
         checkpoint = load_checkpoint(source, task=head.task, **hub)
         self.fingerprint = checkpoint.fingerprint
         self._source, self._head, self._config = source, head, checkpoint.config
-        files = checkpoint.tokenizer_files()
-        own = Tokenizer.from_bytes(files["tokenizer.json"], files["tokenizer_config.json"], checkpoint.config)
+        own = checkpoint.tokenizer()
         if not own.makes_rows_of(tokenizer):
             raise UsageError(
                 f"{source} cuts text into other tokens than the base", hint="a --distil of the same tokenizer"
