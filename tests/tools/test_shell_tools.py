@@ -337,7 +337,7 @@ LAUNCHERS = [path for path in sorted(TOOLS.iterdir()) if path.is_file() and b"py
 
 
 def test_the_commands_are_one_launcher_and_each_has_its_module() -> None:
-    assert len(LAUNCHERS) == 26
+    assert len(LAUNCHERS) == 27
     assert len({path.read_bytes() for path in LAUNCHERS}) == 1
     assert [path for path in LAUNCHERS if not os.access(path, os.X_OK)] == []
     assert [path for path in LAUNCHERS if not (TOOLS / "neuronbert_tools" / f"{path.stem}.py").is_file()] == []

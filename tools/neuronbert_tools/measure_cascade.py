@@ -1,0 +1,210 @@
+"""Measures a cascade beside its two models: questions a second in turns, and F1, of questions it was not made with.
+
+    tools/measure_cascade small-artifact large-artifact squad.json --gate-half
+    tools/measure_cascade small-artifact large-artifact squad.json --gate-data other.json --min-f1-ratio 0.993
+    tools/measure_cascade small-artifact random-artifact squad.json --share 0.3 --questions 100    # speed alone
+
+The cascade is what `neuronbert cascade` makes of the two artifacts; with --gate-half its gate asks every other document
+of the data, and the rest is asked here. With --share no artifact is made and no answer is judged: the large model is
+asked that share of the windows, those of which the small one is least sure. So a large model with random weights shows
+how fast a cascade is whose small model is in doubt as often as that of a real pair.
+"""
+
+import argparse
+import json
+import tempfile
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple, cast
+
+import numpy as np
+
+from neuronbert import make_cascade
+from neuronbert.backends.outputs import Outputs
+from neuronbert.engine.batches import RowsDone, infer_rows
+from neuronbert.engine.cascade import CascadeSession, Stage, sureness
+from neuronbert.engine.engine import Engine
+from neuronbert.errors import UsageError
+from neuronbert.hardware.machine import environment
+from neuronbert.tasks.base import Row
+from neuronbert.tasks.question_answering.metrics import evaluate_answers
+from neuronbert.tasks.question_answering.squad import SquadData, load_squad_data, squad_document
+from neuronbert_tools.chain.measuring import pairs_of, spread_sample
+from neuronbert_tools.console import add_report_option, new_parser, one_or_more, print_document, print_message
+from neuronbert_tools.peers.summary import Spread, ratios, spread
+from neuronbert_tools.server.throughput import rate_of
+from neuronbert_tools.server.turns import in_rounds
+
+SMALL, LARGE, CASCADE = "small", "large", "cascade"
+WARM_UP = 8
+
+
+class Asked(NamedTuple):
+    """What is measured of one model, and of the cascade."""
+
+    rates_per_s: List[float]  # questions, of each round
+    f1: Optional[float]  # in percent; None: the weights are random
+
+
+class Forced(Engine):
+    """The large model's engine with a cascade in front of it that no gate has chosen."""
+
+    cascade: CascadeSession
+
+    def outputs(self, rows: Sequence[Row], rows_done: RowsDone = lambda rows: None) -> List[Outputs]:
+        """As those of an Engine."""
+        loaded = self._loaded_for(rows)
+        return infer_rows(self.cascade, rows, self.specs, loaded.plan, self.tokenizer.pad_id, loaded.pool, rows_done)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """The command; its exit code."""
+    options = read_options(arguments)
+    with tempfile.TemporaryDirectory() as work, ExitStack() as stack:
+        asked, gate_data = questions_of(options, Path(work))
+        engines = {
+            SMALL: stack.enter_context(_open(options.small, options.small_variant)),
+            LARGE: stack.enter_context(_open(options.large, options.large_variant)),
+        }
+        sure = row_sureness(engines[SMALL], asked)
+        if options.share is None:
+            made = make_cascade(
+                options.small, options.large, Path(work) / "cascade", small_variant=options.small_variant,
+                large_variant=options.large_variant, min_f1_ratio=options.min_f1_ratio,
+                min_answer_f1=options.min_answer_f1, gate_data=gate_data, progress=print_message,
+            )  # fmt: skip
+            chosen = {key: made.variants[0]["cascade"][key] for key in ("threshold", "share_of_large", "speedup")}
+            engines[CASCADE] = stack.enter_context(Engine.for_many(made))
+        else:
+            chosen = {"threshold": float(np.quantile(sure, options.share))}
+            engines[CASCADE] = stack.enter_context(forced(options, engines, chosen["threshold"]))
+        found = measured(engines, asked, options.rounds, judged=options.share is None)
+    report = {
+        **make_report(found, chosen, float((sure < chosen["threshold"]).mean())),
+        "variants": {name: engine.name for name, engine in engines.items()},
+        "questions": len(asked.questions),
+        "options": {key: str(value) for key, value in vars(options).items()},
+        "machine": environment(),
+    }
+    print_message(table(report))
+    print_document(report, options.json, indent=2)
+    return 0
+
+
+def read_options(arguments: Sequence[str]) -> argparse.Namespace:
+    """The command line; UsageError for options that exclude each other."""
+    parser = new_parser(__doc__)
+    add = parser.add_argument
+    add("small")
+    add("large")
+    add("data", type=Path, help="a SQuAD file")
+    for model in (SMALL, LARGE):
+        add(f"--{model}-variant", help="default: as the artifact's users get it")
+    add("--gate-data", type=Path, help="a SQuAD file, by which the cascade is made (default: the shipped questions)")
+    add("--gate-half", action="store_true", help="by every other document of the data instead; the rest is asked")
+    add("--min-f1-ratio", type=float, help="as for neuronbert cascade")
+    add("--min-answer-f1", type=float, help="as for neuronbert cascade")
+    add("--share", type=float, help="of the windows, that the large model is asked, whatever becomes of the answers")
+    add("--questions", type=one_or_more, help="so many at even distances (default: all)")
+    add("--rounds", type=one_or_more, default=3, help="default: %(default)s")
+    add_report_option(parser)
+    options = parser.parse_args(arguments)
+    gated = [options.gate_data, options.gate_half or None, options.min_f1_ratio, options.min_answer_f1]
+    if options.share is not None and any(each is not None for each in gated):
+        raise UsageError("with --share no gate chooses anything", hint="leave the gate's options out, or --share")
+    if options.gate_half and options.gate_data is not None:
+        raise UsageError("the gate has one file", hint="--gate-data or --gate-half")
+    if options.share is not None and not 0 < options.share < 1:
+        raise UsageError(f"--share {options.share} is not between 0 and 1", hint="such as --share 0.3")
+    return options
+
+
+def questions_of(options: argparse.Namespace, work: Path) -> Tuple[SquadData, Optional[Path]]:
+    """What is asked, and the file for the gate; None: the one that is shipped."""
+    data, gate_data = load_squad_data(options.data), options.gate_data
+    if options.gate_half:
+        documents = list(dict.fromkeys(question.context for question in data.questions))
+        if len(documents) < 2:
+            raise UsageError(f"{options.data} is about one document", hint="--gate-data")
+        for_gate = set(documents[::2])
+        gate_data = work / "gate.json"
+        document = squad_document([each for each in data.questions if each.context in for_gate], data.version)
+        gate_data.write_text(json.dumps(document), encoding="utf-8")
+        data = data._replace(questions=[each for each in data.questions if each.context not in for_gate])
+    count = min(options.questions or len(data.questions), len(data.questions))
+    return data._replace(questions=spread_sample(data.questions, count, 0.5)), gate_data
+
+
+def _open(artifact: str, variant: Optional[str]) -> Engine:
+    engine = Engine.for_many(artifact, variant=variant)
+    engine.tokenizer.recent.resize(0)  # every pass is over the same contexts: each is to cost what the first does
+    return engine
+
+
+def row_sureness(small: Engine, asked: SquadData) -> np.ndarray:
+    """How sure the small model is of each window: float64 of shape [windows]."""
+    rows = [row for example in small.encode(pairs_of(asked)) for row in example.windows]
+    found = small.outputs(rows)
+    return np.concatenate(
+        [
+            sureness({name: array[None] for name, array in each.items()}, small.specs, np.ones((1, len(row.input_ids))))
+            for row, each in zip(rows, found)
+        ]
+    )
+
+
+def forced(options: argparse.Namespace, engines: Mapping[str, Engine], threshold: float) -> Forced:
+    """An engine that asks the large model where the small one is less sure than ``threshold``."""
+    small, large = engines[SMALL], engines[LARGE]
+    engine = cast(Forced, Forced.for_many(options.large, variant=options.large_variant))
+    engine.cascade = CascadeSession(
+        Stage(small.variants[0], small.session), Stage(large.variants[0], large.session), threshold, large.specs
+    )
+    return engine
+
+
+def measured(engines: Mapping[str, Engine], asked: SquadData, rounds: int, *, judged: bool) -> Dict[str, Asked]:
+    """All of them in turns, from text to answers."""
+    pairs = pairs_of(asked)
+    f1: Dict[str, Optional[float]] = {}
+    for name, engine in engines.items():
+        engine.tokenizer.recent.resize(0)
+        answers = engine.answer(pairs if judged else pairs[:WARM_UP])
+        f1[name] = None
+        if judged:
+            texts = {each.id: ranked[0]["answer"] for each, ranked in zip(asked.questions, answers)}
+            f1[name] = float(evaluate_answers(asked.questions, texts, version=asked.version)["f1"])
+    turns = {name: partial(rate_of, partial(engine.answer, pairs), len(pairs)) for name, engine in engines.items()}
+    samples = in_rounds(turns, rounds)
+    return {name: Asked([each["questions_per_s"] for each in samples[name]], f1[name]) for name in engines}
+
+
+def make_report(found: Mapping[str, Asked], chosen: Mapping[str, float], share: float) -> Dict[str, Any]:
+    """Rates, and as many times the large model's: medians and ranges, the ratios within a round."""
+    large = found[LARGE]
+    return {
+        "models": {
+            name: {
+                "questions_per_s": spread(each.rates_per_s)._asdict(),
+                "times_large": ratios(each.rates_per_s, large.rates_per_s)._asdict(),
+                "f1": each.f1,
+                "rounds": each.rates_per_s,
+            }
+            for name, each in found.items()
+        },
+        "chosen": dict(chosen),
+        "share_of_large": share,  # of the windows asked here
+    }
+
+
+def table(report: Mapping[str, Any]) -> str:
+    """For a person."""
+    lines = [
+        f"{report['questions']} questions; the large model was asked {report['share_of_large']:.1%} of the windows"
+    ]
+    for name, model in report["models"].items():
+        f1 = "" if model["f1"] is None else f", F1 {model['f1']:.2f}"
+        rate, times = Spread(**model["questions_per_s"]), Spread(**model["times_large"])
+        lines.append(f"  {name:8} {rate} questions/s, {times} times the large one's{f1}")
+    return "\n".join(lines)
