@@ -179,5 +179,14 @@ def kept_after(removals: Sequence[Removal], sizes: Sizes, share: float) -> List[
     ]
 
 
+def columns_kept(removals: Sequence[Removal], sizes: Sizes, count: int) -> List[Kept]:
+    """All heads of each layer, and of its columns the ``count`` that would go last, a multiple of COLUMN_MULTIPLE."""
+    leaving: List[List[int]] = [[] for _ in range(sizes.layers)]
+    for removal in removals:
+        if removal.half == FEED_FORWARD:
+            leaving[removal.layer] += removal.units
+    return [Kept(tuple(range(sizes.heads)), _without(sizes.columns, gone[: sizes.columns - count])) for gone in leaving]
+
+
 def _without(count: int, gone: Sequence[int]) -> Tuple[int, ...]:
     return tuple(sorted(set(range(count)).difference(gone)))

@@ -100,8 +100,8 @@ def compile_checkpoint(
     ``backend`` and ``precision`` are names, lists of names, or ``"auto"``. Where both are named, every combination is
     built and kept, fastest first; with an ``"auto"`` only the fastest that passes the gate on this machine is.
 
-    With ``optimize_for="throughput"`` parts of the encoder are then removed from the fastest, more and more of them, as
-    long as each is faster than the one before and keeps ``min_f1_ratio`` of FP32's accuracy (compiler/ladder.py).
+    With ``optimize_for="throughput"`` parts of the encoder are then removed from the fastest, more and more of them,
+    until what is left does not keep ``min_f1_ratio`` of FP32's accuracy; the fastest is taken (compiler/ladder.py).
     ``student``, a smaller checkpoint with the same task and tokenizer, is tried before, and taken on the same terms;
     of a hub id it is the newest revision.
 

@@ -226,6 +226,11 @@ class SelectingGate(TaskGate, Protocol):
     def decode_options(self, labelled: Sequence[Labelled]) -> DecodeOptions:
         """How ``judge`` makes results."""
 
+    def judge_whole(
+        self, labelled: Sequence[Labelled], examples: Sequence[TaskExample], outputs: Sequence[Outputs]
+    ) -> Sequence[Judged]:
+        """``judge`` of all rows, in each way in which a user may have the results of many rows compared."""
+
     def accuracy(self, labelled: Sequence[Labelled], judged: Judged) -> float:
         """How good the results are, in percent."""
 

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Dict, Iterator, List
 
 import numpy as np
@@ -19,6 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_checkpoints import FAMILIES, write_checkpoint
 
+from neuronbert.checkpoint.families import size_of
 from neuronbert.checkpoint.loading import load_base_checkpoint
 from neuronbert.checkpoint.tokenizer import Tokenizer
 from neuronbert.engine.batches import collate
@@ -35,11 +37,13 @@ from neuronbert_tools.finetune import finetune, identify, main, options_of, task
 from neuronbert_tools.finetuning import question_answering, text_classification
 from neuronbert_tools.finetuning.distillation import TEMPERATURE, Teacher, kept_layers, softened, with_layers
 from neuronbert_tools.finetuning.model import build_model
+from neuronbert_tools.finetuning.narrowing import narrowed, refuse_columns
 from neuronbert_tools.finetuning.options import TrainingOptions, choose_device, choose_precision
 from neuronbert_tools.finetuning.question_answering import QuestionAnsweringOptions, answer_span, label_windows
+from neuronbert_tools.finetuning.result import write_checkpoint as write_trained
 from neuronbert_tools.finetuning.run import Run
 from neuronbert_tools.finetuning.schedule import epoch_batches, learning_rate_at
-from neuronbert_tools.finetuning.task import Lessons
+from neuronbert_tools.finetuning.task import Lesson, Lessons
 from neuronbert_tools.finetuning.text_classification import ClassificationOptions
 
 SCRIPT = Path(__file__).resolve().parents[2] / "tools" / "finetune.py"
@@ -760,6 +764,42 @@ def test_a_model_of_fewer_layers_has_the_first_and_the_last(kind: str, tmp_path:
     others = {name for name in base.tensors if not pattern.search(name)}
     assert others == {name for name in small.tensors if not pattern.search(name)}
     build_model(small, HEAD, QuestionAnsweringOptions())  # its config says so too
+
+
+@pytest.mark.parametrize("kind", FAMILIES)
+def test_a_narrower_model_says_nearly_what_the_whole_one_says(kind: str, tmp_path: Path) -> None:
+    import torch
+
+    unused: Any = None
+    sizes = {"hidden_dim" if kind == "distilbert" else "intermediate_size": 128}
+    source = write_checkpoint(tmp_path / kind, kind, head="QuestionAnswering", **sizes)
+    base = question_answering.read_base(str(source))
+    options, random = QuestionAnsweringOptions(), np.random.default_rng(0)
+    model = build_model(base, HEAD, options)
+    rows = [
+        SimpleNamespace(input_ids=random.integers(5, 20, length), token_type_ids=np.zeros(length, np.int64))
+        for length in random.integers(8, 16, 40)
+    ]
+    lessons = Lessons([Lesson(row, (0, 0)) for row in rows], unused, unused, base)
+    narrow, narrowed_lessons = narrowed(model, lessons, 96, 0)
+    assert size_of(narrowed_lessons.base.config, base.family, "intermediate_size") == 96
+    (tmp_path / "narrow").mkdir()
+    write_trained(tmp_path / "narrow", narrowed_lessons.base, HEAD, narrow, "float32")
+    read = load_checkpoint(tmp_path / "narrow", task="question-answering").torch_model()
+    inputs = [torch.from_numpy(array) for array in collate(rows[:1], 0)]
+    with torch.no_grad():
+        whole, cut, again = (each(*inputs) for each in (model, narrow, read))
+    for ours, theirs, reread in zip(cut, whole, again):
+        assert torch.equal(ours, reread) and not torch.equal(ours, theirs)
+        assert float((ours - theirs).abs().max()) < 0.2 * float(theirs.abs().max())
+
+
+@pytest.mark.parametrize("columns", [100, 128, 160])
+def test_columns_that_cannot_be_kept_are_refused(columns: int, tmp_path: Path) -> None:
+    source = write_checkpoint(tmp_path / "bert", "bert", head="QuestionAnswering", intermediate_size=128)
+    with pytest.raises(UsageError, match=f"--feed-forward {columns}: .* has 128 columns") as caught:
+        refuse_columns(question_answering.read_base(str(source)), columns)
+    assert caught.value.hint == "--feed-forward 64"
 
 
 @given(st.integers(1, 48), st.data())

@@ -29,6 +29,7 @@ from neuronbert_tools.console import print_message
 from neuronbert_tools.finetuning import question_answering, text_classification
 from neuronbert_tools.finetuning.distillation import Teacher, with_layers
 from neuronbert_tools.finetuning.model import build_model
+from neuronbert_tools.finetuning.narrowing import narrowed, refuse_columns
 from neuronbert_tools.finetuning.options import TrainingOptions, choose_device, choose_precision
 from neuronbert_tools.finetuning.progress import Progress
 from neuronbert_tools.finetuning.question_answering import QuestionAnsweringOptions
@@ -68,6 +69,8 @@ def finetune(
     )
     if options.layers is not None:
         checkpoint = with_layers(checkpoint, options.layers)
+    if options.feed_forward is not None:
+        refuse_columns(checkpoint, options.feed_forward)
     device = choose_device(device)
     teacher = None if distil is None else Teacher(distil, module.HEAD, tokenizer, device, **hub)
     options = replace(options, precision=choose_precision(options.precision, device))
@@ -79,6 +82,8 @@ def finetune(
         if teacher is not None:
             teacher.refuse_other_labels(lessons)
         model = build_model(lessons.base, module.HEAD, options)
+        if options.feed_forward is not None:
+            model, lessons = narrowed(model, lessons, options.feed_forward, tokenizer.pad_id)
         trainer = Trainer(model, lessons, tokenizer.pad_id, options, device, teacher)
         if run.state_path.exists():
             trainer.restore(run.state_path)
@@ -207,6 +212,12 @@ def trained(flag: str, default: Any, **attributes: Any) -> Callable[[Any], Any]:
     "all",
     type=click.IntRange(1),
     help="Keep so many of the base's layers, at even distances: a smaller, faster model.",
+)
+@trained(
+    "--feed-forward",
+    "all",
+    type=click.IntRange(1),
+    help="Keep so many of the feed-forward columns of each layer, those that its outputs need most.",
 )
 @click.option(
     "--distil",

@@ -5,9 +5,9 @@
     tools/measure_cascade small-artifact random-artifact squad.json --share 0.3 --questions 100    # speed alone
 
 The cascade is what `neuronbert cascade` makes of the two artifacts; with --gate-half its gate asks every other document
-of the data, and the rest is asked here. With --share no artifact is made and no answer is judged: the large model is
-asked that share of the windows, those of which the small one is least sure. So a large model with random weights shows
-how fast a cascade is whose small model is in doubt as often as that of a real pair.
+of the data, and the rest is asked here. With --share no artifact is made and no gate is asked: the large model gets
+that share of the windows, those of which the small one is least sure. So a large model with random weights, whose F1
+means nothing, shows how fast a cascade is whose small model is in doubt as often as that of a real pair.
 """
 
 import argparse
@@ -29,6 +29,7 @@ from neuronbert.errors import UsageError
 from neuronbert.hardware.machine import environment
 from neuronbert.tasks.base import Row
 from neuronbert.tasks.question_answering.metrics import evaluate_answers
+from neuronbert.tasks.question_answering.options import AnswerOptions
 from neuronbert.tasks.question_answering.squad import SquadData, load_squad_data, squad_document
 from neuronbert_tools.chain.measuring import pairs_of, spread_sample
 from neuronbert_tools.console import add_report_option, new_parser, one_or_more, print_document, print_message
@@ -37,14 +38,13 @@ from neuronbert_tools.server.throughput import rate_of
 from neuronbert_tools.server.turns import in_rounds
 
 SMALL, LARGE, CASCADE = "small", "large", "cascade"
-WARM_UP = 8
 
 
 class Asked(NamedTuple):
     """What is measured of one model, and of the cascade."""
 
     rates_per_s: List[float]  # questions, of each round
-    f1: Optional[float]  # in percent; None: the weights are random
+    f1: float  # in percent
 
 
 class Forced(Engine):
@@ -79,7 +79,7 @@ def main(arguments: Sequence[str]) -> int:
         else:
             chosen = {"threshold": float(np.quantile(sure, options.share))}
             engines[CASCADE] = stack.enter_context(forced(options, engines, chosen["threshold"]))
-        found = measured(engines, asked, options.rounds, judged=options.share is None)
+        found = measured(engines, asked, options.rounds)
     report = {
         **make_report(found, chosen, float((sure < chosen["threshold"]).mean())),
         "variants": {name: engine.name for name, engine in engines.items()},
@@ -164,18 +164,20 @@ def forced(options: argparse.Namespace, engines: Mapping[str, Engine], threshold
     return engine
 
 
-def measured(engines: Mapping[str, Engine], asked: SquadData, rounds: int, *, judged: bool) -> Dict[str, Asked]:
+def measured(engines: Mapping[str, Engine], asked: SquadData, rounds: int) -> Dict[str, Asked]:
     """All of them in turns, from text to answers."""
     pairs = pairs_of(asked)
-    f1: Dict[str, Optional[float]] = {}
+    options = AnswerOptions(handle_impossible_answer=asked.version == "2.0")
+    f1: Dict[str, float] = {}
     for name, engine in engines.items():
         engine.tokenizer.recent.resize(0)
-        answers = engine.answer(pairs if judged else pairs[:WARM_UP])
-        f1[name] = None
-        if judged:
-            texts = {each.id: ranked[0]["answer"] for each, ranked in zip(asked.questions, answers)}
-            f1[name] = float(evaluate_answers(asked.questions, texts, version=asked.version)["f1"])
-    turns = {name: partial(rate_of, partial(engine.answer, pairs), len(pairs)) for name, engine in engines.items()}
+        answers = engine.answer(pairs, None, options)
+        texts = {each.id: ranked[0]["answer"] for each, ranked in zip(asked.questions, answers)}
+        f1[name] = float(evaluate_answers(asked.questions, texts, version=asked.version)["f1"])
+    turns = {
+        name: partial(rate_of, partial(engine.answer, pairs, None, options), len(pairs))
+        for name, engine in engines.items()
+    }
     samples = in_rounds(turns, rounds)
     return {name: Asked([each["questions_per_s"] for each in samples[name]], f1[name]) for name in engines}
 
@@ -204,7 +206,6 @@ def table(report: Mapping[str, Any]) -> str:
         f"{report['questions']} questions; the large model was asked {report['share_of_large']:.1%} of the windows"
     ]
     for name, model in report["models"].items():
-        f1 = "" if model["f1"] is None else f", F1 {model['f1']:.2f}"
         rate, times = Spread(**model["questions_per_s"]), Spread(**model["times_large"])
-        lines.append(f"  {name:8} {rate} questions/s, {times} times the large one's{f1}")
+        lines.append(f"  {name:8} {rate} questions/s, {times} times the large one's, F1 {model['f1']:.2f}")
     return "\n".join(lines)

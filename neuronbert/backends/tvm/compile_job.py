@@ -29,6 +29,8 @@ LINKER_HINT = "sudo apt install gcc libc6-dev, or CC=a compiler; what is compile
 EXPORTED, JOB, REPORT, ERROR, LOG = "model.pt2", "job.json", "report.json", "error.json", "compile.log"
 LIBRARY, WORKLOADS, RECORDS = "model.so", "workloads.json", "records.json"
 FILES = (LIBRARY, WORKLOADS, RECORDS)  # what stays of a job
+# What ends a process that runs the wrong code, such as a schedule that is not whole.
+FAULTS = (signal.SIGSEGV, signal.SIGBUS, signal.SIGILL, signal.SIGFPE, signal.SIGABRT)
 # Reading the model, building and linking it, around the tuning's own time; of BERT-large they take two minutes here.
 AROUND_THE_TUNING_S = 1800
 
@@ -116,6 +118,8 @@ def _failure(job: Path, recipe: Recipe, code: int, late: str) -> NeuronBertError
     if late or code < 0:
         why = late or f"its process was ended by signal {-code}"
         again = "fewer --threads, or a larger machine, if memory ran out; what was measured is kept"
+        if -code in FAULTS:
+            again = "compile again: another of the schedules that are tried comes first, and what was measured is kept"
         return BackendFailed(f"{what}: {why}\n{_tail(job / LOG)}".rstrip(), hint=elsewhere if late else again)
     try:
         told = json.loads((job / ERROR).read_text(encoding="utf-8"))

@@ -4,6 +4,7 @@ MetaSchedule gives candidates (spaces.py) and keeps records; which function is m
 that the model spends most time in, as long as it gets faster.
 """
 
+import random
 import time
 import traceback
 from concurrent.futures import ThreadPoolExecutor
@@ -92,7 +93,7 @@ class Tuner:
             search_strategy=meta_schedule.search_strategy.ReplayTrace(),
             task_name=extracted.task_name,
             num_threads=self._threads,
-            rand_state=SEED + len(earlier),  # later compiles try others
+            rand_state=random.randrange(SEED, 1 << 31) if earlier else SEED,  # each later compile tries others
         )
         context.pre_tuning(ROUND * MOST_ROUNDS, ROUND, context.generate_design_space(), self._records, None)
         task = Task(module, int(extracted.weight), context, workload)
@@ -113,7 +114,7 @@ class Tuner:
     def _round(self, task: Task, deadline: float, builders: ThreadPoolExecutor, told: RecordsDone) -> None:
         before = task.best_s
         candidates = self._next(task)
-        libraries = builders.map(self._compiled, candidates)
+        libraries = list(builders.map(self._compiled, candidates))  # before any is timed: compilers take the cores
         for number, (candidate, library) in enumerate(zip(candidates, libraries)):
             # The first is measured however late it is: compiling it took longer.
             if number > 0 and time.monotonic() >= deadline:

@@ -53,8 +53,8 @@ from neuronbert.tasks import TASKS
     type=click.Choice(["exactness", "throughput"]),
     default="exactness",
     show_default=True,
-    help="throughput: remove attention heads and feed-forward columns from the fastest, as long as that makes it "
-    "faster and leaves --min-f1-ratio of FP32's accuracy.",
+    help="throughput: remove attention heads and feed-forward columns from the fastest, more and more as long as "
+    "--min-f1-ratio of FP32's accuracy is left, and take what is fastest.",
 )
 @click.option(
     "--student",

@@ -1,6 +1,6 @@
 """What compiler/gate.py measures of question answering: F1 against gold answers, and agreement with the reference."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import List, NamedTuple, Optional, Sequence, Tuple
 
@@ -14,7 +14,7 @@ from neuronbert.tasks.question_answering.answers import Answer, rank_answers
 from neuronbert.tasks.question_answering.lines import Pair
 from neuronbert.tasks.question_answering.long_documents import long_documents
 from neuronbert.tasks.question_answering.metrics import mean_f1
-from neuronbert.tasks.question_answering.options import AnswerOptions
+from neuronbert.tasks.question_answering.options import RANKINGS, AnswerOptions
 from neuronbert.tasks.question_answering.squad import SquadQuestion, load_squad
 from neuronbert.tasks.question_answering.windows import Example
 from neuronbert.tasks.samples import calibration_path, gate_path
@@ -102,7 +102,16 @@ class QuestionAnsweringGate:
         self, labelled: Sequence[SquadQuestion], examples: Sequence[Example], outputs: Sequence[Outputs]
     ) -> Judged:
         """The best answer to each question; the empty answer competes if any question has no answer."""
+        return self._judge(examples, outputs, self.decode_options(labelled))
+
+    def judge_whole(
+        self, labelled: Sequence[SquadQuestion], examples: Sequence[Example], outputs: Sequence[Outputs]
+    ) -> List[Judged]:
+        """As ``judge``, by each ranking: over many windows the two find different answers."""
         options = self.decode_options(labelled)
+        return [self._judge(examples, outputs, replace(options, ranking=ranking)) for ranking in RANKINGS]
+
+    def _judge(self, examples: Sequence[Example], outputs: Sequence[Outputs], options: AnswerOptions) -> Judged:
         best = []
         first = 0
         for example in examples:

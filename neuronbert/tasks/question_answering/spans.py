@@ -104,11 +104,15 @@ def reduce(outputs: Outputs, wanted: np.ndarray) -> Outputs:
 
 
 def spans_in(window: Window, outputs: Outputs, options: AnswerOptions) -> Spans:
-    """The best spans of a window, of what the model returned for it or of what ``reduce`` left of that."""
+    """The best spans of a window, of what the model returned for it or of what ``reduce`` left of that.
+
+    ``reduce`` may have left more than these options want.
+    """
+    wanted = Wanted.of(window, options)
     if FACTS not in outputs:
-        return spans_of(outputs[START_LOGITS], outputs[END_LOGITS], Wanted.of(window, options))
+        return spans_of(outputs[START_LOGITS], outputs[END_LOGITS], wanted)
     facts = outputs[FACTS].tolist()
-    count = int(facts[0])
+    count = min(int(facts[0]), wanted.candidates)
     return Spans(outputs[STARTS][:count], outputs[ENDS][:count], outputs[SCORES][:count].tolist(), *facts[1:])
 
 

@@ -1,5 +1,6 @@
 """neuronbert.tasks.question_answering.spans: the best of all spans, and what a worker leaves of a batch's logits."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -85,6 +86,8 @@ def test_what_a_worker_leaves_of_a_batch_gives_the_same_answers_to_the_last_bit(
         assert rank_answers(one, left, options) == rank_answers(one, logits, options)
         mixed = [*left[:1], *logits[1:]]  # a window that was tried again beside a row of which all is wanted
         assert rank_answers(one, mixed, options) == rank_answers(one, logits, options)
+        fewer = replace(options, top_k=1)  # as selection.py looks for the best alone, of what was left for more
+        assert rank_answers(one, left, fewer) == rank_answers(one, logits, fewer)
 
 
 @given(st.integers(1, 400), st.integers(1, 200))

@@ -20,6 +20,7 @@ class TrainingOptions:
     batch_size: int = 16  # rows
     freeze_embeddings: bool = False
     layers: Optional[int] = None  # of the base's, at even distances; None: all
+    feed_forward: Optional[int] = None  # columns of each layer that stay (narrowing.py); None: all
     seed: int = 0
     precision: str = "auto"  # bf16 or fp32; auto until the device is known
 

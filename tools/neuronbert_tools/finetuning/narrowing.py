@@ -1,0 +1,57 @@
+"""Narrows the feed-forward part of a model before it is trained: the columns that its outputs need least go first.
+
+compile's ladder cuts each layer as much as it can bear, which no config.json can say. Here all layers keep as many.
+"""
+
+from typing import Any, List, Tuple
+
+from neuronbert.checkpoint.families import size_of
+from neuronbert.checkpoint.loading import BaseCheckpoint
+from neuronbert.checkpoint.removal import COLUMN_MULTIPLE, columns_kept
+from neuronbert.engine.batches import collate
+from neuronbert.errors import UsageError
+from neuronbert_tools.console import print_message
+from neuronbert_tools.finetuning.task import Lesson, Lessons
+
+ROWS = 128  # that columns are weighed on, as compile does (compiler/pruner.py)
+
+
+def refuse_columns(base: BaseCheckpoint, columns: int) -> None:
+    """UsageError for no fewer than the base has, and for a number that engines would round up."""
+    there = size_of(base.config, base.family, "intermediate_size")
+    if columns % COLUMN_MULTIPLE or columns >= there:
+        raise UsageError(
+            f"--feed-forward {columns}: {base.source} has {there} columns, and keeps a multiple of {COLUMN_MULTIPLE}",
+            hint=f"--feed-forward {max(COLUMN_MULTIPLE, there // 2 // COLUMN_MULTIPLE * COLUMN_MULTIPLE)}",
+        )
+
+
+def narrowed(model: Any, lessons: Lessons, columns: int, pad_id: int) -> Tuple[Any, Lessons]:
+    """The model with so many columns in each layer, fitted to what it was, and lessons whose base says so.
+
+    ``model`` is one that was not trained yet (model.py); it stays as it is.
+    """
+    from neuronbert.checkpoint.importance import removals
+    from neuronbert.checkpoint.pruning import pruned, sizes_of
+    from neuronbert.checkpoint.reconstruction import reconstruct
+
+    base = lessons.base
+    rows = [_row(item, pad_id) for item in _evenly(lessons.items, ROWS)]
+    print_message(f"weighing feed-forward columns on {len(rows)} rows")
+    sizes = sizes_of(model, base.family, size_of(base.config, base.family, "num_attention_heads"), rows)
+    kept = columns_kept(removals(model, base.family, sizes, rows), sizes, columns)
+    narrow = pruned(model, base.family, sizes, kept)
+    reconstruct(narrow, model, base.family, rows)
+    key = "hidden_dim" if "hidden_dim" in base.config else "intermediate_size"
+    return narrow, lessons._replace(base=base._replace(config={**base.config, key: columns}))
+
+
+def _row(item: Lesson, pad_id: int) -> Tuple[Any, ...]:
+    import torch
+
+    return tuple(torch.from_numpy(array) for array in collate([item.row], pad_id))
+
+
+def _evenly(items: List[Lesson], count: int) -> List[Lesson]:
+    count = min(count, len(items))
+    return [items[number * len(items) // count] for number in range(count)]
