@@ -236,7 +236,8 @@ def test_the_questions_are_in_the_files_order() -> None:
     first = json.loads(XQUAD.read_text(encoding="utf-8"))["data"][0]["paragraphs"][0]
     assert next(squad_pairs(XQUAD)) == (first["qas"][0]["question"], first["context"])
     assert len(list(squad_pairs(XQUAD))) == 1190
-    assert qa.read(XQUAD, 3) == [list(pair) for pair in squad_pairs(XQUAD)][::397]  # spread over the file
+    every = [list(pair) for pair in squad_pairs(XQUAD)]
+    assert qa.read(XQUAD, 3) == [every[0], every[396], every[793]]  # spread over the file
     assert len(qa.read(XQUAD, 9999)) == 1190
 
 
