@@ -14,7 +14,7 @@ from neuronbert.backends.base import Steps
 from neuronbert.backends.outputs import Outputs, all_finite
 from neuronbert.checkpoint.tokenizer import Tokenizer
 from neuronbert.compiler.small_model import refuse_other_tokens
-from neuronbert.engine.cascade import has_sureness, sureness
+from neuronbert.engine.cascade import has_sureness, row_sureness
 from neuronbert.engine.engine import Engine
 from neuronbert.errors import GateRefused, UsageError
 from neuronbert.tasks import load_task
@@ -106,7 +106,7 @@ class CascadeGate:
         GateRefused where none does, where the small model passes alone, and where the cascade would be no faster than
         the large model.
         """
-        sure = np.concatenate([self._sureness(outputs) for outputs in small.outputs])
+        sure = np.array([row_sureness(outputs, self.outputs) for outputs in small.outputs])
         reference = self._judge(large.outputs)
         chosen, refused = None, "the small model is sure of nothing"
         for threshold in thresholds(sure):
@@ -124,10 +124,6 @@ class CascadeGate:
         tokens = np.array([len(row.input_ids) for row in self.rows])
         share = float(tokens[doubtful].sum() / tokens.sum())
         return large.seconds / (small.seconds + share * large.seconds)
-
-    def _sureness(self, outputs: Outputs) -> np.ndarray:
-        tokens = len(outputs[self.outputs[0].name])
-        return sureness({name: array[None] for name, array in outputs.items()}, self.outputs, np.ones((1, tokens)))
 
     def _judge(self, outputs: Sequence[Outputs]) -> Judged:
         return self.task_gate.judge(self.questions.asked, self.examples, outputs)

@@ -65,6 +65,12 @@ def sureness(outputs: Outputs, specs: Sequence[Output], mask: np.ndarray) -> np.
     return sure
 
 
+def row_sureness(outputs: Outputs, specs: Sequence[Output]) -> float:
+    """``sureness`` of one row, whose outputs have no padding: float32 of shape [tokens] each."""
+    mask = np.ones((1, len(outputs[specs[0].name])))
+    return float(sureness({name: array[None] for name, array in outputs.items()}, specs, mask)[0])
+
+
 def shortened(batch: Batch, chosen: np.ndarray) -> Batch:
     """The chosen rows of a batch, as wide as the longest of them."""
     tokens = int(np.flatnonzero(batch.attention_mask[chosen].any(axis=0)).max(initial=0)) + 1

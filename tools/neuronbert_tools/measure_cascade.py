@@ -23,7 +23,7 @@ import numpy as np
 from neuronbert import make_cascade
 from neuronbert.backends.outputs import Outputs
 from neuronbert.engine.batches import RowsDone, infer_rows
-from neuronbert.engine.cascade import CascadeSession, Stage, sureness
+from neuronbert.engine.cascade import CascadeSession, Stage, row_sureness
 from neuronbert.engine.engine import Engine
 from neuronbert.errors import UsageError
 from neuronbert.hardware.machine import environment
@@ -64,10 +64,10 @@ def main(arguments: Sequence[str]) -> int:
     with tempfile.TemporaryDirectory() as work, ExitStack() as stack:
         asked, gate_data = questions_of(options, Path(work))
         engines = {
-            SMALL: stack.enter_context(_open(options.small, options.small_variant)),
-            LARGE: stack.enter_context(_open(options.large, options.large_variant)),
+            SMALL: stack.enter_context(Engine.for_many(options.small, variant=options.small_variant)),
+            LARGE: stack.enter_context(Engine.for_many(options.large, variant=options.large_variant)),
         }
-        sure = row_sureness(engines[SMALL], asked)
+        sure = window_sureness(engines[SMALL], asked)
         if options.share is None:
             made = make_cascade(
                 options.small, options.large, Path(work) / "cascade", small_variant=options.small_variant,
@@ -136,22 +136,10 @@ def questions_of(options: argparse.Namespace, work: Path) -> Tuple[SquadData, Op
     return data._replace(questions=spread_sample(data.questions, count, 0.5)), gate_data
 
 
-def _open(artifact: str, variant: Optional[str]) -> Engine:
-    engine = Engine.for_many(artifact, variant=variant)
-    engine.tokenizer.recent.resize(0)  # every pass is over the same contexts: each is to cost what the first does
-    return engine
-
-
-def row_sureness(small: Engine, asked: SquadData) -> np.ndarray:
+def window_sureness(small: Engine, asked: SquadData) -> np.ndarray:
     """How sure the small model is of each window: float64 of shape [windows]."""
     rows = [row for example in small.encode(pairs_of(asked)) for row in example.windows]
-    found = small.outputs(rows)
-    return np.concatenate(
-        [
-            sureness({name: array[None] for name, array in each.items()}, small.specs, np.ones((1, len(row.input_ids))))
-            for row, each in zip(rows, found)
-        ]
-    )
+    return np.array([row_sureness(outputs, small.specs) for outputs in small.outputs(rows)])
 
 
 def forced(options: argparse.Namespace, engines: Mapping[str, Engine], threshold: float) -> Forced:
@@ -170,7 +158,7 @@ def measured(engines: Mapping[str, Engine], asked: SquadData, rounds: int) -> Di
     options = AnswerOptions(handle_impossible_answer=asked.version == "2.0")
     f1: Dict[str, float] = {}
     for name, engine in engines.items():
-        engine.tokenizer.recent.resize(0)
+        engine.tokenizer.recent.resize(0)  # every pass is over the same contexts: each is to cost what the first does
         answers = engine.answer(pairs, None, options)
         texts = {each.id: ranked[0]["answer"] for each, ranked in zip(asked.questions, answers)}
         f1[name] = float(evaluate_answers(asked.questions, texts, version=asked.version)["f1"])

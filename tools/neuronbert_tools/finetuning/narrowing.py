@@ -3,7 +3,7 @@
 compile's ladder cuts each layer as much as it can bear, which no config.json can say. Here all layers keep as many.
 """
 
-from typing import Any, List, Tuple
+from typing import Any, Tuple
 
 from neuronbert.checkpoint.families import size_of
 from neuronbert.checkpoint.loading import BaseCheckpoint
@@ -12,6 +12,7 @@ from neuronbert.engine.batches import collate
 from neuronbert.errors import UsageError
 from neuronbert_tools.console import print_message
 from neuronbert_tools.finetuning.task import Lesson, Lessons
+from neuronbert_tools.peers.texts import spaced
 
 ROWS = 128  # that columns are weighed on, as compile does (compiler/pruner.py)
 
@@ -36,7 +37,7 @@ def narrowed(model: Any, lessons: Lessons, columns: int, pad_id: int) -> Tuple[A
     from neuronbert.checkpoint.reconstruction import reconstruct
 
     base = lessons.base
-    rows = [_row(item, pad_id) for item in _evenly(lessons.items, ROWS)]
+    rows = [_row(item, pad_id) for item in spaced(lessons.items, ROWS)]
     print_message(f"weighing feed-forward columns on {len(rows)} rows")
     sizes = sizes_of(model, base.family, size_of(base.config, base.family, "num_attention_heads"), rows)
     kept = columns_kept(removals(model, base.family, sizes, rows), sizes, columns)
@@ -50,8 +51,3 @@ def _row(item: Lesson, pad_id: int) -> Tuple[Any, ...]:
     import torch
 
     return tuple(torch.from_numpy(array) for array in collate([item.row], pad_id))
-
-
-def _evenly(items: List[Lesson], count: int) -> List[Lesson]:
-    count = min(count, len(items))
-    return [items[number * len(items) // count] for number in range(count)]
