@@ -182,9 +182,18 @@ def _refuse_variants(config: Config, where: str) -> None:
 
 def size_of(config: Config, family: Family, key: str) -> int:
     """One size from the config under transformers' common spelling, or the family's default."""
-    own = _DISTILBERT_SPELLINGS.get(key, key) if family.model_type == "distilbert" else key
-    value = config.get(own, config.get(key))
+    value = config.get(_own_spelling(family, key), config.get(key))
     return family.defaults[key] if value is None else int(value)
+
+
+def with_size(config: Config, family: Family, key: str, size: int) -> Config:
+    """The config with one size changed; ``key`` as ``size_of`` takes it."""
+    rest = {name: value for name, value in config.items() if name != key}
+    return {**rest, _own_spelling(family, key): size}
+
+
+def _own_spelling(family: Family, key: str) -> str:
+    return _DISTILBERT_SPELLINGS.get(key, key) if family.model_type == "distilbert" else key
 
 
 def usable_positions(config: Config, family: Family) -> int:

@@ -5,7 +5,7 @@ cascade_gate.py chooses how sure the small one must be; engine/cascade.py runs w
 
 import shutil
 from pathlib import Path
-from typing import Callable, Optional, Union
+from typing import Any, Callable, Mapping, Optional, Union
 
 from neuronbert.artifact.files import new_folder, refuse_existing, refuse_inputs, refuse_inside
 from neuronbert.artifact.manifest import (
@@ -24,11 +24,15 @@ from neuronbert.artifact.variants import SMALL_FOLDER, self_test_folder
 from neuronbert.backends import load_backend
 from neuronbert.backends.base import Steps
 from neuronbert.checkpoint.config import FILE_NAME as CONFIG_NAME
+from neuronbert.checkpoint.tokenizer import Tokenizer
 from neuronbert.compiler.cascade_gate import CASCADE, CascadeGate, Choice, Part, Parts
 from neuronbert.compiler.compilation import gate_entry, outputs_entry
+from neuronbert.compiler.small_model import refuse_other_rows
+from neuronbert.engine.cascade import has_sureness
 from neuronbert.errors import ArtifactChanged, UsageError, is_path, positive, refuse_no_path
 from neuronbert.hardware.machine import environment
 from neuronbert.hardware.untrusted import sha256_of
+from neuronbert.tasks import load_task
 from neuronbert.tasks.base import asked_limits
 
 
@@ -70,10 +74,7 @@ def make_cascade(
     gate = CascadeGate(parts, gate_data, limits)
     progress("answering the gate's questions with both, in turns")
     choice = gate.choose(*gate.read(parts, threads, on_step))
-    with new_folder(output) as folder:
-        copy_parts(parts, folder)
-        write_manifest(folder, cascade_manifest(parts, gate, choice))
-    return signed_artifact(output, ())
+    return write_cascade(parts, cascade_manifest(parts, gate, choice), output)
 
 
 def refuse_unlike(parts: Parts) -> None:
@@ -96,12 +97,28 @@ def refuse_unlike(parts: Parts) -> None:
             f"for by that name, and the cascade's would be {large.variant['backend']}",
             hint="another variant of the small artifact, or one of the same backend of the large one",
         )
+    tokenizers = Tokenizer.from_files(small.artifact.folder), Tokenizer.from_files(large.artifact.folder)
+    task = load_task(large.artifact.task)
+    if not has_sureness(task.outputs(tokenizers[1].config)):
+        raise UsageError(
+            f"{task.NAME} has no cascades: how sure a model is, is defined for places in a text only",
+            hint="one of the two artifacts by itself",
+        )
+    refuse_other_rows(*tokenizers, str(small.artifact.folder), str(large.artifact.folder))
     devices = [backend.DEVICE for backend in backends]
     if devices[0] != devices[1]:
         raise UsageError(
             f"{small.variant['name']} runs on {devices[0]}, and {large.variant['name']} on {devices[1]}",
             hint="two variants for one device",
         )
+
+
+def write_cascade(parts: Parts, manifest: Manifest, output: PathLike) -> Artifact:
+    """Make the new folder ``output`` of both, with a manifest whose variant is ``cascade_variant``'s."""
+    with new_folder(output) as folder:
+        copy_parts(parts, folder)
+        write_manifest(folder, manifest)
+    return signed_artifact(output, ())
 
 
 def copy_parts(parts: Parts, folder: Path) -> None:
@@ -135,25 +152,39 @@ def cascade_name(large: Variant) -> str:
     return f"{large['name']}-{CASCADE}"
 
 
-def cascade_manifest(parts: Parts, gate: CascadeGate, choice: Choice) -> Manifest:
-    """The manifest, still without checksums: that of the large artifact, with one variant."""
+def cascade_variant(
+    parts: Parts, judged: Mapping[str, Any], *, threshold: float, share_of_large: float, speedup: float
+) -> Variant:
+    """The variant of both, still without checksums; ``judged`` are its agreement and accuracy."""
     small, large = parts
-    of_large = large.artifact.manifest
     cascade = {
         "variant": {**small.variant, "files": {}},
         "checkpoint": small.variant["recipe"].get("student", small.artifact.manifest)["checkpoint"],
-        "threshold": choice.threshold,
-        "share_of_large": choice.share_of_large,
-        "speedup": choice.speedup,
+        "threshold": threshold,
+        "share_of_large": share_of_large,
+        "speedup": speedup,
     }
-    variant = {
+    return {
         **large.variant,
         "name": cascade_name(large.variant),
         "emulated": small.variant["emulated"] or large.variant["emulated"],
         "batch_invariant": small.variant["batch_invariant"] and large.variant["batch_invariant"],
-        **choice.agreement.entry(),
+        **judged,
         "cascade": cascade,
     }
+
+
+def cascade_manifest(parts: Parts, gate: CascadeGate, choice: Choice) -> Manifest:
+    """The manifest, still without checksums: that of the large artifact, with one variant."""
+    large = parts.large
+    of_large = large.artifact.manifest
+    variant = cascade_variant(
+        parts,
+        choice.agreement.entry(),
+        threshold=choice.threshold,
+        share_of_large=choice.share_of_large,
+        speedup=choice.speedup,
+    )
     record = {
         "name": variant["name"],
         "outcome": "kept",

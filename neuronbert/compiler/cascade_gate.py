@@ -13,10 +13,9 @@ from neuronbert.artifact.variants import choose_variants
 from neuronbert.backends.base import Steps
 from neuronbert.backends.outputs import Outputs, all_finite
 from neuronbert.checkpoint.tokenizer import Tokenizer
-from neuronbert.compiler.small_model import refuse_other_tokens
-from neuronbert.engine.cascade import has_sureness, row_sureness
+from neuronbert.engine.cascade import row_sureness
 from neuronbert.engine.engine import Engine
-from neuronbert.errors import GateRefused, UsageError
+from neuronbert.errors import GateRefused
 from neuronbert.tasks import load_task
 from neuronbert.tasks.base import NOT_FINITE, Agreement, Judged, Row
 
@@ -66,14 +65,8 @@ class CascadeGate:
 
     def __init__(self, parts: Parts, gate_data: Optional[PathLike], limits: Mapping[str, float]):
         self.task = load_task(parts.large.artifact.task)
-        small, large = (Tokenizer.from_files(part.artifact.folder) for part in parts)
+        large = Tokenizer.from_files(parts.large.artifact.folder)
         self.outputs = self.task.outputs(large.config)
-        if not has_sureness(self.outputs):
-            raise UsageError(
-                f"{self.task.NAME} has no cascades: how sure a model is, is defined for places in a text only",
-                hint="one of the two artifacts by itself",
-            )
-        refuse_other_tokens(small, large)
         self.task_gate = self.task.gate(large.config)
         self.limits = replace(self.task_gate.LIMITS, **limits)
         self.questions = self.task_gate.questions(gate_data, None, False)

@@ -10,6 +10,7 @@ import json
 import math
 import os
 import random
+from pathlib import Path
 from typing import Callable, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
@@ -23,7 +24,8 @@ from neuronbert.hardware.own_places import cache_path, open_own, own_folder
 from neuronbert.tasks.base import Row
 
 VERSION = 1  # of the file's form, and of how the reference computes
-MOST_BYTES = 64 << 20
+MOST_BYTES = 64 << 20  # of one file
+FOLDER_BYTES = 512 << 20  # of all of them: the demo's has 0.9 MiB
 ASKED_AGAIN = 8  # rows, others each time
 SAME = 1e-5  # of logits: a hundredth of what the gate takes for the same
 
@@ -109,9 +111,21 @@ class KeptReference(NamedTuple):
             return
         data = b"".join(array.tobytes() for array in arrays)
         try:
-            replace_file(own_folder(cache_path("reference")) / self.name, hashlib.sha256(data).digest() + data)
+            folder = own_folder(cache_path("reference"))
+            replace_file(folder / self.name, hashlib.sha256(data).digest() + data)
+            _forget_oldest(folder, FOLDER_BYTES)
         except (OSError, NeuronBertError) as error:
             self.progress(f"the reference's answers are not kept for a later compile: {in_words(error)}")
+
+
+def _forget_oldest(folder: Path, most_bytes: int) -> None:
+    """Remove the files that were written first, so that the others have ``most_bytes`` at most."""
+    found = [(path.stat(), path) for path in folder.glob("*.f32")]
+    total_bytes = 0
+    for stat, path in sorted(found, key=lambda one: one[0].st_mtime_ns, reverse=True):
+        total_bytes += stat.st_size
+        if total_bytes > most_bytes:
+            path.unlink(missing_ok=True)
 
 
 def _shape(spec: Output, tokens: int) -> Tuple[int, ...]:

@@ -8,7 +8,7 @@ than the rung below and still has the accuracy that is asked for.
 from contextlib import contextmanager
 from dataclasses import replace
 from statistics import median
-from typing import Callable, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
+from typing import Callable, Dict, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
 from neuronbert.backends import OFFERED, backend_module
 from neuronbert.checkpoint.loading import Checkpoint
@@ -94,10 +94,27 @@ def rung_limits(limits: GateLimits, asked: Mapping[str, float], known: int) -> G
     return replace(limits, min_answer_f1=max(limits.min_answer_f1, limits.min_f1_ratio))
 
 
-def gain_of(ours: Sequence[float], theirs: Sequence[float]) -> float:
-    """How many times as fast one is, by rounds of both; no more than 1 where it was the slower in one of them."""
-    ratios = [own / other for own, other in zip(ours, theirs)]
-    return float(median(ratios)) if min(ratios) > 1 else min(1.0, float(median(ratios)))
+class Gain(NamedTuple):
+    """How many times as fast one variant is as another, by rounds of both."""
+
+    times: float  # the median of the rounds' ratios
+    in_all_rounds: bool  # whether it was the faster in each of them
+
+    @classmethod
+    def of(cls, ours: Sequence[float], theirs: Sequence[float]) -> "Gain":
+        """From what both did in a second, in each round."""
+        ratios = [own / other for own, other in zip(ours, theirs)]
+        return cls(float(median(ratios)), min(ratios) > 1)
+
+    @property
+    def is_clear(self) -> bool:
+        """Whether it is worth taking."""
+        return self.in_all_rounds and self.times >= MIN_GAIN
+
+    def over(self, name: str) -> str:
+        """In words, over the variant of that name."""
+        doubt = "" if self.in_all_rounds or self.times <= 1 else ", but not in every round"
+        return f"{self.times:.2f} times as fast as {name}{doubt}"
 
 
 class Ladder:
@@ -212,11 +229,11 @@ class Ladder:
         self._exporter.build_of(rung, source)
         rung.variants[0]["recipe"] = {**rung.variants[0]["recipe"], **told}
 
-    def _gain(self, rung: Trial) -> float:
-        """How many times as fast as the best so far the rung is."""
+    def _gain(self, rung: Trial) -> Gain:
+        """Over the best so far."""
         source = self._source
         time_trials([self.best, rung], self._timed_rows, source.outputs, source.tokenizer.pad_id, guard=_named)
-        return gain_of(rung.windows_per_s, self.best.windows_per_s)
+        return Gain.of(rung.windows_per_s, self.best.windows_per_s)
 
     def _is_accepted(self, rung: Trial) -> bool:
         try:
@@ -226,21 +243,20 @@ class Ladder:
             return False
         return True
 
-    def _place(self, rung: Trial, gain: float, passed: bool) -> None:
+    def _place(self, rung: Trial, gain: Gain, passed: bool) -> None:
         """Take the rung in place of the best so far, or leave it out."""
         below = self.best
-        is_taken = passed and gain >= MIN_GAIN
+        compared = gain.over(below.candidate.name)
+        is_taken = passed and gain.is_clear
         if passed and not is_taken:
-            rung.outcome = "slower"
-            rung.why = f"it passes the gate, and is {gain:.2f} times as fast as {below.candidate.name}"
+            rung.outcome, rung.why = "slower", f"it passes the gate, and is {compared}"
         figures = load_figures(self._source.task.NAME).agreement_text(rung.agreements[0].as_dict())
         self._progress(
-            f"{_words(rung.candidate)}: {figures}, {gain:.2f} times as fast as {below.candidate.name}: "
-            f"{'taken' if is_taken else f'{rung.outcome}: {rung.why}'}"
+            f"{_words(rung.candidate)}: {figures}, {compared}: {'taken' if is_taken else f'{rung.outcome}: {rung.why}'}"
         )
         if is_taken:
-            rung.why = f"it passes the gate, and is {gain:.2f} times as fast as {below.candidate.name}"
-            below.outcome, below.why = "slower", f"{rung.candidate.name} is {gain:.2f} times as fast"
+            rung.why = f"it passes the gate, and is {compared}"
+            below.outcome, below.why = "slower", f"{rung.candidate.name} is {gain.times:.2f} times as fast"
             self.best = rung
         self._exporter.discard(below if is_taken else rung)
 

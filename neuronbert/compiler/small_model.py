@@ -22,14 +22,7 @@ def load_student(student: Source, teacher: Checkpoint, **reading: Any) -> Checkp
     loaded = load_checkpoint(student, task=task, **reading)
     if not loaded.says_pooling and loaded.pooling != teacher.pooling:
         loaded = load_checkpoint(student, task=task, pooling=teacher.pooling, **reading)
-    own, other = loaded.tokenizer(), teacher.tokenizer()
-    refuse_other_rows(own, other)
-    if own.max_positions is not None and (other.max_positions is None or own.max_positions < other.max_positions):
-        raise UsageError(
-            f"the student {loaded.source} has {own.max_positions} positions, and {teacher.source} "
-            f"{other.max_positions or 'any number'}",
-            hint="a student with as many positions",
-        )
+    refuse_other_rows(loaded.tokenizer(), teacher.tokenizer(), f"the student {loaded.source}", str(teacher.source))
     meant, wanted = _meaning(loaded), _meaning(teacher)
     for what in meant:
         if meant[what] != wanted[what]:
@@ -50,20 +43,16 @@ def _meaning(checkpoint: Checkpoint) -> Dict[str, str]:
     return {"outputs": "; ".join(outputs), **task.meaning(checkpoint.config)}
 
 
-def refuse_other_tokens(small: Tokenizer, large: Tokenizer) -> None:
-    """UsageError unless both make the same rows of a text, and the small model reads rows as long as the large one."""
-    refuse_other_rows(small, large)
-    if small.max_length is not None and (large.max_length is None or small.max_length < large.max_length):
-        raise UsageError(
-            f"the small model reads rows of {small.max_length} tokens, and the large one of "
-            f"{large.max_length or 'any number'}",
-            hint="a small model with as many positions",
-        )
-
-
-def refuse_other_rows(small: Tokenizer, large: Tokenizer) -> None:
-    """UsageError unless both make the same rows of a text, but for their length."""
+def refuse_other_rows(small: Tokenizer, large: Tokenizer, small_name: str, large_name: str) -> None:
+    """UsageError unless both make the same rows of a text, and the small one has as many positions as the large."""
     if not small.makes_rows_of(large):
         raise UsageError(
-            "the two models cut text into different tokens", hint="two checkpoints with the same tokenizer"
+            f"{small_name} and {large_name} make different rows of a text",
+            hint="two checkpoints with the same tokenizer",
+        )
+    has, needs = small.max_positions, large.max_positions
+    if has is not None and (needs is None or has < needs):
+        raise UsageError(
+            f"{small_name} has {has} positions, and {large_name} {needs or 'any number'}",
+            hint="a small model with as many positions",
         )

@@ -173,3 +173,15 @@ def test_a_reference_that_gives_no_numbers_is_not_kept(cache, tmp_path, tiny_che
     with pytest.raises(CheckpointError, match="gives NaN or Inf"):
         compile_checkpoint(tiny_checkpoint, tmp_path / "out", backend="torchscript", precision="fp32")
     assert not cache.exists() or os.listdir(cache) == []
+
+
+def test_what_was_kept_first_makes_room(cache, monkeypatch):
+    rows = rows_of([3, 4])
+    one = [kept_of(rows, fingerprint=str(number)) for number in range(4)]
+    for age_s, kept in zip((30, 40, 20), one):
+        kept.keep(answers_of(rows))
+        written_s = (cache / kept.name).stat().st_mtime - age_s
+        os.utime(cache / kept.name, (written_s, written_s))
+    monkeypatch.setattr(kept_reference, "FOLDER_BYTES", 3 * (cache / one[0].name).stat().st_size)
+    one[3].keep(answers_of(rows))
+    assert {path.name for path in cache.iterdir()} == {one[0].name, one[2].name, one[3].name}

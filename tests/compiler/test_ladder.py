@@ -14,7 +14,7 @@ from neuronbert.cli.tables import compile_report, manifest_table
 from neuronbert.compiler import ladder, timing
 from neuronbert.compiler.candidates import Candidate
 from neuronbert.compiler.compilation import compile_checkpoint
-from neuronbert.compiler.ladder import climb, gain_of, rung_limits
+from neuronbert.compiler.ladder import Gain, climb, rung_limits
 from neuronbert.engine.engine import Engine
 from neuronbert.errors import UsageError
 from neuronbert.tasks.base import GateLimits
@@ -60,9 +60,12 @@ def test_where_accuracy_is_measured_only_that_counts_unless_more_is_asked_for() 
 
 
 def test_a_gain_is_one_of_every_round() -> None:
-    assert gain_of([2.0, 3.0, 8.0], [1.0, 2.0, 4.0]) == 2.0
-    assert gain_of([0.9, 3.0, 8.0], [1.0, 2.0, 4.0]) == 1.0
-    assert gain_of([0.9, 0.8, 8.0], [1.0, 1.0, 4.0]) == 0.9
+    assert Gain.of([2.0, 3.0, 8.0], [1.0, 2.0, 4.0]) == (2.0, True)
+    assert Gain.of([0.9, 3.0, 8.0], [1.0, 2.0, 4.0]) == (1.5, False)
+    assert Gain.of([0.9, 0.8, 8.0], [1.0, 1.0, 4.0]) == (0.9, False)
+    assert Gain(1.03, True).is_clear and not Gain(1.02, True).is_clear and not Gain(1.5, False).is_clear
+    assert Gain(1.5, False).over("whole") == "1.50 times as fast as whole, but not in every round"
+    assert Gain(0.9, False).over("whole") == "0.90 times as fast as whole"
 
 
 def test_the_names_of_rungs_say_what_they_are() -> None:
@@ -284,7 +287,7 @@ def test_a_student_that_cannot_stand_in_is_refused_before_anything_is_compiled(
     walk: Callable[..., Artifact], tmp_path: Path
 ) -> None:
     other = write_checkpoint(tmp_path / "other", "bert", more_words=["another"])
-    with pytest.raises(UsageError, match="the two models cut text into different tokens"):
+    with pytest.raises(UsageError, match="make different rows of a text"):
         walk(lambda percent: 100.0, student=other)
     assert LINES == ["reading the checkpoint"] and not (tmp_path / "out").exists()
 

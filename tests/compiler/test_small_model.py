@@ -40,7 +40,11 @@ def test_one_for_another_task_is_refused(tmp_path: Path) -> None:
 
 def test_one_with_other_tokens_is_refused(tmp_path: Path) -> None:
     teacher = write_checkpoint(tmp_path / "teacher", "bert")
-    refused(write_checkpoint(tmp_path / "other", "bert", more_words=["another"]), teacher, "different tokens")
+    refused(write_checkpoint(tmp_path / "other", "bert", more_words=["another"]), teacher, "different rows")
+    left = write_checkpoint(tmp_path / "left", "bert")
+    settings = left / "tokenizer_config.json"
+    settings.write_text(json.dumps({**json.loads(settings.read_text()), "padding_side": "left"}))
+    refused(left, teacher, "different rows")  # it was trained on rows that end with the question
 
 
 def test_it_has_as_many_positions_whatever_length_its_tokenizer_names(tmp_path: Path) -> None:

@@ -184,16 +184,18 @@ class Rates:
         self.base_name = "BERT-base"
 
 
-def chosen(monkeypatch: pytest.MonkeyPatch, rate: Any) -> Dict[str, Step]:
+def chosen(
+    monkeypatch: pytest.MonkeyPatch, rate: Any, backends: Sequence[str] = ("openvino", "onnxruntime")
+) -> Dict[str, Step]:
     def turn(self: Any, configuration: Configuration) -> Any:
         return lambda: {"questions_per_s": rate(configuration)}
 
     monkeypatch.setattr(steps._Chain, "_turn", turn)
-    found = steps.choose_steps(Rates(rate), ["openvino", "onnxruntime"], 384, [])  # type: ignore[arg-type]
+    found = steps.choose_steps(Rates(rate), backends, 384, [])  # type: ignore[arg-type]
     return {step.name: step for step in found}
 
 
-NAMES = ["base", "student", "lengths", "int8", "streams", "batches", "cache"]
+NAMES = ["base", "student", "lengths", "engine", "int8", "streams", "batches", "cache"]
 
 
 def test_what_is_faster_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -205,15 +207,22 @@ def test_what_is_faster_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     assert found["cache"].configuration == last
     named = "student, onnxruntime-int8, "
     assert found["streams"].probed == {f"{named}4 streams": 2.0, f"{named}2 streams": 4 / 3}
+    assert found["engine"].title == "another engine (onnxruntime)"
+    assert found["engine"].probed == {"student, onnxruntime-fp32, 1 stream": 2.0}
     assert found["int8"].title == "int8 (onnxruntime)" and found["streams"].title == "4 streams on 4 threads"
 
 
 def test_what_is_slower_is_shown_and_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     found = chosen(monkeypatch, lambda one: 9 / one.streams - (one.precision == "int8") - one.batched)
-    assert [name for name, step in found.items() if not step.taken] == ["int8", "streams", "batches"]
-    assert {found[name].before for name in ("int8", "streams", "batches", "cache")} == {"lengths"}
+    assert [name for name, step in found.items() if not step.taken] == ["engine", "int8", "streams", "batches"]
+    assert {found[name].before for name in ("engine", "int8", "streams", "batches", "cache")} == {"lengths"}
     assert found["cache"].configuration == found["lengths"].configuration._replace(cached=True)
     assert found["batches"].configuration.precision == "fp32" and found["batches"].configuration.batched
+
+
+def test_without_another_engine_there_is_no_step_for_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = chosen(monkeypatch, lambda one: one.streams, ["openvino"])
+    assert list(found) == [name for name in NAMES if name != "engine"]
 
 
 # ---------------------------------------------------------------------------- readers
@@ -310,6 +319,7 @@ NATURAL = Configuration(models.STUDENT, "openvino", models.FP32)
         PADDED,
         PADDED._replace(model=models.STUDENT),
         NATURAL,
+        NATURAL._replace(backend="onnxruntime"),
         NATURAL._replace(precision=models.INT8),
         NATURAL._replace(backend="onnxruntime", precision=models.INT8, streams=2),
         NATURAL._replace(streams=2),

@@ -4,6 +4,7 @@ What it makes of SQuAD files comes first, then classifiers, then the parts that 
 """
 
 import contextlib
+import errno
 import json
 import os
 import re
@@ -20,7 +21,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_checkpoints import FAMILIES, write_checkpoint
 
-from neuronbert.checkpoint.families import size_of
+from neuronbert.checkpoint.families import size_of, with_size
 from neuronbert.checkpoint.loading import load_base_checkpoint
 from neuronbert.checkpoint.tokenizer import Tokenizer
 from neuronbert.engine.batches import collate
@@ -33,6 +34,7 @@ from neuronbert.tasks.question_answering.task import HEAD
 from neuronbert.tasks.question_answering.windows import encode_examples
 from neuronbert.tasks.text_classification.data import labelled, load_raw
 from neuronbert.tasks.text_classification.problem import MULTI_LABEL, REGRESSION, SINGLE_LABEL, Problem, problem_of
+from neuronbert_tools import finetune as finetune_tool
 from neuronbert_tools.finetune import finetune, identify, main, options_of, task_of
 from neuronbert_tools.finetuning import question_answering, text_classification
 from neuronbert_tools.finetuning.distillation import TEMPERATURE, Teacher, kept_layers, softened, with_layers
@@ -41,10 +43,11 @@ from neuronbert_tools.finetuning.narrowing import narrowed, refuse_columns
 from neuronbert_tools.finetuning.options import TrainingOptions, choose_device, choose_precision
 from neuronbert_tools.finetuning.question_answering import QuestionAnsweringOptions, answer_span, label_windows
 from neuronbert_tools.finetuning.result import write_checkpoint as write_trained
-from neuronbert_tools.finetuning.run import Run
+from neuronbert_tools.finetuning.run import Run, whole_file
 from neuronbert_tools.finetuning.schedule import epoch_batches, learning_rate_at
 from neuronbert_tools.finetuning.task import Lesson, Lessons
 from neuronbert_tools.finetuning.text_classification import ClassificationOptions
+from neuronbert_tools.finetuning.trainer import Trainer
 
 SCRIPT = Path(__file__).resolve().parents[2] / "tools" / "finetune.py"
 
@@ -794,12 +797,66 @@ def test_a_narrower_model_says_nearly_what_the_whole_one_says(kind: str, tmp_pat
         assert float((ours - theirs).abs().max()) < 0.2 * float(theirs.abs().max())
 
 
-@pytest.mark.parametrize("columns", [100, 128, 160])
-def test_columns_that_cannot_be_kept_are_refused(columns: int, tmp_path: Path) -> None:
-    source = write_checkpoint(tmp_path / "bert", "bert", head="QuestionAnswering", intermediate_size=128)
-    with pytest.raises(UsageError, match=f"--feed-forward {columns}: .* has 128 columns") as caught:
+@pytest.mark.parametrize("kind", ["bert", "distilbert"])
+def test_sizes_are_written_as_the_family_spells_them(kind: str, tmp_path: Path) -> None:
+    base = question_answering.read_base(str(write_checkpoint(tmp_path / kind, kind, head="QuestionAnswering")))
+    own = "hidden_dim" if kind == "distilbert" else "intermediate_size"
+    for there in ({}, {"hidden_dim": 7, "intermediate_size": 9}):
+        bare = {name: value for name, value in base.config.items() if name not in ("hidden_dim", "intermediate_size")}
+        config = with_size({**bare, **there}, base.family, "intermediate_size", 32)
+        assert config[own] == size_of(config, base.family, "intermediate_size") == 32
+
+
+@pytest.mark.parametrize("distils", [False, True])
+def test_a_run_with_fewer_columns_goes_on_to_the_same_weights(
+    distils: bool, trained: Path, base: Path, data: Path, tmp_path: Path, one_thread: None,
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    teacher = {"distil": trained} if distils else {}
+
+    def words(name: str) -> List[str]:
+        options = {"epochs": 4, "layers": 1, "feed_forward": 32, "checkpoint_every": 7, **teacher}
+        return arguments(base, data, tmp_path / name, **options)
+
+    save = Trainer.save
+
+    def interrupted(trainer: Trainer, path: Path) -> None:
+        save(trainer, path)
+        raise KeyboardInterrupt
+
+    assert main(words("whole")) == 0
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "save", interrupted)
+        assert main(words("cut")) == finetune_tool.EXIT_INTERRUPTED
+    assert "weighing feed-forward columns" in capsys.readouterr().err
+    assert main(words("cut")) == 0
+    told = capsys.readouterr().err
+    assert "resuming at step 7 of 8" in told and "weighing" not in told  # the state has the weights
+    whole, cut = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("whole", "cut"))
+    assert whole == cut
+    made = load_checkpoint(tmp_path / "cut", task="question-answering")
+    assert made.config["intermediate_size"] == 32 and made.config["num_hidden_layers"] == 1
+    assert "feed_forward 32" in (tmp_path / "cut" / "README.md").read_text()
+
+
+def test_a_state_that_cannot_be_written_is_an_error_in_words_and_leaves_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "state.pt"
+    path.write_bytes(b"the last one")
+    with pytest.raises(OutputError), whole_file(path) as file:
+        file.write(b"half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+    assert path.read_bytes() == b"the last one" and list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("there, columns, hint", [
+    (128, 100, "--feed-forward 64"), (128, 128, "--feed-forward 64"), (128, 160, "--feed-forward 64"),
+    (32, 32, "leave --feed-forward out"), (24, 16, "leave --feed-forward out"),
+])  # fmt: skip
+def test_columns_that_cannot_be_kept_are_refused(there: int, columns: int, hint: str, tmp_path: Path) -> None:
+    source = write_checkpoint(tmp_path / "bert", "bert", head="QuestionAnswering", intermediate_size=there)
+    with pytest.raises(UsageError, match=f"--feed-forward {columns}: .* has {there} columns") as caught:
         refuse_columns(question_answering.read_base(str(source)), columns)
-    assert caught.value.hint == "--feed-forward 64"
+    assert caught.value.hint == hint
 
 
 @given(st.integers(1, 48), st.data())

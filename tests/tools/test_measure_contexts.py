@@ -5,7 +5,7 @@ from typing import Any, List
 import pytest
 
 from neuronbert.errors import UsageError
-from neuronbert_tools.measure_contexts import WITH, WITHOUT, asked, main, make_report, spread, table
+from neuronbert_tools.measure_contexts import WITH, WITHOUT, asked, main, make_report, table
 from neuronbert_tools.paths import XQUAD
 
 
@@ -16,7 +16,6 @@ def test_documents_are_asked_alike_one_after_the_other() -> None:
     assert [context for _, context in pairs] == [contexts[0]] * 4 + [contexts[1]] * 3 + [contexts[2]] * 3
     shuffled = asked(XQUAD, 3, 10, None, shuffled=True)
     assert sorted(shuffled) == sorted(pairs) and shuffled != pairs
-    assert spread(pairs, 5) == pairs[::2] and spread(pairs, 99) == pairs
 
 
 def test_documents_of_many_words_are_put_together() -> None:

@@ -17,6 +17,12 @@ def question(answers: Tuple[str, ...], text: str = TEXT) -> SquadQuestion:
     return SquadQuestion("a", "what?", text, answers, not answers, tuple(text.index(answer) for answer in answers))
 
 
+@pytest.mark.parametrize("start", [-1, len(TEXT) - 1, len(TEXT) + 9])
+def test_an_answer_at_no_place_of_the_text_is_left_out(start: int) -> None:
+    there = question(("Four",))
+    assert short_documents([there._replace(answer_starts=(start,)), there], 30) == short_documents([there], 30)
+
+
 def texts(text: str) -> List[str]:
     return [text[first:beyond] for first, beyond in sentences(text)]
 

@@ -23,6 +23,7 @@ from neuronbert.backends.outputs import Outputs
 from neuronbert.backends.reference import ROW_BY_ROW, ReferenceSession
 from neuronbert.engine.batches import RowsDone, collate, infer_rows
 from neuronbert.engine.engine import Engine
+from neuronbert.errors import UsageError
 from neuronbert.hardware.libraries import optional_imports
 from neuronbert.hardware.machine import compute_threads, environment
 from neuronbert.tasks.base import Row
@@ -60,7 +61,13 @@ def main(arguments: Sequence[str]) -> int:
     """The command; its exit code."""
     options = parser().parse_args(arguments)
     options.threads = options.threads or compute_threads()
-    pairs = list(squad_pairs(XQUAD))[: options.questions]
+    pairs = list(squad_pairs(XQUAD))
+    if options.questions > len(pairs):
+        raise UsageError(
+            f"{options.questions} questions are more than the {len(pairs)} of {XQUAD.name}",
+            hint=f"--questions {len(pairs)}",
+        )
+    pairs = pairs[: options.questions]
     with ExitStack() as stack:
         engines = opened(options, stack)
         row = row_of_text(engines[TVM], pairs, options.tokens)

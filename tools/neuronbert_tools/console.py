@@ -15,7 +15,14 @@ def new_parser(description: Optional[str]) -> argparse.ArgumentParser:
 
 def add_report_option(parser: argparse.ArgumentParser) -> None:
     """--json: the ``copy`` of ``print_document``."""
-    parser.add_argument("--json", type=Path, help="also write the report to this file")
+    parser.add_argument("--json", type=_new_file, help="also write the report to this file")
+
+
+def _new_file(text: str) -> Path:
+    path = Path(text)
+    if path.exists() and not path.is_file() or not path.parent.is_dir():
+        raise argparse.ArgumentTypeError(f"{text} is no file in a folder that exists")
+    return path
 
 
 def whole_numbers(text: str) -> List[int]:
@@ -46,6 +53,10 @@ def print_message(text: str) -> None:
 
 def print_document(document: Mapping[str, object], copy: Optional[Path] = None, indent: Optional[int] = None) -> None:
     """One JSON document on stdout as a line; ``copy`` is a file that gets it too, with ``indent``."""
-    if copy is not None:
-        copy.write_text(json.dumps(document, indent=indent) + "\n", encoding="utf-8")
     print(json.dumps(document))
+    if copy is not None:
+        # Here, for the peers' processes print messages in environments without neuronbert.
+        from neuronbert.artifact.files import output_errors, replace_file
+
+        with output_errors(copy):
+            replace_file(copy, (json.dumps(document, indent=indent) + "\n").encode())

@@ -9,15 +9,17 @@ The steps are those of Roblox's "How we scaled BERT to serve 1+ billion daily re
     base        BERT-base in FP32, one row after the other on all threads, each padded to the model's maximum
     student     the distilled model in its place (--student; the demo has 6 layers of 384)
     lengths     rows as long as they are
+    engine      the fastest other one of --backends, still in FP32
     int8        the fastest int8 of --backends
     streams     several streams that share the threads, with a question each
     batches     rows of similar length together, as Engine.for_many has them
     cache       the server's result cache in this process, with 40 % of the questions repeated
 
-Whether int8, streams and batches are faster than what was there, with which backend and with how many streams, a probe
-before the rounds decides: a step that is not is measured and shown, and the chain goes on without it. The steps take
-turns for several rounds over one text, from text to answers; figures are medians, factors are medians of the ratios
-within a round. Latencies are those of a question that is asked alone. F1 is of all questions and measured first.
+Whether that engine, int8, streams and batches are faster than what was there, with which backend and with how many
+streams, a probe before the rounds decides: a step that is not is measured and shown, and the chain goes on without it.
+The steps take turns for several rounds over one text, from text to answers; figures are medians, factors are medians
+of the ratios within a round. Latencies are those of a question that is asked alone. F1 is of all questions and measured
+first.
 
 BERT-base has random weights and an F1 of "-" unless --base names a trained reader. Artifacts are kept in --work for the
 next run. The table goes to stdout, or with --json one JSON document, and progress to stderr. The exit code is 1 where
@@ -39,7 +41,7 @@ from neuronbert.hardware.untrusted import sha256_of
 from neuronbert.planner.picture import refuse_undrawable
 from neuronbert.tasks.question_answering.options import AnswerOptions
 from neuronbert.tasks.question_answering.squad import SquadData, load_squad_data
-from neuronbert_tools.chain.measuring import measure_steps, pairs_of, spread_sample
+from neuronbert_tools.chain.measuring import by_length, measure_steps, pairs_of, spread_sample
 from neuronbert_tools.chain.models import FP32, INT8, prepare
 from neuronbert_tools.chain.readers import Readers, longest_row
 from neuronbert_tools.chain.steps import choose_steps
@@ -59,7 +61,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     add("--student", default="demo", help="the distilled one (default: %(default)s)")
     add("--questions", type=Path, default=XQUAD, help="a SQuAD-format file (default: the XQuAD of the tests)")
     add("--count", type=one_or_more, help="only so many of them, at even distances of length (default: all)")
-    add("--backends", default="openvino,onnxruntime", help="for int8; the first is FP32's too (default: %(default)s)")
+    add("--backends", default="openvino,onnxruntime", help="the first steps have the first (default: %(default)s)")
     add("--padded-to", type=one_or_more, metavar="TOKENS", help="of the first steps (default: the models' positions)")
     add("--threads", type=one_or_more, help="default: one for each core")
     add("--rounds", type=one_or_more, default=5, help="default: %(default)s")
@@ -84,7 +86,7 @@ def backends_of(names: str) -> List[str]:
 
 
 def read_questions(path: Path, count: Optional[int]) -> SquadData:
-    """The questions that are asked, the shortest first; UsageError for more than there are."""
+    """The questions that are asked, in random order; UsageError for more than there are."""
     data = load_squad_data(path)
     total = len(data.questions)
     if count is not None and count > total:
@@ -108,7 +110,7 @@ def measure(options: argparse.Namespace) -> Dict[str, Any]:
         stack.callback(gc.unfreeze)
         answer_options = AnswerOptions(handle_impossible_answer=data.version == "2.0")
         readers = Readers(models, threads, answer_options, stack)
-        probe = spread_sample(pairs_of(data), min(PROBE_QUESTIONS, len(data.questions)), 0.5)
+        probe = spread_sample(by_length(pairs_of(data)), min(PROBE_QUESTIONS, len(data.questions)), 0.5)
         steps = choose_steps(readers, backends, padded_to, probe)
         measured = measure_steps(steps, readers, data, options.rounds, options.seconds_per_step)
     documents = step_documents(steps, measured)

@@ -19,6 +19,7 @@ from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 
 import click
 
+from neuronbert.artifact.files import output_errors
 from neuronbert.checkpoint.loading import BaseCheckpoint
 from neuronbert.checkpoint.tokenizer import Tokenizer
 from neuronbert.checkpoint.weights import fingerprint
@@ -82,10 +83,11 @@ def finetune(
         if teacher is not None:
             teacher.refuse_other_labels(lessons)
         model = build_model(lessons.base, module.HEAD, options)
+        resumes = run.state_path.exists()
         if options.feed_forward is not None:
-            model, lessons = narrowed(model, lessons, options.feed_forward, tokenizer.pad_id)
+            model, lessons = narrowed(model, lessons, options.feed_forward, tokenizer.pad_id, fitted=not resumes)
         trainer = Trainer(model, lessons, tokenizer.pad_id, options, device, teacher)
-        if run.state_path.exists():
+        if resumes:
             trainer.restore(run.state_path)
             print_message(f"resuming at step {trainer.step} of {trainer.steps}")
         print_message(f"{len(lessons.items)} rows, {trainer.steps} steps on {trainer.device}, {options.precision}")
@@ -115,9 +117,10 @@ def finish(run: Run, trainer: Trainer, identity: Dict[str, Any], dtype: str, att
     """Write the checkpoint beside its place, read it back, move it there, and clear the run away."""
     folder = run.folder / "checkpoint"
     shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir()
-    write_checkpoint(folder, trainer.lessons.base, TASKS[identity["task"]].HEAD, trainer.model, dtype)
-    write_readme(folder, run.output.name, identity, trainer.losses, attribution)
+    with output_errors(folder):
+        folder.mkdir()
+        write_checkpoint(folder, trainer.lessons.base, TASKS[identity["task"]].HEAD, trainer.model, dtype)
+        write_readme(folder, run.output.name, identity, trainer.losses, attribution)
     load_checkpoint(folder, task=identity["task"])
     os.replace(folder, run.output)
     shutil.rmtree(run.folder)
@@ -217,7 +220,7 @@ def trained(flag: str, default: Any, **attributes: Any) -> Callable[[Any], Any]:
     "--feed-forward",
     "all",
     type=click.IntRange(1),
-    help="Keep so many of the feed-forward columns of each layer, those that its outputs need most.",
+    help="Keep so many of the feed-forward columns of each layer, a multiple of 32: those that its outputs need most.",
 )
 @click.option(
     "--distil",

@@ -5,9 +5,10 @@
     tools/measure_cascade small-artifact random-artifact squad.json --share 0.3 --questions 100    # speed alone
 
 The cascade is what `neuronbert cascade` makes of the two artifacts; with --gate-half its gate asks every other document
-of the data, and the rest is asked here. With --share no artifact is made and no gate is asked: the large model gets
-that share of the windows, those of which the small one is least sure. So a large model with random weights, whose F1
-means nothing, shows how fast a cascade is whose small model is in doubt as often as that of a real pair.
+of the data, filled up with shipped questions where those are few, and the rest is asked here. With --share no gate is
+asked: the large model gets that share of the windows, those of which the small one is least sure. So a large model with
+random weights, whose F1 means nothing, shows how fast a cascade is whose small model is in doubt as often as that of a
+real pair.
 """
 
 import argparse
@@ -16,20 +17,23 @@ import tempfile
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple, cast
+from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
 
 from neuronbert import make_cascade
-from neuronbert.backends.outputs import Outputs
-from neuronbert.engine.batches import RowsDone, infer_rows
-from neuronbert.engine.cascade import CascadeSession, Stage, row_sureness
+from neuronbert.artifact.manifest import Artifact
+from neuronbert.checkpoint.tokenizer import Tokenizer
+from neuronbert.compiler.cascade import cascade_variant, refuse_unlike, write_cascade
+from neuronbert.compiler.cascade_gate import Part, Parts
+from neuronbert.engine.cascade import row_sureness
 from neuronbert.engine.engine import Engine
-from neuronbert.errors import UsageError
+from neuronbert.errors import BackendFailed, UsageError
 from neuronbert.hardware.machine import environment
-from neuronbert.tasks.base import Row
+from neuronbert.tasks import load_task
+from neuronbert.tasks.base import NOT_FINITE
 from neuronbert.tasks.question_answering.metrics import evaluate_answers
-from neuronbert.tasks.question_answering.options import AnswerOptions
+from neuronbert.tasks.question_answering.options import AnswerOptions, WindowOptions
 from neuronbert.tasks.question_answering.squad import SquadData, load_squad_data, squad_document
 from neuronbert_tools.chain.measuring import pairs_of, spread_sample
 from neuronbert_tools.console import add_report_option, new_parser, one_or_more, print_document, print_message
@@ -37,7 +41,9 @@ from neuronbert_tools.peers.summary import Spread, ratios, spread
 from neuronbert_tools.server.throughput import rate_of
 from neuronbert_tools.server.turns import in_rounds
 
-SMALL, LARGE, CASCADE = "small", "large", "cascade"
+PARTS = SMALL, LARGE = "small", "large"
+CASCADE = "cascade"
+EVERY_WINDOW = WindowOptions(select_windows=0)  # whatever the artifacts read of a long document
 
 
 class Asked(NamedTuple):
@@ -47,41 +53,37 @@ class Asked(NamedTuple):
     f1: float  # in percent
 
 
-class Forced(Engine):
-    """The large model's engine with a cascade in front of it that no gate has chosen."""
-
-    cascade: CascadeSession
-
-    def outputs(self, rows: Sequence[Row], rows_done: RowsDone = lambda rows: None) -> List[Outputs]:
-        """As those of an Engine."""
-        loaded = self._loaded_for(rows)
-        return infer_rows(self.cascade, rows, self.specs, loaded.plan, self.tokenizer.pad_id, loaded.pool, rows_done)
-
-
 def main(arguments: Sequence[str]) -> int:
     """The command; its exit code."""
     options = read_options(arguments)
+    parts = Parts(
+        Part.of(options.small, options.small_variant, None), Part.of(options.large, options.large_variant, None)
+    )
+    refuse_unlike(parts)
     with tempfile.TemporaryDirectory() as work, ExitStack() as stack:
         asked, gate_data = questions_of(options, Path(work))
-        engines = {
-            SMALL: stack.enter_context(Engine.for_many(options.small, variant=options.small_variant)),
-            LARGE: stack.enter_context(Engine.for_many(options.large, variant=options.large_variant)),
-        }
-        sure = window_sureness(engines[SMALL], asked)
         if options.share is None:
-            made = make_cascade(
-                options.small, options.large, Path(work) / "cascade", small_variant=options.small_variant,
+            asked = unknown_to_gate(asked, parts, gate_data)
+        asked = sample_of(asked, options.questions)
+        engines = {name: opened(part.artifact, part.variant["name"], stack) for name, part in zip(PARTS, parts)}
+        sure = window_sureness(engines[SMALL], asked)
+        made = Path(work) / CASCADE
+        if options.share is None:
+            cascade = make_cascade(
+                options.small, options.large, made, small_variant=options.small_variant,
                 large_variant=options.large_variant, min_f1_ratio=options.min_f1_ratio,
                 min_answer_f1=options.min_answer_f1, gate_data=gate_data, progress=print_message,
             )  # fmt: skip
-            chosen = {key: made.variants[0]["cascade"][key] for key in ("threshold", "share_of_large", "speedup")}
-            engines[CASCADE] = stack.enter_context(Engine.for_many(made))
         else:
-            chosen = {"threshold": float(np.quantile(sure, options.share))}
-            engines[CASCADE] = stack.enter_context(forced(options, engines, chosen["threshold"]))
+            cascade = cascade_with(parts, threshold_for(sure, options.share), options.share, made)
+        (variant,) = cascade.variants
+        engines[CASCADE] = opened(cascade, variant["name"], stack)
         found = measured(engines, asked, options.rounds)
+    keys = ("threshold", "share_of_large", "speedup") if options.share is None else ("threshold",)
+    chosen = {key: variant["cascade"][key] for key in keys}
     report = {
         **make_report(found, chosen, float((sure < chosen["threshold"]).mean())),
+        "gate_questions": cascade.manifest["gate"]["n"] if options.share is None else 0,
         "variants": {name: engine.name for name, engine in engines.items()},
         "questions": len(asked.questions),
         "options": {key: str(value) for key, value in vars(options).items()},
@@ -90,6 +92,11 @@ def main(arguments: Sequence[str]) -> int:
     print_message(table(report))
     print_document(report, options.json, indent=2)
     return 0
+
+
+def opened(artifact: Artifact, variant: str, stack: ExitStack) -> Engine:
+    """An engine for many questions, which ``stack`` closes."""
+    return stack.enter_context(Engine.for_many(artifact, variant=variant))
 
 
 def read_options(arguments: Sequence[str]) -> argparse.Namespace:
@@ -121,7 +128,7 @@ def read_options(arguments: Sequence[str]) -> argparse.Namespace:
 
 
 def questions_of(options: argparse.Namespace, work: Path) -> Tuple[SquadData, Optional[Path]]:
-    """What is asked, and the file for the gate; None: the one that is shipped."""
+    """What may be asked, and the file for the gate; None: the one that is shipped."""
     data, gate_data = load_squad_data(options.data), options.gate_data
     if options.gate_half:
         documents = list(dict.fromkeys(question.context for question in data.questions))
@@ -132,24 +139,55 @@ def questions_of(options: argparse.Namespace, work: Path) -> Tuple[SquadData, Op
         document = squad_document([each for each in data.questions if each.context in for_gate], data.version)
         gate_data.write_text(json.dumps(document), encoding="utf-8")
         data = data._replace(questions=[each for each in data.questions if each.context not in for_gate])
-    count = min(options.questions or len(data.questions), len(data.questions))
-    return data._replace(questions=spread_sample(data.questions, count, 0.5)), gate_data
+    return data, gate_data
+
+
+def unknown_to_gate(asked: SquadData, parts: Parts, gate_data: Optional[Path]) -> SquadData:
+    """Those about documents that the gate, which fills ``gate_data`` up with shipped questions, does not ask about."""
+    large = parts.large.artifact
+    gate = load_task(large.task).gate(Tokenizer.from_files(large.folder).config)
+    known = {each.context for each in gate.questions(gate_data, None, False).asked}
+    questions = [each for each in asked.questions if each.context not in known]
+    if not questions:
+        raise UsageError("the gate asks about every document of the data", hint="other data, or --gate-half")
+    return asked._replace(questions=questions)
+
+
+def sample_of(asked: SquadData, count: Optional[int]) -> SquadData:
+    """So many of the questions, at even distances; all where there are fewer."""
+    total = len(asked.questions)
+    return asked._replace(questions=spread_sample(asked.questions, min(count or total, total), 0.5))
 
 
 def window_sureness(small: Engine, asked: SquadData) -> np.ndarray:
-    """How sure the small model is of each window: float64 of shape [windows]."""
-    rows = [row for example in small.encode(pairs_of(asked)) for row in example.windows]
-    return np.array([row_sureness(outputs, small.specs) for outputs in small.outputs(rows)])
+    """How sure the small model is of each window: float64 of shape [windows].
+
+    BackendFailed where what it says are no numbers.
+    """
+    rows = [row for example in small.encode(pairs_of(asked), EVERY_WINDOW) for row in example.windows]
+    sure = np.array([row_sureness(outputs, small.specs) for outputs in small.outputs(rows)])
+    if not np.isfinite(sure).all():
+        raise BackendFailed(f"{small.name} of {small.artifact.folder}: {NOT_FINITE}", hint="compile it again")
+    return sure
 
 
-def forced(options: argparse.Namespace, engines: Mapping[str, Engine], threshold: float) -> Forced:
-    """An engine that asks the large model where the small one is less sure than ``threshold``."""
-    small, large = engines[SMALL], engines[LARGE]
-    engine = cast(Forced, Forced.for_many(options.large, variant=options.large_variant))
-    engine.cascade = CascadeSession(
-        Stage(small.variants[0], small.session), Stage(large.variants[0], large.session), threshold, large.specs
-    )
-    return engine
+def threshold_for(sure: np.ndarray, share: float) -> float:
+    """Below which ``share`` of the windows are; UsageError where that is none, or all are alike."""
+    threshold = float(np.quantile(sure, share))
+    if not (sure < threshold).any():
+        raise UsageError(
+            f"--share {share}: of {len(sure)} windows none is less sure than that share", hint="more --questions"
+        )
+    return threshold
+
+
+def cascade_with(parts: Parts, threshold: float, share: float, output: Path) -> Artifact:
+    """A cascade whose threshold no gate has chosen."""
+    manifest = parts.large.artifact.manifest
+    unjudged = {"agreement": None, "accuracy": None}
+    variant = cascade_variant(parts, unjudged, threshold=threshold, share_of_large=share, speedup=1.0)
+    gate = {**manifest["gate"], "skipped": True}
+    return write_cascade(parts, {**manifest, "variants": [variant], "gate": gate}, output)
 
 
 def measured(engines: Mapping[str, Engine], asked: SquadData, rounds: int) -> Dict[str, Asked]:
@@ -159,11 +197,11 @@ def measured(engines: Mapping[str, Engine], asked: SquadData, rounds: int) -> Di
     f1: Dict[str, float] = {}
     for name, engine in engines.items():
         engine.tokenizer.recent.resize(0)  # every pass is over the same contexts: each is to cost what the first does
-        answers = engine.answer(pairs, None, options)
+        answers = engine.answer(pairs, EVERY_WINDOW, options)
         texts = {each.id: ranked[0]["answer"] for each, ranked in zip(asked.questions, answers)}
         f1[name] = float(evaluate_answers(asked.questions, texts, version=asked.version)["f1"])
     turns = {
-        name: partial(rate_of, partial(engine.answer, pairs, None, options), len(pairs))
+        name: partial(rate_of, partial(engine.answer, pairs, EVERY_WINDOW, options), len(pairs))
         for name, engine in engines.items()
     }
     samples = in_rounds(turns, rounds)

@@ -24,6 +24,7 @@ from neuronbert.tasks.question_answering.long_documents import long_documents
 from neuronbert.tasks.question_answering.options import WindowOptions
 from neuronbert.tasks.question_answering.squad import load_squad
 from neuronbert_tools.console import add_report_option, new_parser, one_or_more, print_document, print_message
+from neuronbert_tools.peers.texts import spaced
 from neuronbert_tools.questions import Pair
 
 WITH, WITHOUT = "with the cache", "without"
@@ -50,7 +51,7 @@ def main(arguments: Sequence[str]) -> int:
     windows = WindowOptions(select_windows=options.select_windows)
     with Engine(options.artifact, variant=options.variant) as engine:
         encoding_ms = encoded_in_turns(engine, pairs, windows, options.rounds)
-        answering_ms = answered(engine, spread(pairs, options.sample), windows)
+        answering_ms = answered(engine, spaced(pairs, options.sample), windows)
     report = make_report(encoding_ms, answering_ms, pairs)
     print_message(table(report))
     print_document(report, options.json, indent=2)
@@ -77,12 +78,6 @@ def asked(path: Path, documents: int, count: int, words: Any, shuffled: bool) ->
     if shuffled:
         random.Random(0).shuffle(pairs)
     return pairs
-
-
-def spread(pairs: Sequence[Pair], count: int) -> List[Pair]:
-    """``count`` of them at even distances, all where there are fewer."""
-    count = min(count, len(pairs))
-    return [pairs[number * len(pairs) // count] for number in range(count)]
 
 
 def encoded_in_turns(

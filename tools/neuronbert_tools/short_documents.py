@@ -14,10 +14,18 @@ Span = Tuple[int, int]  # characters, the second is the first beyond
 def short_documents(questions: Sequence[SquadQuestion], words: int) -> List[SquadQuestion]:
     """The answerable questions, each about the sentences around its first answer that are ``words`` together at most.
 
-    A question is left out whose answer stands in longer sentences alone. Answers outside of the sentences are left out.
+    A question is left out whose answer stands in longer sentences alone, or at no place of the text. Answers outside of
+    the sentences are left out.
     """
-    cut = [_cut(question, words) for question in questions if question.answer_starts and not question.is_impossible]
+    cut = [_cut(question, words) for question in questions if _has_place(question)]
     return [question for question in cut if question.answers]
+
+
+def _has_place(question: SquadQuestion) -> bool:
+    if question.is_impossible or not question.answer_starts:
+        return False
+    start = question.answer_starts[0]
+    return 0 <= start and start + len(question.answers[0]) <= len(question.context)
 
 
 def _cut(question: SquadQuestion, words: int) -> SquadQuestion:

@@ -45,8 +45,7 @@ def prepare(base: Optional[str], student: str, backends: Sequence[str], work: Pa
         # Its F1 is measured where it is trained, and means nothing where it is not.
         base=compiled_once(source, work, [backends[0]], [FP32], skip_gate=True),
         student={
-            backend: compiled_once(student, work, [backend], [FP32, INT8] if first else [INT8], skip_gate=skip_gate)
-            for first, backend in zip([True] + [False] * len(backends), backends)
+            backend: compiled_once(student, work, [backend], [FP32, INT8], skip_gate=skip_gate) for backend in backends
         },
         is_random=base is None,
     )

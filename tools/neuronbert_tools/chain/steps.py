@@ -71,6 +71,12 @@ def choose_steps(readers: Readers, backends: Sequence[str], padded_to: int, prob
     chain.take("student", "the distilled model", padded._replace(model=STUDENT))
     natural = padded._replace(model=STUDENT, padded_to=None)
     chain.take("lengths", "lengths as they are", natural)
+    if len(backends) > 1:  # else int8 would be credited with what its engine brings by itself
+        chain.try_out(
+            "engine",
+            lambda one: f"another engine ({one.backend})",
+            (natural._replace(backend=name) for name in backends[1:]),
+        )
     chain.try_out(
         "int8",
         lambda one: f"int8 ({one.backend})",

@@ -3,7 +3,7 @@
 import re
 from typing import Any, Sequence
 
-from neuronbert.checkpoint.families import Head, Tensor, size_of
+from neuronbert.checkpoint.families import Head, Tensor, size_of, with_size
 from neuronbert.checkpoint.loading import BaseCheckpoint
 from neuronbert.checkpoint.tokenizer import Tokenizer
 from neuronbert.errors import UsageError
@@ -31,8 +31,7 @@ def with_layers(base: BaseCheckpoint, count: int) -> BaseCheckpoint:
             tensors[name] = tensor
         elif int(found[2]) in kept:
             tensors[f"{found[1]}{kept.index(int(found[2]))}{found[3]}"] = tensor
-    key = "n_layers" if "n_layers" in base.config else "num_hidden_layers"
-    return base._replace(tensors=tensors, config={**base.config, key: count})
+    return base._replace(tensors=tensors, config=with_size(base.config, base.family, "num_hidden_layers", count))
 
 
 def kept_layers(layers: int, count: int) -> Sequence[int]:

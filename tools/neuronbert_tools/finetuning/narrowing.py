@@ -5,7 +5,7 @@ compile's ladder cuts each layer as much as it can bear, which no config.json ca
 
 from typing import Any, Tuple
 
-from neuronbert.checkpoint.families import size_of
+from neuronbert.checkpoint.families import size_of, with_size
 from neuronbert.checkpoint.loading import BaseCheckpoint
 from neuronbert.checkpoint.removal import COLUMN_MULTIPLE, columns_kept
 from neuronbert.engine.batches import collate
@@ -20,17 +20,21 @@ ROWS = 128  # that columns are weighed on, as compile does (compiler/pruner.py)
 def refuse_columns(base: BaseCheckpoint, columns: int) -> None:
     """UsageError for no fewer than the base has, and for a number that engines would round up."""
     there = size_of(base.config, base.family, "intermediate_size")
-    if columns % COLUMN_MULTIPLE or columns >= there:
-        raise UsageError(
-            f"--feed-forward {columns}: {base.source} has {there} columns, and keeps a multiple of {COLUMN_MULTIPLE}",
-            hint=f"--feed-forward {max(COLUMN_MULTIPLE, there // 2 // COLUMN_MULTIPLE * COLUMN_MULTIPLE)}",
-        )
+    if columns % COLUMN_MULTIPLE == 0 and columns < there:
+        return
+    half = max(COLUMN_MULTIPLE, there // 2 // COLUMN_MULTIPLE * COLUMN_MULTIPLE)
+    raise UsageError(
+        f"--feed-forward {columns}: {base.source} has {there} columns, and can keep a multiple of {COLUMN_MULTIPLE} "
+        "that is less",
+        hint=f"--feed-forward {half}" if half < there else "leave --feed-forward out",
+    )
 
 
-def narrowed(model: Any, lessons: Lessons, columns: int, pad_id: int) -> Tuple[Any, Lessons]:
+def narrowed(model: Any, lessons: Lessons, columns: int, pad_id: int, *, fitted: bool = True) -> Tuple[Any, Lessons]:
     """The model with so many columns in each layer, fitted to what it was, and lessons whose base says so.
 
-    ``model`` is one that was not trained yet (model.py); it stays as it is.
+    ``model`` is one that was not trained yet (model.py); it stays as it is. One that is not ``fitted`` has the shape
+    alone, for weights that are read.
     """
     from neuronbert.checkpoint.importance import removals
     from neuronbert.checkpoint.pruning import pruned, sizes_of
@@ -38,13 +42,15 @@ def narrowed(model: Any, lessons: Lessons, columns: int, pad_id: int) -> Tuple[A
 
     base = lessons.base
     rows = [_row(item, pad_id) for item in spaced(lessons.items, ROWS)]
-    print_message(f"weighing feed-forward columns on {len(rows)} rows")
     sizes = sizes_of(model, base.family, size_of(base.config, base.family, "num_attention_heads"), rows)
-    kept = columns_kept(removals(model, base.family, sizes, rows), sizes, columns)
-    narrow = pruned(model, base.family, sizes, kept)
-    reconstruct(narrow, model, base.family, rows)
-    key = "hidden_dim" if "hidden_dim" in base.config else "intermediate_size"
-    return narrow, lessons._replace(base=base._replace(config={**base.config, key: columns}))
+    if fitted:
+        print_message(f"weighing feed-forward columns on {len(rows)} rows")
+    order = removals(model, base.family, sizes, rows) if fitted else []
+    narrow = pruned(model, base.family, sizes, columns_kept(order, sizes, columns))
+    if fitted:
+        reconstruct(narrow, model, base.family, rows)
+    config = with_size(base.config, base.family, "intermediate_size", columns)
+    return narrow, lessons._replace(base=base._replace(config=config))
 
 
 def _row(item: Lesson, pad_id: int) -> Tuple[Any, ...]:

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 from typing import IO, Any, ContextManager, Dict, Iterator
 
+from neuronbert.artifact.files import output_errors
 from neuronbert.errors import OutputError, quoted
 
 
@@ -26,12 +27,8 @@ class Run:
         if identity_path.exists():
             started = json.loads(identity_path.read_text(encoding="utf-8"))
             self._refuse_other(started)
-        try:
+        with output_errors(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise OutputError(
-                f"{self.folder} cannot be made: {error.strerror}", hint="choose another --output"
-            ) from error
         with whole_file(identity_path) as file:
             file.write(json.dumps(self._identity, indent=2).encode() + b"\n")
 
@@ -60,10 +57,18 @@ class Run:
 
 @contextlib.contextmanager
 def whole_file(path: Path) -> Iterator[IO[bytes]]:
-    """A file written under a temporary name, then renamed: ``path`` always holds all of the old or all of the new."""
+    """A file written under a temporary name, then renamed: ``path`` always holds all of the old or all of the new.
+
+    OutputError where it cannot be written. What a kill leaves of it is overwritten by the next.
+    """
     temporary = path.with_name(path.name + ".tmp")
-    with open(temporary, "wb") as file:
-        yield file
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    with output_errors(path):
+        try:
+            with open(temporary, "wb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
