@@ -24,7 +24,7 @@ import tokenizers
 
 from neuronbert.checkpoint.config import read_config, refuse_malformed
 from neuronbert.checkpoint.encoded_text import Encoded
-from neuronbert.checkpoint.families import Config, family_like, usable_positions
+from neuronbert.checkpoint.families import FAMILIES, Config, family_like, usable_positions
 from neuronbert.checkpoint.recent_texts import RecentTexts
 from neuronbert.checkpoint.tokenizer_files import (
     DAMAGED,
@@ -303,7 +303,7 @@ def _special_id(backend: tokenizers.Tokenizer, tokenizer_config: Settings, name:
 
 
 def _positions(config: Config) -> Optional[int]:
-    if config.get("max_position_embeddings") is None:
+    # A tokenizer may come with the config of a model that is not served, or with none.
+    if config.get("max_position_embeddings") is None and config.get("model_type") not in list(FAMILIES):
         return None
-    # A tokenizer may come with the config of a model that is not served.
     return usable_positions(config, family_like(config))

@@ -10,6 +10,7 @@ import json
 import math
 import os
 import random
+from contextlib import suppress
 from pathlib import Path
 from typing import Callable, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
@@ -120,10 +121,14 @@ class KeptReference(NamedTuple):
 
 def _forget_oldest(folder: Path, most_bytes: int) -> None:
     """Remove the files that were written first, so that the others have ``most_bytes`` at most."""
-    found = [(path.stat(), path) for path in folder.glob("*.f32")]
+    found = []
+    for path in folder.iterdir():  # what a kill left half written too
+        with suppress(FileNotFoundError):  # another compile forgets too
+            stat = path.stat()
+            found.append((stat.st_mtime_ns, stat.st_size, path))
     total_bytes = 0
-    for stat, path in sorted(found, key=lambda one: one[0].st_mtime_ns, reverse=True):
-        total_bytes += stat.st_size
+    for _, size_bytes, path in sorted(found, reverse=True):
+        total_bytes += size_bytes
         if total_bytes > most_bytes:
             path.unlink(missing_ok=True)
 

@@ -1,8 +1,8 @@
 """Walks up from the fastest variant that selection.py kept: models that compute less and less, each rung measured.
 
 A rung is the same backend, precision and recipe with another model: the student, if there is one, and then what is best
-with a larger and larger share of attention heads and feed-forward columns gone (pruner.py). It is taken if it is faster
-than the rung below and still has the accuracy that is asked for.
+with a larger and larger share of attention heads and feed-forward columns gone (pruner.py). It is taken if it is
+clearly faster than the rung below and still has the accuracy that is asked for.
 """
 
 from contextlib import contextmanager
@@ -201,7 +201,7 @@ class Ladder:
         return bool(passes)
 
     def _tries(self, candidate: Candidate, reduced: Reduced) -> Optional[bool]:
-        """Whether the gate lets a rung pass, None for one that cannot be built; one that is faster too is taken."""
+        """Whether the gate lets a rung pass, None for one that cannot be built; a faster one that passes is taken."""
         rung = Trial(candidate, recipes=[self.best.recipe])
         speeds = list(self.best.windows_per_s)
         self.rungs.append(rung)
@@ -249,7 +249,8 @@ class Ladder:
         compared = gain.over(below.candidate.name)
         is_taken = passed and gain.is_clear
         if passed and not is_taken:
-            rung.outcome, rung.why = "slower", f"it passes the gate, and is {compared}"
+            rung.outcome = "slower"
+            rung.why = f"it passes the gate, and is {compared}, where {MIN_GAIN} times in every round is the least"
         figures = load_figures(self._source.task.NAME).agreement_text(rung.agreements[0].as_dict())
         self._progress(
             f"{_words(rung.candidate)}: {figures}, {compared}: {'taken' if is_taken else f'{rung.outcome}: {rung.why}'}"

@@ -48,7 +48,7 @@ def refuse_other_rows(small: Tokenizer, large: Tokenizer, small_name: str, large
     if not small.makes_rows_of(large):
         raise UsageError(
             f"{small_name} and {large_name} make different rows of a text",
-            hint="two checkpoints with the same tokenizer",
+            hint="two checkpoints with the same tokenizer.json and padding_side",
         )
     has, needs = small.max_positions, large.max_positions
     if has is not None and (needs is None or has < needs):

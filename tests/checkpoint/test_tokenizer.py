@@ -165,3 +165,22 @@ def test_a_text_that_cannot_be_encoded_is_not_kept(damaged: Tokenizer) -> None:
         with pytest.raises(InputError, match="tokenizer cannot encode"):
             damaged.encode_documents([SOUND, document])
     assert damaged.recent.size_bytes == 0
+
+
+@pytest.mark.parametrize(
+    "config, positions",
+    [
+        ({"model_type": "bert", "max_position_embeddings": 64}, 64),
+        ({"model_type": "bert"}, 512),  # as transformers reads it
+        ({"model_type": "roberta", "max_position_embeddings": 66, "pad_token_id": 1}, 64),
+        ({"model_type": "unknown", "max_position_embeddings": 64}, 64),
+        ({"model_type": "unknown"}, None),
+        ({"model_type": ["bert"]}, None),
+        ({}, None),
+    ],
+)
+def test_positions_that_a_config_leaves_out_are_its_family_s(config: Any, positions: Any, tmp_path: Path) -> None:
+    write_vocabulary(tmp_path, "bert")
+    files = read_tokenizer(tmp_path, "bert", 64)
+    made = Tokenizer.from_bytes(files["tokenizer.json"], files["tokenizer_config.json"], config)
+    assert made.max_positions == positions

@@ -2,6 +2,9 @@
 
 import argparse
 import json
+import os
+import re
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -17,13 +20,13 @@ def parser() -> argparse.ArgumentParser:
     return made
 
 
-@pytest.mark.parametrize("place", ["missing/report.json", "", "/dev/null"])
+@pytest.mark.parametrize("place, match", [("missing/report.json", "there is no folder .*missing"), ("", "is a folder")])
 def test_a_place_that_takes_no_file_is_refused_before_anything_is_measured(
-    place: str, parser: argparse.ArgumentParser, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    place: str, match: str, parser: argparse.ArgumentParser, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit):
         parser.parse_args(["--json", str(tmp_path / place)])
-    assert "is no file in a folder that exists" in capsys.readouterr().err
+    assert re.search(match, capsys.readouterr().err)
 
 
 def test_the_copy_replaces_what_was_there(
@@ -42,3 +45,25 @@ def test_a_report_is_printed_even_if_its_copy_cannot_be_written(
     with pytest.raises(OutputError):
         print_document({"a": 1}, tmp_path / "gone" / "report.json")
     assert json.loads(capsys.readouterr().out) == {"a": 1}
+
+
+def test_a_copy_is_written_even_if_nobody_reads_the_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def gone(*_: object) -> None:
+        raise BrokenPipeError
+
+    monkeypatch.setattr("builtins.print", gone)
+    with pytest.raises(BrokenPipeError):
+        print_document({"a": 1}, tmp_path / "report.json")
+    assert json.loads((tmp_path / "report.json").read_text()) == {"a": 1}
+
+
+def test_a_copy_goes_where_a_link_or_a_pipe_leads(tmp_path: Path) -> None:
+    real, link, pipe = tmp_path / "real.json", tmp_path / "link.json", tmp_path / "pipe"
+    link.symlink_to(real)
+    print_document({"a": 1}, link)
+    assert link.is_symlink() and json.loads(real.read_text()) == {"a": 1}
+    os.mkfifo(pipe)
+    with ThreadPoolExecutor(1) as pool:
+        read = pool.submit(pipe.read_text)
+        print_document({"a": 2}, pipe)
+        assert json.loads(read.result(timeout=60)) == {"a": 2} and pipe.is_fifo()

@@ -71,7 +71,7 @@ def test_ratios_are_those_within_a_round() -> None:
 def test_a_share_of_windows_that_are_all_alike_is_refused() -> None:
     assert threshold_for(np.array([0.1, 0.2, 0.3, 0.4, 0.5]), 0.5) == pytest.approx(0.3)
     for alike in ([0.5], [0.5, 0.5, 0.5]):
-        with pytest.raises(UsageError, match=f"of {len(alike)} windows none"):
+        with pytest.raises(UsageError, match=f"none of {len(alike)} windows"):
             threshold_for(np.array(alike), 0.3)
 
 

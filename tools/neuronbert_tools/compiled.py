@@ -19,7 +19,7 @@ LAYERS = 12  # of BERT-base
 
 def random_bert_base(work: Path) -> Path:
     """A checkpoint of BERT-base's sizes with random weights, in ``work``."""
-    folder = work / "bert-base-random"
+    folder = work / "random-bert-base"
     if not folder.exists():
         with new_folder(folder) as unfinished:
             write_bert_base(unfinished, LAYERS)

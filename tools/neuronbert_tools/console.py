@@ -15,13 +15,15 @@ def new_parser(description: Optional[str]) -> argparse.ArgumentParser:
 
 def add_report_option(parser: argparse.ArgumentParser) -> None:
     """--json: the ``copy`` of ``print_document``."""
-    parser.add_argument("--json", type=_new_file, help="also write the report to this file")
+    parser.add_argument("--json", type=_report_path, help="also write the report to this file")
 
 
-def _new_file(text: str) -> Path:
+def _report_path(text: str) -> Path:
     path = Path(text)
-    if path.exists() and not path.is_file() or not path.parent.is_dir():
-        raise argparse.ArgumentTypeError(f"{text} is no file in a folder that exists")
+    if path.is_dir():
+        raise argparse.ArgumentTypeError(f"{text} is a folder, and not a file in one")
+    if not path.absolute().parent.is_dir():
+        raise argparse.ArgumentTypeError(f"there is no folder {path.parent}: make it, or choose another")
     return path
 
 
@@ -52,11 +54,23 @@ def print_message(text: str) -> None:
 
 
 def print_document(document: Mapping[str, object], copy: Optional[Path] = None, indent: Optional[int] = None) -> None:
-    """One JSON document on stdout as a line; ``copy`` is a file that gets it too, with ``indent``."""
-    print(json.dumps(document))
-    if copy is not None:
-        # Here, for the peers' processes print messages in environments without neuronbert.
-        from neuronbert.artifact.files import output_errors, replace_file
+    """One JSON document on stdout as a line; ``copy`` is a file that gets it too, with ``indent``.
 
-        with output_errors(copy):
-            replace_file(copy, (json.dumps(document, indent=indent) + "\n").encode())
+    Each gets it whatever becomes of the other. OutputError where the file cannot be written.
+    """
+    try:
+        print(json.dumps(document))
+    finally:
+        if copy is not None:
+            _write(json.dumps(document, indent=indent) + "\n", copy)
+
+
+def _write(text: str, path: Path) -> None:
+    # Here, for the peers' processes print messages in environments without neuronbert.
+    from neuronbert.artifact.files import output_errors, replace_file
+
+    with output_errors(path):
+        if path.exists() and not path.is_file():  # a pipe, or /dev/stderr
+            path.write_text(text, encoding="utf-8")
+        else:
+            replace_file(path.resolve(), text)

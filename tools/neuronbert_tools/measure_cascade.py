@@ -23,6 +23,7 @@ import numpy as np
 
 from neuronbert import make_cascade
 from neuronbert.artifact.manifest import Artifact
+from neuronbert.backends.outputs import Outputs, all_finite
 from neuronbert.checkpoint.tokenizer import Tokenizer
 from neuronbert.compiler.cascade import cascade_variant, refuse_unlike, write_cascade
 from neuronbert.compiler.cascade_gate import Part, Parts
@@ -75,6 +76,7 @@ def main(arguments: Sequence[str]) -> int:
                 min_answer_f1=options.min_answer_f1, gate_data=gate_data, progress=print_message,
             )  # fmt: skip
         else:
+            outputs_of(engines[LARGE], asked)  # refused if they are no numbers
             cascade = cascade_with(parts, threshold_for(sure, options.share), options.share, made)
         (variant,) = cascade.variants
         engines[CASCADE] = opened(cascade, variant["name"], stack)
@@ -159,30 +161,34 @@ def sample_of(asked: SquadData, count: Optional[int]) -> SquadData:
     return asked._replace(questions=spread_sample(asked.questions, min(count or total, total), 0.5))
 
 
-def window_sureness(small: Engine, asked: SquadData) -> np.ndarray:
-    """How sure the small model is of each window: float64 of shape [windows].
+def outputs_of(engine: Engine, asked: SquadData) -> List[Outputs]:
+    """What it says of each window; BackendFailed where those are no numbers."""
+    rows = [row for example in engine.encode(pairs_of(asked), EVERY_WINDOW) for row in example.windows]
+    outputs = engine.outputs(rows)
+    if not all(map(all_finite, outputs)):
+        raise BackendFailed(f"{engine.name} of {engine.artifact.folder}: {NOT_FINITE}", hint="compile it again")
+    return outputs
 
-    BackendFailed where what it says are no numbers.
-    """
-    rows = [row for example in small.encode(pairs_of(asked), EVERY_WINDOW) for row in example.windows]
-    sure = np.array([row_sureness(outputs, small.specs) for outputs in small.outputs(rows)])
-    if not np.isfinite(sure).all():
-        raise BackendFailed(f"{small.name} of {small.artifact.folder}: {NOT_FINITE}", hint="compile it again")
-    return sure
+
+def window_sureness(small: Engine, asked: SquadData) -> np.ndarray:
+    """How sure the small model is of each window: float64 of shape [windows]."""
+    return np.array([row_sureness(outputs, small.specs) for outputs in outputs_of(small, asked)])
 
 
 def threshold_for(sure: np.ndarray, share: float) -> float:
-    """Below which ``share`` of the windows are; UsageError where that is none, or all are alike."""
+    """Below which ``share`` of the windows are, or fewer where some are equally sure; UsageError where that is none."""
     threshold = float(np.quantile(sure, share))
     if not (sure < threshold).any():
         raise UsageError(
-            f"--share {share}: of {len(sure)} windows none is less sure than that share", hint="more --questions"
+            f"--share {share}: none of {len(sure)} windows is surely below that share of them: {threshold:.3g} is the "
+            "least that the small model is sure of one",
+            hint="more --questions, or another --share",
         )
     return threshold
 
 
 def cascade_with(parts: Parts, threshold: float, share: float, output: Path) -> Artifact:
-    """A cascade whose threshold no gate has chosen."""
+    """A cascade whose threshold no gate has chosen, for about that share of the windows."""
     manifest = parts.large.artifact.manifest
     unjudged = {"agreement": None, "accuracy": None}
     variant = cascade_variant(parts, unjudged, threshold=threshold, share_of_large=share, speedup=1.0)

@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 
 from neuronbert_tools.paths import DEMO
+from neuronbert_tools.random_weights import told_apart
 
 LARGE = {"hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16, "intermediate_size": 4096}
 
@@ -25,7 +26,7 @@ def write_bert(folder: Path, **sizes: int) -> Path:
     torch.manual_seed(0)
     config.save_pretrained(str(folder))
     # transformers' own save_pretrained writes a pickle where it is as old as on inf1.
-    weights = transformers.BertForQuestionAnswering(config).state_dict()
+    weights = told_apart(transformers.BertForQuestionAnswering(config)).state_dict()
     save_file({name: tensor.contiguous() for name, tensor in weights.items()}, str(folder / "model.safetensors"))
     for name in ("tokenizer.json", "tokenizer_config.json", "vocab.txt"):
         shutil.copy(str(DEMO / name), str(folder / name))

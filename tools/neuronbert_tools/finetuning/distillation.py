@@ -49,7 +49,8 @@ class Teacher:
         own = checkpoint.tokenizer()
         if not own.makes_rows_of(tokenizer):
             raise UsageError(
-                f"{source} cuts text into other tokens than the base", hint="a --distil of the same tokenizer"
+                f"{source} and the base make different rows of a text",
+                hint="a --distil with the same tokenizer.json and padding_side",
             )
         self._model = checkpoint.torch_model().to(device)
 

@@ -62,13 +62,14 @@ def whole_file(path: Path) -> Iterator[IO[bytes]]:
     OutputError where it cannot be written. What a kill leaves of it is overwritten by the next.
     """
     temporary = path.with_name(path.name + ".tmp")
-    with output_errors(path):
-        try:
+    try:
+        # Which looks at how full the disk is, so before there is room again.
+        with output_errors(path):
             with open(temporary, "wb") as file:
                 yield file
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(temporary, path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise

@@ -10,6 +10,7 @@ from typing import Any, Callable, Dict, Mapping, Sequence
 
 from neuronbert_tools.peers import texts
 from neuronbert_tools.peers.base import Export, Input, Job
+from neuronbert_tools.random_weights import told_apart
 
 ONNX_FP32, ONNX_INT8 = "model.onnx", "model_quantized.onnx"
 
@@ -23,7 +24,8 @@ def make_random_bert(folder: Path, tokenizer_from: Path, head: str, seed: int) -
 
     torch.manual_seed(seed)
     tokenizer = transformers.AutoTokenizer.from_pretrained(tokenizer_from)
-    getattr(transformers, f"Bert{head}")(transformers.BertConfig(vocab_size=len(tokenizer))).save_pretrained(folder)
+    model = getattr(transformers, f"Bert{head}")(transformers.BertConfig(vocab_size=len(tokenizer)))
+    told_apart(model).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
 
 
