@@ -180,16 +180,11 @@ def kept_after(removals: Sequence[Removal], sizes: Sizes, share: float) -> List[
 
 
 def columns_kept(removals: Sequence[Removal], sizes: Sizes, count: int) -> List[Kept]:
-    """All heads of each layer, and of its columns the ``count`` that would go last, a multiple of COLUMN_MULTIPLE.
-
-    Without ``removals`` the first ones stay.
-    """
+    """All heads of each layer, and of its columns the ``count`` that would go last, a multiple of COLUMN_MULTIPLE."""
     leaving: List[List[int]] = [[] for _ in range(sizes.layers)]
     for removal in removals:
         if removal.half == FEED_FORWARD:
             leaving[removal.layer] += removal.units
-    if not removals:
-        leaving = [list(range(sizes.columns - 1, count - 1, -1))] * sizes.layers
     return [Kept(tuple(range(sizes.heads)), _without(sizes.columns, gone[: sizes.columns - count])) for gone in leaving]
 
 

@@ -211,8 +211,7 @@ class Tokenizer:
         settings = [json_value(each.backend.to_str()) for each in (self, other)]
         if any(settings[0].get(part) != settings[1].get(part) for part in _MAKES_TOKENS):
             return False
-        sides = ((each.pad_id, each.cuts_left, each.pads_left) for each in (self, other))
-        if next(sides) != next(sides):
+        if (self.pad_id, self.cuts_left, self.pads_left) != (other.pad_id, other.cuts_left, other.pads_left):
             return False
         parts: Iterable[Any] = zip((*self.template, *self.single), (*other.template, *other.single))
         return all(np.array_equal(own, others) for own, others in parts)

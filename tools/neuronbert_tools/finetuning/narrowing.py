@@ -3,11 +3,11 @@
 compile's ladder cuts each layer as much as it can bear, which no config.json can say. Here all layers keep as many.
 """
 
-from typing import Any, Tuple
+from typing import Any, Sequence, Tuple
 
-from neuronbert.checkpoint.families import size_of, with_size
+from neuronbert.checkpoint.families import Family, size_of, with_size
 from neuronbert.checkpoint.loading import BaseCheckpoint
-from neuronbert.checkpoint.removal import COLUMN_MULTIPLE, columns_kept
+from neuronbert.checkpoint.removal import COLUMN_MULTIPLE, Sizes, columns_kept
 from neuronbert.engine.batches import collate
 from neuronbert.errors import UsageError
 from neuronbert_tools.console import print_message
@@ -36,21 +36,30 @@ def narrowed(model: Any, lessons: Lessons, columns: int, pad_id: int, *, fitted:
     ``model`` is one that was not trained yet (model.py); it stays as it is. One that is not ``fitted`` has the shape
     alone, for weights that are read.
     """
-    from neuronbert.checkpoint.importance import removals
     from neuronbert.checkpoint.pruning import pruned, sizes_of
-    from neuronbert.checkpoint.reconstruction import reconstruct
 
     base = lessons.base
     rows = [_row(item, pad_id) for item in spaced(lessons.items, ROWS)]
     sizes = sizes_of(model, base.family, size_of(base.config, base.family, "num_attention_heads"), rows)
     if fitted:
-        print_message(f"weighing feed-forward columns on {len(rows)} rows")
-    order = removals(model, base.family, sizes, rows) if fitted else []
-    narrow = pruned(model, base.family, sizes, columns_kept(order, sizes, columns))
-    if fitted:
-        reconstruct(narrow, model, base.family, rows)
+        narrow = _fitted(model, base.family, sizes, rows, columns)
+    else:
+        any_columns = sizes.all_kept[0]._replace(columns=tuple(range(columns)))
+        narrow = pruned(model, base.family, sizes, [any_columns] * sizes.layers)
     config = with_size(base.config, base.family, "intermediate_size", columns)
     return narrow, lessons._replace(base=base._replace(config=config))
+
+
+def _fitted(model: Any, family: Family, sizes: Sizes, rows: Sequence[Tuple[Any, ...]], columns: int) -> Any:
+    """The model with the columns that its outputs need most, whose weights make up for the others."""
+    from neuronbert.checkpoint.importance import removals
+    from neuronbert.checkpoint.pruning import pruned
+    from neuronbert.checkpoint.reconstruction import reconstruct
+
+    print_message(f"weighing feed-forward columns on {len(rows)} rows")
+    narrow = pruned(model, family, sizes, columns_kept(removals(model, family, sizes, rows), sizes, columns))
+    reconstruct(narrow, model, family, rows)
+    return narrow
 
 
 def _row(item: Lesson, pad_id: int) -> Tuple[Any, ...]:
